@@ -1,0 +1,50 @@
+# Needs Python 3.11 or later and make; uses uv where it is installed. `make demo` and `make test` are all a newcomer types.
+
+PYTHON ?= python3
+UV := $(shell command -v uv 2>/dev/null)
+RUN := .venv/bin/python -m
+
+ifdef UV
+CREATE := uv venv --quiet --allow-existing --python "$(PYTHON)" .venv
+INSTALL := uv pip install --quiet --python .venv/bin/python
+else
+# pip knows dependency groups from 25.1 on.
+CREATE := "$(PYTHON)" -m venv .venv && $(RUN) pip install --quiet --upgrade "pip>=25.1"
+INSTALL := $(RUN) pip install --quiet
+endif
+
+.PHONY: demo test slow lint docs bench clean
+.NOTPARALLEL:
+
+demo: .venv/ready-test
+	.venv/bin/metering-core demo
+
+test: .venv/ready-test
+	$(RUN) pytest
+
+# The slow tests, and the laws with 1,000 examples each.
+slow: .venv/ready-test
+	HYPOTHESIS_PROFILE=ci $(RUN) pytest -m "" -k "slow or laws"
+
+lint: .venv/ready-test .venv/ready-lint
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy metering_core $(wildcard tests/typing)
+	.venv/bin/lint-imports
+
+docs: .venv/ready-test .venv/ready-docs
+	$(RUN) sphinx -W -q -b html docs docs/_build/html
+
+bench: .venv/ready-test .venv/ready-bench
+	$(RUN) benchmarks
+
+clean:
+	rm -rf .venv docs/_build dist
+
+.venv/bin/python:
+	$(CREATE)
+
+.venv/ready-%: pyproject.toml | .venv/bin/python
+	@echo "installing into .venv (once): $*"
+	@$(INSTALL) --editable ".[cli,hypothesis,plot]" --group $*
+	@touch $@

@@ -1,0 +1,302 @@
+"""The door of the log: what is accepted when, and what the sender of a record hears.
+
+The checks run in the order of :class:`~metering_core.ErrorCode`. Identity comes first: whether a record was already accepted
+is judged before anything that time can change, so that a retry hears ``duplicate`` for ever.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, overload
+
+import attrs
+
+from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError
+from metering_core.names import choice
+from metering_core.periods import BillingPeriod, from_unix_seconds, unix_seconds
+from metering_core.subscriptions import Subscription, SubscriptionItem
+
+
+class LateAttribution(StrEnum):
+    """Which period late usage is billed in, within the late grace.
+
+    ``usage_period``: the one its timestamp lies in; once that is finalized, late usage is refused with ``period_closed``.
+    ``open_period``: the same while it is open, then the current one (what Stripe documents for ``sum``).
+    """
+
+    USAGE_PERIOD = "usage_period"
+    OPEN_PERIOD = "open_period"
+
+
+def _duration(value: object, param: str) -> timedelta:
+    if not isinstance(value, timedelta) or value < timedelta(0) or value.microseconds:
+        expected = "a timedelta of whole seconds, at least 0"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
+    return value
+
+
+def _future_tolerance(value: object) -> timedelta:
+    return _duration(value, "future_tolerance")
+
+
+def _late_grace(value: object) -> timedelta:
+    return _duration(value, "late_grace")
+
+
+def _late_attribution(value: object) -> LateAttribution:
+    return choice(LateAttribution, value, "late_attribution")
+
+
+@attrs.frozen(kw_only=True)
+class AcceptancePolicy:
+    """What may be relaxed of the rule "in the current billing period and not in the future".
+
+    Attributes:
+        future_tolerance: how far ahead of now a timestamp may lie (inclusive), for clocks that drift. Zero unless given;
+            Stripe was observed to take 300 seconds. Never beyond the end of the current period.
+        late_grace: for how long after a period has ended usage stamped in it is still accepted (exclusive). Zero unless given.
+        late_attribution: which period such usage is billed in.
+    """
+
+    future_tolerance: timedelta = attrs.field(default=timedelta(0), converter=_future_tolerance)
+    late_grace: timedelta = attrs.field(default=timedelta(0), converter=_late_grace)
+    late_attribution: LateAttribution = attrs.field(default=LateAttribution.USAGE_PERIOD, converter=_late_attribution)
+
+
+class Outcome(StrEnum):
+    """What became of one record of a batch."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    REJECTED = "rejected"
+
+
+@attrs.frozen
+class Receipt:
+    """The answer to one record.
+
+    Attributes:
+        outcome: ``accepted``, ``duplicate`` (accepted before, nothing changed) or ``rejected`` (nothing changed).
+        sequence: the number of the accepted record in the log, from 1; that of the first one for a duplicate.
+        code: why it was rejected; None otherwise.
+        message: a sentence that says what was wrong, what was expected and what was received.
+        param: the parameter at fault.
+        details: the values behind the sentence.
+    """
+
+    outcome: Outcome
+    sequence: int | None = None
+    code: ErrorCode | None = None
+    message: str | None = None
+    param: str | None = None
+    details: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
+
+    def error(self) -> UsageRejectedError:
+        """Return the rejection as an exception."""
+        assert self.code is not None, "only a rejected record has an error"
+        assert self.message is not None, "a rejection says why"
+        return UsageRejectedError(self.code, self.message, param=self.param, details=self.details)
+
+
+class Receipts(Sequence[Receipt]):
+    """One receipt per record, in the order of the batch. A receipt for an accepted record is made when it is looked at."""
+
+    __slots__ = ("_exceptions", "_sequences")
+
+    def __init__(self, sequences: Sequence[int], exceptions: Mapping[int, Receipt]) -> None:
+        self._sequences = sequences
+        self._exceptions = exceptions
+
+    def __len__(self) -> int:
+        """Return the number of records in the batch."""
+        return len(self._sequences)
+
+    @overload
+    def __getitem__(self, index: int) -> Receipt: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[Receipt]: ...
+    def __getitem__(self, index: int | slice) -> Receipt | list[Receipt]:
+        """Return the receipt of the record at ``index``."""
+        if isinstance(index, slice):
+            return [self[position] for position in range(*index.indices(len(self)))]
+        position = range(len(self))[index]
+        exception = self._exceptions.get(position)
+        return Receipt(Outcome.ACCEPTED, self._sequences[position]) if exception is None else exception
+
+    def __iter__(self) -> Iterator[Receipt]:
+        """Yield the receipts in order."""
+        return (self[position] for position in range(len(self)))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both hold equal receipts in the same order."""
+        if not isinstance(other, Receipts):
+            return NotImplemented
+        return list(self._sequences) == list(other._sequences) and self._exceptions == other._exceptions
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __repr__(self) -> str:
+        """Return the counts and the first rejection."""
+        first = next(iter(self.rejected.values()), None)
+        said = f", first rejection: {first.message!r}" if first else ""
+        return f"<Receipts: {self.accepted} accepted, {self.duplicates} duplicate, {len(self.rejected)} rejected{said}>"
+
+    @property
+    def accepted(self) -> int:
+        """How many records were accepted."""
+        return len(self._sequences) - len(self._exceptions)
+
+    @property
+    def duplicates(self) -> int:
+        """How many records were duplicates."""
+        return len(self._exceptions) - len(self.rejected)
+
+    @property
+    def rejected(self) -> dict[int, Receipt]:
+        """The rejected records: position in the batch → receipt, in order."""
+        return {at: receipt for at, receipt in self._exceptions.items() if receipt.outcome is Outcome.REJECTED}
+
+
+@attrs.frozen
+class Standing:
+    """How a subscription stands at one moment: all that the rules of time need to know.
+
+    Attributes:
+        now: Unix seconds.
+        ended: whether the subscription has ended.
+        current: the current billing period; None where the subscription is not alive.
+        late: the period before, while the late grace still accepts usage for it; None otherwise.
+    """
+
+    now: int
+    ended: bool
+    current: BillingPeriod | None
+    late: BillingPeriod | None
+
+    def holds(self, timestamp: int) -> bool:
+        """Whether the timestamp lies in the current period or in the late one."""
+        first = self.late or self.current
+        last = self.current or self.late
+        return first is not None and last is not None and first.start_seconds <= timestamp < last.end_seconds
+
+
+def standing_at(subscription: Subscription, now: int, policy: AcceptancePolicy) -> Standing:
+    """Find the current period and, within the late grace, the one before it."""
+    at = from_unix_seconds(now)
+    current = subscription.period_at(at)
+    ended = subscription.ended_at is not None and subscription.ended_at <= at
+    boundary = subscription.ended_at if ended or current is None else current.start
+    late = None
+    if boundary is not None and at < boundary + policy.late_grace:
+        late = subscription.period_at(boundary - timedelta(seconds=1))
+    return Standing(now, ended, current, late)
+
+
+# Refusals, in the order of the checks. Stripe's own words come first where they are known. -----------------------------
+
+_CANNOT = "Cannot create the usage record with this timestamp because timestamps must"
+
+
+def _rejected(code: ErrorCode, message: str, param: str, **details: object) -> Receipt:
+    return Receipt(Outcome.REJECTED, code=code, message=message, param=param, details=details)
+
+
+def item_unknown(item_id: str) -> Receipt:
+    """Refuse a record whose item no subscription of the log has."""
+    message = f"No such subscription item: expected the id of an item of a subscription in the log, received {item_id!r}"
+    return _rejected(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, "subscription_item", received=item_id)
+
+
+def id_reused(record_id: str, first: Mapping[str, Any], received: Mapping[str, Any]) -> Receipt:
+    """Refuse other content under an id that was accepted before."""
+    message = (
+        "Keys for idempotent requests can only be used with the same parameters they were first used with. Try using a key "
+        f"other than {record_id!r} if you meant to execute a different request. "
+        f"Expected {_content(first)}, received {_content(received)}."
+    )
+    return _rejected(ErrorCode.ID_REUSED, message, "id", expected=dict(first), received=dict(received))
+
+
+def _content(values: Mapping[str, Any]) -> str:
+    return ", ".join(f"{key} {value}" for key, value in values.items())
+
+
+def set_refusal(item: SubscriptionItem, subscription: Subscription, *, is_set: bool) -> Receipt | None:
+    """Refuse ``set`` where billing thresholds allow only ``increment``, or return None."""
+    if is_set and (subscription.billing_thresholds is not None or item.billing_thresholds is not None):
+        message = (
+            f"Cannot set the usage of {item.id!r} because it has billing thresholds: "
+            "expected action 'increment', received 'set'"
+        )
+        return _rejected(ErrorCode.SET_WITH_BILLING_THRESHOLDS, message, "action", expected="increment", received="set")
+    return None
+
+
+def price_refusal(item: SubscriptionItem) -> Receipt | None:
+    """Refuse usage records for a price that is not billed by them, or return None."""
+    if item.recurring.aggregate_usage is not None:
+        return None
+    if item.is_metered:
+        message = (
+            f"Cannot create a usage record for `{item.id}` because it is not on the legacy metered billing system. "
+            f"Call /v1/billing/meter_events instead. Expected a price with aggregate_usage, received {item.price.id!r} on "
+            f"the meter {item.recurring.meter!r}."
+        )
+    else:
+        message = (
+            f"Cannot create a usage record for {item.id!r} because its price is not metered: "
+            f"expected usage_type 'metered', received 'licensed' (price {item.price.id!r})"
+        )
+    return _rejected(ErrorCode.PRICE_NOT_METERED, message, "subscription_item", price=item.price.id)
+
+
+def canceled_refusal(timestamp: int, subscription: Subscription, standing: Standing) -> Receipt | None:
+    """Refuse usage of a subscription that has ended, late grace aside, or return None."""
+    if not standing.ended or (standing.late is not None and standing.holds(timestamp)):
+        return None
+    assert subscription.ended_at is not None, "it has ended"
+    message = (
+        "Cannot create the usage record because the subscription has been canceled. "
+        f"Expected a moment before {_shown(unix_seconds(subscription.ended_at))}, received {_shown(standing.now)}."
+    )
+    return _rejected(
+        ErrorCode.SUBSCRIPTION_CANCELED, message, "subscription_item", ended_at=subscription.ended_at, now=standing.now
+    )
+
+
+def time_refusal(timestamp: int, standing: Standing, policy: AcceptancePolicy) -> Receipt | None:
+    """Refuse a timestamp outside what is accepted at this moment, or return None. Closed periods are the log's to know."""
+    latest = standing.now + policy.future_tolerance // timedelta(seconds=1)
+    if timestamp > latest:
+        reason, expected = "not be in the future", f"at or before {_shown(latest)}"
+        return _time_rejected(ErrorCode.TIMESTAMP_IN_FUTURE, reason, expected, timestamp)
+    if standing.current is not None and timestamp >= standing.current.end_seconds:
+        reason = "be before the end of the subscription's current period"
+        expected = f"before {_shown(standing.current.end_seconds)}"
+        return _time_rejected(ErrorCode.TIMESTAMP_AFTER_CURRENT_PERIOD, reason, expected, timestamp)
+    if not standing.holds(timestamp):
+        reason = "be after the subscription's last invoice period (or current period start time)"
+        first = standing.late or standing.current
+        expected = "after the subscription has started" if first is None else f"at or after {_shown(first.start_seconds)}"
+        return _time_rejected(ErrorCode.TIMESTAMP_BEFORE_CURRENT_PERIOD, reason, expected, timestamp)
+    return None
+
+
+def _time_rejected(code: ErrorCode, reason: str, expected: str, timestamp: int) -> Receipt:
+    message = f"{_CANNOT} {reason}. Expected a timestamp {expected}, received {_shown(timestamp)}."
+    return _rejected(code, message, "timestamp", expected=expected, received=timestamp)
+
+
+def period_closed(timestamp: int, period: BillingPeriod, closed_at: datetime) -> Receipt:
+    """Refuse usage in a period whose invoice was finalized."""
+    message = (
+        f"Cannot create the usage record because its billing period was finalized at {closed_at:%Y-%m-%dT%H:%M:%SZ}. "
+        f"Expected a timestamp in an open period, received {_shown(timestamp)}, in {period}."
+    )
+    return _rejected(ErrorCode.PERIOD_CLOSED, message, "timestamp", received=timestamp, closed_at=closed_at)
+
+
+def _shown(seconds: int) -> str:
+    return f"{seconds} ({from_unix_seconds(seconds):%Y-%m-%dT%H:%M:%SZ})"

@@ -1,0 +1,291 @@
+"""Every error code, in order of precedence, and the small hierarchy that carries them.
+
+The order of :class:`ErrorCode` is the order of the checks: what cannot be built is noticed first, then what the door
+of the log refuses, then what a bill or a stored state refuses. Codes are never reused or renumbered.
+
+Who must act decides the class: the caller who built nonsense (:class:`InvalidValueError`), the sender of usage
+(:class:`UsageRejectedError`), the biller (:class:`InvoicingError`), the keeper of stored state
+(:class:`SnapshotError`, :class:`UsageCompactedError`) or the one who installs (:class:`MissingExtraError`).
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+
+class ErrorCode(StrEnum):
+    """A stable name for each reason to refuse, in order of precedence, with who raises it and what it means."""
+
+    raised_as: str
+    meaning: str
+
+    def __new__(cls, value: str, raised_as: str, meaning: str) -> Self:
+        """Attach to the code the class that carries it and a paragraph for its reader."""
+        code = str.__new__(cls, value)
+        code._value_ = value
+        code.raised_as = raised_as
+        code.meaning = meaning
+        return code
+
+    PARAMETER_MISSING = (
+        "parameter_missing",
+        "InvalidValueError",
+        "A required value is absent: a tier's bound, a clock or `now`, a field of a file.",
+    )
+    PARAMETER_UNKNOWN = (
+        "parameter_unknown",
+        "InvalidValueError",
+        "A key that nothing reads, usually a typing slip.",
+    )
+    PARAMETERS_EXCLUSIVE = (
+        "parameters_exclusive",
+        "InvalidValueError",
+        "Two values that exclude each other were both given, such as `unit_amount` and `unit_amount_decimal`.",
+    )
+    PARAMETER_INVALID_INTEGER = (
+        "parameter_invalid_integer",
+        "InvalidValueError",
+        "Not an integer in the stated bounds. A bool, a float, NaN and a numeric string are not integers here.",
+    )
+    PARAMETER_INVALID_DECIMAL = (
+        "parameter_invalid_decimal",
+        "InvalidValueError",
+        "Not an exact, bounded decimal. Floats are refused; so are more than 12 places and negative amounts.",
+    )
+    PARAMETER_INVALID_STRING = (
+        "parameter_invalid_string",
+        "InvalidValueError",
+        "Not a string of the stated length.",
+    )
+    PARAMETER_INVALID_CHOICE = (
+        "parameter_invalid_choice",
+        "InvalidValueError",
+        "Not one of the named values, such as an `action` other than `increment` and `set`.",
+    )
+    PARAMETER_INVALID_INSTANT = (
+        "parameter_invalid_instant",
+        "InvalidValueError",
+        "Not an instant: a naive datetime, a float, or a moment outside the years 1 to 9999.",
+    )
+    PARAMETER_INVALID_OBJECT = (
+        "parameter_invalid_object",
+        "InvalidValueError",
+        "Not an object of the stated kind, or a set of values that do not fit together.",
+    )
+    INTERVAL_OUT_OF_RANGE = (
+        "interval_out_of_range",
+        "InvalidValueError",
+        "A billing interval longer than 3 years, 36 months, 156 weeks or 1095 days.",
+    )
+    TIMEZONE_UNKNOWN = (
+        "timezone_unknown",
+        "InvalidValueError",
+        "Not an IANA time zone that this machine knows.",
+    )
+    CURRENCY_UNKNOWN = (
+        "currency_unknown",
+        "InvalidValueError",
+        "Not a currency of ISO 4217 with a minor unit.",
+    )
+    CURRENCY_MISMATCH = (
+        "currency_mismatch",
+        "InvalidValueError",
+        "Amounts of two currencies met where one was required.",
+    )
+    SUBSCRIPTION_ITEM_UNKNOWN = (
+        "subscription_item_unknown",
+        "UsageRejectedError",
+        "The log knows no subscription with this item.",
+    )
+    ID_REUSED = (
+        "id_reused",
+        "UsageRejectedError",
+        "The record's id was accepted before on this item, with other content.",
+    )
+    PRICE_NOT_METERED = (
+        "price_not_metered",
+        "UsageRejectedError",
+        "The item's price is licensed: it is billed by its quantity, not by usage.",
+    )
+    SUBSCRIPTION_CANCELED = (
+        "subscription_canceled",
+        "UsageRejectedError",
+        "The subscription had ended when the record arrived.",
+    )
+    SET_WITH_BILLING_THRESHOLDS = (
+        "set_with_billing_thresholds",
+        "UsageRejectedError",
+        "Only `increment` is allowed where the subscription or the item has billing thresholds.",
+    )
+    TIMESTAMP_IN_FUTURE = (
+        "timestamp_in_future",
+        "UsageRejectedError",
+        "The timestamp is later than the log's now plus the policy's tolerance.",
+    )
+    TIMESTAMP_AFTER_CURRENT_PERIOD = (
+        "timestamp_after_current_period",
+        "UsageRejectedError",
+        "The timestamp is at or after the end of the current billing period. Reached with a future tolerance only.",
+    )
+    TIMESTAMP_BEFORE_CURRENT_PERIOD = (
+        "timestamp_before_current_period",
+        "UsageRejectedError",
+        "The timestamp is before the start of the current billing period and no late grace covers it.",
+    )
+    PERIOD_CLOSED = (
+        "period_closed",
+        "UsageRejectedError",
+        "The billing period of the timestamp was finalized: its usage cannot change any more.",
+    )
+    SUBSCRIPTION_CHANGED = (
+        "subscription_changed",
+        "InvalidValueError",
+        "A new version of a subscription would move boundaries or items that its recorded usage relies on.",
+    )
+    PERIOD_NOT_OF_SUBSCRIPTION = (
+        "period_not_of_subscription",
+        "InvoicingError",
+        "The period is not a billing period of this subscription.",
+    )
+    PERIOD_NOT_ENDED = (
+        "period_not_ended",
+        "InvoicingError",
+        "An invoice can be finalized at or after the end of its period, not before.",
+    )
+    PRICING_MODEL_BROKEN = (
+        "pricing_model_broken",
+        "InvoicingError",
+        "A pricing model of the user's own returned something that is not an exact charge.",
+    )
+    USAGE_COMPACTED = (
+        "usage_compacted",
+        "UsageCompactedError",
+        "The answer would need records that `compact` has dropped.",
+    )
+    SNAPSHOT_VERSION_UNKNOWN = (
+        "snapshot_version_unknown",
+        "SnapshotError",
+        "The snapshot was written by a version of the format that this release does not read.",
+    )
+    SNAPSHOT_DAMAGED = (
+        "snapshot_damaged",
+        "SnapshotError",
+        "The snapshot's content does not agree with itself or with its checksum.",
+    )
+    SNAPSHOT_NEEDS_PRICE = (
+        "snapshot_needs_price",
+        "SnapshotError",
+        "The snapshot names a price with a pricing model of the user's own, which must be given to `restore`.",
+    )
+    FILE_UNREADABLE = (
+        "file_unreadable",
+        "CatalogError",
+        "A file is absent, is not the JSON or CSV it should be, or has a malformed line.",
+    )
+    EXTRA_MISSING = (
+        "extra_missing",
+        "MissingExtraError",
+        "An optional dependency is not installed; the message names the extra.",
+    )
+
+
+class MeteringError(Exception):
+    """Base of everything this library raises on purpose.
+
+    Attributes:
+        code: the stable :class:`ErrorCode` to branch on.
+        message: a sentence that says what was wrong, what was expected and what was received.
+        param: the name of the value at fault, in Stripe's notation (``tiers[2][up_to]``), or None.
+        details: the values behind the sentence.
+    """
+
+    def __init__(
+        self, code: ErrorCode, message: str, *, param: str | None = None, details: Mapping[str, Any] | None = None
+    ) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+        self.param = param
+        self.details = dict(details or {})
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle with all four attributes, so that errors cross process boundaries whole."""
+        return _rebuild, (type(self), self.code, self.message, self.param, self.details)
+
+
+def _rebuild(
+    kind: type[MeteringError], code: ErrorCode, message: str, param: str | None, details: dict[str, Any]
+) -> MeteringError:
+    return kind(code, message, param=param, details=details)
+
+
+class InvalidValueError(MeteringError, ValueError):
+    """A value that cannot be built: the caller passed nonsense, and nothing changed."""
+
+    @classmethod
+    def expecting(cls, code: ErrorCode, param: str, expected: str, received: object) -> Self:
+        """Build the sentence "<param>: expected <expected>, received <received>".
+
+        >>> print(InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "quantity", "an integer", 1.5))
+        quantity: expected an integer, received 1.5 (float)
+        """
+        return cls(
+            code,
+            f"{param}: expected {expected}, received {describe(received)}",
+            param=param,
+            details={"expected": expected, "received": received},
+        )
+
+
+class UsageRejectedError(MeteringError):
+    """A well-formed usage record that the rules refuse. The log is unchanged."""
+
+
+class InvoicingError(MeteringError):
+    """A bill that cannot be made as asked."""
+
+
+class UsageCompactedError(MeteringError):
+    """An answer that would need records that compaction has dropped."""
+
+
+class SnapshotError(MeteringError):
+    """Stored state that cannot be restored. No log was built."""
+
+
+class CatalogError(MeteringError, ValueError):
+    """A file of prices, subscriptions, usage or cases that cannot be read; ``details`` names the place."""
+
+
+class MissingExtraError(MeteringError, ImportError):
+    """An optional dependency is not installed."""
+
+    @classmethod
+    def for_extra(cls, extra: str, feature: str) -> Self:
+        """Name the extra that brings what ``feature`` needs."""
+        return cls(
+            ErrorCode.EXTRA_MISSING,
+            f"{feature} needs the extra {extra!r}: pip install 'metering-core[{extra}]'",
+            param=extra,
+        )
+
+
+def describe(value: object) -> str:
+    """Show a value and its type, cut to a readable length.
+
+    >>> describe("7")
+    "'7' (str)"
+    """
+    if value is None:
+        return "None"
+    try:
+        shown = repr(value)
+    except ValueError:  # Python does not write out an int of more than 4300 digits.
+        shown = "a number too long to show"
+    if len(shown) > 80:
+        shown = shown[:77] + "..."
+    return f"{shown} ({type(value).__name__})"

@@ -1,0 +1,132 @@
+"""Why a line is what it is: the records, cells, tiers and rounding behind it, as data that also reads as sentences."""
+
+from __future__ import annotations
+
+import attrs
+
+from metering_core.aggregation import AGGREGATORS
+from metering_core.exact import Number, plain
+from metering_core.invoicing import InvoiceLineItem, grouped
+from metering_core.log import LoggedRecord, UsageLog, UsageView
+from metering_core.money import Amount
+from metering_core.periods import from_unix_seconds
+from metering_core.prices import AggregateUsage
+from metering_core.pricing import ChargeKind
+from metering_core.usage import Action, Cell
+
+SHOWN_MAX = 10
+"""Cells and records that the sentences list one by one; the data holds all."""
+
+
+@attrs.frozen
+class Explanation:
+    """Everything behind one invoice line.
+
+    Attributes:
+        line: the line.
+        records: the usage records behind its quantity, in the order of arrival; of an item with ``last_ever``, those of the
+            deciding cell. Empty where the item is licensed or the engine keeps no records.
+        cells: what the records fold into, by timestamp.
+        deciding: the cells that make the quantity: all for ``sum``, the greatest for ``max``, the latest for ``last_…``.
+        has_records: whether the engine could be asked for records.
+    """
+
+    line: InvoiceLineItem
+    records: tuple[LoggedRecord, ...]
+    cells: tuple[Cell, ...]
+    deciding: tuple[Cell, ...]
+    has_records: bool
+
+    def __str__(self) -> str:
+        """Return the explanation as sentences, from the records to the money."""
+        steps = [*self._usage_steps(), _charge_sentence(self.line), _rounding_sentence(self.line)]
+        return "\n".join([f"{self.line.money} for {self.line.description}", *(f"  {step}" for step in steps)])
+
+    def _usage_steps(self) -> list[str]:
+        line = self.line
+        total = grouped(line.total_usage)
+        if line.aggregate_usage is None:
+            return [f"Quantity: item {line.subscription_item} is licensed; {total} was agreed for {line.period}."]
+        usage = f"Quantity: {_MODES[line.aggregate_usage]} of item {line.subscription_item} in {line.period} is {total}."
+        if not self.has_records:
+            return [f"Records: the engine that aggregated them keeps none of item {line.subscription_item}.", usage]
+        records = f"Records: {len(self.records)} of item {line.subscription_item}, folded into {len(self.cells)} cells."
+        return [records, *self._cell_steps(), usage]
+
+    def _cell_steps(self) -> list[str]:
+        shown = [f"  {_cell_sentence(cell, self._of(cell))}" for cell in self.cells[:SHOWN_MAX]]
+        more = len(self.cells) - SHOWN_MAX
+        return [*shown, f"  … and {more:,} more cells"] if more > 0 else shown
+
+    def _of(self, cell: Cell) -> list[LoggedRecord]:
+        return [logged for logged in self.records if logged.record.timestamp == cell.timestamp]
+
+
+_MODES = {
+    AggregateUsage.SUM: "the sum of the cells",
+    AggregateUsage.MAX: "the greatest cell",
+    AggregateUsage.LAST_DURING_PERIOD: "the latest cell",
+    AggregateUsage.LAST_EVER: "the latest cell so far, looking back through earlier periods,",
+}
+
+
+def explain(line: InvoiceLineItem) -> Explanation:
+    """Return the records, cells, tiers and rounding behind an invoice line.
+
+    The answer is about the usage as it was when the line was made, whatever arrived since.
+
+    Raises:
+        UsageCompactedError: where the records behind the line were dropped by ``compact``.
+    """
+    usage = line.usage
+    if line.aggregate_usage is None or not isinstance(usage, UsageLog | UsageView):
+        return Explanation(line, (), (), (), has_records=False)
+    cells = usage.cells(line.subscription_item, line.period)
+    records = usage.records(line.subscription_item, line.period)
+    if not cells and AGGREGATORS[line.aggregate_usage].looks_back:
+        cells = usage.cells(line.subscription_item, line.period, look_back=True)
+        records = [one for one in usage.records(line.subscription_item) if one.billed_at < line.period.start]
+    deciding = _deciding(line.aggregate_usage, cells, line.total_usage)
+    if AGGREGATORS[line.aggregate_usage].looks_back:
+        stamps = {cell.timestamp for cell in deciding}
+        cells, records = deciding, [one for one in records if one.record.timestamp in stamps]
+    return Explanation(line, tuple(records), cells, deciding, has_records=True)
+
+
+def _deciding(mode: AggregateUsage, cells: tuple[Cell, ...], quantity: Number) -> tuple[Cell, ...]:
+    match mode:
+        case AggregateUsage.SUM:
+            return cells
+        case AggregateUsage.MAX:
+            return tuple(cell for cell in cells if cell.quantity == quantity)
+        case _:
+            return cells[-1:]
+
+
+def _cell_sentence(cell: Cell, records: list[LoggedRecord]) -> str:
+    parts = (
+        f"{'set' if one.record.action is Action.SET else '+'} {one.record.quantity} (#{one.sequence})"
+        for one in records[:SHOWN_MAX]
+    )
+    more = f", … {len(records) - SHOWN_MAX:,} more" if len(records) > SHOWN_MAX else ""
+    return f"{from_unix_seconds(cell.timestamp):%Y-%m-%dT%H:%M:%SZ}: {', '.join(parts)}{more} → {grouped(cell.quantity)}"
+
+
+def _charge_sentence(line: InvoiceLineItem) -> str:
+    charge, exact = line.charge, Amount(line.exact, line.currency)
+    place = "Price" if charge.tier is None else f"Tier {charge.tier}"
+    if charge.unit_amount is None:
+        return f"{place}: {grouped(line.quantity)} units come to {exact} exactly."
+    unit = Amount(charge.unit_amount, line.currency)
+    if charge.kind is ChargeKind.FLAT:
+        return f"{place}: it is reached, so its flat amount {unit} is due."
+    if charge.packages is not None:
+        packages = f"{grouped(line.quantity)} units make {grouped(charge.packages)} packages of {charge.divide_by}"
+        return f"{place}: {packages}; {grouped(charge.packages)} × {unit} = {exact} exactly."
+    return f"{place}: {grouped(line.quantity)} × {unit} = {exact} exactly."
+
+
+def _rounding_sentence(line: InvoiceLineItem) -> str:
+    if line.exact == line.amount:
+        return f"Rounding: none needed; the line is {line.money}."
+    return f"Rounding: {plain(line.exact)} minor units, {line.rounding.replace('_', ' ')}, is {line.amount}: {line.money}."

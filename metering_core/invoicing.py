@@ -1,0 +1,324 @@
+"""Lines and invoices: preview and finalize are the same function of records, prices, cycle and cut-off.
+
+The path from a quantity to money is a list of steps, each a function from values to values: summarize, rate, settle. Every line
+is settled once, and a total is the sum of its settled lines (Stripe, decimal amounts).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, nullcontext
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from typing import Any, Protocol, runtime_checkable
+
+import attrs
+
+from metering_core.aggregation import Usage, UsageSummary, summarize_all
+from metering_core.errors import ErrorCode, InvoicingError
+from metering_core.exact import Number, plain
+from metering_core.money import Amount, Money, Rounding, half_up, settle
+from metering_core.periods import BillingPeriod, Instant, instant
+from metering_core.prices import AggregateUsage, Price
+from metering_core.pricing import Charge, ChargeKind
+from metering_core.rating import rate
+from metering_core.subscriptions import Subscription, SubscriptionItem
+
+
+class InvoiceStatus(StrEnum):
+    """Whether an invoice may still change (``draft``: a preview) or never does (``finalized``)."""
+
+    DRAFT = "draft"
+    FINALIZED = "finalized"
+
+
+@runtime_checkable
+class ClosesPeriods(Protocol):
+    """Usage that can hold a period still while it is billed and close it afterwards."""
+
+    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> AbstractContextManager[datetime]:
+        """Yield when the period was closed first; close it where the block succeeds."""
+        ...  # pragma: no cover
+
+
+@runtime_checkable
+class KeepsRecords(Usage, Protocol):
+    """Usage that can be asked later how it was when a line was made."""
+
+    @property
+    def sequence(self) -> int:
+        """The number of the record accepted last."""
+        ...  # pragma: no cover
+
+    def as_of(self, limit: int | datetime) -> KeepsRecords:
+        """Return a view of how the usage was."""
+        ...  # pragma: no cover
+
+
+@attrs.frozen
+class InvoiceLineItem:
+    """One charge, settled.
+
+    Attributes:
+        id: the invoice's id and the line's number.
+        subscription_item: the item's id.
+        price: what it was rated with.
+        period: the time the line bills, ``[start, end)``.
+        description: what a person reads.
+        quantity: units the line covers: of its tier, or raw usage on a package line, 0 on a flat line.
+        amount: what is due, in whole minor units.
+        exact: the amount before it was settled, in minor units.
+        currency: the lower-case code.
+        charge: the product behind the amount.
+        total_usage: the item's whole quantity in the period.
+        aggregate_usage: how usage became that quantity; None for a licensed item.
+        rounding: the name of the rounding that settled the line.
+        usage: the records behind the line as they were when it was made, for :func:`~metering_core.explain`; None where the
+            engine keeps none. Two lines are equal whatever they remember.
+    """
+
+    id: str
+    subscription_item: str
+    price: Price
+    period: BillingPeriod
+    description: str
+    quantity: Number
+    amount: int
+    exact: Decimal
+    currency: str
+    charge: Charge
+    total_usage: Number
+    aggregate_usage: AggregateUsage | None
+    rounding: str
+    usage: KeepsRecords | None = attrs.field(default=None, eq=False, repr=False)
+
+    @property
+    def money(self) -> Money:
+        """What is due, with its currency."""
+        return Money(self.amount, self.currency)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the line for JSON: whole minor units, Unix seconds, exact decimals as strings."""
+        charge = self.charge
+        return {
+            "id": self.id,
+            "subscription_item": self.subscription_item,
+            "price": self.price.id,
+            "description": self.description,
+            "period": _period_fields(self.period),
+            "kind": charge.kind.value,
+            "tier": charge.tier,
+            "quantity": number_field(self.quantity),
+            "packages": charge.packages,
+            "unit_amount": None if charge.unit_amount is None else plain(charge.unit_amount),
+            "exact": plain(self.exact),
+            "amount": self.amount,
+            "total_usage": number_field(self.total_usage),
+            "aggregate_usage": None if self.aggregate_usage is None else self.aggregate_usage.value,
+            "rounding": self.rounding,
+        }
+
+
+@attrs.frozen
+class Invoice:
+    """What a subscription owes for one billing period.
+
+    Attributes:
+        id: equal for equal subscription and period.
+        subscription: the subscription's id.
+        currency: the lower-case code.
+        period: the billing period, ``[start, end)``.
+        status: ``draft`` for a preview, ``finalized`` otherwise.
+        lines: in the order of the subscription's items, and tier by tier within one.
+        finalized_at: when the period was closed first, UTC; None for a draft.
+    """
+
+    id: str
+    subscription: str
+    currency: str
+    period: BillingPeriod
+    status: InvoiceStatus
+    lines: tuple[InvoiceLineItem, ...]
+    finalized_at: datetime | None = None
+
+    @property
+    def subtotal(self) -> int:
+        """The sum of the lines in minor units, before anything that is not a line."""
+        return sum(line.amount for line in self.lines)
+
+    @property
+    def total(self) -> int:
+        """What is due in minor units."""
+        return self.subtotal
+
+    @property
+    def money(self) -> Money:
+        """What is due, with its currency."""
+        return Money(self.total, self.currency)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the invoice for JSON, in a stable order."""
+        return {
+            "id": self.id,
+            "subscription": self.subscription,
+            "status": self.status.value,
+            "currency": self.currency,
+            "period": _period_fields(self.period),
+            "lines": [line.to_dict() for line in self.lines],
+            "subtotal": self.subtotal,
+            "total": self.total,
+        }
+
+    def __str__(self) -> str:
+        """Return the invoice as a table that a person would send on."""
+        rows = [(line.description, grouped(line.quantity), str(line.money)) for line in self.lines]
+        header, footer = ("Description", "Quantity", "Amount"), ("Total", "", str(self.money))
+        widths = [max(len(row[column]) for row in (header, *rows, footer)) for column in range(3)]
+        rule = "-" * (sum(widths) + 4)
+        table = [_row(row, widths) for row in (header, *rows, footer)]
+        start, end = (f"{at:%Y-%m-%d %H:%M}" for at in (self.period.start, self.period.end))
+        title = f"Invoice {self.id} ({self.status.value})"
+        period = f"Subscription {self.subscription}, from {start} to {end} UTC (end excluded)"
+        return "\n".join([title, period, "", table[0], rule, *table[1:-1], rule, table[-1]])
+
+
+def _row(row: tuple[str, str, str], widths: list[int]) -> str:
+    return f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}"
+
+
+def grouped(number: Number) -> str:
+    """Write a number with commas between thousands: ``1,234.5``."""
+    whole, point, places = plain(number).partition(".")
+    return f"{int(whole):,}{point}{places}"
+
+
+def number_field(number: Number) -> int | str:
+    """Write a quantity for JSON: an int, or a decimal string where it is not whole."""
+    return number if isinstance(number, int) else plain(number)
+
+
+def _period_fields(period: BillingPeriod) -> dict[str, int]:
+    return {"start": period.start_seconds, "end": period.end_seconds}
+
+
+def preview_invoice(subscription: Subscription, usage: Usage, *, now: Instant, rounding: Rounding = half_up) -> Invoice:
+    """Return the bill of the current period as it stands.
+
+    Args:
+        subscription: what to bill. Its licensed items are billed for the same period as its usage.
+        usage: any engine: the log, a view of it, columns, files, a cluster.
+        now: which period is the current one; it ends at the subscription's next boundary, not at ``now``.
+        rounding: how each line is settled.
+
+    Raises:
+        InvoicingError: ``period_not_of_subscription`` where ``now`` is outside the subscription's life.
+    """
+    period = subscription.period_at(now)
+    if period is None:
+        message = (
+            f"now: expected a moment in the life of subscription {subscription.id!r}, "
+            f"received {instant(now, 'now').isoformat()}"
+        )
+        raise InvoicingError(ErrorCode.PERIOD_NOT_OF_SUBSCRIPTION, message, param="now")
+    return _invoice(subscription, usage, period, rounding, InvoiceStatus.DRAFT, None)
+
+
+def finalize_invoice(
+    subscription: Subscription, usage: Usage, period: BillingPeriod, *, now: Instant, rounding: Rounding = half_up
+) -> Invoice:
+    """Return the bill of a period that has ended, and close the period where the usage can be closed.
+
+    From then on no record can change the period, so finalizing again gives the same invoice.
+
+    Args:
+        subscription: what to bill.
+        usage: any engine. A log closes the period; a view or another engine only answers.
+        period: one of the subscription's billing periods.
+        now: at or after the period's end.
+        rounding: how each line is settled.
+
+    Raises:
+        InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``; the period stays open.
+    """
+    subscription.require_ended(period, now)
+    closing = (
+        usage.closing(subscription.id, period, now=now)
+        if isinstance(usage, ClosesPeriods)
+        else nullcontext(instant(now, "now"))
+    )
+    with closing as finalized_at:
+        return _invoice(subscription, usage, period, rounding, InvoiceStatus.FINALIZED, finalized_at)
+
+
+def _invoice(
+    subscription: Subscription,
+    usage: Usage,
+    period: BillingPeriod,
+    rounding: Rounding,
+    status: InvoiceStatus,
+    finalized_at: datetime | None,
+) -> Invoice:
+    invoice_id = subscription.invoice_id(period)
+    evidence = usage.as_of(usage.sequence) if isinstance(usage, KeepsRecords) else None
+    metered = [item for item in subscription.items if item.is_metered]
+    summaries = {one.subscription_item: one for one in summarize_all([(item, period) for item in metered], usage)}
+    lines = (
+        attrs.evolve(line, id=f"{invoice_id}_{number}", usage=evidence)
+        for number, line in enumerate(
+            (line for item in subscription.items for line in _lines(item, summaries.get(item.id), period, rounding)),
+            start=1,
+        )
+    )
+    return Invoice(invoice_id, subscription.id, subscription.currency, period, status, tuple(lines), finalized_at)
+
+
+def _lines(
+    item: SubscriptionItem, summary: UsageSummary | None, period: BillingPeriod, rounding: Rounding
+) -> Iterator[InvoiceLineItem]:
+    """Rate an item's quantity and settle each charge."""
+    agreed = item.quantity or 0
+    quantity = agreed if summary is None else summary.total_usage
+    price = item.price
+    for charge in rate(price, quantity).charges:
+        exact = Amount(charge.amount, price.currency)
+        yield InvoiceLineItem(
+            id="",
+            subscription_item=item.id,
+            price=price,
+            period=period,
+            description=describe_charge(price, charge),
+            quantity=charge.quantity,
+            amount=settle(exact, rounding).minor_units,
+            exact=exact.minor_units,
+            currency=price.currency,
+            charge=charge,
+            total_usage=quantity,
+            aggregate_usage=None if summary is None else summary.aggregate_usage,
+            rounding=getattr(rounding, "__name__", type(rounding).__name__),
+        )
+
+
+def describe_charge(price: Price, charge: Charge) -> str:
+    """Return a line's description, after the pattern of Stripe's: ``6 seats × Team (Tier 1 at USD 7.00 / month)``."""
+    if charge.label is not None:
+        return charge.label
+    terms = _terms(price, charge)
+    if charge.kind is ChargeKind.FLAT:
+        return f"{price.title} ({terms})"
+    units = grouped(charge.quantity) if price.unit_label is None else f"{grouped(charge.quantity)} {price.unit_label}"
+    return f"{units} × {price.title} ({terms})"
+
+
+def _terms(price: Price, charge: Charge) -> str:
+    tier = "" if charge.tier is None else f"Tier {charge.tier} "
+    flat = "flat fee " if charge.kind is ChargeKind.FLAT else ""
+    packages = "" if charge.packages is None else f"{grouped(charge.packages)} × "
+    at = "" if charge.unit_amount is None else f"at {packages}{Amount(charge.unit_amount, price.currency)}"
+    per = "" if charge.divide_by is None else f" per {grouped(charge.divide_by)}"
+    recurring = price.recurring
+    if recurring is None:
+        return f"{tier}{flat}{at}{per}"
+    count = "" if recurring.interval_count == 1 else f"{recurring.interval_count} "
+    plural = "" if recurring.interval_count == 1 else "s"
+    return f"{tier}{flat}{at}{per} / {count}{recurring.interval.value}{plural}"

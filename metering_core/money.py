@@ -1,0 +1,272 @@
+"""Exact amounts that cannot be paid, money that can, and the one place where the first becomes the second.
+
+An :class:`Amount` keeps every digit of a price times a quantity. :func:`settle` rounds it to whole minor units, by
+default half up (away from zero): Stripe's documentation bills 1.5 cents as 2. Credits mirror debits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Final, Self
+
+import attrs
+
+from metering_core.currencies import currency
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.exact import EXACT, canonical, exact_integer, multiply, plain
+
+Rounding = Callable[[Decimal], int]
+"""Decides which whole number an exact one becomes."""
+
+_MULTIPLE_PLACES: Final = 12
+
+
+def _as_exact(value: Decimal | int) -> Decimal:
+    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not _is_bounded(number := Decimal(value)):
+        expected = "an exact, finite number of minor units (int or Decimal)"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, "minor_units", expected, value)
+    return canonical(number)
+
+
+def _is_bounded(number: Decimal) -> bool:
+    """Say whether a number is finite and has no digit beyond what the exact context carries."""
+    if not number.is_finite():
+        return False
+    exponent = number.as_tuple().exponent
+    assert isinstance(exponent, int), "finite decimals have one"
+    return -EXACT.prec <= exponent and number.adjusted() < EXACT.prec and len(number.as_tuple().digits) <= EXACT.prec
+
+
+def _as_whole(value: int) -> int:
+    return exact_integer(value, "minor_units", minimum=None)
+
+
+def _as_code(value: str) -> str:
+    return currency(value).code
+
+
+def _refuse_mixing(verb: str, preposition: str, left: str, right: str) -> None:
+    if left != right:
+        raise InvalidValueError(
+            ErrorCode.CURRENCY_MISMATCH,
+            f"cannot {verb} {right.upper()} {preposition} {left.upper()}",
+            param="currency",
+            details={"left": left, "right": right},
+        )
+
+
+@attrs.frozen
+class Amount:
+    """An exact amount in minor units, with as many decimals as it needs. It may be negative, and cannot be paid.
+
+    Attributes:
+        minor_units: a canonical Decimal (no exponent, no trailing zeros); int and Decimal are taken.
+        currency: the lower-case code; any letter case is taken.
+
+    >>> Amount(Decimal("0.5"), "usd") + Amount(1, "USD")
+    Amount(minor_units=Decimal('1.5'), currency='usd')
+    >>> print(Amount(Decimal("3.6"), "usd"), Amount(500, "jpy"))
+    USD 0.036 JPY 500
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_decimal``, ``currency_unknown``; ``currency_mismatch`` when amounts of
+            two currencies are added or subtracted.
+    """
+
+    minor_units: Decimal = attrs.field(converter=_as_exact)
+    currency: str = attrs.field(converter=_as_code)
+
+    def __add__(self, other: Self) -> Self:
+        """Add an amount of the same currency."""
+        if not isinstance(other, Amount):
+            return NotImplemented
+        _refuse_mixing("add", "to", self.currency, other.currency)
+        return attrs.evolve(self, minor_units=EXACT.add(self.minor_units, other.minor_units))
+
+    def __sub__(self, other: Self) -> Self:
+        """Subtract an amount of the same currency."""
+        if not isinstance(other, Amount):
+            return NotImplemented
+        _refuse_mixing("subtract", "from", self.currency, other.currency)
+        return attrs.evolve(self, minor_units=EXACT.subtract(self.minor_units, other.minor_units))
+
+    def __neg__(self) -> Self:
+        """Turn a debit into a credit."""
+        return attrs.evolve(self, minor_units=self.minor_units.copy_negate())
+
+    def __str__(self) -> str:
+        """Write the code and the exact amount in major units, with at least the currency's own number of decimals."""
+        own = currency(self.currency)
+        major = plain(EXACT.scaleb(self.minor_units.copy_abs(), -own.fraction_digits))
+        whole, _, decimals = major.partition(".")
+        decimals = decimals.ljust(min(own.display_digits, own.fraction_digits), "0")
+        sign = "-" if self.minor_units < 0 else ""
+        return f"{self.currency.upper()} {sign}{int(whole):,}" + (f".{decimals}" if decimals else "")
+
+
+@attrs.frozen
+class Money:
+    """Whole minor units of a currency; negative for a credit.
+
+    Attributes:
+        minor_units: an int, such as 1050 for 10.50 US dollars.
+        currency: the lower-case code; any letter case is taken.
+
+    >>> print(Money(123456, "usd"), Money(500, "jpy"), Money(-5120, "kwd"))
+    USD 1,234.56 JPY 500 KWD -5.120
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_integer``, ``currency_unknown``; ``currency_mismatch`` when money of two
+            currencies is added or subtracted.
+    """
+
+    minor_units: int = attrs.field(converter=_as_whole)
+    currency: str = attrs.field(converter=_as_code)
+
+    def __add__(self, other: Self) -> Self:
+        """Add money of the same currency."""
+        if not isinstance(other, Money):
+            return NotImplemented
+        _refuse_mixing("add", "to", self.currency, other.currency)
+        return attrs.evolve(self, minor_units=self.minor_units + other.minor_units)
+
+    def __sub__(self, other: Self) -> Self:
+        """Subtract money of the same currency."""
+        if not isinstance(other, Money):
+            return NotImplemented
+        _refuse_mixing("subtract", "from", self.currency, other.currency)
+        return attrs.evolve(self, minor_units=self.minor_units - other.minor_units)
+
+    def __neg__(self) -> Self:
+        """Turn a debit into a credit."""
+        return attrs.evolve(self, minor_units=-self.minor_units)
+
+    def __str__(self) -> str:
+        """Write the code and the amount in major units."""
+        return f"{self.currency.upper()} {self.amount_in_major_units}"
+
+    @property
+    def is_payable(self) -> bool:
+        """Whether Stripe takes the amount: some currencies take only multiples of 10 or 100 minor units."""
+        return self.minor_units % currency(self.currency).multiple == 0
+
+    @property
+    def amount_in_major_units(self) -> str:
+        """The amount in major units, with the currency's own number of decimals and commas between thousands.
+
+        All decimals of the minor unit are shown where fewer would hide something.
+
+        >>> Money(500, "isk").amount_in_major_units, Money(550, "isk").amount_in_major_units
+        ('5', '5.50')
+        """
+        digits = currency(self.currency).fraction_digits
+        whole, fraction = divmod(abs(self.minor_units), 10**digits)
+        sign = "-" if self.minor_units < 0 else ""
+        decimals = f"{fraction:0{digits}d}" if digits else ""
+        display_digits = currency(self.currency).display_digits
+        if not decimals[display_digits:].strip("0"):
+            decimals = decimals[:display_digits]
+        return f"{sign}{whole:,}" + (f".{decimals}" if decimals else "")
+
+
+def half_up(value: Decimal) -> int:
+    """Round to the nearest integer, a half away from zero. The default.
+
+    >>> half_up(Decimal("1.5")), half_up(Decimal("2.5")), half_up(Decimal("-2.5"))
+    (2, 3, -3)
+    """
+    sign, whole, remainder, unit = _magnitude(value)
+    return sign * (whole + (2 * remainder >= unit))
+
+
+def half_down(value: Decimal) -> int:
+    """Round to the nearest integer, a half toward zero.
+
+    >>> half_down(Decimal("1.5")), half_down(Decimal("2.5")), half_down(Decimal("-2.5"))
+    (1, 2, -2)
+    """
+    sign, whole, remainder, unit = _magnitude(value)
+    return sign * (whole + (2 * remainder > unit))
+
+
+def half_even(value: Decimal) -> int:
+    """Round to the nearest integer, a half to the even one (banker's rounding).
+
+    >>> half_even(Decimal("1.5")), half_even(Decimal("2.5")), half_even(Decimal("-2.5"))
+    (2, 2, -2)
+    """
+    sign, whole, remainder, unit = _magnitude(value)
+    return sign * (whole + (2 * remainder + whole % 2 > unit))
+
+
+def up(value: Decimal) -> int:
+    """Round away from zero.
+
+    >>> up(Decimal("1.1")), up(Decimal("-1.1"))
+    (2, -2)
+    """
+    sign, whole, remainder, _ = _magnitude(value)
+    return sign * (whole + (remainder > 0))
+
+
+def down(value: Decimal) -> int:
+    """Round toward zero.
+
+    >>> down(Decimal("1.9")), down(Decimal("-1.9"))
+    (1, -1)
+    """
+    sign, whole, _, _ = _magnitude(value)
+    return sign * whole
+
+
+def _magnitude(value: Decimal) -> tuple[int, int, int, int]:
+    """Return sign, whole part, and the rest as a count of equal parts with how many make one."""
+    # as_integer_ratio is exact whatever the ambient decimal context; quantize is not.
+    numerator, denominator = value.as_integer_ratio()
+    whole, remainder = divmod(abs(numerator), denominator)
+    return (-1 if numerator < 0 else 1), whole, remainder, denominator
+
+
+def to_multiple(multiple: int, rounding: Rounding = half_up) -> Rounding:
+    """Return the rounding to whole multiples of ``multiple`` minor units, as some currencies require for payment.
+
+    ``multiple`` is at least 1 and divides 10**12, so that the number of multiples is exact: 5 and 100 do, 3 does not.
+
+    >>> to_multiple(10)(Decimal("5124")), to_multiple(10)(Decimal("5125"))
+    (5120, 5130)
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_integer``.
+    """
+    step = exact_integer(multiple, "multiple", minimum=1)
+    if 10**_MULTIPLE_PLACES % step:
+        expected = f"a divisor of 10**{_MULTIPLE_PLACES}, such as 10 or 100"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "multiple", expected, multiple)
+    share = EXACT.scaleb(Decimal(10**_MULTIPLE_PLACES // step), -_MULTIPLE_PLACES)
+
+    def rounded(value: Decimal) -> int:
+        return step * _whole_result(rounding, multiply(value, share))
+
+    rounded.__name__ = rounded.__qualname__ = f"{_name(rounding)}_to_multiple_of_{step}"
+    return rounded
+
+
+def _name(rounding: Rounding) -> str:
+    return str(getattr(rounding, "__name__", type(rounding).__name__))
+
+
+def _whole_result(rounding: Rounding, value: Decimal) -> int:
+    return exact_integer(rounding(value), "rounding", minimum=None)
+
+
+def settle(amount: Amount, rounding: Rounding = half_up) -> Money:
+    """Round an exact amount to whole minor units: the one place where money is rounded.
+
+    >>> settle(Amount(Decimal("111.6"), "usd"))
+    Money(minor_units=112, currency='usd')
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_integer`` (param ``rounding``) when the rounding returns no integer.
+    """
+    return Money(_whole_result(rounding, amount.minor_units), amount.currency)

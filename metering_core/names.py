@@ -1,0 +1,63 @@
+"""Ids, named choices and the keys of objects: what is checked at the door and is not a number or an instant."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from collections.abc import Set as AbstractSet
+from enum import StrEnum
+from typing import Any, TypeVar
+
+from metering_core.errors import ErrorCode, InvalidValueError
+
+NAME_MAX = 255
+"""Characters an id or a name may have (Stripe's limit for an ``Idempotency-Key``)."""
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+def name(value: object, param: str) -> str:
+    """Return a string of 1 to 255 characters, or refuse it with ``parameter_invalid_string``."""
+    if not isinstance(value, str) or not 1 <= len(value) <= NAME_MAX:
+        expected = f"a string of 1 to {NAME_MAX} characters"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, expected, value)
+    return value
+
+
+def optional_name(value: object, param: str) -> str | None:
+    """Return None, or what :func:`name` returns."""
+    return None if value is None else name(value, param)
+
+
+def choice(kind: type[Choice], value: object, param: str) -> Choice:
+    """Return the member of ``kind`` that ``value`` names, or refuse it with ``parameter_invalid_choice``."""
+    try:
+        return kind(value)  # type: ignore[arg-type]  # whatever it is, the lookup refuses it
+    except ValueError:
+        names = ", ".join(repr(member.value) for member in kind)
+        code = ErrorCode.PARAMETER_INVALID_CHOICE
+        raise InvalidValueError.expecting(code, param, f"one of {names}", value) from None
+
+
+def known_keys(data: object, known: AbstractSet[str], param: str = "") -> Mapping[str, Any]:
+    """Return ``data`` where it is a mapping that has no key but the known ones.
+
+    A typing slip must not pass for an absent option.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_object`` or, with Stripe's words, ``parameter_unknown``.
+    """
+    if not isinstance(data, Mapping):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param or "data", "an object", data)
+    unknown = sorted(str(key) for key in data.keys() - known)
+    if unknown:
+        place = f"{param}[{unknown[0]}]" if param else unknown[0]
+        raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, f"Received unknown parameter: {place}", param=place)
+    return data
+
+
+def required(data: Mapping[str, Any], key: str, param: str = "") -> Any:  # noqa: ANN401 - whatever the data holds
+    """Return ``data[key]``, or refuse its absence (or null) with ``parameter_missing``, in Stripe's words."""
+    if data.get(key) is None:
+        place = f"{param}[{key}]" if param else key
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {place}", param=place)
+    return data[key]

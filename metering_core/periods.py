@@ -1,0 +1,358 @@
+"""Instants in UTC, half-open billing periods, and the cycle that tiles time with them from an anchor.
+
+Boundary ``k`` of a cycle is always ``anchor + k * interval``, never the boundary before plus one interval: only so do
+anchors on the 29th to the 31st come back after a short month (Stripe, "How subscriptions work": billing cycle anchor).
+"""
+
+from __future__ import annotations
+
+import operator
+import zoneinfo
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta, tzinfo
+from enum import StrEnum
+from functools import lru_cache
+from typing import Final
+
+import attrs
+from dateutil.relativedelta import relativedelta
+
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.exact import exact_integer
+
+Instant = datetime | int
+"""A moment as callers give it: an aware datetime, or Unix seconds."""
+
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_SECONDS_PER_DAY: Final = 86_400
+_EXPECTED: Final = "an aware datetime or Unix seconds, within the years 1 to 9999"
+
+
+def unix_seconds(value: datetime) -> int:
+    """Return the Unix seconds of an aware datetime, floored to the second also before 1970.
+
+    >>> unix_seconds(datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC))
+    -1
+    """
+    elapsed = value - _EPOCH
+    return elapsed.days * _SECONDS_PER_DAY + elapsed.seconds
+
+
+_SECONDS_MIN: Final = unix_seconds(datetime.min.replace(tzinfo=UTC))
+_SECONDS_MAX: Final = unix_seconds(datetime.max.replace(tzinfo=UTC))
+
+
+def from_unix_seconds(seconds: int) -> datetime:
+    """Return the UTC datetime of Unix seconds.
+
+    >>> from_unix_seconds(1_704_067_200)
+    datetime.datetime(2024, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_instant`` outside the years 1 to 9999.
+    """
+    if not _SECONDS_MIN <= seconds <= _SECONDS_MAX:
+        raise _not_an_instant(seconds, "seconds")
+    return _EPOCH + timedelta(seconds=seconds)
+
+
+def instant(value: object, param: str) -> datetime:
+    """Return an aware datetime or Unix seconds as a UTC datetime; microseconds are kept.
+
+    >>> from datetime import timezone
+    >>> instant(datetime(2024, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))), "timestamp")
+    datetime.datetime(2024, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_instant`` for a naive datetime (it does not say which moment it means),
+            a float, a bool, a string, or a moment outside the years 1 to 9999.
+    """
+    if isinstance(value, datetime):
+        return value if value.tzinfo is UTC else _to_utc(value, param)
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        seconds = operator.index(value)  # type: ignore[arg-type]
+    except TypeError:
+        raise _not_an_instant(value, param) from None
+    if not _SECONDS_MIN <= seconds <= _SECONDS_MAX:
+        raise _not_an_instant(value, param)
+    return _EPOCH + timedelta(seconds=seconds)
+
+
+def _to_utc(value: datetime, param: str) -> datetime:
+    # Asked of utcoffset, not of tzinfo: astimezone would read a datetime without an offset in the machine's zone.
+    if value.utcoffset() is None:
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, f"{_EXPECTED}, not naive", value)
+    try:
+        return value.astimezone(UTC)
+    except OverflowError:
+        raise _not_an_instant(value, param) from None
+
+
+def _not_an_instant(value: object, param: str) -> InvalidValueError:
+    return InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, _EXPECTED, value)
+
+
+def _floor(value: object, param: str) -> datetime:
+    return instant(value, param).replace(microsecond=0)
+
+
+def _as_start(value: Instant) -> datetime:
+    return _floor(value, "start")
+
+
+def _as_end(value: Instant) -> datetime:
+    return _floor(value, "end")
+
+
+@attrs.frozen
+class BillingPeriod:
+    """The time from ``start`` (inclusive) to ``end`` (exclusive), in UTC and whole seconds.
+
+    Both are taken as aware datetimes or Unix seconds and floored to the second.
+
+    Attributes:
+        start: the first moment of the period.
+        end: the first moment after it.
+        start_seconds: ``start`` in Unix seconds.
+        end_seconds: ``end`` in Unix seconds.
+
+    >>> january = BillingPeriod(1_704_067_200, 1_706_745_600)
+    >>> print(january)
+    2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z
+    >>> january.start in january, january.end in january
+    (True, False)
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_instant``, or ``parameter_invalid_object`` unless start < end.
+    """
+
+    start: datetime = attrs.field(converter=_as_start)
+    end: datetime = attrs.field(converter=_as_end)
+    start_seconds: int = attrs.field(init=False, eq=False, repr=False)
+    end_seconds: int = attrs.field(init=False, eq=False, repr=False)
+
+    @start_seconds.default
+    def _start_in_seconds(self) -> int:
+        return unix_seconds(self.start)
+
+    @end_seconds.default
+    def _end_in_seconds(self) -> int:
+        return unix_seconds(self.end)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a period that holds no second."""
+        if self.start_seconds >= self.end_seconds:
+            expected = f"a moment at least one second after start, {_iso(self.start)}"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end", expected, _iso(self.end))
+
+    def __contains__(self, moment: Instant) -> bool:
+        """Say whether a moment lies in the period: from the start on, before the end."""
+        return self.start <= instant(moment, "instant") < self.end
+
+    def __str__(self) -> str:
+        """Write both bounds in ISO 8601, in UTC."""
+        return f"{_iso(self.start)} to {_iso(self.end)}"
+
+
+def _iso(value: datetime) -> str:
+    # Not strftime: its %Y has fewer than four digits before the year 1000 on some platforms.
+    return value.isoformat().removesuffix("+00:00") + "Z"
+
+
+class Interval(StrEnum):
+    """The unit of a billing cycle, in Stripe's spelling."""
+
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+    YEAR = "year"
+
+
+_DAYS: Final = {Interval.DAY: 1, Interval.WEEK: 7}
+_MONTHS: Final = {Interval.MONTH: 1, Interval.YEAR: 12}
+
+INTERVAL_COUNT_MAX: Final = {Interval.DAY: 1095, Interval.WEEK: 156, Interval.MONTH: 36, Interval.YEAR: 3}
+"""The longest cycle of each unit (Stripe's ``recurring.interval_count``; days by analogy, since it names no limit)."""
+
+
+def _as_anchor(value: Instant) -> datetime:
+    return _floor(value, "anchor")
+
+
+def _as_interval(value: str) -> Interval:
+    try:
+        return Interval(value)
+    except ValueError:
+        choices = "one of " + ", ".join(repr(interval.value) for interval in Interval)
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "interval", choices, value) from None
+
+
+def _as_interval_count(value: int) -> int:
+    return exact_integer(value, "interval_count", minimum=1)
+
+
+@attrs.frozen
+class BillingCycle:
+    """An endless run of billing periods in both directions, fixed by an anchor and an interval.
+
+    Boundary ``k`` is ``anchor + k * interval_count * interval`` on the wall clock of ``timezone``, clamped to the last
+    day of the month. A wall-clock time that daylight saving skips means the later moment, as far after the gap as it
+    lies in it; one that occurs twice means the first. Boundary 0 is the anchor itself.
+
+    A zone that once skipped a whole day leaves an empty period in a daily cycle; it is never returned, and its
+    neighbours meet.
+
+    Attributes:
+        anchor: a boundary, as an aware datetime or Unix seconds; floored to the second, kept in UTC.
+        interval: ``"day"``, ``"week"``, ``"month"`` or ``"year"``.
+        interval_count: at least 1, at most 3 years, 36 months, 156 weeks or 1095 days.
+        timezone: an IANA name; ``"UTC"``, Stripe's own rule, needs no time zone data.
+
+    >>> cycle = BillingCycle(datetime(2024, 1, 31, tzinfo=UTC), "month")
+    >>> [f"{cycle.boundary(k):%b %d}" for k in range(4)]
+    ['Jan 31', 'Feb 29', 'Mar 31', 'Apr 30']
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_integer``, ``parameter_invalid_string``, ``parameter_invalid_choice``,
+            ``parameter_invalid_instant``, ``interval_out_of_range`` or ``timezone_unknown``.
+    """
+
+    anchor: datetime = attrs.field(converter=_as_anchor)
+    interval: Interval = attrs.field(converter=_as_interval)
+    interval_count: int = attrs.field(default=1, converter=_as_interval_count)
+    timezone: str = "UTC"
+    _zone: tzinfo = attrs.field(init=False, eq=False, repr=False)
+    _wall_anchor: datetime = attrs.field(init=False, eq=False, repr=False)
+    _days: int = attrs.field(init=False, eq=False, repr=False)
+    _months: int = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Check the length and the zone, and keep what every boundary needs."""
+        maximum = INTERVAL_COUNT_MAX[self.interval]
+        if self.interval_count > maximum:
+            expected = f"at most {maximum} for the interval {self.interval.value!r}"
+            raise InvalidValueError.expecting(ErrorCode.INTERVAL_OUT_OF_RANGE, "interval_count", expected, self.interval_count)
+        keep = object.__setattr__
+        keep(self, "_zone", _zone_named(self.timezone))
+        keep(self, "_wall_anchor", self._wall_clock(self.anchor, "anchor"))
+        keep(self, "_days", self.interval_count * _DAYS.get(self.interval, 0))
+        keep(self, "_months", self.interval_count * _MONTHS.get(self.interval, 0))
+
+    def boundary(self, k: int) -> datetime:
+        """Return the start of period ``k``, which is the end of period ``k - 1``; ``k`` may be negative.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_instant`` outside the years 1 to 9999, ``parameter_invalid_integer``.
+        """
+        return self._boundary(exact_integer(k, "k", minimum=None))
+
+    def period(self, k: int) -> BillingPeriod:
+        """Return period ``k``; period 0 starts at the anchor.
+
+        Raises:
+            InvalidValueError: as :meth:`boundary`, and ``parameter_invalid_object`` for the empty period of a day that
+                the zone skipped. :meth:`period_at` and :meth:`periods_from` never meet it.
+        """
+        start = self.boundary(k)
+        return BillingPeriod(start, self._boundary(k + 1))
+
+    def index_at(self, moment: Instant) -> int:
+        """Return the ``k`` of the period that holds a moment, at the same cost at any distance from the anchor.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_instant``, also when a bound of the period is not in the years 1 to
+                9999.
+        """
+        return self._locate(instant(moment, "instant"))[0]
+
+    def period_at(self, moment: Instant) -> BillingPeriod:
+        """Return the period that holds a moment, at the same cost at any distance from the anchor.
+
+        The period before a period is ``cycle.period_at(period.start_seconds - 1)``.
+
+        Raises:
+            InvalidValueError: as :meth:`index_at`.
+        """
+        _, start, end = self._locate(instant(moment, "instant"))
+        return BillingPeriod(start, end)
+
+    def periods_from(self, moment: Instant) -> Iterator[BillingPeriod]:
+        """Yield the period that holds a moment and every later one, without end.
+
+        Raises:
+            InvalidValueError: as :meth:`index_at`, at once; while iterating, when the year 9999 is over.
+        """
+        return self._periods_from_index(self.index_at(moment))
+
+    def _periods_from_index(self, k: int) -> Iterator[BillingPeriod]:
+        start = self._boundary(k)
+        while True:
+            k += 1
+            end = self._boundary(k)
+            if start < end:  # Not so for a day that the zone skipped.
+                yield BillingPeriod(start, end)
+            start = end
+
+    def _locate(self, moment: datetime) -> tuple[int, datetime, datetime]:
+        """Find the last boundary at or before ``moment``: an estimate by division, then one step or two."""
+        k = self._estimated_index(moment)
+        start = self._boundary(k)
+        while start > moment:  # The day or the time of day is still to come in this month, or its clock skipped.
+            k -= 1
+            start = self._boundary(k)
+        end = self._boundary(k + 1)
+        while end <= moment:  # The wall clock was put back over the boundary.
+            k += 1
+            start, end = end, self._boundary(k + 1)
+        return k, start, end
+
+    def _estimated_index(self, moment: datetime) -> int:
+        wall, anchor = self._wall_clock(moment, "instant"), self._wall_anchor
+        if self._months:
+            return ((wall.year - anchor.year) * 12 + wall.month - anchor.month) // self._months
+        return (wall - anchor).days // self._days
+
+    def _boundary(self, k: int) -> datetime:
+        if k == 0:  # Itself, also where its wall-clock time occurs twice and the anchor is the second.
+            return self.anchor
+        try:
+            if self._months:
+                wall = _months_after(self._wall_anchor, k * self._months)
+            else:
+                wall = self._wall_anchor + timedelta(days=k * self._days)
+            # A sum has fold=0, which is our rule: PEP 495 reads a gap with the offset before it, a fold as the first.
+            return wall.replace(tzinfo=self._zone).astimezone(UTC)
+        except (ValueError, OverflowError):
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_INSTANT, "boundary", "a boundary within the years 1 to 9999", k
+            ) from None
+
+    def _wall_clock(self, moment: datetime, param: str) -> datetime:
+        try:
+            return moment.astimezone(self._zone).replace(tzinfo=None)
+        except OverflowError:
+            raise _not_an_instant(moment, param) from None
+
+
+@lru_cache(maxsize=4096)  # The same few boundaries are asked for again and again, and relativedelta takes its time.
+def _months_after(wall: datetime, months: int) -> datetime:
+    return wall + relativedelta(months=months)
+
+
+def _zone_named(name: object) -> tzinfo:
+    if not isinstance(name, str):
+        expected = "an IANA time zone name"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, "timezone", expected, name)
+    if name == "UTC":
+        return UTC
+    try:
+        if name == "localtime":  # Debian's zoneinfo has a link of this name to whatever the machine's zone is.
+            raise zoneinfo.ZoneInfoNotFoundError(name)
+        return zoneinfo.ZoneInfo(name)
+    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+        expected = "an IANA time zone name, such as 'Europe/Berlin'"
+        if not zoneinfo.available_timezones():
+            expected += " (this machine has no time zone data: pip install tzdata)"
+        raise InvalidValueError.expecting(ErrorCode.TIMEZONE_UNKNOWN, "timezone", expected, name) from None

@@ -1,0 +1,349 @@
+"""What a customer pays: a pricing model, its currency and how it recurs. Data that cannot be wrong once built.
+
+A :class:`Price` reads and writes Stripe's own Price shape, and reads the older Plan shape. What Stripe refuses is refused,
+in its words where they are known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from enum import StrEnum
+from typing import Any, Self
+
+import attrs
+
+from metering_core.currencies import currency
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.names import choice, known_keys, name, optional_name, required
+from metering_core.periods import BillingCycle, Interval
+from metering_core.pricing import PRICING_MODELS, Graduated, Package, PerUnit, PricingModel, Tier, Volume
+
+
+class UsageType(StrEnum):
+    """How the quantity of an item comes about: it was agreed (licensed) or it was used (metered)."""
+
+    LICENSED = "licensed"
+    METERED = "metered"
+
+
+class AggregateUsage(StrEnum):
+    """How the usage of a billing period becomes one quantity (Stripe's ``aggregate_usage``)."""
+
+    SUM = "sum"
+    MAX = "max"
+    LAST_DURING_PERIOD = "last_during_period"
+    LAST_EVER = "last_ever"
+
+
+def _interval(value: object) -> Interval:
+    return choice(Interval, value, "recurring[interval]")
+
+
+def _usage_type(value: object) -> UsageType:
+    return choice(UsageType, value, "recurring[usage_type]")
+
+
+def _aggregate_usage(value: object) -> AggregateUsage | None:
+    return None if value is None else choice(AggregateUsage, value, "recurring[aggregate_usage]")
+
+
+def _meter(value: object) -> str | None:
+    return optional_name(value, "recurring[meter]")
+
+
+def _excluded_by(reason: str, param: str, received: str) -> InvalidValueError:
+    message = f"{param}: expected none with {reason}, received {received!r}"
+    return InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=param)
+
+
+@attrs.frozen(kw_only=True)
+class Recurring:
+    """How a price recurs: its interval, and for metered prices how usage is aggregated.
+
+    Attributes:
+        interval: ``day``, ``week``, ``month`` or ``year``.
+        interval_count: intervals in one billing period; at most 3 years, 36 months, 156 weeks or 1095 days.
+        usage_type: ``metered`` (the default here) or ``licensed``.
+        aggregate_usage: for metered prices, ``sum`` unless said otherwise; None for licensed ones and with a meter.
+        meter: the id of the meter whose events make the quantity; such a price takes no usage records.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_choice``, ``parameter_invalid_integer``, ``interval_out_of_range`` or, for a
+            licensed price with ``aggregate_usage``, ``parameters_exclusive``.
+    """
+
+    interval: Interval = attrs.field(default=Interval.MONTH, converter=_interval)
+    interval_count: int = 1
+    usage_type: UsageType = attrs.field(default=UsageType.METERED, converter=_usage_type)
+    aggregate_usage: AggregateUsage | None = attrs.field(default=None, converter=_aggregate_usage)
+    meter: str | None = attrs.field(default=None, converter=_meter)
+
+    def __attrs_post_init__(self) -> None:
+        """Check what one field says against another; the cycle knows the limits of an interval."""
+        BillingCycle(0, self.interval, self.interval_count)
+        if self.is_metered and self.meter is None and self.aggregate_usage is None:
+            object.__setattr__(self, "aggregate_usage", AggregateUsage.SUM)
+        if not self.is_metered and self.meter is not None:
+            raise _excluded_by("usage_type 'licensed'", "recurring[meter]", self.meter)
+        if self.aggregate_usage is not None and (self.meter is not None or not self.is_metered):
+            reason = "a meter" if self.is_metered else "usage_type 'licensed'"
+            raise _excluded_by(reason, "recurring[aggregate_usage]", self.aggregate_usage.value)
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether usage makes the quantity."""
+        return self.usage_type is UsageType.METERED
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read Stripe's ``recurring`` object; ``usage_type`` is ``licensed`` unless it says otherwise, as at Stripe."""
+        known_keys(data, _RECURRING_KEYS, "recurring")
+        return cls(
+            interval=required(data, "interval", "recurring"),
+            interval_count=_given(data, "interval_count", 1),
+            usage_type=_given(data, "usage_type", UsageType.LICENSED),
+            aggregate_usage=data.get("aggregate_usage"),
+            meter=data.get("meter"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write Stripe's ``recurring`` object."""
+        return {
+            "aggregate_usage": None if self.aggregate_usage is None else self.aggregate_usage.value,
+            "interval": self.interval.value,
+            "interval_count": self.interval_count,
+            "meter": self.meter,
+            "usage_type": self.usage_type.value,
+        }
+
+
+def _given(data: Mapping[str, Any], key: str, default: object) -> Any:  # noqa: ANN401 - checked by who receives it
+    return default if data.get(key) is None else data[key]
+
+
+def _id(value: object) -> str:
+    return name(value, "id")
+
+
+def _currency(value: object) -> str:
+    return currency(value).code
+
+
+def _nickname(value: object) -> str | None:
+    return optional_name(value, "nickname")
+
+
+def _product(value: object) -> str | None:
+    return optional_name(value, "product")
+
+
+def _unit_label(value: object) -> str | None:
+    return optional_name(value, "unit_label")
+
+
+@attrs.frozen
+class Price:
+    """What one unit of something costs, in which currency, how often.
+
+    Attributes:
+        id: 1 to 255 characters.
+        currency: three letters, kept in lower case as Stripe spells them.
+        model: a pricing model: one of the four here, or anything with the verb of :class:`~metering_core.PricingModel`.
+        recurring: None for a one-time price, which can be rated but not put on a subscription.
+        nickname: a name for people; lines show it before ``product`` and ``id``.
+        product: the product's name or id.
+        unit_label: what one unit is called on a line ("token").
+
+    >>> price = Price.graduated("seats", currency="usd", tiers=[Tier(5, unit_amount=700), Tier("inf", unit_amount=650)])
+    >>> Price.from_dict(price.to_dict()) == price
+    True
+    """
+
+    id: str = attrs.field(converter=_id)
+    currency: str = attrs.field(converter=_currency)
+    model: PricingModel
+    recurring: Recurring | None = attrs.field(factory=Recurring)
+    nickname: str | None = attrs.field(default=None, converter=_nickname, kw_only=True)
+    product: str | None = attrs.field(default=None, converter=_product, kw_only=True)
+    unit_label: str | None = attrs.field(default=None, converter=_unit_label, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a model that cannot charge, and a recurrence that is none."""
+        if isinstance(self.model, type) or not isinstance(self.model, PricingModel):
+            expected = "a pricing model (PerUnit, Graduated, Volume, Package, or an object with charges(quantity))"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, self.model)
+        if self.recurring is not None and not isinstance(self.recurring, Recurring):
+            code = ErrorCode.PARAMETER_INVALID_OBJECT
+            raise InvalidValueError.expecting(code, "recurring", "a Recurring or None", self.recurring)
+
+    @property
+    def title(self) -> str:
+        """What a line calls the price: its nickname, its product or its id."""
+        return self.nickname or self.product or self.id
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether usage makes the quantity."""
+        return self.recurring is not None and self.recurring.is_metered
+
+    @classmethod
+    def per_unit(cls, id: str, *, currency: str, unit_amount: object, **options: Any) -> Self:  # noqa: A002, ANN401
+        """Build a price where every unit costs ``unit_amount`` minor units; ``options`` are the other attributes."""
+        return cls(id, currency, PerUnit(unit_amount), **options)
+
+    @classmethod
+    def graduated(cls, id: str, *, currency: str, tiers: Iterable[Tier], **options: Any) -> Self:  # noqa: A002, ANN401
+        """Build a price where each unit costs what its own tier says."""
+        return cls(id, currency, Graduated(tiers), **options)
+
+    @classmethod
+    def volume(cls, id: str, *, currency: str, tiers: Iterable[Tier], **options: Any) -> Self:  # noqa: A002, ANN401
+        """Build a price where all units cost what the tier of the last one says."""
+        return cls(id, currency, Volume(tiers), **options)
+
+    @classmethod
+    def package(
+        cls,
+        id: str,  # noqa: A002 - Stripe's word
+        *,
+        currency: str,
+        unit_amount: object,
+        divide_by: int,
+        round: str = "up",  # noqa: A002 - Stripe's word
+        **options: Any,  # noqa: ANN401 - the other attributes, typed where they are declared
+    ) -> Self:
+        """Build a price where ``divide_by`` units make a package that costs ``unit_amount`` minor units."""
+        return cls(id, currency, Package(unit_amount, divide_by, round), **options)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], *, currency: str | None = None) -> Self:
+        """Read Stripe's Price shape, or the older Plan shape.
+
+        Fields of Stripe's that cannot change a bill (``metadata``, ``livemode``, ``tax_behavior`` …) are read past; a key
+        that Stripe does not have is refused.
+
+        Args:
+            data: the object. Of two spellings of an amount one suffices; both must agree.
+            currency: which of the price's ``currency_options`` to take; None for the price's own currency.
+
+        Raises:
+            InvalidValueError: with Stripe's own text and param where they are known.
+        """
+        shape = _in_currency(_price_shape(data), currency)
+        product = shape.get("product")
+        expanded: Mapping[str, Any] = product if isinstance(product, Mapping) else {}
+        return cls(
+            required(shape, "id"),
+            required(shape, "currency"),
+            _model_from(shape),
+            None if shape.get("recurring") is None else Recurring.from_dict(shape["recurring"]),
+            nickname=shape.get("nickname"),
+            product=(expanded.get("name") or expanded.get("id")) if expanded else product,
+            unit_label=expanded.get("unit_label"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write Stripe's Price shape, ready for JSON.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` for a pricing model of the user's own, which that shape cannot say.
+        """
+        if not isinstance(self.model, PerUnit | Graduated | Volume | Package):
+            expected = "a model that Stripe's Price shape can express"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, self.model)
+        labelled = {"name": self.product, "unit_label": self.unit_label}
+        return {
+            "id": self.id,
+            "object": "price",
+            "currency": self.currency,
+            "nickname": self.nickname,
+            "product": self.product if self.unit_label is None else labelled,
+            "type": "one_time" if self.recurring is None else "recurring",
+            "recurring": None if self.recurring is None else self.recurring.to_dict(),
+            **self.model.to_stripe(),
+        }
+
+
+# Stripe's shapes -----------------------------------------------------------------------------------------------------
+
+_RECURRING_KEYS = frozenset({"aggregate_usage", "interval", "interval_count", "meter", "trial_period_days", "usage_type"})
+_AMOUNT_KEYS = frozenset({"unit_amount", "unit_amount_decimal", "tiers", "tax_behavior", "custom_unit_amount"})
+_SHARED_KEYS = frozenset(
+    {"id", "object", "active", "billing_scheme", "created", "currency", "deleted", "livemode", "metadata", "nickname"}
+    | {"product", "tiers", "tiers_mode"}
+)
+_PRICE_KEYS = _SHARED_KEYS | _AMOUNT_KEYS | {"currency_options", "lookup_key", "recurring", "transform_quantity", "type"}
+_PLAN_KEYS = _SHARED_KEYS | {"amount", "amount_decimal", "transform_usage"} | _RECURRING_KEYS
+
+
+def _price_shape(data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the Price fields of a Price or a Plan."""
+    if not isinstance(data, Mapping) or not _is_plan(data):
+        return known_keys(data, _PRICE_KEYS)
+    plan = known_keys(data, _PLAN_KEYS)
+    shape = {key: plan[key] for key in _SHARED_KEYS & plan.keys()}
+    return shape | {
+        "unit_amount": plan.get("amount"),
+        "unit_amount_decimal": plan.get("amount_decimal"),
+        "transform_quantity": plan.get("transform_usage"),
+        "recurring": {key: plan[key] for key in _RECURRING_KEYS & plan.keys()},
+    }
+
+
+def _is_plan(data: Mapping[str, Any]) -> bool:
+    """Tell the two shapes apart: by name where they say it, else by the field that only a Plan must have."""
+    return data.get("object") == "plan" or ("object" not in data and "interval" in data)
+
+
+def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, Any]:
+    """Put the amounts of one currency option in place of the price's own."""
+    if wanted is None or currency(wanted).code == currency(required(shape, "currency")).code:
+        return shape
+    options = {currency(code).code: option for code, option in (shape.get("currency_options") or {}).items()}
+    code = currency(wanted).code
+    if code not in options:
+        expected = f"one of the price's currencies: {', '.join(sorted({shape['currency'].lower(), *options}))}"
+        raise InvalidValueError.expecting(ErrorCode.CURRENCY_MISMATCH, "currency", expected, wanted)
+    option = known_keys(options[code], _AMOUNT_KEYS, f"currency_options[{code}]")
+    return {key: value for key, value in shape.items() if key not in _AMOUNT_KEYS} | {"currency": code, **option}
+
+
+def _model_from(shape: Mapping[str, Any]) -> PricingModel:
+    """Choose the pricing model by the fields that name it, and refuse fields that exclude each other."""
+    if shape.get("custom_unit_amount") is not None:
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT,
+            "custom_unit_amount",
+            "null, because an amount that the customer chooses cannot be rated",
+            shape["custom_unit_amount"],
+        )
+    scheme = _given(shape, "billing_scheme", "per_unit")
+    given = {key for key in ("tiers", "transform_quantity", "tiers_mode") if shape.get(key) is not None}
+    if {"tiers", "transform_quantity"} <= given:
+        raise _exclusive("tiers", "transform_quantity")
+    if scheme == "per_unit":
+        if "tiers" in given or "tiers_mode" in given:
+            raise _exclusive("tiers", "billing_scheme=per_unit")
+        refined = "transform_quantity" if "transform_quantity" in given else None
+    else:
+        choice(_BillingScheme, scheme, "billing_scheme")
+        refined = choice(_TiersMode, required(shape, "tiers_mode"), "tiers_mode").value
+        for amount in ("unit_amount", "unit_amount_decimal"):
+            if shape.get(amount) is not None:
+                raise _exclusive("tiers", amount)
+    return PRICING_MODELS[scheme, refined].from_stripe(shape)
+
+
+class _BillingScheme(StrEnum):
+    PER_UNIT = "per_unit"
+    TIERED = "tiered"
+
+
+class _TiersMode(StrEnum):
+    GRADUATED = "graduated"
+    VOLUME = "volume"
+
+
+def _exclusive(*names: str) -> InvalidValueError:
+    message = f"You may only specify one of these parameters: {', '.join(names)}."
+    return InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=names[0])

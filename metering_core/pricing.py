@@ -1,0 +1,403 @@
+"""How a quantity turns into charges: tiers and the four pricing models.
+
+This is the only place where a quantity meets an amount. A model is data that cannot be wrong once built, with one verb,
+:meth:`PricingModel.charges`; anything else that has that verb is a pricing model too, and everything downstream (lines,
+invoices, explanations, the cases of ``check``) works with it. Amounts are in the currency's minor unit and exact; nothing
+here rounds.
+
+Adding a model is one class in this file and its row in :data:`PRICING_MODELS`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
+from enum import StrEnum
+from fractions import Fraction
+from math import ceil, floor
+from typing import Any, Protocol, Self, runtime_checkable
+
+import attrs
+
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.exact import (
+    Number,
+    exact_decimal,
+    exact_integer,
+    multiply,
+    plain,
+    subtract,
+    whole_if_possible,
+)
+from metering_core.names import choice, known_keys
+
+ZERO = Decimal(0)
+
+
+class ChargeKind(StrEnum):
+    """What a charge multiplies: units, nothing (a flat amount), or packages."""
+
+    UNIT = "unit"
+    FLAT = "flat"
+    PACKAGE = "package"
+
+
+@attrs.frozen
+class Charge:
+    """One product of a quantity and a price, exact and unrounded; it becomes one invoice line.
+
+    Attributes:
+        kind: what ``unit_amount`` is multiplied with.
+        quantity: the units this charge covers; 0 on a flat charge, the raw quantity on a package charge.
+        unit_amount: minor units for one unit, one package or the flat amount; None where a model has no such figure.
+        amount: minor units, exact.
+        tier: the tier's number, from 1; None without tiers.
+        packages: how many packages the quantity makes; None elsewhere.
+        divide_by: units in a package; None elsewhere.
+        label: a model's own words for the line; None for the usual ones.
+    """
+
+    kind: ChargeKind = attrs.field(converter=ChargeKind)
+    quantity: Number
+    unit_amount: Decimal | None
+    amount: Decimal
+    tier: int | None = None
+    packages: int | None = None
+    divide_by: int | None = None
+    label: str | None = None
+
+
+@runtime_checkable
+class PricingModel(Protocol):
+    """What a pricing model must do: turn a quantity into its charges.
+
+    ``quantity`` is an int, or a Decimal where a meter allows decimals; never negative. Zero is rated too. The quantities of
+    the charges that are not flat must sum to ``quantity``, and equal quantities must give equal charges.
+    """
+
+    def charges(self, quantity: Number) -> Sequence[Charge]:
+        """Return the exact charges for a quantity, in the order in which they stand on the invoice."""
+        ...  # pragma: no cover
+
+
+def _bound(value: object) -> Number | None:
+    if value is None or value == "inf":
+        return None
+    bound = whole_if_possible(exact_decimal(value, "up_to"))
+    if not bound:
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "up_to", "a bound above 0, or 'inf'", value)
+    return bound
+
+
+def _unit_amount(value: object) -> Decimal:
+    return exact_decimal(value, "unit_amount")
+
+
+def _optional_unit_amount(value: object) -> Decimal | None:
+    return None if value is None else _unit_amount(value)
+
+
+def _optional_flat_amount(value: object) -> Decimal | None:
+    return None if value is None else exact_decimal(value, "flat_amount")
+
+
+@attrs.frozen
+class Tier:
+    """A range of quantities with its price: from just above the tier before, up to and including ``up_to``.
+
+    Attributes:
+        up_to: inclusive upper bound, above 0; ``"inf"`` or None in the last tier, where it reads back as None.
+        unit_amount: minor units a unit, at least 0, at most 12 decimal places; None counts as 0.
+        flat_amount: minor units for reaching the tier, at least 0; None makes no flat line, 0 makes one of 0.
+
+    Raises:
+        InvalidValueError: ``parameter_missing`` where neither amount is given (Stripe's rule and words).
+    """
+
+    up_to: Number | None = attrs.field(converter=_bound)
+    unit_amount: Decimal | None = attrs.field(default=None, converter=_optional_unit_amount)
+    flat_amount: Decimal | None = attrs.field(default=None, converter=_optional_flat_amount)
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a tier without a price."""
+        if self.unit_amount is None and self.flat_amount is None:
+            raise InvalidValueError(
+                ErrorCode.PARAMETER_MISSING, "An entry in the tiers array is missing an amount.", param="amount"
+            )
+
+    def charges(self, number: int, quantity: Number) -> list[Charge]:
+        """Charge ``quantity`` units and the flat amount at this tier's price; ``number`` counts from 1."""
+        unit_amount = ZERO if self.unit_amount is None else self.unit_amount
+        charges = [Charge(ChargeKind.UNIT, quantity, unit_amount, multiply(quantity, unit_amount), tier=number)]
+        if self.flat_amount is not None:
+            charges.append(Charge(ChargeKind.FLAT, 0, self.flat_amount, self.flat_amount, tier=number))
+        return charges
+
+
+def _as_tiers(tiers: Iterable[Tier]) -> tuple[Tier, ...]:
+    checked = tuple(tiers)
+    if not checked:
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "Missing required param: tiers", param="tiers")
+    for index, tier in enumerate(checked):
+        if not isinstance(tier, Tier):
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"tiers[{index}]", "a Tier", tier)
+        _check_bound(checked, index)
+    return checked
+
+
+def _check_bound(tiers: Sequence[Tier], index: int) -> None:
+    """Hold the bounds to their order: strictly ascending, and open in the last tier only."""
+    param = f"tiers[{index}][up_to]"
+    bound, is_last = tiers[index].up_to, index == len(tiers) - 1
+    if bound is None and not is_last:
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {param}", param=param)
+    if bound is not None and is_last:
+        expected = "'inf' in the last tier, because a quantity beyond the last tier cannot be priced"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, bound)
+    below = tiers[index - 1].up_to if index else None
+    if bound is not None and below is not None and bound <= below:
+        expected = f"a bound above {plain(below)}, that of the tier before"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, bound)
+
+
+@attrs.frozen
+class PerUnit:
+    """Every unit costs the same: one charge.
+
+    >>> [charge.amount for charge in PerUnit(unit_amount="0.4").charges(3)]
+    [Decimal('1.2')]
+    """
+
+    unit_amount: Decimal = attrs.field(converter=_unit_amount)
+
+    def charges(self, quantity: Number) -> tuple[Charge, ...]:
+        """Multiply the quantity with the unit amount."""
+        return (Charge(ChargeKind.UNIT, quantity, self.unit_amount, multiply(quantity, self.unit_amount)),)
+
+    def to_stripe(self) -> dict[str, Any]:
+        """Write the model in Stripe's Price fields."""
+        return {"billing_scheme": "per_unit", **amount_fields("unit_amount", self.unit_amount)}
+
+    @classmethod
+    def from_stripe(cls, data: Mapping[str, Any]) -> Self:
+        """Read the model from Stripe's Price fields."""
+        return cls(required_amount(data, "unit_amount"))
+
+
+@attrs.frozen
+class Graduated:
+    """Each unit costs what its own tier says; the flat amount of every tier reached is due.
+
+    The first tier is reached by zero usage already, so its flat amount is always due (Stripe, tiered pricing).
+
+    >>> model = Graduated([Tier(5, unit_amount=700), Tier("inf", unit_amount=650)])
+    >>> [(charge.quantity, charge.amount) for charge in model.charges(6)]
+    [(5, Decimal('3500')), (1, Decimal('650'))]
+    """
+
+    tiers: tuple[Tier, ...] = attrs.field(converter=_as_tiers)
+
+    def charges(self, quantity: Number) -> tuple[Charge, ...]:
+        """Cut the quantity at the bounds and charge each part at its tier."""
+        charges: list[Charge] = []
+        below: Number = 0
+        for number, tier in enumerate(self.tiers, start=1):
+            upper = quantity if tier.up_to is None else min(quantity, tier.up_to)
+            charges += tier.charges(number, subtract(upper, below))
+            if tier.up_to is None or quantity <= tier.up_to:
+                break
+            below = tier.up_to
+        return tuple(charges)
+
+    def to_stripe(self) -> dict[str, Any]:
+        """Write the model in Stripe's Price fields."""
+        return _tiered_fields("graduated", self.tiers)
+
+    @classmethod
+    def from_stripe(cls, data: Mapping[str, Any]) -> Self:
+        """Read the model from Stripe's Price fields."""
+        return cls(_tiers_from(data))
+
+
+@attrs.frozen
+class Volume:
+    """All units cost what the tier of the final quantity says, plus that tier's flat amount.
+
+    >>> model = Volume([Tier(5, unit_amount=700), Tier("inf", unit_amount=650)])
+    >>> [(charge.quantity, charge.amount) for charge in model.charges(6)]
+    [(6, Decimal('3900'))]
+    """
+
+    tiers: tuple[Tier, ...] = attrs.field(converter=_as_tiers)
+
+    def charges(self, quantity: Number) -> tuple[Charge, ...]:
+        """Find the tier that holds the last unit and charge everything there."""
+        for number, tier in enumerate(self.tiers, start=1):
+            if tier.up_to is None or quantity <= tier.up_to:
+                return tuple(tier.charges(number, quantity))
+        raise AssertionError("the last tier is open")  # pragma: no cover
+
+    def to_stripe(self) -> dict[str, Any]:
+        """Write the model in Stripe's Price fields."""
+        return _tiered_fields("volume", self.tiers)
+
+    @classmethod
+    def from_stripe(cls, data: Mapping[str, Any]) -> Self:
+        """Read the model from Stripe's Price fields."""
+        return cls(_tiers_from(data))
+
+
+def _divide_by(value: object) -> int:
+    return exact_integer(value, "transform_quantity[divide_by]", minimum=1)
+
+
+class Round(StrEnum):
+    """Which way a part of a package goes."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+def _round(value: object) -> Round:
+    return choice(Round, value, "transform_quantity[round]")
+
+
+@attrs.frozen
+class Package:
+    """Units are sold in packages of ``divide_by``; the aggregated quantity is rounded up (or down) to whole packages.
+
+    The charge keeps the raw quantity, as Stripe's invoice lines do, and says the packages beside it.
+
+    >>> charge, = Package(unit_amount=1000, divide_by=5).charges(6)
+    >>> charge.quantity, charge.packages, charge.amount
+    (6, 2, Decimal('2000'))
+    """
+
+    unit_amount: Decimal = attrs.field(converter=_unit_amount)
+    divide_by: int = attrs.field(converter=_divide_by)
+    round: Round = attrs.field(default=Round.UP, converter=_round)
+
+    def charges(self, quantity: Number) -> tuple[Charge, ...]:
+        """Count the packages and multiply them with the amount of one."""
+        exact_packages = Fraction(quantity) / self.divide_by
+        packages = ceil(exact_packages) if self.round is Round.UP else floor(exact_packages)
+        return (
+            Charge(
+                ChargeKind.PACKAGE,
+                quantity,
+                self.unit_amount,
+                multiply(packages, self.unit_amount),
+                packages=packages,
+                divide_by=self.divide_by,
+            ),
+        )
+
+    def to_stripe(self) -> dict[str, Any]:
+        """Write the model in Stripe's Price fields."""
+        transform = {"divide_by": self.divide_by, "round": self.round.value}
+        return {**PerUnit(self.unit_amount).to_stripe(), "transform_quantity": transform}
+
+    @classmethod
+    def from_stripe(cls, data: Mapping[str, Any]) -> Self:
+        """Read the model from Stripe's Price fields."""
+        transform = data["transform_quantity"]
+        known_keys(transform, {"divide_by", "round"}, "transform_quantity")
+        for key in ("divide_by", "round"):
+            if transform.get(key) is None:
+                param = f"transform_quantity[{key}]"
+                raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {param}", param=param)
+        return cls(required_amount(data, "unit_amount"), transform["divide_by"], transform["round"])
+
+
+BuiltInModel = PerUnit | Graduated | Volume | Package
+
+PRICING_MODELS: dict[tuple[str, str | None], type[BuiltInModel]] = {
+    ("per_unit", None): PerUnit,
+    ("per_unit", "transform_quantity"): Package,
+    ("tiered", "graduated"): Graduated,
+    ("tiered", "volume"): Volume,
+}
+"""The models that Stripe's Price fields can name: by ``billing_scheme`` and what refines it."""
+
+
+# Stripe's spelling of amounts and tiers ------------------------------------------------------------------------------
+
+
+def optional_amount(data: Mapping[str, Any], name: str, prefix: str = "") -> Decimal | None:
+    """Read Stripe's pair ``name`` / ``name_decimal`` as one exact amount; None where both are absent or null.
+
+    A Price that Stripe returns fills both fields with the same value; two different values are refused in Stripe's words.
+    """
+    param = f"{prefix}[{name}]" if prefix else name
+    given = [(key, data[key]) for key in (name, f"{name}_decimal") if data.get(key) is not None]
+    amounts = {exact_decimal(value, param if key == name else _decimal_param(param)) for key, value in given}
+    if len(amounts) > 1:
+        raise InvalidValueError(
+            ErrorCode.PARAMETERS_EXCLUSIVE,
+            f"You may only specify one of these parameters: {name}, {name}_decimal.",
+            param=param,
+            details=dict(given),
+        )
+    return amounts.pop() if amounts else None
+
+
+def _decimal_param(param: str) -> str:
+    return f"{param[:-1]}_decimal]" if param.endswith("]") else f"{param}_decimal"
+
+
+def required_amount(data: Mapping[str, Any], name: str) -> Decimal:
+    """Read Stripe's pair as one exact amount, and refuse its absence."""
+    amount = optional_amount(data, name)
+    if amount is None:
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {name}", param=name)
+    return amount
+
+
+def amount_fields(name: str, amount: Decimal | None) -> dict[str, Any]:
+    """Write an amount as Stripe does: both fields where it is whole, the decimal alone where it is not.
+
+    >>> amount_fields("unit_amount", Decimal("0.4"))
+    {'unit_amount': None, 'unit_amount_decimal': '0.4'}
+    """
+    if amount is None:
+        return {name: None, f"{name}_decimal": None}
+    whole = whole_if_possible(amount)
+    return {name: whole if isinstance(whole, int) else None, f"{name}_decimal": plain(amount)}
+
+
+def _tiered_fields(tiers_mode: str, tiers: Sequence[Tier]) -> dict[str, Any]:
+    return {"billing_scheme": "tiered", "tiers_mode": tiers_mode, "tiers": [_tier_fields(tier) for tier in tiers]}
+
+
+def _tier_fields(tier: Tier) -> dict[str, Any]:
+    bound = plain(tier.up_to) if isinstance(tier.up_to, Decimal) else tier.up_to
+    return {
+        "up_to": bound,
+        **amount_fields("unit_amount", tier.unit_amount),
+        **amount_fields("flat_amount", tier.flat_amount),
+    }
+
+
+_TIER_KEYS = {"up_to", "unit_amount", "unit_amount_decimal", "flat_amount", "flat_amount_decimal"}
+
+
+def _tiers_from(data: Mapping[str, Any]) -> list[Tier]:
+    tiers = data.get("tiers")
+    if tiers is None:
+        message = "Missing required param: tiers (Stripe leaves them out of a Price unless they are expanded)"
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="tiers")
+    if not isinstance(tiers, list | tuple):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "tiers", "a list of tiers", tiers)
+    return [_tier_from(index, tier) for index, tier in enumerate(tiers)]
+
+
+def _tier_from(index: int, data: Mapping[str, Any]) -> Tier:
+    place = f"tiers[{index}]"
+    known_keys(data, _TIER_KEYS, place)
+    if "up_to" not in data:
+        param = f"{place}[up_to]"
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {param}", param=param)
+    up_to = data["up_to"]
+    if up_to is not None and up_to != "inf":
+        up_to = whole_if_possible(exact_decimal(up_to, f"{place}[up_to]"))
+    return Tier(up_to, optional_amount(data, "unit_amount", place), optional_amount(data, "flat_amount", place))

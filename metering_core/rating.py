@@ -1,0 +1,72 @@
+"""From a quantity to what it costs, exactly, and why: charge by charge, tier by tier.
+
+The pricing model does the multiplying; this module holds it to its word, whoever wrote it.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import attrs
+
+from metering_core.errors import ErrorCode, InvoicingError, describe
+from metering_core.exact import Number, add, exact_quantity
+from metering_core.money import Amount
+from metering_core.prices import Price
+from metering_core.pricing import Charge
+
+
+@attrs.frozen
+class RatedUsage:
+    """What a quantity costs at a price, before any rounding.
+
+    Attributes:
+        price: the price.
+        quantity: what was rated.
+        charges: one per invoice line, in their order.
+    """
+
+    price: Price
+    quantity: Number
+    charges: tuple[Charge, ...]
+
+    @property
+    def amount(self) -> Amount:
+        """The exact sum of the charges. What is paid is the sum of the settled lines, which may differ."""
+        total: Number = 0
+        for charge in self.charges:
+            total = add(total, charge.amount)
+        return Amount(total, self.price.currency)
+
+
+def rate(price: Price, quantity: Number) -> RatedUsage:
+    """Return what a quantity costs at a price, charge by charge and exact.
+
+    Args:
+        price: any price.
+        quantity: units, an int or a Decimal of at most 12 places, at least 0. Zero is rated too: in a tiered price the flat
+            amount of the first tier is due (Stripe, tiered pricing).
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_decimal`` for a malformed quantity.
+        InvoicingError: ``pricing_model_broken`` where a model of the user's own returns something that is no exact charge.
+
+    >>> rate(Price.per_unit("tokens", currency="usd", unit_amount="0.4"), 1031).amount
+    Amount(minor_units=Decimal('412.4'), currency='usd')
+    """
+    checked = exact_quantity(quantity, "quantity")
+    charges = tuple(price.model.charges(checked))
+    for index, charge in enumerate(charges):
+        if not isinstance(charge, Charge) or not _is_exact(charge.amount):
+            found = charge.amount if isinstance(charge, Charge) else charge
+            param = f"charges[{index}]"
+            message = (
+                f"{param}: expected of {type(price.model).__name__} a Charge with a finite Decimal or an int as its amount, "
+                f"received {describe(found)}"
+            )
+            raise InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param=param)
+    return RatedUsage(price, checked, charges)
+
+
+def _is_exact(amount: object) -> bool:
+    return type(amount) is int or (isinstance(amount, Decimal) and amount.is_finite())

@@ -1,0 +1,348 @@
+"""Who pays for what, and when: subscription items, subscriptions and their billing thresholds.
+
+A subscription is a value. What happens to it (it ends, an item's price changes) makes a new value under the same id; the log
+is told with ``log.subscribe``. Its billing periods follow from the anchor and the interval of its prices and are cut where
+the subscription starts and ends, so they tile its life without gap or overlap.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime
+from typing import Any, Self
+
+import attrs
+
+from metering_core.currencies import currency
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.exact import exact_integer
+from metering_core.names import known_keys, name, required
+from metering_core.periods import BillingCycle, BillingPeriod, from_unix_seconds, instant, unix_seconds
+from metering_core.prices import Price, Recurring
+
+
+@attrs.frozen(kw_only=True)
+class BillingThresholds:
+    """Accrued value or usage from which an invoice is due before the period ends; with one, only ``increment`` is allowed.
+
+    Attributes:
+        amount_gte: minor units, at least 1 (on a subscription).
+        usage_gte: units, at least 1 (on an item).
+        reset_billing_cycle_anchor: whether reaching the amount starts a new period.
+    """
+
+    amount_gte: int | None = None
+    usage_gte: int | None = None
+    reset_billing_cycle_anchor: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse a threshold that says nothing, or that is not a positive integer."""
+        for param in ("amount_gte", "usage_gte"):
+            if getattr(self, param) is not None:
+                exact_integer(getattr(self, param), f"billing_thresholds[{param}]", minimum=1)
+        if self.amount_gte is None and self.usage_gte is None:
+            param = "billing_thresholds"
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_MISSING, param, "amount_gte on a subscription or usage_gte on an item", None
+            )
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read Stripe's ``billing_thresholds`` object."""
+        known = known_keys(data, {field.name for field in attrs.fields(cls)}, "billing_thresholds")
+        return cls(**{key: value for key, value in known.items() if value is not None})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write Stripe's ``billing_thresholds`` object."""
+        return attrs.asdict(self)
+
+
+def _item_id(value: object) -> str:
+    return name(value, "items[id]")
+
+
+@attrs.frozen
+class SubscriptionItem:
+    """One price on a subscription.
+
+    Attributes:
+        id: 1 to 255 characters; usage records name it.
+        price: a recurring price.
+        quantity: for a licensed price, an integer of at least 0, 1 unless given; a metered price must not have one.
+        billing_thresholds: ``usage_gte`` of this item, or None.
+
+    Raises:
+        InvalidValueError: among others ``parameters_exclusive`` with Stripe's words for a quantity on a metered price.
+    """
+
+    id: str = attrs.field(converter=_item_id)
+    price: Price
+    quantity: int | None = None
+    billing_thresholds: BillingThresholds | None = attrs.field(default=None, kw_only=True)
+
+    def __attrs_post_init__(self) -> None:
+        """Hold the quantity to what the price's usage type allows."""
+        if not isinstance(self.price, Price) or self.price.recurring is None:
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, "items[price]", "a Price that recurs", self.price
+            )
+        if self.price.is_metered and self.quantity is not None:
+            message = "You cannot set the quantity for metered plans"
+            raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="items[quantity]")
+        if not self.price.is_metered:
+            quantity = 1 if self.quantity is None else exact_integer(self.quantity, "items[quantity]")
+            object.__setattr__(self, "quantity", quantity)
+
+    @property
+    def recurring(self) -> Recurring:
+        """How the item's price recurs."""
+        assert self.price.recurring is not None, "checked when the item was built"
+        return self.price.recurring
+
+    @property
+    def is_metered(self) -> bool:
+        """Whether usage makes the quantity."""
+        return self.price.is_metered
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], prices: Mapping[str, Price] | None = None) -> Self:
+        """Read Stripe's subscription item; ``price`` (or ``plan``) is an object, or the id of one of ``prices``."""
+        known_keys(data, _ITEM_KEYS, "items")
+        given = required(data, "price" if data.get("price") is not None else "plan", "items")
+        thresholds = data.get("billing_thresholds")
+        return cls(
+            required(data, "id", "items"),
+            _known_price(given, prices or {}) if isinstance(given, str) else Price.from_dict(given),
+            data.get("quantity"),
+            billing_thresholds=None if thresholds is None else BillingThresholds.from_dict(thresholds),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write Stripe's subscription item with its price in it."""
+        thresholds = self.billing_thresholds
+        return {
+            "id": self.id,
+            "object": "subscription_item",
+            "price": self.price.to_dict(),
+            "quantity": self.quantity,
+            "billing_thresholds": None if thresholds is None else thresholds.to_dict(),
+        }
+
+
+def _known_price(price_id: str, prices: Mapping[str, Price]) -> Price:
+    if price_id not in prices:
+        known = ", ".join(sorted(prices)) or "none"
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_CHOICE, "items[price]", f"the id of a known price ({known})", price_id
+        )
+    return prices[price_id]
+
+
+def _as_items(items: Iterable[SubscriptionItem]) -> tuple[SubscriptionItem, ...]:
+    checked = tuple(items)
+    if not checked:
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "Missing required param: items", param="items")
+    seen: set[str] = set()
+    for index, item in enumerate(checked):
+        if not isinstance(item, SubscriptionItem):
+            code = ErrorCode.PARAMETER_INVALID_OBJECT
+            raise InvalidValueError.expecting(code, f"items[{index}]", "a SubscriptionItem", item)
+        if item.id in seen:
+            expected = "an id that no other item of the subscription has"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"items[{index}][id]", expected, item.id)
+        seen.add(item.id)
+    return checked
+
+
+def _subscription_id(value: object) -> str:
+    return name(value, "id")
+
+
+def _anchor(value: object) -> datetime:
+    return from_unix_seconds(unix_seconds(instant(value, "billing_cycle_anchor")))
+
+
+def _start_date(value: object) -> datetime | None:
+    return None if value is None else from_unix_seconds(unix_seconds(instant(value, "start_date")))
+
+
+def _ended_at(value: object) -> datetime | None:
+    return None if value is None else from_unix_seconds(unix_seconds(instant(value, "ended_at")))
+
+
+@attrs.frozen
+class Subscription:
+    """A customer's items, billed together in one currency and on one cycle.
+
+    Attributes:
+        id: 1 to 255 characters.
+        items: at least one, all with the same interval and currency, no id twice.
+        billing_cycle_anchor: an instant, whole seconds; fixes the boundaries of all billing periods.
+        currency: that of its prices; given, it must agree.
+        billing_thresholds: ``amount_gte`` of this subscription, or None.
+        timezone: an IANA zone whose wall clock the boundaries keep; UTC unless given.
+        start_date: first instant (inclusive) of its life; None where it has always been.
+        ended_at: end of its life (exclusive); None while it runs.
+
+    Raises:
+        InvalidValueError: ``currency_mismatch``, ``parameter_invalid_object`` (mixed intervals, an end before the start) and
+            those of its parts.
+    """
+
+    id: str = attrs.field(converter=_subscription_id)
+    items: tuple[SubscriptionItem, ...] = attrs.field(converter=_as_items)
+    billing_cycle_anchor: datetime = attrs.field(converter=_anchor)
+    currency: str = attrs.field(default="", kw_only=True)
+    billing_thresholds: BillingThresholds | None = attrs.field(default=None, kw_only=True)
+    timezone: str = attrs.field(default="UTC", kw_only=True)
+    start_date: datetime | None = attrs.field(default=None, converter=_start_date, kw_only=True)
+    ended_at: datetime | None = attrs.field(default=None, converter=_ended_at, kw_only=True)
+    cycle: BillingCycle = attrs.field(init=False, repr=False, eq=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Check what the parts say against each other, and derive the cycle."""
+        object.__setattr__(self, "currency", self._agreed_currency())
+        first = self.items[0].recurring
+        for index, item in enumerate(self.items):
+            if (item.recurring.interval, item.recurring.interval_count) != (first.interval, first.interval_count):
+                expected = f"the interval of the other items ({first.interval_count} {first.interval.value})"
+                received = f"{item.recurring.interval_count} {item.recurring.interval.value}"
+                code = ErrorCode.PARAMETER_INVALID_OBJECT
+                raise InvalidValueError.expecting(code, f"items[{index}][price][recurring]", expected, received)
+        cycle = BillingCycle(self.billing_cycle_anchor, first.interval, first.interval_count, self.timezone)
+        object.__setattr__(self, "cycle", cycle)
+        if self.start_date is not None and self.ended_at is not None and self.ended_at <= self.start_date:
+            expected = f"an instant after start_date ({self.start_date.isoformat()})"
+            code = ErrorCode.PARAMETER_INVALID_OBJECT
+            raise InvalidValueError.expecting(code, "ended_at", expected, self.ended_at.isoformat())
+
+    def _agreed_currency(self) -> str:
+        agreed = currency(self.currency).code if self.currency else self.items[0].price.currency
+        for index, item in enumerate(self.items):
+            if item.price.currency != agreed:
+                param = f"items[{index}][price][currency]"
+                expected = f"the subscription's currency {agreed!r}"
+                raise InvalidValueError.expecting(ErrorCode.CURRENCY_MISMATCH, param, expected, item.price.currency)
+        return agreed
+
+    def item(self, item_id: str) -> SubscriptionItem:
+        """Return the item with this id.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_choice`` where the subscription has none.
+        """
+        for item in self.items:
+            if item.id == item_id:
+                return item
+        known = ", ".join(item.id for item in self.items)
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "subscription_item", f"one of {known}", item_id)
+
+    def is_alive_at(self, at: datetime) -> bool:
+        """Whether the instant lies in the subscription's life."""
+        return (self.start_date is None or self.start_date <= at) and (self.ended_at is None or at < self.ended_at)
+
+    def period_at(self, at: datetime | int) -> BillingPeriod | None:
+        """Return the billing period that holds the instant, cut where the subscription starts and ends; None outside."""
+        when = instant(at, "at")
+        return self._within_life(self.cycle.period_at(when)) if self.is_alive_at(when) else None
+
+    def periods_from(self, at: datetime | int) -> Iterator[BillingPeriod]:
+        """Yield the billing periods in order, from the one that holds the instant or the first after it."""
+        when = instant(at, "at")
+        begin = when if self.start_date is None else max(when, self.start_date)
+        for period in self.cycle.periods_from(begin):
+            if self.ended_at is not None and period.start >= self.ended_at:
+                return
+            yield self._within_life(period)
+
+    def _within_life(self, period: BillingPeriod) -> BillingPeriod:
+        start = period.start if self.start_date is None else max(period.start, self.start_date)
+        end = period.end if self.ended_at is None else min(period.end, self.ended_at)
+        return period if (start, end) == (period.start, period.end) else BillingPeriod(start, end)
+
+    def require_ended(self, period: BillingPeriod, now: datetime | int) -> None:
+        """Refuse a period that is not one of this subscription's or that has not ended.
+
+        Raises:
+            InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``.
+        """
+        own = self.period_at(period.start)
+        if own != period:
+            expected = "a period in its life" if own is None else f"{own}"
+            message = f"period: expected a billing period of subscription {self.id!r} ({expected}), received {period}"
+            raise InvoicingError(ErrorCode.PERIOD_NOT_OF_SUBSCRIPTION, message, param="period")
+        at = instant(now, "now")
+        if at < period.end:
+            message = f"now: expected a moment at or after the end of {period}, received {at.isoformat()}"
+            raise InvoicingError(ErrorCode.PERIOD_NOT_ENDED, message, param="now")
+
+    def invoice_id(self, period: BillingPeriod) -> str:
+        """Return the id of the invoice that bills the period: equal inputs give equal ids."""
+        return f"in_{self.id}_{period.start_seconds}"
+
+    def canceled(self, at: datetime | int) -> Self:
+        """Return the subscription as it is once it has ended at this instant."""
+        return attrs.evolve(self, ended_at=at)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], prices: Mapping[str, Price] | None = None) -> Self:
+        """Read Stripe's Subscription shape; ``items`` is a list or Stripe's list object, times are Unix seconds.
+
+        An aware datetime is taken where Unix seconds are, and ``cancel_at`` where ``ended_at`` is absent. Fields of Stripe's
+        that this engine derives or that cannot change a bill are read past; a trial, a discount or a pause is refused, and
+        so is a key that Stripe does not have (``timezone`` aside).
+        """
+        known_keys(data, _SUBSCRIPTION_KEYS, "subscription")
+        for key in sorted(_BILL_CHANGING_KEYS):
+            if data.get(key):
+                expected = "nothing, because this engine does not bill it yet and reading past it would bill wrongly"
+                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, key, expected, data[key])
+        items = required(data, "items")
+        items = items["data"] if isinstance(items, Mapping) and "data" in items else items
+        if not isinstance(items, list | tuple):
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "items", "a list of items", items)
+        thresholds = data.get("billing_thresholds")
+        return cls(
+            required(data, "id"),
+            [SubscriptionItem.from_dict(item, prices) for item in items],
+            required(data, "billing_cycle_anchor"),
+            currency=data.get("currency") or "",
+            billing_thresholds=None if thresholds is None else BillingThresholds.from_dict(thresholds),
+            timezone=data.get("timezone") or "UTC",
+            start_date=data.get("start_date"),
+            ended_at=data.get("ended_at") if data.get("ended_at") is not None else data.get("cancel_at"),
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write Stripe's Subscription shape, ready for JSON."""
+        thresholds = self.billing_thresholds
+        return {
+            "id": self.id,
+            "object": "subscription",
+            "billing_cycle_anchor": unix_seconds(self.billing_cycle_anchor),
+            "billing_thresholds": None if thresholds is None else thresholds.to_dict(),
+            "currency": self.currency,
+            "ended_at": None if self.ended_at is None else unix_seconds(self.ended_at),
+            "items": [item.to_dict() for item in self.items],
+            "start_date": None if self.start_date is None else unix_seconds(self.start_date),
+            "timezone": self.timezone,
+        }
+
+
+_ITEM_KEYS = frozenset(
+    {"id", "object", "billing_thresholds", "price", "plan", "quantity"}
+    | {"created", "current_period_end", "current_period_start", "deleted", "discounts", "metadata", "subscription"}
+    | {"tax_rates"}
+)
+_SUBSCRIPTION_KEYS = frozenset(
+    {"id", "object", "billing_cycle_anchor", "billing_thresholds", "currency", "ended_at", "items", "start_date"}
+    | {"timezone", "application", "application_fee_percent", "automatic_tax", "billing_cycle_anchor_config"}
+    | {"billing_mode", "cancel_at", "cancel_at_period_end", "canceled_at", "cancellation_details", "collection_method"}
+    | {"created", "current_period_end", "current_period_start", "customer", "customer_account", "days_until_due"}
+    | {"default_payment_method", "default_source", "default_tax_rates", "description", "discount", "discounts"}
+    | {"invoice_settings", "latest_invoice", "livemode", "metadata", "next_pending_invoice_item_invoice"}
+    | {"on_behalf_of", "pause_collection", "payment_settings", "pending_invoice_item_interval", "pending_setup_intent"}
+    | {"pending_update", "plan", "quantity", "schedule", "status", "test_clock", "transfer_data", "trial_end"}
+    | {"trial_settings", "trial_start", "tax_percent", "presentment_details", "managed_payments"}
+)
+_BILL_CHANGING_KEYS = frozenset({"discount", "discounts", "pause_collection", "pending_update", "trial_end"})

@@ -1,0 +1,180 @@
+"""Lint as tests, after TigerBeetle's tidy: each failure says what to write instead."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import inspect
+import re
+import subprocess
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+import metering_core
+from metering_core.errors import ErrorCode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+TESTS = Path(__file__).resolve().parent
+# The package that is imported, so that the same checks hold for an installed wheel.
+PACKAGE = Path(metering_core.errors.__file__).resolve().parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+FUNCTION_LINES_MAX = 40
+
+BANNED = {
+    "scaleb": "use EXACT.scaleb in exact.py or money.py: the method rounds to the ambient 28 digits",
+    "quantize": "use settle(): money.py is the one place that rounds",
+    "round": "use settle(): money.py is the one place that rounds",
+    "float": "use exact_decimal() or exact_integer(): a float has already lost what it meant",
+    "datetime.now": "take `now` as an argument",
+    "datetime.utcnow": "take `now` as an argument",
+    "time.time": "take `now` as an argument",
+    "getcontext": "use EXACT: nothing reads the ambient decimal context",
+}
+OWNERS = {"scaleb": {"exact.py", "money.py"}, "quantize": {"exact.py", "money.py"}, "datetime.now": {"cli.py"}}
+
+
+def parse(file: Path) -> ast.Module:
+    return ast.parse(file.read_text(encoding="utf-8"), str(file))
+
+
+def where(file: Path, line: int) -> str:
+    return f"{file.relative_to(file.parents[1])}:{line}"
+
+
+def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+
+
+def mentions(tree: ast.Module) -> Iterator[tuple[str, int]]:
+    """Yield every dotted name, and every plain name that is called: `isinstance(x, float)` is no call of float."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute):
+            yield ast.unparse(node), node.lineno
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            yield node.func.id, node.lineno
+
+
+def is_banned(name: str, banned: str) -> bool:
+    # A builtin is banned by its bare name only: `round` is also a field of Stripe's.
+    return name == banned or (not hasattr(builtins, banned) and name.endswith("." + banned))
+
+
+def violations(tree: ast.Module, file: Path) -> list[str]:
+    return [
+        f"{where(file, line)}: {name}: {instead}"
+        for name, line in mentions(tree)
+        for banned, instead in BANNED.items()
+        if is_banned(name, banned) and file.name not in OWNERS.get(banned, ())
+    ]
+
+
+def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """Count the lines from `def` to the end, without the docstring."""
+    lines = function.end_lineno - function.lineno + 1
+    if ast.get_docstring(function) is not None:
+        lines -= function.body[0].end_lineno - function.body[0].lineno + 1
+    return lines
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
+def test_no_banned_call(file):
+    """A module rounds, floats or reads the machine's clock only if that is what the module is for."""
+    found = violations(parse(file), file)
+    assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["x.scaleb(2)", "round(x)", "float(x)", "datetime.datetime.now()", "clock = time.time", "decimal.getcontext()"],
+)
+def test_banned_calls_are_noticed(source):
+    """The search finds a banned call in its usual spellings, also where it is passed on uncalled."""
+    assert violations(ast.parse(source), PACKAGE / "log.py")
+
+
+def test_fields_named_like_builtins_are_no_calls():
+    """A field that is called `round` is not rounding."""
+    assert not violations(ast.parse("self.round"), PACKAGE / "log.py")
+
+
+def test_functions_fit_on_a_screen():
+    """No function of the package is longer than 40 lines without its docstring."""
+    long = [
+        f"{where(file, function.lineno)}: {function.name} has {length(function)} lines: split it at its ideas"
+        for file in MODULES
+        for function in functions(parse(file))
+        if length(function) > FUNCTION_LINES_MAX
+    ]
+    assert not long, "\n".join(long)
+
+
+def test_every_test_says_what_it_shows():
+    """Every test has a docstring, which is the behaviour it shows."""
+    silent = [
+        f"{where(file, function.lineno)}: {function.name}: state the behaviour in a docstring"
+        for file in sorted(TESTS.rglob("*.py"))
+        for function in functions(parse(file))
+        if function.name.startswith("test_") and not ast.get_docstring(function)
+    ]
+    assert not silent, "\n".join(silent)
+
+
+def test_imports_point_down():
+    """The import contracts in pyproject.toml hold."""
+    pytest.importorskip("importlinter")
+    command = "from importlinter.cli import lint_imports_command; lint_imports_command()"
+    result = subprocess.run(
+        [sys.executable, "-c", command, "--no-cache"],
+        cwd=TESTS.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stdout + result.stderr
+
+
+@pytest.mark.parametrize("word", ["util", "helper", "manager", "common", "misc"])
+def test_modules_are_named_by_the_field(word):
+    """No module has a name that could hold anything."""
+    assert not [file.name for file in MODULES if word in file.stem], "name the module after the one idea it holds"
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_every_error_code_is_tested(code):
+    """Every error code is named in a test or a case, whether by its value or by its member's name."""
+    named = re.compile(rf"\b({code.value}|{code.name})\b")
+    files = [file for file in TESTS.rglob("*") if file.suffix in {".py", ".json"} and file != Path(__file__).resolve()]
+    assert any(named.search(file.read_text(encoding="utf-8")) for file in files), f"show when {code.value} is raised"
+
+
+def test_public_names_are_sorted():
+    """`__all__` is sorted and names nothing twice."""
+    assert list(metering_core.__all__) == sorted(set(metering_core.__all__))
+
+
+def test_public_names_are_documented():
+    """Everything in `__all__` exists and has a docstring."""
+    silent = [name for name in metering_core.__all__ if not inspect.getdoc(getattr(metering_core, name))]
+    assert not silent, f"write docstrings for {silent}"
+
+
+def test_the_package_root_has_no_logic():
+    """`__init__.py` holds a docstring, imports and assignments of dunder names, nothing else."""
+
+    def is_plain(node: ast.stmt) -> bool:
+        match node:
+            case ast.Import() | ast.ImportFrom() | ast.Expr(value=ast.Constant()):
+                return True
+            case ast.Assign(targets=[ast.Name(id=name)]):
+                return name.startswith("__")
+        return False
+
+    file = PACKAGE / "__init__.py"
+    logic = [where(file, node.lineno) for node in parse(file).body if not is_plain(node)]
+    assert not logic, f"move this into a module: {logic}"
