@@ -22,7 +22,7 @@ from metering_core.invoicing import (
     finalize_invoice,
     preview_invoice,
 )
-from metering_core.log import LoggedRecord, UsageLog, UsageView
+from metering_core.log import UsageLog
 from metering_core.money import (
     Amount,
     Money,
@@ -52,6 +52,7 @@ from metering_core.rating import RatedUsage, rate
 from metering_core.snapshots import restore, snapshot
 from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem
 from metering_core.usage import Action, Cell, UsageRecord
+from metering_core.views import LoggedRecord, UsageView
 
 __all__ = [
     "AGGREGATORS",

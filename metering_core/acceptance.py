@@ -187,9 +187,9 @@ def standing_at(subscription: Subscription, now: int, policy: AcceptancePolicy) 
     at = from_unix_seconds(now)
     current = subscription.period_at(at)
     ended = subscription.ended_at is not None and subscription.ended_at <= at
-    boundary = subscription.ended_at if ended or current is None else current.start
+    boundary = subscription.ended_at if ended else None if current is None else current.start
     late = None
-    if boundary is not None and at < boundary + policy.late_grace:
+    if boundary is not None and at - boundary < policy.late_grace:  # Not a sum, which could leave the calendar.
         late = subscription.period_at(boundary - timedelta(seconds=1))
     return Standing(now, ended, current, late)
 

@@ -72,7 +72,8 @@ class PeriodCells:
         if self.kept is not None:
             return self.kept.bounds
         if self._bounds is None:
-            self._bounds = max(min(self.cells), self.start), max(max(self.cells), self.start)
+            low, high = min(self.cells), max(self.cells)
+            self._bounds = max(low, self.start), max(high, self.start)
         return self._bounds
 
     def is_empty(self) -> bool:

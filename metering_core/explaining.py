@@ -7,12 +7,12 @@ import attrs
 from metering_core.aggregation import AGGREGATORS
 from metering_core.exact import Number, plain
 from metering_core.invoicing import InvoiceLineItem, grouped
-from metering_core.log import LoggedRecord, UsageLog, UsageView
 from metering_core.money import Amount
 from metering_core.periods import from_unix_seconds
 from metering_core.prices import AggregateUsage
 from metering_core.pricing import ChargeKind
 from metering_core.usage import Action, Cell
+from metering_core.views import LoggedRecord, UsageReader
 
 SHOWN_MAX = 10
 """Cells and records that the sentences list one by one; the data holds all."""
@@ -79,7 +79,7 @@ def explain(line: InvoiceLineItem) -> Explanation:
         UsageCompactedError: where the records behind the line were dropped by ``compact``.
     """
     usage = line.usage
-    if line.aggregate_usage is None or not isinstance(usage, UsageLog | UsageView):
+    if line.aggregate_usage is None or not isinstance(usage, UsageReader):
         return Explanation(line, (), (), (), has_records=False)
     cells = usage.cells(line.subscription_item, line.period)
     records = usage.records(line.subscription_item, line.period)

@@ -214,12 +214,10 @@ def preview_invoice(subscription: Subscription, usage: Usage, *, now: Instant, r
     Raises:
         InvoicingError: ``period_not_of_subscription`` where ``now`` is outside the subscription's life.
     """
-    period = subscription.period_at(now)
+    at = instant(now, "now")
+    period = subscription.period_at(at)
     if period is None:
-        message = (
-            f"now: expected a moment in the life of subscription {subscription.id!r}, "
-            f"received {instant(now, 'now').isoformat()}"
-        )
+        message = f"now: expected a moment in the life of subscription {subscription.id!r}, received {at.isoformat()}"
         raise InvoicingError(ErrorCode.PERIOD_NOT_OF_SUBSCRIPTION, message, param="now")
     return _invoice(subscription, usage, period, rounding, InvoiceStatus.DRAFT, None)
 

@@ -1,11 +1,10 @@
 """The append-only log of usage: the only mutable object, at the edge of everything else.
 
 Records are kept in columns, in the order of their arrival; everything else (cells, partials, summaries, views) is derived from
-the columns when it is asked for. So appending costs the same however much was used before, and a question costs what came
-since the last one.
+them when it is asked for. So appending costs the same however much was used before, and a question costs what came since the
+last one.
 
-:meth:`UsageLog.as_of` gives a read-only view of an earlier state. A log may be used from several threads: every append is
-atomic, and so is every answer.
+A log may be used from several threads: every append is atomic, and so is every answer.
 """
 
 from __future__ import annotations
@@ -14,11 +13,9 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from itertools import compress, repeat, takewhile
-from operator import attrgetter
+from itertools import repeat
 from threading import RLock
-from types import NoneType
-from typing import Any, Final, Self, cast
+from typing import Final, Self
 
 import attrs
 
@@ -28,9 +25,7 @@ from metering_core.acceptance import (
     Outcome,
     Receipt,
     Receipts,
-    Standing,
     canceled_refusal,
-    id_reused,
     item_unknown,
     period_closed,
     price_refusal,
@@ -38,237 +33,35 @@ from metering_core.acceptance import (
     standing_at,
     time_refusal,
 )
-from metering_core.aggregation import Partial, UsageSummary, aggregator_of, summarize
+from metering_core.accounts import Account, Closing, KnownItem, Sent
 from metering_core.cells import ItemCells, Kept, PeriodCells
+from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
-from metering_core.exact import exact_integer
-from metering_core.names import choice, name, optional_name
-from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, unix_seconds
+from metering_core.exact import Number
+from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import Subscription, SubscriptionItem
-from metering_core.usage import SECONDS_MAX, Action, Cell, Timestamp, UsageRecord, as_timestamp
+from metering_core.usage import Action, Timestamp, UsageRecord
+from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
 
 Clock = Callable[[], Instant]
 """Where a log gets its now from when the caller does not pass one."""
 
 _EPOCH: Final = from_unix_seconds(0)
-_MICROSECOND: Final = timedelta(microseconds=1)
+_BULK: Final = 8
+"""Records are folded in bulk when they are more than one in so many of those folded before."""
 
 
-@attrs.frozen
-class LoggedRecord:
-    """An accepted record with what the log added to it.
-
-    Attributes:
-        sequence: its number in the log, from 1, in the order of arrival.
-        received_at: the log's now when it was accepted, UTC.
-        record: what was used; the timestamp is resolved to Unix seconds.
-        billed_at: a moment in the period it is billed in: its timestamp, unless it was attributed to a later period.
-    """
-
-    sequence: int
-    received_at: datetime
-    record: UsageRecord
-    billed_at: datetime
-
-
-@attrs.frozen
-class Sent:
-    """What an id was first accepted with, as it was sent: that a retry is recognised by.
-
-    Attributes:
-        sequence: the number of the record.
-        timestamp: Unix seconds, resolved.
-        quantity: as sent.
-        is_set: as sent.
-        as_now: whether the timestamp was sent as ``"now"``; a retry of it says ``"now"`` again.
-    """
-
-    sequence: int
-    timestamp: int
-    quantity: int
-    is_set: bool
-    as_now: bool
-
-    def content(self) -> dict[str, Any]:
-        """Return the content as the sender wrote it."""
-        return _content(self.quantity, "now" if self.as_now else self.timestamp, is_set=self.is_set)
-
-
-def _content(quantity: int, timestamp: Timestamp, *, is_set: bool) -> dict[str, Any]:
-    action = Action.SET if is_set else Action.INCREMENT
-    return {"quantity": quantity, "timestamp": timestamp, "action": action.value}
-
-
-@attrs.frozen
-class Closing:
-    """A billing period that was finalized, and when (UTC): its usage cannot change any more."""
-
-    period: BillingPeriod
-    closed_at: datetime
-
-
-class _Account:
-    """What the log knows about one subscription: its newest version, its current period, what was finalized."""
-
-    __slots__ = ("closed", "end", "start", "subscription")
-
-    def __init__(self, subscription: Subscription) -> None:
-        self.subscription = subscription
-        # By the start of the cycle's period, which stays when a later version of the subscription cuts it shorter.
-        self.closed: dict[int, Closing] = {}
-        self.forget_current()
-
-    def forget_current(self) -> None:
-        self.start, self.end = 1, 0
-
-    def look_up_current(self, now: int) -> None:
-        """Remember the bounds of the open period that holds ``now``: between them no rule of time needs to be asked."""
-        current = self.subscription.period_at(from_unix_seconds(now))
-        if current is None or self.closing(current.start_seconds, looks_back=True) is not None:
-            self.forget_current()
-        else:
-            self.start, self.end = current.start_seconds, current.end_seconds
-
-    def closing(self, timestamp: int, *, looks_back: bool = False) -> Closing | None:
-        """Return the closing that forbids usage at the timestamp: of its own period, or for a mode that looks back of any later.
-
-        A record in an open period would otherwise change the ``last_ever`` of a later one that was billed already.
-        """
-        if not self.closed:
-            return None
-        own = self.closed.get(self.subscription.cycle.period_at(from_unix_seconds(timestamp)).start_seconds)
-        if own is None and looks_back:
-            latest = self.closed[max(self.closed)]
-            return latest if timestamp < latest.period.end_seconds else None
-        return own
-
-
-class _Item:
-    """What the log knows about one subscription item."""
-
-    __slots__ = ("account", "cells", "code", "ids", "is_active", "is_plain", "item")
-
-    def __init__(self, code: int, item: SubscriptionItem, account: _Account) -> None:
-        self.code = code
-        self.ids: dict[str, Sent] = {}
-        self.cells = ItemCells(account.subscription.cycle)
-        self.account = account
-        self.bind(item)
-
-    def bind(self, item: SubscriptionItem) -> None:
-        """Take the item as a version of its subscription has it."""
-        self.item = item
-        self.is_active = True
-        # A plain item refuses nothing but what time refuses, which is what the fast paths rely on.
-        subscription = self.account.subscription
-        self.is_plain = price_refusal(item) is None and set_refusal(item, subscription, is_set=True) is None
-
-    def drop(self) -> None:
-        """Take no more usage: the newest version of the subscription has no such item."""
-        self.is_active = self.is_plain = False
-
-
-@attrs.frozen
-class _Row:
-    """One record on its way through the door."""
-
-    item_id: str
-    quantity: int
-    timestamp: Timestamp
-    is_set: bool
-    id: str | None
-
-
-class _UsageReader:
-    """What can be asked of usage that is kept record by record: of the log as it is, and of views of it."""
-
-    def _cells_of(self, item_id: str) -> ItemCells:
-        raise NotImplementedError
-
-    def _rows_of(self, item_id: str | None) -> Iterable[int]:
-        raise NotImplementedError
-
-    def _log(self) -> UsageLog:
-        raise NotImplementedError
-
-    def _closing(self, account: _Account, period: BillingPeriod) -> Closing | None:
-        return account.closing(period.start_seconds)
-
-    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of the item's aggregator in the period; see :class:`~metering_core.Usage`."""
-        with self._log().lock:
-            return self._cells_of(item.id).partial(aggregator_of(item), period)
-
-    def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
-        """Return the partials of many items at once, in the order asked."""
-        with self._log().lock:
-            return [self.partial(item, period) for item, period in requests]
-
-    def cells(self, item_id: str, period: BillingPeriod, *, look_back: bool = False) -> tuple[Cell, ...]:
-        """Return the cells of the item in the period, by timestamp; with ``look_back`` those of all earlier periods too.
-
-        Raises:
-            UsageCompactedError: where their records were dropped.
-        """
-        with self._log().lock:
-            found = self._cells_of(item_id).between(period, look_back=look_back)
-        return tuple(Cell(timestamp, quantity) for timestamp, quantity in found)
-
-    def records(self, item_id: str | None = None, period: BillingPeriod | None = None) -> list[LoggedRecord]:
-        """Return accepted records in the order of arrival: all, of one item, or of one item in one billing period.
-
-        Raises:
-            UsageCompactedError: where a period is asked for whose records were dropped.
-        """
-        with self._log().lock:
-            if item_id is not None and period is not None:
-                self._cells_of(item_id).between(period)
-            logged = self._log().logged(self._rows_of(item_id))
-            return [one for one in logged if period is None or one.billed_at in period]
-
-    def summaries(self, item_id: str, *, now: Instant, limit: int | None = None) -> list[UsageSummary]:
-        """Return the usage of an item by billing period, newest first, as Stripe lists it.
-
-        The first is the open period (``end`` and ``invoice`` None) unless the subscription has ended; every elapsed period of
-        the subscription's life follows, also where it is empty. Its life begins at ``start_date``, else at the period of
-        the anchor or of the first usage, whichever is earlier.
-
-        Args:
-            item_id: the item.
-            now: the moment that divides the open period from the elapsed ones.
-            limit: at most so many, at least 1; all unless given.
-        """
-        at = instant(now, "now")
-        wanted = None if limit is None else exact_integer(limit, "limit", minimum=1)
-        with self._log().lock:
-            known = self._log().known(item_id)
-            periods = self._elapsed_periods(known, at)[:wanted]
-            return [self._summary(known, period, at) for period in periods]
-
-    def _elapsed_periods(self, known: _Item, at: datetime) -> list[BillingPeriod]:
-        subscription = known.account.subscription
-        begin = subscription.start_date
-        if begin is None:
-            used = [from_unix_seconds(cells.start) for cells in self._cells_of(known.item.id)]
-            begin = min([subscription.billing_cycle_anchor, *used])
-        until = takewhile(lambda period: period.start <= at, subscription.periods_from(begin))
-        return list(until)[::-1]
-
-    def _summary(self, known: _Item, period: BillingPeriod, at: datetime) -> UsageSummary:
-        summary = summarize(known.item, self, period)
-        if at in period:
-            return attrs.evolve(summary, end=None)
-        is_billed = self._closing(known.account, period) is not None
-        return attrs.evolve(summary, invoice=known.account.subscription.invoice_id(period) if is_billed else None)
-
-
-class UsageLog(_UsageReader):
+class UsageLog(UsageReader):
     """All usage of some subscriptions, append-only; itself a :class:`~metering_core.Usage`.
 
     Args:
         subscriptions: whose usage to take. More can come later with :meth:`subscribe`.
         clock: gives the log's now (an aware datetime or Unix seconds) where a call does not; the machine's is never read.
         policy: what to relax of the rule "in the current billing period and not in the future".
+
+    Attributes:
+        policy: as given.
+        lock: held during every append and every answer; hold it to ask several questions of one state.
     """
 
     def __init__(
@@ -279,39 +72,32 @@ class UsageLog(_UsageReader):
         policy: AcceptancePolicy | None = None,
     ) -> None:
         self.policy: Final = AcceptancePolicy() if policy is None else policy
+        self.lock = RLock()
         self._clock = clock
-        self.lock: Final = RLock()
-        """Held during every append and every answer; hold it to ask several questions of one state."""
-        self._accounts: dict[str, _Account] = {}
-        self._items: dict[str, _Item] = {}
-        self._by_code: list[_Item] = []
-        # The columns: what was accepted, in the order of arrival.
-        self._codes = array("i")
-        self._timestamps = array("q")
-        self._quantities: array[int] | list[int] = array("q")
-        self._sets = bytearray()
-        self._sequences = array("q")
-        self._received = array("q")
+        self._accounts: dict[str, Account] = {}
+        self._items: dict[str, KnownItem] = {}
+        self._by_code: list[KnownItem] = []
+        self._store = RecordStore()
+        # Number of a late record → start of the period that it is billed in instead of its timestamp's.
         self._attributed: dict[int, int] = {}
-        self._sequence = 0
         self._folded = 0
-        self._rows: dict[int, array[int]] = {}
         self._indexed = 0
+        self._index: dict[int, array[int]] = {}
         for subscription in subscriptions:
             self.subscribe(subscription)
 
     def __len__(self) -> int:
         """Return the number of accepted records that the log holds; compacted ones are not counted."""
-        return len(self._codes)
+        return len(self._store)
 
     def __repr__(self) -> str:
         """Return the counts."""
-        return f"<UsageLog: {len(self._accounts)} subscriptions, {len(self)} records, sequence {self._sequence}>"
+        return f"<UsageLog: {len(self._accounts)} subscriptions, {len(self)} records, sequence {self.sequence}>"
 
     @property
     def sequence(self) -> int:
         """The number of the record accepted last; 0 before the first."""
-        return self._sequence
+        return self._store.sequence
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
@@ -331,9 +117,8 @@ class UsageLog(_UsageReader):
             self._refuse_moved(subscription)
             account = self._accounts.get(subscription.id)
             if account is None:
-                account = self._accounts[subscription.id] = _Account(subscription)
-            account.subscription = subscription
-            account.forget_current()
+                account = self._accounts[subscription.id] = Account(subscription)
+            account.take(subscription)
             for known in self._by_code:
                 if known.account is account:
                     known.drop()
@@ -341,25 +126,24 @@ class UsageLog(_UsageReader):
                 self._bind(item, account)
 
     def _refuse_moved(self, subscription: Subscription) -> None:
-        known = self._accounts.get(subscription.id)
-        if known is not None and known.subscription.cycle != subscription.cycle:
-            expected = f"the cycle that its usage was recorded under ({known.subscription.cycle})"
-            code = ErrorCode.SUBSCRIPTION_CHANGED
+        code = ErrorCode.SUBSCRIPTION_CHANGED
+        account = self._accounts.get(subscription.id)
+        if account is not None and account.subscription.cycle != subscription.cycle:
+            expected = f"the cycle that its usage was recorded under ({account.subscription.cycle})"
             raise InvalidValueError.expecting(code, "billing_cycle_anchor", expected, subscription.cycle)
         for item in subscription.items:
-            owner = self._items.get(item.id)
-            if owner is not None and owner.account is not known:
-                expected = f"an id that no item of another subscription has ({owner.account.subscription.id!r} has it)"
-                code = ErrorCode.SUBSCRIPTION_CHANGED
+            known = self._items.get(item.id)
+            if known is not None and known.account is not account:
+                expected = f"an id that no item of another subscription has ({known.account.subscription.id!r} has it)"
                 raise InvalidValueError.expecting(code, "items[id]", expected, item.id)
 
-    def _bind(self, item: SubscriptionItem, account: _Account) -> None:
+    def _bind(self, item: SubscriptionItem, account: Account) -> KnownItem:
         known = self._items.get(item.id)
         if known is None:
-            known = _Item(len(self._by_code), item, account)
-            self._items[item.id] = known
+            known = self._items[item.id] = KnownItem(len(self._by_code), item, account)
             self._by_code.append(known)
-        known.bind(item)
+        known.take(item)
+        return known
 
     # The door --------------------------------------------------------------------------------------------------------
 
@@ -390,22 +174,26 @@ class UsageLog(_UsageReader):
             InvalidValueError: for a malformed value; ``param`` names it.
             UsageRejectedError: for a well-formed record that the rules refuse. The log is unchanged.
         """
-        record = UsageRecord(subscription_item, quantity, timestamp, action, id)
         with self.lock:
-            seconds, microseconds = self._now(now)
+            # What follows is spelt out where a call would cost as much as the step: this is the path of a single record.
+            seconds, received = (now, now * 1_000_000) if type(now) is int and now >= 0 else self._now(now)
+            as_now = type(timestamp) is str and timestamp == "now"
+            record = UsageRecord(subscription_item, quantity, seconds if as_now else timestamp, action, id)
+            when: int = record.timestamp  # type: ignore[assignment]  # resolved above
+            known = self._items.get(subscription_item)
             is_set = record.action is Action.SET
-            when = seconds if record.timestamp == "now" else record.timestamp
-            item = self._items.get(subscription_item)
-            if item is not None and id is None and item.is_plain and self._is_current(item.account, when, seconds):
-                self._keep(item.code, when, quantity, is_set, microseconds)
-            else:
-                row = _Row(record.subscription_item, record.quantity, record.timestamp, is_set, record.id)
-                receipt = self._take(row, seconds, microseconds)
-                if receipt is not None and receipt.outcome is Outcome.REJECTED:
-                    raise receipt.error()
-                if receipt is not None:
-                    when = receipt.details["timestamp"]
-        return record if record.timestamp == when else attrs.evolve(record, timestamp=when)
+            if known is not None and id is None and known.is_plain:
+                account = known.account
+                if account.start <= when <= seconds < account.end or account.is_current(when, when, seconds):
+                    self._store.append(known.code, when, record.quantity, is_set, received)
+                    return record
+            sent: Timestamp = "now" if as_now else when
+            receipt = self._take(subscription_item, record.quantity, sent, is_set, id, seconds, received)
+        if receipt is None:
+            return record
+        if receipt.outcome is Outcome.REJECTED:
+            raise receipt.error()
+        return attrs.evolve(record, timestamp=receipt.details["timestamp"])
 
     def append(self, records: Iterable[UsageRecord], *, now: Instant | None = None) -> Receipts:
         """Append records one by one in their order, each judged as if alone after the ones before.
@@ -420,15 +208,7 @@ class UsageLog(_UsageReader):
         Raises:
             InvalidValueError: ``parameter_invalid_object`` for something that is not a usage record; nothing was appended.
         """
-        batch = list(records)
-        for index, kind in enumerate(map(type, batch)):
-            if kind is not UsageRecord:
-                code = ErrorCode.PARAMETER_INVALID_OBJECT
-                raise InvalidValueError.expecting(code, f"records[{index}]", "a UsageRecord", batch[index])
-        columns = (list(map(attrgetter(field), batch)) for field in _FIELDS)
-        item_ids, quantities, timestamps, actions, ids = columns
-        sets = bytes(map(Action.SET.__eq__, actions))
-        return self._append(item_ids, quantities, timestamps, sets, ids if any(ids) else None, now, None)
+        return self._append(Batch.of_records(records), now, None)
 
     def append_columns(
         self,
@@ -459,142 +239,102 @@ class UsageLog(_UsageReader):
             InvalidValueError: for a malformed value; ``param`` names the column and the row (``quantities[3]``). Nothing was
                 appended then.
         """
-        columns = {
-            "quantities": quantities,
-            "timestamps": timestamps,
-            "actions": actions,
-            "ids": ids,
-            "received_at": received_at,
-        }
-        for column, values in columns.items():
-            if values is not None and len(values) != len(subscription_items):
-                expected = f"as many values as subscription_items, {len(subscription_items)}"
-                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, len(values))
+        batch = Batch.of_columns(subscription_items, quantities, timestamps, actions, ids)
+        require_length(received_at, len(batch), "received_at")
         if now is not None and received_at is not None:
             message = "You may only specify one of these parameters: now, received_at."
             raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="now")
-        return self._append(
-            _checked_names(subscription_items, "subscription_items", name),
-            _checked_quantities(quantities),
-            _checked_timestamps(timestamps),
-            _checked_actions(actions, len(subscription_items)),
-            None if ids is None else _checked_names(ids, "ids", optional_name),
-            now,
-            None if received_at is None else _checked(received_at, "received_at", instant),
-        )
+        moments = None if received_at is None else check_each(received_at, "received_at", moment)
+        return self._append(batch, now, moments)
 
-    def _append(
-        self,
-        item_ids: Sequence[str],
-        quantities: Sequence[int],
-        timestamps: Sequence[Timestamp],
-        sets: bytes,
-        ids: Sequence[str | None] | None,
-        now: Instant | None,
-        received_at: Sequence[datetime] | None,
-    ) -> Receipts:
-        """Take checked columns: all at once where nothing can be refused, else row by row."""
+    def _append(self, batch: Batch, now: Instant | None, moments: Sequence[tuple[int, int]] | None) -> Receipts:
+        """Take a batch: all at once where nothing can be refused, else row by row."""
         with self.lock:
-            if received_at is not None:
-                moments: Iterable[tuple[int, int]] = [(unix_seconds(at), _microseconds(at)) for at in received_at]
-            else:
-                seconds, microseconds = self._now(now)
-                if ids is None and self._take_all(item_ids, quantities, timestamps, sets, seconds, microseconds):
-                    return Receipts(range(self._sequence - len(item_ids) + 1, self._sequence + 1), {})
-                moments = repeat((seconds, microseconds))
-            sequences = array("q")
-            exceptions: dict[int, Receipt] = {}
-            rows = map(_Row, item_ids, quantities, timestamps, map(bool, sets), ids or repeat(None))
-            for position, (row, moment) in enumerate(zip(rows, moments, strict=False)):
-                receipt = self._take(row, *moment)
-                sequences.append(self._sequence if receipt is None else 0)
-                if receipt is not None:
-                    exceptions[position] = receipt
-            return Receipts(sequences, exceptions)
+            if moments is not None:
+                return self._take_each(batch, moments)
+            seconds, received = self._now(now)
+            if self._take_all(batch, seconds, received):
+                return Receipts(range(self.sequence - len(batch) + 1, self.sequence + 1), {})
+            return self._take_each(batch, repeat((seconds, received)))
 
-    def _take_all(
-        self,
-        item_ids: Sequence[str],
-        quantities: Sequence[int],
-        timestamps: Sequence[Timestamp],
-        sets: bytes,
-        seconds: int,
-        microseconds: int,
-    ) -> bool:
+    def _take_each(self, batch: Batch, moments: Iterable[tuple[int, int]]) -> Receipts:
+        sequences = array("q")
+        exceptions: dict[int, Receipt] = {}
+        rows = zip(batch.item_ids, batch.quantities, batch.timestamps, batch.sets, batch.ids or repeat(None), strict=False)
+        for position, (row, received) in enumerate(zip(rows, moments, strict=False)):
+            receipt = self._take(*row, *received)
+            if receipt is not None:
+                exceptions[position] = receipt
+            sequences.append(self.sequence if receipt is None else 0)
+        return Receipts(sequences, exceptions)
+
+    def _take_all(self, batch: Batch, seconds: int, received: int) -> bool:
         """Keep a whole batch if each record is plainly acceptable, or none of it. The proof takes a pass over each column."""
-        if not item_ids or not all(map(self._items.__contains__, set(item_ids))):
-            return not item_ids
-        touched = [self._items[item_id] for item_id in set(item_ids)]
-        if not all(item.is_plain for item in touched):
+        touched = {item_id: self._items.get(item_id) for item_id in set(batch.item_ids)}
+        known = [item for item in touched.values() if item is not None and item.is_plain]
+        if batch.ids is not None or not known or len(known) < len(touched):
             return False
-        try:
-            stamps = array("q", cast("Sequence[int]", timestamps))
-        except TypeError:
-            stamps = array("q", [seconds if timestamp == "now" else timestamp for timestamp in timestamps])
+        stamps = resolved(batch.timestamps, seconds)
         first, last = min(stamps), max(stamps)
-        for account in {item.account for item in touched}:
-            if not (self._is_current(account, first, seconds) and self._is_current(account, last, seconds)):
-                return False
-        code_of = {item_id: self._items[item_id].code for item_id in set(item_ids)}
-        self._keep_all(array("i", map(code_of.__getitem__, item_ids)), stamps, quantities, sets, microseconds)
+        if not all(account.is_current(first, last, seconds) for account in {item.account for item in known}):
+            return False
+        code_of = {item.item.id: item.code for item in known}
+        codes = array("i", list(map(code_of.__getitem__, batch.item_ids)))
+        self._store.extend(codes, stamps, batch.quantities, batch.sets, received)
         return True
 
-    def _take(self, row: _Row, seconds: int, microseconds: int) -> Receipt | None:
+    def _take(
+        self,
+        item_id: str,
+        quantity: int,
+        sent_timestamp: Timestamp,
+        is_set: int,
+        record_id: str | None,
+        now: int,
+        received: int,
+    ) -> Receipt | None:
         """Judge one record and keep it, or return the receipt that says why not. Order of checks: that of ErrorCode."""
-        item = self._items.get(row.item_id)
-        timestamp = seconds if row.timestamp == "now" else row.timestamp
-        if item is not None and row.id is not None and row.id in item.ids:
-            return _repeated(row, row.id, item.ids[row.id])
-        if item is None or not item.is_active:
-            return item_unknown(row.item_id)
+        known = self._items.get(item_id)
+        if known is not None and record_id is not None and record_id in known.ids:
+            return known.ids[record_id].answer(record_id, quantity, sent_timestamp, is_set=bool(is_set))
+        if known is None or not known.is_active:
+            return item_unknown(item_id)
+        timestamp = now if sent_timestamp == "now" else sent_timestamp
         attributed = None
-        if not (item.is_plain and self._is_current(item.account, timestamp, seconds)):
-            refusal, attributed = self._judge(item.item, item.account, timestamp, seconds, is_set=row.is_set)
-            if refusal is not None:
-                return refusal
-        self._keep(item.code, timestamp, row.quantity, row.is_set, microseconds)
+        if not (known.is_plain and known.account.is_current(timestamp, timestamp, now)):
+            verdict = self._judge(known, timestamp, now, is_set=bool(is_set))
+            if isinstance(verdict, Receipt):
+                return verdict
+            attributed = verdict
+        self._store.append(known.code, timestamp, quantity, is_set, received)
         if attributed is not None:
-            self._attributed[self._sequence] = attributed
-        if row.id is not None:
-            item.ids[row.id] = Sent(self._sequence, timestamp, row.quantity, row.is_set, row.timestamp == "now")
+            self._attributed[self.sequence] = attributed
+        if record_id is not None:
+            known.ids[record_id] = Sent(self.sequence, timestamp, quantity, bool(is_set), sent_timestamp == "now")
         return None
 
-    def _is_current(self, account: _Account, timestamp: int, now: int) -> bool:
-        """Whether the timestamp is plainly acceptable: in the open current period, and not in the future."""
-        if not account.start <= now < account.end:
-            account.look_up_current(now)
-        return account.start <= timestamp <= now < account.end
-
-    def _judge(
-        self, item: SubscriptionItem, account: _Account, timestamp: int, now: int, *, is_set: bool
-    ) -> tuple[Receipt | None, int | None]:
-        """Return why the record is refused, or None and the start of the period it is attributed to if not its own."""
-        subscription = account.subscription
+    def _judge(self, known: KnownItem, timestamp: int, now: int, *, is_set: bool) -> Receipt | int | None:
+        """Return why a record is refused; or the start of the period it is attributed to; or None for its timestamp's own."""
+        subscription = known.account.subscription
         standing = standing_at(subscription, now, self.policy)
         refusal = (
-            price_refusal(item)
+            price_refusal(known.item)
             or canceled_refusal(timestamp, subscription, standing)
-            or set_refusal(item, subscription, is_set=is_set)
+            or set_refusal(known.item, subscription, is_set=is_set)
             or time_refusal(timestamp, standing, self.policy)
         )
-        if refusal is not None:
-            return refusal, None
-        closing = account.closing(timestamp, looks_back=aggregator_of(item).looks_back)
+        closing = None if refusal is not None else known.closing(timestamp)
         if closing is None:
-            return None, None
-        if self._can_move(account, standing):
-            assert standing.current is not None, "late usage moves to the current period"
-            return None, standing.current.start_seconds
-        return period_closed(timestamp, closing.period, closing.closed_at), None
-
-    def _can_move(self, account: _Account, standing: Standing) -> bool:
-        """Whether usage of a closed period may be billed in the current one instead."""
-        return (
+            return refusal
+        current = standing.current
+        if (
             self.policy.late_attribution is LateAttribution.OPEN_PERIOD
-            and standing.late is not None
-            and standing.current is not None
-            and account.closing(standing.current.start_seconds) is None
-        )
+            and current is not None
+            and timestamp < current.start_seconds
+            and known.closing(current.start_seconds) is None
+        ):
+            return current.start_seconds
+        return period_closed(timestamp, closing.period, closing.closed_at)
 
     def _now(self, now: Instant | None) -> tuple[int, int]:
         """Return the moment of receipt in Unix seconds and microseconds."""
@@ -603,66 +343,42 @@ class UsageLog(_UsageReader):
                 message = "now: expected the moment of receipt, because the log was built without a clock; received None"
                 raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
             now = self._clock()
-        if type(now) is int:
-            return now, now * 1_000_000
-        at = instant(now, "now")
-        return unix_seconds(at), _microseconds(at)
+        return moment(now, "now")
 
-    # The columns -----------------------------------------------------------------------------------------------------
-
-    def _keep(self, code: int, timestamp: int, quantity: int, is_set: bool, microseconds: int) -> None:  # noqa: FBT001
-        try:
-            self._quantities.append(quantity)
-        except OverflowError:
-            self._quantities = [*self._quantities, quantity]
-        self._codes.append(code)
-        self._timestamps.append(timestamp)
-        self._sets.append(is_set)
-        self._received.append(microseconds)
-        self._sequence += 1
-        self._sequences.append(self._sequence)
-
-    def _keep_all(
-        self, codes: array[int], stamps: array[int], quantities: Sequence[int], sets: bytes, microseconds: int
-    ) -> None:
-        if isinstance(self._quantities, array):
-            try:
-                self._quantities.extend(array("q", quantities))
-            except OverflowError:
-                self._quantities = [*self._quantities, *quantities]
-        else:
-            self._quantities.extend(quantities)
-        self._codes.extend(codes)
-        self._timestamps.extend(stamps)
-        self._sets.extend(sets)
-        self._received.extend(array("q", [microseconds]) * len(codes))
-        self._sequences.extend(array("q", range(self._sequence + 1, self._sequence + 1 + len(codes))))
-        self._sequence += len(codes)
+    # Folding ---------------------------------------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
         """Fold what was appended since the last question: record by record where little came, else in bulk."""
-        first, end = self._folded, len(self._codes)
+        first, end = self._folded, len(self._store)
         self._folded = end
-        if self._attributed or (end - first) * 8 < first:
+        # Numbers ascend, so the last late record tells whether any of the new ones is late.
+        has_late = bool(self._attributed) and next(reversed(self._attributed)) > self.sequence - (end - first)
+        if has_late or (end - first) * _BULK < first:
             for row in range(first, end):
-                self.fold_into(self._by_code[self._codes[row]].cells, (row,))
+                self.fold(row, self._by_code[self._store.codes[row]].cells)
         elif first < end:
-            self._fold_in_bulk(first, end)
+            self._fold_in_bulk(slice(first, end))
+
+    def fold(self, row: int, cells: ItemCells) -> None:
+        """Fold the record at a row into cells; for the readers of this log."""
+        store = self._store
+        cells.at(self._billed_at(row)).apply(store.timestamps[row], store.quantities[row], is_set=bool(store.sets[row]))
 
     def _billed_at(self, row: int) -> int:
-        """Return a moment in the period that the record is billed in: its timestamp, unless it was attributed to a later one."""
-        return self._attributed.get(self._sequences[row], self._timestamps[row])
+        """Return a moment in the period that a record is billed in: its timestamp, unless it was attributed to a later one."""
+        if not self._attributed:
+            return self._store.timestamps[row]
+        return self._attributed.get(self._store.sequence_of(row), self._store.timestamps[row])
 
-    def _fold_in_bulk(self, first: int, end: int) -> None:
-        nothing = PeriodCells(BillingPeriod(0, 1))
-        current = [(1, 0, nothing.cells)] * len(self._by_code)
+    def _fold_in_bulk(self, rows: slice) -> None:
+        store = self._store
+        nowhere: tuple[int, int, dict[int, Number]] = (1, 0, {})
+        current = [nowhere] * len(self._by_code)
         touched: list[PeriodCells] = []
-        rows = slice(first, end)
-        for code, timestamp, quantity, is_set in zip(
-            self._codes[rows], self._timestamps[rows], self._quantities[rows], self._sets[rows], strict=True
-        ):
-            start, until, cells = current[code]
-            if not start <= timestamp < until:
+        columns = (store.codes[rows], store.timestamps[rows], store.quantities[rows], store.sets[rows])
+        for code, timestamp, quantity, is_set in zip(*columns, strict=True):
+            start, end, cells = current[code]
+            if not start <= timestamp < end:
                 found = self._by_code[code].cells.at(timestamp)
                 touched.append(found)
                 cells = found.cells
@@ -674,42 +390,58 @@ class UsageLog(_UsageReader):
         for found in touched:
             found.forget_derived()
 
-    # Questions -------------------------------------------------------------------------------------------------------
+    # What its readers need ---------------------------------------------------------------------------------------------
 
-    def _log(self) -> UsageLog:
+    def _source(self) -> UsageLog:
         return self
 
-    def _cells_of(self, item_id: str) -> ItemCells:
+    def _cells(self, item_id: str) -> ItemCells:
+        return self.cells_of(item_id)
+
+    def _rows(self, item_id: str | None) -> Iterable[int]:
+        return self.rows_of(item_id)
+
+    def known(self, item_id: str) -> KnownItem:
+        """Return what the log knows about an item; for its readers."""
+        if item_id not in self._items:
+            message = item_unknown(item_id).message or ""
+            raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
+        return self._items[item_id]
+
+    def cells_of(self, item_id: str) -> ItemCells:
+        """Return the item's cells with everything appended so far; for the readers of this log."""
         self._catch_up()
         return self.known(item_id).cells
 
-    def _rows_of(self, item_id: str | None) -> Iterable[int]:
+    def rows_of(self, item_id: str | None) -> Iterable[int]:
+        """Return the rows of an item, or all, in the order of arrival; for the readers of this log."""
         if item_id is None:
-            return range(len(self._codes))
-        for row in range(self._indexed, len(self._codes)):
-            self._rows.setdefault(self._codes[row], array("q")).append(row)
-        self._indexed = len(self._codes)
-        return self._rows.get(self.known(item_id).code, ())
+            return range(len(self._store))
+        for row in range(self._indexed, len(self._store)):
+            self._index.setdefault(self._store.codes[row], array("q")).append(row)
+        self._indexed = len(self._store)
+        return self._index.get(self.known(item_id).code, ())
 
-    def known(self, item_id: str) -> _Item:
-        """Return what the log knows about an item; for the readers in this module."""
-        if item_id not in self._items:
-            receipt = item_unknown(item_id)
-            raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, receipt.message or "", param="subscription_item")
-        return self._items[item_id]
+    def sequence_of(self, row: int) -> int:
+        """Return the number of the record at a row; for the readers of this log."""
+        return self._store.sequence_of(row)
+
+    def received_of(self, row: int) -> int:
+        """Return when the record at a row was received, in Unix microseconds; for the readers of this log."""
+        return self._store.received[row]
 
     def logged(self, rows: Iterable[int]) -> Iterator[LoggedRecord]:
-        """Yield the records at positions of the columns; for the readers in this module."""
+        """Yield the records at some rows; for the readers of this log."""
+        store = self._store
         ids: dict[int, dict[int, str]] = {}
         for row in rows:
-            code, sequence = self._codes[row], self._sequences[row]
+            code, sequence = store.codes[row], store.sequence_of(row)
             known = self._by_code[code]
             if code not in ids:
                 ids[code] = {sent.sequence: record_id for record_id, sent in known.ids.items()}
-            action = Action.SET if self._sets[row] else Action.INCREMENT
-            record_id = ids[code].get(sequence)
-            record = UsageRecord(known.item.id, self._quantities[row], self._timestamps[row], action, record_id)
-            received_at = _EPOCH + self._received[row] * _MICROSECOND
+            action = Action.SET if store.sets[row] else Action.INCREMENT
+            record = UsageRecord(known.item.id, store.quantities[row], store.timestamps[row], action, ids[code].get(sequence))
+            received_at = _EPOCH + timedelta(microseconds=store.received[row])
             yield LoggedRecord(sequence, received_at, record, from_unix_seconds(self._billed_at(row)))
 
     def as_of(self, limit: int | datetime) -> UsageView:
@@ -719,21 +451,7 @@ class UsageLog(_UsageReader):
             limit: a sequence number (the records up to and including it), or an aware datetime (the records received up to
                 and including that moment).
         """
-        if isinstance(limit, datetime):
-            return UsageView(self, None, _microseconds(instant(limit, "as_of")))
-        return UsageView(self, exact_integer(limit, "as_of"), None)
-
-    def is_visible(self, row: int, sequence: int | None, received_at: int | None) -> bool:
-        """Whether the record at a position belongs to a view; for the views in this module."""
-        return (sequence is None or self._sequences[row] <= sequence) and (
-            received_at is None or self._received[row] <= received_at
-        )
-
-    def fold_into(self, cells: ItemCells, rows: Iterable[int]) -> None:
-        """Fold the records at positions of the columns; for the views in this module."""
-        for row in rows:
-            period_cells = cells.at(self._billed_at(row))
-            period_cells.apply(self._timestamps[row], self._quantities[row], is_set=bool(self._sets[row]))
+        return UsageView(self, *as_limit(limit, self.sequence))
 
     # Closing and compaction ------------------------------------------------------------------------------------------
 
@@ -751,18 +469,16 @@ class UsageLog(_UsageReader):
         with self.lock:
             account = self._accounts.get(subscription_id)
             if account is None:
-                expected = "the id of a subscription in the log"
                 code = ErrorCode.PARAMETER_INVALID_CHOICE
+                expected = "the id of a subscription in the log"
                 raise InvalidValueError.expecting(code, "subscription", expected, subscription_id)
             account.subscription.require_ended(period, now)
             closing = account.closing(period.start_seconds) or Closing(period, instant(now, "now"))
             yield closing.closed_at
-            start = account.subscription.cycle.period_at(period.start).start_seconds
-            account.closed[start] = attrs.evolve(closing, period=period)
-            account.forget_current()
+            account.close(attrs.evolve(closing, period=period))
 
     def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
-        """Close a billing period, so that its usage cannot change any more; see :meth:`closing`."""
+        """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`."""
         with self.closing(subscription_id, period, now=now) as closed_at:
             return closed_at
 
@@ -778,42 +494,30 @@ class UsageLog(_UsageReader):
         Returns:
             How many records were dropped.
         """
+        latest = None if until is None else instant(until, "until")
         with self.lock:
             self._catch_up()
-            latest = None if until is None else instant(until, "until")
-            closed = {id(cells) for known in self._by_code for cells in known.cells if _is_settled(known, cells, latest)}
-            rows: dict[int, list[int]] = {}
-            kept = bytearray(b"\1" * len(self._codes))
-            for row, code in enumerate(self._codes):
-                cells = self._by_code[code].cells.at(self._billed_at(row))
-                if id(cells) in closed:
-                    kept[row] = 0
-                    rows.setdefault(id(cells), []).append(row)
-            for known in self._by_code:
-                for cells in known.cells:
-                    if id(cells) in rows:
-                        self._compact_period(cells, rows[id(cells)])
-            self._keep_only(kept)
-            return kept.count(0)
+            periods = ((known, cells) for known in self._by_code for cells in known.cells)
+            settled: dict[PeriodCells, list[int]] = {cells: [] for known, cells in periods if known.is_settled(cells, latest)}
+            flags = bytearray(b"\1" * len(self._store))
+            for row, code in enumerate(self._store.codes):
+                rows = settled.get(self._by_code[code].cells.at(self._billed_at(row)))
+                if rows is not None:
+                    rows.append(row)
+                    flags[row] = 0
+            for cells, rows in settled.items():
+                self._compact_period(cells, rows)
+            self._store.keep_only(flags)
+            self._folded = len(self._store)
+            self._index, self._indexed = {}, 0
+            return flags.count(0)
 
     def _compact_period(self, cells: PeriodCells, rows: Sequence[int]) -> None:
-        received = [self._received[row] for row in rows]
-        sequences = (self._sequences[rows[0]], self._sequences[rows[-1]])
-        for sequence in map(self._sequences.__getitem__, rows):
+        sequences = [self._store.sequence_of(row) for row in rows]
+        received = [self._store.received[row] for row in rows]
+        for sequence in sequences:
             self._attributed.pop(sequence, None)
-        cells.compact(sequences, (min(received), max(received)))
-
-    def _keep_only(self, kept: bytearray) -> None:
-        """Drop the rows whose flag is 0."""
-        self._codes = array("i", compress(self._codes, kept))
-        self._timestamps = array("q", compress(self._timestamps, kept))
-        quantities = compress(self._quantities, kept)
-        self._quantities = array("q", quantities) if isinstance(self._quantities, array) else list(quantities)
-        self._sets = bytearray(compress(self._sets, kept))
-        self._sequences = array("q", compress(self._sequences, kept))
-        self._received = array("q", compress(self._received, kept))
-        self._folded = len(self._codes)
-        self._rows, self._indexed = {}, 0
+        cells.compact((sequences[0], sequences[-1]), (min(received), max(received)))
 
     # State as data ---------------------------------------------------------------------------------------------------
 
@@ -821,81 +525,48 @@ class UsageLog(_UsageReader):
         """Return everything the log holds, as values; what :func:`~metering_core.snapshot` writes."""
         with self.lock:
             self._catch_up()
+            kept = {
+                known.item.id: {cells.start: cells.kept for cells in known.cells if cells.kept is not None}
+                for known in self._by_code
+            }
             return LogState(
                 policy=self.policy,
                 subscriptions=self.subscriptions,
                 items=tuple((known.item, known.account.subscription.id, known.is_active) for known in self._by_code),
-                columns=Columns(
-                    tuple(self._codes),
-                    tuple(self._timestamps),
-                    tuple(self._quantities),
-                    tuple(map(bool, self._sets)),
-                    tuple(self._sequences),
-                    tuple(self._received),
-                ),
+                columns=self._store.values(),
                 attributed=dict(self._attributed),
                 ids={known.item.id: dict(known.ids) for known in self._by_code if known.ids},
                 closed={key: tuple(account.closed.values()) for key, account in self._accounts.items() if account.closed},
-                kept={
-                    known.item.id: {cells.start: cells.kept for cells in known.cells if cells.kept is not None}
-                    for known in self._by_code
-                    if any(cells.kept is not None for cells in known.cells)
-                },
-                sequence=self._sequence,
+                kept={item_id: periods for item_id, periods in kept.items() if periods},
+                sequence=self.sequence,
             )
 
     @classmethod
     def from_state(cls, state: LogState, *, clock: Clock | None = None) -> Self:
         """Build the log that had this state. The state is trusted; :func:`~metering_core.restore` checks it first."""
-        log = cls(state.subscriptions, clock=clock, policy=state.policy)
-        log._by_code, log._items = [], {}
+        log = cls(clock=clock, policy=state.policy)
+        log._accounts = {subscription.id: Account(subscription) for subscription in state.subscriptions}
         for item, subscription_id, is_active in state.items:
-            log._bind(item, log._accounts[subscription_id])
+            known = log._bind(item, log._accounts[subscription_id])
             if not is_active:
-                log._items[item.id].drop()
+                known.drop()
         for item_id, sent in state.ids.items():
             log._items[item_id].ids.update(sent)
         for subscription_id, closings in state.closed.items():
-            account = log._accounts[subscription_id]
             for closing in closings:
-                start = account.subscription.cycle.period_at(closing.period.start).start_seconds
-                account.closed[start] = closing
+                log._accounts[subscription_id].close(closing)
         for item_id, periods in state.kept.items():
             for start, kept in periods.items():
                 log._items[item_id].cells.at(start).kept = kept
         log._attributed = dict(state.attributed)
-        log._load(state.columns, state.sequence)
+        log._store = RecordStore.of(state.columns, state.sequence)
         return log
-
-    def _load(self, columns: Columns, sequence: int) -> None:
-        self._codes.extend(columns.codes)
-        self._timestamps.extend(columns.timestamps)
-        try:
-            self._quantities = array("q", columns.quantities)
-        except OverflowError:
-            self._quantities = list(columns.quantities)
-        self._sets.extend(map(int, columns.sets))
-        self._sequences.extend(columns.sequences)
-        self._received.extend(columns.received)
-        self._sequence = sequence
 
     def __eq__(self, other: object) -> bool:
         """Whether both logs hold the same subscriptions, policy, records, ids and closed periods."""
         return self.state() == other.state() if isinstance(other, UsageLog) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
-
-
-@attrs.frozen
-class Columns:
-    """Accepted records, column by column, in the order of arrival. ``received`` is in Unix microseconds."""
-
-    codes: tuple[int, ...]
-    timestamps: tuple[int, ...]
-    quantities: tuple[int, ...]
-    sets: tuple[bool, ...]
-    sequences: tuple[int, ...]
-    received: tuple[int, ...]
 
 
 @attrs.frozen(kw_only=True, hash=False)
@@ -907,7 +578,7 @@ class LogState:
         subscriptions: the newest versions.
         items: item, id of its subscription, and whether the newest version still has it; ``columns.codes`` counts in these.
         columns: the accepted records.
-        attributed: sequence number → a moment in the period it is billed in, where that is not its timestamp's.
+        attributed: number of a late record → start of the period it is billed in, where that is not its timestamp's.
         ids: item → id → what it was first sent with.
         closed: subscription → its finalized periods.
         kept: item → start of a compacted period → its totals.
@@ -923,136 +594,3 @@ class LogState:
     closed: Mapping[str, tuple[Closing, ...]]
     kept: Mapping[str, Mapping[int, Kept]]
     sequence: int
-
-
-class UsageView(_UsageReader):
-    """The log as it was: read-only, and itself a :class:`~metering_core.Usage`. Later records do not change its answers."""
-
-    def __init__(self, log: UsageLog, sequence: int | None, received_at: int | None) -> None:
-        self._of = log
-        # The sequence is fixed now, so that records received later but dated earlier cannot slip into the view.
-        self._sequence = log.sequence if sequence is None else min(sequence, log.sequence)
-        self._received_at = received_at
-        self._cells: dict[str, ItemCells] = {}
-
-    @property
-    def sequence(self) -> int:
-        """The number of the last record that the view may show."""
-        return self._sequence
-
-    def __repr__(self) -> str:
-        """Return what bounds the view."""
-        received = "" if self._received_at is None else f", received by {_EPOCH + self._received_at * _MICROSECOND}"
-        return f"<UsageView up to sequence {self._sequence}{received}>"
-
-    def as_of(self, limit: int | datetime) -> UsageView:
-        """Return a view of the log that shows no more than this one."""
-        view = self._of.as_of(limit)
-        view._sequence = min(view._sequence, self._sequence)
-        if self._received_at is not None:
-            known = view._received_at
-            view._received_at = self._received_at if known is None else min(known, self._received_at)
-        return view
-
-    def _log(self) -> UsageLog:
-        return self._of
-
-    def _rows_of(self, item_id: str | None) -> Iterable[int]:
-        rows = self._of._rows_of(item_id)
-        return (row for row in rows if self._of.is_visible(row, self._sequence, self._received_at))
-
-    def _cells_of(self, item_id: str) -> ItemCells:
-        live = self._of._cells_of(item_id)
-        if self._received_at is None and self._sequence == self._of.sequence:
-            return live
-        if item_id not in self._cells:
-            self._cells[item_id] = folded = ItemCells(self._of.known(item_id).account.subscription.cycle)
-            for cells in live:
-                if cells.kept is not None:
-                    self._take_compacted(folded, cells, cells.kept)
-            self._of.fold_into(folded, self._rows_of(item_id))
-        return self._cells[item_id]
-
-    def _take_compacted(self, folded: ItemCells, cells: PeriodCells, kept: Kept) -> None:
-        """Show a compacted period whole or not at all; one that the view would cut through can answer nothing."""
-        first_seen = self._sequence >= kept.sequences[0] and self._sees(kept.received[0])
-        all_seen = self._sequence >= kept.sequences[1] and self._sees(kept.received[1])
-        if all_seen:
-            folded.share(cells)
-        elif first_seen:
-            folded.share(cells.lost())
-
-    def _sees(self, received_at: int) -> bool:
-        return self._received_at is None or received_at <= self._received_at
-
-    def _closing(self, account: _Account, period: BillingPeriod) -> Closing | None:
-        closing = super()._closing(account, period)
-        return closing if closing is not None and self._sees(_microseconds(closing.closed_at)) else None
-
-
-# Reading columns -----------------------------------------------------------------------------------------------------
-
-_FIELDS: Final = ("subscription_item", "quantity", "timestamp", "action", "id")
-
-
-def _microseconds(at: datetime) -> int:
-    return (at - _EPOCH) // _MICROSECOND
-
-
-def _checked(values: Sequence[Any], column: str, check: Callable[[object, str], Any]) -> list[Any]:
-    """Check each value of a column, and name the row of the first that fails."""
-    return [check(value, f"{column}[{row}]") for row, value in enumerate(values)]
-
-
-def _checked_names(values: Sequence[Any], column: str, check: Callable[[object, str], Any]) -> Sequence[Any]:
-    """Check a column of strings by its distinct values, of which there are few."""
-    if set(map(type, values)) <= {str, NoneType}:
-        try:
-            for value in set(values):
-                check(value, column)
-        except InvalidValueError:
-            return _checked(values, column, check)
-        return values
-    return _checked(values, column, check)
-
-
-def _checked_quantities(values: Sequence[Any]) -> Sequence[int]:
-    if set(map(type, values)) == {int} and min(values) >= 0:
-        return values
-    return _checked(values, "quantities", exact_integer)
-
-
-def _checked_timestamps(values: Sequence[Any]) -> Sequence[Timestamp]:
-    if set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= SECONDS_MAX:
-        return values
-    return [as_timestamp(value, f"timestamps[{row}]") for row, value in enumerate(values)]
-
-
-def _checked_actions(values: Sequence[Any] | None, count: int) -> bytes:
-    if values is None:
-        return bytes(count)
-    if not set(map(type, values)) <= {str, Action} or not set(values) <= {"increment", "set"}:
-        values = _checked(values, "actions", _as_action)
-    return bytes(map("set".__eq__, values))
-
-
-def _as_action(value: object, param: str) -> Action:
-    return choice(Action, value, param)
-
-
-def _repeated(row: _Row, record_id: str, first: Sent) -> Receipt:
-    """Answer a record whose id was accepted before: a duplicate, or the same id with other content."""
-    sent = _content(row.quantity, row.timestamp, is_set=row.is_set)
-    if sent != first.content():
-        return id_reused(record_id, first.content(), sent)
-    return Receipt(Outcome.DUPLICATE, first.sequence, details={"timestamp": first.timestamp})
-
-
-def _is_settled(known: _Item, cells: PeriodCells, latest: datetime | None) -> bool:
-    """Whether the usage of a period can never be asked for in parts again: finalized, whole, and before ``latest``."""
-    closing = known.account.closing(cells.start)
-    if closing is None or cells.is_empty() or cells.kept is not None:
-        return False
-    low, high = cells.bounds()
-    whole = closing.period.start_seconds <= low and high < closing.period.end_seconds
-    return whole and (latest is None or closing.period.end <= latest)

@@ -80,6 +80,19 @@ def instant(value: object, param: str) -> datetime:
     return _EPOCH + timedelta(seconds=seconds)
 
 
+def moment(value: Instant, param: str) -> tuple[int, int]:
+    """Return an instant in whole Unix seconds (floored) and in Unix microseconds; refusals as :func:`instant`.
+
+    >>> moment(datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC), "now")
+    (1, 1500000)
+    """
+    if type(value) is int and 0 <= value <= _SECONDS_MAX:
+        return value, value * 1_000_000
+    elapsed = instant(value, param) - _EPOCH
+    seconds = elapsed.days * _SECONDS_PER_DAY + elapsed.seconds
+    return seconds, seconds * 1_000_000 + elapsed.microseconds
+
+
 def _to_utc(value: datetime, param: str) -> datetime:
     # Asked of utcoffset, not of tzinfo: astimezone would read a datetime without an offset in the machine's zone.
     if value.utcoffset() is None:

@@ -299,7 +299,10 @@ def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, A
     """Put the amounts of one currency option in place of the price's own."""
     if wanted is None or currency(wanted).code == currency(required(shape, "currency")).code:
         return shape
-    options = {currency(code).code: option for code, option in (shape.get("currency_options") or {}).items()}
+    given = shape.get("currency_options") or {}
+    if not isinstance(given, Mapping):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "currency_options", "an object", given)
+    options = {currency(code).code: option for code, option in given.items()}
     code = currency(wanted).code
     if code not in options:
         expected = f"one of the price's currencies: {', '.join(sorted({shape['currency'].lower(), *options}))}"

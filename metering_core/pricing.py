@@ -42,6 +42,10 @@ class ChargeKind(StrEnum):
     PACKAGE = "package"
 
 
+def _kind(value: object) -> ChargeKind:
+    return choice(ChargeKind, value, "kind")
+
+
 @attrs.frozen
 class Charge:
     """One product of a quantity and a price, exact and unrounded; it becomes one invoice line.
@@ -57,7 +61,7 @@ class Charge:
         label: a model's own words for the line; None for the usual ones.
     """
 
-    kind: ChargeKind = attrs.field(converter=ChargeKind)
+    kind: ChargeKind = attrs.field(converter=_kind)
     quantity: Number
     unit_amount: Decimal | None
     amount: Decimal
@@ -135,6 +139,8 @@ class Tier:
 
 
 def _as_tiers(tiers: Iterable[Tier]) -> tuple[Tier, ...]:
+    if not isinstance(tiers, Iterable):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "tiers", "a list of tiers", tiers)
     checked = tuple(tiers)
     if not checked:
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "Missing required param: tiers", param="tiers")

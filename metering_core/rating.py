@@ -5,6 +5,7 @@ The pricing model does the multiplying; this module holds it to its word, whoeve
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 
 import attrs
@@ -55,18 +56,24 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
     Amount(minor_units=Decimal('412.4'), currency='usd')
     """
     checked = exact_quantity(quantity, "quantity")
-    charges = tuple(price.model.charges(checked))
+    charges = price.model.charges(checked)
+    if not isinstance(charges, Sequence):
+        raise _broken(price, "charges", "a sequence of Charge", charges)
     for index, charge in enumerate(charges):
-        if not isinstance(charge, Charge) or not _is_exact(charge.amount):
-            found = charge.amount if isinstance(charge, Charge) else charge
-            param = f"charges[{index}]"
-            message = (
-                f"{param}: expected of {type(price.model).__name__} a Charge with a finite Decimal or an int as its amount, "
-                f"received {describe(found)}"
-            )
-            raise InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param=param)
-    return RatedUsage(price, checked, charges)
+        param = f"charges[{index}]"
+        if not isinstance(charge, Charge):
+            raise _broken(price, param, "a Charge", charge)
+        for field in ("quantity", "unit_amount", "amount"):
+            number = getattr(charge, field)
+            if not (_is_exact(number) or (field == "unit_amount" and number is None)):
+                raise _broken(price, f"{param}[{field}]", "a finite Decimal or an int", number)
+    return RatedUsage(price, checked, tuple(charges))
 
 
-def _is_exact(amount: object) -> bool:
-    return type(amount) is int or (isinstance(amount, Decimal) and amount.is_finite())
+def _is_exact(number: object) -> bool:
+    return type(number) is int or (isinstance(number, Decimal) and number.is_finite())
+
+
+def _broken(price: Price, param: str, expected: str, received: object) -> InvoicingError:
+    message = f"{param}: expected of {type(price.model).__name__} {expected}, received {describe(received)}"
+    return InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param=param)

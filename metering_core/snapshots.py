@@ -11,15 +11,18 @@ import hashlib
 import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from itertools import pairwise
 from typing import Any, Final
 
 import attrs
 
 from metering_core.acceptance import AcceptancePolicy
+from metering_core.accounts import Closing, Sent
 from metering_core.aggregation import Partial
 from metering_core.cells import Kept
+from metering_core.columns import Columns
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError
-from metering_core.log import Clock, Closing, Columns, LogState, Sent, UsageLog
+from metering_core.log import Clock, LogState, UsageLog
 from metering_core.periods import BillingPeriod, from_unix_seconds, unix_seconds
 from metering_core.prices import AggregateUsage, Price
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -51,7 +54,7 @@ def restore(data: Mapping[str, Any], *, clock: Clock | None = None, prices: Mapp
     """
     if not isinstance(data, Mapping) or data.get("format") != FORMAT:
         raise _damaged(f"format: expected {FORMAT!r}", "format")
-    if data.get("version") != VERSION or isinstance(data["version"], bool):
+    if data.get("version") != VERSION or type(data["version"]) is not int:
         message = f"version: expected {VERSION}, received {data.get('version')!r}"
         raise SnapshotError(ErrorCode.SNAPSHOT_VERSION_UNKNOWN, message, param="version")
     content = data.get("content")
@@ -162,11 +165,10 @@ def _moment(at: datetime) -> tuple[int, int]:
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
-def _state(content: Mapping[str, Any], prices: Mapping[str, Price]) -> LogState:
+def _state(content: Any, prices: Mapping[str, Price]) -> LogState:  # noqa: ANN401 - damaged data can be anything
     policy = content["policy"]
     subscriptions = tuple(_subscription(fields, prices) for fields in content["subscriptions"])
     by_id = {subscription.id: subscription for subscription in subscriptions}
-    records = content["records"]
     return LogState(
         policy=AcceptancePolicy(
             future_tolerance=timedelta(seconds=policy["future_tolerance"]),
@@ -175,15 +177,20 @@ def _state(content: Mapping[str, Any], prices: Mapping[str, Price]) -> LogState:
         ),
         subscriptions=subscriptions,
         items=tuple(_item(fields, by_id, prices) for fields in content["items"]),
-        columns=Columns(
-            **{name: tuple(map(bool if name == "sets" else _whole, records[name])) for name in attrs.fields_dict(Columns)}
-        ),
+        columns=_columns(content["records"]),
         attributed={_whole(sequence): _whole(at) for sequence, at in content["attributed"]},
         ids={item: {record_id: _sent(*fields) for record_id, fields in ids.items()} for item, ids in content["ids"].items()},
         closed={owner: tuple(_closing(*fields) for fields in closings) for owner, closings in content["closed"].items()},
         kept={item: {start: _kept(fields) for start, fields in periods} for item, periods in content["compacted"].items()},
         sequence=_whole(content["sequence"]),
     )
+
+
+def _columns(records: Mapping[str, Any]) -> Columns:
+    codes, timestamps, quantities, sets, sequences, received = (
+        tuple(map(_whole, records[field.name])) for field in attrs.fields(Columns)
+    )
+    return Columns(codes, timestamps, quantities, tuple(map(bool, sets)), sequences, received)
 
 
 def _whole(value: object) -> int:
@@ -212,7 +219,8 @@ def _item(
     if fields["item"] is None:
         return subscriptions[owner].item(fields["id"]), owner, True
     _needs_price(fields["item"], prices)
-    assert owner in subscriptions, "an item belongs to a subscription"
+    if owner not in subscriptions:
+        raise ValueError(f"an item belongs to the unknown subscription {owner!r}")
     return SubscriptionItem.from_dict(fields["item"], prices), owner, False
 
 
@@ -241,7 +249,7 @@ def _check(state: LogState) -> None:
         raise ValueError("the columns differ in length")
     if not all(0 <= code < len(state.items) for code in columns.codes) or min(columns.quantities, default=0) < 0:
         raise ValueError("a record names no item, or has a negative quantity")
-    if any(left >= right for left, right in zip(sequences, sequences[1:], strict=False)):
+    if any(left >= right for left, right in pairwise(sequences)):
         raise ValueError("the sequence does not ascend")
     if sequences and not 1 <= sequences[0] <= sequences[-1] <= state.sequence:
         raise ValueError("the sequence exceeds the last number")

@@ -40,6 +40,10 @@ class BillingThresholds:
         for param in ("amount_gte", "usage_gte"):
             if getattr(self, param) is not None:
                 exact_integer(getattr(self, param), f"billing_thresholds[{param}]", minimum=1)
+        if not isinstance(self.reset_billing_cycle_anchor, bool):
+            param = "billing_thresholds[reset_billing_cycle_anchor]"
+            code = ErrorCode.PARAMETER_INVALID_CHOICE
+            raise InvalidValueError.expecting(code, param, "True or False", self.reset_billing_cycle_anchor)
         if self.amount_gte is None and self.usage_gte is None:
             param = "billing_thresholds"
             raise InvalidValueError.expecting(
@@ -55,6 +59,13 @@ class BillingThresholds:
     def to_dict(self) -> dict[str, Any]:
         """Write Stripe's ``billing_thresholds`` object."""
         return attrs.asdict(self)
+
+
+def _thresholds(value: object) -> BillingThresholds | None:
+    if value is not None and not isinstance(value, BillingThresholds):
+        expected = "a BillingThresholds or None"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "billing_thresholds", expected, value)
+    return value
 
 
 def _item_id(value: object) -> str:
@@ -78,7 +89,7 @@ class SubscriptionItem:
     id: str = attrs.field(converter=_item_id)
     price: Price
     quantity: int | None = None
-    billing_thresholds: BillingThresholds | None = attrs.field(default=None, kw_only=True)
+    billing_thresholds: BillingThresholds | None = attrs.field(default=None, converter=_thresholds, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Hold the quantity to what the price's usage type allows."""
@@ -86,6 +97,10 @@ class SubscriptionItem:
             raise InvalidValueError.expecting(
                 ErrorCode.PARAMETER_INVALID_OBJECT, "items[price]", "a Price that recurs", self.price
             )
+        if self.billing_thresholds is not None and self.billing_thresholds.usage_gte is None:
+            expected = "usage_gte, which is an item's threshold (amount_gte is a subscription's)"
+            code = ErrorCode.PARAMETER_MISSING
+            raise InvalidValueError.expecting(code, "items[billing_thresholds]", expected, self.billing_thresholds)
         if self.price.is_metered and self.quantity is not None:
             message = "You cannot set the quantity for metered plans"
             raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="items[quantity]")
@@ -139,6 +154,8 @@ def _known_price(price_id: str, prices: Mapping[str, Price]) -> Price:
 
 
 def _as_items(items: Iterable[SubscriptionItem]) -> tuple[SubscriptionItem, ...]:
+    if not isinstance(items, Iterable):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "items", "a list of items", items)
     checked = tuple(items)
     if not checked:
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "Missing required param: items", param="items")
@@ -193,7 +210,7 @@ class Subscription:
     items: tuple[SubscriptionItem, ...] = attrs.field(converter=_as_items)
     billing_cycle_anchor: datetime = attrs.field(converter=_anchor)
     currency: str = attrs.field(default="", kw_only=True)
-    billing_thresholds: BillingThresholds | None = attrs.field(default=None, kw_only=True)
+    billing_thresholds: BillingThresholds | None = attrs.field(default=None, converter=_thresholds, kw_only=True)
     timezone: str = attrs.field(default="UTC", kw_only=True)
     start_date: datetime | None = attrs.field(default=None, converter=_start_date, kw_only=True)
     ended_at: datetime | None = attrs.field(default=None, converter=_ended_at, kw_only=True)
@@ -209,6 +226,10 @@ class Subscription:
                 received = f"{item.recurring.interval_count} {item.recurring.interval.value}"
                 code = ErrorCode.PARAMETER_INVALID_OBJECT
                 raise InvalidValueError.expecting(code, f"items[{index}][price][recurring]", expected, received)
+        if self.billing_thresholds is not None and self.billing_thresholds.amount_gte is None:
+            expected = "amount_gte, which is a subscription's threshold (usage_gte is an item's)"
+            code = ErrorCode.PARAMETER_MISSING
+            raise InvalidValueError.expecting(code, "billing_thresholds", expected, self.billing_thresholds)
         cycle = BillingCycle(self.billing_cycle_anchor, first.interval, first.interval_count, self.timezone)
         object.__setattr__(self, "cycle", cycle)
         if self.start_date is not None and self.ended_at is not None and self.ended_at <= self.start_date:
@@ -266,6 +287,8 @@ class Subscription:
         Raises:
             InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``.
         """
+        if not isinstance(period, BillingPeriod):
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "period", "a BillingPeriod", period)
         own = self.period_at(period.start)
         if own != period:
             expected = "a period in its life" if own is None else f"{own}"

@@ -1,0 +1,151 @@
+"""What a log knows about the subscriptions and items whose usage it takes; for the log and its views only."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import attrs
+
+from metering_core.acceptance import Outcome, Receipt, id_reused, price_refusal, set_refusal
+from metering_core.aggregation import aggregator_of
+from metering_core.cells import ItemCells, PeriodCells
+from metering_core.periods import BillingPeriod, from_unix_seconds
+from metering_core.subscriptions import Subscription, SubscriptionItem
+from metering_core.usage import Action, Timestamp
+
+
+@attrs.frozen
+class Closing:
+    """A billing period that was finalized, and when (UTC): its usage cannot change any more."""
+
+    period: BillingPeriod
+    closed_at: datetime
+
+
+@attrs.frozen
+class Sent:
+    """What an id was first accepted with, as it was sent: that a retry is recognised by.
+
+    Attributes:
+        sequence: the number of the record.
+        timestamp: Unix seconds, resolved.
+        quantity: as sent.
+        is_set: as sent.
+        as_now: whether the timestamp was sent as ``"now"``; a retry of it says ``"now"`` again.
+    """
+
+    sequence: int
+    timestamp: int
+    quantity: int
+    is_set: bool
+    as_now: bool
+
+    def answer(self, record_id: str, quantity: int, timestamp: Timestamp, *, is_set: bool) -> Receipt:
+        """Answer a record that comes with the same id: a duplicate, or the id is reused for other content."""
+        first = _content(self.quantity, "now" if self.as_now else self.timestamp, is_set=self.is_set)
+        received = _content(quantity, timestamp, is_set=is_set)
+        if received != first:
+            return id_reused(record_id, first, received)
+        return Receipt(Outcome.DUPLICATE, self.sequence, details={"timestamp": self.timestamp})
+
+
+def _content(quantity: int, timestamp: Timestamp, *, is_set: bool) -> dict[str, Any]:
+    action = Action.SET if is_set else Action.INCREMENT
+    return {"quantity": quantity, "timestamp": timestamp, "action": action.value}
+
+
+class Account:
+    """One subscription: its newest version, its current period, and what was finalized of it."""
+
+    __slots__ = ("closed", "end", "start", "subscription")
+
+    def __init__(self, subscription: Subscription) -> None:
+        # By the start of the cycle's period, which stays when a later version of the subscription cuts it shorter.
+        self.closed: dict[int, Closing] = {}
+        self.take(subscription)
+
+    def take(self, subscription: Subscription) -> None:
+        """Take note of a version of the subscription."""
+        self.subscription = subscription
+        self.forget_current()
+
+    def forget_current(self) -> None:
+        """Have the current period looked up again."""
+        self.start, self.end = 1, 0
+
+    def is_current(self, first: int, last: int, now: int) -> bool:
+        """Whether timestamps from ``first`` to ``last`` plainly lie in the open current period and not in the future.
+
+        Between the bounds that are remembered here no other rule of time needs to be asked.
+        """
+        if not self.start <= now < self.end:
+            self._look_up_current(now)
+        return self.start <= first and last <= now < self.end
+
+    def _look_up_current(self, now: int) -> None:
+        current = self.subscription.period_at(from_unix_seconds(now))
+        if current is None or self.closing(current.start_seconds, looks_back=True) is not None:
+            self.forget_current()
+        else:
+            self.start, self.end = current.start_seconds, current.end_seconds
+
+    def closing(self, timestamp: int, *, looks_back: bool = False) -> Closing | None:
+        """Return the closing that forbids usage at the timestamp, if there is one.
+
+        It is that of the timestamp's own period; for a mode that looks back also that of any later one, because a record in an
+        open period would change the ``last_ever`` of a later one that was billed already.
+        """
+        if not self.closed:
+            return None
+        own = self.closed.get(self._start_of(timestamp))
+        if own is None and looks_back:
+            latest = self.closed[max(self.closed)]
+            return latest if timestamp < latest.period.end_seconds else None
+        return own
+
+    def close(self, closing: Closing) -> None:
+        """Let no more usage into a period."""
+        self.closed[self._start_of(closing.period.start_seconds)] = closing
+        self.forget_current()
+
+    def _start_of(self, timestamp: int) -> int:
+        return self.subscription.cycle.period_at(from_unix_seconds(timestamp)).start_seconds
+
+
+class KnownItem:
+    """One subscription item: its newest version, its ids and its cells."""
+
+    __slots__ = ("account", "cells", "code", "ids", "is_active", "is_plain", "item")
+
+    def __init__(self, code: int, item: SubscriptionItem, account: Account) -> None:
+        self.code = code
+        self.ids: dict[str, Sent] = {}
+        self.cells = ItemCells(account.subscription.cycle)
+        self.account = account
+        self.take(item)
+
+    def take(self, item: SubscriptionItem) -> None:
+        """Take the item as a version of its subscription has it."""
+        self.item = item
+        self.is_active = True
+        # A plain item refuses nothing but what time refuses, which is what the fast paths rely on.
+        subscription = self.account.subscription
+        self.is_plain = price_refusal(item) is None and set_refusal(item, subscription, is_set=True) is None
+
+    def drop(self) -> None:
+        """Take no more usage: the newest version of the subscription has no such item."""
+        self.is_active = self.is_plain = False
+
+    def closing(self, timestamp: int) -> Closing | None:
+        """Return the closing that forbids usage of this item at the timestamp, if there is one."""
+        return self.account.closing(timestamp, looks_back=aggregator_of(self.item).looks_back)
+
+    def is_settled(self, cells: PeriodCells, latest: datetime | None) -> bool:
+        """Whether a period's cells can be asked for as a whole only: finalized, ended by ``latest``, and holding them all."""
+        closing = self.account.closing(cells.start)
+        if closing is None or cells.is_empty() or cells.kept is not None:
+            return False
+        low, high = cells.bounds()
+        is_whole = closing.period.start_seconds <= low and high < closing.period.end_seconds
+        return is_whole and (latest is None or closing.period.end <= latest)

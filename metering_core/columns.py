@@ -1,0 +1,249 @@
+"""Usage records as columns: a batch on its way to the log, and the store of what was accepted.
+
+A batch is checked column by column, because what is wrong with a value can be said without looking at the others. The store
+keeps 29 bytes a record, in the order of arrival, and no object per record.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable, Iterable, Sequence
+from itertools import compress
+from operator import attrgetter
+from types import NoneType
+from typing import Any, Final, Self, cast
+
+import attrs
+
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.exact import exact_integer
+from metering_core.names import name, optional_name
+from metering_core.usage import SECONDS_MAX, Action, Timestamp, UsageRecord, as_action, as_timestamp
+
+_FLAGS: Final = {"increment": 0, "set": 1}
+_FIELDS: Final = ("subscription_item", "quantity", "timestamp", "id")
+
+
+@attrs.frozen
+class Batch:
+    """Well-formed records, column by column and equally long; ``sets`` has a byte 1 for each ``set``."""
+
+    item_ids: Sequence[str]
+    quantities: Sequence[int]
+    timestamps: Sequence[Timestamp]
+    sets: bytes
+    ids: Sequence[str | None] | None
+
+    @classmethod
+    def of_records(cls, records: Iterable[UsageRecord]) -> Self:
+        """Take ready records apart.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` for something that is not a usage record.
+        """
+        batch = list(records)
+        if not set(map(type, batch)) <= {UsageRecord}:
+            position = next(at for at, record in enumerate(batch) if type(record) is not UsageRecord)
+            code = ErrorCode.PARAMETER_INVALID_OBJECT
+            raise InvalidValueError.expecting(code, f"records[{position}]", "a UsageRecord", batch[position])
+        item_ids, quantities, timestamps, ids = (list(map(attrgetter(field), batch)) for field in _FIELDS)
+        sets = bytes([record.action is Action.SET for record in batch])
+        return cls(item_ids, quantities, timestamps, sets, ids if any(ids) else None)
+
+    @classmethod
+    def of_columns(
+        cls,
+        item_ids: Sequence[Any],
+        quantities: Sequence[Any],
+        timestamps: Sequence[Any],
+        actions: Sequence[Any] | None,
+        ids: Sequence[Any] | None,
+    ) -> Self:
+        """Check columns from outside.
+
+        Raises:
+            InvalidValueError: ``param`` names the column, and the row of the first malformed value.
+        """
+        columns = {"quantities": quantities, "timestamps": timestamps, "actions": actions, "ids": ids}
+        for column, values in columns.items():
+            require_length(values, len(item_ids), column)
+        return cls(
+            _names(item_ids, "subscription_items", name),
+            _quantities(quantities),
+            _timestamps(timestamps),
+            bytes(len(item_ids)) if actions is None else _sets(actions),
+            None if ids is None else _names(ids, "ids", optional_name),
+        )
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self.item_ids)
+
+
+def require_length(values: Sequence[Any] | None, length: int, column: str) -> None:
+    """Refuse a column that is longer or shorter than ``subscription_items``."""
+    if values is not None and len(values) != length:
+        expected = f"as many values as subscription_items, {length}"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, len(values))
+
+
+def check_each(values: Sequence[Any], column: str, check: Callable[[Any, str], Any]) -> list[Any]:
+    """Check each value of a column, and name the row of the first that fails."""
+    return [check(value, f"{column}[{row}]") for row, value in enumerate(values)]
+
+
+def _names(values: Sequence[Any], column: str, check: Callable[[object, str], Any]) -> Sequence[Any]:
+    """Check a column of strings by its distinct values, of which there are few."""
+    try:
+        distinct = set(values)
+        if set(map(type, distinct)) <= {str, NoneType}:
+            for value in distinct:
+                check(value, column)
+            return values
+    except (TypeError, InvalidValueError):
+        pass
+    return check_each(values, column, check)
+
+
+def _quantities(values: Sequence[Any]) -> Sequence[int]:
+    if set(map(type, values)) == {int} and min(values) >= 0:
+        return values
+    return check_each(values, "quantities", exact_integer)
+
+
+def _timestamps(values: Sequence[Any]) -> Sequence[Timestamp]:
+    if set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= SECONDS_MAX:
+        return values
+    return check_each(values, "timestamps", as_timestamp)
+
+
+def _sets(values: Sequence[Any]) -> bytes:
+    try:
+        return bytes(map(_FLAGS.__getitem__, values))
+    except (KeyError, TypeError):
+        return bytes([action is Action.SET for action in check_each(values, "actions", as_action)])
+
+
+class RecordStore:
+    """Accepted records in the order of arrival, as columns. A row is a position in them; compaction moves rows up.
+
+    Attributes:
+        codes: which item, as the log counts its items.
+        timestamps: Unix seconds.
+        quantities: in an array, or in a list once one of them exceeds 64 bits.
+        sets: 1 where the record is a ``set``.
+        received: Unix microseconds.
+    """
+
+    __slots__ = ("_dropped", "_sparse", "codes", "quantities", "received", "sets", "timestamps")
+
+    def __init__(self) -> None:
+        self.codes = array("i")
+        self.timestamps = array("q")
+        self.quantities: array[int] | list[int] = array("q")
+        self.sets = bytearray()
+        self.received = array("q")
+        self._dropped = 0
+        # The numbers of the rows that the last compaction left; those appended since count on without a gap.
+        self._sparse = array("q")
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.codes)
+
+    @property
+    def sequence(self) -> int:
+        """The number given last."""
+        return self._dropped + len(self.codes)
+
+    def sequence_of(self, row: int) -> int:
+        """Return the number that the log gave to the record at a row."""
+        return self._sparse[row] if row < len(self._sparse) else self._dropped + row + 1
+
+    def sequences(self) -> list[int]:
+        """Return the numbers of all rows."""
+        return [*self._sparse, *range(self._dropped + len(self._sparse) + 1, self.sequence + 1)]
+
+    def append(self, code: int, timestamp: int, quantity: int, is_set: int, received: int) -> None:
+        """Keep one record and give it the next number."""
+        try:
+            self.quantities.append(quantity)
+        except OverflowError:
+            self.quantities = [*self.quantities, quantity]
+        self.codes.append(code)
+        self.timestamps.append(timestamp)
+        self.sets.append(is_set)
+        self.received.append(received)
+
+    def extend(self, codes: array[int], timestamps: array[int], quantities: Sequence[int], sets: bytes, received: int) -> None:
+        """Keep a batch that arrived at one moment and number it."""
+        if isinstance(self.quantities, array):
+            try:
+                # Converted first: extending an array stops half-way at a value that does not fit.
+                self.quantities.extend(array("q", quantities))
+            except OverflowError:
+                self.quantities = [*self.quantities, *quantities]
+        else:
+            self.quantities.extend(quantities)
+        self.codes.extend(codes)
+        self.timestamps.extend(timestamps)
+        self.sets.extend(sets)
+        self.received.extend(array("q", [received]) * len(codes))
+
+    def keep_only(self, flags: bytes | bytearray) -> None:
+        """Drop the rows whose flag is 0."""
+        self._sparse = array("q", compress(self.sequences(), flags))
+        self._dropped += flags.count(0)
+        self.codes = array("i", compress(self.codes, flags))
+        self.timestamps = array("q", compress(self.timestamps, flags))
+        quantities = compress(self.quantities, flags)
+        self.quantities = array("q", quantities) if isinstance(self.quantities, array) else list(quantities)
+        self.sets = bytearray(compress(self.sets, flags))
+        self.received = array("q", compress(self.received, flags))
+
+    def values(self) -> Columns:
+        """Return the columns as a value."""
+        return Columns(
+            tuple(self.codes),
+            tuple(self.timestamps),
+            tuple(self.quantities),
+            tuple(map(bool, self.sets)),
+            tuple(self.sequences()),
+            tuple(self.received),
+        )
+
+    @classmethod
+    def of(cls, columns: Columns, sequence: int) -> Self:
+        """Build the store that had these values."""
+        store = cls()
+        store.codes = array("i", columns.codes)
+        store.timestamps = array("q", columns.timestamps)
+        try:
+            store.quantities = array("q", columns.quantities)
+        except OverflowError:
+            store.quantities = list(columns.quantities)
+        store.sets = bytearray(columns.sets)
+        store._sparse = array("q", columns.sequences)
+        store.received = array("q", columns.received)
+        store._dropped = sequence - len(columns.codes)
+        return store
+
+
+@attrs.frozen
+class Columns:
+    """Accepted records as a value, column by column, in the order of arrival; units as in :class:`RecordStore`."""
+
+    codes: tuple[int, ...]
+    timestamps: tuple[int, ...]
+    quantities: tuple[int, ...]
+    sets: tuple[bool, ...]
+    sequences: tuple[int, ...]
+    received: tuple[int, ...]
+
+
+def resolved(timestamps: Sequence[Timestamp], now: int) -> array[int]:
+    """Return timestamps in Unix seconds, with ``"now"`` resolved."""
+    try:
+        return array("q", cast("Sequence[int]", timestamps))
+    except TypeError:
+        return array("q", [now if timestamp == "now" else timestamp for timestamp in timestamps])

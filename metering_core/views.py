@@ -1,0 +1,229 @@
+"""What can be asked of usage that is kept record by record: of the log as it is, and of the log as it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from datetime import datetime
+from itertools import takewhile
+from threading import RLock
+from typing import Protocol
+
+import attrs
+
+from metering_core.accounts import Account, Closing, KnownItem
+from metering_core.aggregation import Partial, UsageSummary, aggregator_of, summarize
+from metering_core.cells import ItemCells, Kept, PeriodCells
+from metering_core.exact import exact_integer
+from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.subscriptions import SubscriptionItem
+from metering_core.usage import Cell, UsageRecord
+
+
+@attrs.frozen
+class LoggedRecord:
+    """An accepted record with what the log added to it.
+
+    Attributes:
+        sequence: its number in the log, from 1, in the order of arrival.
+        received_at: the log's now when it was accepted, UTC.
+        record: what was used; the timestamp is resolved to Unix seconds.
+        billed_at: a moment in the period it is billed in: its timestamp, unless it was attributed to a later period.
+    """
+
+    sequence: int
+    received_at: datetime
+    record: UsageRecord
+    billed_at: datetime
+
+
+class Source(Protocol):
+    """The log, as its readers see it."""
+
+    lock: RLock
+    """Held during every append and every answer."""
+
+    @property
+    def sequence(self) -> int:
+        """The number of the record accepted last."""
+
+    def known(self, item_id: str) -> KnownItem:
+        """Return what the log knows about an item."""
+
+    def cells_of(self, item_id: str) -> ItemCells:
+        """Return the item's cells with everything appended so far."""
+
+    def rows_of(self, item_id: str | None) -> Iterable[int]:
+        """Return the rows of an item, or all, in the order of arrival."""
+
+    def sequence_of(self, row: int) -> int:
+        """Return the number of the record at a row."""
+
+    def received_of(self, row: int) -> int:
+        """Return when the record at a row was received, in Unix microseconds."""
+
+    def logged(self, rows: Iterable[int]) -> Iterator[LoggedRecord]:
+        """Yield the records at some rows."""
+
+    def fold(self, row: int, cells: ItemCells) -> None:
+        """Fold the record at a row into cells."""
+
+
+class UsageReader:
+    """The questions that the log and its views answer; itself a :class:`~metering_core.Usage`."""
+
+    def _source(self) -> Source:
+        raise NotImplementedError
+
+    def _cells(self, item_id: str) -> ItemCells:
+        raise NotImplementedError
+
+    def _rows(self, item_id: str | None) -> Iterable[int]:
+        raise NotImplementedError
+
+    def _closing(self, account: Account, period: BillingPeriod) -> Closing | None:
+        return account.closing(period.start_seconds)
+
+    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
+        """Return the partial of the item's aggregator in the period; see :class:`~metering_core.Usage`.
+
+        Raises:
+            InvoicingError: ``subscription_item_unknown``, or ``price_not_metered``.
+            UsageCompactedError: where the answer would need records that were dropped.
+        """
+        with self._source().lock:
+            return self._cells(item.id).partial(aggregator_of(item), period)
+
+    def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
+        """Return the partials of many items at once, in the order asked."""
+        with self._source().lock:
+            return [self.partial(item, period) for item, period in requests]
+
+    def cells(self, item_id: str, period: BillingPeriod, *, look_back: bool = False) -> tuple[Cell, ...]:
+        """Return the cells of the item in the period, by timestamp; with ``look_back`` those of all earlier periods too.
+
+        Raises:
+            UsageCompactedError: where their records were dropped.
+        """
+        with self._source().lock:
+            found = self._cells(item_id).between(period, look_back=look_back)
+        return tuple(Cell(timestamp, quantity) for timestamp, quantity in found)
+
+    def records(self, item_id: str | None = None, period: BillingPeriod | None = None) -> list[LoggedRecord]:
+        """Return accepted records in the order of arrival: all, or only those of one item, billed in one period, or both.
+
+        Raises:
+            UsageCompactedError: where an item's period is asked for whose records were dropped.
+        """
+        with self._source().lock:
+            if item_id is not None and period is not None:
+                self._cells(item_id).between(period)
+            logged = self._source().logged(self._rows(item_id))
+            return [one for one in logged if period is None or one.billed_at in period]
+
+    def summaries(self, item_id: str, *, now: Instant, limit: int | None = None) -> list[UsageSummary]:
+        """Return the usage of an item by billing period, newest first, as Stripe lists it.
+
+        The first is the open period (``end`` and ``invoice`` None) unless the subscription has ended; every elapsed period of
+        the subscription's life follows, also where it is empty. Its life begins at ``start_date``, else at the period of
+        the anchor or of the first usage, whichever is earlier.
+
+        Args:
+            item_id: the item.
+            now: the moment that divides the open period from the elapsed ones.
+            limit: at most so many, at least 1; all unless given.
+        """
+        at = instant(now, "now")
+        wanted = None if limit is None else exact_integer(limit, "limit", minimum=1)
+        with self._source().lock:
+            known = self._source().known(item_id)
+            return [self._summary(known, period, at) for period in self._periods_until(known, at)[:wanted]]
+
+    def _periods_until(self, known: KnownItem, at: datetime) -> list[BillingPeriod]:
+        """Return the periods that have begun by ``at``, newest first."""
+        subscription = known.account.subscription
+        begin = subscription.start_date
+        if begin is None:
+            used = [from_unix_seconds(cells.start) for cells in self._cells(known.item.id)]
+            begin = min([subscription.billing_cycle_anchor, *used])
+        begun = takewhile(lambda period: period.start <= at, subscription.periods_from(begin))
+        return list(begun)[::-1]
+
+    def _summary(self, known: KnownItem, period: BillingPeriod, at: datetime) -> UsageSummary:
+        summary = summarize(known.item, self, period)
+        if at in period:
+            return attrs.evolve(summary, end=None)
+        is_billed = self._closing(known.account, period) is not None
+        return attrs.evolve(summary, invoice=known.account.subscription.invoice_id(period) if is_billed else None)
+
+
+class UsageView(UsageReader):
+    """The log as it was: read-only, and itself a :class:`~metering_core.Usage`. Later records do not change its answers."""
+
+    def __init__(self, log: Source, sequence: int, received_by: datetime | None) -> None:
+        self._log = log
+        self._sequence = sequence
+        self._received_by = None if received_by is None else moment(received_by, "as_of")[1]
+        self._folded: dict[str, ItemCells] = {}
+
+    @property
+    def sequence(self) -> int:
+        """The number of the last record that the view may show."""
+        return self._sequence
+
+    def __repr__(self) -> str:
+        """Return what bounds the view."""
+        by = "" if self._received_by is None else f", received by {from_unix_seconds(self._received_by // 10**6)}"
+        return f"<UsageView up to sequence {self._sequence}{by}>"
+
+    def as_of(self, limit: int | datetime) -> UsageView:
+        """Return a view that shows no more than this one; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
+        sequence, received_by = as_limit(limit, self._sequence)
+        view = UsageView(self._log, sequence, received_by)
+        if self._received_by is not None:
+            known = view._received_by
+            view._received_by = self._received_by if known is None else min(known, self._received_by)
+        return view
+
+    def _source(self) -> Source:
+        return self._log
+
+    def _rows(self, item_id: str | None) -> Iterable[int]:
+        log = self._log
+        return (
+            row for row in log.rows_of(item_id) if log.sequence_of(row) <= self._sequence and self._sees(log.received_of(row))
+        )
+
+    def _sees(self, received: int) -> bool:
+        return self._received_by is None or received <= self._received_by
+
+    def _cells(self, item_id: str) -> ItemCells:
+        live = self._log.cells_of(item_id)
+        if self._received_by is None and self._sequence == self._log.sequence:
+            return live
+        if item_id not in self._folded:
+            folded = ItemCells(self._log.known(item_id).account.subscription.cycle)
+            for cells in live:
+                if cells.kept is not None:
+                    self._take_compacted(folded, cells, cells.kept)
+            for row in self._rows(item_id):
+                self._log.fold(row, folded)
+            self._folded[item_id] = folded
+        return self._folded[item_id]
+
+    def _take_compacted(self, folded: ItemCells, cells: PeriodCells, kept: Kept) -> None:
+        """Show a compacted period whole or not at all; one that the view would cut through can answer nothing."""
+        if kept.sequences[1] <= self._sequence and self._sees(kept.received[1]):
+            folded.share(cells)
+        elif kept.sequences[0] <= self._sequence and self._sees(kept.received[0]):
+            folded.share(cells.lost())
+
+    def _closing(self, account: Account, period: BillingPeriod) -> Closing | None:
+        closing = super()._closing(account, period)
+        return closing if closing is not None and self._sees(moment(closing.closed_at, "closed_at")[1]) else None
+
+
+def as_limit(limit: int | datetime, sequence: int) -> tuple[int, datetime | None]:
+    """Return up to which number, and received by when, a view may show records; it never shows later numbers than now."""
+    if isinstance(limit, datetime):
+        return sequence, instant(limit, "as_of")
+    return min(exact_integer(limit, "as_of"), sequence), None
