@@ -1,0 +1,561 @@
+"""Prices, subscriptions and usage from files: JSON catalogs, usage in CSV or JSON lines.
+
+A catalog is what a biller writes by hand or exports from Stripe, usage is what a service writes by the million rows. So a
+catalog is read whole, and usage row by row: a malformed row has a line number and does not end the reading.
+"""
+
+from __future__ import annotations
+
+import csv
+import difflib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import datetime
+from decimal import Decimal
+from enum import StrEnum
+from os import PathLike, fspath
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Final, NoReturn, TextIO, TypeVar, cast
+
+import attrs
+
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, UsageRejectedError, describe
+from metering_core.exact import Number, exact_quantity
+from metering_core.log import UsageLog
+from metering_core.names import choice, known_keys, required
+from metering_core.periods import BillingPeriod, Instant, instant
+from metering_core.prices import Price
+from metering_core.subscriptions import Subscription
+from metering_core.usage import Action, UsageRecord
+
+Part = TypeVar("Part", Price, Subscription)
+
+CHUNK_ROWS: Final = 10_000
+"""Rows that are appended at once: enough for speed, few enough for memory."""
+
+_INSTANT = "Unix seconds, or ISO 8601 with an offset such as '2024-01-31T00:00:00Z'"
+
+
+class UsageFormat(StrEnum):
+    """How a file of usage is written."""
+
+    CSV = "csv"
+    JSONL = "jsonl"
+
+    @classmethod
+    def of_path(cls, path: str | PathLike[str]) -> UsageFormat:
+        """Tell the format by the file's extension: ``.csv``, or ``.jsonl`` and ``.ndjson``.
+
+        Raises:
+            CatalogError: ``file_unreadable`` for any other extension.
+        """
+        extension = Path(path).suffix.lower()
+        formats = {".csv": cls.CSV, ".jsonl": cls.JSONL, ".ndjson": cls.JSONL}
+        if extension not in formats:
+            raise _unreadable(fspath(path), None, f"expected the extension .csv, .jsonl or .ndjson, received {extension!r}")
+        return formats[extension]
+
+
+@attrs.frozen
+class Catalog:
+    """What can be billed: prices by id, and subscriptions in the order of the file."""
+
+    prices: Mapping[str, Price]
+    subscriptions: tuple[Subscription, ...]
+
+
+@attrs.frozen
+class UsageRow:
+    """One well-formed row of a file of usage.
+
+    Attributes:
+        path: the file, as complaints name it.
+        line: where the row begins, from 1.
+        record: the record; its timestamp is Unix seconds.
+        received_at: when it arrived, Unix seconds or an aware datetime.
+    """
+
+    path: str
+    line: int
+    record: UsageRecord
+    received_at: Instant
+
+
+# Complaints ----------------------------------------------------------------------------------------------------------
+
+
+def _unreadable(path: str, line: int | None, reason: str, param: str | None = None) -> CatalogError:
+    details = {"path": path, "line": line}
+    return CatalogError(ErrorCode.FILE_UNREADABLE, f"{_place(path, line)}: {reason}", param=param, details=details)
+
+
+def _place(path: str, line: int | None) -> str:
+    return path if line is None else f"{path}, line {line}"
+
+
+def _near(word: str, known: Iterable[str]) -> str:
+    """Return what was probably meant, as an ending of a sentence."""
+    close = difflib.get_close_matches(word, [name for name in known if name != word], n=1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
+
+
+# JSON ----------------------------------------------------------------------------------------------------------------
+
+
+def read_json(source: str | PathLike[str] | TextIO) -> Any:  # noqa: ANN401 - whatever the file holds
+    """Return the content of a JSON file, given by path or as a text stream; UTF-8, with or without a byte order mark.
+
+    A key that occurs twice in an object is refused: one of the two values would be lost without a word.
+
+    Raises:
+        CatalogError: ``file_unreadable``; ``details`` has ``path`` and ``line``.
+    """
+    path, text = _text_of(source)
+    try:
+        return _parsed(text)
+    except json.JSONDecodeError as error:
+        raise _unreadable(path, error.lineno, f"is not JSON: {error.msg} (column {error.colno})") from None
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(path, None, f"is not usable JSON: {error}") from None
+
+
+def _text_of(source: str | PathLike[str] | TextIO) -> tuple[str, str]:
+    path = fspath(source) if isinstance(source, str | PathLike) else _name_of(source)
+    try:
+        text = Path(source).read_text("utf-8-sig") if isinstance(source, str | PathLike) else source.read()
+    except OSError as error:
+        raise _unreadable(path, None, f"cannot be read: {error.strerror or error}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise _unreadable(path, line, f"is not UTF-8: {error.reason}") from None
+    return path, text.removeprefix("\ufeff")
+
+
+def _name_of(stream: TextIO) -> str:
+    given = getattr(stream, "name", None)
+    return given if isinstance(given, str) else "<stream>"
+
+
+def _parsed(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
+    return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
+        raise ValueError(f"the key {twice!r} occurs twice in one object")
+    return found
+
+
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not a number of JSON")
+
+
+# Catalogs ------------------------------------------------------------------------------------------------------------
+
+
+def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
+    """Read prices and subscriptions from JSON: ``{"prices": [Price…], "subscriptions": [Subscription…]}``.
+
+    Both are in Stripe's shapes, and one of Stripe's list objects (``{"data": […]}``) is taken where a list is. An item names
+    its price by id or holds it. Times of subscriptions are Unix seconds or ISO 8601 with an offset.
+
+    Args:
+        source: a path, or an open text stream.
+
+    Raises:
+        CatalogError: ``file_unreadable``. The message names the file and the object at fault, ``details`` the ``path``, and
+            the ``line`` where it is known.
+    """
+    data = read_json(source)
+    path = fspath(source) if isinstance(source, str | PathLike) else _name_of(source)
+    try:
+        known = known_keys(data, {"prices", "subscriptions"})
+        prices = _parts(known, "prices", Price.from_dict)
+        subscriptions = _parts(known, "subscriptions", lambda one: _subscription(one, prices))
+        _refuse_shared_items(subscriptions.values())
+    except InvalidValueError as error:
+        raise _unreadable(path, None, _with_suggestion(error), error.param) from None
+    return Catalog(MappingProxyType(prices), tuple(subscriptions.values()))
+
+
+def _with_suggestion(error: InvalidValueError) -> str:
+    """Return the message; a key of a catalog that is not known gets the one that was probably meant."""
+    if error.code is not ErrorCode.PARAMETER_UNKNOWN or error.param is None:
+        return error.message
+    return error.message + _near(re.split(r"[\[\]]+", error.param.rstrip("]"))[-1], _CATALOG_KEYS)
+
+
+_CATALOG_KEYS: Final = (
+    *("aggregate_usage", "amount_gte", "billing_cycle_anchor", "billing_scheme", "billing_thresholds", "currency"),
+    *("divide_by", "ended_at", "flat_amount", "flat_amount_decimal", "id", "interval", "interval_count", "items", "meter"),
+    *("nickname", "price", "prices", "product", "quantity", "recurring", "round", "start_date", "subscriptions", "tiers"),
+    *("tiers_mode", "timezone", "transform_quantity", "unit_amount", "unit_amount_decimal", "unit_label", "up_to"),
+    *("usage_gte", "usage_type"),
+)
+
+
+def _parts(data: Mapping[str, Any], key: str, read: Callable[[Any], Part]) -> dict[str, Part]:
+    """Read each object of a list; a complaint says which one it is about, and no id may occur twice."""
+    parts: dict[str, Part] = {}
+    for index, given in enumerate(_list_of(data, key)):
+        place = f"{key}[{index}]"
+        if isinstance(given, Mapping) and isinstance(given.get("id"), str):
+            place += f" ({given['id']!r})"
+        try:
+            part = read(given)
+        except InvalidValueError as error:
+            raise InvalidValueError(error.code, f"{place}: {error.message}", param=error.param) from None
+        if part.id in parts:
+            expected = f"an id that no other of the {key} has"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"{key}[{index}][id]", expected, part.id)
+        parts[part.id] = part
+    return parts
+
+
+def _list_of(data: Mapping[str, Any], key: str) -> list[Any]:
+    """Return a list, or the data of one of Stripe's list objects, which must be complete."""
+    value = data.get(key, [])
+    if isinstance(value, Mapping) and "data" in value:
+        if value.get("has_more"):
+            expected = "a complete list (has_more says that there are more pages)"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"{key}[has_more]", expected, True)  # noqa: FBT003 - what was received
+        value = value["data"]
+    if not isinstance(value, list):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, key, "a list", value)
+    return value
+
+
+_SUBSCRIPTION_TIMES: Final = ("billing_cycle_anchor", "start_date", "ended_at", "cancel_at")
+
+
+def _subscription(data: object, prices: Mapping[str, Price]) -> Subscription:
+    if not isinstance(data, Mapping):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "subscription", "an object", data)
+    times = {key: parse_instant(data[key], key) for key in _SUBSCRIPTION_TIMES if isinstance(data.get(key), str)}
+    items = {"items": _list_of(data, "items")} if isinstance(data.get("items"), Mapping) else {}
+    return Subscription.from_dict({**data, **times, **items}, prices)
+
+
+def _refuse_shared_items(subscriptions: Iterable[Subscription]) -> None:
+    owners: dict[str, str] = {}
+    for subscription in subscriptions:
+        for item in subscription.items:
+            if item.id in owners:
+                expected = f"an id that no item of another subscription has ({owners[item.id]!r} has it)"
+                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "items[id]", expected, item.id)
+            owners[item.id] = subscription.id
+
+
+def read_price(reference: str) -> Price:
+    """Read one price: a path of a JSON file that holds a Price, or ``CATALOG.json#price_id``.
+
+    Raises:
+        CatalogError: ``file_unreadable``, also where the catalog has no such price; the message lists those it has.
+    """
+    path, _, price_id = reference.rpartition("#")
+    if path and not Path(reference).exists():
+        return _price_of(path, price_id)
+    data = read_json(reference)
+    if isinstance(data, Mapping) and "prices" in data:
+        return _price_of(reference, "")
+    try:
+        return Price.from_dict(data)
+    except InvalidValueError as error:
+        raise _unreadable(reference, None, _with_suggestion(error), error.param) from None
+
+
+def _price_of(path: str, price_id: str) -> Price:
+    prices = read_catalog(path).prices
+    if price_id not in prices:
+        known = ", ".join(f"{path}#{known_id}" for known_id in prices) or "but this catalog has none"
+        reason = f"expected a price ({known}), received {price_id!r}{_near(price_id, prices)}"
+        raise _unreadable(path, None, reason, "price")
+    return prices[price_id]
+
+
+# Numbers and instants as text ----------------------------------------------------------------------------------------
+
+_INTEGER = re.compile(r"-?[0-9]{1,1000}")
+_DECIMAL = re.compile(r"-?[0-9]{1,1000}\.[0-9]{1,1000}")
+
+
+def parse_instant(text: str, param: str) -> datetime:
+    """Return the UTC datetime of Unix seconds in digits, or of ISO 8601 with an offset; fractions of a second are kept.
+
+    >>> print(parse_instant("1704067200", "at"), parse_instant("2024-01-01T01:00:00+01:00", "at"))
+    2024-01-01 00:00:00+00:00 2024-01-01 00:00:00+00:00
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_instant``.
+    """
+    try:
+        return instant(int(text) if _INTEGER.fullmatch(text) else datetime.fromisoformat(text), param)
+    except ValueError:  # InvalidValueError is one.
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, _INSTANT, text) from None
+
+
+def parse_quantity(text: str, param: str) -> Number:
+    """Return a quantity written as text: an int, or a decimal of at most 12 places where it is not whole; at least 0.
+
+    >>> parse_quantity("1031", "quantity"), parse_quantity("2.50", "quantity")
+    (1031, Decimal('2.5'))
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_decimal``.
+    """
+    try:
+        number = int(text) if _INTEGER.fullmatch(text) else Decimal(text) if _DECIMAL.fullmatch(text) else text
+        return exact_quantity(number, param)
+    except InvalidValueError:
+        expected = "an integer, or a decimal of at most 12 places, of at least 0"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, text) from None
+
+
+# Usage ---------------------------------------------------------------------------------------------------------------
+
+_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
+_REQUIRED_COLUMNS: Final = _COLUMNS[:3]
+
+
+def read_usage(
+    stream: TextIO,
+    format: str,  # noqa: A002 - the word for it
+    *,
+    path: str | None = None,
+) -> Iterator[UsageRow | CatalogError]:
+    r"""Yield the rows of a file of usage in order, and for each malformed row the complaint about it.
+
+    Columns (CSV, with a header) or keys (JSON lines) are ``subscription_item``, ``quantity``, ``timestamp``, and optionally
+    ``action``, ``id``, ``received_at``. Times are Unix seconds or ISO 8601 with an offset. Quantities are whole: digits in
+    CSV, an integer in JSON. An empty field of CSV and a null of JSON are absent. Without ``received_at`` a row was received
+    when it happened. Empty lines are skipped.
+
+    Args:
+        stream: text, UTF-8 with or without a byte order mark; open a CSV file with ``newline=""``.
+        format: ``csv`` or ``jsonl``.
+        path: what complaints call the file; the stream's own name unless given.
+
+    Raises:
+        CatalogError: ``file_unreadable`` where no more row can be told from another: an absent or wrong header, or text that
+            is not UTF-8.
+
+    >>> import io
+    >>> file = io.StringIO("subscription_item,quantity,timestamp\nsi_1,5,2024-01-01T00:00:00Z\nsi_1,-5,1704067201\n")
+    >>> row, complaint = read_usage(file, "csv", path="usage.csv")
+    >>> print(row.line, row.record.quantity, row.record.timestamp, complaint, sep="; ")
+    2; 5; 1704067200; usage.csv, line 3: quantity: expected an integer of at least 0, received -5 (int)
+    """
+    place = _name_of(stream) if path is None else path
+    read = {UsageFormat.CSV: _csv_rows, UsageFormat.JSONL: _json_rows}[choice(UsageFormat, format, "format")]
+    return read(stream, place)
+
+
+def _lines(stream: TextIO, path: str) -> Iterator[str]:
+    """Yield the lines of a stream without a byte order mark."""
+    count = 0
+    try:
+        for count, line in enumerate(stream, start=1):
+            yield line.removeprefix("\ufeff") if count == 1 else line
+    except UnicodeDecodeError as error:
+        raise _unreadable(path, None, f"is not UTF-8 somewhere after line {count}: {error.reason}") from None
+    except OSError as error:
+        raise _unreadable(path, None, f"cannot be read after line {count}: {error.strerror or error}") from None
+
+
+def _json_rows(stream: TextIO, path: str) -> Iterator[UsageRow | CatalogError]:
+    for line, text in enumerate(_lines(stream, path), start=1):
+        if text.strip():
+            yield _row(path, line, text, _json_fields)
+
+
+def _json_fields(text: str) -> Mapping[str, Any]:
+    _require_text(text)
+    fields = _parsed(text)
+    if not isinstance(fields, Mapping):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "row", "an object", fields)
+    for key in fields:
+        if key not in _COLUMNS:
+            message = f"Received unknown parameter: {key}{_near(key, _COLUMNS)}"
+            raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=key)
+    return fields
+
+
+def _require_text(text: str) -> None:
+    """Refuse what was no UTF-8 where the stream was opened with ``errors="surrogateescape"``."""
+    if not text.isascii():
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            message = f"is not UTF-8 at column {error.start + 1}"
+            raise InvalidValueError(ErrorCode.PARAMETER_INVALID_STRING, message) from None
+
+
+def _csv_rows(stream: TextIO, path: str) -> Iterator[UsageRow | CatalogError]:
+    lines = csv.reader(_lines(stream, path), strict=True)
+    header: list[str] | None = None
+    while True:
+        line = lines.line_num + 1
+        try:
+            fields = next(lines)
+        except StopIteration:
+            break
+        except csv.Error as error:
+            yield _unreadable(path, line, f"is not CSV: {error}")
+            continue
+        if not fields:
+            continue
+        if header is None:
+            header = _checked_header(fields, path, line)
+        else:
+            yield _row(path, line, (header, fields), _csv_fields)
+    if header is None:
+        raise _unreadable(path, 1, f"expected a header with the columns {', '.join(_REQUIRED_COLUMNS)}, received none")
+
+
+def _checked_header(header: list[str], path: str, line: int) -> list[str]:
+    for column, count in Counter(header).items():
+        if column not in _COLUMNS:
+            expected = f"expected the columns {', '.join(_COLUMNS)}, separated by commas"
+            reason = f"{expected}, received {describe(column)}{_near(column, _COLUMNS)}"
+            raise _unreadable(path, line, reason, "header")
+        if count > 1:
+            raise _unreadable(path, line, f"expected each column once, received {column!r} {count} times", "header")
+    for column in _REQUIRED_COLUMNS:
+        if column not in header:
+            raise _unreadable(path, line, f"the column {column!r} is missing", "header")
+    return header
+
+
+def _csv_fields(row: tuple[list[str], list[str]]) -> Mapping[str, Any]:
+    """Return the fields of a row of CSV with numbers for digits, so that they are checked like those of JSON."""
+    header, values = row
+    if len(values) != len(header):
+        message = f"expected {len(header)} fields as in the header, received {len(values)}"
+        raise InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message)
+    _require_text("".join(values))
+    fields: dict[str, Any] = {column: value for column, value in zip(header, values, strict=True) if value}
+    for column in ("quantity", "timestamp", "received_at"):
+        text = fields.get(column)
+        if text is not None and _INTEGER.fullmatch(text):
+            fields[column] = int(text)
+    return fields
+
+
+def _row(path: str, line: int, given: Any, fields_of: Callable[[Any], Mapping[str, Any]]) -> UsageRow | CatalogError:  # noqa: ANN401 - what fields_of takes
+    """Return the row, or the complaint about it."""
+    try:
+        return _row_of(path, line, fields_of(given))
+    except InvalidValueError as error:
+        return _unreadable(path, line, error.message, error.param)
+    except json.JSONDecodeError as error:
+        return _unreadable(path, line, f"is not JSON: {error.msg} (column {error.colno})")
+    except (ValueError, RecursionError) as error:
+        return _unreadable(path, line, f"is not usable JSON: {error}")
+
+
+def _row_of(path: str, line: int, fields: Mapping[str, Any]) -> UsageRow:
+    action, received_at = fields.get("action"), fields.get("received_at")
+    record = UsageRecord(
+        required(fields, "subscription_item"),
+        required(fields, "quantity"),
+        _moment(required(fields, "timestamp"), "timestamp"),
+        Action.INCREMENT if action is None else action,
+        fields.get("id"),
+    )
+    assert record.timestamp != "now", "_moment refuses it"
+    moment = record.timestamp if received_at is None else instant(_moment(received_at, "received_at"), "received_at")
+    return UsageRow(path, line, record, moment)
+
+
+def _moment(value: Any, param: str) -> Instant:  # noqa: ANN401 - whatever the file holds
+    """Return an instant of a file: text is ISO 8601, for digits are numbers here; all else is left to who takes it."""
+    if not isinstance(value, str):
+        return cast("Instant", value)
+    if _INTEGER.fullmatch(value):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, _INSTANT, value)
+    return parse_instant(value, param)
+
+
+def _raise(refusal: MeteringError) -> None:
+    raise refusal
+
+
+def append_usage(
+    log: UsageLog, rows: Iterable[UsageRow | CatalogError], *, on_refusal: Callable[[MeteringError], None] = _raise
+) -> dict[str, tuple[BillingPeriod, ...]]:
+    """Append rows in their order, in chunks, each at its own moment of receipt: how history is imported.
+
+    Args:
+        log: the log; it must know the subscriptions.
+        rows: what :func:`read_usage` yields.
+        on_refusal: called in the order of lines with each malformed row's :class:`~metering_core.CatalogError` and each
+            refused record's :class:`~metering_core.UsageRejectedError`, both with ``path`` and ``line`` in ``details``. It
+            may raise to stop, which is what happens unless it is given; what the log accepted by then stays in it.
+
+    Returns:
+        The billing periods that have usage among these rows, in order, by subscription.
+    """
+    periods = _PeriodsWithUsage(log.subscriptions)
+    chunk: list[UsageRow] = []
+    for row in rows:
+        if isinstance(row, UsageRow):
+            chunk.append(row)
+        if len(chunk) >= CHUNK_ROWS or not isinstance(row, UsageRow):
+            _append_chunk(log, chunk, periods, on_refusal)
+            chunk = []
+        if not isinstance(row, UsageRow):
+            on_refusal(row)
+    _append_chunk(log, chunk, periods, on_refusal)
+    return periods.by_subscription()
+
+
+def _append_chunk(
+    log: UsageLog, rows: list[UsageRow], periods: _PeriodsWithUsage, on_refusal: Callable[[MeteringError], None]
+) -> None:
+    records = [row.record for row in rows]
+    receipts = log.append_columns(
+        [record.subscription_item for record in records],
+        [record.quantity for record in records],
+        [record.timestamp for record in records],
+        [record.action for record in records],
+        [record.id for record in records],
+        received_at=[row.received_at for row in rows],
+    )
+    rejected = receipts.rejected
+    for position, record in enumerate(records):
+        if position not in rejected:
+            periods.note(record)
+    for position, receipt in rejected.items():
+        row, error = rows[position], receipt.error()
+        details = {**error.details, "path": row.path, "line": row.line}
+        message = f"{_place(row.path, row.line)}: {error.message}"
+        on_refusal(UsageRejectedError(error.code, message, param=error.param, details=details))
+
+
+class _PeriodsWithUsage:
+    """Which billing periods accepted records lie in; most lie in the period of the one before."""
+
+    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
+        self._owners = {item.id: subscription for subscription in subscriptions for item in subscription.items}
+        self._latest: dict[str, BillingPeriod] = {}
+        self._found: dict[str, dict[int, BillingPeriod]] = {}
+
+    def note(self, record: UsageRecord) -> None:
+        """Take note of the period of an accepted record."""
+        latest, timestamp = self._latest.get(record.subscription_item), record.timestamp
+        assert timestamp != "now", "a row of a file has a moment"
+        if latest is None or not latest.start_seconds <= timestamp < latest.end_seconds:
+            owner = self._owners[record.subscription_item]
+            period = owner.period_at(timestamp)
+            assert period is not None, "the log accepts usage in the life of its subscription only"
+            self._latest[record.subscription_item] = period
+            self._found.setdefault(owner.id, {})[period.start_seconds] = period
+
+    def by_subscription(self) -> dict[str, tuple[BillingPeriod, ...]]:
+        """Return the periods found so far, in order."""
+        return {key: tuple(found[start] for start in sorted(found)) for key, found in self._found.items()}

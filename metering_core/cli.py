@@ -1,0 +1,472 @@
+"""The command line: reads files, asks the engine and prints. It knows no rule of billing."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from enum import StrEnum
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any, BinaryIO, Final, TextIO, cast
+from zoneinfo import ZoneInfo
+
+from cyclopts import App, CycloptsError, Parameter
+
+from metering_core import cli_prices
+from metering_core.catalog import (
+    Catalog,
+    UsageFormat,
+    append_usage,
+    parse_instant,
+    parse_quantity,
+    read_catalog,
+    read_price,
+    read_usage,
+)
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError
+from metering_core.exact import plain
+from metering_core.explaining import explain
+from metering_core.invoicing import Invoice, InvoiceLineItem, describe_charge, finalize_invoice, grouped, number_field
+from metering_core.log import UsageLog
+from metering_core.money import Amount, Money, settle
+from metering_core.periods import BillingCycle, BillingPeriod
+from metering_core.pricing import Charge
+from metering_core.rating import RatedUsage, rate
+from metering_core.testing.cases import CaseResult, read_cases, run_cases
+
+OK: Final = 0
+REFUSED: Final = 1
+UNUSABLE: Final = 2
+
+LONG_FILE_BYTES: Final = 4 * 2**20
+"""From this size on, reading a file of usage shows a progress bar."""
+
+_DEMO: Final = Path(__file__).parent / "demo"
+
+_HELP = """Billing as a query over an append-only log of usage: exact, repeatable, explainable.
+
+Exit status: 0 where all is well; 1 where a row of usage was refused or a case differs; 2 where the arguments or a file
+cannot be used. Complaints go to standard error, one line each.
+"""
+
+
+def _version() -> str:
+    from importlib import metadata  # noqa: PLC0415 - it takes its time, and nothing else needs it
+
+    try:
+        return f"metering-core {metadata.version('metering-core')}"
+    except metadata.PackageNotFoundError:
+        return "metering-core, run from its source without being installed"
+
+
+app = App(name="metering-core", help=_HELP, version=_version)
+cli_prices.register(app)
+
+
+class OutputFormat(StrEnum):
+    """How invoices are printed."""
+
+    TABLE = "table"
+    JSON = "json"
+    CSV = "csv"
+
+
+class OnError(StrEnum):
+    """What becomes of a run at a malformed row or a refused record."""
+
+    STOP = "stop"
+    SKIP = "skip"
+
+
+class _StoppedError(Exception):
+    """A complaint about usage that ends the run."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status; see ``metering-core --help``."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # The same bytes everywhere, whatever the locale and its line ends.
+            stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    try:
+        status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
+        sys.stdout.flush()
+    except (CycloptsError, MeteringError) as error:
+        _complain(" ".join(str(error).split()))
+        return UNUSABLE
+    except _StoppedError as stopped:
+        _complain(str(stopped))
+        return REFUSED
+    except BrokenPipeError:  # The reader (`head`) has seen enough; nothing is left to flush into.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return OK
+    return status if isinstance(status, int) else OK
+
+
+def _complain(message: str) -> None:
+    print(f"metering-core: {message}", file=sys.stderr)
+
+
+def _print_json(data: Mapping[str, Any]) -> None:
+    print(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> None:
+    """Print a table: the first column to the left, all others to the right."""
+    widths = [max(map(len, column)) for column in zip(header, *rows, *([footer] if footer else []), strict=True)]
+    rule = "-" * (sum(widths) + 2 * len(widths) - 2)
+    lines = [_aligned(header, widths), rule, *(_aligned(row, widths) for row in rows)]
+    print(*lines, *([rule, _aligned(footer, widths)] if footer else []), sep="\n")
+
+
+def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
+    cells = [row[0].ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True))]
+    return "  ".join(cells).rstrip()
+
+
+# demo --------------------------------------------------------------------------------------------------------------------
+
+
+@app.command
+def demo() -> None:
+    """Bill a month of an AI API from the files in this package, and say why its second line is what it is."""
+    catalog_path, usage_path = _DEMO / "catalog.json", _DEMO / "usage.csv"
+    catalog = read_catalog(catalog_path)
+    log = UsageLog(catalog.subscriptions)
+    periods = _load(log, str(usage_path), None, OnError.STOP)
+    for one in _invoices(catalog, log, periods):
+        print(one, "", "Why the second line is what it is:", "", explain(one.lines[1]), "", sep="\n")
+    print("The same from its files, with every line explained:")
+    print(f"  metering-core invoice {catalog_path} {usage_path} --explain")
+
+
+# invoice -----------------------------------------------------------------------------------------------------------------
+
+
+@app.command
+def invoice(
+    catalog: str,
+    usage: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    /,
+    *,
+    period: str | None = None,
+    explained: Annotated[bool, Parameter(name="--explain", negative="", show_default=False)] = False,
+    output: Annotated[OutputFormat, Parameter(name="--format")] = OutputFormat.TABLE,
+    on_error: OnError = OnError.STOP,
+    usage_format: UsageFormat | None = None,
+) -> None:
+    """Bill usage: an invoice for each subscription and billing period that has usage.
+
+    Usage has the columns (CSV) or keys (JSON lines) subscription_item, quantity, timestamp, and optionally action, id,
+    received_at. The order of rows is the order of arrival. Invoices do not depend on the day on which this is run.
+
+    Args:
+        catalog: JSON file with prices and subscriptions.
+        usage: CSV file with a header, or JSON lines; '-' reads standard input.
+        period: Bill the period that holds this instant (Unix seconds, or ISO 8601 with an offset) of every subscription,
+            also where it has no usage, and no other.
+        explained: Say for each line which records, tiers and rounding are behind it (not with --format csv).
+        output: Print tables in major units, or JSON or CSV (one row a line item) in minor units.
+        on_error: At a malformed row or a refused record stop with exit status 1, or skip it; both name its line.
+        usage_format: How the usage is written; the file's extension (.csv, .jsonl, .ndjson) says it unless given.
+    """
+    if explained and output is OutputFormat.CSV:
+        message = "--explain: expected --format table or json, received csv"
+        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--explain")
+    at = None if period is None else parse_instant(period, "--period")
+    known = read_catalog(catalog)
+    log = UsageLog(known.subscriptions)
+    periods = _load(log, usage, usage_format, on_error)
+    if at is not None:
+        periods = {one.id: () if (found := one.period_at(at)) is None else (found,) for one in known.subscriptions}
+    invoices = _invoices(known, log, periods)
+    if not invoices:
+        _complain("there is no usage to bill" if at is None else f"no subscription has a billing period at {period}")
+    match output:
+        case OutputFormat.TABLE:
+            _print_tables(invoices, explained=explained)
+        case OutputFormat.JSON:
+            _print_json({"invoices": [_invoice_fields(one, explained=explained) for one in invoices]})
+        case OutputFormat.CSV:
+            _print_csv(invoices)
+
+
+def _load(
+    log: UsageLog, usage: str, usage_format: UsageFormat | None, on_error: OnError
+) -> dict[str, tuple[BillingPeriod, ...]]:
+    """Append a file of usage to the log and return the periods that have usage."""
+    skipped = 0
+
+    def refuse(refusal: MeteringError) -> None:
+        nonlocal skipped
+        if on_error is OnError.STOP:
+            raise _StoppedError(refusal.message)
+        skipped += 1
+        _complain(refusal.message)
+
+    path = "<standard input>" if usage == "-" else usage
+    written = _format_of(usage) if usage_format is None else usage_format
+    with _opened(usage) as stream:
+        periods = append_usage(log, read_usage(stream, written, path=path), on_refusal=refuse)
+    if skipped:
+        _complain(f"{path}: {skipped:,} {'row' if skipped == 1 else 'rows'} skipped, {len(log):,} accepted")
+    return periods
+
+
+def _format_of(usage: str) -> UsageFormat:
+    if usage == "-":
+        message = "--usage-format: expected csv or jsonl, since standard input has no extension that says it, received none"
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="--usage-format")
+    return UsageFormat.of_path(usage)
+
+
+@contextlib.contextmanager
+def _opened(usage: str) -> Iterator[TextIO]:
+    """Open a file of usage, or standard input; bytes that are no UTF-8 are left to the reader, who knows their line."""
+    with contextlib.ExitStack() as stack:
+        source = sys.stdin.buffer
+        if usage != "-":
+            source = stack.enter_context(_with_progress(stack.enter_context(_open(usage)), usage))
+        yield io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def _open(path: str) -> BinaryIO:
+    try:
+        return Path(path).open("rb")
+    except OSError as error:
+        message = f"{path}: cannot be read: {error.strerror or error}"
+        raise CatalogError(ErrorCode.FILE_UNREADABLE, message, details={"path": path}) from None
+
+
+def _with_progress(file: BinaryIO, path: str) -> contextlib.AbstractContextManager[BinaryIO]:
+    """Show a progress bar on standard error while a long file is read and someone looks."""
+    size = os.fstat(file.fileno()).st_size
+    if size < LONG_FILE_BYTES or not sys.stderr.isatty():
+        return contextlib.nullcontext(file)
+    from rich.console import Console  # noqa: PLC0415 - rich takes its time, and a short file needs none of it
+    from rich.progress import wrap_file  # noqa: PLC0415 - as above
+
+    return wrap_file(file, size, description=f"Reading {path}", console=Console(stderr=True), transient=True)
+
+
+def _invoices(catalog: Catalog, log: UsageLog, periods: Mapping[str, tuple[BillingPeriod, ...]]) -> list[Invoice]:
+    """Bill each period as at its own end, so that the day of the run does not matter."""
+    return [
+        finalize_invoice(subscription, log, period, now=period.end)
+        for subscription in catalog.subscriptions
+        for period in periods.get(subscription.id, ())
+    ]
+
+
+def _print_tables(invoices: Sequence[Invoice], *, explained: bool) -> None:
+    for number, one in enumerate(invoices):
+        explanations = [f"\n{explain(line)}" for line in one.lines] if explained else []
+        print(*([""] if number else []), one, *explanations, sep="\n")
+
+
+def _invoice_fields(one: Invoice, *, explained: bool) -> dict[str, Any]:
+    if not explained:
+        return one.to_dict()
+    lines = [line.to_dict() | {"explanation": str(explain(line)).splitlines()} for line in one.lines]
+    return one.to_dict() | {"lines": lines}
+
+
+def _print_csv(invoices: Sequence[Invoice]) -> None:
+    rows = csv.writer(sys.stdout, lineterminator="\n")
+    rows.writerow(_LINE_COLUMNS)
+    for one in invoices:
+        for line in one.lines:
+            fields = _line_fields(one, line)
+            rows.writerow([fields[column] for column in _LINE_COLUMNS])
+
+
+def _line_fields(one: Invoice, line: InvoiceLineItem) -> dict[str, Any]:
+    period = {"period_start": one.period.start_seconds, "period_end": one.period.end_seconds}
+    return line.to_dict() | period | {"invoice": one.id, "subscription": one.subscription, "currency": one.currency}
+
+
+_LINE_COLUMNS: Final = (
+    *("invoice", "subscription", "currency", "period_start", "period_end", "subscription_item", "price", "description"),
+    *("kind", "tier", "quantity", "packages", "unit_amount", "exact", "amount", "total_usage", "aggregate_usage"),
+)
+
+
+# rate --------------------------------------------------------------------------------------------------------------------
+
+
+@app.command(name="rate")
+def rate_quantities(
+    price: str,
+    /,
+    *quantities: Annotated[str, Parameter(name="QUANTITY", allow_leading_hyphen=True)],
+    as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
+) -> None:
+    """Say what quantities cost at a price, tier by tier, exactly and settled.
+
+    Args:
+        price: JSON file with a price, or CATALOG.json#price_id.
+        quantities: Units: integers, or decimals such as 2.5.
+        as_json: Print JSON, in minor units.
+    """
+    if not quantities:
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "expected at least one QUANTITY, received none", param="quantity")
+    wanted = [parse_quantity(text, "quantity") for text in quantities]
+    rated = [rate(read_price(price), quantity) for quantity in wanted]
+    if as_json:
+        _print_json({"ratings": [_rating_fields(one) for one in rated]})
+        return
+    for number, one in enumerate(rated):
+        print("" if number == 0 else "\n", end="")
+        _print_rating(one)
+
+
+def _settled(one: RatedUsage) -> list[tuple[Charge, Money]]:
+    return [(charge, settle(Amount(charge.amount, one.price.currency))) for charge in one.charges]
+
+
+def _total(one: RatedUsage) -> Money:
+    return Money(sum(money.minor_units for _, money in _settled(one)), one.price.currency)
+
+
+def _print_rating(one: RatedUsage) -> None:
+    rows = [
+        (describe_charge(one.price, charge), grouped(charge.quantity), str(Amount(charge.amount, one.price.currency)), str(due))
+        for charge, due in _settled(one)
+    ]
+    footer = ("Total", grouped(one.quantity), str(one.amount), str(_total(one)))
+    _print_table(("Description", "Quantity", "Exactly", "Amount"), rows, footer)
+
+
+def _rating_fields(one: RatedUsage) -> dict[str, Any]:
+    return {
+        "price": one.price.id,
+        "currency": one.price.currency,
+        "quantity": number_field(one.quantity),
+        "lines": [_charge_fields(one, charge, due) for charge, due in _settled(one)],
+        "exact": plain(one.amount.minor_units),
+        "total": _total(one).minor_units,
+    }
+
+
+def _charge_fields(one: RatedUsage, charge: Charge, due: Money) -> dict[str, Any]:
+    return {
+        "description": describe_charge(one.price, charge),
+        "kind": charge.kind.value,
+        "tier": charge.tier,
+        "quantity": number_field(charge.quantity),
+        "packages": charge.packages,
+        "unit_amount": None if charge.unit_amount is None else plain(charge.unit_amount),
+        "exact": plain(charge.amount),
+        "amount": due.minor_units,
+    }
+
+
+# check -------------------------------------------------------------------------------------------------------------------
+
+
+@app.command
+def check(
+    *files: Annotated[str, Parameter(name="FILE")],
+    kind: str | None = None,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
+) -> int:
+    """Run worked cases from JSON files against the engine and print what differs.
+
+    Exit status 1 where a case differs, 2 where a file is unreadable.
+
+    Args:
+        files: JSON files of cases.
+        kind: Only cases of this kind: rating, aggregation, period, append or invoice.
+        as_json: Print the result of every case as JSON.
+    """
+    if not files:
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "expected at least one FILE of cases, received none", param="file")
+    results = {file: found for file in files if (found := _results(file, kind)) is not None}
+    different = sum(bool(result.differences) for found in results.values() for result in found)
+    if as_json:
+        _print_json(
+            {"files": [{"path": file, "cases": [_case_fields(one) for one in found]} for file, found in results.items()]}
+        )
+    else:
+        _print_differences(results)
+        print(_count_sentence(sum(map(len, results.values())), len(results), different))
+    if len(results) < len(set(files)):
+        return UNUSABLE
+    return REFUSED if different else OK
+
+
+def _results(file: str, kind: str | None) -> list[CaseResult] | None:
+    """Return what came of the cases of a file, or complain and return None where it is unreadable."""
+    try:
+        data = read_cases(file)
+    except CatalogError as error:
+        _complain(error.message)
+        return None
+    try:
+        return run_cases(data, kind)
+    except CatalogError as error:
+        _complain(f"{file}: {error.message}")
+        return None
+
+
+def _print_differences(results: Mapping[str, Sequence[CaseResult]]) -> None:
+    for file, found in results.items():
+        for result in found:
+            if result.differences:
+                print(f"{file}: {result.id} ({result.kind})", *(f"  {one}" for one in result.differences), sep="\n")
+
+
+def _count_sentence(cases: int, files: int, different: int) -> str:
+    agree = cases - different
+    of_what = f"{cases:,} {'case' if cases == 1 else 'cases'} in {files:,} {'file' if files == 1 else 'files'}"
+    return (
+        f"{of_what}: {agree:,} {'agrees' if agree == 1 else 'agree'}, {different:,} {'differs' if different == 1 else 'differ'}"
+    )
+
+
+def _case_fields(result: CaseResult) -> dict[str, Any]:
+    return {"id": result.id, "kind": result.kind, "differences": list(result.differences)}
+
+
+# periods -----------------------------------------------------------------------------------------------------------------
+
+
+@app.command
+def periods(
+    anchor: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    interval: str,
+    /,
+    *,
+    count: int = 1,
+    timezone: str = "UTC",
+    at: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    number: int = 12,
+) -> None:
+    """Print billing periods, one a line: the first moment of each, and the first moment after it.
+
+    Args:
+        anchor: A boundary: Unix seconds, or ISO 8601 with an offset.
+        interval: day, week, month or year.
+        count: Intervals in one period.
+        timezone: IANA zone whose wall clock the boundaries keep, and in which they are printed.
+        at: Begin with the period that holds this instant rather than with the anchor.
+        number: How many periods to print.
+    """
+    if number < 1:
+        expected = "an integer of at least 1"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "--number", expected, number)
+    cycle = BillingCycle(parse_instant(anchor, "anchor"), cast("Any", interval), count, timezone)
+    first = cycle.anchor if at is None else parse_instant(at, "--at")
+    for period in islice(cycle.periods_from(first), number):
+        print(_in_zone(period.start, timezone), _in_zone(period.end, timezone))
+
+
+def _in_zone(moment: datetime, timezone: str) -> str:
+    if timezone == "UTC":
+        return moment.isoformat().replace("+00:00", "Z")
+    return moment.astimezone(ZoneInfo(timezone)).isoformat()

@@ -1,0 +1,72 @@
+"""A slow biller that counts units one at a time, with fractions. It shares no code with metering_core.
+
+In: plain dicts and tuples. An item is ``{"id", "mode", "scheme", …}`` with ``mode`` an aggregation mode or None (licensed, then
+with ``"quantity"``) and ``scheme`` one of per_unit and package (with ``"unit"``; package also ``"size"`` and ``"round"``),
+graduated and volume (with ``"tiers"``, each ``(last unit or None, unit or None, flat or None)``). A record is
+``(item, timestamp, action, quantity)``, in the order of arrival. Out: whole minor units, line by line.
+"""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+
+def bill(items, records, start, end):
+    """Return the settled amounts of all lines of the period [start, end)."""
+    return [
+        whole(amount)
+        for item in items
+        for amount in lines(item, item["quantity"] if item["mode"] is None else quantity(item, records, start, end))
+    ]
+
+
+def quantity(item, records, start, end):
+    """Replay the item's records into one value a timestamp, then aggregate the values."""
+    values = {}
+    for item_id, timestamp, action, amount in records:
+        if item_id == item["id"]:
+            values[timestamp] = amount if action == "set" else values.get(timestamp, 0) + amount
+    if item["mode"] == "last_ever":
+        start = min(values, default=start)
+    inside = [values[timestamp] for timestamp in sorted(values) if start <= timestamp < end]
+    if item["mode"] in {"sum", "max"}:
+        return sum(inside) if item["mode"] == "sum" else max([0, *inside])
+    return inside[-1] if inside else 0
+
+
+def lines(item, units):
+    """Return the exact amounts of the item's lines: per tier reached one for units, then one for the flat amount if it has one."""
+    if item["scheme"] == "per_unit":
+        return [sum((Fraction(item["unit"]) for _ in range(units)), Fraction(0))]
+    if item["scheme"] == "package":
+        return [packages(units, item["size"], item["round"]) * Fraction(item["unit"])]
+    reached = [0] + [tier_of(item["tiers"], unit) for unit in range(1, units + 1)]
+    if item["scheme"] == "volume":
+        reached = [reached[-1]] * len(reached)
+    amounts = []
+    for number, (_, unit, flat) in enumerate(item["tiers"]):
+        if number in reached:
+            amounts.append(sum((Fraction(unit or 0) for tier in reached[1:] if tier == number), Fraction(0)))
+            amounts += [] if flat is None else [Fraction(flat)]
+    return amounts
+
+
+def tier_of(tiers, unit):
+    """Return which tier the unit with this number (from 1) falls in; its last unit belongs to a tier."""
+    return next(number for number, (last, _, _) in enumerate(tiers) if last is None or unit <= last)
+
+
+def packages(units, size, way):
+    """Fill packages one by one; a part of one counts when rounding up."""
+    count = 0
+    while units >= size:
+        units, count = units - size, count + 1
+    return count + (1 if units and way == "up" else 0)
+
+
+def whole(amount):
+    """Round to the nearest integer, a half away from zero."""
+    size = abs(amount)
+    nearest = size.numerator // size.denominator
+    nearest += size - nearest >= Fraction(1, 2)
+    return nearest if amount >= 0 else -nearest

@@ -1,0 +1,489 @@
+"""Files of prices, subscriptions and usage: what is read, and what each complaint says."""
+
+from __future__ import annotations
+
+import io
+import json
+from datetime import UTC, datetime
+from decimal import Decimal
+
+import pytest
+
+import metering_core as mc
+from metering_core import catalog as catalog_module
+from metering_core.catalog import (
+    UsageFormat,
+    UsageRow,
+    append_usage,
+    parse_instant,
+    parse_quantity,
+    read_catalog,
+    read_json,
+    read_price,
+    read_usage,
+)
+
+START = 1_704_067_200  # 2024-01-01T00:00:00Z
+TOKENS = {
+    "id": "tokens",
+    "currency": "usd",
+    "unit_amount_decimal": "0.4",
+    "recurring": {"interval": "month", "usage_type": "metered", "aggregate_usage": "sum"},
+}
+SUBSCRIPTION = {"id": "sub_1", "billing_cycle_anchor": START, "items": [{"id": "si_1", "price": "tokens"}]}
+
+
+def text(**changes) -> io.StringIO:
+    return io.StringIO(json.dumps({"prices": [TOKENS], "subscriptions": [SUBSCRIPTION], **changes}))
+
+
+def complaint(source) -> mc.CatalogError:
+    with pytest.raises(mc.CatalogError) as caught:
+        read_catalog(source)
+    assert caught.value.code is mc.ErrorCode.FILE_UNREADABLE
+    return caught.value
+
+
+class TestCatalogs:
+    def test_prices_and_subscriptions_are_read(self):
+        """An item that names a price by id gets that price."""
+        catalog = read_catalog(text())
+        expected = mc.Price.per_unit("tokens", currency="usd", unit_amount="0.4")
+        assert catalog.prices == {"tokens": expected}
+        assert catalog.subscriptions == (mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", expected)], START),)
+
+    def test_a_price_may_stand_in_its_item(self):
+        """A catalog needs no list of prices where its items hold theirs."""
+        item = {"id": "si_1", "price": TOKENS}
+        source = io.StringIO(json.dumps({"subscriptions": [{**SUBSCRIPTION, "items": [item]}]}))
+        assert read_catalog(source).subscriptions[0].items[0].price.id == "tokens"
+
+    def test_stripe_list_objects_are_lists(self):
+        """What Stripe's API returns can be saved and read as it is."""
+        wrapped = text(
+            prices={"object": "list", "data": [TOKENS], "has_more": False, "url": "/v1/prices"},
+            subscriptions={"data": [{**SUBSCRIPTION, "items": {"data": SUBSCRIPTION["items"]}}]},
+        )
+        assert read_catalog(wrapped) == read_catalog(text())
+
+    def test_an_incomplete_stripe_list_is_refused(self):
+        """A page of a longer list would bill some customers and forget the others."""
+        error = complaint(text(prices={"data": [TOKENS], "has_more": True}))
+        assert error.param == "prices[has_more]"
+        error = complaint(text(subscriptions=[{**SUBSCRIPTION, "items": {"data": [], "has_more": True}}]))
+        assert error.param == "items[has_more]"
+
+    @pytest.mark.parametrize("anchor", ["2024-01-01T00:00:00Z", "2024-01-01T01:00:00+01:00"])
+    def test_times_of_subscriptions_may_be_iso_8601(self, anchor):
+        """An anchor written as text with an offset is the same moment as its Unix seconds."""
+        written = {**SUBSCRIPTION, "billing_cycle_anchor": anchor, "start_date": anchor, "ended_at": "2024-03-01T00:00:00Z"}
+        subscription = read_catalog(text(subscriptions=[written])).subscriptions[0]
+        assert subscription.billing_cycle_anchor == subscription.start_date == datetime(2024, 1, 1, tzinfo=UTC)
+        assert subscription.ended_at == datetime(2024, 3, 1, tzinfo=UTC)
+
+    def test_a_path_is_read_with_or_without_a_byte_order_mark(self, tmp_path):
+        """What Windows editors put before the text is no part of it."""
+        path = tmp_path / "catalog.json"
+        for mark in ("", "\ufeff"):
+            path.write_text(mark + text().read(), encoding="utf-8")
+            assert read_catalog(path) == read_catalog(str(path)) == read_catalog(text())
+        assert read_catalog(io.StringIO("\ufeff" + text().read())) == read_catalog(text())
+
+    @pytest.mark.parametrize(
+        ("changes", "param", "words"),
+        [
+            ({"price": []}, "price", ": Received unknown parameter: price (did you mean 'prices'?)"),
+            ({"prices": TOKENS}, "prices", "prices: expected a list"),
+            ({"prices": [TOKENS, TOKENS]}, "prices[1][id]", "an id that no other of the prices has"),
+            ({"prices": [{**TOKENS, "unit_ammount": 1}]}, "unit_ammount", "prices[0] ('tokens'): Received unknown"),
+            ({"prices": [{**TOKENS, "unit_ammount": 1}]}, "unit_ammount", "did you mean 'unit_amount'"),
+            ({"prices": [{**TOKENS, "up_to": 1}]}, "up_to", "Received unknown parameter: up_to"),
+            ({"prices": [7]}, "data", "prices[0]: data: expected an object"),
+            ({"prices": [{**TOKENS, "unit_amount_decimal": 0.4}]}, "unit_amount_decimal", "received 0.4 (float)"),
+            ({"subscriptions": [7]}, "subscription", "subscriptions[0]: subscription: expected an object"),
+            ({"subscriptions": [SUBSCRIPTION, SUBSCRIPTION]}, "subscriptions[1][id]", "no other of the subscriptions"),
+            ({"subscriptions": [{**SUBSCRIPTION, "id": None}]}, "id", "subscriptions[0]: Missing required param: id"),
+            ({"subscriptions": [SUBSCRIPTION, {**SUBSCRIPTION, "id": "sub_2"}]}, "items[id]", "'sub_1' has it"),
+            ({"prices": []}, "items[price]", "subscriptions[0] ('sub_1'): items[price]: expected the id of a known price"),
+            (
+                {"subscriptions": [{**SUBSCRIPTION, "billing_cycle_anchor": "2024-01-01"}]},
+                "billing_cycle_anchor",
+                "ISO 8601 with an offset",
+            ),
+        ],
+    )
+    def test_a_complaint_names_the_object_and_the_field(self, changes, param, words):
+        """Whoever wrote the catalog finds the place without reading the library."""
+        error = complaint(text(**changes))
+        assert error.param == param
+        assert words in error.message
+        assert error.message.startswith("<stream>: ")
+
+    def test_a_key_in_the_wrong_place_is_not_suggested_to_itself(self):
+        """To ask "unknown: up_to, did you mean up_to?" would help nobody."""
+        assert "did you mean" not in complaint(text(prices=[{**TOKENS, "up_to": 1}])).message
+
+    def test_something_else_than_an_object_is_no_catalog(self):
+        """A list of prices alone does not say what it is."""
+        assert "expected an object" in complaint(io.StringIO("[]")).message
+
+
+class TestJson:
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            (b'{\n"a": 1,,\n}', "catalog.json, line 2: is not JSON: "),
+            (b'{"a": 1, "b": 2, "a": 3}', "the key 'a' occurs twice in one object"),
+            (b'{"a": NaN}', "NaN is not a number of JSON"),
+            (b"[" * 100_000, "is not usable JSON: "),
+            (b'{\n"a": "\xff"}', "catalog.json, line 2: is not UTF-8"),
+            (b"", "is not JSON"),
+        ],
+    )
+    def test_what_is_no_json_is_refused_with_its_place(self, tmp_path, content, words):
+        """A file that does not parse, or that would lose a value without a word, is refused."""
+        path = tmp_path / "catalog.json"
+        path.write_bytes(content)
+        error = complaint(path)
+        assert words in error.message
+        assert error.details["path"] == str(path)
+
+    def test_an_absent_file_is_refused(self, tmp_path):
+        """The reason is the system's."""
+        assert (
+            complaint(tmp_path / "none.json").message == f"{tmp_path / 'none.json'}: cannot be read: No such file or directory"
+        )
+
+    def test_a_named_stream_is_called_by_its_name(self, tmp_path):
+        """An open file complains as its path would."""
+        path = tmp_path / "catalog.json"
+        path.write_text("{", encoding="utf-8")
+        with path.open(encoding="utf-8") as stream:
+            assert complaint(stream).message.startswith(f"{path}, line 1: ")
+
+    def test_any_json_is_read(self):
+        """The reader itself asks for no shape."""
+        assert read_json(io.StringIO("[1]")) == [1]
+
+
+class TestPrices:
+    def write(self, tmp_path, data):
+        path = tmp_path / "catalog.json"
+        path.write_text(json.dumps(data), encoding="utf-8")
+        return str(path)
+
+    def test_a_file_may_hold_one_price(self, tmp_path):
+        """A price of its own needs no catalog around it."""
+        assert read_price(self.write(tmp_path, TOKENS)).id == "tokens"
+
+    def test_a_price_of_a_catalog_is_named_after_a_hash(self, tmp_path):
+        """Which of a catalog's prices is meant stands after its path."""
+        assert read_price(self.write(tmp_path, {"prices": [TOKENS]}) + "#tokens").id == "tokens"
+
+    def test_a_path_may_contain_a_hash(self, tmp_path):
+        """A file that exists under the whole name is that file."""
+        path = tmp_path / "price#1.json"
+        path.write_text(json.dumps(TOKENS), encoding="utf-8")
+        assert read_price(str(path)).id == "tokens"
+
+    @pytest.mark.parametrize(
+        ("data", "ending", "words"),
+        [
+            ({"prices": [TOKENS]}, "", "expected a price ("),
+            ({"prices": [TOKENS]}, "#token", "#tokens), received 'token' (did you mean 'tokens'?)"),
+            ({"prices": []}, "#tokens", "but this catalog has none"),
+            ({**TOKENS, "curency": "usd"}, "", "Received unknown parameter: curency (did you mean 'currency'?)"),
+        ],
+    )
+    def test_a_price_that_is_not_there_is_refused(self, tmp_path, data, ending, words):
+        """The complaint lists what the catalog has."""
+        with pytest.raises(mc.CatalogError) as caught:
+            read_price(self.write(tmp_path, data) + ending)
+        assert words in caught.value.message
+
+
+class TestText:
+    @pytest.mark.parametrize("text", ["", "now", "2024-01-01", "2024-01-01T00:00:00", "1e9", "1704067200.5", "9" * 30, "٣"])
+    def test_what_is_no_instant_is_refused(self, text):
+        """A moment without an offset, a fraction, or a year beyond 9999 is no instant."""
+        with pytest.raises(mc.InvalidValueError) as caught:
+            parse_instant(text, "at")
+        assert (caught.value.code, caught.value.param) == (mc.ErrorCode.PARAMETER_INVALID_INSTANT, "at")
+
+    def test_quantities_are_digits(self):
+        """Whole numbers of any size, and decimals where they are not whole."""
+        assert parse_quantity(f"{10**40}", "quantity") == 10**40
+        assert parse_quantity("0.000000000001", "quantity") == Decimal("0.000000000001")
+        assert parse_quantity("5.0", "quantity") == 5
+
+    @pytest.mark.parametrize("text", ["", "-1", "-0.5", "1e3", "1_000", "+1", " 1", "NaN", "0.0000000000001", ".5", "٣"])
+    def test_what_is_no_quantity_is_refused(self, text):
+        """The complaint shows what was typed."""
+        with pytest.raises(mc.InvalidValueError) as caught:
+            parse_quantity(text, "quantity")
+        assert caught.value.code is mc.ErrorCode.PARAMETER_INVALID_DECIMAL
+        assert repr(text) in caught.value.message
+
+
+def rows_of(content: str, written: str = "csv") -> list[UsageRow | mc.CatalogError]:
+    return list(read_usage(io.StringIO(content), written, path="usage"))
+
+
+def only_complaint(content: str, written: str) -> mc.CatalogError:
+    (found,) = rows_of(content, written)
+    assert isinstance(found, mc.CatalogError)
+    assert found.code is mc.ErrorCode.FILE_UNREADABLE
+    return found
+
+
+HEADER = "subscription_item,quantity,timestamp\n"
+
+
+class TestUsage:
+    def test_the_two_formats_say_the_same(self):
+        """A row of CSV and a line of JSON with the same values are the same usage."""
+        table = (
+            "timestamp,id,subscription_item,action,quantity,received_at\n"
+            f"{START},a,si_1,set,5,2024-01-01T00:00:01.5Z\n"
+            f"2024-01-01T01:00:00+01:00,,si_1,,7,\n"
+        )
+        lines = (
+            f'{{"timestamp": {START}, "id": "a", "subscription_item": "si_1", "action": "set", "quantity": 5, '
+            f'"received_at": "2024-01-01T00:00:01.5Z"}}\n'
+            '{"timestamp": "2024-01-01T00:00:00Z", "id": null, "subscription_item": "si_1", "quantity": 7}\n'
+        )
+        received = datetime(2024, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
+        expected = [
+            (mc.UsageRecord("si_1", 5, START, "set", "a"), received),
+            (mc.UsageRecord("si_1", 7, START), START),
+        ]
+        for content, written in ((table, "csv"), (lines, "jsonl")):
+            assert [(row.record, row.received_at) for row in rows_of(content, written)] == expected
+
+    def test_lines_are_counted_as_an_editor_does(self):
+        """Empty lines are skipped and counted; a row that spans two lines begins at its first."""
+        rows = rows_of(f'{HEADER}\nsi_1,5,{START}\n"si\n_2",5,{START}\nsi_1,5,{START}\n')
+        assert [row.line for row in rows] == [3, 4, 6]
+        line = json.dumps({"subscription_item": "si_1", "quantity": 5, "timestamp": START})
+        assert [row.line for row in rows_of(f"\n{line}\n  \r\n{line}", "jsonl")] == [2, 4]
+
+    def test_a_byte_order_mark_is_no_part_of_the_first_column(self):
+        """What a spreadsheet exports can be read."""
+        assert rows_of(f"\ufeff{HEADER}si_1,5,{START}\n") == rows_of(f"{HEADER}si_1,5,{START}\n")
+
+    def test_an_id_may_be_any_text(self):
+        """Letters beyond ASCII are text like any other."""
+        (row,) = rows_of(f"{HEADER.strip()},id\nsi_1,5,{START},größe\n")
+        assert row.record.id == "größe"
+
+    @pytest.mark.parametrize(
+        ("fields", "param", "words"),
+        [
+            (f"si_1,-5,{START}", "quantity", "quantity: expected an integer of at least 0, received -5 (int)"),
+            (f"si_1,1.5,{START}", "quantity", "received '1.5' (str)"),
+            (f"si_1,1e3,{START}", "quantity", "received '1e3' (str)"),
+            (f"si_1, 5,{START}", "quantity", "received ' 5' (str)"),
+            (f"si_1,,{START}", "quantity", "Missing required param: quantity"),
+            (f",5,{START}", "subscription_item", "Missing required param: subscription_item"),
+            (f"{'x' * 256},5,{START}", "subscription_item", "a string of 1 to 255 characters"),
+            ("si_1,5,", "timestamp", "Missing required param: timestamp"),
+            ("si_1,5,now", "timestamp", "expected Unix seconds, or ISO 8601 with an offset"),
+            ("si_1,5,2024-01-01", "timestamp", "received '2024-01-01' (str)"),
+            ("si_1,5,99999999999999", "timestamp", "within the years 1 to 9999"),
+            (f"si_1,5,{START},extra", None, "expected 3 fields as in the header, received 4"),
+            ("si_1,5", None, "expected 3 fields as in the header, received 2"),
+            (f'"si"_1,5,{START}', None, "is not CSV: "),
+            (f'"si_1,5,{START}', None, "is not CSV: unexpected end of data"),
+            (f"si\udcff,5,{START}", None, "is not UTF-8 at column 3"),
+        ],
+    )
+    def test_a_malformed_row_of_csv_is_named_with_its_line(self, fields, param, words):
+        """What is wrong with one row is said with its line."""
+        found = only_complaint(f"{HEADER}{fields}", "csv")
+        assert found.param == param
+        assert found.message.startswith("usage, line 2: ")
+        assert words in found.message
+        assert found.details == {"path": "usage", "line": 2}
+
+    @pytest.mark.parametrize(
+        ("changes", "param", "words"),
+        [
+            ({"quantity": "5"}, "quantity", "received '5' (str)"),
+            ({"quantity": 1.5}, "quantity", "received 1.5 (float)"),
+            ({"quantity": True}, "quantity", "received True (bool)"),
+            ({"quantity": None}, "quantity", "Missing required param: quantity"),
+            ({"timestamp": f"{START}"}, "timestamp", f"received '{START}' (str)"),
+            ({"timestamp": 1.5}, "timestamp", "received 1.5 (float)"),
+            ({"timestamp": "now"}, "timestamp", "received 'now' (str)"),
+            ({"received_at": True}, "received_at", "received True (bool)"),
+            ({"received_at": "now"}, "received_at", "received 'now' (str)"),
+            ({"action": "decrement"}, "action", "one of 'increment', 'set'"),
+            ({"id": ""}, "id", "a string of 1 to 255 characters"),
+            ({"subscription_item": 7}, "subscription_item", "received 7 (int)"),
+            ({"subscription_itm": "si_1"}, "subscription_itm", "did you mean 'subscription_item'?"),
+        ],
+    )
+    def test_a_malformed_line_of_json_is_named_with_its_number(self, changes, param, words):
+        """JSON has numbers, so text is none."""
+        line = json.dumps({"subscription_item": "si_1", "quantity": 5, "timestamp": START, **changes})
+        found = only_complaint(f"\n{line}\n", "jsonl")
+        assert (found.param, found.details["line"]) == (param, 2)
+        assert words in found.message
+
+    @pytest.mark.parametrize(
+        ("line", "words"),
+        [
+            ('{"quantity": 5', "is not JSON: "),
+            ('{"quantity": 1e3, "quantity": 5}', "the key 'quantity' occurs twice"),
+            ('{"subscription_item": "si_1", "quantity": 1e3, "timestamp": 1}', "received 1000.0 (float)"),
+            ("[" * 100_000, "is not usable JSON"),
+            ('{"quantity": Infinity}', "Infinity is not a number of JSON"),
+            ("[5]", "row: expected an object"),
+            ('{"id": "\udcff"}', "is not UTF-8 at column 9"),
+        ],
+    )
+    def test_a_line_that_is_no_object_is_refused(self, line, words):
+        """Reading goes on with the next line."""
+        good = json.dumps({"subscription_item": "si_1", "quantity": 5, "timestamp": START})
+        found, row = rows_of(f"{line}\n{good}\n", "jsonl")
+        assert words in found.message
+        assert row.line == 2
+
+    def test_a_malformed_row_does_not_end_the_reading(self):
+        """Each row is judged alone, also after one that is not CSV."""
+        found = rows_of(f'{HEADER}si_1,5,{START}\n"a"b,5,{START}\nsi_1,x,{START}\nsi_1,6,{START}\n')
+        assert [row.record.quantity for row in found if isinstance(row, UsageRow)] == [5, 6]
+        assert [one.details["line"] for one in found if isinstance(one, mc.CatalogError)] == [3, 4]
+
+    @pytest.mark.parametrize(
+        ("content", "words"),
+        [
+            ("", "line 1: expected a header with the columns subscription_item, quantity, timestamp, received none"),
+            ("\n\n", "expected a header"),
+            ("subscription_item,quantty,timestamp\n", "line 1: expected the columns"),
+            ("subscription_item,quantty,timestamp\n", "received 'quantty' (str) (did you mean 'quantity'?)"),
+            ("subscription_item,quantity,timestamp,quantity\n", "each column once, received 'quantity' 2 times"),
+            ("subscription_item,quantity\n", "the column 'timestamp' is missing"),
+            ("subscription_item;quantity;timestamp\n", "separated by commas"),
+        ],
+    )
+    def test_a_wrong_header_ends_the_reading(self, content, words):
+        """Without knowing the columns no row can be read."""
+        with pytest.raises(mc.CatalogError) as caught:
+            rows_of(content)
+        assert words in caught.value.message
+
+    def test_an_empty_file_of_json_lines_is_no_usage(self):
+        """JSON lines have no header that could be missing."""
+        assert rows_of("", "jsonl") == []
+
+    def test_bytes_that_are_no_text_end_the_reading_of_a_strict_stream(self):
+        """Where the stream itself refuses, the complaint says how far it came."""
+        stream = io.TextIOWrapper(io.BytesIO(b"\n" * 3 + b"\xff\n"), encoding="utf-8")
+        with pytest.raises(mc.CatalogError, match="<stream>: is not UTF-8 somewhere after line "):
+            list(read_usage(stream, "jsonl"))
+
+    def test_a_disk_that_fails_is_a_complaint(self):
+        """What the system says is passed on with the last line that was read."""
+
+        class Failing(io.StringIO):
+            def __iter__(self):
+                yield HEADER
+                raise OSError(5, "Input/output error")
+
+        with pytest.raises(mc.CatalogError, match="cannot be read after line 1: Input/output error"):
+            list(read_usage(Failing(), "csv"))
+
+    def test_an_unknown_format_is_refused(self):
+        """The refusal names the formats."""
+        with pytest.raises(mc.InvalidValueError, match="'csv', 'jsonl'"):
+            read_usage(io.StringIO(), "xml")
+
+    def test_the_extension_tells_the_format(self):
+        """Upper case is the same extension."""
+        assert [UsageFormat.of_path(path) for path in ("a.csv", "b.jsonl", "c.NDJSON")] == ["csv", "jsonl", "jsonl"]
+        with pytest.raises(mc.CatalogError, match=r"received '\.txt'"):
+            UsageFormat.of_path("usage.txt")
+
+
+class TestAppending:
+    def log(self) -> mc.UsageLog:
+        return mc.UsageLog(read_catalog(text()).subscriptions)
+
+    def rows(self, *rows: str):
+        return read_usage(
+            io.StringIO("subscription_item,quantity,timestamp,id,received_at\n" + "\n".join(rows)), "csv", path="u"
+        )
+
+    def test_history_is_imported_as_it_happened(self):
+        """Rows of several months count as received when they happened, and their periods are returned in order."""
+        log = self.log()
+        february = START + 31 * 86_400
+        periods = append_usage(log, self.rows(f"si_1,5,{february},,", f"si_1,7,{START},,", f"si_1,1,{START + 1},,"))
+        assert [logged.received_at for logged in log.records()] == [
+            datetime(2024, 2, 1, tzinfo=UTC),
+            datetime(2024, 1, 1, tzinfo=UTC),
+            datetime(2024, 1, 1, 0, 0, 1, tzinfo=UTC),
+        ]
+        assert periods == {
+            "sub_1": (mc.BillingPeriod(START, february), mc.BillingPeriod(february, february + 29 * 86_400)),
+        }
+
+    def test_a_refused_record_stops_with_its_line(self):
+        """The code is the door's, the message begins with the place."""
+        with pytest.raises(mc.UsageRejectedError) as caught:
+            append_usage(self.log(), self.rows(f"si_1,5,{START},,", f"si_2,5,{START},,"))
+        assert caught.value.code is mc.ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN
+        assert caught.value.message.startswith("u, line 3: No such subscription item")
+        assert (caught.value.details["path"], caught.value.details["line"]) == ("u", 3)
+
+    def test_a_malformed_row_stops_too(self):
+        """Unless it is told otherwise, nothing is skipped; rows before the complaint are in the log."""
+        log = self.log()
+        with pytest.raises(mc.CatalogError, match="u, line 3: "):
+            append_usage(log, self.rows(f"si_1,5,{START},,", f"si_1,x,{START},,", f"si_1,5,{START},,"))
+        assert len(log) == 1
+
+    def test_complaints_come_in_the_order_of_lines(self, monkeypatch):
+        """Refused and malformed rows are told in the order of the file, whatever the size of a chunk."""
+        rows = (
+            f"si_2,5,{START},,",  # line 2: unknown item
+            f"si_1,x,{START},,",  # line 3: malformed
+            f"si_1,5,{START},a,",
+            f"si_1,6,{START},a,",  # line 5: id reused
+            f"si_1,5,{START},a,{START + 60}",  # a retry is no complaint
+            f"si_1,5,{START},,{START - 1}",  # line 7: received before it happened, in the period before
+            f"si_1,5,{START},,{START + 40 * 86_400}",  # line 8: received in the next period
+            f"si_1,8,{START},,",
+        )
+        for size in (1, 2, 3, 10_000):
+            monkeypatch.setattr(catalog_module, "CHUNK_ROWS", size)
+            log, told = self.log(), []
+            append_usage(log, self.rows(*rows), on_refusal=told.append)
+            assert [(one.details["line"], one.code.value) for one in told] == [
+                (2, "subscription_item_unknown"),
+                (3, "file_unreadable"),
+                (5, "id_reused"),
+                (7, "timestamp_in_future"),
+                (8, "timestamp_before_current_period"),
+            ]
+            assert [logged.record.quantity for logged in log.records()] == [5, 8]
+
+    def test_refused_usage_has_no_period(self):
+        """A period with nothing but refused usage is not billed."""
+        found = append_usage(self.log(), self.rows(f"si_1,5,{START},,{START + 40 * 86_400}"), on_refusal=lambda refusal: None)
+        assert found == {}
+
+    def test_a_long_file_is_appended_in_chunks(self, monkeypatch):
+        """No more rows wait at once than a chunk holds."""
+        monkeypatch.setattr(catalog_module, "CHUNK_ROWS", 4)
+        log, seen = self.log(), []
+
+        def rows():
+            for row in self.rows(*(f"si_1,1,{START + second},," for second in range(10))):
+                seen.append(len(log))
+                yield row
+
+        append_usage(log, rows())
+        assert seen == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
+        assert len(log) == 10
