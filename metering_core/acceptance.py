@@ -155,7 +155,7 @@ class Receipts(Sequence[Receipt]):
 
     @property
     def rejected(self) -> dict[int, Receipt]:
-        """The rejected records: position in the batch → receipt, in order."""
+        """The rejected records by their position in the batch, in order."""
         return {at: receipt for at, receipt in self._exceptions.items() if receipt.outcome is Outcome.REJECTED}
 
 

@@ -179,21 +179,19 @@ class ItemCells:
             found = self._find(start)
             if found is not None and end <= found.end:
                 return found.partial(aggregator, start, end)
+        first = None if aggregator.looks_back else start
         partial = aggregator.identity
-        for cells in self._until(end):
-            partial = aggregator.merge(partial, cells.partial(aggregator, None if aggregator.looks_back else start, end))
+        for cells in self._overlapping(first, end):
+            partial = aggregator.merge(partial, cells.partial(aggregator, first, end))
         return partial
 
     def between(self, period: BillingPeriod, *, look_back: bool = False) -> list[tuple[int, Number]]:
         """Return the cells of the period in the order of their timestamps."""
         first = None if look_back else period.start_seconds
-        found = [
-            cell
-            for cells in self._until(period.end_seconds)
-            if first is None or cells.end > first
-            for cell in cells.between(first, period.end_seconds)
-        ]
+        overlapping = self._overlapping(first, period.end_seconds)
+        found = [cell for cells in overlapping for cell in cells.between(first, period.end_seconds)]
         return sorted(found)
 
-    def _until(self, end: int) -> Iterator[PeriodCells]:
-        return (cells for cells in self if cells.start < end)
+    def _overlapping(self, first: int | None, end: int) -> Iterator[PeriodCells]:
+        """Yield the periods that hold a second from ``first`` (None: from the beginning) to before ``end``."""
+        return (cells for cells in self if (first is None or cells.end > first) and cells.start < end)

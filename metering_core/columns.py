@@ -17,8 +17,8 @@ import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
-from metering_core.names import name, optional_name
-from metering_core.usage import SECONDS_MAX, Action, Timestamp, UsageRecord, as_action, as_timestamp
+from metering_core.names import name, optional_name, require_iterable
+from metering_core.usage import SECONDS_MAX, SET, Timestamp, UsageRecord, as_action, as_timestamp
 
 _FLAGS: Final = {"increment": 0, "set": 1}
 _FIELDS: Final = ("subscription_item", "quantity", "timestamp", "id")
@@ -41,13 +41,13 @@ class Batch:
         Raises:
             InvalidValueError: ``parameter_invalid_object`` for something that is not a usage record.
         """
-        batch = list(records)
+        batch = list(require_iterable(records, "records"))
         if not set(map(type, batch)) <= {UsageRecord}:
             position = next(at for at, record in enumerate(batch) if type(record) is not UsageRecord)
             code = ErrorCode.PARAMETER_INVALID_OBJECT
             raise InvalidValueError.expecting(code, f"records[{position}]", "a UsageRecord", batch[position])
         item_ids, quantities, timestamps, ids = (list(map(attrgetter(field), batch)) for field in _FIELDS)
-        sets = bytes([record.action is Action.SET for record in batch])
+        sets = bytes([record.action is SET for record in batch])
         return cls(item_ids, quantities, timestamps, sets, ids if any(ids) else None)
 
     @classmethod
@@ -121,7 +121,7 @@ def _sets(values: Sequence[Any]) -> bytes:
     try:
         return bytes(map(_FLAGS.__getitem__, values))
     except (KeyError, TypeError):
-        return bytes([action is Action.SET for action in check_each(values, "actions", as_action)])
+        return bytes([action is SET for action in check_each(values, "actions", as_action)])
 
 
 class RecordStore:
@@ -133,9 +133,10 @@ class RecordStore:
         quantities: in an array, or in a list once one of them exceeds 64 bits.
         sets: 1 where the record is a ``set``.
         received: Unix microseconds.
+        append: keeps one record (code, timestamp, quantity, 1 for a ``set``, received) and gives it the next number.
     """
 
-    __slots__ = ("_dropped", "_sparse", "codes", "quantities", "received", "sets", "timestamps")
+    __slots__ = ("_dropped", "_sparse", "append", "codes", "quantities", "received", "sets", "timestamps")
 
     def __init__(self) -> None:
         self.codes = array("i")
@@ -146,6 +147,7 @@ class RecordStore:
         self._dropped = 0
         # The numbers of the rows that the last compaction left; those appended since count on without a gap.
         self._sparse = array("q")
+        self._bind()
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -164,16 +166,31 @@ class RecordStore:
         """Return the numbers of all rows."""
         return [*self._sparse, *range(self._dropped + len(self._sparse) + 1, self.sequence + 1)]
 
-    def append(self, code: int, timestamp: int, quantity: int, is_set: int, received: int) -> None:
-        """Keep one record and give it the next number."""
-        try:
-            self.quantities.append(quantity)
-        except OverflowError:
-            self.quantities = [*self.quantities, quantity]
-        self.codes.append(code)
-        self.timestamps.append(timestamp)
-        self.sets.append(is_set)
-        self.received.append(received)
+    def _bind(self) -> None:
+        """Make :attr:`append` anew, after a column became another object.
+
+        It is a closure over the columns' own methods because it is called for every single record.
+        """
+        add_code, add_timestamp, add_quantity = self.codes.append, self.timestamps.append, self.quantities.append
+        add_set, add_received = self.sets.append, self.received.append
+
+        def append(code: int, timestamp: int, quantity: int, is_set: int, received: int) -> None:
+            try:
+                add_quantity(quantity)
+            except OverflowError:
+                self._outgrow()
+                self.quantities.append(quantity)
+            add_code(code)
+            add_timestamp(timestamp)
+            add_set(is_set)
+            add_received(received)
+
+        self.append = append
+
+    def _outgrow(self) -> None:
+        """Keep quantities in a list from now on, because one of them exceeds 64 bits."""
+        self.quantities = list(self.quantities)
+        self._bind()
 
     def extend(self, codes: array[int], timestamps: array[int], quantities: Sequence[int], sets: bytes, received: int) -> None:
         """Keep a batch that arrived at one moment and number it."""
@@ -182,7 +199,8 @@ class RecordStore:
                 # Converted first: extending an array stops half-way at a value that does not fit.
                 self.quantities.extend(array("q", quantities))
             except OverflowError:
-                self.quantities = [*self.quantities, *quantities]
+                self._outgrow()
+                self.quantities.extend(quantities)
         else:
             self.quantities.extend(quantities)
         self.codes.extend(codes)
@@ -200,6 +218,7 @@ class RecordStore:
         self.quantities = array("q", quantities) if isinstance(self.quantities, array) else list(quantities)
         self.sets = bytearray(compress(self.sets, flags))
         self.received = array("q", compress(self.received, flags))
+        self._bind()
 
     def values(self) -> Columns:
         """Return the columns as a value."""
@@ -225,6 +244,7 @@ class RecordStore:
         store.sets = bytearray(columns.sets)
         store._sparse = array("q", columns.sequences)
         store.received = array("q", columns.received)
+        store._bind()
         store._dropped = sequence - len(columns.codes)
         return store
 

@@ -156,6 +156,11 @@ class ErrorCode(StrEnum):
         "InvoicingError",
         "An invoice can be finalized at or after the end of its period, not before.",
     )
+    QUANTITY_OUT_OF_RANGE = (
+        "quantity_out_of_range",
+        "InvoicingError",
+        "A sum of usage has more than the 38 digits that an SQL engine adds exactly. It was neither rounded nor wrapped.",
+    )
     PRICING_MODEL_BROKEN = (
         "pricing_model_broken",
         "InvoicingError",

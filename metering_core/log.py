@@ -38,9 +38,10 @@ from metering_core.cells import ItemCells, Kept, PeriodCells
 from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
+from metering_core.names import require_iterable
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import Subscription, SubscriptionItem
-from metering_core.usage import Action, Timestamp, UsageRecord
+from metering_core.usage import SECONDS_MAX, SET, Timestamp, UsageRecord
 from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
 
 Clock = Callable[[], Instant]
@@ -71,6 +72,11 @@ class UsageLog(UsageReader):
         clock: Clock | None = None,
         policy: AcceptancePolicy | None = None,
     ) -> None:
+        code = ErrorCode.PARAMETER_INVALID_OBJECT
+        if policy is not None and not isinstance(policy, AcceptancePolicy):
+            raise InvalidValueError.expecting(code, "policy", "an AcceptancePolicy", policy)
+        if clock is not None and not callable(clock):
+            raise InvalidValueError.expecting(code, "clock", "a function that returns the moment it is called", clock)
         self.policy: Final = AcceptancePolicy() if policy is None else policy
         self.lock = RLock()
         self._clock = clock
@@ -83,7 +89,7 @@ class UsageLog(UsageReader):
         self._folded = 0
         self._indexed = 0
         self._index: dict[int, array[int]] = {}
-        for subscription in subscriptions:
+        for subscription in require_iterable(subscriptions, "subscriptions"):
             self.subscribe(subscription)
 
     def __len__(self) -> int:
@@ -113,6 +119,9 @@ class UsageLog(UsageReader):
             InvalidValueError: ``subscription_changed`` where an item belongs to another subscription, or where a newer
                 version would move the boundaries of periods that have usage. Nothing changes then.
         """
+        if not isinstance(subscription, Subscription):
+            code = ErrorCode.PARAMETER_INVALID_OBJECT
+            raise InvalidValueError.expecting(code, "subscription", "a Subscription", subscription)
         with self.lock:
             self._refuse_moved(subscription)
             account = self._accounts.get(subscription.id)
@@ -174,14 +183,15 @@ class UsageLog(UsageReader):
             InvalidValueError: for a malformed value; ``param`` names it.
             UsageRejectedError: for a well-formed record that the rules refuse. The log is unchanged.
         """
-        with self.lock:
-            # What follows is spelt out where a call would cost as much as the step: this is the path of a single record.
-            seconds, received = (now, now * 1_000_000) if type(now) is int and now >= 0 else self._now(now)
+        # This is the path of a single record: it is spelt out where a call, or `with`, would cost as much as the step itself.
+        self.lock.acquire()
+        try:
+            seconds, received = (now, now * 1_000_000) if type(now) is int and 0 <= now <= SECONDS_MAX else self._now(now)
             as_now = type(timestamp) is str and timestamp == "now"
             record = UsageRecord(subscription_item, quantity, seconds if as_now else timestamp, action, id)
             when: int = record.timestamp  # type: ignore[assignment]  # resolved above
             known = self._items.get(subscription_item)
-            is_set = record.action is Action.SET
+            is_set = record.action is SET
             if known is not None and id is None and known.is_plain:
                 account = known.account
                 if account.start <= when <= seconds < account.end or account.is_current(when, when, seconds):
@@ -189,6 +199,8 @@ class UsageLog(UsageReader):
                     return record
             sent: Timestamp = "now" if as_now else when
             receipt = self._take(subscription_item, record.quantity, sent, is_set, id, seconds, received)
+        finally:
+            self.lock.release()
         if receipt is None:
             return record
         if receipt.outcome is Outcome.REJECTED:
@@ -296,7 +308,9 @@ class UsageLog(UsageReader):
         """Judge one record and keep it, or return the receipt that says why not. Order of checks: that of ErrorCode."""
         known = self._items.get(item_id)
         if known is not None and record_id is not None and record_id in known.ids:
-            return known.ids[record_id].answer(record_id, quantity, sent_timestamp, is_set=bool(is_set))
+            answer = known.ids[record_id].answer(record_id, quantity, sent_timestamp, is_set=bool(is_set))
+            if answer.outcome is Outcome.DUPLICATE or known.is_active:
+                return answer
         if known is None or not known.is_active:
             return item_unknown(item_id)
         timestamp = now if sent_timestamp == "now" else sent_timestamp
@@ -439,7 +453,7 @@ class UsageLog(UsageReader):
             known = self._by_code[code]
             if code not in ids:
                 ids[code] = {sent.sequence: record_id for record_id, sent in known.ids.items()}
-            action = Action.SET if store.sets[row] else Action.INCREMENT
+            action = "set" if store.sets[row] else "increment"
             record = UsageRecord(known.item.id, store.quantities[row], store.timestamps[row], action, ids[code].get(sequence))
             received_at = _EPOCH + timedelta(microseconds=store.received[row])
             yield LoggedRecord(sequence, received_at, record, from_unix_seconds(self._billed_at(row)))
@@ -449,7 +463,8 @@ class UsageLog(UsageReader):
 
         Args:
             limit: a sequence number (the records up to and including it), or an aware datetime (the records received up to
-                and including that moment).
+                and including that moment). A number says nothing of moments, so such a view knows of all periods that were
+                finalized to this day.
         """
         return UsageView(self, *as_limit(limit, self.sequence))
 

@@ -148,7 +148,7 @@ class Money:
 
     @property
     def is_payable(self) -> bool:
-        """Whether Stripe takes the amount: some currencies take only multiples of 10 or 100 minor units."""
+        """Whether Stripe takes the amount, since some currencies take only multiples of 10 or 100 minor units."""
         return self.minor_units % currency(self.currency).multiple == 0
 
     @property

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -53,6 +53,16 @@ def known_keys(data: object, known: AbstractSet[str], param: str = "") -> Mappin
         place = f"{param}[{unknown[0]}]" if param else unknown[0]
         raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, f"Received unknown parameter: {place}", param=place)
     return data
+
+
+Element = TypeVar("Element")
+
+
+def require_iterable(values: Iterable[Element], param: str) -> Iterable[Element]:
+    """Return ``values``, or refuse what cannot be iterated with ``parameter_invalid_object``."""
+    if not isinstance(values, Iterable):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "an iterable", values)
+    return values
 
 
 def required(data: Mapping[str, Any], key: str, param: str = "") -> Any:  # noqa: ANN401 - whatever the data holds

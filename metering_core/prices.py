@@ -178,7 +178,7 @@ class Price:
 
     @property
     def title(self) -> str:
-        """What a line calls the price: its nickname, its product or its id."""
+        """What a line calls the price, which is its nickname, its product or its id."""
         return self.nickname or self.product or self.id
 
     @property

@@ -29,7 +29,7 @@ from metering_core.exact import (
     subtract,
     whole_if_possible,
 )
-from metering_core.names import choice, known_keys
+from metering_core.names import choice, known_keys, require_iterable
 
 ZERO = Decimal(0)
 
@@ -139,9 +139,7 @@ class Tier:
 
 
 def _as_tiers(tiers: Iterable[Tier]) -> tuple[Tier, ...]:
-    if not isinstance(tiers, Iterable):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "tiers", "a list of tiers", tiers)
-    checked = tuple(tiers)
+    checked = tuple(require_iterable(tiers, "tiers"))
     if not checked:
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "Missing required param: tiers", param="tiers")
     for index, tier in enumerate(checked):
@@ -207,7 +205,7 @@ class Graduated:
         """Cut the quantity at the bounds and charge each part at its tier."""
         charges: list[Charge] = []
         below: Number = 0
-        for number, tier in enumerate(self.tiers, start=1):
+        for number, tier in enumerate(self.tiers, start=1):  # pragma: no branch - the last tier is open
             upper = quantity if tier.up_to is None else min(quantity, tier.up_to)
             charges += tier.charges(number, subtract(upper, below))
             if tier.up_to is None or quantity <= tier.up_to:

@@ -7,8 +7,6 @@ damage before anything is built.
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from itertools import pairwise
@@ -23,6 +21,7 @@ from metering_core.cells import Kept
 from metering_core.columns import Columns
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError
 from metering_core.log import Clock, LogState, UsageLog
+from metering_core.names import known_keys
 from metering_core.periods import BillingPeriod, from_unix_seconds, unix_seconds
 from metering_core.prices import AggregateUsage, Price
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -69,6 +68,9 @@ def restore(data: Mapping[str, Any], *, clock: Clock | None = None, prices: Mapp
 
 
 def _checksum(content: object) -> str:
+    import hashlib  # noqa: PLC0415 - here, like json, because few who import the package take snapshots
+    import json  # noqa: PLC0415
+
     try:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
     except (TypeError, ValueError) as error:
@@ -165,7 +167,13 @@ def _moment(at: datetime) -> tuple[int, int]:
 # Reading -------------------------------------------------------------------------------------------------------------
 
 
+_CONTENT_KEYS: Final = frozenset(
+    {"attributed", "closed", "compacted", "ids", "items", "policy", "records", "sequence", "subscriptions"}
+)
+
+
 def _state(content: Any, prices: Mapping[str, Price]) -> LogState:  # noqa: ANN401 - damaged data can be anything
+    known_keys(content, _CONTENT_KEYS, "content")
     policy = content["policy"]
     subscriptions = tuple(_subscription(fields, prices) for fields in content["subscriptions"])
     by_id = {subscription.id: subscription for subscription in subscriptions}
@@ -234,15 +242,36 @@ def _closing(start: int, end: int, seconds: int, microseconds: int) -> Closing:
 
 def _kept(fields: Mapping[str, Any]) -> Kept:
     partials = {mode: _partial(fields["partials"][mode.value]) for mode in AggregateUsage}
-    return Kept(partials, tuple(fields["bounds"]), tuple(fields["sequences"]), tuple(fields["received"]))
+    return Kept(partials, _pair(fields["bounds"]), _pair(fields["sequences"]), _pair(fields["received"]))
 
 
-def _partial(value: object) -> Partial:
-    return tuple(value) if isinstance(value, list) else value
+def _partial(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
+    return _pair(value) if isinstance(value, list | tuple) else _whole(value)
+
+
+def _pair(values: Any) -> tuple[int, int]:  # noqa: ANN401 - damaged data can be anything
+    low, high = values
+    return _whole(low), _whole(high)
 
 
 def _check(state: LogState) -> None:
-    """Hold the columns to what appending makes sure of."""
+    """Hold the state to what appending makes sure of."""
+    _check_columns(state)
+    known = [item.id for item, _, _ in state.items]
+    active = {item.id for item, _, is_active in state.items if is_active}
+    if len(set(known)) < len(known) or active != {item.id for owner in state.subscriptions for item in owner.items}:
+        raise ValueError("the items are not those of the subscriptions")
+    owners = {subscription.id for subscription in state.subscriptions}
+    if not (state.ids.keys() | state.kept.keys() <= set(known) and state.closed.keys() <= owners):
+        raise ValueError("ids, totals or closed periods belong to nothing here")
+    numbers = [sent.sequence for ids in state.ids.values() for sent in ids.values()]
+    if not all(1 <= number <= state.sequence for number in numbers):
+        raise ValueError("an id was given to no record")
+    if not state.attributed.keys() <= set(state.columns.sequences):
+        raise ValueError("a late record is not among the records")
+
+
+def _check_columns(state: LogState) -> None:
     columns = state.columns
     sequences = columns.sequences
     if len({len(column) for column in attrs.astuple(columns, recurse=False)}) != 1:
@@ -251,5 +280,8 @@ def _check(state: LogState) -> None:
         raise ValueError("a record names no item, or has a negative quantity")
     if any(left >= right for left, right in pairwise(sequences)):
         raise ValueError("the sequence does not ascend")
-    if sequences and not 1 <= sequences[0] <= sequences[-1] <= state.sequence:
+    for stamps, unit in ((columns.timestamps, 1), (columns.received, 10**6)):
+        for stamp in (min(stamps, default=0), max(stamps, default=0)):
+            from_unix_seconds(stamp // unit)
+    if [0, *sequences][-1] > state.sequence or min(sequences, default=1) < 1:
         raise ValueError("the sequence exceeds the last number")

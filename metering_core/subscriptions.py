@@ -16,7 +16,7 @@ import attrs
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import exact_integer
-from metering_core.names import known_keys, name, required
+from metering_core.names import known_keys, name, require_iterable, required
 from metering_core.periods import BillingCycle, BillingPeriod, from_unix_seconds, instant, unix_seconds
 from metering_core.prices import Price, Recurring
 
@@ -154,9 +154,7 @@ def _known_price(price_id: str, prices: Mapping[str, Price]) -> Price:
 
 
 def _as_items(items: Iterable[SubscriptionItem]) -> tuple[SubscriptionItem, ...]:
-    if not isinstance(items, Iterable):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "items", "a list of items", items)
-    checked = tuple(items)
+    checked = tuple(require_iterable(items, "items"))
     if not checked:
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "Missing required param: items", param="items")
     seen: set[str] = set()
@@ -271,7 +269,7 @@ class Subscription:
         """Yield the billing periods in order, from the one that holds the instant or the first after it."""
         when = instant(at, "at")
         begin = when if self.start_date is None else max(when, self.start_date)
-        for period in self.cycle.periods_from(begin):
+        for period in self.cycle.periods_from(begin):  # pragma: no branch - a cycle has no end
             if self.ended_at is not None and period.start >= self.ended_at:
                 return
             yield self._within_life(period)

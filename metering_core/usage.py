@@ -48,12 +48,19 @@ def as_timestamp(value: object, param: str = "timestamp") -> Timestamp:
     return unix_seconds(instant(value, param))
 
 
-_ACTIONS = {action.value: action for action in Action}
+SET = Action.SET
+"""The member by a plain name: looking it up on the enum costs as much as a dict of records does."""
+
+# A member and its value are equal but do not hash alike, so both are keys.
+_ACTIONS = {name: action for action in Action for name in (action, action.value)}
 
 
 def as_action(value: object, param: str = "action") -> Action:
     """Return the action that a value names, or refuse it with ``parameter_invalid_choice``."""
-    return value if type(value) is Action else choice(Action, value, param)
+    try:
+        return _ACTIONS[value]  # type: ignore[index]  # what is no key is refused below
+    except (KeyError, TypeError):
+        return choice(Action, value, param)
 
 
 @attrs.frozen(init=False)
@@ -99,7 +106,7 @@ class UsageRecord:
         _set_item(self, subscription_item)
         _set_quantity(self, quantity)
         _set_timestamp(self, timestamp)
-        _set_action(self, _ACTIONS[action] if type(action) is str and action in _ACTIONS else as_action(action))
+        _set_action(self, as_action(action))
         _set_id(self, None if id is None else name(id, "id"))
 
     @property

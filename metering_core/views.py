@@ -12,7 +12,7 @@ import attrs
 
 from metering_core.accounts import Account, Closing, KnownItem
 from metering_core.aggregation import Partial, UsageSummary, aggregator_of, summarize
-from metering_core.cells import ItemCells, Kept, PeriodCells
+from metering_core.cells import ItemCells, PeriodCells
 from metering_core.exact import exact_integer
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import SubscriptionItem
@@ -163,7 +163,7 @@ class UsageView(UsageReader):
         self._log = log
         self._sequence = sequence
         self._received_by = None if received_by is None else moment(received_by, "as_of")[1]
-        self._folded: dict[str, ItemCells] = {}
+        self._folded: dict[str, tuple[int, ItemCells]] = {}
 
     @property
     def sequence(self) -> int:
@@ -200,18 +200,24 @@ class UsageView(UsageReader):
         live = self._log.cells_of(item_id)
         if self._received_by is None and self._sequence == self._log.sequence:
             return live
-        if item_id not in self._folded:
-            folded = ItemCells(self._log.known(item_id).account.subscription.cycle)
-            for cells in live:
-                if cells.kept is not None:
-                    self._take_compacted(folded, cells, cells.kept)
-            for row in self._rows(item_id):
-                self._log.fold(row, folded)
-            self._folded[item_id] = folded
-        return self._folded[item_id]
+        compacted = [cells for cells in live if cells.kept is not None]
+        # Folded anew after a compaction, so that no answer depends on what was asked before it.
+        if item_id not in self._folded or self._folded[item_id][0] != len(compacted):
+            self._folded[item_id] = len(compacted), self._fold(item_id, compacted)
+        return self._folded[item_id][1]
 
-    def _take_compacted(self, folded: ItemCells, cells: PeriodCells, kept: Kept) -> None:
+    def _fold(self, item_id: str, compacted: Iterable[PeriodCells]) -> ItemCells:
+        folded = ItemCells(self._log.known(item_id).account.subscription.cycle)
+        for cells in compacted:
+            self._take_compacted(folded, cells)
+        for row in self._rows(item_id):
+            self._log.fold(row, folded)
+        return folded
+
+    def _take_compacted(self, folded: ItemCells, cells: PeriodCells) -> None:
         """Show a compacted period whole or not at all; one that the view would cut through can answer nothing."""
+        kept = cells.kept
+        assert kept is not None, "it was compacted"
         if kept.sequences[1] <= self._sequence and self._sees(kept.received[1]):
             folded.share(cells)
         elif kept.sequences[0] <= self._sequence and self._sees(kept.received[0]):

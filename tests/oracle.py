@@ -35,7 +35,7 @@ def quantity(item, records, start, end):
 
 
 def lines(item, units):
-    """Return the exact amounts of the item's lines: per tier reached one for units, then one for the flat amount if it has one."""
+    """Return the exact amounts of the item's lines: for each tier reached one for units, then its flat amount if any."""
     if item["scheme"] == "per_unit":
         return [sum((Fraction(item["unit"]) for _ in range(units)), Fraction(0))]
     if item["scheme"] == "package":

@@ -1,0 +1,110 @@
+"""Aggregation: one row a mode, in any split, and kept up to date while cells change."""
+
+from __future__ import annotations
+
+import pytest
+from builders import JAN, MODES, START, four_modes, used
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering_core import AGGREGATORS, AggregateUsage, Aggregator, Usage, UsageSummary, summarize
+
+NAIVE = {
+    "sum": lambda cells: sum(cells.values()),
+    "max": lambda cells: max(cells.values(), default=0),
+    "last_during_period": lambda cells: cells[max(cells)] if cells else 0,
+    "last_ever": lambda cells: cells[max(cells)] if cells else 0,
+}
+CELLS = st.dictionaries(st.integers(0, 9), st.integers(0, 4), max_size=6)
+CHANGES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()), max_size=40)
+
+
+@given(st.sampled_from(MODES), CELLS, st.integers(0, 9))
+def test_partials_merge_in_any_split(mode, cells, cut):
+    """Cells aggregate to the naive quantity, cut in two at any timestamp and merged in either order, and one by one."""
+    aggregator = AGGREGATORS[AggregateUsage(mode)]
+    left = aggregator.fold({at: quantity for at, quantity in cells.items() if at < cut})
+    right = aggregator.fold({at: quantity for at, quantity in cells.items() if at >= cut})
+    for partial in (
+        aggregator.fold(cells),
+        aggregator.merge(left, right),
+        aggregator.merge(right, left),
+        Aggregator.fold(aggregator, cells),
+        aggregator.merge(aggregator.identity, aggregator.fold(cells)),
+    ):
+        assert aggregator.present(partial) == NAIVE[mode](cells)
+
+
+@given(st.sampled_from(MODES), CHANGES)
+def test_running_partials_follow_changes(mode, changes):
+    """A partial that is kept while cells come, rise and sink equals a new fold; asked at every step, at some, or at none."""
+    aggregator = AGGREGATORS[AggregateUsage(mode)]
+    cells = {}
+    running = aggregator.running(cells)
+    for timestamp, quantity, is_asked in changes:
+        before = cells.get(timestamp)
+        cells[timestamp] = quantity
+        running.changed(timestamp, before, quantity)
+        if is_asked:
+            assert aggregator.present(running.partial()) == NAIVE[mode](cells)
+    assert aggregator.present(running.partial()) == NAIVE[mode](cells)
+
+
+def test_the_running_maximum_stays_small():
+    """A cell that sinks and rises for ever does not make the maximum's memory grow: stale candidates are dropped."""
+    cells = {0: 5, 1: 3}
+    running = AGGREGATORS[AggregateUsage.MAX].running(cells)
+    assert running.partial() == 5
+    for step in range(1000):
+        before, cells[0] = cells[0], (step % 2) * 5
+        running.changed(0, before, cells[0])
+        assert running.partial() == max(cells.values())
+    assert len(running._heap or ()) < 100
+
+
+class Product(Aggregator):
+    """A mode of somebody's own: all cells multiplied."""
+
+    identity = 1
+
+    def prepare(self, timestamp, quantity):
+        return quantity
+
+    def merge(self, left, right):
+        return left * right
+
+    def present(self, partial):
+        return partial
+
+
+def test_a_mode_is_three_functions():
+    """A mode with nothing but its own functions folds, and keeps a running partial by folding anew."""
+    cells = {1: 3, 2: 4}
+    running = Product().running(cells)
+    running.changed(2, None, 4)
+    assert running.partial() == Product().fold(cells) == 12
+    cells[2] = 5
+    running.changed(2, 4, 5)
+    assert running.partial() == 15
+
+
+@pytest.mark.parametrize("ask", [lambda a: a.prepare(0, 1), lambda a: a.merge(1, 1), lambda a: a.present(1)])
+def test_a_mode_without_functions_says_so(ask):
+    """The base class answers nothing by itself."""
+    with pytest.raises(NotImplementedError):
+        ask(Aggregator())
+
+
+def test_summaries_have_stripes_shape():
+    """A summary names item, mode, period and quantity, whatever engine answers the protocol."""
+    log = used((START, 5), (START + 1, 3), subscription=None)
+    item = log.subscriptions[0].items[0]
+    assert isinstance(log, Usage)
+    assert summarize(item, log, JAN) == UsageSummary("si_0", AggregateUsage.SUM, JAN.start, JAN.end, 8)
+
+
+def test_every_mode_has_a_row():
+    """The table has one row a mode, and only last_ever looks back."""
+    assert set(AGGREGATORS) == set(AggregateUsage)
+    assert [mode for mode, row in AGGREGATORS.items() if row.looks_back] == ["last_ever"]
+    assert [item.recurring.aggregate_usage for item in four_modes().items] == list(MODES)

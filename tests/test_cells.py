@@ -1,0 +1,90 @@
+"""The cells of an item: any stretch of time can be asked for, whole periods or parts."""
+
+from __future__ import annotations
+
+import pytest
+from builders import FEB, JAN, MAR, MODES, START, four_modes
+from hypothesis import given
+from hypothesis import strategies as st
+
+from metering_core import (
+    AGGREGATORS,
+    AggregateUsage,
+    BillingPeriod,
+    Cell,
+    UsageCompactedError,
+    UsageLog,
+    UsageRecord,
+    finalize_invoice,
+    summarize,
+)
+from metering_core.cells import PeriodCells
+
+STAMPS = [START, START + 1, JAN.end_seconds - 1, JAN.end_seconds, FEB.end_seconds - 1]
+EDGES = sorted({*STAMPS, *(stamp + 1 for stamp in STAMPS), FEB.end_seconds})
+
+
+def filled():
+    """Return a log with quantities 1 to 5 at the stamps, in January and February, for every mode."""
+    log = UsageLog([four_modes()])
+    for quantity, stamp in enumerate(STAMPS, start=1):
+        log.append([UsageRecord(mode, quantity, stamp) for mode in MODES], now=stamp)
+    return log
+
+
+@given(st.sampled_from(EDGES), st.sampled_from(EDGES), st.booleans())
+def test_any_stretch_of_time_can_be_asked(one, other, is_warm):
+    """A stretch that cuts through periods gives the naive answer in every mode, also after whole periods were asked."""
+    first, end = sorted((one, other))
+    if first == end:
+        end += 1
+    log = filled()
+    if is_warm:
+        [log.partial(item, period) for item in four_modes().items for period in (JAN, FEB, MAR)]
+    stretch = BillingPeriod(first, end)
+    inside = [quantity for quantity, stamp in enumerate(STAMPS, start=1) if first <= stamp < end]
+    so_far = [quantity for quantity, stamp in enumerate(STAMPS, start=1) if stamp < end]
+    expected = [sum(inside), max(inside, default=0), ([0, *inside])[-1], ([0, *so_far])[-1]]
+    assert [summarize(item, log, stretch).total_usage for item in four_modes().items] == expected
+    assert [cell.quantity for cell in log.cells("sum", stretch)] == inside
+    assert [cell.quantity for cell in log.cells("sum", stretch, look_back=True)] == so_far
+
+
+@pytest.mark.parametrize("stretch", [(START, START + 5), (START + 6, START + 9)])
+def test_a_stretch_beside_the_usage_is_empty(stretch):
+    """Inside a period with usage, the time before its first cell and after its last one holds nothing."""
+    log = UsageLog([four_modes()])
+    log.record("sum", 7, timestamp=START + 5, now=START + 5)
+    assert summarize(four_modes().items[0], log, BillingPeriod(*stretch)).total_usage == 0
+    assert PeriodCells(JAN).partial(AGGREGATORS[AggregateUsage.SUM], START, JAN.end_seconds) == 0
+
+
+def test_cells_come_by_timestamp():
+    """Cells are listed by timestamp whatever the order of arrival, and records out of order find their period."""
+    log = UsageLog([four_modes()])
+    late, early = JAN.end_seconds - 1, START
+    log.append_columns(["sum"] * 3, [1, 2, 3], [late, early, late], received_at=[late] * 3)
+    log.record("sum", 9, timestamp=START - 5, now=START - 5)  # The clock went back, to December.
+    assert log.cells("sum", JAN) == (Cell(early, 2), Cell(late, 4))
+    assert log.cells("sum", JAN, look_back=True)[0] == Cell(START - 5, 9)
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_compacted_periods_answer_as_a_whole_only(mode):
+    """After compaction a period's total stays, alone and in longer stretches; a part of it is refused by name."""
+    log = filled()
+    item = four_modes().item(mode)
+    stretches = [JAN, FEB, BillingPeriod(START, FEB.end)]
+    before = [summarize(item, log, stretch).total_usage for stretch in stretches]
+    finalize_invoice(four_modes(), log, JAN, now=FEB.end)
+    assert log.compact() == 3 * len(MODES)
+    assert [summarize(item, log, stretch).total_usage for stretch in stretches] == before
+    for ask in (
+        lambda: summarize(item, log, BillingPeriod(START, START + 1)),
+        lambda: log.cells(mode, JAN),
+        lambda: log.records(mode, JAN),
+        lambda: log.cells(mode, FEB, look_back=True),
+    ):
+        with pytest.raises(UsageCompactedError, match="2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z") as caught:
+            ask()
+        assert (caught.value.code, caught.value.details) == ("usage_compacted", {"period": JAN})

@@ -1,0 +1,85 @@
+"""Errors: a code to branch on, a sentence to read, the values behind it, whole also in another process."""
+
+from __future__ import annotations
+
+import pickle
+
+import pytest
+
+from metering_core import errors
+from metering_core.errors import ErrorCode, InvalidValueError, MeteringError, MissingExtraError, describe
+
+CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MeteringError)]
+
+
+@pytest.mark.parametrize("kind", CLASSES)
+def test_errors_pickle_whole(kind):
+    """An error that crosses a process boundary keeps its class, code, message, param and details."""
+    error = kind(ErrorCode.ID_REUSED, "a sentence", param="id", details={"expected": 1})
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert type(copy) is kind
+    assert (copy.code, copy.message, copy.param, copy.details) == ("id_reused", "a sentence", "id", {"expected": 1})
+    assert str(copy) == "a sentence"
+
+
+@pytest.mark.parametrize(
+    ("name", "parent"), [("InvalidValueError", ValueError), ("CatalogError", ValueError), ("MissingExtraError", ImportError)]
+)
+def test_errors_have_built_in_parents(name, parent):
+    """Code that knows only Python's own exceptions catches ours where they mean the same."""
+    assert issubclass(getattr(errors, name), parent)
+
+
+@pytest.mark.parametrize("code", list(ErrorCode))
+def test_codes_explain_themselves(code):
+    """Every code names the class that carries it and has a sentence for its reader; its member is its value in capitals."""
+    assert getattr(errors, code.raised_as) in CLASSES
+    assert code.meaning.endswith(".")
+    assert code.name == code.value.upper()
+
+
+def test_codes_are_in_the_order_of_the_checks():
+    """The door's codes stand in the order in which the door checks."""
+    order = list(ErrorCode)
+    first = order.index(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN)
+    assert order[first : first + 9] == [
+        "subscription_item_unknown",
+        "id_reused",
+        "price_not_metered",
+        "subscription_canceled",
+        "set_with_billing_thresholds",
+        "timestamp_in_future",
+        "timestamp_after_current_period",
+        "timestamp_before_current_period",
+        "period_closed",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (None, "None"),
+        (True, "True (bool)"),
+        ("7", "'7' (str)"),
+        ("x" * 100, "'" + "x" * 76 + "... (str)"),
+        pytest.param(10**5000, "a number too long to show (int)", id="huge"),
+    ],
+)
+def test_values_are_shown_with_their_type_and_cut(value, shown):
+    """What was received is shown with its type, at most 80 characters of it, whatever it is."""
+    assert describe(value) == shown
+
+
+def test_expecting_keeps_the_values():
+    """The sentence's values can be read without parsing it."""
+    error = InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "quantity", "an integer", 1.5)
+    assert error.details == {"expected": "an integer", "received": 1.5}
+    assert error.param == "quantity"
+
+
+def test_a_missing_extra_says_what_to_install():
+    """The message of a missing extra is the command to type."""
+    error = MissingExtraError.for_extra("plot", "drawing")
+    assert error.code is ErrorCode.EXTRA_MISSING
+    assert error.param == "plot"
+    assert "pip install 'metering-core[plot]'" in error.message

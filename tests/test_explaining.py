@@ -1,0 +1,132 @@
+"""Explanations: the records, cells, tiers and rounding behind a line, as data and as sentences."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from builders import DAY, FEB, JAN, START, priced, subscribed, used
+from test_invoicing import Halves, Steps, everything
+
+from metering_core import Cell, Graduated, Package, PerUnit, Tier, UsageLog, explain, finalize_invoice, preview_invoice
+
+NOW = START + DAY
+
+
+def explained(log, number=0, now=NOW):
+    return explain(preview_invoice(log.subscriptions[0], log, now=now).lines[number])
+
+
+def test_a_line_is_explained_in_sentences():
+    """From records to rounding: 1,005 set and 26 more make 1,031, of which 31 x 3.6 = 111.6 is paid as 112."""
+    price = priced(Graduated([Tier(1000, 0, 900), Tier("inf", "3.6")]), id="api", nickname="API calls", unit_label="calls")
+    log = used((START, 7), (START, 1005, "set"), (START, 20), (START + 5, 6), subscription=subscribed(price))
+    unit, flat, rest = (str(explained(log, number)) for number in range(3))
+    assert (
+        rest
+        == """\
+USD 1.12 for 31 calls × API calls (Tier 2 at USD 0.036 / month)
+  Records: 4 of item si_0, folded into 2 cells.
+    2024-01-01T00:00:00Z: + 7 (#1), set 1005 (#2), + 20 (#3) → 1,025
+    2024-01-01T00:00:05Z: + 6 (#4) → 6
+  Quantity: the sum of the cells of item si_0 in 2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z is 1,031.
+  Tier 2: 31 × USD 0.036 = USD 1.116 exactly.
+  Rounding: 111.6 minor units, half up, is 112: USD 1.12."""
+    )
+    assert unit.endswith("Tier 1: 1,000 × USD 0.00 = USD 0.00 exactly.\n  Rounding: none needed; the line is USD 0.00.")
+    assert flat.endswith(
+        "Tier 1: it is reached, so its flat amount USD 9.00 is due.\n  Rounding: none needed; the line is USD 9.00."
+    )
+
+
+@pytest.mark.parametrize(
+    ("mode", "deciding", "words"),
+    [
+        ("sum", [5, 9, 9, 2], "the sum of the cells of item si_0"),
+        ("max", [9, 9], "the greatest cell of item si_0"),
+        ("last_during_period", [2], "the latest cell of item si_0"),
+    ],
+)
+def test_the_deciding_cells_are_named(mode, deciding, words):
+    """All cells decide a sum, the greatest ones a maximum, the latest one the last value."""
+    log = used(
+        *((START + at, quantity) for at, quantity in enumerate([5, 9, 9, 2])), subscription=subscribed(priced(mode=mode))
+    )
+    explanation = explained(log)
+    assert [cell.quantity for cell in explanation.deciding] == deciding
+    assert [cell.quantity for cell in explanation.cells] == [5, 9, 9, 2]
+    assert words in str(explanation)
+
+
+@pytest.mark.parametrize(("now", "period"), [(NOW, JAN), (JAN.end_seconds, FEB)])
+def test_last_ever_is_explained_by_its_one_cell(now, period):
+    """The latest cell and its records explain a last_ever, of this period or of an earlier one."""
+    log = used((START, 5), (START + 5, 7), (START + 5, 1), (START + 1, 9), subscription=subscribed(priced(mode="last_ever")))
+    explanation = explained(log, now=now)
+    assert explanation.line.period == period
+    assert explanation.cells == explanation.deciding == (Cell(START + 5, 8),)
+    assert [one.sequence for one in explanation.records] == [2, 3]
+    assert "looking back through earlier periods" in str(explanation)
+
+
+@pytest.mark.parametrize("mode", ["sum", "max", "last_during_period", "last_ever"])
+def test_nothing_is_explained_by_nothing(mode):
+    """A line without usage says so: no records, no cells, a quantity of 0."""
+    explanation = explained(UsageLog([subscribed(priced(mode=mode))]))
+    assert (explanation.records, explanation.cells, explanation.deciding) == ((), (), ())
+    assert "Records: 0 of item si_0, folded into 0 cells." in str(explanation)
+    assert "is 0." in str(explanation)
+
+
+def test_long_explanations_are_cut():
+    """The sentences show ten cells and ten records of one; the data holds all."""
+    log = used(*((START + at, 1) for at in range(12)), *((START, 2) for _ in range(12)), now=NOW)
+    explanation = explained(log)
+    assert (len(explanation.cells), len(explanation.records)) == (12, 24)
+    text = str(explanation)
+    assert "… and 2 more cells" in text
+    assert "+ 2 (#21), … 3 more → 25" in text
+
+
+def test_licensed_lines_say_what_was_agreed():
+    """A licensed item has no records: its quantity was agreed."""
+    subscription, log = everything()
+    text = str(explain(preview_invoice(subscription, log, now=NOW).lines[-1]))
+    assert "item seats is licensed; 3 was agreed for 2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z." in text
+    assert "Price: 3 × USD 15.00 = USD 45.00 exactly." in text
+
+
+def test_packages_are_explained():
+    """201 units make 3 packages of 100, and 3 x 12.5 is rounded."""
+    log = used((START, 201), subscription=subscribed(priced(Package("12.5", 100))))
+    text = str(explained(log))
+    assert "Price: 201 units make 3 packages of 100; 3 × USD 0.125 = USD 0.375 exactly." in text
+    assert "Rounding: 37.5 minor units, half up, is 38: USD 0.38." in text
+
+
+def test_an_engine_without_records_explains_the_rest():
+    """Where the engine keeps no records, the quantity and the money are explained all the same."""
+    subscription = subscribed(priced(PerUnit(3)))
+    explanation = explain(finalize_invoice(subscription, Halves(), JAN, now=JAN.end).lines[0])
+    assert not explanation.has_records
+    assert "Records: the engine that aggregated them keeps none of item si_0." in str(explanation)
+    assert "Price: 2.5 × USD 0.03 = USD 0.075 exactly." in str(explanation)
+
+
+def test_a_users_own_model_is_explained():
+    """A charge without a unit amount is explained by its result."""
+    text = str(explained(used((START, 2001), subscription=subscribed(priced(Steps())))))
+    assert "Price: 2,001 units come to USD 0.075 exactly." in text
+    assert Decimal("7.5") == Decimal("2.5") * 3
+
+
+def test_an_explanation_is_about_then():
+    """What arrived after a line was made does not enter its explanation, nor that of a view's line."""
+    log = used((START, 5))
+    line = preview_invoice(subscribed(), log, now=NOW).lines[0]
+    before = str(explain(line))
+    log.record("si_0", 9, timestamp=START, now=NOW)
+    assert str(explain(line)) == before
+    old = preview_invoice(subscribed(), log.as_of(1), now=NOW).lines[0]
+    assert str(explain(old)) == before
+    assert len(explain(line).records) == 1

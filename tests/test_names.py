@@ -1,0 +1,58 @@
+"""Ids, choices and keys: what is checked at the door."""
+
+from __future__ import annotations
+
+import pytest
+
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.names import NAME_MAX, choice, known_keys, name, optional_name, required
+from metering_core.usage import Action
+
+
+@pytest.mark.parametrize("length", [1, 2, NAME_MAX])
+def test_names_of_1_to_255_characters_are_taken(length):
+    """Both bounds are inclusive; None is a name only where one is optional."""
+    assert name("x" * length, "id") == "x" * length
+    assert optional_name("x", "id") == "x"
+    assert optional_name(None, "id") is None
+
+
+@pytest.mark.parametrize("value", ["", "x" * 256, None, 7, b"x"])
+def test_other_names_are_refused(value):
+    """Nothing, too much, and what is no string is refused by its param."""
+    with pytest.raises(InvalidValueError) as caught:
+        name(value, "id")
+    assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_STRING, "id")
+
+
+def test_a_choice_names_the_others():
+    """A wrong choice hears the right ones; a member is its own choice."""
+    assert choice(Action, "set", "action") is choice(Action, Action.SET, "action") is Action.SET
+    with pytest.raises(InvalidValueError, match=r"action: expected one of 'increment', 'set', received \['set'\] \(list\)"):
+        choice(Action, ["set"], "action")
+
+
+@pytest.mark.parametrize(
+    ("data", "param", "said"),
+    [
+        ({"a": 1, "c": 1, "b": 1}, "", "Received unknown parameter: b"),
+        ({"c": 1}, "tiers[0]", "Received unknown parameter: tiers[0][c]"),
+        ({5: 1}, "", "Received unknown parameter: 5"),
+        ([], "tiers[0]", "tiers[0]: expected an object, received [] (list)"),
+        (None, "", "data: expected an object, received None"),
+    ],
+)
+def test_unknown_keys_are_refused(data, param, said):
+    """The first key in order that nothing reads is named with its place; what is no object is refused too."""
+    with pytest.raises(InvalidValueError) as caught:
+        known_keys(data, {"a"}, param)
+    assert caught.value.message == said
+
+
+def test_null_is_absent():
+    """A required key must be there and not null; 0 and empty are values."""
+    assert known_keys({"a": 1}, {"a", "b"}) == {"a": 1}
+    assert required({"a": 0}, "a") == 0
+    for data in ({}, {"a": None}):
+        with pytest.raises(InvalidValueError, match=r"Missing required param: items\[a\]"):
+            required(data, "a", "items")

@@ -1,0 +1,135 @@
+"""Snapshots: everything a log holds, as text that stays readable for ever."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import attrs
+import pytest
+from builders import DAY, FEB, JAN, MAR, START, priced, subscribed, used
+
+from metering_core import (
+    AcceptancePolicy,
+    BillingThresholds,
+    Charge,
+    Price,
+    Recurring,
+    SnapshotError,
+    Subscription,
+    SubscriptionItem,
+    Tier,
+    UsageLog,
+    UsageRecord,
+    finalize_invoice,
+    preview_invoice,
+    restore,
+    snapshot,
+)
+
+GOLDEN = Path(__file__).parent / "golden" / "snapshot-v1.json"
+
+
+def hand_built():
+    """Return a log with some of everything: what tests/golden/snapshot-v1.json was written from, once."""
+    tiers = [Tier(5, 700), Tier("7.5", "0.4", 100), Tier("inf", flat_amount=0)]
+    calls = SubscriptionItem(
+        "calls", Price.graduated("p_calls", currency="usd", tiers=tiers, nickname="Calls", unit_label="call")
+    )
+    peak = SubscriptionItem("peak", priced(mode="max", id="p_peak"))
+    seats = SubscriptionItem("seats", priced(mode=None, id="p_seats"), 3)
+    daily = Recurring(interval="day", aggregate_usage="last_ever")
+    disk = SubscriptionItem(
+        "disk", Price.package("p_disk", currency="jpy", unit_amount="12.5", divide_by=10, round="down", recurring=daily),
+        billing_thresholds=BillingThresholds(usage_gte=1000),
+    )  # fmt: skip
+    acme = Subscription("acme", [calls, peak, seats], START, timezone="UTC", start_date=START)
+    other = Subscription("other", [disk], START, ended_at=FEB.end)
+    policy = AcceptancePolicy(
+        future_tolerance=timedelta(seconds=300), late_grace=timedelta(hours=1), late_attribution="open_period"
+    )
+    log = UsageLog([acme, other], policy=policy)
+    log.append(
+        [
+            UsageRecord("calls", 6, START + 1, id="first"),
+            UsageRecord("calls", 2**70, START + 2),
+            UsageRecord("calls", 4, START + 2, "set"),
+            UsageRecord("peak", 9, "now", id="now"),
+            UsageRecord("disk", 25, START + DAY),
+        ],
+        now=START + DAY,
+    )
+    finalize_invoice(acme, log, JAN, now=JAN.end)
+    log.compact()
+    log.record("calls", 8, timestamp=JAN.end_seconds - 1, now=JAN.end_seconds + 60)
+    log.record("peak", 2, now=JAN.end_seconds + 60)
+    log.subscribe(attrs.evolve(acme, items=(calls, seats)))
+    return log
+
+
+def test_the_first_format_is_read_for_ever():
+    """The golden file, written by the first release, restores to the log it was written from, and is written alike today."""
+    text = GOLDEN.read_text(encoding="utf-8")
+    log = restore(json.loads(text))
+    assert log == hand_built()
+    assert json.dumps(snapshot(log), indent=1) + "\n" == text
+
+
+def test_the_golden_log_bills_as_worked_by_hand():
+    """10 calls in January: 5 x 7.00, 2.5 x 0.004 + 1.00, the last 2.5 for nothing; and 3 seats at a cent."""
+    log = restore(json.loads(GOLDEN.read_text(encoding="utf-8")))
+    acme, other = log.subscriptions
+    january = finalize_invoice(acme, log, JAN, now=MAR.end)
+    assert [line.amount for line in january.lines] == [3500, 1, 100, 0, 0, 3]
+    assert [line.amount for line in preview_invoice(acme, log, now=JAN.end).lines] == [3500, 1, 100, 0, 0, 3]  # 8 late calls
+    # 25 units of disk make 2 whole packages of 10, at 12.5 yen.
+    assert preview_invoice(other, log, now=START + 2 * DAY).total == 25
+    assert log.append([UsageRecord("calls", 6, START + 1, id="first")], now=FEB.end)[0].outcome == "duplicate"
+    assert log.append([UsageRecord("peak", 9, "now", id="now")], now=FEB.end)[0].sequence == 4
+    assert log.sequence == 7
+
+
+def test_a_restored_log_goes_on_as_the_original_would():
+    """A log and its copy through JSON text stay equal whatever is appended afterwards; the copy has the clock it is given."""
+    original = hand_built()
+    copy = restore(json.loads(json.dumps(snapshot(original))), clock=lambda: FEB.end)
+    for log in (original, copy):
+        log.record("calls", 1, now=FEB.start_seconds + 90)
+        finalize_invoice(log.subscriptions[0], log, FEB, now=FEB.end)
+        log.compact()
+    assert copy == original
+    assert json.dumps(snapshot(copy)) == json.dumps(snapshot(original))
+    assert copy.record("calls", 1).timestamp == FEB.end_seconds
+
+
+class Flat:
+    """A pricing model of a user's own."""
+
+    def charges(self, quantity):
+        return [Charge("unit", quantity, None, 7, label=f"{quantity} for seven")]
+
+
+def test_a_users_own_model_is_given_back():
+    """A price with a model of the user's own is kept by its id, refused by name where it is missing, and bills again."""
+    own = priced(Flat(), id="own")
+    subscription = subscribed(own, priced(id="plain"))
+    item = SubscriptionItem("gone", own, billing_thresholds=BillingThresholds(usage_gte=1))
+    log = UsageLog([Subscription("sub", [*subscription.items, item], START)])
+    log.subscribe(subscription)
+    log.record("si_0", 5, now=START)
+    data = json.loads(json.dumps(snapshot(log)))
+    for prices in (None, {"another": own}):
+        with pytest.raises(SnapshotError, match="prices: expected 'own'") as caught:
+            restore(data, prices=prices)
+        assert (caught.value.code, caught.value.param) == ("snapshot_needs_price", "prices")
+    restored = restore(data, prices={"own": own})
+    assert restored == log
+    assert preview_invoice(subscription, restored, now=START).lines[0].description == "5 for seven"
+
+
+def test_equal_logs_have_equal_text():
+    """Logs that were filled through different doors, but hold the same, are written alike."""
+    one, other = used((START, 1), (START + 5, 2), now=START + 5), UsageLog([subscribed()])
+    other.append_columns(["si_0"] * 2, [1, 2], [START, "now"], now=START + 5)
+    assert json.dumps(snapshot(one)) == json.dumps(snapshot(other))
