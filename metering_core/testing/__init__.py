@@ -1,7 +1,7 @@
 """What users test their prices with: Hypothesis strategies, the laws of billing, worked cases.
 
-``laws`` and ``cases`` need nothing but the library; ``strategies`` needs the extra ``hypothesis``. Nothing is imported before
-it is asked for.
+``laws`` and ``cases`` need nothing but the library; ``strategies`` and ``conformance`` need the extra ``hypothesis``. Nothing is
+imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from types import ModuleType
 
 from metering_core.errors import MissingExtraError
 
-_NEEDS_HYPOTHESIS = frozenset({"strategies"})
+_NEEDS_HYPOTHESIS = frozenset({"conformance", "strategies"})
 _MODULES = _NEEDS_HYPOTHESIS | {"cases", "laws"}
 
 
@@ -19,7 +19,7 @@ def __getattr__(name: str) -> ModuleType:
     """Import a module of this package when it is first asked for.
 
     Raises:
-        MissingExtraError: ``extra_missing`` for ``strategies`` where Hypothesis is not installed.
+        MissingExtraError: ``extra_missing`` for ``strategies`` and ``conformance`` where Hypothesis is not installed.
     """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -31,8 +31,11 @@ def __dir__() -> list[str]:
     return sorted(_MODULES)
 
 
-def require_hypothesis() -> None:
+def require_hypothesis(module: str = "metering_core.testing.strategies") -> None:
     """Refuse to go on without Hypothesis, and name the extra that brings it.
+
+    Args:
+        module: what needs it, as the message says.
 
     Raises:
         MissingExtraError: ``extra_missing``.
@@ -42,4 +45,4 @@ def require_hypothesis() -> None:
     except ModuleNotFoundError as error:
         if error.name != "hypothesis":
             raise
-        raise MissingExtraError.for_extra("hypothesis", "metering_core.testing.strategies") from error
+        raise MissingExtraError.for_extra("hypothesis", module) from error
