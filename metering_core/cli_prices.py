@@ -1,0 +1,150 @@
+"""The commands that look at prices: ``audit``, ``compare`` and ``curve``. They read files, ask the price tools and print."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from metering_core.aggregation import UsageSummary, summarize_all
+from metering_core.auditing import Finding, Severity, audit
+from metering_core.catalog import UsageFormat, append_usage, read_catalog, read_price, read_usage
+from metering_core.comparing import compare
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError
+from metering_core.log import UsageLog
+from metering_core.plotting import Scale, curve
+from metering_core.prices import Price
+from metering_core.rerating import compare_usage, items_at
+
+AsJson = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
+
+
+def register(app: App) -> None:
+    """Add the commands to the application."""
+    app.command(audit_prices, name="audit")
+    app.command(compare_prices, name="compare")
+    app.command(draw_curve, name="curve")
+
+
+def _print_json(data: Mapping[str, Any]) -> None:
+    print(json.dumps(data, ensure_ascii=False, indent=2))
+
+
+def _read_prices(references: tuple[str, ...]) -> list[Price]:
+    if not references:
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "expected at least one PRICE, received none", param="price")
+    return [read_price(reference) for reference in references]
+
+
+def audit_prices(
+    *prices: Annotated[str, Parameter(name="PRICE")],
+    fail_on: Severity = Severity.WARNING,
+    as_json: AsJson = False,
+) -> int:
+    """Find the holes in prices: cliffs, dead tiers, usage that rounds to zero, amounts that cannot be paid.
+
+    The exit status is 1 where a finding is at least as severe as --fail-on.
+
+    Args:
+        prices: JSON files with a price, or CATALOG.json#price_id.
+        fail_on: The severity from which on a finding fails the run.
+        as_json: Print JSON, in minor units.
+    """
+    read = _read_prices(prices)
+    findings = [audit(price) for price in read]
+    if as_json:
+        audits = [
+            {"price": price.id, "currency": price.currency, "findings": [one.to_dict() for one in found]}
+            for price, found in zip(read, findings, strict=True)
+        ]
+        _print_json({"audits": audits})
+    else:
+        for price, found in zip(read, findings, strict=True):
+            _print_findings(price, found)
+    return int(any(one.severity.is_at_least(fail_on) for found in findings for one in found))
+
+
+def _print_findings(price: Price, findings: tuple[Finding, ...]) -> None:
+    print(f"{price.id}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
+    for one in findings:
+        print(f"  {one.severity.value:<8}{one.code.value:<18}{one.message}")
+
+
+def compare_prices(
+    old: str,
+    new: str,
+    /,
+    *,
+    up_to: int | None = None,
+    usage: str | None = None,
+    catalog: str | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say where a new price is dearer and where cheaper, and what it does to usage that happened.
+
+    Args:
+        old: JSON file with a price, or CATALOG.json#price_id.
+        new: Another in the same currency.
+        up_to: The greatest quantity to compare; all unless given.
+        usage: File of usage (CSV or JSON lines) to bill at both prices; needs --catalog.
+        catalog: JSON file with the subscriptions of the usage; their items at the old price are re-rated.
+        as_json: Print JSON, in minor units.
+    """
+    before, after = read_price(old), read_price(new)
+    if (usage is None) != (catalog is None):
+        absent = "usage" if usage is None else "catalog"
+        message = f"{absent}: --usage and --catalog go together, received one of them"
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=absent)
+    comparison = compare(before, after, up_to=up_to)
+    over_usage = None
+    if usage is not None and catalog is not None:
+        over_usage = compare_usage(before, after, _summaries(before, usage, catalog))
+    if as_json:
+        _print_json({**comparison.to_dict(), "usage": None if over_usage is None else over_usage.to_dict()})
+        return
+    print(comparison)
+    if over_usage is not None:
+        print(f"\n{over_usage}")
+
+
+def _summaries(price: Price, usage: str, catalog: str) -> list[UsageSummary]:
+    """Load a file of usage and return the summaries of every period that has usage, of the items at the price."""
+    read = read_catalog(catalog)
+    items = items_at(price, read.subscriptions)
+    log = UsageLog(read.subscriptions)
+    try:
+        with Path(usage).open(encoding="utf-8-sig", newline="") as stream:
+            periods = append_usage(log, read_usage(stream, UsageFormat.of_path(usage), path=usage))
+    except OSError as error:
+        message = f"{usage}: expected a file that can be read, received: {error.strerror}"
+        raise CatalogError(ErrorCode.FILE_UNREADABLE, message, param="usage") from None
+    return summarize_all([(item, period) for owner, item in items for period in periods.get(owner.id, ())], log)
+
+
+def draw_curve(
+    *prices: Annotated[str, Parameter(name="PRICE")],
+    output: Annotated[Path, Parameter(name=["--output", "-o"])],
+    up_to: int | None = None,
+    scale: Scale = Scale.LINEAR,
+    title: str | None = None,
+    as_json: AsJson = False,
+) -> None:
+    """Draw total, marginal and average price against quantity, as SVG or PNG.
+
+    Args:
+        prices: JSON files with a price, or CATALOG.json#price_id; in one currency.
+        output: Where the picture goes; ends in .svg or .png.
+        up_to: The greatest quantity to show; chosen from the breakpoints unless given.
+        scale: How the quantities are laid out.
+        title: What stands above the picture.
+        as_json: Print what was drawn as JSON.
+    """
+    read = _read_prices(prices)
+    path = curve(read, output, up_to=up_to, scale=scale, title=title)
+    if as_json:
+        _print_json({"prices": [price.id for price in read], "output": str(path), "scale": scale.value, "up_to": up_to})
+    else:
+        print(f"drew {', '.join(price.id for price in read)} into {path}")

@@ -1,0 +1,370 @@
+"""A price as what it is: a function from whole quantities to exact amounts, made of finitely many pieces.
+
+On a :class:`Piece` every charge grows by a constant amount with each step of ``width`` units, so whatever one wants to know
+of a price (where it falls, where it meets another, what it costs at worst) can be computed from the pieces. Nothing is sampled.
+The tiers of :class:`~metering_core.Graduated` and :class:`~metering_core.Volume` are one piece each; a package price is a
+stair of ``divide_by`` units a step; a model of the user's own says where its formula changes (:class:`DeclaresBreakpoints`).
+
+Quantities are the integers from 0, which is what usage records add up to. Amounts are Fractions of minor units.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from decimal import Decimal
+from fractions import Fraction
+from itertools import islice
+from math import floor
+from typing import Final, Protocol, runtime_checkable
+
+import attrs
+
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.exact import EXACT, Number, canonical, exact_quantity, plain
+from metering_core.money import Amount, Money
+from metering_core.prices import Price
+from metering_core.pricing import Graduated, Package, PerUnit, Round, Tier, Volume
+from metering_core.rating import rate
+
+HALF: Final = Fraction(1, 2)
+ZERO: Final = Fraction(0)
+
+BREAKPOINTS_MAX: Final = 10_000
+"""Breakpoints that a model of the user's own may declare; a formula that changes more often is not one."""
+
+
+@runtime_checkable
+class DeclaresBreakpoints(Protocol):
+    """What a pricing model of the user's own adds to ``charges`` so that its price can be audited, compared and drawn.
+
+    Between two breakpoints the model makes the same number of charges, each linear in the quantity and none negative.
+    """
+
+    def breakpoints(self) -> Iterable[Number]:
+        """Return the quantities after which the formula changes, in any order: for tiers up to 5 and 10, 5 and 10."""
+        ...  # pragma: no cover
+
+
+def exact_number(amount: Fraction) -> Decimal | Fraction:
+    """Return an amount as a Decimal; a share that no decimal can write (2000/3) stays a Fraction.
+
+    >>> exact_number(Fraction(1, 8)), exact_number(Fraction(2, 3))
+    (Decimal('0.125'), Fraction(2, 3))
+    """
+    # A denominator of n bits has at most n factors of 2 or 5, so n places suffice where any do.
+    places = amount.denominator.bit_length() - 1
+    whole, remainder = divmod(amount.numerator * 10**places, amount.denominator)
+    if remainder:
+        return amount
+    return canonical(EXACT.multiply(Decimal(whole), Decimal((0, (1,), -places))))
+
+
+@attrs.frozen
+class Line:
+    """A charge that grows on a piece: ``start`` minor units at its first step, ``rise`` more with every step."""
+
+    start: Fraction
+    rise: Fraction
+
+    def at(self, step: int) -> Fraction:
+        """Return the exact amount at a step, counted from 0."""
+        return self.start + self.rise * step
+
+
+@attrs.frozen
+class FixedLines:
+    """The charges that do not grow on a piece, added up.
+
+    Attributes:
+        amount: minor units, exact.
+        settled: minor units, each charge settled half up by itself.
+        is_any_lost: whether one of them is above 0 and settles to 0.
+    """
+
+    amount: Fraction = ZERO
+    settled: int = 0
+    is_any_lost: bool = False
+
+    def plus(self, amount: Fraction) -> FixedLines:
+        """Return these charges and one more."""
+        return FixedLines(self.amount + amount, self.settled + settled_half_up(amount), self.is_any_lost or is_lost(amount))
+
+
+def settled_half_up(amount: Fraction) -> int:
+    """Settle a charge of at least 0, as :func:`~metering_core.settle` does by default."""
+    return floor(amount + HALF)
+
+
+def is_lost(amount: Fraction) -> bool:
+    """Say whether a charge is above 0 and settles to 0."""
+    return 0 < amount < HALF
+
+
+@attrs.frozen
+class Piece:
+    """A range of whole quantities on which the total is a straight line, or a stair of equal steps.
+
+    Attributes:
+        tier: the number of the tier or formula, from 1.
+        first: least quantity.
+        last: greatest quantity, inclusive; None where it has no end.
+        fixed: the charges that are the same on the whole piece.
+        growing: the charges that grow, each by its rise per step.
+        width: units in a step: the total is the same within one, 1 for a straight line.
+        rate: minor units for one unit; None where the piece has one quantity only and no unit price.
+        start: the total at ``first``, minor units.
+        rise: what the total gains with a step, minor units.
+    """
+
+    tier: int
+    first: int
+    last: int | None
+    fixed: FixedLines
+    growing: tuple[Line, ...]
+    width: int
+    rate: Fraction | None
+    start: Fraction = attrs.field(init=False)
+    rise: Fraction = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Add up the lines."""
+        object.__setattr__(self, "start", sum((line.start for line in self.growing), self.fixed.amount))
+        object.__setattr__(self, "rise", sum((line.rise for line in self.growing), ZERO))
+
+    @property
+    def last_step(self) -> int | None:
+        """The number of the last step, counted from 0; None where there is no end."""
+        return None if self.last is None else self.step_of(self.last)
+
+    def step_of(self, quantity: int) -> int:
+        """Return the step that a quantity of the piece is on."""
+        return (quantity - self.first) // self.width
+
+    def first_of(self, step: int) -> int:
+        """Return the least quantity of a step."""
+        return self.first + step * self.width
+
+    def last_of(self, step: int) -> int:
+        """Return the greatest quantity of a step."""
+        end = self.first_of(step + 1) - 1
+        return end if self.last is None else min(end, self.last)
+
+    def at(self, step: int) -> Fraction:
+        """Return the exact total at a step."""
+        return self.start + self.rise * step
+
+    def total(self, quantity: int) -> Fraction:
+        """Return the exact total at a quantity of the piece."""
+        return self.at(self.step_of(quantity))
+
+    def settled_at(self, step: int) -> int:
+        """Return what is billed at a step: the sum of the charges, each settled half up."""
+        return self.fixed.settled + sum(settled_half_up(line.at(step)) for line in self.growing)
+
+
+@attrs.frozen
+class Tariff:
+    """A price as a function of whole quantities.
+
+    Attributes:
+        price: the price.
+        pieces: from quantity 0 on, without gap or overlap; the last one has no end.
+        empty_tiers: numbers of the tiers in which no whole quantity ends (two bounds between the same two integers).
+    """
+
+    price: Price
+    pieces: tuple[Piece, ...]
+    empty_tiers: tuple[int, ...] = ()
+
+    def piece_at(self, quantity: int) -> Piece:
+        """Return the piece that holds a quantity."""
+        return self.pieces[bisect_right(self.pieces, quantity, key=lambda piece: piece.first) - 1]
+
+    def total(self, quantity: int) -> Fraction:
+        """Return the exact total, minor units, as the sum of the charges of :func:`~metering_core.rate` is."""
+        return self.piece_at(quantity).total(quantity)
+
+    def settled(self, quantity: int) -> int:
+        """Return what is billed, minor units: each charge settled half up, then added."""
+        piece = self.piece_at(quantity)
+        return piece.settled_at(piece.step_of(quantity))
+
+
+def tariff(price: Price) -> Tariff:
+    """Return a price as a function of whole quantities.
+
+    >>> volume = Price.volume("seats", currency="usd", tiers=[Tier(10, unit_amount=900), Tier("inf", unit_amount=800)])
+    >>> [(piece.first, piece.last, int(piece.start)) for piece in tariff(volume).pieces]
+    [(0, 10, 0), (11, None, 8800)]
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_object`` for what is no price, or for a model of the user's own that has no
+            ``breakpoints()`` or more than :data:`BREAKPOINTS_MAX` of them.
+        InvoicingError: ``pricing_model_broken`` for such a model that is not linear between its breakpoints, or has negative
+            charges.
+    """
+    if not isinstance(price, Price):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "price", "a Price", price)
+    match price.model:
+        case PerUnit(unit_amount=amount):
+            return Tariff(price, (_piece(1, 0, None, FixedLines(), (ZERO, Fraction(amount))),))
+        case Package() as package:
+            return Tariff(price, _package_pieces(package))
+        case Graduated(tiers=tiers):
+            return _graduated(price, tiers)
+        case Volume(tiers=tiers):
+            return _volume(price, tiers)
+        case model:
+            return Tariff(price, _declared_pieces(price, _breakpoints(model)))
+
+
+def _piece(tier: int, first: int, last: int | None, fixed: FixedLines, line: tuple[Fraction, Fraction]) -> Piece:
+    """Make a straight piece of fixed charges and one charge for units, which starts and rises as ``line`` says."""
+    start, rise = line
+    if not rise:
+        return Piece(tier, first, last, fixed.plus(start), (), 1, ZERO)
+    return Piece(tier, first, last, fixed, (Line(start, rise),), 1, rise)
+
+
+def _package_pieces(package: Package) -> tuple[Piece, ...]:
+    amount, width = Fraction(package.unit_amount), package.divide_by
+    if width == 1 or not amount:
+        return (_piece(1, 0, None, FixedLines(), (ZERO, amount)),)
+    rate_ = amount / width
+    if package.round is Round.DOWN:
+        return (Piece(1, 0, None, FixedLines(), (Line(ZERO, amount),), width, rate_),)
+    nothing = Piece(1, 0, 0, FixedLines(), (), 1, None)
+    return (nothing, Piece(1, 1, None, FixedLines(), (Line(amount, amount),), width, rate_))
+
+
+def _amounts(tier: Tier) -> tuple[Fraction, Fraction]:
+    return Fraction(tier.unit_amount or 0), Fraction(tier.flat_amount or 0)
+
+
+def _volume(price: Price, tiers: Sequence[Tier]) -> Tariff:
+    pieces, empty, first = [], [], 0
+    for number, tier in enumerate(tiers, start=1):
+        unit, flat = _amounts(tier)
+        last = None if tier.up_to is None else floor(tier.up_to)
+        if last is not None and last < first:
+            empty.append(number)
+            continue
+        pieces.append(_piece(number, first, last, FixedLines().plus(flat), (unit * first, unit)))
+        first = 0 if last is None else last + 1
+    return Tariff(price, tuple(pieces), tuple(empty))
+
+
+def _graduated(price: Price, tiers: Sequence[Tier]) -> Tariff:
+    pieces, empty, first = [], [], 0
+    below, done = ZERO, FixedLines()
+    for number, tier in enumerate(tiers, start=1):
+        unit, flat = _amounts(tier)
+        last = None if tier.up_to is None else floor(tier.up_to)
+        done = done.plus(flat)
+        if last is not None and last < first:
+            empty.append(number)
+        else:
+            pieces.append(_piece(number, first, last, done, (unit * (first - below), unit)))
+        if tier.up_to is not None and last is not None:
+            done = done.plus(unit * (Fraction(tier.up_to) - below))
+            below, first = Fraction(tier.up_to), last + 1
+    return Tariff(price, tuple(pieces), tuple(empty))
+
+
+# Models of the user's own --------------------------------------------------------------------------------------------
+
+
+def _breakpoints(model: object) -> list[int]:
+    """Return the last whole quantity of every formula but the last, ascending."""
+    if not isinstance(model, DeclaresBreakpoints):
+        expected = "a built-in pricing model, or one with breakpoints() that says where its formula changes"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, model)
+    declared = list(islice(model.breakpoints(), BREAKPOINTS_MAX + 1))
+    if len(declared) > BREAKPOINTS_MAX:
+        expected = f"at most {BREAKPOINTS_MAX} breakpoints"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "breakpoints", expected, "more")
+    return sorted({floor(exact_quantity(point, f"breakpoints[{index}]")) for index, point in enumerate(declared)})
+
+
+def _declared_pieces(price: Price, bounds: Sequence[int]) -> tuple[Piece, ...]:
+    firsts = [0, *(bound + 1 for bound in bounds)]
+    lasts: list[int | None] = [*bounds, None]
+    return tuple(
+        _declared_piece(price, number, first, last)
+        for number, (first, last) in enumerate(zip(firsts, lasts, strict=True), start=1)
+    )
+
+
+def _declared_piece(price: Price, number: int, first: int, last: int | None) -> Piece:
+    """Read the lines of a piece off its first two quantities, and hold the model to them at others."""
+    start = _charges(price, first)
+    if first == last:
+        return _with_lines(number, first, last, [Line(amount, ZERO) for amount in start], None)
+    second = _charges(price, first + 1)
+    if len(second) != len(start):
+        raise _not_linear(price, first, last, first + 1)
+    lines = [Line(amount, next_ - amount) for amount, next_ in zip(start, second, strict=True)]
+    for probe in (first + 2, first + 1000) if last is None else ((first + last) // 2, last):
+        if _charges(price, probe) != [line.at(probe - first) for line in lines]:
+            raise _not_linear(price, first, last, probe)
+    if last is None and any(line.rise < 0 for line in lines):
+        raise _negative(price, "a charge that falls for ever")
+    return _with_lines(number, first, last, lines, sum((line.rise for line in lines), ZERO))
+
+
+def _with_lines(number: int, first: int, last: int | None, lines: Sequence[Line], rate_: Fraction | None) -> Piece:
+    fixed = FixedLines()
+    for line in lines:
+        fixed = fixed if line.rise else fixed.plus(line.start)
+    return Piece(number, first, last, fixed, tuple(line for line in lines if line.rise), 1, rate_)
+
+
+def _charges(price: Price, quantity: int) -> list[Fraction]:
+    amounts = [Fraction(charge.amount) for charge in rate(price, quantity).charges]
+    if any(amount < 0 for amount in amounts):
+        raise _negative(price, f"a negative charge at quantity {quantity}")
+    return amounts
+
+
+def _negative(price: Price, received: str) -> InvoicingError:
+    message = f"charges: expected of {type(price.model).__name__} no charge below 0, received {received}"
+    return InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param="charges")
+
+
+def _not_linear(price: Price, first: int, last: int | None, quantity: int) -> InvoicingError:
+    end = "on" if last is None else f"to {last}"
+    message = (
+        f"breakpoints: expected of {type(price.model).__name__} charges that are linear from quantity {first} {end}, "
+        f"received others at quantity {quantity}"
+    )
+    return InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param="breakpoints")
+
+
+# Words ---------------------------------------------------------------------------------------------------------------
+
+
+def amount_field(amount: Decimal | Fraction) -> str:
+    """Write an exact amount for JSON.
+
+    >>> amount_field(Decimal("0.40")), amount_field(Fraction(2000, 3))
+    ('0.4', '2000/3')
+    """
+    return str(amount) if isinstance(amount, Fraction) else plain(amount)
+
+
+def written(price: Price, amount: Fraction) -> str:
+    """Write an amount in major units, exact where a decimal can be."""
+    exact = exact_number(amount)
+    if isinstance(exact, Decimal):
+        return str(Amount(exact, price.currency))
+    return f"about {Money(floor(amount + HALF), price.currency)}"
+
+
+def units(price: Price, quantity: int) -> str:
+    """Write a quantity with the price's own word for its units.
+
+    >>> units(Price.per_unit("seats", currency="usd", unit_amount=1), 1200)
+    '1,200 units'
+    """
+    return f"{quantity:,} {price.unit_label or ('unit' if quantity == 1 else 'units')}"
