@@ -8,7 +8,7 @@ from pathlib import Path
 
 import attrs
 
-from benchmarks import answering, appending, billing, importing, inputs, memory, report
+from benchmarks import answering, appending, billing, importing, inputs, memory, prices, report
 from benchmarks.measuring import Group
 
 
@@ -49,6 +49,7 @@ def groups(size: Size) -> Iterator[Group]:
     yield memory.measure(size.records, size.items)
     yield importing.measure(size.imports)
     yield from billing.measure(items, inputs.columns(items, size.kept), size.rounds)
+    yield prices.measure(size.kept, size.rounds)
 
 
 def main() -> None:
