@@ -228,12 +228,12 @@ class TestRefusals:
         subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": package}, check=True)
 
     def test_the_picture_of_the_readme_is_up_to_date(self, tmp_path):
-        """`python examples/draw_curve.py` draws the vertices that the repository shows."""
-        script = Path(__file__).resolve().parents[1] / "examples" / "draw_curve.py"
+        """`python examples/plot/draw_curve.py` draws the vertices that the repository shows."""
+        script = Path(__file__).resolve().parents[1] / "examples" / "plot" / "draw_curve.py"
         if not script.exists():
             pytest.skip("an installed wheel is tested without examples/")
         pytest.importorskip("matplotlib")
-        package = str(script.parents[1])
+        package = str(script.parents[2])
         subprocess.run([sys.executable, script, tmp_path], env={"PYTHONPATH": package, "HOME": str(tmp_path)}, check=True)
 
         def paths(file):
@@ -242,7 +242,7 @@ class TestRefusals:
         # Another version of Matplotlib writes another comment, so it is the lines that are compared.
         import matplotlib as mpl  # noqa: PLC0415 - an extra
 
-        shown = script.parents[1] / "docs" / "_static" / "curve.svg"
+        shown = script.parents[2] / "docs" / "_static" / "curve.svg"
         if mpl.__version__ not in shown.read_text(encoding="utf-8"):
             pytest.skip("the picture was drawn by another version of Matplotlib")
         assert paths(tmp_path / "curve.svg") == paths(shown)

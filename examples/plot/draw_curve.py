@@ -1,6 +1,6 @@
 """Draw the picture of the README: a volume price with a cliff, and a graduated price that has none.
 
-Run it in the root of the repository, with the extra `plot`: ``python examples/draw_curve.py [FOLDER]``.
+Run it in the root of the repository, with the extra `plot`: ``python examples/plot/draw_curve.py [FOLDER]``.
 """
 
 from __future__ import annotations
