@@ -127,10 +127,11 @@ class UsageLog(UsageReader):
             account = self._accounts.get(subscription.id)
             if account is None:
                 account = self._accounts[subscription.id] = Account(subscription)
-            account.take(subscription)
-            for known in self._by_code:
-                if known.account is account:
-                    known.drop()
+            else:
+                account.take(subscription)
+                for known in self._by_code:
+                    if known.account is account:
+                        known.drop()
             for item in subscription.items:
                 self._bind(item, account)
 

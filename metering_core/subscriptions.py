@@ -121,13 +121,15 @@ class SubscriptionItem:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], prices: Mapping[str, Price] | None = None) -> Self:
-        """Read Stripe's subscription item; ``price`` (or ``plan``) is an object, or the id of one of ``prices``."""
+        """Read Stripe's subscription item; ``price`` (or ``plan``) is an object, the id of one of ``prices``, or a Price."""
         known_keys(data, _ITEM_KEYS, "items")
         given = required(data, "price" if data.get("price") is not None else "plan", "items")
+        if isinstance(given, str):
+            given = _known_price(given, prices or {})
         thresholds = data.get("billing_thresholds")
         return cls(
             required(data, "id", "items"),
-            _known_price(given, prices or {}) if isinstance(given, str) else Price.from_dict(given),
+            given if isinstance(given, Price) else Price.from_dict(given),
             data.get("quantity"),
             billing_thresholds=None if thresholds is None else BillingThresholds.from_dict(thresholds),
         )

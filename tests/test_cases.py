@@ -7,10 +7,12 @@ import json
 import subprocess
 import sys
 from datetime import datetime, timedelta
+from decimal import Decimal
 from pathlib import Path
 
 import pytest
 
+from metering_core import Charge, ChargeKind, Price
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError
 from metering_core.testing import cases as runner
 from metering_core.testing.cases import CASE_KINDS, CaseResult, read_cases, run_cases
@@ -524,3 +526,30 @@ def test_runner_needs_no_hypothesis():
         "assert not {'hypothesis', 'pytest', '_pytest'} & sys.modules.keys(), 'imported'"
     )
     subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).resolve().parents[1])
+
+
+class MinimumFee:
+    """A pricing model of a user's own: a cent a unit, but at least 500 cents."""
+
+    def charges(self, quantity):
+        return [Charge(ChargeKind.UNIT, quantity, None, Decimal(max(500, quantity)))]
+
+
+def own_model_cases(price):
+    """Return a rating and an invoice case of a price; 30 units cost the minimum, 700 cost 7.00."""
+    item = {"id": "si_1", "price": price}
+    subscription = {"id": "sub_1", "billing_cycle_anchor": 1704067200, "items": [item]}
+    records = [{"subscription_item": "si_1", "quantity": 30, "timestamp": 1704067300}]
+    period = {"start": 1704067200, "end": 1706745600}
+    invoice = {"subscription": subscription, "records": records, "period": period, "expected": {"total": 500}}
+    rating = {"price": price, "quantity": 700, "expected": {"total": 700}}
+    return {"cases": [{"id": "r", "kind": "rating", **rating}, {"id": "i", "kind": "invoice", **invoice}]}
+
+
+def test_a_pricing_model_of_ones_own_is_checked_like_all_others():
+    """A case names such a price by the id under which it is given; one that is not given makes the file unreadable."""
+    prices = {"minimum": Price("minimum", "usd", MinimumFee())}
+    assert [result.differences for result in run_cases(own_model_cases("minimum"), prices=prices)] == [(), ()]
+    for case in own_model_cases("minimum")["cases"]:
+        with pytest.raises(CatalogError, match="'minimum'"):
+            run_cases({"cases": [case]})

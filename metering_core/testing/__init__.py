@@ -1,7 +1,7 @@
 """What users test their prices with: Hypothesis strategies, the laws of billing, worked cases.
 
-``laws`` and ``cases`` need nothing but the library; ``strategies`` and ``conformance`` need the extra ``hypothesis``. Nothing is
-imported before it is asked for.
+``laws`` and ``cases`` need nothing but the library; ``strategies`` and ``conformance`` need the extra ``hypothesis``. Nothing
+is imported before it is asked for.
 """
 
 from __future__ import annotations

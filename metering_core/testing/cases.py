@@ -11,9 +11,9 @@ Values
     *amount*: an integer of minor units. *exact*: minor units before rounding, an integer or a decimal string. *quantity*:
     an integer, or a decimal string where it is not whole; of a usage record an integer. *instant*: Unix seconds, or ISO
     8601 with an offset (``"2024-01-31T00:00:00Z"``). JSON floats are refused: a number that is not whole is written as a
-    string. *price*: Stripe's Price (or Plan) shape; its ``id`` is ``"price"`` unless given. *subscription*: Stripe's
-    Subscription shape, with whole prices in its items and ``timezone`` beside Stripe's fields. *period*: ``{"start":
-    instant, "end": instant}``, end excluded.
+    string. *price*: Stripe's Price (or Plan) shape; its ``id`` is ``"price"`` unless given; from Python also the id of one
+    of the ``prices`` passed to :func:`run_cases`. *subscription*: Stripe's Subscription shape, with such prices in its
+    items and ``timezone`` beside Stripe's fields. *period*: ``{"start": instant, "end": instant}``, end excluded.
 
 ``rating``: what a quantity costs.
     ``price``, ``quantity``. Expected: ``total`` (amount: the sum of the settled lines), ``exact`` (the sum before rounding)
@@ -114,12 +114,16 @@ def read_cases(path: str | PathLike[str]) -> dict[str, Any]:
     return data
 
 
-def run_cases(data: Mapping[str, Any], kind: str | None = None) -> list[CaseResult]:
+def run_cases(
+    data: Mapping[str, Any], kind: str | None = None, *, prices: Mapping[str, Price] | None = None
+) -> list[CaseResult]:
     """Run all cases, in their order, and return what came of those of one kind, or of all.
 
     Args:
         data: ``{"cases": […]}``, as :func:`read_cases` returns it.
         kind: one of :data:`CASE_KINDS`, or None for all.
+        prices: by id, for cases that name a price by its id instead of writing it down; so prices with a pricing model of
+            the user's own are checked like all others.
 
     Raises:
         CatalogError: ``file_unreadable`` for a malformed case, of whatever kind: an unknown key or kind, a missing or repeated
@@ -138,11 +142,24 @@ def run_cases(data: Mapping[str, Any], kind: str | None = None) -> list[CaseResu
                 raise InvalidValueError.expecting(
                     ErrorCode.PARAMETER_INVALID_OBJECT, "id", "an id that no other case has", label
                 )
-            results.append(_run(case))
+            results.append(_run(_with_prices(case, prices or {})))
         except InvalidValueError as error:
             raise _unreadable(label, error) from error
         seen.add(label)
     return [result for result in results if kind in {None, result.kind}]
+
+
+def _with_prices(case: object, prices: Mapping[str, Price]) -> object:
+    """Put the prices that a case, or an item of its subscription, names by id in their places."""
+    if not isinstance(case, Mapping):
+        return case
+    filled = {**case}
+    if isinstance(case.get("price"), str):
+        filled["price"] = prices.get(case["price"], case["price"])
+    subscription = case.get("subscription")
+    if isinstance(subscription, Mapping) and isinstance(subscription.get("items"), list):
+        filled["subscription"] = {**subscription, "items": [_with_prices(item, prices) for item in subscription["items"]]}
+    return filled
 
 
 def _cases(data: Mapping[str, Any]) -> list[Any]:
@@ -359,7 +376,7 @@ def _mapping(value: object, param: str) -> Mapping[str, Any]:
 
 
 def _price(value: object, param: str) -> Price:
-    return Price.from_dict(_with_id(_mapping(value, param)))
+    return value if isinstance(value, Price) else Price.from_dict(_with_id(_mapping(value, param)))
 
 
 def _with_id(price: Mapping[str, Any]) -> dict[str, Any]:
