@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import csv
 import io
@@ -173,7 +174,8 @@ def invoice(
         explained: Say for each line which records, tiers and rounding are behind it (not with --format csv).
         output: Print tables in major units, or JSON or CSV (one row a line item) in minor units.
         on_error: At a malformed row or a refused record stop with exit status 1, or skip it; both name its line.
-        usage_format: How the usage is written; the file's extension (.csv, .jsonl, .ndjson) says it unless given.
+        usage_format: How the usage is written; the file's extension (.csv, .jsonl, .ndjson) says it unless given, or the first
+            character of standard input ({ begins JSON lines).
     """
     if explained and output is OutputFormat.CSV:
         message = "--explain: expected --format table or json, received csv"
@@ -219,10 +221,11 @@ def _load(
 
 
 def _format_of(usage: str) -> UsageFormat:
-    if usage == "-":
-        message = "--usage-format: expected csv or jsonl, since standard input has no extension that says it, received none"
-        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="--usage-format")
-    return UsageFormat.of_path(usage)
+    """Tell the format by the file's extension; by its first character where it comes from standard input."""
+    if usage != "-":
+        return UsageFormat.of_path(usage)
+    beginning = cast("io.BufferedReader", sys.stdin.buffer).peek(1).removeprefix(codecs.BOM_UTF8).lstrip()
+    return UsageFormat.JSONL if beginning.startswith(b"{") else UsageFormat.CSV
 
 
 @contextlib.contextmanager

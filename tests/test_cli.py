@@ -276,7 +276,6 @@ class TestComplaintsAboutArguments:
             (("invoice", "none.json", DEMO[1]), "none.json: cannot be read: No such file or directory"),
             (("invoice", DEMO[0], "none.csv"), "none.csv: cannot be read: No such file or directory"),
             (("invoice", DEMO[0], "usage.txt"), "expected the extension .csv, .jsonl or .ndjson, received '.txt'"),
-            (("invoice", DEMO[0], "-"), "--usage-format: expected csv or jsonl"),
             (("invoice", *DEMO, "--format", "xml"), 'Invalid value "xml" for --format'),
             (("invoice", *DEMO, "--colour"), "Unknown option: --colour"),
             (("invoice", *DEMO, "--explain", "--format", "csv"), "--explain: expected --format table or json"),
@@ -436,9 +435,12 @@ class TestTheProgram:
     def test_usage_is_read_from_standard_input(self):
         """A dash is standard input, for CSV and for JSON lines."""
         usage = Path(DEMO[1]).read_bytes()
-        result = in_a_process("invoice", DEMO[0], "-", "--usage-format", "csv", usage=b"\xef\xbb\xbf" + usage)
-        assert (result.returncode, result.stderr) == (0, b"")
-        assert result.stdout == (GOLDEN / "demo_invoice.txt").read_bytes()
+        for told in ((), ("--usage-format", "csv")):
+            result = in_a_process("invoice", DEMO[0], "-", *told, usage=b"\xef\xbb\xbf" + usage)
+            assert (result.returncode, result.stderr) == (0, b"")
+            assert result.stdout == (GOLDEN / "demo_invoice.txt").read_bytes()
+        line = b'\n{"subscription_item": "si_context", "quantity": 1000000, "timestamp": 1727740800}\n'
+        assert b"USD 3.00" in in_a_process("invoice", DEMO[0], "-", usage=line).stdout
         wrong = in_a_process("invoice", DEMO[0], "-", "--usage-format", "jsonl", usage=usage)
         assert wrong.returncode == 1
         assert wrong.stderr.startswith(b"metering-core: <standard input>, line 1: is not JSON")
