@@ -62,6 +62,11 @@ def python_session(page: Path) -> doctest.DocTest:
     return doctest.DocTest(examples, {"__name__": "__main__"}, page.name, str(page), 0, None)
 
 
+def needed(page: Path) -> list[str]:
+    """Return the modules of extras that the page's examples need: those of its `<!-- needs: … -->`."""
+    return re.findall(r"^<!-- needs: (\w+) -->$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+
+
 def failures_of(session: doctest.DocTest) -> str:
     """Run a session and return what differed, empty where nothing did."""
     said: list[str] = []

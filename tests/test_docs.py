@@ -25,7 +25,9 @@ def named(page: Path) -> str:
 
 @EVERY_PAGE
 def test_python_examples_run(page):
-    """Every Python session on the page gives what the page shows."""
+    """Every Python session on the page gives what the page shows, where the extras that the page needs are installed."""
+    for module in pages.needed(page):
+        pytest.importorskip(module, reason=f"the examples of {page.name} need {module}")
     failures = pages.failures_of(pages.python_session(page))
     assert not failures, failures
 
