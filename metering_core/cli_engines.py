@@ -1,0 +1,202 @@
+"""The engines of the command line: which one reads a file of usage, how it is read, and the command ``sql``."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final, TextIO, cast
+
+import attrs
+from cyclopts import App
+
+from metering_core.acceptance import Outcome, Receipts
+from metering_core.aggregation import Usage
+from metering_core.catalog import append_usage, read_usage
+from metering_core.errors import ErrorCode, InvalidValueError, MeteringError, MissingExtraError, UsageRejectedError
+from metering_core.log import UsageLog
+from metering_core.periods import BillingPeriod, Instant
+from metering_core.sql import DuckDBUsage, sql_kernel
+from metering_core.subscriptions import Subscription
+
+LARGE_BYTES: Final = 64 * 2**20
+"""From this size on, text is read by an engine of columns or by DuckDB."""
+
+Refuse = Callable[[MeteringError], None]
+"""Takes each refusal in order; it may raise to stop."""
+
+
+class Engine(StrEnum):
+    """What judges and folds usage. All of them make the same bill."""
+
+    AUTO = "auto"
+    MEMORY = "memory"
+    COLUMNAR = "columnar"
+    DUCKDB = "duckdb"
+
+
+@attrs.frozen
+class Choice:
+    """An engine and, for people, why it was taken."""
+
+    engine: Engine
+    reason: str
+
+    def __str__(self) -> str:
+        """Return the sentence for standard error."""
+        return f"engine {self.engine.value}: {self.reason}"
+
+
+@attrs.frozen
+class Loaded:
+    """Usage that was read, the billing periods that have some, by subscription, and how many records were accepted."""
+
+    usage: Usage
+    periods: dict[str, tuple[BillingPeriod, ...]]
+    accepted: int = 0
+
+
+def register(app: App) -> None:
+    """Add the command to the application."""
+    app.command(print_kernel, name="sql")
+
+
+def print_kernel() -> None:
+    """Print the SQL that judges and folds usage on DuckDB and on Spark, for auditors and for your own warehouse."""
+    sys.stdout.write(sql_kernel())
+
+
+# Choosing ----------------------------------------------------------------------------------------------------------------
+
+
+def choose_engine(engine: Engine, usage: str, *, explains: bool = False, skips: bool = False) -> Choice:
+    """Return the engine that reads a file of usage.
+
+    Args:
+        engine: what was asked for; ``auto`` picks by format and size among the engines that are installed.
+        usage: a path, a glob, or ``-`` for standard input.
+        explains: whether lines are to be explained, which takes the records, which DuckDB leaves in their files.
+        skips: whether malformed rows are to be skipped, which DuckDB does not do.
+
+    Raises:
+        InvalidValueError: ``parameters_exclusive`` where the engine asked for cannot do what is asked.
+    """
+    if engine is Engine.AUTO:
+        return _picked(usage, is_text_only=explains or skips)
+    problem = _problem(engine, usage, explains=explains, skips=skips)
+    if problem is not None:
+        message = f"--engine: expected an engine that {problem}, received {engine.value!r}"
+        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--engine")
+    return Choice(engine, "as asked")
+
+
+def _problem(engine: Engine, usage: str, *, explains: bool, skips: bool) -> str | None:
+    if engine is not Engine.DUCKDB:
+        return "reads Parquet and several files (duckdb)" if _is_columns(usage) else None
+    if usage == "-":
+        return "reads standard input (memory, columnar)"
+    if explains:
+        return "keeps records to explain lines by (memory, columnar)"
+    return "skips malformed rows (memory, columnar)" if skips else None
+
+
+def _picked(usage: str, *, is_text_only: bool) -> Choice:
+    if usage == "-":
+        return Choice(Engine.MEMORY, "standard input is read row by row")
+    if _is_columns(usage):
+        return Choice(Engine.DUCKDB, "Parquet and several files are read by DuckDB")
+    size = _size(usage)
+    if size < LARGE_BYTES:
+        return Choice(Engine.MEMORY, f"{usage} is smaller than {LARGE_BYTES // 2**20} MiB")
+    reason = f"{usage} has {size / 2**20:,.0f} MiB"
+    if not is_text_only and _is_installed("duckdb"):
+        return Choice(Engine.DUCKDB, reason)
+    if _is_installed("numpy"):
+        return Choice(Engine.COLUMNAR, reason)
+    return Choice(Engine.MEMORY, f"{reason}; the extras 'duckdb' and 'columnar', which are faster, are not installed")
+
+
+def _is_columns(usage: str) -> bool:
+    """Whether only DuckDB can read it: Parquet, or a glob."""
+    return usage != "-" and (Path(usage).suffix.lower() == ".parquet" or (not Path(usage).exists() and "*" in usage))
+
+
+def _size(usage: str) -> int:
+    return Path(usage).stat().st_size if Path(usage).is_file() else 0
+
+
+def _is_installed(module: str) -> bool:
+    return importlib.util.find_spec(module) is not None
+
+
+# Loading -----------------------------------------------------------------------------------------------------------------
+
+
+def load_text(
+    engine: Engine, subscriptions: Sequence[Subscription], stream: TextIO, usage_format: str, path: str, refuse: Refuse
+) -> Loaded:
+    """Read CSV or JSON lines into memory, row by row, with the engine ``memory`` or ``columnar``.
+
+    Raises:
+        MissingExtraError: without NumPy, for ``columnar``.
+    """
+    rows = read_usage(stream, usage_format, path=path)
+    if engine is Engine.MEMORY:
+        log = UsageLog(subscriptions)
+        return Loaded(log, append_usage(log, rows, on_refusal=refuse), len(log))
+    door = _ColumnarDoor(subscriptions)
+    periods = append_usage(cast("UsageLog", door), rows, on_refusal=refuse)
+    return Loaded(door.usage, periods, len(door.usage))
+
+
+class _ColumnarDoor:
+    """The columnar engine as :func:`append_usage` appends to it."""
+
+    def __init__(self, subscriptions: Sequence[Subscription]) -> None:
+        if not _is_installed("numpy"):
+            raise MissingExtraError.for_extra("columnar", "--engine columnar")
+        from metering_core.columnar import ColumnarUsage, UsageBatch  # noqa: PLC0415 - it needs the extra
+
+        self.usage: Any = ColumnarUsage(subscriptions)
+        self.subscriptions = tuple(subscriptions)
+        self._batch: Any = UsageBatch
+
+    def append_columns(self, *columns: Sequence[Any], received_at: Sequence[Instant]) -> Receipts:
+        """Append a chunk of rows, each at its own moment of receipt."""
+        receipts: Receipts = self.usage.append(self._batch.from_columns(*columns), received_at=received_at)
+        return receipts
+
+
+def load_files(subscriptions: Iterable[Subscription], usage: str, refuse: Refuse) -> Loaded:
+    """Read Parquet, CSV or JSON lines by path or glob where they are, with the engine ``duckdb``.
+
+    Raises:
+        MissingExtraError: without DuckDB.
+        CatalogError, InvalidValueError: as :class:`~metering_core.sql.DuckDBUsage`; a malformed row is not skipped.
+    """
+    with _progress(f"Reading {usage}") as progress:
+        engine = DuckDBUsage(usage, subscriptions, progress=progress)
+        for seq, receipt in engine.receipts().items():
+            if receipt.outcome is Outcome.REJECTED:
+                error = receipt.error()
+                details = {**error.details, "path": usage, "row": seq}
+                message = f"{usage}, row {seq}: {error.message}"
+                refuse(UsageRejectedError(error.code, message, param=error.param, details=details))
+        return Loaded(engine, engine.periods_with_usage())
+
+
+@contextlib.contextmanager
+def _progress(description: str) -> Iterator[Callable[[float], None] | None]:
+    """Show a progress bar on standard error while someone looks; yield what it is told by."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console  # noqa: PLC0415 - rich takes its time, and a short run needs none of it
+    from rich.progress import Progress  # noqa: PLC0415 - as above
+
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(description, total=1.0)
+        yield lambda part: bar.update(task, completed=part)

@@ -1,0 +1,227 @@
+"""What every SQL engine does the same way: ask once, remember the answers, and turn rows into partials and receipts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, NoReturn
+
+from metering_core.acceptance import AcceptancePolicy, Receipt, item_unknown
+from metering_core.accounts import Closing
+from metering_core.aggregation import AGGREGATORS, Partial, required_mode
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.periods import BillingPeriod
+from metering_core.prices import AggregateUsage
+from metering_core.sql.rules import Judged, Request, Rules, Span
+from metering_core.subscriptions import Subscription, SubscriptionItem
+
+JUDGED_COLUMNS: Final = (
+    *("seq", "subscription_item", "quantity", "timestamp", "is_set", "id", "received"),
+    *("first_seq", "first_quantity", "first_timestamp", "first_is_set", "verdict"),
+)
+"""What is read back of a record that was refused or was a duplicate."""
+
+EXPECTED: Final = {
+    "subscription_item": "a string of 1 to 255 characters",
+    "quantity": "an integer of at least 0, of at most 38 digits",
+    "timestamp": "an instant within the years 1 to 9999",
+    "action": "'increment' or 'set'",
+    "id": "nothing, or a string of 1 to 255 characters",
+    "received_at": "an instant within the years 1 to 9999",
+}
+"""The columns of usage in the order of their checks, with what is expected of a value."""
+
+SUM_MAX: Final = 10**38 - 1
+"""The greatest number of ``DECIMAL(38, 0)``."""
+
+INSTANT_TYPES: Final = "integers (Unix seconds) or timestamps with a time zone"
+
+
+class SqlUsage:
+    """Usage that is judged and folded by SQL; itself a :class:`~metering_core.Usage`. Engines say how a statement is run.
+
+    Answers are remembered: ask :meth:`partials` for everything once, and single questions cost nothing afterwards.
+
+    Attributes:
+        rules: subscriptions, policy and closed periods.
+    """
+
+    def __init__(
+        self,
+        subscriptions: Iterable[Subscription],
+        policy: AcceptancePolicy | None,
+        closed: Mapping[str, Iterable[Closing]] | None,
+    ) -> None:
+        self.rules: Final = Rules(subscriptions, policy, closed)
+        self._answers: dict[Request, Partial] = {}
+        self._non_empty: set[Request] = set()
+        self._used: dict[str, Span] = {}
+        self._received: dict[str, Span] = {}
+
+    # What an engine says -----------------------------------------------------------------------------------------------
+
+    def _folded(self, requests: Sequence[Request]) -> Iterable[tuple[Any, Any, Any]]:
+        """Run the folding and return request, timestamp, quantity."""
+        raise NotImplementedError
+
+    def _exceptional(self) -> Iterable[Sequence[Any]]:
+        """Return the judged records with a verdict, in the order of arrival; columns as :data:`JUDGED_COLUMNS`."""
+        raise NotImplementedError
+
+    def _numbered(self) -> Iterable[tuple[Any, Any]]:
+        """Run the numbering and return seq, sequence."""
+        raise NotImplementedError
+
+    def _value_at(self, column: str, seq: int) -> object:
+        """Return a value as it is in the source."""
+        raise NotImplementedError
+
+    # What is asked ---------------------------------------------------------------------------------------------------
+
+    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
+        """Return the partial of the item's aggregator in the period; see :class:`~metering_core.Usage`.
+
+        Raises:
+            InvoicingError: ``subscription_item_unknown``, ``price_not_metered``, or ``quantity_out_of_range`` where a sum has
+                more than 38 digits.
+        """
+        (partial,) = self.partials([(item, period)])
+        return partial
+
+    def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
+        """Return the partials of many items at once, in the order asked; one run over the usage for all that are new."""
+        asked = [self._request(item, period) for item, period in requests]
+        self._remember(asked)
+        return [self._answers[request] for request in asked]
+
+    def _remember(self, requests: Iterable[Request]) -> None:
+        new = dict.fromkeys(request for request in requests if request not in self._answers)
+        # An item without a row has nothing to be run for.
+        self._answers.update({request: AGGREGATORS[request[1]].identity for request in new if request[0] not in self._used})
+        if asked := [request for request in new if request[0] in self._used]:
+            self._answers.update(self._ask(asked))
+
+    def _request(self, item: SubscriptionItem, period: BillingPeriod) -> Request:
+        if item.id not in self.rules.items:
+            message = item_unknown(item.id).message or ""
+            raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
+        return item.id, required_mode(item), period.start_seconds, period.end_seconds
+
+    def _ask(self, requests: Sequence[Request]) -> dict[Request, Partial]:
+        answers = {request: AGGREGATORS[request[1]].identity for request in requests}
+        for number, timestamp, quantity in self._folded(requests):
+            request = requests[int(number)]
+            answers[request] = _partial(request[1], timestamp, quantity)
+            self._non_empty.add(request)
+        return answers
+
+    def receipts(self) -> dict[int, Receipt]:
+        """Return the receipts of the rows that were refused or were duplicates, by ``seq``, in the order of arrival.
+
+        They are those that a :class:`~metering_core.UsageLog` gives; a row that is not among them was accepted. ``seq`` is the
+        value of that column, or where the source has none the number of the row, from 1.
+        """
+        exceptional = [_judged(row) for row in self._exceptional()]
+        has_duplicates = any(judged.verdict == "duplicate" for judged in exceptional)
+        sequences = {int(seq): int(sequence) for seq, sequence in self._numbered()} if has_duplicates else {}
+        return {judged.seq: self.rules.receipt(judged, sequences) for judged in exceptional}
+
+    def periods_with_usage(self) -> dict[str, tuple[BillingPeriod, ...]]:
+        """Return the billing periods that bill accepted records, in order, by the id of their subscription.
+
+        The partials of all of them are remembered on the way: what is billed next costs no further run.
+        """
+        candidates = [
+            (subscription, period, self._request(item, period), _probe(self._request(item, period)))
+            for subscription, item, period in self.rules.candidates(self._used, self._received)
+        ]
+        self._remember([request for one in candidates for request in one[2:]])
+        found: dict[str, dict[int, BillingPeriod]] = {}
+        for subscription, period, _, probe in candidates:
+            if probe in self._non_empty:
+                found.setdefault(subscription.id, {})[period.start_seconds] = period
+        order = (key for key in self.rules.accounts if key in found)
+        return {key: tuple(found[key][start] for start in sorted(found[key])) for key in order}
+
+    # Inspection ------------------------------------------------------------------------------------------------------
+
+    def _take_inspection(self, rows: Iterable[Sequence[Any]]) -> None:
+        """Keep the bounds of each item's usage, or refuse the first malformed row by name."""
+        worst: tuple[int, int] | None = None
+        for item_id, *bounds_and_faults in rows:
+            first, last, first_received, last_received, *faults = bounds_and_faults
+            found = [(int(seq), column) for column, seq in enumerate(faults) if seq is not None]
+            if found:
+                worst = min([*found, *([] if worst is None else [worst])])
+            elif item_id in self.rules.items:
+                self._used[item_id] = int(first), int(last)
+                self._received[item_id] = int(first_received), int(last_received)
+        if worst is not None:
+            seq, number = worst
+            column = list(EXPECTED)[number]
+            self._refuse_value(column, seq, self._value_at(column, seq))
+
+    def _refuse_value(self, column: str, seq: int, value: object) -> NoReturn:
+        code = _CODES[column]
+        refused = InvalidValueError.expecting(code, f"{column}, row {seq}", EXPECTED[column], value)
+        raise InvalidValueError(code, refused.message, param=column, details={**refused.details, "seq": seq})
+
+
+_CODES: Final = {
+    "subscription_item": ErrorCode.PARAMETER_INVALID_STRING,
+    "quantity": ErrorCode.PARAMETER_INVALID_INTEGER,
+    "timestamp": ErrorCode.PARAMETER_INVALID_INSTANT,
+    "action": ErrorCode.PARAMETER_INVALID_CHOICE,
+    "id": ErrorCode.PARAMETER_INVALID_STRING,
+    "received_at": ErrorCode.PARAMETER_INVALID_INSTANT,
+}
+
+
+def _partial(mode: AggregateUsage, timestamp: object, quantity: object) -> Partial:
+    """Return what the mode's aggregator works on, in Python's own ints."""
+    value = int(quantity)  # type: ignore[call-overload]  # an int or a Decimal of the engine
+    if value > SUM_MAX:  # DuckDB before 2.0 goes on to 2**127 - 1 and refuses only then.
+        raise out_of_range(f"the {mode.value} is {value}")
+    if mode in {AggregateUsage.SUM, AggregateUsage.MAX}:
+        return value
+    return int(timestamp), value  # type: ignore[call-overload]  # as above
+
+
+def _probe(request: Request) -> Request:
+    """Return the request that tells whether the period itself has usage, where the mode looks back to earlier ones."""
+    item_id, mode, start, end = request
+    return item_id, AggregateUsage.LAST_DURING_PERIOD if AGGREGATORS[mode].looks_back else mode, start, end
+
+
+def _judged(row: Sequence[Any]) -> Judged:
+    """Return a judged row, the numbers of the engine as Python's own ints."""
+    values = dict(zip(JUDGED_COLUMNS, row, strict=True))
+    for column in ("seq", "quantity", "timestamp", "received", "first_seq", "first_quantity", "first_timestamp"):
+        values[column] = None if values[column] is None else int(values[column])
+    return Judged(**values)
+
+
+def ties_refused(seq: int) -> InvalidValueError:
+    """Say that two rows claim the same place in the order of arrival."""
+    expected = "a different value in each row, because it is the order of arrival"
+    return InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "seq", expected, seq)
+
+
+def column_refused(column: str, expected: str, received: str) -> InvalidValueError:
+    """Say that a column is not of a type that can be read exactly."""
+    message = f"{column}: expected a column of {expected}, received {received}"
+    details = {"expected": expected, "received": received}
+    return InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message, param=column, details=details)
+
+
+def column_missing(column: str) -> InvalidValueError:
+    """Say that the source lacks a column."""
+    return InvalidValueError(ErrorCode.PARAMETER_MISSING, f"usage: the column {column!r} is missing", param=column)
+
+
+def out_of_range(cause: Exception | str) -> InvoicingError:
+    """Say that a sum has more digits than an SQL engine adds exactly."""
+    message = (
+        "quantity: expected sums of at most 38 digits, which is what DECIMAL(38, 0) adds exactly, received more "
+        f"({str(cause).splitlines()[0][:200]})"
+    )
+    return InvoicingError(ErrorCode.QUANTITY_OUT_OF_RANGE, message, param="quantity")

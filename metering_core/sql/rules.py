@@ -1,0 +1,319 @@
+"""Subscriptions, policy and closed periods as rows that SQL can join, and refusals as receipts.
+
+Nothing about time is decided in SQL that is decided in Python: the life of a subscription falls into stretches in which its
+standing does not change, each stretch is looked up with the log's own function, and SQL only finds the stretch of a record.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from itertools import pairwise
+from typing import Final, TypeAlias
+
+import attrs
+
+from metering_core.acceptance import (
+    AcceptancePolicy,
+    LateAttribution,
+    Outcome,
+    Receipt,
+    canceled_refusal,
+    item_unknown,
+    period_closed,
+    price_refusal,
+    set_refusal,
+    standing_at,
+    time_refusal,
+)
+from metering_core.accounts import Account, Closing, Sent
+from metering_core.aggregation import AGGREGATORS
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.periods import BillingCycle, BillingPeriod, unix_seconds
+from metering_core.prices import AggregateUsage
+from metering_core.subscriptions import Subscription, SubscriptionItem
+
+BEGINNING: Final = -62_135_596_800
+"""The first second of the year 1: where a look back begins."""
+
+END: Final = 253_402_300_800
+"""The first second after the year 9999."""
+
+Row: TypeAlias = tuple[int | str | bool | None, ...]
+"""One row of an input relation."""
+
+Span: TypeAlias = tuple[int, int]
+"""Least and greatest, both inclusive, in Unix seconds."""
+
+COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
+    "items": {
+        "subscription_item": "STRING",
+        "item": "BIGINT",
+        "calendar": "BIGINT",
+        "aggregate_usage": "STRING",
+        "has_thresholds": "BOOLEAN",
+    },
+    "standings": {
+        "calendar": "BIGINT",
+        "received_from": "BIGINT",
+        "received_before": "BIGINT",
+        "is_ended": "BOOLEAN",
+        "future_tolerance": "BIGINT",
+        "current_end": "BIGINT",
+        "accepted_from": "BIGINT",
+        "accepted_before": "BIGINT",
+        "late_billed_at": "BIGINT",
+    },
+    "closings": {"calendar": "BIGINT", "starts": "BIGINT", "ends": "BIGINT"},
+    "requests": {
+        "request": "BIGINT",
+        "item": "BIGINT",
+        "aggregate_usage": "STRING",
+        "starts": "BIGINT",
+        "ends": "BIGINT",
+    },
+}
+"""The input relations of the kernel beside ``usage``, with the types of their columns."""
+
+_SECOND = timedelta(seconds=1)
+
+
+@attrs.frozen
+class Calendar:
+    """All that the rules of time ask of a subscription; many subscriptions may share one.
+
+    Attributes:
+        cycle: where the boundaries are.
+        start_date: first instant of the life, or None.
+        ended_at: end of the life, or None.
+        closings: what was finalized.
+        looks_back: whether a closed period also closes all before it; told apart only where something is closed.
+    """
+
+    cycle: BillingCycle
+    start_date: datetime | None
+    ended_at: datetime | None
+    closings: tuple[Closing, ...]
+    looks_back: bool
+
+
+@attrs.frozen
+class Judged:
+    """A record that was refused or was a duplicate, as judging wrote it; the ``first_…`` are those of the id's first record."""
+
+    seq: int
+    subscription_item: str
+    quantity: int
+    timestamp: int
+    is_set: bool
+    id: str | None
+    received: int
+    first_seq: int | None
+    first_quantity: int | None
+    first_timestamp: int | None
+    first_is_set: bool | None
+    verdict: str
+
+
+class Rules:
+    """What the kernel's statements must know beside the usage.
+
+    Args:
+        subscriptions: one version of each.
+        policy: what is relaxed of the rule "in the current billing period and not in the future".
+        closed: by subscription, the periods that were finalized before any of the usage arrived.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_object`` where a subscription or an item comes twice,
+            ``parameter_invalid_choice`` where a closed period belongs to none of the subscriptions.
+    """
+
+    def __init__(
+        self,
+        subscriptions: Iterable[Subscription],
+        policy: AcceptancePolicy | None,
+        closed: Mapping[str, Iterable[Closing]] | None,
+    ) -> None:
+        self.policy: Final = AcceptancePolicy() if policy is None else policy
+        self.accounts: dict[str, Account] = {}
+        self.items: dict[str, tuple[SubscriptionItem, Account]] = {}
+        self.numbers: dict[str, int] = {}
+        self._calendars: dict[Calendar, tuple[int, Account]] = {}
+        self._calendar_of: dict[str, int] = {}
+        for subscription in subscriptions:
+            self._take(subscription)
+        for subscription_id, closings in (closed or {}).items():
+            self._close(subscription_id, closings)
+        for item, account in self.items.values():
+            self._calendar_of[item.id] = self._number_calendar(item, account)
+
+    def _take(self, subscription: Subscription) -> None:
+        code = ErrorCode.PARAMETER_INVALID_OBJECT
+        if subscription.id in self.accounts:
+            expected = "one version of each subscription"
+            raise InvalidValueError.expecting(code, "subscriptions", expected, subscription.id)
+        account = self.accounts[subscription.id] = Account(subscription)
+        for item in subscription.items:
+            if item.id in self.items:
+                owner = self.items[item.id][1].subscription.id
+                expected = f"an id that no item of another subscription has ({owner!r} has it)"
+                raise InvalidValueError.expecting(code, "items[id]", expected, item.id)
+            self.numbers[item.id] = len(self.items)
+            self.items[item.id] = item, account
+
+    def _close(self, subscription_id: str, closings: Iterable[Closing]) -> None:
+        if subscription_id not in self.accounts:
+            expected = "ids of the subscriptions given"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "closed", expected, subscription_id)
+        for closing in closings:
+            self.accounts[subscription_id].close(closing)
+
+    def _number_calendar(self, item: SubscriptionItem, account: Account) -> int:
+        subscription = account.subscription
+        closings = tuple(account.closed.values())
+        looks_back = bool(closings) and _looks_back(item)
+        calendar = Calendar(subscription.cycle, subscription.start_date, subscription.ended_at, closings, looks_back)
+        return self._calendars.setdefault(calendar, (len(self._calendars), account))[0]
+
+    # Rows ------------------------------------------------------------------------------------------------------------
+
+    def item_rows(self) -> Iterator[Row]:
+        """Yield the rows of ``items``."""
+        for item, account in self.items.values():
+            mode = item.recurring.aggregate_usage
+            has_thresholds = set_refusal(item, account.subscription, is_set=True) is not None
+            calendar = self._calendar_of[item.id]
+            yield item.id, self.numbers[item.id], calendar, None if mode is None else mode.value, has_thresholds
+
+    def standing_rows(self, received: Mapping[str, Span]) -> Iterator[Row]:
+        """Yield the rows of ``standings`` that cover when each item's records were received, by item id."""
+        spans: dict[int, Span] = {}
+        for item_id, (first, last) in received.items():
+            if item_id in self._calendar_of:
+                number = self._calendar_of[item_id]
+                known_first, known_last = spans.get(number, (first, last))
+                spans[number] = min(first, known_first), max(last, known_last)
+        for calendar, (number, account) in self._calendars.items():
+            if number in spans:
+                yield from self._stretches(calendar, number, account, spans[number])
+
+    def _stretches(self, calendar: Calendar, number: int, account: Account, span: Span) -> Iterator[Row]:
+        first, last = span
+        changes = {at for at in self._changes(account.subscription, span) if first < at <= last}
+        edges = [first, *sorted(changes), last + 1]
+        for received_from, received_before in pairwise(edges):
+            yield number, received_from, received_before, *self._standing(calendar, account, received_from)
+
+    def _changes(self, subscription: Subscription, span: Span) -> Iterator[int]:
+        """Yield the moments at which the standing may change: boundaries, the life's ends, and the grace after each."""
+        grace = self.policy.late_grace // _SECOND
+        for moment in self._boundaries(subscription, span):
+            yield moment
+            yield moment + grace
+
+    @staticmethod
+    def _boundaries(subscription: Subscription, span: Span) -> Iterator[int]:
+        first, last = span
+        for moment in (subscription.start_date, subscription.ended_at):
+            if moment is not None:
+                yield unix_seconds(moment)
+        for period in subscription.periods_from(first):
+            yield period.start_seconds
+            if period.end_seconds > last:
+                break
+
+    def _standing(self, calendar: Calendar, account: Account, now: int) -> Row:
+        standing = standing_at(account.subscription, now, self.policy)
+        current, first, last = standing.current, standing.late or standing.current, standing.current or standing.late
+        bills_late = self.policy.late_attribution is LateAttribution.OPEN_PERIOD and current is not None
+        is_closed = current is not None and account.closing(current.start_seconds, looks_back=calendar.looks_back) is not None
+        return (
+            standing.ended,
+            self.policy.future_tolerance // _SECOND,
+            None if current is None else current.end_seconds,
+            0 if first is None else first.start_seconds,
+            0 if last is None else last.end_seconds,
+            current.start_seconds if bills_late and not is_closed and current is not None else None,
+        )
+
+    def closing_rows(self) -> Iterator[Row]:
+        """Yield the rows of ``closings``."""
+        for calendar, (number, account) in self._calendars.items():
+            cycle = calendar.cycle
+            periods = [cycle.period_at(closing.period.start) for closing in account.closed.values()]
+            if calendar.looks_back:
+                yield number, BEGINNING, max(period.end_seconds for period in periods)
+            else:
+                for period in periods:
+                    yield number, period.start_seconds, period.end_seconds
+
+    def request_rows(self, requests: Sequence[Request]) -> Iterator[Row]:
+        """Yield the rows of ``requests``, numbered in their order."""
+        for number, (item_id, mode, start, end) in enumerate(requests):
+            yield number, self.numbers[item_id], mode.value, BEGINNING if AGGREGATORS[mode].looks_back else start, end
+
+    def candidates(
+        self, used: Mapping[str, Span], received: Mapping[str, Span]
+    ) -> Iterator[tuple[Subscription, SubscriptionItem, BillingPeriod]]:
+        """Yield the billing periods that may have usage of a subscription, with each of its items that may have it."""
+        bills_late = self.policy.late_attribution is LateAttribution.OPEN_PERIOD
+        for account in self.accounts.values():
+            subscription = account.subscription
+            items = [item for item in subscription.items if item.id in used and item.recurring.aggregate_usage is not None]
+            if not items:
+                continue
+            # Late usage may be billed in the period in which it was received.
+            spans = [used[item.id] for item in items] + [received[item.id] for item in items if bills_late]
+            last = max(span[1] for span in spans)
+            for period in subscription.periods_from(min(span[0] for span in spans)):
+                if period.start_seconds > last:
+                    break
+                yield from ((subscription, item, period) for item in items)
+
+    # Receipts --------------------------------------------------------------------------------------------------------
+
+    def receipt(self, judged: Judged, sequences: Mapping[int, int]) -> Receipt:
+        """Return what the log says of a record with this verdict; ``sequences`` numbers the originals of duplicates."""
+        receipt = self._answer(judged, sequences)
+        said = receipt.outcome.value if receipt.outcome is Outcome.DUPLICATE else receipt.code
+        assert said == judged.verdict, f"SQL said {judged.verdict!r} of row {judged.seq}, the rules say {said!r}"
+        return receipt
+
+    def _answer(self, judged: Judged, sequences: Mapping[int, int]) -> Receipt:
+        if judged.subscription_item not in self.items:
+            return item_unknown(judged.subscription_item)
+        if judged.first_seq is not None and judged.first_seq < judged.seq:
+            return _identity(judged, sequences)
+        item, account = self.items[judged.subscription_item]
+        subscription, timestamp = account.subscription, judged.timestamp
+        standing = standing_at(subscription, judged.received, self.policy)
+        refusal = (
+            price_refusal(item)
+            or canceled_refusal(timestamp, subscription, standing)
+            or set_refusal(item, subscription, is_set=judged.is_set)
+            or time_refusal(timestamp, standing, self.policy)
+        )
+        if refusal is not None:
+            return refusal
+        closing = account.closing(timestamp, looks_back=_looks_back(item))
+        assert closing is not None, f"SQL refused row {judged.seq}, the rules accept it"
+        return period_closed(timestamp, closing.period, closing.closed_at)
+
+
+Request: TypeAlias = tuple[str, AggregateUsage, int, int]
+"""What is asked of an engine: item id, mode, and the period's start (inclusive) and end (exclusive) in Unix seconds."""
+
+
+def _looks_back(item: SubscriptionItem) -> bool:
+    mode = item.recurring.aggregate_usage
+    return mode is not None and AGGREGATORS[mode].looks_back
+
+
+def _identity(judged: Judged, sequences: Mapping[int, int]) -> Receipt:
+    first = (judged.first_timestamp, judged.first_quantity, judged.first_is_set)
+    assert judged.id is not None, "a record without an id is no duplicate"
+    assert judged.first_seq is not None, "as above"
+    timestamp, quantity, is_set = first
+    assert timestamp is not None and quantity is not None and is_set is not None, "a claim has content"  # noqa: PT018 - one fact
+    sent = Sent(sequences.get(judged.first_seq, 0), timestamp, quantity, is_set, as_now=False)
+    return sent.answer(judged.id, judged.quantity, judged.timestamp, is_set=judged.is_set)

@@ -1,0 +1,700 @@
+"""Usage in files and streams, judged and folded by DuckDB: everything as a log has it (law 4), and nothing silently inexact."""
+
+from __future__ import annotations
+
+import csv
+import json
+import sys
+
+import engine_cases
+import pytest
+from builders import DAY, JAN, START, four_modes, priced, subscribed, used
+
+from metering_core import (
+    AcceptancePolicy,
+    BillingPeriod,
+    CatalogError,
+    InvalidValueError,
+    InvoicingError,
+    MissingExtraError,
+    Subscription,
+    SubscriptionItem,
+    finalize_invoice,
+    preview_invoice,
+)
+from metering_core.sql import DuckDBUsage, kernel, sql_kernel
+
+duckdb = pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
+pa = pytest.importorskip("pyarrow", reason="needs pyarrow, to make Arrow tables and Parquet files")
+
+from pyarrow import parquet as pq  # noqa: E402 - after the skip
+
+TYPES = {
+    "subscription_item": pa.string(),
+    "quantity": pa.int64(),
+    "timestamp": pa.int64(),
+    "action": pa.string(),
+    "id": pa.string(),
+    "received_at": pa.int64(),
+    "seq": pa.int64(),
+}
+
+
+def arrow(columns):
+    """Return columns as an Arrow table."""
+    return pa.table({name: pa.array(values, TYPES[name]) for name, values in columns.items()})
+
+
+def table(*rows, **types):
+    """Return (item, quantity, timestamp[, action[, id]]) as an Arrow table; ``types`` for columns that are otherwise."""
+    names = list(TYPES)[: max(map(len, rows), default=3)]
+    columns = zip(*(row + (None,) * (len(names) - len(row)) for row in rows), strict=True) if rows else [[]] * 3
+    return pa.table({name: pa.array(list(c), types.get(name, TYPES[name])) for name, c in zip(names, columns, strict=True)})
+
+
+def usage_of(batch):
+    """Return the engine over a batch of cases."""
+    return DuckDBUsage(arrow(batch.columns()), batch.subscriptions, policy=batch.policy, closed=batch.closed())
+
+
+def total(source, **options):
+    """Return the January total of ``si_0``."""
+    return DuckDBUsage(source, [subscribed()], **options).partial(subscribed().items[0], JAN)
+
+
+# Law 4 -------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", engine_cases.POLICIES)
+@pytest.mark.parametrize("seed", range(2))
+def test_engine_says_what_a_log_says(policy, seed):
+    """Receipts, partials, summaries and invoices of hundreds of adversarial cases are those of a log."""
+    batch = engine_cases.generated(seed, 250, policy)
+    assert not engine_cases.differences(batch, usage_of(batch))
+
+
+def test_cases_reach_every_refusal():
+    """The generated cases have accepted records, duplicates and every code of a refusal, or they would prove nothing."""
+    seen = set()
+    for policy in engine_cases.POLICIES:
+        _, receipts = engine_cases.generated(0, 250, policy).log()
+        seen |= {receipt.code or receipt.outcome for receipt in receipts}
+    assert seen == {
+        *("accepted", "duplicate", "subscription_item_unknown", "id_reused", "price_not_metered", "subscription_canceled"),
+        *("set_with_billing_thresholds", "timestamp_in_future", "timestamp_after_current_period"),
+        *("timestamp_before_current_period", "period_closed"),
+    }
+
+
+RESETS = "    AND last_sets.billed_at = billable.billed_at\n    AND last_sets.timestamp = billable.timestamp\n"
+
+DEFECTS = {
+    "an ended subscription is forgotten": ("judging", "is_ended AND NOT", "FALSE AND NOT"),
+    "late usage of an ended subscription is refused": (
+        "judging",
+        "WHEN is_ended AND NOT (accepted_from",
+        "WHEN is_ended AND NOT (received + 1",
+    ),
+    "the end of a late period is in it": (
+        "judging",
+        "timestamp < accepted_before) THEN 'subscription",
+        "timestamp <= accepted_before) THEN 'subscription",
+    ),
+    "the start of what is in time is exclusive": (
+        "judging",
+        "WHEN NOT (accepted_from <= timestamp",
+        "WHEN NOT (accepted_from < timestamp",
+    ),
+    "now is the future": ("judging", "timestamp > received + future", "timestamp >= received + future"),
+    "the tolerance is forgotten": ("judging", "received + future_tolerance", "received"),
+    "the end of the current period is in it": ("judging", "timestamp >= current_end", "timestamp > current_end"),
+    "thresholds are ignored": ("judging", "is_set AND has_thresholds", "is_set AND FALSE"),
+    "thresholds refuse increments": ("judging", "is_set AND has_thresholds", "has_thresholds"),
+    "licensed prices take usage": ("judging", "WHEN aggregate_usage IS NULL THEN", "WHEN FALSE THEN"),
+    "closed periods take usage": ("judging", "WHEN closed_calendar IS NOT NULL AND", "WHEN FALSE AND"),
+    "the end of a closed period is closed": ("judging", "usage.timestamp < closings.ends", "usage.timestamp <= closings.ends"),
+    "the start of a closed period is open": ("judging", "closings.starts <= usage", "closings.starts < usage"),
+    "a standing begins a second late": ("judging", "standings.received_from <= usage", "standings.received_from < usage"),
+    "two standings at once": (
+        "judging",
+        "usage.received < standings.received_before",
+        "usage.received <= standings.received_before",
+    ),
+    "late usage stays in its period": ("judging", "ELSE late_billed_at END", "ELSE timestamp END"),
+    "what is in the closed current period is late": ("judging", "(late_billed_at IS NULL OR", "(FALSE OR"),
+    "a refused record claims its id": ("judging", "id IS NOT NULL AND refusal IS NULL", "id IS NOT NULL"),
+    "the last record claims the id": ("judging", "MIN(seq) AS seq, MIN_BY(quantity", "MAX(seq) AS seq, MIN_BY(quantity"),
+    "a claim has the content of the last": ("judging", "MIN_BY(quantity, seq)", "MAX_BY(quantity, seq)"),
+    "the timestamp is no content": ("judging", "AND claims.timestamp = alone.timestamp AND", "AND"),
+    "the action is no content": ("judging", "AND claims.is_set = alone.is_set\n", "\n"),
+    "the quantity is no content": ("judging", "claims.quantity = alone.quantity AND", ""),
+    "an id counts for all items": ("judging", "claims.item = alone.item AND claims.id", "claims.id"),
+    "a retry is judged by time": (
+        "judging",
+        "claims.seq >= alone.seq OR",
+        "alone.refusal IS NOT NULL OR claims.seq >= alone.seq OR",
+    ),
+    "canceled before licensed": (
+        "judging",
+        "WHEN aggregate_usage IS NULL THEN",
+        "WHEN aggregate_usage IS NULL AND NOT is_ended THEN",
+    ),
+    "thresholds before canceled": (
+        "judging",
+        "WHEN is_ended AND NOT (",
+        "WHEN NOT (is_set AND has_thresholds) AND is_ended AND NOT (",
+    ),
+    "future before thresholds": (
+        "judging",
+        "WHEN is_set AND has_thresholds",
+        "WHEN timestamp <= received AND is_set AND has_thresholds",
+    ),
+    "after before future": (
+        "judging",
+        "WHEN timestamp > received +",
+        "WHEN timestamp < current_end AND timestamp > received +",
+    ),
+    "before before closed": ("judging", "WHEN NOT (accepted_from", "WHEN closed_calendar IS NULL AND NOT (accepted_from"),
+    "the period's end is in it": ("folding", "accepted.billed_at < asked.ends", "accepted.billed_at <= asked.ends"),
+    "the period's start is out": ("folding", "asked.starts <= accepted", "asked.starts < accepted"),
+    "late usage is found at its timestamp": (
+        "folding",
+        "asked.starts <= accepted.billed_at",
+        "asked.starts <= accepted.timestamp",
+    ),
+    "the record that arrived last is the last": (
+        "folding",
+        "MAX(timestamp) AS timestamp\n  FROM requested",
+        "MAX_BY(timestamp, seq) AS timestamp\n  FROM requested",
+    ),
+    "the earliest cell is the last": (
+        "folding",
+        "MAX(timestamp) AS timestamp\n  FROM requested",
+        "MIN(timestamp) AS timestamp\n  FROM requested",
+    ),
+    "the first set resets": ("folding", "MAX(seq) AS seq", "MIN(seq) AS seq"),
+    "a set does not count itself": ("folding", "billable.seq >= last_sets.seq", "billable.seq > last_sets.seq"),
+    "a set resets nothing": ("folding", "WHERE is_set\n", "WHERE FALSE\n"),
+    "an increment resets": ("folding", "WHERE is_set\n", "WHERE TRUE\n"),
+    "a set resets other timestamps": ("folding", RESETS, ""),
+    "the greatest record, not cell": (
+        "folding",
+        "GROUP BY request, billed_at, timestamp\n)\n-- max",
+        "GROUP BY request, billed_at, timestamp, quantity\n)\n-- max",
+    ),
+    "all cells are one": ("folding", "ELSE billable.timestamp END", "ELSE 0 END"),
+    "a sum is its greatest cell": (
+        "folding",
+        "CASE WHEN billable.adds_up THEN 0 ELSE billable.timestamp END",
+        "billable.timestamp",
+    ),
+    "the least cell": ("folding", "MAX(quantity) AS quantity", "MIN(quantity) AS quantity"),
+    "a duplicate names the number before": ("numbering", "AS BIGINT) AS sequence", "AS BIGINT) - 1 AS sequence"),
+    "refused rows have numbers": ("numbering", "WHERE verdict IS NULL", "WHERE TRUE"),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_a_defect_in_the_sql_is_noticed(name, monkeypatch):
+    """Each condition of the kernel matters: the comparison with the log dies of every slip planted in the text."""
+    where, right, wrong = DEFECTS[name]
+    text = kernel.statement(where)
+    assert text.count(right) == 1, "the slip is planted in one place"
+    defective = text.replace(right, wrong)
+    monkeypatch.setattr(
+        "metering_core.sql.duckdb_engine.statement", lambda one: defective if one == where else kernel.statement(one)
+    )
+    assert any(_dies(policy) for policy in ("attributed", "drifting", "late", "literal"))
+
+
+BATCHES = {policy: engine_cases.generated(7, 150, policy) for policy in engine_cases.POLICIES}
+
+
+def _dies(policy):
+    batch = BATCHES[policy]
+    try:
+        return bool(engine_cases.differences(batch, usage_of(batch)))
+    except AssertionError:  # A receipt that the rules themselves would not give.
+        return True
+
+
+# Sources -----------------------------------------------------------------------------------------------------------------
+
+ROWS = [("si_0", 5, START, "increment", None), ("si_0", 7, START, "set", "a"), ("si_0", 1, START, "increment", None)]
+
+
+def as_csv(path):
+    """Write the rows as CSV, with ISO 8601 in one of them and an empty field where a value is absent."""
+    with path.open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(list(TYPES)[:5])
+        rows.writerows([*ROWS[:2], (*ROWS[2][:2], "2024-01-01T01:00:00.9+01:00", *ROWS[2][3:])])
+    return path
+
+
+def as_json(path):
+    """Write the rows as JSON lines, absent values as null or not at all."""
+    lines = [dict(zip(list(TYPES)[:5], row, strict=True)) for row in ROWS]
+    lines[2] = {"subscription_item": "si_0", "quantity": 1, "timestamp": "2024-01-01T00:00:00Z"}
+    path.write_text("\n".join(map(json.dumps, lines)) + "\n")
+    return path
+
+
+def as_parquet(path):
+    """Write the rows as Parquet."""
+    pq.write_table(table(*ROWS), path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("write", "name"), [(as_csv, "u.csv"), (as_json, "u.jsonl"), (as_json, "u.ndjson"), (as_parquet, "u.parquet")]
+)
+def test_files_are_read(write, name, tmp_path):
+    """A file of each format gives the total worked by hand: 5, set to 7, and 1 more."""
+    assert total(write(tmp_path / name)) == 8
+
+
+@pytest.mark.parametrize("kind", ["parquet", "csv", "jsonl"])
+def test_files_arrive_in_the_order_of_their_names(kind, tmp_path):
+    """The rows of several files arrive file by file, by name, however the files are given."""
+    writers = {"parquet": as_parquet, "csv": as_csv, "jsonl": as_json}
+    files = [tmp_path / f"{day}.{kind}" for day in "ba"]
+    for file in files:
+        writers[kind](file)
+    last = tmp_path / f"c.{kind}"
+    if kind == "parquet":
+        pq.write_table(table(("si_0", 100, START, "set", None)), last)
+    elif kind == "csv":
+        last.write_text(f"subscription_item,quantity,timestamp,action\nsi_0,100,{START},set\n")
+    else:
+        last.write_text(json.dumps({"subscription_item": "si_0", "quantity": 100, "timestamp": START, "action": "set"}))
+    assert total([last, *files]) == total(str(tmp_path / f"*.{kind}")) == 100
+    engine = DuckDBUsage(tmp_path / f"*.{kind}", [subscribed()])
+    # Row 5 repeats the id of row 2, which the first file brought: the second record that the log accepted.
+    assert [(row, receipt.sequence) for row, receipt in engine.receipts().items()] == [(5, 2)]
+
+
+def test_parquet_of_many_row_groups_keeps_its_order(tmp_path):
+    """Rows are numbered in the order of a file also where several threads read it."""
+    rows = [("si_0", number, START, "set", None) for number in range(5_000)]
+    pq.write_table(table(*rows), tmp_path / "u.parquet", row_group_size=100)
+    assert total(tmp_path / "u.parquet") == 4_999
+
+
+def test_streams_are_read_once(tmp_path):
+    """A reader of record batches, which can be read only once, answers several questions."""
+    whole = table(*ROWS)
+    engine = DuckDBUsage(pa.RecordBatchReader.from_batches(whole.schema, whole.to_batches()), [subscribed()])
+    assert engine.partial(subscribed().items[0], JAN) == 8
+    assert engine.receipts() == {}
+
+
+def test_relations_of_another_connection_are_read():
+    """A relation of the caller's own DuckDB is a stream too."""
+    connection = duckdb.connect()
+    relation = connection.sql(f"SELECT 'si_0' AS subscription_item, 3 AS quantity, {START} AS timestamp")
+    assert total(relation) == 3
+
+
+def test_dictionaries_and_zoned_timestamps_are_read():
+    """Dictionary-encoded items and timestamps with a zone (floored to the second) count as strings and Unix seconds."""
+    source = pa.table({
+        "subscription_item": pa.array(["si_0", "si_0"]).dictionary_encode(),
+        "quantity": pa.array([1, 2], pa.uint8()),
+        "timestamp": pa.array([START * 10**6, START * 10**6 + 999_999], pa.timestamp("us", "Europe/Berlin")),
+    })  # fmt: skip
+    last = Subscription("s", [SubscriptionItem("si_0", priced(mode="last_during_period"))], START)
+    assert DuckDBUsage(source, [last]).partial(last.items[0], JAN) == (START, 3)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "parquet", "arrow"])
+def test_nothing_is_usage_of_nothing(kind, tmp_path):
+    """An empty source has no receipts, no periods with usage, and identities for partials."""
+    path = tmp_path / f"u.{kind}"
+    if kind == "parquet":
+        pq.write_table(table(), path)
+    path = table() if kind == "arrow" else path
+    if kind in {"csv", "jsonl"}:
+        path.write_text("subscription_item,quantity,timestamp\n" if kind == "csv" else "")
+    engine = DuckDBUsage(path, [four_modes()])
+    assert engine.receipts() == engine.periods_with_usage() == {}
+    assert engine.partials([(item, JAN) for item in four_modes().items]) == [0, None, None, None]
+
+
+def test_no_subscriptions_and_no_requests():
+    """Without subscriptions every row is unknown; asking for nothing gives nothing."""
+    engine = DuckDBUsage(table(*ROWS), [])
+    assert {receipt.code for receipt in engine.receipts().values()} == {"subscription_item_unknown"}
+    assert engine.partials([]) == []
+
+
+# Order and receipt ---------------------------------------------------------------------------------------------------------
+
+
+def test_seq_is_the_order_of_arrival():
+    """A column ``seq`` decides, not the order of rows; receipts are named by it, and numbers count accepted records."""
+    source = table(*ROWS, ROWS[1]).append_column("seq", pa.array([70, 50, 60, 90]))
+    engine = DuckDBUsage(source, [subscribed()])
+    assert engine.partial(subscribed().items[0], JAN) == 13
+    assert [(seq, receipt.sequence) for seq, receipt in engine.receipts().items()] == [(90, 1)]
+
+
+def test_numbers_of_originals_count_over_many_rows():
+    """The number of a duplicate's original counts the accepted rows before it, over blocks of rows and refused ones."""
+    rows = [("si_0" if number % 3 else "unknown", 1, START + number % 7, None, None) for number in range(140_000)]
+    rows[139_999 - 1] = ("si_0", 2, START, None, "late")
+    engine = DuckDBUsage(table(*rows, ("si_0", 2, START, None, "late")), [subscribed()])
+    accepted_before = sum(row[0] == "si_0" for row in rows[: 139_999 - 1])
+    assert engine.receipts()[140_001].sequence == accepted_before + 1
+
+
+def test_ties_in_seq_are_refused():
+    """Two rows with one place in the order of arrival are refused by name, because the bill could depend on them."""
+    source = table(*ROWS).append_column("seq", pa.array([1, 2, 2]))
+    with pytest.raises(InvalidValueError, match=r"seq: expected a different value in each row.*received 2") as refused:
+        DuckDBUsage(source, [subscribed()])
+    assert refused.value.param == "seq"
+
+
+def test_now_is_the_moment_of_receipt_of_all():
+    """With ``now`` all rows are judged at one moment, as by ``append(records, now=…)``."""
+    engine = DuckDBUsage(table(*ROWS), [subscribed()], now=START - 1)
+    assert {receipt.code for receipt in engine.receipts().values()} == {"timestamp_in_future"}
+
+
+def test_now_excludes_a_column():
+    """Two sources of the moment of receipt contradict each other, so both at once are refused."""
+    source = table(*ROWS).append_column("received_at", pa.array([START] * 3))
+    with pytest.raises(InvalidValueError, match="only specify one") as refused:
+        DuckDBUsage(source, [subscribed()], now=START)
+    assert refused.value.code == "parameters_exclusive"
+
+
+def test_a_row_without_received_at_was_received_when_it_happened():
+    """A null in ``received_at`` is absence, as in a file that the command line reads."""
+    source = table(*ROWS).append_column("received_at", pa.array([START, None, START - 1], pa.int64()))
+    assert [(row, one.code) for row, one in DuckDBUsage(source, [subscribed()]).receipts().items()] == [
+        (3, "timestamp_in_future")
+    ]
+
+
+# Exactness ---------------------------------------------------------------------------------------------------------------
+
+
+def test_sums_go_beyond_64_bits():
+    """Three times 2^63 - 1 is added exactly."""
+    assert total(table(*[("si_0", 2**63 - 1, START + second) for second in range(3)])) == 3 * (2**63 - 1)
+
+
+def test_wide_quantities_are_exact():
+    """Decimals of scale 0 hold quantities of 38 digits."""
+    source = pa.table(
+        {"subscription_item": ["si_0"], "quantity": pa.array([10**37], pa.decimal128(38, 0)), "timestamp": [START]}
+    )
+    assert total(source) == 10**37
+
+
+@pytest.mark.parametrize("mode", ["sum", "max"])
+def test_overflow_is_an_error_of_ours(mode):
+    """A sum of more than 38 digits is refused by name instead of wrapping or rounding, also within one cell."""
+    source = pa.table({
+        "subscription_item": ["si_0"] * 2,
+        "quantity": pa.array([10**38 - 1, 1], pa.decimal128(38, 0)),
+        "timestamp": [START] * 2,
+    })  # fmt: skip
+    subscription = subscribed(priced(mode=mode))
+    with pytest.raises(InvoicingError, match="38 digits") as refused:
+        DuckDBUsage(source, [subscription]).partial(subscription.items[0], JAN)
+    assert refused.value.code == "quantity_out_of_range"
+
+
+@pytest.mark.parametrize(
+    ("column", "kind", "value"),
+    [
+        ("quantity", pa.float64(), 1.0),
+        ("quantity", pa.decimal128(10, 2), 1),
+        ("quantity", pa.string(), "1"),
+        ("quantity", pa.bool_(), True),
+        ("timestamp", pa.timestamp("s"), START),
+        ("timestamp", pa.float64(), float(START)),
+        ("timestamp", pa.string(), "2024-01-01"),
+        ("subscription_item", pa.int64(), 1),
+        ("id", pa.int64(), 1),
+        ("action", pa.bool_(), True),
+    ],
+)
+def test_inexact_columns_are_refused(column, kind, value):
+    """A column of a type that does not say exactly what is meant is refused by name before a row is read."""
+    row = dict(zip(list(TYPES)[:5], ROWS[0], strict=True)) | {column: value}
+    source = pa.table({name: pa.array([one], kind if name == column else TYPES[name]) for name, one in row.items()})
+    with pytest.raises(InvalidValueError, match=rf"^{column}: expected a column of") as refused:
+        DuckDBUsage(source, [subscribed()])
+    assert refused.value.param == column
+
+
+@pytest.mark.parametrize(
+    ("column", "value"),
+    [
+        ("quantity", -1),
+        ("quantity", None),
+        ("timestamp", None),
+        ("timestamp", 253_402_300_800),
+        ("subscription_item", None),
+        ("subscription_item", ""),
+        ("subscription_item", "x" * 256),
+        ("id", ""),
+        ("id", "x" * 256),
+        ("action", "sett"),
+    ],
+)
+def test_malformed_values_are_refused(column, value):
+    """The first malformed value is refused with its column, its row and what it is."""
+    row = dict(zip(list(TYPES)[:5], ROWS[0], strict=True)) | {column: value}
+    with pytest.raises(InvalidValueError, match=rf"^{column}, row 2: expected .* received ") as refused:
+        DuckDBUsage(table(ROWS[0], tuple(row.values()), tuple(row.values())), [subscribed()])
+    assert (refused.value.param, refused.value.details["seq"]) == (column, 2)
+
+
+@pytest.mark.parametrize("text", ["5.0", "1e3", "-5", "", "five", "9" * 39])
+def test_malformed_numbers_of_csv_are_refused(text, tmp_path):
+    """A quantity of CSV is digits and nothing else."""
+    (tmp_path / "u.csv").write_text(f"subscription_item,quantity,timestamp\nsi_0,{text},{START}\n")
+    with pytest.raises(InvalidValueError, match=r"^quantity, row 1: expected an integer"):
+        total(tmp_path / "u.csv")
+
+
+@pytest.mark.parametrize("first", ["# a comment", "", "a,b"])
+def test_rows_of_csv_are_never_skipped(first, tmp_path):
+    """No row is taken for a comment or a preamble: it is refused by name or counts, and an empty one says nothing."""
+    rows = f"#1,5,{START}\nsi_0,2,{START}\n#2,5,{START}\n"
+    (tmp_path / "u.csv").write_text(f"subscription_item,quantity,timestamp\n{rows}")
+    engine = DuckDBUsage(tmp_path / "u.csv", [subscribed()])
+    assert {row: receipt.code for row, receipt in engine.receipts().items()} == dict.fromkeys(
+        [1, 3], "subscription_item_unknown"
+    )
+    if first:
+        (tmp_path / "u.csv").write_text(f"{first}\nsubscription_item,quantity,timestamp\n{rows}")
+        with pytest.raises((CatalogError, InvalidValueError)):
+            total(tmp_path / "u.csv")
+
+
+@pytest.mark.parametrize("row", ["si_0,2", f"si_0,2,{START},7", f'si_0,"2,{START}'])
+def test_rows_of_csv_with_other_fields_than_the_header_are_refused(row, tmp_path):
+    """A row with too few or too many fields, or with an open quote, ends the reading; it is not padded or cut."""
+    good = f"si_0,1,{START}\n"
+    (tmp_path / "u.csv").write_text(f"subscription_item,quantity,timestamp\n{good * 3}{row}\n{good * 3}")
+    with pytest.raises((CatalogError, InvalidValueError)):
+        total(tmp_path / "u.csv")
+
+
+@pytest.mark.parametrize("text", ["2024-01-01T00:00:00", "2024-01-01", "2024-13-01T00:00:00Z", "soon", "1704067200.5"])
+def test_malformed_instants_of_csv_are_refused(text, tmp_path):
+    """A timestamp of CSV is Unix seconds, or ISO 8601 with an offset."""
+    (tmp_path / "u.csv").write_text(f"subscription_item,quantity,timestamp\nsi_0,1,{text}\n")
+    with pytest.raises(InvalidValueError, match=r"^timestamp, row 1: expected an instant"):
+        total(tmp_path / "u.csv")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("quantity", 5.0), ("quantity", "5"), ("quantity", True), ("timestamp", str(START)), ("subscription_item", 7)],
+)
+def test_malformed_values_of_json_are_refused(field, value, tmp_path):
+    """A value of JSON has the type it should have: no number as text, no float, no bool."""
+    line = {"subscription_item": "si_0", "quantity": 1, "timestamp": START} | {field: value}
+    (tmp_path / "u.jsonl").write_text(json.dumps(line) + "\n")
+    with pytest.raises(InvalidValueError, match=rf"^{field}, row 1: expected"):
+        total(tmp_path / "u.jsonl")
+
+
+def test_missing_columns_are_named():
+    """A source without a required column says which."""
+    with pytest.raises(InvalidValueError, match="the column 'quantity' is missing"):
+        total(pa.table({"subscription_item": ["si_0"], "timestamp": [START]}))
+
+
+def test_typing_slips_in_columns_are_noticed():
+    """A column that is nearly an optional one is refused; other columns of a wide table are not read."""
+    rows = table(*ROWS)
+    assert total(rows.append_column("region", pa.array(["eu"] * 3))) == 8
+    with pytest.raises(InvalidValueError, match="did you mean 'received_at'"):
+        total(rows.append_column("recieved_at", pa.array([START] * 3)))
+
+
+@pytest.mark.parametrize("source", ["absent.parquet", "absent-*.csv", 7, b"u.csv"])
+def test_sources_that_are_none_are_refused(source):
+    """A path without a file, and an object that is no stream, are refused by name."""
+    with pytest.raises((CatalogError, InvalidValueError), match=r"no such file|expected a path"):
+        total(source)
+
+
+def test_mixed_and_unknown_extensions_are_refused(tmp_path):
+    """Files of one question have one format, told by their extension."""
+    for name in ("a.csv", "b.jsonl", "c.txt"):
+        (tmp_path / name).write_text("")
+    with pytest.raises(CatalogError, match=r"expected files of one extension"):
+        total([tmp_path / "a.csv", tmp_path / "b.jsonl"])
+    with pytest.raises(CatalogError, match=r"received \.txt"):
+        total(tmp_path / "c.txt")
+
+
+def test_broken_files_are_refused(tmp_path):
+    """A file that is not what its extension says is refused with its reader's complaint."""
+    for name in ("u.parquet", "u.jsonl"):
+        (tmp_path / name).write_text('{"quantity": ')
+        with pytest.raises(CatalogError, match="cannot be read"):
+            total(tmp_path / name)
+
+
+# The seam ----------------------------------------------------------------------------------------------------------------
+
+
+def test_previews_are_those_of_a_log():
+    """A preview over files equals the preview over a log, line by line."""
+    subscription = subscribed()
+    log = used((START, 5), (START, 7, "set"), (START, 1))
+    engine = DuckDBUsage(table(*ROWS), [subscription])
+    assert preview_invoice(subscription, engine, now=START) == preview_invoice(subscription, log, now=START)
+
+
+def test_answers_are_remembered(monkeypatch):
+    """What was asked in bulk costs no further run: billing every subscription afterwards asks DuckDB nothing."""
+    subscription = four_modes()
+    engine = DuckDBUsage(table(("sum", 5, START), ("max", 7, START)), [subscription])
+    assert engine.periods_with_usage() == {"sub": (JAN,)}
+    engine.close()
+    assert finalize_invoice(subscription, engine, JAN, now=JAN.end).total == 12
+
+
+def test_unknown_items_and_items_without_a_mode_cannot_be_asked():
+    """Questions that a log refuses are refused with the same codes."""
+    engine = DuckDBUsage(table(*ROWS), [subscribed(priced(mode=None))])
+    for item, code in (
+        (SubscriptionItem("other", priced()), "subscription_item_unknown"),
+        (subscribed(priced(mode=None)).items[0], "price_not_metered"),
+    ):
+        with pytest.raises(InvoicingError) as refused:
+            engine.partial(item, JAN)
+        assert refused.value.code == code
+
+
+@pytest.mark.parametrize(
+    ("subscriptions", "closed"),
+    [
+        ([subscribed(), subscribed()], None),
+        ([subscribed(), subscribed(id="other")], None),
+        ([subscribed()], {"nobody": []}),
+    ],
+)
+def test_contradicting_subscriptions_are_refused(subscriptions, closed):
+    """Two versions of a subscription, an item of two of them, and closed periods of none are refused."""
+    with pytest.raises(InvalidValueError):
+        DuckDBUsage(table(*ROWS), subscriptions, closed=closed)
+
+
+def test_spilling_changes_nothing(tmp_path):
+    """Under a small memory limit and with a folder to spill to, the answer is the one worked out record by record."""
+    count = 400_000
+    source = pa.table({
+        "subscription_item": pa.array(["si_0"] * count),
+        "quantity": pa.array(range(count)),
+        "timestamp": pa.array([START + number * 7 % (31 * DAY) for number in range(count)]),
+    })  # fmt: skip
+    subscription = subscribed(priced(mode="max"))
+    engine = DuckDBUsage(source, [subscription], memory_limit="120MB", temp_directory=tmp_path / "spill")
+    cells = {}
+    for number in range(count):
+        second = number * 7 % (31 * DAY)
+        cells[second] = cells.get(second, 0) + number
+    assert engine.partial(subscription.items[0], JAN) == max(cells.values())
+    assert engine._connection.execute("SELECT current_setting('memory_limit')").fetchall() == [("114.4 MiB",)]
+
+
+def test_progress_is_told():
+    """During a long statement the part that is done is told, between 0 and 1."""
+    told = []
+    rows = 300_000
+    source = pa.table(
+        {
+            "subscription_item": pa.array(["si_0"] * rows),
+            "quantity": pa.array([1] * rows),
+            "timestamp": pa.array([START] * rows),
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metering_core.sql.duckdb_engine._POLL_SECONDS", 0.001)
+        assert total(source, progress=told.append) == rows
+    assert told
+    assert all(0 <= part <= 1 for part in told)
+
+
+def test_an_interruption_stops_the_statement():
+    """An exception while the progress is told interrupts DuckDB and leaves."""
+
+    def stop(part):
+        raise KeyboardInterrupt
+
+    rows = 300_000
+    source = pa.table(
+        {
+            "subscription_item": pa.array(["si_0"] * rows),
+            "quantity": pa.array([1] * rows),
+            "timestamp": pa.array([START] * rows),
+        }
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("metering_core.sql.duckdb_engine._POLL_SECONDS", 0.0001)
+        with pytest.raises(KeyboardInterrupt):
+            total(source, progress=stop)
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch):
+    """Without DuckDB the engine says which extra brings it."""
+    monkeypatch.setitem(sys.modules, "duckdb", None)
+    with pytest.raises(MissingExtraError, match=r"metering-core\[duckdb\]"):
+        DuckDBUsage(table(*ROWS), [subscribed()])
+
+
+def test_the_kernel_is_printed_whole():
+    """The text that is printed holds each statement as it is run."""
+    text = sql_kernel()
+    assert all(kernel.statement(name).rstrip() in text for name in kernel.STATEMENTS)
+
+
+def test_the_kernel_is_plain_sql():
+    """What is printed runs as it stands in a plain DuckDB, over tables made by hand from its own description."""
+    connection = duckdb.connect()
+    connection.execute(f"""
+        CREATE TABLE usage AS SELECT 1 AS seq, 'si_0' AS subscription_item, 5 AS quantity, {START} AS timestamp,
+          {START} AS received, FALSE AS is_set, NULL::VARCHAR AS id;
+        CREATE TABLE items AS SELECT 'si_0' AS subscription_item, 0 AS item, 0 AS calendar, 'sum' AS aggregate_usage,
+          FALSE AS has_thresholds;
+        CREATE TABLE standings AS SELECT 0 AS calendar, {START} AS received_from, {START + 1} AS received_before,
+          FALSE AS is_ended, 0 AS future_tolerance, {START + DAY} AS current_end, {START} AS accepted_from,
+          {START + DAY} AS accepted_before, NULL::BIGINT AS late_billed_at;
+        CREATE TABLE closings (calendar BIGINT, starts BIGINT, ends BIGINT);
+        CREATE TABLE requests AS SELECT 0 AS request, 0 AS item, 'sum' AS aggregate_usage, {START} AS starts,
+          {START + DAY} AS ends;
+    """)
+    for name in kernel.STATEMENTS:
+        result = connection.execute(kernel.statement(name)).fetchall()
+        if name == "judging":
+            connection.execute(f"CREATE TABLE judged AS {kernel.statement(name)}")
+            connection.execute("CREATE VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
+        if name == "folding":
+            assert [tuple(map(int, row)) for row in result] == [(0, 0, 5)]
+
+
+def test_attributed_usage_is_billed_in_the_open_period():
+    """Late usage of a closed period is billed in the period in which it was received, beside a cell of the same second."""
+    policy = AcceptancePolicy(late_grace=engine_cases.timedelta(days=3), late_attribution="open_period")
+    subscription = subscribed(priced(mode="last_ever"))
+    source = table(("si_0", 9, JAN.end_seconds - 1)).append_column("received_at", pa.array([JAN.end_seconds + 5]))
+    closed = {"sub": [engine_cases.Batch(policy, [subscription], [("sub", JAN)]).closed()["sub"][0]]}
+    engine = DuckDBUsage(source, [subscription], policy=policy, closed=closed)
+    february = BillingPeriod(JAN.end, START + 60 * DAY)
+    assert engine.partials([(subscription.items[0], JAN), (subscription.items[0], february)]) == [
+        None,
+        (JAN.end_seconds - 1, 9),
+    ]
+    assert engine.periods_with_usage() == {"sub": (february,)}

@@ -1,0 +1,174 @@
+"""Usage on a cluster, judged and folded by Spark: everything as a log has it (law 4). One local session serves all tests."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+
+import engine_cases
+import pytest
+from builders import JAN, START, four_modes, priced, subscribed
+
+from metering_core import InvalidValueError, InvoicingError, MissingExtraError
+from metering_core.sql import SparkUsage
+
+pyspark = pytest.importorskip("pyspark", reason="needs the extra 'spark'")
+
+pytestmark = [
+    pytest.mark.skipif(
+        shutil.which("java") is None and "JAVA_HOME" not in os.environ, reason="needs Java 17 or later, which Spark runs on"
+    ),
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),  # Sockets of pyspark's own, to its Java process.
+]
+
+SCHEMA = "subscription_item STRING, quantity BIGINT, timestamp BIGINT, action STRING, id STRING, received_at BIGINT, seq BIGINT"
+
+
+@pytest.fixture(scope="module")
+def session():
+    """Return a session of two local threads that listens to nobody."""
+    from pyspark.sql import SparkSession  # noqa: PLC0415 - absent where these tests are skipped
+
+    options = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.shuffle.partitions": "2",
+        # So little data would spend its time in compilers and planners.
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.codegen.wholeStage": "false",
+        "spark.sql.warehouse.dir": "/nonexistent",
+    }
+    builder = SparkSession.builder.master("local[2]")
+    for key, value in options.items():
+        builder = builder.config(key, value)
+    started = builder.getOrCreate()
+    started.sparkContext.setLogLevel("OFF")
+    yield started
+    started.stop()
+
+
+def frame(session, *rows, schema="subscription_item STRING, quantity BIGINT, timestamp BIGINT, seq BIGINT"):
+    """Return rows as a data frame."""
+    return session.createDataFrame(list(rows), schema)
+
+
+@pytest.mark.parametrize("policy", ["attributed", *(pytest.param(one, marks=pytest.mark.slow) for one in ("drifting", "late"))])
+def test_engine_says_what_a_log_says(policy, session):
+    """Receipts, partials, summaries and invoices of hundreds of adversarial cases are those of a log."""
+    batch = engine_cases.generated(3, 150, policy)
+    rows = session.createDataFrame(list(zip(*batch.columns().values(), strict=True)), SCHEMA)
+    engine = SparkUsage(session, rows, batch.subscriptions, policy=batch.policy, closed=batch.closed())
+    assert not engine_cases.differences(batch, engine)
+    engine.close()
+
+
+def test_tables_paths_and_zoned_timestamps_are_read(session, tmp_path):
+    """A table by its name and Parquet by its path give what the data frame gives; timestamps are floored to the second."""
+    rows = frame(session, ("si_0", 5, START, 1), ("si_0", 7, START, 2)).selectExpr(
+        "subscription_item", "quantity", "TIMESTAMP_MICROS(timestamp * 1000000 + 999999) AS timestamp", "seq"
+    )
+    rows.createOrReplaceTempView("usage_by_name")
+    rows.write.parquet(str(tmp_path / "usage"))
+    item = subscribed(priced(mode="last_ever")).items[0]
+    for source in (rows, "usage_by_name", str(tmp_path / "usage")):
+        engine = SparkUsage(session, source, [subscribed(priced(mode="last_ever"))])
+        assert engine.partial(item, JAN) == (START, 12)
+        engine.close()
+    assert [table.name for table in session.catalog.listTables()] == ["usage_by_name"]
+    session.catalog.dropTempView("usage_by_name")
+
+
+def test_partials_are_written_for_very_many_items(session, tmp_path):
+    """Partials go to Parquet with the names of their items; an item without usage has no row."""
+    subscription = four_modes()
+    rows = frame(
+        session, ("sum", 5, START, 1), ("sum", 6, START + 1, 2), ("last_ever", 7, START + 60, 3), ("max", 2**63 - 1, START, 4)
+    )
+    engine = SparkUsage(session, rows, [subscription])
+    engine.write_partials(str(tmp_path / "partials"), [(item, JAN) for item in subscription.items])
+    engine.close()
+    written = session.read.parquet(str(tmp_path / "partials")).orderBy("subscription_item").collect()
+    assert [
+        (row.subscription_item, row.aggregate_usage, row.period_start, row.period_end, int(row.quantity)) for row in written
+    ] == [
+        ("last_ever", "last_ever", JAN.start_seconds, JAN.end_seconds, 7),
+        ("max", "max", JAN.start_seconds, JAN.end_seconds, 2**63 - 1),
+        ("sum", "sum", JAN.start_seconds, JAN.end_seconds, 11),
+    ]
+    assert written[0].timestamp == START + 60
+
+
+def test_nothing_is_usage_of_nothing(session):
+    """An empty table has no receipts and identities for partials."""
+    engine = SparkUsage(session, frame(session), [four_modes()])
+    assert engine.receipts() == engine.periods_with_usage() == {}
+    assert engine.partials([(item, JAN) for item in four_modes().items]) == [0, None, None, None]
+    engine.close()
+
+
+def test_overflow_is_an_error_of_ours(session):
+    """A sum of more than 38 digits is refused by name, whatever ANSI mode calls it."""
+    schema = "subscription_item STRING, quantity DECIMAL(38, 0), timestamp BIGINT, seq BIGINT"
+    huge = f"CAST({'9' * 38} AS DECIMAL(38, 0))"
+    columns = ("'si_0' AS subscription_item", f"{huge} AS quantity", f"{START}L AS timestamp", "id AS seq")
+    rows = session.range(2).selectExpr(*columns)
+    assert rows.schema.simpleString() == frame(session, schema=schema).schema.simpleString()
+    engine = SparkUsage(session, rows, [subscribed()])
+    with pytest.raises(InvoicingError, match="38 digits") as refused:
+        engine.partial(subscribed().items[0], JAN)
+    assert refused.value.code == "quantity_out_of_range"
+    engine.close()
+
+
+def test_a_session_without_ansi_mode_is_refused(session):
+    """Where a sum that overflows would be NULL, nothing is billed."""
+    session.conf.set("spark.sql.ansi.enabled", "false")
+    try:
+        with pytest.raises(InvalidValueError, match=r"spark\.sql\.ansi\.enabled"):
+            SparkUsage(session, frame(session), [subscribed()])
+    finally:
+        session.conf.set("spark.sql.ansi.enabled", "true")
+
+
+@pytest.mark.parametrize(
+    ("schema", "param"),
+    [
+        ("subscription_item STRING, quantity DOUBLE, timestamp BIGINT, seq BIGINT", "quantity"),
+        ("subscription_item STRING, quantity BIGINT, timestamp TIMESTAMP_NTZ, seq BIGINT", "timestamp"),
+        ("subscription_item BIGINT, quantity BIGINT, timestamp BIGINT, seq BIGINT", "subscription_item"),
+        ("subscription_item STRING, quantity BIGINT, timestamp BIGINT", "seq"),
+        ("subscription_item STRING, quantity BIGINT, timestamp BIGINT, seq STRING", "seq"),
+    ],
+)
+def test_inexact_and_missing_columns_are_refused(schema, param, session):
+    """A column that does not say exactly what is meant, or that is missing, is refused by name before a row is read."""
+    with pytest.raises(InvalidValueError) as refused:
+        SparkUsage(session, frame(session, schema=schema), [subscribed()])
+    assert refused.value.param == param
+
+
+def test_malformed_values_and_ties_are_refused(session):
+    """The first malformed value is refused with its row, and two rows with one place in the order of arrival are."""
+    with pytest.raises(InvalidValueError, match=r"^quantity, row 2: expected .* received -1"):
+        SparkUsage(session, frame(session, ("si_0", 1, START, 1), ("si_0", -1, START, 2)), [subscribed()])
+    with pytest.raises(InvalidValueError, match="expected a different value in each row"):
+        SparkUsage(session, frame(session, ("si_0", 1, START, 1), ("si_0", 1, START, 1)), [subscribed()])
+
+
+def test_now_is_the_moment_of_receipt_of_all(session):
+    """With ``now`` all rows are judged at one moment; a column beside it would contradict it."""
+    engine = SparkUsage(session, frame(session, ("si_0", 1, START, 1)), [subscribed()], now=START - 1)
+    assert {receipt.code for receipt in engine.receipts().values()} == {"timestamp_in_future"}
+    engine.close()
+    with pytest.raises(InvalidValueError, match="only specify one"):
+        SparkUsage(session, frame(session, schema=SCHEMA), [subscribed()], now=START)
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch):
+    """Without pyspark the engine says which extra brings it."""
+    monkeypatch.setitem(sys.modules, "pyspark", None)
+    with pytest.raises(MissingExtraError, match=r"metering-core\[spark\]"):
+        SparkUsage(None, None, [subscribed()])
