@@ -46,5 +46,5 @@ clean:
 
 .venv/ready-%: pyproject.toml | .venv/bin/python
 	@echo "installing into .venv (once): $*"
-	@$(INSTALL) --editable ".[cli,hypothesis,plot]" --group $*
+	@$(INSTALL) --editable ".[cli,columnar,duckdb,hypothesis,plot]" --group $*
 	@touch $@

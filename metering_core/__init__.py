@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from metering_core.acceptance import AcceptancePolicy, LateAttribution, Outcome, Receipt, Receipts
     from metering_core.aggregation import AGGREGATORS, Aggregator, Usage, UsageSummary, summarize
     from metering_core.auditing import Finding, FindingCode, Severity, audit
+    from metering_core.billing_run import invoice_all
     from metering_core.comparing import Comparison, Direction, Gap, Stretch, compare
     from metering_core.currencies import CURRENCIES, Currency
     from metering_core.errors import (
@@ -67,6 +68,7 @@ _MODULES = {
     "acceptance": ("AcceptancePolicy", "LateAttribution", "Outcome", "Receipt", "Receipts"),
     "aggregation": ("AGGREGATORS", "Aggregator", "Usage", "UsageSummary", "summarize"),
     "auditing": ("Finding", "FindingCode", "Severity", "audit"),
+    "billing_run": ("invoice_all",),
     "comparing": ("Comparison", "Direction", "Gap", "Stretch", "compare"),
     "currencies": ("CURRENCIES", "Currency"),
     "errors": (
@@ -172,6 +174,7 @@ __all__ = [
     "half_down",
     "half_even",
     "half_up",
+    "invoice_all",
     "preview_invoice",
     "rate",
     "restore",

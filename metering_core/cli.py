@@ -19,26 +19,26 @@ from zoneinfo import ZoneInfo
 
 from cyclopts import App, CycloptsError, Parameter
 
-from metering_core import cli_prices
+from metering_core import cli_engines, cli_prices
+from metering_core.aggregation import Usage
 from metering_core.catalog import (
     Catalog,
     UsageFormat,
-    append_usage,
     parse_instant,
     parse_quantity,
     read_catalog,
     read_price,
-    read_usage,
 )
+from metering_core.cli_engines import Engine, Loaded, choose_engine, load_files, load_text
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError
 from metering_core.exact import plain
 from metering_core.explaining import explain
 from metering_core.invoicing import Invoice, InvoiceLineItem, describe_charge, finalize_invoice, grouped, number_field
-from metering_core.log import UsageLog
 from metering_core.money import Amount, Money, settle
 from metering_core.periods import BillingCycle, BillingPeriod
 from metering_core.pricing import Charge
 from metering_core.rating import RatedUsage, rate
+from metering_core.subscriptions import Subscription
 from metering_core.testing.cases import CaseResult, read_cases, run_cases
 
 OK: Final = 0
@@ -68,6 +68,7 @@ def _version() -> str:
 
 app = App(name="metering-core", help=_HELP, version=_version)
 cli_prices.register(app)
+cli_engines.register(app)
 
 
 class OutputFormat(StrEnum):
@@ -138,9 +139,8 @@ def demo() -> None:
     """Bill a month of an AI API from the files in this package, and say why its second line is what it is."""
     catalog_path, usage_path = _DEMO / "catalog.json", _DEMO / "usage.csv"
     catalog = read_catalog(catalog_path)
-    log = UsageLog(catalog.subscriptions)
-    periods = _load(log, str(usage_path), None, OnError.STOP)
-    for one in _invoices(catalog, log, periods):
+    loaded = _load(catalog.subscriptions, str(usage_path), None, OnError.STOP, Engine.MEMORY)
+    for one in _invoices(catalog, loaded.usage, loaded.periods):
         print(one, "", "Why the second line is what it is:", "", explain(one.lines[1]), "", sep="\n")
     print("The same from its files, with every line explained:")
     print(f"  metering-core invoice {catalog_path} {usage_path} --explain")
@@ -160,6 +160,7 @@ def invoice(
     output: Annotated[OutputFormat, Parameter(name="--format")] = OutputFormat.TABLE,
     on_error: OnError = OnError.STOP,
     usage_format: UsageFormat | None = None,
+    engine: Engine | None = None,
 ) -> None:
     """Bill usage: an invoice for each subscription and billing period that has usage.
 
@@ -176,17 +177,22 @@ def invoice(
         on_error: At a malformed row or a refused record stop with exit status 1, or skip it; both name its line.
         usage_format: How the usage is written; the file's extension (.csv, .jsonl, .ndjson) says it unless given, or the first
             character of standard input ({ begins JSON lines).
+        engine: What judges and folds the usage; all make the same bill. 'auto', which is also what happens without the option,
+            takes memory for short files and standard input, duckdb for Parquet, globs and long files, and says so.
     """
     if explained and output is OutputFormat.CSV:
         message = "--explain: expected --format table or json, received csv"
         raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--explain")
     at = None if period is None else parse_instant(period, "--period")
     known = read_catalog(catalog)
-    log = UsageLog(known.subscriptions)
-    periods = _load(log, usage, usage_format, on_error)
+    chosen = choose_engine(engine or Engine.AUTO, usage, explains=explained, skips=on_error is OnError.SKIP)
+    if engine is not None or chosen.engine is not Engine.MEMORY:
+        _complain(str(chosen))
+    loaded = _load(known.subscriptions, usage, usage_format, on_error, chosen.engine)
+    periods = loaded.periods
     if at is not None:
         periods = {one.id: () if (found := one.period_at(at)) is None else (found,) for one in known.subscriptions}
-    invoices = _invoices(known, log, periods)
+    invoices = _invoices(known, loaded.usage, periods)
     if not invoices:
         _complain("there is no usage to bill" if at is None else f"no subscription has a billing period at {period}")
     match output:
@@ -199,9 +205,9 @@ def invoice(
 
 
 def _load(
-    log: UsageLog, usage: str, usage_format: UsageFormat | None, on_error: OnError
-) -> dict[str, tuple[BillingPeriod, ...]]:
-    """Append a file of usage to the log and return the periods that have usage."""
+    subscriptions: Sequence[Subscription], usage: str, usage_format: UsageFormat | None, on_error: OnError, engine: Engine
+) -> Loaded:
+    """Read a file of usage with an engine, and return the usage and the periods that have some."""
     skipped = 0
 
     def refuse(refusal: MeteringError) -> None:
@@ -211,13 +217,15 @@ def _load(
         skipped += 1
         _complain(refusal.message)
 
+    if engine is Engine.DUCKDB:
+        return load_files(subscriptions, usage, refuse)
     path = "<standard input>" if usage == "-" else usage
     written = _format_of(usage) if usage_format is None else usage_format
     with _opened(usage) as stream:
-        periods = append_usage(log, read_usage(stream, written, path=path), on_refusal=refuse)
+        loaded = load_text(engine, subscriptions, stream, written, path, refuse)
     if skipped:
-        _complain(f"{path}: {skipped:,} {'row' if skipped == 1 else 'rows'} skipped, {len(log):,} accepted")
-    return periods
+        _complain(f"{path}: {skipped:,} {'row' if skipped == 1 else 'rows'} skipped, {loaded.accepted:,} accepted")
+    return loaded
 
 
 def _format_of(usage: str) -> UsageFormat:
@@ -257,10 +265,10 @@ def _with_progress(file: BinaryIO, path: str) -> contextlib.AbstractContextManag
     return wrap_file(file, size, description=f"Reading {path}", console=Console(stderr=True), transient=True)
 
 
-def _invoices(catalog: Catalog, log: UsageLog, periods: Mapping[str, tuple[BillingPeriod, ...]]) -> list[Invoice]:
+def _invoices(catalog: Catalog, usage: Usage, periods: Mapping[str, tuple[BillingPeriod, ...]]) -> list[Invoice]:
     """Bill each period as at its own end, so that the day of the run does not matter."""
     return [
-        finalize_invoice(subscription, log, period, now=period.end)
+        finalize_invoice(subscription, usage, period, now=period.end)
         for subscription in catalog.subscriptions
         for period in periods.get(subscription.id, ())
     ]

@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 import pytest
-from builders import JAN, MODES, START, four_modes, used
+from builders import JAN, MODES, START, four_modes, priced, used
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering_core import AGGREGATORS, AggregateUsage, Aggregator, Usage, UsageSummary, summarize
+from metering_core import (
+    AGGREGATORS,
+    AggregateUsage,
+    Aggregator,
+    InvoicingError,
+    Recurring,
+    SubscriptionItem,
+    Usage,
+    UsageSummary,
+    summarize,
+)
+from metering_core.aggregation import required_mode, summarize_all
 
 NAIVE = {
     "sum": lambda cells: sum(cells.values()),
@@ -62,6 +73,53 @@ def test_the_running_maximum_stays_small():
     assert len(running._heap or ()) < 100
 
 
+def test_the_running_maximum_finds_a_cell_that_rose_below_it():
+    """A cell that rises without becoming the greatest is the greatest once those above it have sunk."""
+    cells = {0: 5, 1: 3}
+    running = AGGREGATORS[AggregateUsage.MAX].running(cells)
+    assert running.partial() == 5
+    for timestamp, quantity, greatest in ((0, 1, 3), (0, 2, 3), (1, 0, 2)):
+        before, cells[timestamp] = cells[timestamp], quantity
+        running.changed(timestamp, before, quantity)
+        assert running.partial() == greatest
+
+
+class Watched(dict):
+    """Cells that count how often somebody goes through all of them."""
+
+    walks = 0
+
+    def __iter__(self):
+        self.walks += 1
+        return super().__iter__()
+
+    def values(self):
+        """Count."""
+        self.walks += 1
+        return super().values()
+
+    def items(self):
+        """Count."""
+        self.walks += 1
+        return super().items()
+
+
+@pytest.mark.parametrize(("mode", "walks"), [("sum", 1), ("max", 2), ("last_during_period", 1), ("last_ever", 1)])
+def test_a_change_costs_the_same_however_many_cells_there_are(mode, walks):
+    """The cells are gone through once for the first answer, and for the maximum once more when the greatest sinks."""
+    cells = Watched({timestamp: 1000 + timestamp for timestamp in range(200)})
+    running = AGGREGATORS[AggregateUsage(mode)].running(cells)
+    running.partial()
+    rises_and_sinks = [(199, 2000), (199, 5), (198, 5)] + [(0, step) for step in range(200)] + [(197, 6), (200, 3000), (200, 1)]
+    for timestamp, quantity in rises_and_sinks:
+        before = cells.get(timestamp)
+        cells[timestamp] = quantity
+        running.changed(timestamp, before, quantity)
+        running.partial()
+    assert cells.walks == walks
+    assert AGGREGATORS[AggregateUsage(mode)].present(running.partial()) == NAIVE[mode](cells)
+
+
 class Product(Aggregator):
     """A mode of somebody's own: all cells multiplied."""
 
@@ -101,6 +159,34 @@ def test_summaries_have_stripes_shape():
     item = log.subscriptions[0].items[0]
     assert isinstance(log, Usage)
     assert summarize(item, log, JAN) == UsageSummary("si_0", AggregateUsage.SUM, JAN.start, JAN.end, 8)
+
+
+def test_an_engine_that_answers_too_little_is_found_out():
+    """One partial for two items is an error, not a bill with one of them left out."""
+
+    class Forgetful:
+        def partials(self, requests):
+            return [5 for _ in requests][1:]
+
+    requests = [(item, JAN) for item in four_modes().items[:2]]
+    with pytest.raises(ValueError, match="shorter"):
+        summarize_all(requests, Forgetful())
+
+
+@pytest.mark.parametrize(
+    ("recurring", "kind"),
+    [(Recurring(usage_type="licensed"), "licensed"), (Recurring(usage_type="metered", meter="mtr"), "on a meter")],
+)
+def test_an_item_without_records_has_no_mode(recurring, kind):
+    """The refusal names the item and its price, and says what the price goes by instead."""
+    item = SubscriptionItem("si_seats", priced(recurring=recurring, id="seats"))
+    with pytest.raises(InvoicingError) as caught:
+        required_mode(item)
+    assert (caught.value.code, caught.value.param) == ("price_not_metered", "subscription_item")
+    assert caught.value.message == (
+        "subscription_item: expected an item whose price aggregates usage records, received 'si_seats', "
+        f"whose price 'seats' is {kind}"
+    )
 
 
 def test_every_mode_has_a_row():

@@ -53,6 +53,12 @@ def test_bounds_of_integers_are_inclusive(value, fits):
         exact_integer(value, "x", minimum=2, maximum=5)
 
 
+def test_the_refusal_of_another_type_states_the_bounds_too():
+    """Whoever gives text reads at once which integers would do."""
+    with pytest.raises(InvalidValueError, match=r"^x: expected an integer of at least 2 and at most 5, received '3' \(str\)$"):
+        exact_integer("3", "x", minimum=2, maximum=5)
+
+
 def test_an_integer_without_minimum_may_be_negative():
     """None is no bound, and the refusal names none."""
     assert exact_integer(-5, "x", minimum=None) == -5
@@ -91,6 +97,31 @@ def test_other_decimals_are_refused(value):
     assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_DECIMAL, "unit_amount")
 
 
+def test_trailing_zeros_are_taken_within_reason():
+    """They mean nothing, but reading them costs time: four times the digits before the point are taken, and not one more."""
+    assert exact_decimal(Decimal("1." + "0" * 399), "x") == 1
+    with pytest.raises(InvalidValueError):
+        exact_decimal(Decimal("1." + "0" * 400), "x")
+
+
+def test_strings_are_read_up_to_200_characters():
+    """The longest decimal has 100 digits and a few more: twice that is read, and a longer string is not even looked at."""
+    assert exact_decimal("0" * 200, "x") == 0
+    with pytest.raises(InvalidValueError):
+        exact_decimal("0" * 201, "x")
+
+
+@pytest.mark.parametrize(("value", "received"), [("one", "'one' (str)"), (0, "0 (int)")])
+def test_the_refusal_of_a_decimal_states_its_bounds(value, received):
+    """What is no number and what is too small are told the same: the minimum, the places and the types that are taken."""
+    with pytest.raises(InvalidValueError) as caught:
+        exact_decimal(value, "x", places=3, minimum=1)
+    assert caught.value.message == (
+        "x: expected an exact decimal of at least 1 with at most 3 decimal places "
+        f"(int, Decimal, Fraction or decimal string), received {received}"
+    )
+
+
 def test_a_decimal_without_minimum_may_be_negative():
     """None is no bound for decimals either."""
     assert exact_decimal("-0.5", "x", minimum=None) == Decimal("-0.5")
@@ -108,9 +139,17 @@ def test_whole_quantities_are_ints(value, quantity):
     assert type(found) is type(quantity)
 
 
+def test_a_whole_quantity_may_be_of_any_size():
+    """Usage adds up without a bound, so an int has none, although a decimal may have no more than 100 digits."""
+    assert exact_quantity(10**100, "quantity") == 10**100
+    with pytest.raises(InvalidValueError):
+        exact_quantity(Decimal(10**100), "quantity")
+
+
 def test_a_quantity_is_no_string():
     """Usage arrives as numbers: a string is refused although an amount may be one."""
-    with pytest.raises(InvalidValueError, match=r"received '5' \(str\)"):
+    sentence = r"^quantity: expected an exact decimal of at least 0 with at most 12 decimal places .*, received '5' \(str\)$"
+    with pytest.raises(InvalidValueError, match=sentence):
         exact_quantity("5", "quantity")
 
 
@@ -132,6 +171,15 @@ def test_canonical_numbers_are_written_alike(number):
     assert "E" not in plain(number)
     assert Decimal(plain(number)) == number
     assert isinstance(whole_if_possible(number), int) == (number == number.to_integral_value())
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [("1E+1", "10"), ("10", "10"), ("1E+3", "1000"), ("5.0", "5"), ("100.50", "100.5"), ("-0.00", "0"), ("-20", "-20")],
+)
+def test_a_canonical_number_prints_without_an_exponent(number, written):
+    """The decimal itself has no exponent, so that str, repr and JSON write it as people do."""
+    assert str(canonical(Decimal(number))) == written
 
 
 def test_whole_if_possible_leaves_ints_alone():

@@ -112,11 +112,15 @@ class TestAmount:
         """Floats, bools, strings, NaN, infinities and numbers beyond the exact context are refused."""
         error = refusal(Amount, value, "usd")
         assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_DECIMAL, "minor_units")
+        assert error.details["expected"] == "an exact, finite number of minor units (int or Decimal)"
+        assert error.details["received"] is value
 
     def test_the_size_ends_where_the_exact_context_does(self) -> None:
         """A hundred thousand digits are carried, on either side of the point, but not that and one more."""
         assert Amount(Decimal("1E+99999"), "usd").minor_units == Decimal("1E+99999")
         assert Amount(Decimal("1E-100000"), "usd").minor_units == Decimal("1E-100000")
+        longest = Decimal("1." + "1" * 99_999)
+        assert Amount(longest, "usd").minor_units == longest
         too_long = Decimal("1." + "1" * 100_000)
         assert refusal(Amount, too_long, "usd").code is ErrorCode.PARAMETER_INVALID_DECIMAL
 
@@ -127,6 +131,24 @@ class TestAmount:
         assert (large - small).minor_units == Decimal(10**60 - 1).scaleb(-30, HUGE)
         assert -Amount(Decimal("1234.5678"), "usd") == Amount(Decimal("-1234.5678"), "usd")
         assert str((-Amount(0, "usd")).minor_units) == "0"
+
+    @pytest.mark.parametrize(
+        ("minor_units", "code", "text"),
+        [
+            ("0", "usd", "USD 0.00"),
+            ("50", "usd", "USD 0.50"),
+            ("3.6", "usd", "USD 0.036"),
+            ("-123456.5", "usd", "USD -1,234.565"),
+            ("-5120", "kwd", "KWD -5.120"),
+            ("500", "jpy", "JPY 500"),
+            ("500.25", "jpy", "JPY 500.25"),
+            ("500", "isk", "ISK 5"),
+            ("550", "isk", "ISK 5.5"),
+        ],
+    )
+    def test_prints_in_major_units(self, minor_units: str, code: str, text: str) -> None:
+        """The text has at least the currency's own number of decimals, every other digit, and the sign of a credit."""
+        assert str(Amount(Decimal(minor_units), code)) == text
 
     @given(st.lists(EXACT_NUMBERS, min_size=3, max_size=3))
     def test_sums_are_those_of_fractions(self, numbers: list[Decimal]) -> None:
@@ -286,6 +308,11 @@ class TestRoundings:
         """A multiple is a positive integer that divides a power of ten."""
         error = refusal(to_multiple, multiple)
         assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_INTEGER, "multiple")
+
+    def test_to_multiple_says_which_multiples_there_are(self) -> None:
+        """Whoever tries 3 reads what would do."""
+        message = "multiple: expected a divisor of 10**12, such as 10 or 100, received 3 (int)"
+        assert refusal(to_multiple, 3).message == message
 
     def test_to_multiple_refuses_a_rounding_that_returns_no_integer(self) -> None:
         """The inner rounding is held to the same contract as any."""

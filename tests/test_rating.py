@@ -7,7 +7,7 @@ from decimal import Decimal
 import pytest
 from builders import priced
 
-from metering_core import Amount, Charge, ChargeKind, Graduated, Tier, rate
+from metering_core import Amount, Charge, ChargeKind, Graduated, InvoicingError, Tier, rate
 
 TIERS = Graduated([Tier(10, "0.4", 100), Tier(None, "0.3")])
 
@@ -46,3 +46,26 @@ def test_a_model_may_charge_nothing():
             return ()
 
     assert rate(priced(Free()), 5).amount == Amount(0, "usd")
+
+
+@pytest.mark.parametrize(
+    ("charges", "sentence"),
+    [
+        (5, "charges: expected of Loose a sequence of Charge, received 5 (int)"),
+        (["free"], "charges[0]: expected of Loose a Charge, received 'free' (str)"),
+        (
+            [Charge("flat", 0, None, 1), Charge("flat", 0, None, 0.5)],
+            "charges[1][amount]: expected of Loose a finite Decimal or an int, received 0.5 (float)",
+        ),
+    ],
+)
+def test_the_refusal_names_the_model_and_the_place(charges, sentence):
+    """Whoever wrote the model reads which of its charges is wrong, what was expected there and what came."""
+
+    class Loose:
+        def charges(self, quantity):
+            return charges
+
+    with pytest.raises(InvoicingError) as caught:
+        rate(priced(Loose()), 5)
+    assert caught.value.message == sentence

@@ -83,5 +83,5 @@ def test_cells_fold_in_the_order_of_arrival(steps, quantity, is_set):
 
 def test_cells_of_two_moments_do_not_merge():
     """Merging cells of different timestamps is a programmer's error."""
-    with pytest.raises(AssertionError):
+    with pytest.raises(AssertionError, match=r"^only records of one timestamp form a cell$"):
         Cell(START).merge(Cell(START + 1))

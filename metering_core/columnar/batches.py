@@ -1,0 +1,296 @@
+"""Usage records as columns on their way in: checked a column at a time, named by the row where one is malformed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from importlib import import_module
+from itertools import count
+from typing import Any, Final, Self
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers
+from metering_core.columns import Batch, check_each, require_length
+from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
+from metering_core.exact import exact_integer
+from metering_core.names import NAME_MAX, name, optional_name
+from metering_core.usage import SECONDS_MAX, Action, UsageRecord, as_action, as_timestamp
+
+Column = Any
+"""A NumPy array, a sequence, or what NumPy can read as an array (a column of Polars, pandas or pyarrow)."""
+
+_REQUIRED: Final = ("subscription_item", "quantity", "timestamp")
+_OPTIONAL: Final = ("action", "id")
+
+
+@attrs.frozen(eq=False)
+class UsageBatch:
+    """Well-formed usage records, column by column and equally long, in the order of arrival. Build one with a class method.
+
+    Attributes:
+        names: the distinct ids of subscription items; ``codes`` counts in them.
+        codes: which of ``names`` each record is of.
+        quantities: units, 0 to 2**63 - 1.
+        timestamps: Unix seconds; 0 where ``as_now``.
+        sets: where the action is ``set``; None for nowhere.
+        ids: idempotency keys, None where a record has none; None without any.
+        as_now: where the timestamp is ``"now"``; None for nowhere.
+    """
+
+    names: tuple[str, ...]
+    codes: NDArray[np.int32]
+    quantities: Integers
+    timestamps: Integers
+    sets: Flags | None = None
+    ids: list[str | None] | None = None
+    as_now: Flags | None = None
+
+    def __len__(self) -> int:
+        """Return the number of records."""
+        return len(self.codes)
+
+    def __repr__(self) -> str:
+        """Return the counts."""
+        return f"<UsageBatch: {len(self)} records of {len(self.names)} items>"
+
+    @classmethod
+    def from_columns(
+        cls,
+        subscription_items: Column,
+        quantities: Column,
+        timestamps: Column,
+        actions: Column | None = None,
+        ids: Column | None = None,
+        *,
+        item_ids: Sequence[str] | None = None,
+        copy: bool = True,
+    ) -> Self:
+        """Check columns of equal length.
+
+        Args:
+            subscription_items: ids of subscription items, or with ``item_ids`` integers that count in those.
+            quantities: integers from 0 to 2**63 - 1.
+            timestamps: Unix seconds, aware datetimes or ``"now"``.
+            actions: ``increment`` or ``set``, or flags that are true for ``set``; all ``increment`` unless given.
+            ids: idempotency keys, None where a record has none.
+            item_ids: the dictionary of dictionary-encoded items.
+            copy: whether to copy columns that could be used as they are. Without a copy they must not be changed afterwards.
+
+        Raises:
+            InvalidValueError: for a malformed value; ``param`` names the column and the row (``quantities[3]``).
+        """
+        length = len(subscription_items)
+        columns = {"quantities": quantities, "timestamps": timestamps, "actions": actions, "ids": ids}
+        for column, values in columns.items():
+            require_length(values, length, column)
+        names, codes = _encoded(subscription_items, item_ids, copy=copy)
+        checked = _quantities(quantities, copy=copy)
+        stamps, as_now = _timestamps(timestamps, copy=copy)
+        return cls(names, codes, checked, stamps, _sets(actions, copy=copy), _ids(ids), as_now)
+
+    @classmethod
+    def from_records(cls, records: Iterable[UsageRecord]) -> Self:
+        """Take ready records apart.
+
+        Raises:
+            InvalidValueError: for something that is not a usage record, or a quantity above 2**63 - 1.
+        """
+        batch = Batch.of_records(records)
+        actions = np.frombuffer(batch.sets, np.bool_) if batch.sets else None
+        return cls.from_columns(batch.item_ids, batch.quantities, batch.timestamps, actions, batch.ids)
+
+    @classmethod
+    def from_arrow(cls, source: object) -> Self:
+        """Read a table with the Arrow stream interface (``__arrow_c_stream__``): of Polars, pandas, pyarrow or DuckDB.
+
+        Its columns are ``subscription_item``, ``quantity``, ``timestamp`` (Unix seconds, or timestamps with a time zone) and
+        optionally ``action`` and ``id``. Strings may be dictionary-encoded.
+
+        Raises:
+            InvalidValueError: for an object without the interface, an absent column (``parameter_missing``), a malformed value.
+            MissingExtraError: where neither pyarrow nor Polars is installed to read the stream.
+        """
+        if not hasattr(source, "__arrow_c_stream__"):
+            code = ErrorCode.PARAMETER_INVALID_OBJECT
+            raise InvalidValueError.expecting(code, "source", "an object with __arrow_c_stream__", source)
+        table = _arrow_table(source)
+        for column in _REQUIRED:
+            if column not in table.column_names:
+                raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {column}", param=column)
+        given = {column: table.column(column) for column in (*_REQUIRED, *_OPTIONAL) if column in table.column_names}
+        codes, names = _dictionary(given["subscription_item"], "subscription_items")
+        actions = None if "action" not in given else _arrow_actions(given["action"])
+        ids = None if "id" not in given else given["id"].to_pylist()
+        quantities = _arrow_integers(given["quantity"], "quantities")
+        stamps = _arrow_timestamps(given["timestamp"])
+        return cls.from_columns(codes, quantities, stamps, actions, ids, item_ids=names, copy=False)
+
+
+# Columns -------------------------------------------------------------------------------------------------------------
+
+
+def _as_array(values: Column) -> NDArray[Any]:
+    return values if isinstance(values, np.ndarray) else np.asarray(values)
+
+
+def _is_sequence(values: Column) -> bool:
+    return isinstance(values, list | tuple | range)
+
+
+def _encoded(values: Column, item_ids: Sequence[str] | None, *, copy: bool) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+    """Return the distinct items and, for each row, which it is."""
+    column = "subscription_items"
+    if item_ids is not None:
+        names = tuple(check_each(list(item_ids), "item_ids", name))
+        return names, _integers(values, column, len(names) - 1, 0).astype(np.int32, copy=copy)
+    rows = values if _is_sequence(values) else _as_array(values).tolist()
+    table: dict[str, int] = {}
+    try:
+        table = dict(zip(dict.fromkeys(rows), count(), strict=False))
+        for value in table:
+            name(value, column)
+    except (TypeError, InvalidValueError):
+        check_each(rows, column, name)
+    return tuple(table), np.fromiter(map(table.__getitem__, rows), np.int32, len(rows))
+
+
+def _integers(values: Column, column: str, maximum: int, minimum: int) -> NDArray[Any]:
+    """Return integers within bounds (inclusive) as an array, or name the row of the first that is none."""
+
+    def check(value: object, param: str) -> int:
+        return exact_integer(value, param, minimum=minimum, maximum=maximum)
+
+    if _is_sequence(values):
+        return np.array(_all_integers(values, column, maximum, minimum, check), dtype=np.int64)
+    array = _as_array(values)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        return np.array(check_each(array.tolist(), column, check), dtype=np.int64)
+    if len(array) and not minimum <= int(array.min()) <= int(array.max()) <= maximum:
+        row = int(np.flatnonzero((array < minimum) | (array > maximum))[0])
+        check(int(array[row]), f"{column}[{row}]")
+    return array
+
+
+def _all_integers(
+    values: Sequence[Any], column: str, maximum: int, minimum: int, check: Callable[[object, str], int]
+) -> Sequence[int]:
+    if set(map(type, values)) == {int} and minimum <= min(values) and max(values) <= maximum:
+        return values
+    return check_each(values, column, check)
+
+
+def _quantities(values: Column, *, copy: bool) -> Integers:
+    return np.ascontiguousarray(_integers(values, "quantities", INT64_MAX, 0).astype(np.int64, copy=copy))
+
+
+def _timestamps(values: Column, *, copy: bool) -> tuple[Integers, Flags | None]:
+    """Return Unix seconds, and where a timestamp is ``"now"`` instead."""
+    if not _is_sequence(values):
+        array = _as_array(values)
+        if array.dtype.kind in "iu" and array.ndim == 1:
+            return _unix_seconds(array, copy=copy), None
+        values = array.tolist() if array.dtype.kind != "M" else list(array)
+    if not (set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= SECONDS_MAX):
+        values = check_each(values, "timestamps", as_timestamp)
+    as_now = np.fromiter((value == "now" for value in values), np.bool_, len(values))
+    stamps = np.fromiter((0 if value == "now" else value for value in values), np.int64, len(values))
+    return stamps, as_now if as_now.any() else None
+
+
+def _unix_seconds(array: NDArray[Any], *, copy: bool) -> Integers:
+    if len(array) and not ORIGIN <= int(array.min()) <= int(array.max()) <= SECONDS_MAX:
+        row = int(np.flatnonzero((array < ORIGIN) | (array > SECONDS_MAX))[0])
+        as_timestamp(int(array[row]), f"timestamps[{row}]")
+    return np.ascontiguousarray(array.astype(np.int64, copy=copy))
+
+
+def _sets(values: Column | None, *, copy: bool) -> Flags | None:
+    if values is None:
+        return None
+    array = None if _is_sequence(values) else _as_array(values)
+    if array is not None and array.dtype == np.bool_:
+        flags = array.astype(np.bool_, copy=copy)
+    elif array is not None and array.dtype.kind == "U":
+        flags = array == Action.SET.value
+        if not (flags | (array == Action.INCREMENT.value)).all():
+            check_each(array.tolist(), "actions", as_action)
+    else:
+        rows = values if array is None else array.tolist()
+        flags = np.array([action is Action.SET for action in check_each(rows, "actions", as_action)], np.bool_)
+    return flags if flags.any() else None
+
+
+def _ids(values: Column | None) -> list[str | None] | None:
+    if values is None:
+        return None
+    rows = list(values) if _is_sequence(values) else _as_array(values).tolist()
+    given = [value for value in rows if value is not None]
+    are_strings = set(map(type, given)) in (set(), {str})
+    if not are_strings or min(map(len, given), default=1) < 1 or max(map(len, given), default=1) > NAME_MAX:
+        check_each(rows, "ids", optional_name)
+    return rows if given else None
+
+
+# Arrow ---------------------------------------------------------------------------------------------------------------
+
+
+def _arrow_table(source: object) -> Any:  # noqa: ANN401 - a pyarrow.Table, which has no types
+    """Read an Arrow stream with pyarrow."""
+    try:
+        pyarrow = import_module("pyarrow")
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.for_extra("arrow", "UsageBatch.from_arrow") from error
+    return pyarrow.RecordBatchReader.from_stream(source).read_all()
+
+
+def _dictionary(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  # noqa: ANN401 - a pyarrow column
+    """Return codes and the dictionary that they count in; refuse a null by its row."""
+    _refuse_nulls(column, param, "a string of 1 to 255 characters", ErrorCode.PARAMETER_INVALID_STRING)
+    pyarrow = import_module("pyarrow")
+    types = pyarrow.types
+    if types.is_dictionary(column.type):
+        column = column.unify_dictionaries()
+    elif types.is_string(column.type) or types.is_large_string(column.type):
+        column = column.dictionary_encode()
+    else:
+        column = column.cast(pyarrow.large_string()).dictionary_encode()
+    if not column.num_chunks:
+        return np.empty(0, np.int64), []
+    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    return codes, column.chunk(column.num_chunks - 1).dictionary.to_pylist()
+
+
+def _refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> None:  # noqa: ANN401 - a pyarrow column
+    if column.null_count:
+        row = column.is_null().to_numpy(zero_copy_only=False).argmax()
+        raise InvalidValueError.expecting(code, f"{param}[{row}]", expected, None)
+
+
+def _arrow_actions(column: Any) -> Flags:  # noqa: ANN401 - a pyarrow column
+    codes, names = _dictionary(column, "actions")
+    flags = np.array([action is Action.SET for action in check_each(names, "actions", as_action)], np.bool_)
+    return flags[codes] if len(names) else np.empty(0, np.bool_)
+
+
+def _arrow_integers(column: Any, param: str) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
+    expected = f"an integer of at least 0 and at most {INT64_MAX}"
+    _refuse_nulls(column, param, expected, ErrorCode.PARAMETER_INVALID_INTEGER)
+    array: NDArray[Any] = column.to_numpy()
+    return array
+
+
+def _arrow_timestamps(column: Any) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
+    expected = "Unix seconds, or a timestamp with a time zone"
+    code = ErrorCode.PARAMETER_INVALID_INSTANT
+    _refuse_nulls(column, "timestamps", expected, code)
+    pyarrow = import_module("pyarrow")
+    if not pyarrow.types.is_timestamp(column.type):
+        array: NDArray[Any] = column.to_numpy()
+        return array
+    if column.type.tz is None:
+        raise InvalidValueError.expecting(code, "timestamps", expected, str(column.type))
+    units = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
+    ticks: NDArray[Any] = column.cast(pyarrow.int64()).to_numpy()
+    return ticks if units == 1 else ticks // units

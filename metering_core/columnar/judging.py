@@ -1,0 +1,270 @@
+"""The door, on columns: which rows of a batch are plainly acceptable, and what the sender of every other row hears.
+
+Time is judged with a table of segments: how a subscription stands changes only at boundaries that are few, so each row looks up
+the segment that its moment of receipt lies in. What is not plainly acceptable is answered by the builders that the log uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import timedelta
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from metering_core.acceptance import (
+    AcceptancePolicy,
+    LateAttribution,
+    Receipt,
+    Standing,
+    canceled_refusal,
+    item_unknown,
+    period_closed,
+    price_refusal,
+    set_refusal,
+    standing_at,
+    time_refusal,
+)
+from metering_core.accounts import KnownItem
+from metering_core.columnar.kernel import ORIGIN, STAMP_BITS, Flags, Integers
+from metering_core.periods import unix_seconds
+from metering_core.subscriptions import Subscription, SubscriptionItem
+
+NOBODY = -1
+"""The code of an item that no subscription ever had."""
+
+
+@attrs.frozen(eq=False)
+class Arriving:
+    """A batch at the door: its rows with the log's codes and with timestamps resolved.
+
+    Attributes:
+        names: the distinct ids of the batch's items.
+        places: which of ``names`` each row is of.
+        codes: which of the log's items each row is of, or :data:`NOBODY`.
+        stamps: Unix seconds.
+        quantities: units.
+        sets: where the action is ``set``; None for nowhere.
+        now: the moment of receipt in Unix seconds, one for all rows or one for each.
+    """
+
+    names: Sequence[str]
+    places: NDArray[np.int32]
+    codes: NDArray[np.int32]
+    stamps: Integers
+    quantities: Integers
+    sets: Flags | None
+    now: int | Integers
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def now_at(self, row: int) -> int:
+        """Return when a row was received."""
+        return self.now if isinstance(self.now, int) else int(self.now[row])
+
+    def is_set_at(self, row: int) -> bool:
+        """Whether a row is a ``set``."""
+        return self.sets is not None and bool(self.sets[row])
+
+
+class Rules:
+    """What the door knows about each item, by code, as tables; of items as they are now."""
+
+    def __init__(self, items: Sequence[KnownItem], policy: AcceptancePolicy) -> None:
+        self._items = items
+        self._policy = policy
+        self._tolerance = policy.future_tolerance // timedelta(seconds=1)
+        self._closed_until: Integers | None = None
+        self._of: dict[object, int] = {}
+        self._subscriptions: list[Subscription] = []
+        accounts = {id(known.account): known.account.subscription for known in items}
+        numbers = {key: self._calendar(subscription) for key, subscription in accounts.items()}
+        self._calendars = np.fromiter((numbers[id(known.account)] for known in items), np.int64, len(items))
+        self._is_open = np.array([known.is_active and price_refusal(known.item) is None for known in items] + [False], np.bool_)
+        self._has_thresholds = np.array([self._forbids_set(known) for known in items] + [False], np.bool_)
+
+    def _calendar(self, subscription: Subscription) -> int:
+        """Number the ways in which billing periods fall; most subscriptions share one."""
+        key = (subscription.cycle, subscription.start_date, subscription.ended_at)
+        if key not in self._of:
+            self._of[key] = len(self._subscriptions)
+            self._subscriptions.append(subscription)
+        return self._of[key]
+
+    @staticmethod
+    def _forbids_set(known: KnownItem) -> bool:
+        return set_refusal(known.item, known.account.subscription, is_set=True) is not None
+
+    def acceptable(self, batch: Arriving) -> Flags:
+        """Say which rows nothing forbids; closed periods and ids aside."""
+        held: Flags = self._within_time(batch)
+        held &= self._is_open[batch.codes]
+        if batch.sets is not None and self._has_thresholds.any():
+            held &= ~(batch.sets & self._has_thresholds[batch.codes])
+        return held
+
+    def _within_time(self, batch: Arriving) -> Flags:
+        seen = np.zeros(len(self._items) + 1, np.bool_)
+        seen[batch.codes] = True
+        touched = np.unique(self._calendars[seen[:-1]])
+        if not len(touched):
+            return np.zeros(len(batch), np.bool_)
+        keys, lows, highs = self._segments(touched, batch)
+        if len(keys) == 1:  # One way for all, and one standing.
+            held = (batch.stamps >= lows[0]) & (batch.stamps < highs[0])
+        else:
+            calendars = np.append(self._calendars, touched[0])[batch.codes]
+            rows = np.searchsorted(keys, (calendars << STAMP_BITS) + (batch.now - ORIGIN), side="right") - 1
+            held = (batch.stamps >= lows[rows]) & (batch.stamps < highs[rows])
+        within: Flags = held & (batch.stamps <= batch.now + self._tolerance)
+        return within
+
+    def _segments(self, touched: Integers, batch: Arriving) -> tuple[Integers, Integers, Integers]:
+        """Return from when on each calendar accepts timestamps from where to before where."""
+        first, last = (batch.now, batch.now) if isinstance(batch.now, int) else (int(batch.now.min()), int(batch.now.max()))
+        rows = [
+            ((calendar << STAMP_BITS) + (at - ORIGIN), *_accepted(standing))
+            for calendar in touched.tolist()
+            for at, standing in standings(self._subscriptions[calendar], first, last, self._policy)
+        ]
+        keys, lows, highs = np.array(rows, np.int64).T
+        return np.ascontiguousarray(keys), lows, highs
+
+    def may_be_closed(self, batch: Arriving) -> Flags | None:
+        """Say which rows lie before the end of a period of their subscription that was finalized; None for none."""
+        if self._closed_until is None:
+            self._closed_until = np.array([*map(_closed_until, self._items), ORIGIN], np.int64)
+        if int(self._closed_until.max()) == ORIGIN:
+            return None
+        flags: Flags = batch.stamps < self._closed_until[batch.codes]
+        return flags if flags.any() else None
+
+    def forget_closed(self) -> None:
+        """Have the finalized periods looked up again."""
+        self._closed_until = None
+
+
+def _closed_until(known: KnownItem) -> int:
+    return max((closing.period.end_seconds for closing in known.account.closed.values()), default=ORIGIN)
+
+
+def standings(subscription: Subscription, first: int, last: int, policy: AcceptancePolicy) -> Iterator[tuple[int, Standing]]:
+    """Yield how a subscription stands from ``first`` on, and at each moment until ``last`` at which that changes."""
+    at: int | None = first
+    while at is not None and at <= last:
+        standing = standing_at(subscription, at, policy)
+        yield at, standing
+        at = _next_change(subscription, standing, policy)
+
+
+def _next_change(subscription: Subscription, standing: Standing, policy: AcceptancePolicy) -> int | None:
+    changes = []
+    if standing.current is not None:
+        changes.append(standing.current.end_seconds)
+    if standing.late is not None:
+        changes.append(standing.late.end_seconds + policy.late_grace // timedelta(seconds=1))
+    if not changes and not standing.ended and subscription.start_date is not None:
+        changes.append(unix_seconds(subscription.start_date))
+    return min(changes, default=None)
+
+
+def _accepted(standing: Standing) -> tuple[int, int]:
+    """Return the timestamps that the billing periods allow, ``[low, high)``; an empty range for none."""
+    first, last = standing.late or standing.current, standing.current or standing.late
+    return (1, 0) if first is None or last is None else (first.start_seconds, last.end_seconds)
+
+
+def judge(known: KnownItem, timestamp: int, now: int, policy: AcceptancePolicy) -> Receipt | int | None:
+    """Judge a row that only a finalized period may forbid; as the log does.
+
+    Returns:
+        Why it is refused; or the start of the period it is attributed to; or None for its timestamp's own.
+    """
+    closing = known.closing(timestamp)
+    if closing is None:
+        return None
+    current = standing_at(known.account.subscription, now, policy).current
+    is_late = current is not None and timestamp < current.start_seconds
+    if policy.late_attribution is LateAttribution.OPEN_PERIOD and is_late:
+        assert current is not None, "or nothing would be late"
+        if known.closing(current.start_seconds) is None:
+            return current.start_seconds
+    return period_closed(timestamp, closing.period, closing.closed_at)
+
+
+Refusal = Callable[[int], Receipt]
+"""Builds the receipt of a row."""
+
+
+def refusals_of(batch: Arriving, rows: Integers, items: Sequence[KnownItem], policy: AcceptancePolicy) -> Refusal:
+    """Return what answers the refused rows, of a batch and items that may change afterwards."""
+    codes = batch.codes[rows]
+    kept = attrs.evolve(
+        batch,
+        names=[batch.names[place] for place in batch.places[rows].tolist()],
+        places=np.arange(len(rows), dtype=np.int32),
+        codes=codes,
+        stamps=batch.stamps[rows],
+        quantities=batch.quantities[rows],
+        sets=None if batch.sets is None else batch.sets[rows],
+        now=batch.now if isinstance(batch.now, int) else batch.now[rows],
+    )
+    as_they_were = {
+        code: (items[code].item, items[code].account.subscription)
+        for code in np.unique(codes).tolist()
+        if code != NOBODY and items[code].is_active
+    }
+
+    def receipt(row: int) -> Receipt:
+        place = int(np.searchsorted(rows, row))
+        found = as_they_were.get(int(kept.codes[place]))
+        return item_unknown(kept.names[place]) if found is None else _refusal(kept, place, *found, policy)
+
+    return receipt
+
+
+def _refusal(
+    batch: Arriving, row: int, item: SubscriptionItem, subscription: Subscription, policy: AcceptancePolicy
+) -> Receipt:
+    """Return why a row is refused, in the order of the checks."""
+    timestamp = int(batch.stamps[row])
+    standing = standing_at(subscription, batch.now_at(row), policy)
+    refusal = (
+        price_refusal(item)
+        or canceled_refusal(timestamp, subscription, standing)
+        or set_refusal(item, subscription, is_set=batch.is_set_at(row))
+        or time_refusal(timestamp, standing, policy)
+    )
+    assert refusal is not None, "the tables and the builders agree"
+    return refusal
+
+
+class Exceptions(Mapping[int, Receipt]):
+    """Receipts of the rows that were not accepted, by position; those of refusals are built when they are looked at."""
+
+    __slots__ = ("_answered", "_positions", "_refusal")
+
+    def __init__(self, positions: Integers, answered: Mapping[int, Receipt], refusal: Refusal) -> None:
+        self._positions = positions
+        self._answered = answered
+        self._refusal = refusal
+
+    def __getitem__(self, position: int) -> Receipt:
+        """Return the receipt of the row at a position; KeyError where it was accepted."""
+        found = self._answered.get(position)
+        if found is not None:
+            return found
+        place = int(np.searchsorted(self._positions, position))
+        if place == len(self._positions) or self._positions[place] != position:
+            raise KeyError(position)
+        return self._refusal(position)
+
+    def __iter__(self) -> Iterator[int]:
+        """Yield the positions in order."""
+        return iter(self._positions.tolist())
+
+    def __len__(self) -> int:
+        """Return how many rows were not accepted."""
+        return len(self._positions)

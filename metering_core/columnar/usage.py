@@ -1,0 +1,604 @@
+"""Usage of some subscriptions in columns, append-only: judged, kept and answered as the log does, a batch at a time."""
+
+from __future__ import annotations
+
+from array import array
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from typing import Final
+
+import attrs
+import numpy as np
+
+from metering_core.acceptance import AcceptancePolicy, Receipt, Receipts
+from metering_core.accounts import KnownItem, Sent
+from metering_core.aggregation import Partial, required_mode
+from metering_core.cells import ItemCells, PeriodCells
+from metering_core.columnar.answering import Answers, Part, Question
+from metering_core.columnar.batches import Column, UsageBatch
+from metering_core.columnar.identity import Claims, Identities, hashes_of
+from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, judge, refusals_of
+from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BITS, Flags, Integers, Rows
+from metering_core.columns import check_each, require_length
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.log import UsageLog
+from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.subscriptions import Subscription, SubscriptionItem
+from metering_core.usage import SECONDS_MAX, Action, Timestamp, UsageRecord
+from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
+
+_MICROSECONDS: Final = 1_000_000
+_EPOCH: Final = from_unix_seconds(0)
+
+
+@attrs.frozen
+class _Late:
+    """A row that is billed in a later period than its timestamp's."""
+
+    code: int
+    stamp: int
+    quantity: int
+    is_set: bool
+    received: int
+    billed_at: int
+
+
+@attrs.define
+class _Verdict:
+    """What is to become of each row of a batch."""
+
+    accepted: Flags
+    attributed: dict[int, int]
+    answered: dict[int, Receipt]
+
+
+class ColumnarUsage(UsageReader):
+    """All usage of some subscriptions, as columns; itself a :class:`~metering_core.Usage`.
+
+    It takes usage a batch at a time and holds 21 to 29 bytes a record. Receipts, summaries, invoices, closed periods,
+    compaction and views are those of :class:`~metering_core.UsageLog`.
+
+    Args:
+        subscriptions: whose usage to take. More can come later with :meth:`subscribe`.
+        policy: what to relax of the rule "in the current billing period and not in the future".
+
+    Attributes:
+        policy: as given.
+        lock: held during every append and every answer; hold it to ask several questions of one state.
+    """
+
+    def __init__(self, subscriptions: Iterable[Subscription] = (), *, policy: AcceptancePolicy | None = None) -> None:
+        # An empty log keeps the subscriptions and their closed periods; only usage is kept here.
+        self._book = UsageLog(policy=policy)
+        self.policy: Final = self._book.policy
+        self.lock = self._book.lock
+        self._items: list[KnownItem] = []
+        self._codes: dict[str, int] = {}
+        self._rules: Rules | None = None
+        self._identities = Identities()
+        self._answers = Answers()
+        self._late: dict[int, _Late] = {}
+        self._sequence = 0
+        self._compactions = 0
+        for subscription in subscriptions:
+            self.subscribe(subscription)
+
+    def __len__(self) -> int:
+        """Return the number of accepted records that are held; compacted ones are not counted."""
+        return sum(len(part.rows) for part in self._answers.parts) + len(self._late)
+
+    def __repr__(self) -> str:
+        """Return the counts."""
+        return f"<ColumnarUsage: {len(self.subscriptions)} subscriptions, {len(self)} records, sequence {self.sequence}>"
+
+    @property
+    def sequence(self) -> int:
+        """The number of the record accepted last; 0 before the first."""
+        return self._sequence
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The newest version of every subscription, in the order in which they came."""
+        return self._book.subscriptions
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Take usage of a subscription from now on, or take note of a newer version of it (same id).
+
+        Raises:
+            InvalidValueError: as :meth:`~metering_core.UsageLog.subscribe`; ``parameter_invalid_object`` for more than 2**24
+                items, whose cells would not fit 64 bits.
+        """
+        with self.lock:
+            if len(self._items) + len(subscription.items) > CODES_MAX:
+                code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"at most {CODES_MAX} items in all"
+                raise InvalidValueError.expecting(code, "subscription", expected, subscription.id)
+            self._book.subscribe(subscription)
+            known = (self._book.known(item.id) for item in subscription.items)
+            self._items += [one for one in known if one.item.id not in self._codes]
+            self._codes |= {item.id: self._book.known(item.id).code for item in subscription.items}
+            self._rules = None
+
+    # The door --------------------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        batch: UsageBatch | Iterable[UsageRecord],
+        *,
+        now: Instant | None = None,
+        received_at: Column | None = None,
+    ) -> Receipts:
+        """Append a batch, each record judged as if alone after the ones before.
+
+        Args:
+            batch: the records.
+            now: the moment of receipt of all of them.
+            received_at: instead of ``now``, the moment of receipt of each (aware datetimes or Unix seconds); which is how
+                history is imported.
+
+        Returns:
+            One receipt per record, in order. What was refused left no trace.
+
+        Raises:
+            InvalidValueError: for a malformed value, or where both or none of ``now`` and ``received_at`` are given. Nothing
+                was appended then.
+        """
+        given = batch if isinstance(batch, UsageBatch) else UsageBatch.from_records(batch)
+        seconds, received = _moments(len(given), now, received_at)
+        with self.lock:
+            if self._sequence + len(given) > ROWS_MAX:
+                expected = f"at most {ROWS_MAX} records in all"
+                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(given))
+            arriving = self._arriving(given, seconds)
+            verdict = self._judge(arriving, given)
+            numbers = self._numbers(verdict.accepted)
+            receipts = self._receipts(arriving, verdict, numbers)
+            self._keep(arriving, given, verdict, numbers, received)
+            return receipts
+
+    def _arriving(self, given: UsageBatch, seconds: int | Integers) -> Arriving:
+        table = np.array([self._code_of(name) for name in given.names], np.int32)
+        codes = table[given.codes] if len(table) else given.codes
+        stamps = given.timestamps if given.as_now is None else np.where(given.as_now, seconds, given.timestamps)
+        return Arriving(given.names, given.codes, codes, stamps, given.quantities, given.sets, seconds)
+
+    def _code_of(self, item_id: str) -> int:
+        return self._codes.get(item_id, NOBODY)
+
+    def _judge(self, arriving: Arriving, given: UsageBatch) -> _Verdict:
+        if self._rules is None:
+            self._rules = Rules(self._items, self.policy)
+        verdict = _Verdict(self._rules.acceptable(arriving), {}, {})
+        self._judge_closed(arriving, verdict, self._rules.may_be_closed(arriving))
+        if given.ids is not None:
+            self._judge_ids(arriving, given, given.ids, verdict)
+        return verdict
+
+    def _judge_closed(self, arriving: Arriving, verdict: _Verdict, suspects: Flags | None) -> None:
+        if suspects is None:
+            return
+        for row in np.flatnonzero(suspects & verdict.accepted).tolist():
+            known = self._items[arriving.codes[row]]
+            said = judge(known, int(arriving.stamps[row]), arriving.now_at(row), self.policy)
+            if isinstance(said, Receipt):
+                verdict.accepted[row] = False
+                verdict.answered[row] = said
+            elif said is not None:
+                verdict.attributed[row] = said
+
+    def _judge_ids(self, arriving: Arriving, given: UsageBatch, ids: Sequence[str | None], verdict: _Verdict) -> None:
+        """Find the rows whose id was accepted before; the first otherwise acceptable row of an item and id claims it."""
+        has_id = np.fromiter((one is not None for one in ids), np.bool_, len(ids))
+        rows = np.flatnonzero(has_id & (arriving.codes != NOBODY))
+        hashes = hashes_of(arriving.codes[rows], [ids[row] for row in rows.tolist()])
+        suspects = self._identities.suspects(hashes)
+        claimed: dict[tuple[int, str], int] = {}
+        repeated: list[tuple[int, Sent | int]] = []
+        for row, hashed in zip(rows[suspects].tolist(), hashes[suspects].tolist(), strict=True):
+            code, record_id = int(arriving.codes[row]), ids[row]
+            assert record_id is not None, "only rows with an id come here"
+            first = claimed.get((code, record_id), self._identities.find(hashed, code, record_id))
+            if first is not None:
+                repeated.append((row, first))
+                verdict.accepted[row] = False
+                verdict.attributed.pop(row, None)
+            elif verdict.accepted[row]:
+                claimed[code, record_id] = row
+        self._answer_repeated(arriving, given, ids, verdict, repeated)
+
+    def _answer_repeated(
+        self,
+        arriving: Arriving,
+        given: UsageBatch,
+        ids: Sequence[str | None],
+        verdict: _Verdict,
+        repeated: Sequence[tuple[int, Sent | int]],
+    ) -> None:
+        """Answer rows whose id is taken, once it is known which number each accepted row has."""
+        if not repeated:
+            return
+        numbers = self._numbers(verdict.accepted)
+
+        def sent(row: int) -> Sent:
+            content = int(arriving.stamps[row]), int(arriving.quantities[row]), arriving.is_set_at(row), _is_as_now(given, row)
+            return Sent(int(numbers[row]), *content)
+
+        for row, first in repeated:
+            known = sent(first) if isinstance(first, int) else first
+            timestamp: Timestamp = "now" if _is_as_now(given, row) else int(arriving.stamps[row])
+            quantity, is_set = int(arriving.quantities[row]), arriving.is_set_at(row)
+            verdict.answered[row] = known.answer(ids[row] or "", quantity, timestamp, is_set=is_set)
+
+    def _numbers(self, accepted: Flags) -> range | Integers:
+        """Return the sequence number of each accepted row; 0 for the others."""
+        if accepted.all():
+            return range(self._sequence + 1, self._sequence + len(accepted) + 1)
+        numbers = np.cumsum(accepted, dtype=np.int64)
+        numbers += self._sequence
+        numbers[~accepted] = 0
+        return numbers
+
+    def _receipts(self, arriving: Arriving, verdict: _Verdict, numbers: range | Integers) -> Receipts:
+        if isinstance(numbers, range):
+            return Receipts(numbers, {})
+        positions = np.flatnonzero(~verdict.accepted)
+        refused = positions[~np.isin(positions, list(verdict.answered))] if verdict.answered else positions
+        refusal = refusals_of(arriving, refused, self._items, self.policy)
+        return Receipts(array("q", numbers.tobytes()), Exceptions(positions, verdict.answered, refusal))
+
+    def _keep(
+        self,
+        arriving: Arriving,
+        given: UsageBatch,
+        verdict: _Verdict,
+        numbers: range | Integers,
+        received: int | Integers,
+    ) -> None:
+        """Keep what was accepted, with its numbers; late usage that another period bills is kept apart."""
+        for row, billed_at in verdict.attributed.items():
+            self._keep_late(arriving, row, int(numbers[row]), billed_at, received)
+        if given.ids is not None:
+            self._claim(arriving, given, given.ids, verdict, numbers)
+        flags = verdict.accepted.copy()
+        flags[list(verdict.attributed)] = False
+        if flags.any():
+            self._answers.parts.append(_part(arriving, flags, numbers, received))
+        self._sequence += int(np.count_nonzero(verdict.accepted))
+
+    def _keep_late(self, arriving: Arriving, row: int, number: int, billed_at: int, received: int | Integers) -> None:
+        code, stamp, quantity = int(arriving.codes[row]), int(arriving.stamps[row]), int(arriving.quantities[row])
+        at = received if isinstance(received, int) else int(received[row])
+        late = self._late[number] = _Late(code, stamp, quantity, arriving.is_set_at(row), at, billed_at)
+        _apply(self._answers.beside, late, self._items[code])
+
+    def _claim(
+        self, arriving: Arriving, given: UsageBatch, ids: Sequence[str | None], verdict: _Verdict, numbers: range | Integers
+    ) -> None:
+        rows = np.flatnonzero(verdict.accepted & np.fromiter((one is not None for one in ids), np.bool_, len(ids)))
+        claimed = np.empty(len(rows), np.object_)
+        claimed[:] = [ids[row] for row in rows.tolist()]
+        codes = arriving.codes[rows]
+        flags = np.zeros(len(rows), np.int8) if arriving.sets is None else arriving.sets[rows].astype(np.int8)
+        if given.as_now is not None:
+            flags |= given.as_now[rows].astype(np.int8) << 1
+        sequences = np.asarray(numbers, dtype=np.int64)[rows]
+        columns = (claimed, sequences, arriving.stamps[rows], arriving.quantities[rows], flags)
+        self._identities.add(Claims.of(hashes_of(codes, claimed.tolist()), codes, *columns))
+
+    # Answers ---------------------------------------------------------------------------------------------------------
+
+    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
+        """Return the partial of the item's aggregator in the period; see :class:`~metering_core.Usage`.
+
+        Raises:
+            InvoicingError: ``subscription_item_unknown``, or ``price_not_metered``.
+            UsageCompactedError: where the answer would need records that were dropped.
+        """
+        return self.partials([(item, period)])[0]
+
+    def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
+        """Return the partials of many items at once, in the order asked."""
+        with self.lock:
+            return self._answers.partials(self.questions(requests), len(self._items))
+
+    def questions(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Question]:
+        """Return requests with the codes of their items; for the readers of this usage."""
+        return [Question(self.known(item.id).code, required_mode(item), period) for item, period in requests]
+
+    def as_of(self, limit: int | datetime) -> ColumnarView:
+        """Return a read-only view of the usage as it was; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
+        return ColumnarView(self, *as_limit(limit, self.sequence))
+
+    def answers_until(self, sequence: int, received_by: int | None) -> Answers:
+        """Return answers from the rows up to a number, received by a moment (Unix microseconds); for this usage's readers."""
+        parts = (part.where(part.is_seen(sequence, received_by)) for part in self._answers.parts)
+        answers = Answers(part for part in parts if len(part.rows))
+        for number, late in self._late.items():
+            if number <= sequence and (received_by is None or late.received <= received_by):
+                _apply(answers.beside, late, self._items[late.code])
+        return answers
+
+    def compacted(self) -> Iterator[tuple[KnownItem, PeriodCells]]:
+        """Yield the periods whose records were dropped; for the readers of this usage."""
+        for code, beside in self._answers.beside.items():
+            yield from ((self._items[code], cells) for cells in beside if cells.kept is not None)
+
+    @property
+    def compactions(self) -> int:
+        """How often records were dropped; for the readers of this usage."""
+        return self._compactions
+
+    @property
+    def item_count(self) -> int:
+        """How many items there ever were; for the readers of this usage."""
+        return len(self._items)
+
+    # What its readers need: a row is known by its number -------------------------------------------------------------------
+
+    def _source(self) -> ColumnarUsage:
+        return self
+
+    def _cells(self, item_id: str) -> ItemCells:
+        return self.cells_of(item_id)
+
+    def _rows(self, item_id: str | None) -> Iterable[int]:
+        return self.rows_of(item_id)
+
+    def known(self, item_id: str) -> KnownItem:
+        """Return what is known about an item; for the readers of this usage."""
+        return self._book.known(item_id)
+
+    def cells_of(self, item_id: str) -> ItemCells:
+        """Return the item's cells; for the readers of this usage."""
+        known = self.known(item_id)
+        return self._answers.item_cells(known.code, known.account.subscription.cycle)
+
+    def rows_of(self, item_id: str | None) -> Iterable[int]:
+        """Return the numbers of an item's records, or of all, in the order of arrival; for the readers of this usage."""
+        code = None if item_id is None else self.known(item_id).code
+        numbers = [number for number, late in self._late.items() if code is None or late.code == code]
+        for part in self._answers.parts:
+            held = part.all_numbers()
+            numbers += (held if code is None else held[part.rows.codes == code]).tolist()
+        return sorted(numbers)
+
+    def sequence_of(self, row: int) -> int:
+        """Return the number of a record; for the readers of this usage."""
+        return row
+
+    def received_of(self, row: int) -> int:
+        """Return when a record was received, in Unix microseconds; for the readers of this usage."""
+        return self._record_at(row).received
+
+    def _record_at(self, number: int) -> _Late:
+        late = self._late.get(number)
+        if late is not None:
+            return late
+        parts = self._answers.parts
+        part = parts[bisect_right(parts, number, key=lambda one: int(one.numbers[0])) - 1]
+        place, rows = part.place_of(number), part.rows
+        stamp = int(rows.stamps[place])
+        is_set = rows.sets is not None and bool(rows.sets[place])
+        return _Late(int(rows.codes[place]), stamp, int(rows.limbs[0][place]), is_set, part.received_at(place), stamp)
+
+    def logged(self, rows: Iterable[int]) -> Iterator[LoggedRecord]:
+        """Yield the records with some numbers; for the readers of this usage."""
+        ids: dict[int, dict[int, str]] = {}
+        for number in rows:
+            found = self._record_at(number)
+            if found.code not in ids:
+                ids[found.code] = self._identities.ids_of(found.code)
+            item_id = self._items[found.code].item.id
+            action = Action.SET if found.is_set else Action.INCREMENT
+            record = UsageRecord(item_id, found.quantity, found.stamp, action, ids[found.code].get(number))
+            received_at = _EPOCH + timedelta(microseconds=found.received)
+            yield LoggedRecord(number, received_at, record, from_unix_seconds(found.billed_at))
+
+    def fold(self, row: int, cells: ItemCells) -> None:
+        """Fold a record into cells; for the readers of this usage."""
+        found = self._record_at(row)
+        cells.at(found.billed_at).apply(found.stamp, found.quantity, is_set=found.is_set)
+
+    # Closing and compaction ------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
+        """Hold the usage still while a period is billed, and close it if that succeeds; as the log does."""
+        with self._book.closing(subscription_id, period, now=now) as closed_at:
+            yield closed_at
+        self._forget_closed()
+
+    def _forget_closed(self) -> None:
+        if self._rules is not None:
+            self._rules.forget_closed()
+
+    def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
+        """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`."""
+        with self.closing(subscription_id, period, now=now) as closed_at:
+            return closed_at
+
+    def compact(self, *, until: Instant | None = None) -> int:
+        """Drop the records of closed periods and keep their totals; see :meth:`~metering_core.UsageLog.compact`.
+
+        Returns:
+            How many records were dropped.
+        """
+        latest = None if until is None else instant(until, "until")
+        with self.lock:
+            settled = [
+                (known, cells)
+                for known in self._items
+                if known.account.closed
+                for cells in self.cells_of(known.item.id)
+                if known.is_settled(cells, latest)
+            ]
+            before = len(self)
+            if settled:
+                self._drop(settled)
+            return before - len(self)
+
+    def _drop(self, settled: Sequence[tuple[KnownItem, PeriodCells]]) -> None:
+        dropping = _Dropping.of(settled)
+        parts = [dropping.take_out(part) for part in self._answers.parts]
+        beside = self._answers.beside
+        for number, late in list(self._late.items()):
+            if dropping.take_late(number, late):
+                del self._late[number]
+        for (known, cells), sequences, received in zip(settled, dropping.sequences, dropping.received, strict=True):
+            cells.compact((sequences[0], sequences[1]), (received[0], received[1]))
+            beside[known.code] = _replaced(beside.get(known.code, ()), cells, known)
+        self._answers = Answers(part for part in parts if len(part.rows))
+        self._answers.beside = beside
+        self._compactions += 1
+
+
+class ColumnarView(UsageView):
+    """The usage as it was: read-only, and itself a :class:`~metering_core.Usage`. Later records do not change its answers."""
+
+    def __init__(self, usage: ColumnarUsage, sequence: int, received_by: datetime | None) -> None:
+        super().__init__(usage, sequence, received_by)
+        self._usage = usage
+        self._answered: tuple[int, Answers] | None = None
+
+    def as_of(self, limit: int | datetime) -> ColumnarView:
+        """Return a view that shows no more than this one; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
+        narrower = super().as_of(limit)
+        view = ColumnarView(self._usage, narrower.sequence, None)
+        view._received_by = narrower._received_by  # noqa: SLF001 - of the same family
+        return view
+
+    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
+        """Return the partial of the item's aggregator in the period; see :meth:`ColumnarUsage.partial`."""
+        return self.partials([(item, period)])[0]
+
+    def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
+        """Return the partials of many items at once, in the order asked."""
+        with self._usage.lock:
+            if self._received_by is None and self._sequence == self._usage.sequence:
+                return self._usage.partials(requests)
+            return self._answers().partials(self._usage.questions(requests), self._usage.item_count)
+
+    def _cells(self, item_id: str) -> ItemCells:
+        if self._received_by is None and self._sequence == self._usage.sequence:
+            return self._usage.cells_of(item_id)
+        known = self._usage.known(item_id)
+        return self._answers().item_cells(known.code, known.account.subscription.cycle)
+
+    def _answers(self) -> Answers:
+        # Built anew after a compaction, so that no answer depends on what was asked before it.
+        if self._answered is None or self._answered[0] != self._usage.compactions:
+            answers = self._usage.answers_until(self._sequence, self._received_by)
+            for known, cells in self._usage.compacted():
+                folded = answers.beside.setdefault(known.code, ItemCells(known.account.subscription.cycle))
+                self._take_compacted(folded, cells)
+            self._answered = self._usage.compactions, answers
+        return self._answered[1]
+
+
+class _Dropping:
+    """The rows of settled periods on their way out, and from which numbers and moments they were."""
+
+    def __init__(self, keys: Integers, ends: Integers, order: Integers) -> None:
+        self._keys = keys
+        self._ends = ends
+        self._order = order
+        largest = np.iinfo(np.int64).max
+        self.sequences = np.tile(np.array([largest, -1], np.int64), (len(keys), 1)).tolist()
+        self.received = np.tile(np.array([largest, -largest], np.int64), (len(keys), 1)).tolist()
+
+    @classmethod
+    def of(cls, settled: Sequence[tuple[KnownItem, PeriodCells]]) -> _Dropping:
+        """Sort the periods by item and start."""
+        keys = np.array([_key(known.code, cells.start) for known, cells in settled], np.int64)
+        ends = np.array([_key(known.code, cells.end) for known, cells in settled], np.int64)
+        order = np.argsort(keys)
+        return cls(keys[order], ends[order], order)
+
+    def _period_of(self, keys: Integers) -> Integers:
+        """Return which settled period each cell lies in; -1 for none."""
+        places = np.searchsorted(self._keys, keys, side="right") - 1
+        found = np.maximum(places, 0)
+        return np.where((places >= 0) & (keys < self._ends[found]), self._order[found], -1)
+
+    def take_out(self, part: Part) -> Part:
+        """Return the rows that stay."""
+        keys = (part.rows.codes.astype(np.int64) << STAMP_BITS) + (part.rows.stamps - ORIGIN)
+        periods = self._period_of(keys)
+        dropped = np.flatnonzero(periods >= 0)
+        received = np.broadcast_to(np.asarray(part.received, np.int64), len(periods))
+        columns = (periods[dropped].tolist(), part.all_numbers()[dropped].tolist(), received[dropped].tolist())
+        for period, number, at in zip(*columns, strict=True):
+            self._note(period, number, at)
+        return part.where(periods < 0)
+
+    def take_late(self, number: int, late: _Late) -> bool:
+        """Say whether a late row goes, too."""
+        (period,) = self._period_of(np.array([_key(late.code, late.billed_at)], np.int64)).tolist()
+        if period < 0:
+            return False
+        self._note(period, number, late.received)
+        return True
+
+    def _note(self, period: int, number: int, received: int) -> None:
+        sequences, moments = self.sequences[period], self.received[period]
+        sequences[:] = min(sequences[0], number), max(sequences[1], number)
+        moments[:] = min(moments[0], received), max(moments[1], received)
+
+
+def _key(code: int, stamp: int) -> int:
+    return (code << STAMP_BITS) + stamp - ORIGIN
+
+
+def _replaced(beside: Iterable[PeriodCells], cells: PeriodCells, known: KnownItem) -> ItemCells:
+    """Return an item's cells beside the rows, with one period in place of what was there of it."""
+    replaced = ItemCells(known.account.subscription.cycle)
+    for period in beside:
+        if period.start != cells.start:
+            replaced.share(period)
+    replaced.share(cells)
+    return replaced
+
+
+def _apply(beside: dict[int, ItemCells], late: _Late, known: KnownItem) -> None:
+    cells = beside.setdefault(late.code, ItemCells(known.account.subscription.cycle))
+    cells.at(late.billed_at).apply(late.stamp, late.quantity, is_set=late.is_set)
+
+
+def _part(arriving: Arriving, flags: Flags, numbers: range | Integers, received: int | Integers) -> Part:
+    """Return the flagged rows of a batch; numbers without a gap are kept as a range."""
+    which: slice | Flags = slice(None) if flags.all() else flags
+    sets = None if arriving.sets is None else arriving.sets[which]
+    rows = Rows.of(arriving.codes[which], arriving.stamps[which], arriving.quantities[which], sets)
+    held = numbers[which] if isinstance(which, slice) else np.asarray(numbers, dtype=np.int64)[which]
+    first, last = int(held[0]), int(held[-1])
+    dense = range(first, last + 1) if last - first + 1 == len(held) else held
+    return Part(rows, dense, received if isinstance(received, int) else received[which])
+
+
+def _is_as_now(given: UsageBatch, row: int) -> bool:
+    return given.as_now is not None and bool(given.as_now[row])
+
+
+def _moments(length: int, now: Instant | None, received_at: Column | None) -> tuple[int | Integers, int | Integers]:
+    """Return the moment of receipt in Unix seconds and microseconds, of all rows or of each."""
+    if now is not None and received_at is not None:
+        message = "You may only specify one of these parameters: now, received_at."
+        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="now")
+    if received_at is None:
+        if now is None:
+            message = "now: expected the moment of receipt, received None"
+            raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
+        return moment(now, "now")
+    require_length(received_at, length, "received_at")
+    values = np.asarray(received_at) if not isinstance(received_at, list | tuple) else None
+    if values is not None and values.dtype.kind in "iu" and _in_calendar(values):
+        seconds = values.astype(np.int64)
+        return seconds, seconds * _MICROSECONDS  # At most 3 * 10**17, by the check above.
+    rows = list(received_at) if values is None else values.tolist()
+    moments = np.array(check_each(rows, "received_at", moment), np.int64).reshape(-1, 2)
+    return np.ascontiguousarray(moments[:, 0]), np.ascontiguousarray(moments[:, 1])
+
+
+def _in_calendar(values: Integers) -> bool:
+    return not len(values) or ORIGIN <= int(values.min()) <= int(values.max()) <= SECONDS_MAX

@@ -1,0 +1,232 @@
+"""A log and its columnar twin, which are told the same and must answer the same: what the tests of columns are made of."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from itertools import islice
+
+from builders import FEB, JAN, MAR, MODES, START, four_modes
+from hypothesis import strategies as st
+
+import metering_core as mc
+from metering_core.columnar import ColumnarUsage, UsageBatch
+from metering_core.periods import from_unix_seconds
+from metering_core.testing.strategies import batches, subscriptions
+
+MAX = 2**63 - 1
+
+
+def grace_and_retries():
+    """Compare the last second of the late grace and the first after it, and retries of sets and of ``now``."""
+    twins = Twins([four_modes()], mc.AcceptancePolicy(late_grace=timedelta(seconds=5)))
+    for at in (4, 5, 6):
+        twins.append([mc.UsageRecord(mode, 1, timestamp=JAN.end_seconds - 1) for mode in MODES], FEB.start_seconds + at)
+    moments = [FEB.start_seconds + at for at in (4, 5, 6)]
+    twins.import_history([mc.UsageRecord("sum", 1, timestamp=JAN.end_seconds - 1)] * 3, moments)
+    kinds = [(stamp, action) for stamp in ("now", FEB.start_seconds) for action in ("set", "increment")]
+    records = [mc.UsageRecord("max", 3, timestamp=stamp, action=action, id=f"{stamp}{action}") for stamp, action in kinds]
+    for at in (1, 2):
+        twins.append(records, FEB.start_seconds + at)
+    swapped = [mc.UsageRecord("max", 3, timestamp=stamp, action="increment", id=f"{stamp}set") for stamp, _ in kinds]
+    twins.append(swapped, FEB.start_seconds + 3)
+    twins.compare(FEB.start_seconds + 3)
+
+
+def late_and_compacted():
+    """Compare usage that is billed in a later period than its own, before and after its period is compacted."""
+    policy = mc.AcceptancePolicy(late_grace=timedelta(days=40), late_attribution="open_period")
+    twins = Twins([four_modes()], policy)
+    early = [mc.UsageRecord(mode, 7, timestamp=START + at, id=f"{at}") for mode in MODES for at in (0, 9)]
+    twins.append(early, START + 9)
+    twins.close(four_modes(), JAN, FEB.start_seconds)
+    for action in ("increment", "set", "increment"):
+        late = [mc.UsageRecord(mode, 5, timestamp=at, action=action) for mode in MODES for at in (START + 9, FEB.start_seconds)]
+        twins.append(late, FEB.start_seconds + 1)
+        twins.compare(FEB.start_seconds + 1)
+    held = twins.log.as_of(12), twins.columns.as_of(12)
+    for until in (JAN.end, FEB.end):
+        twins.compare(MAR.start_seconds, held)
+        twins.close(four_modes(), FEB, MAR.start_seconds)
+        twins.compare_views([3, 9, 12, 20], MAR.start_seconds)
+        twins.same(lambda usage, until=until: usage.compact(until=until))
+        twins.compare(MAR.start_seconds)
+        twins.compare(MAR.start_seconds, held)
+        twins.compare_views([3, 9, 12, 20], MAR.start_seconds)
+        twins.append(early, MAR.start_seconds + 1)
+
+
+def outcome_of(act):
+    """Return what a call returns, or what it raises as comparable data."""
+    try:
+        return act()
+    except mc.MeteringError as error:
+        return type(error), error.code, error.message, error.param
+
+
+def columns_of(records):
+    """Return records as the keyword arguments of `append_columns` and `from_columns`."""
+    return {
+        "quantities": [record.quantity for record in records],
+        "timestamps": [record.timestamp for record in records],
+        "actions": [record.action.value for record in records],
+        "ids": [record.id for record in records],
+    }
+
+
+class Twins:
+    """A log and columns over the same subscriptions; every method acts on both and compares what they say."""
+
+    def __init__(self, of, policy=None):
+        self.of = list(of)
+        self.log = mc.UsageLog(self.of, policy=policy)
+        self.columns = ColumnarUsage(self.of, policy=policy)
+
+    def same(self, act):
+        """Let both do the same; the answers must be equal."""
+        expected, received = outcome_of(lambda: act(self.log)), outcome_of(lambda: act(self.columns))
+        assert received == expected, f"{received} is not {expected}"
+        return expected
+
+    def append(self, records, now):
+        """Append at one moment: the log from records, the columns too."""
+        expected = self.log.append(records, now=now)
+        received = self.columns.append(records, now=now)
+        self.compare_receipts(received, expected)
+
+    def import_history(self, records, received_at):
+        """Append as columns, each record received at its own moment."""
+        items = [record.subscription_item for record in records]
+        columns = columns_of(records)
+        expected = self.log.append_columns(items, **columns, received_at=received_at)
+        received = self.columns.append(UsageBatch.from_columns(items, **columns), received_at=received_at)
+        self.compare_receipts(received, expected)
+
+    def compare_receipts(self, received, expected):
+        """Compare receipt by receipt, and the counts."""
+        assert list(received) == list(expected)
+        assert received == expected
+        assert expected == received
+        assert repr(received) == repr(expected)
+        assert (received.accepted, received.duplicates) == (expected.accepted, expected.duplicates)
+        assert received.rejected == expected.rejected
+
+    def close(self, subscription, period, now):
+        """Close a period on both, whether it may be closed or not."""
+        self.same(lambda usage: usage.close_period(subscription.id, period, now=now))
+
+    def compare(self, now, usages=None):
+        """Compare every answer of both, or of two views of them."""
+        log, columns = usages or (self.log, self.columns)
+        assert log.sequence == columns.sequence
+        for subscription in self.of:
+            asked = [(item, period) for item in subscription.items for period in periods_around(subscription)]
+            metered = [request for request in asked if request[0].recurring.aggregate_usage is not None]
+            expected, received = (answers_of(usage, subscription, asked, metered, now) for usage in (log, columns))
+            for question, answer in expected.items():
+                assert received[question] == answer, f"{question}: {received[question]} is not {answer}"
+        assert columns.records() == log.records()
+
+    def compare_views(self, limits, now):
+        """Compare views of both, also where one is a view of a view."""
+        for limit in limits:
+            views = self.log.as_of(limit), self.columns.as_of(limit)
+            self.compare(now, views)
+            self.compare(now, tuple(view.as_of(max(view.sequence - 1, 0)) for view in views))
+
+
+def answers_of(usage, subscription, asked, metered, now):
+    """Return every answer about a subscription, by the question."""
+
+    def each(question):
+        return [outcome_of(lambda item=item, period=period: question(item, period)) for item, period in asked]
+
+    return {
+        "partial": each(usage.partial),
+        "partials": outcome_of(lambda: usage.partials(metered)),
+        "cells": each(lambda item, period: usage.cells(item.id, period)),
+        "records": each(lambda item, period: usage.records(item.id, period)),
+        "summaries": [outcome_of(lambda item=item: usage.summaries(item.id, now=now)) for item in subscription.items],
+        "preview": outcome_of(lambda: mc.preview_invoice(subscription, usage, now=now)),
+    }
+
+
+def periods_around(subscription):
+    """Return whole periods of a subscription's cycle, and spans that cut through them."""
+    cycle = subscription.cycle
+    whole = [cycle.period_at(cycle.period_at(cycle.anchor).start_seconds - 1), *islice(cycle.periods_from(cycle.anchor), 3)]
+    cut = [mc.BillingPeriod(one.start_seconds + 1, one.end_seconds - 1) for one in whole[1:3]]
+    return [
+        *whole,
+        *cut,
+        mc.BillingPeriod(whole[0].start, whole[-1].end),
+        mc.BillingPeriod(whole[1].start_seconds, whole[2].end_seconds - 1),
+    ]
+
+
+POLICIES = st.builds(
+    mc.AcceptancePolicy,
+    future_tolerance=st.sampled_from([timedelta(0), timedelta(seconds=1), timedelta(days=400)]),
+    late_grace=st.sampled_from([timedelta(0), timedelta(seconds=2), timedelta(days=3), timedelta(days=3000)]),
+    late_attribution=st.sampled_from(list(mc.LateAttribution)),
+)
+
+
+def within_64_bits(records):
+    """Return the records that columns can hold."""
+    return [record for record in records if record.quantity <= MAX]
+
+
+STEPS = st.sampled_from(["append", "import", "close", "compact", "compact some", "compare", "view", "end", "again"])
+
+
+@st.composite
+def stories(draw):
+    """Draw what happens to a subscription's usage: batches, closed periods, compaction, and questions between."""
+    subscription = draw(subscriptions(thresholds=draw(st.booleans()), ends=draw(st.booleans())))
+    received = [(now, within_64_bits(records)) for now, records in draw(batches(subscription, max_size=10))]
+    return subscription, draw(POLICIES), received, draw(st.lists(STEPS, min_size=len(received), max_size=2 * len(received) + 2))
+
+
+def live(story):
+    """Tell both twins a story, and compare them as it goes and at its end."""
+    subscription, policy, received, steps = story
+    twins = Twins([subscription], policy)
+    waiting = list(received)
+    now = subscription.cycle.period_at(subscription.cycle.anchor).start_seconds
+    for step in [*steps, *["append"] * len(received)]:
+        now = step_of(twins, subscription, step, waiting, now)
+    twins.compare(now)
+    moments = [from_unix_seconds(at) for at, _ in received]
+    twins.compare_views([0, 1, twins.log.sequence // 2, twins.log.sequence, *moments[:2]], now)
+
+
+def step_of(twins, subscription, step, waiting, now):
+    """Let one thing happen; return what time it is then."""
+    ended = subscription.cycle.period_at(subscription.cycle.period_at(now).start_seconds - 1)
+    match step:
+        case "append" | "import" if waiting:
+            now, records = waiting.pop(0)
+            if step == "append":
+                twins.append(records, now)
+            else:
+                at = [
+                    now if record.timestamp == "now" or number % 3 == 0 else record.timestamp
+                    for number, record in enumerate(records)
+                ]
+                twins.import_history(records, at)
+        case "close":
+            twins.close(subscription, ended, now)
+        case "compact":
+            twins.same(lambda usage: usage.compact())
+        case "compact some":
+            twins.same(lambda usage: usage.compact(until=ended.start))
+        case "compare":
+            twins.compare(now)
+        case "view":
+            twins.compare_views([twins.log.sequence - 1 if twins.log.sequence else 0], now)
+        case "end":
+            newer = subscription.canceled(now + 1) if subscription.start_date is None else subscription
+            twins.same(lambda usage: usage.subscribe(newer))
+        case "again":
+            twins.same(lambda usage: usage.subscribe(subscription))
+    return now

@@ -1,0 +1,81 @@
+"""A billing run gives each subscription the invoice that it would get by itself."""
+
+from __future__ import annotations
+
+import pytest
+from builders import DAY, FEB, JAN, MAR, START, four_modes, priced, subscribed
+
+import metering_core as mc
+from metering_core.billing_run import invoice_all
+
+
+def run_of(number, kind=mc.UsageLog):
+    """Return subscriptions with a metered and a licensed item each, and their usage in January and February."""
+    prices = priced(mc.PerUnit("0.5")), priced(mode=None, id="seat")
+    made = [
+        mc.Subscription(
+            f"sub_{at}", [mc.SubscriptionItem(f"si_{at}", prices[0]), mc.SubscriptionItem(f"seat_{at}", prices[1])], START
+        )
+        for at in range(number)
+    ]
+    usage = kind(made)
+    for month in (JAN, FEB):
+        stamp = month.start_seconds + DAY
+        usage.append([mc.UsageRecord(f"si_{at}", at + 1, timestamp=stamp) for at in range(number)], now=stamp)
+    return made, usage
+
+
+def kinds():
+    """Return the engines that are installed."""
+    try:
+        from metering_core.columnar import ColumnarUsage  # noqa: PLC0415 - an extra
+    except mc.MissingExtraError:
+        return [mc.UsageLog]
+    return [mc.UsageLog, ColumnarUsage]
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_previews_are_those_of_each_subscription(kind):
+    """Without a moment of closing the run gives the previews, in the order given."""
+    made, usage = run_of(80, kind)
+    expected = [mc.preview_invoice(one, usage, now=FEB.start) for one in made]
+    assert invoice_all(made, usage, FEB.start) == expected
+    assert invoice_all(made, usage.as_of(usage.sequence), FEB.start) == expected
+
+
+@pytest.mark.parametrize("kind", kinds())
+def test_finalized_invoices_close_their_periods(kind):
+    """With a moment of closing the invoices are final, and a second run gives them again although more came."""
+    made, usage = run_of(80, kind)
+    _, other = run_of(80)
+    expected = [mc.finalize_invoice(one, other, JAN, now=FEB.start) for one in made]
+    final = invoice_all(made, usage, START, now=FEB.start)
+    assert final == expected
+    assert [one.code for one in usage.append([mc.UsageRecord("si_3", 1, timestamp=START)], now=FEB.start)] == [
+        "timestamp_before_current_period"
+    ]
+    assert invoice_all(made, usage, START, now=MAR.start) == final
+    assert str(mc.explain(final[3].lines[0])) == str(mc.explain(expected[3].lines[0]))
+
+
+def test_all_or_none_are_closed():
+    """Where one subscription's period has not ended, none is closed."""
+    made, usage = run_of(2)
+    yearly = mc.Subscription(
+        "year", [mc.SubscriptionItem("si_year", priced(recurring=mc.Recurring(interval="year"), mode="sum"))], START
+    )
+    usage.subscribe(yearly)
+    with pytest.raises(mc.InvoicingError) as caught:
+        invoice_all([*made, yearly], usage, START, now=FEB.start)
+    assert caught.value.code == "period_not_ended"
+    summaries = usage.summaries("si_0", now=FEB.start)
+    assert [summary.invoice for summary in summaries] == [None, None]
+
+
+def test_a_subscription_without_a_period_has_no_invoice():
+    """Who is not alive at the instant is not billed, and who comes twice is refused."""
+    ended = four_modes().canceled(START + DAY)
+    usage = mc.UsageLog([ended, subscribed(id="other")])
+    assert [one.subscription for one in invoice_all(usage.subscriptions, usage, START + DAY)] == ["other"]
+    with pytest.raises(mc.InvoicingError, match="expected each subscription once"):
+        invoice_all([subscribed(id="other")] * 2, usage, START, now=FEB.start)

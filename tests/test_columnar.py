@@ -1,0 +1,387 @@
+"""Usage in columns gives the receipts, summaries and invoices of the log, whatever happens to it."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import sys
+from datetime import datetime
+
+import pytest
+
+np = pytest.importorskip("numpy", reason="needs the extra columnar")
+
+from builders import DAY, FEB, JAN, MAR, MODES, START, four_modes, priced, subscribed  # noqa: E402 - after the skip
+from columnar_twins import MAX, Twins, grace_and_retries, late_and_compacted, live, stories  # noqa: E402
+from hypothesis import given  # noqa: E402
+
+import metering_core as mc  # noqa: E402
+from metering_core.columnar import ColumnarUsage, UsageBatch, answering, kernel  # noqa: E402
+from metering_core.columnar.kernel import Rows  # noqa: E402
+
+# The same story, told by each of the ways in which the kernel may work --------------------------------------------------
+
+
+@given(stories())
+def test_columns_are_the_log(story):
+    """Receipts, partials, cells, records, summaries, invoices and views are those of the log."""
+    live(story)
+
+
+@given(stories())
+def test_columns_are_the_log_in_bulk(story):
+    """The same holds where questions are answered from the rows, many at once, in blocks of few."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answering, "_MANY", 1)
+        patch.setattr(kernel, "BLOCK", 3)
+        patch.setattr(kernel, "_FEW_SETS", 1)
+        live(story)
+
+
+@given(stories())
+def test_columns_are_the_log_where_every_cell_may_be_touched(story):
+    """The same holds where ``set`` is so common that no row is left out of the fold."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answering, "_MANY", 1)
+        patch.setattr(kernel, "_FEW_SETS", 10**6)
+        live(story)
+
+
+@given(stories())
+def test_columns_are_the_log_where_keys_do_not_fit(story):
+    """The same holds where the packed key has too few bits, so that rows are sorted by index."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kernel, "_KEY_BITS", 5)
+        patch.setattr(answering, "_MANY", 2)
+        live(story)
+
+
+# Many items and records, where nothing is patched ------------------------------------------------------------------------
+
+
+def catalog_of(items, modes=MODES):
+    """Return one subscription for every ten items, the modes by turns."""
+    prices = {mode: priced(mode=mode, id=mode) for mode in modes}
+    made = [mc.SubscriptionItem(f"si_{number}", prices[modes[number % len(modes)]]) for number in range(items)]
+    return [mc.Subscription(f"sub_{start}", made[start : start + 10], START) for start in range(0, items, 10)]
+
+
+def usage_of(items, records, seconds, quantities, sets, seed=1):
+    """Return random columns: few timestamps, so that cells collide."""
+    chosen = random.Random(seed)  # noqa: S311 - a repeatable input, not a secret
+    return [
+        mc.UsageRecord(
+            f"si_{chosen.randrange(items)}",
+            chosen.choice(quantities),
+            timestamp=START + chosen.randrange(seconds) * 3600,
+            action="set" if chosen.random() < sets else "increment",
+        )
+        for _ in range(records)
+    ]
+
+
+@pytest.mark.parametrize("sets", [0, 0.03, 0.3])
+@pytest.mark.parametrize("seconds", [3, 700])
+@pytest.mark.parametrize("quantities", [[0, 1, 7], [0, 5, MAX], [MAX - 1, 2**62]], ids=["small", "mixed", "huge"])
+def test_many_items_at_once(sets, seconds, quantities):
+    """Sums beyond 64 bits, the greatest and the last cell are the log's, for all items at once, before and after indexing."""
+    subscriptions = catalog_of(100)
+    twins = Twins(subscriptions)
+    asked = [(item, JAN) for one in subscriptions for item in one.items]
+    for part in range(3):
+        twins.append(usage_of(100, 1_000, seconds, quantities, sets, seed=part), JAN.end_seconds - 1)
+        twins.same(lambda usage: usage.partials(asked))
+    item = asked[5]
+    twins.same(lambda usage: usage.partial(*item))
+    twins.same(lambda usage: usage.partials(asked))
+    twins.append(usage_of(100, 50, seconds, quantities, sets, seed=9), JAN.end_seconds - 1)
+    twins.same(lambda usage: usage.partial(*item))
+    twins.same(lambda usage: usage.partials(asked + asked))
+
+
+def test_partials_are_plain_integers():
+    """Partials hold Python integers, so that nothing computed from them can wrap."""
+    usage = ColumnarUsage([four_modes()])
+    usage.append([mc.UsageRecord(mode, MAX, timestamp=START + at) for mode in MODES for at in (0, 0, 1)], now=START + DAY)
+    partials = usage.partials([(item, JAN) for item in four_modes().items])
+    assert partials == [3 * MAX, 2 * MAX, (START + 1, MAX), (START + 1, MAX)]
+    flat = [partials[0], partials[1], *partials[2], *partials[3]]
+    assert {type(number) for number in flat} == {int}
+
+
+def test_one_cell_beyond_64_bits():
+    """A cell of four times 2**63 - 1 is exact, also where a ``set`` begins it and another item is small."""
+    usage = ColumnarUsage([four_modes()])
+    records = [
+        mc.UsageRecord("max", MAX, timestamp=START, action=action) for action in ("increment", "set", "increment", "increment")
+    ]
+    usage.append([*records, mc.UsageRecord("sum", 1, timestamp=START)], now=START)
+    total, greatest, *_ = usage.partials([(item, JAN) for item in four_modes().items])
+    assert (total, greatest) == (1, 3 * MAX)
+
+
+def test_bounds_are_exact_where_the_cheap_bound_is_too_great():
+    """One huge quantity among small ones does not make sums wide: the bound is their exact sum."""
+    quantities = np.array([2**62, *[1] * 9], np.int64)
+    rows = Rows.of(np.zeros(10, np.int32), np.arange(10, dtype=np.int64), quantities, None)
+    assert rows.bound == 2**62 + 9
+
+
+@pytest.mark.parametrize("bits", [63, 20])
+def test_keys_at_the_edge_of_their_bits(monkeypatch, bits):
+    """The first and the last second of the calendar and the greatest code are folded whether their keys are packed or not."""
+    monkeypatch.setattr(kernel, "_KEY_BITS", bits)
+    codes = np.array([0, kernel.CODES_MAX - 1, 0, kernel.CODES_MAX - 1], np.int32)
+    stamps = np.array([kernel.ORIGIN, 253_402_300_799, kernel.ORIGIN, 253_402_300_799], np.int64)
+    cells = kernel.fold(Rows.of(codes, stamps, np.array([1, 2, 3, MAX], np.int64), None))
+    assert cells.codes.tolist() == [0, kernel.CODES_MAX - 1]
+    assert cells.stamps.tolist() == [kernel.ORIGIN, 253_402_300_799]
+    assert kernel.whole(cells.limbs) == [4, MAX + 2]
+
+
+def test_grace_and_retries():
+    """The late grace ends at the log's second, and retries are recognised by all of their content."""
+    grace_and_retries()
+
+
+def test_late_usage_and_compaction():
+    """Late usage that an open period bills, and periods whose records were dropped, answer as in the log."""
+    late_and_compacted()
+
+
+# Ids -----------------------------------------------------------------------------------------------------------------
+
+
+def test_ids_with_equal_hashes_are_told_apart(monkeypatch):
+    """Two ids whose hashes are equal are two ids: only their true characters decide."""
+    from metering_core.columnar import usage as module  # noqa: PLC0415 - patched here only
+
+    monkeypatch.setattr(module, "hashes_of", lambda codes, ids: np.zeros(len(ids), np.int64))
+    twins = Twins([four_modes()])
+    for _ in range(2):
+        records = [mc.UsageRecord(mode, len(key), timestamp=START, id=key) for key in ("a", "b", "ab") for mode in MODES]
+        twins.append(records, START)
+    twins.compare(START)
+
+
+def test_a_refused_row_claims_no_id():
+    """The first otherwise acceptable row of an item and id claims it, within one batch."""
+    twins = Twins([subscribed()])
+    future, fine = (mc.UsageRecord("si_0", 5, timestamp=at, id="a") for at in (START + DAY, START))
+    twins.append([future, fine, fine, future], START)
+    assert [one.outcome for one in twins.columns.append([fine, future], now=FEB.start)] == ["duplicate", "rejected"]
+
+
+# Batches -------------------------------------------------------------------------------------------------------------
+
+
+def one_row(**changed):
+    """Return the columns of one good record, some of them changed."""
+    return {"subscription_items": ["si_0"] * 2, "quantities": [1, 1], "timestamps": [START, START]} | changed
+
+
+@pytest.mark.parametrize(
+    ("changed", "param", "code"),
+    [
+        ({"quantities": [1, -1]}, "quantities[1]", "parameter_invalid_integer"),
+        ({"quantities": np.array([1, -1])}, "quantities[1]", "parameter_invalid_integer"),
+        ({"quantities": [1, 2**63]}, "quantities[1]", "parameter_invalid_integer"),
+        ({"quantities": np.array([1, 2**63], np.uint64)}, "quantities[1]", "parameter_invalid_integer"),
+        ({"quantities": np.array([1.0, 2.0])}, "quantities[0]", "parameter_invalid_integer"),
+        ({"quantities": np.array([True, False])}, "quantities[0]", "parameter_invalid_integer"),
+        ({"quantities": [1, True]}, "quantities[1]", "parameter_invalid_integer"),
+        ({"quantities": [1]}, "quantities", "parameter_invalid_object"),
+        ({"timestamps": [START, 2**60]}, "timestamps[1]", "parameter_invalid_instant"),
+        ({"timestamps": np.array([START, 2**60])}, "timestamps[1]", "parameter_invalid_instant"),
+        ({"timestamps": np.array([START, START], "datetime64[s]")}, "timestamps[0]", "parameter_invalid_instant"),
+        ({"timestamps": [datetime(2024, 1, 1), START]}, "timestamps[0]", "parameter_invalid_instant"),  # noqa: DTZ001 - naive
+        ({"actions": ["set", "delete"]}, "actions[1]", "parameter_invalid_choice"),
+        ({"actions": np.array(["set", "delete"])}, "actions[1]", "parameter_invalid_choice"),
+        ({"ids": ["a", ""]}, "ids[1]", "parameter_invalid_string"),
+        ({"ids": ["a", 7]}, "ids[1]", "parameter_invalid_string"),
+        ({"ids": ["a", "a" * 256]}, "ids[1]", "parameter_invalid_string"),
+        ({"subscription_items": ["si_0", ""]}, "subscription_items[1]", "parameter_invalid_string"),
+        ({"subscription_items": ["si_0", []]}, "subscription_items[1]", "parameter_invalid_string"),
+        ({"subscription_items": [0, 1], "item_ids": ["si_0"]}, "subscription_items[1]", "parameter_invalid_integer"),
+        ({"subscription_items": np.array([0, -1]), "item_ids": ["si_0"]}, "subscription_items[1]", "parameter_invalid_integer"),
+        ({"item_ids": [""]}, "item_ids[0]", "parameter_invalid_string"),
+    ],
+)
+def test_malformed_columns_are_refused_by_row(changed, param, code):
+    """A malformed value is refused before anything is taken, and the column and the row are named."""
+    with pytest.raises(mc.InvalidValueError) as caught:
+        UsageBatch.from_columns(**one_row(**changed))
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+@pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32, np.uint64, ">i8"])
+def test_columns_of_any_integers_and_strings(kind):
+    """Items may be strings or codes in any integer type, and quantities of any integer type keep their value."""
+    expected = mc.UsageLog([subscribed(priced(), priced())])
+    expected.append_columns(["si_1", "si_0", "si_1"], [1, 2, 100], [START] * 3, ["increment", "set", "set"], now=START)
+    columns = {"quantities": np.array([1, 2, 100], kind), "timestamps": np.array([START] * 3)}
+    ways = [
+        UsageBatch.from_columns(["si_1", "si_0", "si_1"], **columns, actions=["increment", "set", "set"]),
+        UsageBatch.from_columns(np.array(["si_1", "si_0", "si_1"]), **columns, actions=np.array(["increment", "set", "set"])),
+        UsageBatch.from_columns(
+            np.array([0, 1, 0], kind), **columns, actions=np.array([False, True, True]), item_ids=["si_1", "si_0"]
+        ),
+    ]
+    for batch in ways:
+        usage = ColumnarUsage([subscribed(priced(), priced())])
+        usage.append(batch, now=START)
+        assert usage.records() == expected.records()
+
+
+def test_a_copied_column_may_be_reused():
+    """What the caller does to an array afterwards changes no bill."""
+    quantities = np.array([1, 2])
+    usage = ColumnarUsage([subscribed()])
+    usage.append(UsageBatch.from_columns(**one_row(quantities=quantities)), now=START)
+    quantities[:] = 1_000
+    assert usage.partial(subscribed().items[0], JAN) == 3
+
+
+@pytest.mark.parametrize("options", [{}, {"now": START, "received_at": [START]}])
+def test_the_moment_of_receipt_is_asked_for(options):
+    """A batch comes with one moment of receipt or one for each record, not with both or none."""
+    usage = ColumnarUsage([subscribed()])
+    with pytest.raises(mc.InvalidValueError) as caught:
+        usage.append([mc.UsageRecord("si_0", 1, timestamp=START)], **options)
+    assert caught.value.param == "now"
+    assert usage.sequence == 0
+
+
+def test_moments_of_receipt_as_an_array():
+    """Moments of receipt may be an array of Unix seconds; each row is judged at its own."""
+    usage = ColumnarUsage([subscribed()])
+    batch = UsageBatch.from_columns(["si_0"] * 3, [1, 2, 4], [START, FEB.start_seconds, START])
+    receipts = usage.append(batch, received_at=np.array([START, FEB.start_seconds, FEB.start_seconds]))
+    assert [receipt.code for receipt in receipts] == [None, None, "timestamp_before_current_period"]
+    assert usage.records()[1].received_at == FEB.start
+    with pytest.raises(mc.InvalidValueError, match=r"received_at\[1\]"):
+        usage.append(batch, received_at=np.array([START, 2**62, START]))
+
+
+def test_an_empty_batch():
+    """Nothing comes to nothing."""
+    usage = ColumnarUsage([subscribed()])
+    empty = UsageBatch.from_columns(np.array([], np.int64), np.array([], np.int64), np.array([], np.int64), item_ids=[])
+    assert list(usage.append(empty, now=START)) == []
+    assert list(usage.append([], now=START)) == []
+    assert usage.partial(subscribed().items[0], JAN) == 0
+    assert len(usage) == 0
+    assert repr(usage) == "<ColumnarUsage: 1 subscriptions, 0 records, sequence 0>"
+    assert repr(empty) == "<UsageBatch: 0 records of 0 items>"
+
+
+def test_unknown_items_and_unmetered_prices_are_refused_as_the_log_does():
+    """Asking for an unknown item, or for one whose price is licensed, raises what the log raises."""
+    licensed = subscribed(priced(mode=None))
+    twins = Twins([licensed])
+    for item in (licensed.items[0], mc.SubscriptionItem("si_x", priced())):
+        twins.same(lambda usage, item=item: usage.partial(item, JAN))
+    twins.append([mc.UsageRecord(item_id, 1, timestamp=START) for item_id in ("si_0", "si_x")], START)
+
+
+def test_an_item_that_moves_to_another_subscription_is_refused_whole():
+    """A subscription that takes another's item is refused, and nothing changes."""
+    twins = Twins([subscribed()])
+    twins.same(lambda usage: usage.subscribe(subscribed(id="other")))
+    twins.append([mc.UsageRecord("si_0", 1, timestamp=START)], START)
+    twins.compare(START)
+
+
+def test_receipts_do_not_change_with_the_subscription():
+    """A refusal that is looked at later says what was wrong then."""
+    before, after = subscribed(), subscribed().canceled(START + 5)
+    usage, log = ColumnarUsage([before]), mc.UsageLog([before])
+    record = mc.UsageRecord("si_0", 1, timestamp=START + DAY)
+    received, expected = (one.append([record], now=START) for one in (usage, log))
+    usage.subscribe(after)
+    assert list(received) == list(expected)
+
+
+def test_finalizing_closes_the_period():
+    """An invoice from columns is the log's, closes the period, can be explained, and survives compaction."""
+    twins = Twins([four_modes()])
+    records = [mc.UsageRecord(mode, quantity, timestamp=START + quantity % 3) for mode in MODES for quantity in (5, 7, 9)]
+    twins.append(records, JAN.end_seconds - 1)
+    invoice = twins.same(lambda usage: mc.finalize_invoice(four_modes(), usage, JAN, now=FEB.start))
+    twins.same(lambda usage: str(mc.explain(mc.preview_invoice(four_modes(), usage, now=START).lines[0])))
+    twins.append(records, FEB.start_seconds)
+    assert twins.same(lambda usage: usage.compact()) == len(records)
+    assert twins.same(lambda usage: mc.finalize_invoice(four_modes(), usage, JAN, now=MAR.start)) == invoice
+    assert len(twins.columns) == 0
+
+
+# Arrow ---------------------------------------------------------------------------------------------------------------
+
+
+def arrow_table(**changed):
+    """Return a table of three records."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    columns = {"subscription_item": ["si_1", "si_0", "si_1"], "quantity": [1, 2, MAX], "timestamp": [START, START, START + 1]}
+    return pyarrow.table(columns | {"action": ["increment", "set", "set"], "id": ["a", None, "b"]} | changed)
+
+
+@pytest.mark.parametrize("way", ["strings", "dictionary", "timestamps", "chunks"])
+def test_arrow_streams(way):
+    """A table with the Arrow stream interface is read as its columns are, whatever their encoding."""
+    table = arrow_table()
+    pyarrow = pytest.importorskip("pyarrow")
+    match way:
+        case "dictionary":
+            table = table.set_column(0, "subscription_item", table["subscription_item"].dictionary_encode())
+        case "timestamps":
+            stamps = pyarrow.array([START * 1000 + 999, START * 1000, START * 1000 + 1000], pyarrow.timestamp("ms", "UTC"))
+            table = table.set_column(2, "timestamp", stamps)
+        case "chunks":
+            table = pyarrow.concat_tables([table.slice(0, 1), table.slice(1, 0), table.slice(1, 2)])
+    usage = ColumnarUsage([subscribed(priced(), priced())])
+    usage.append(UsageBatch.from_arrow(table), now=START + DAY)
+    expected = mc.UsageLog([subscribed(priced(), priced())])
+    columns = (["si_1", "si_0", "si_1"], [1, 2, MAX], [START, START, START + 1], ["increment", "set", "set"], ["a", None, "b"])
+    expected.append_columns(*columns, now=START + DAY)
+    assert usage.records() == expected.records()
+
+
+@pytest.mark.parametrize(
+    ("changed", "param"),
+    [
+        ({"quantity": [1, None, 2]}, "quantities[1]"),
+        ({"quantity": [1.0, 2.0, 2.0]}, "quantities[0]"),
+        ({"timestamp": [None, 1, 2]}, "timestamps[0]"),
+        ({"subscription_item": ["a", "b", None]}, "subscription_items[2]"),
+        ({"action": ["set", None, "set"]}, "actions[1]"),
+        ({"timestamp": [datetime(2024, 1, 1)] * 3}, "timestamps"),  # noqa: DTZ001 - naive
+    ],
+)
+def test_malformed_arrow_columns(changed, param):
+    """A null, a float or a naive timestamp is refused by its column and row."""
+    with pytest.raises(mc.InvalidValueError) as caught:
+        UsageBatch.from_arrow(arrow_table(**changed))
+    assert caught.value.param == param
+
+
+def test_arrow_needs_its_columns_and_its_interface():
+    """An absent column, and an object that is no Arrow stream, are refused by name."""
+    with pytest.raises(mc.InvalidValueError, match="Missing required param: quantity"):
+        UsageBatch.from_arrow(arrow_table().drop_columns("quantity"))
+    with pytest.raises(mc.InvalidValueError, match="__arrow_c_stream__"):
+        UsageBatch.from_arrow([1, 2])
+
+
+# Without NumPy -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("module", ["metering_core.columnar", "metering_core.columnar_rating"])
+def test_the_missing_extra_is_named(module):
+    """Without NumPy the columns cannot be imported, and the message names the extra; the core can."""
+    script = (
+        "import sys; sys.modules['numpy'] = None; import metering_core as mc\n"
+        f"try: import {module}\n"
+        "except mc.MissingExtraError as error: print(error.code, error.param)"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["extra_missing", "columnar"], done.stderr

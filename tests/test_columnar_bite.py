@@ -1,0 +1,299 @@
+"""Tests that cannot fail prove nothing: each defect planted in the columns must be found by comparing them with the log."""
+
+from __future__ import annotations
+import __future__
+
+import importlib
+import inspect
+import sys
+import textwrap
+
+import attrs
+import pytest
+
+pytest.importorskip("numpy", reason="needs the extra columnar")
+
+from builders import FEB, JAN, MODES, START
+from columnar_twins import MAX, Twins, grace_and_retries, late_and_compacted, live, stories
+from hypothesis import HealthCheck, Phase, given, settings
+from test_columnar import catalog_of, usage_of
+
+import metering_core as mc
+from metering_core.columnar import answering, kernel
+
+pytestmark = pytest.mark.slow  # A minute or two: some defects are only found among many stories.
+
+HUNT = settings(
+    max_examples=80,
+    derandomize=True,
+    database=None,
+    deadline=None,
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=list(HealthCheck),
+    report_multiple_bugs=False,
+)
+"""No search beyond so many examples, the same ones each time, and no shrinking."""
+
+
+@attrs.frozen
+class Defect:
+    """A slip of the pen: in the named function of the columns, ``right`` is written ``wrong``."""
+
+    name: str
+    function: str
+    right: str
+    wrong: str
+
+
+DEFECTS = [
+    Defect(*row)
+    for row in [
+        # The kernel
+        ("a set does not replace", "kernel._last_sets", "firsts[cells[is_last]] = places[is_last]", "pass"),
+        ("the first set wins", "kernel._last_sets", "cells[1:] != cells[:-1], True", "cells[1:] == cells[:-1], True"),
+        ("a cell forgets that it was set", "kernel._last_sets", "were_set[cells] = True", "pass"),
+        ("merging forgets sets", "kernel._merged_sets", "all(", "any("),
+        ("the bound is never proven", "kernel._bound", "cheap if cheap <= INT64_MAX else exact_sum(quantities)", "0"),
+        ("the bound forgets the number of rows", "kernel._bound", "* len(quantities)", ""),
+        ("bounds do not add up in a merge", "kernel.merge", "sum(run.bound for run in some)", "max(run.bound for run in some)"),
+        ("bounds of parts do not add up", "kernel._bound_of", "sum(part.bound for part in parts)", "0"),
+        ("the lower limb is not carried", "kernel.carried", "limbs[0] + (limbs[1] >> _LIMB_BITS), ", "limbs[0], "),
+        ("limbs overlap", "kernel.summable", "limbs[0] & _LIMB_MASK", "limbs[0]"),
+        (
+            "folding by value forgets rows of one cell",
+            "kernel._fold_by_value",
+            "np.add.reduceat(values, starts)",
+            "values[starts]",
+        ),
+        (
+            "packed keys are one bit too narrow",
+            "kernel._widths",
+            "(int(rows.stamps.max()) - low).bit_length()",
+            "max((int(rows.stamps.max()) - low).bit_length() - 1, 0)",
+        ),
+        (
+            "the arrival takes one bit too few",
+            "kernel._arrival_order",
+            "(len(rows) - 1).bit_length()",
+            "max((len(rows) - 1).bit_length() - 1, 0)",
+        ),
+        (
+            "arrival is not part of the key",
+            "kernel._arrival_order",
+            "keys |= np.arange(len(rows), dtype=np.int64)",
+            "keys |= np.arange(len(rows), dtype=np.int64)[::-1]",
+        ),
+        (
+            "values take one bit too few",
+            "kernel._fold_by_value",
+            "int(quantities.max()).bit_length()",
+            "max(int(quantities.max()).bit_length() - 1, 0)",
+        ),
+        ("a cell's end is the next cell's second row", "kernel._cells", "starts[1:]", "starts[1:] + 1"),
+        ("the last cell is lost", "kernel.Cells.between", "slice(first, last)", "slice(first, max(last - 1, first))"),
+        ("a period ends inclusively", "kernel.Window._holds", "rows.stamps < self.highs", "rows.stamps <= self.highs"),
+        ("a period begins late", "kernel.Window._holds", "<= rows.stamps)", "< rows.stamps)"),
+        ("parts are taken whole that are not", "kernel.Window.blocks", "part.high < until", "True"),
+        ("parts are left out that count", "kernel.Window.blocks", "part.high < earliest", "part.high <= earliest"),
+        ("some of the parts are taken for all", "kernel.Window.together", "len(parts) == 1", "len(parts) >= 1"),
+        ("touched rows are counted twice", "kernel.sums", "_accumulate(np.subtract, totals, collided, wide)", "pass"),
+        ("touched cells are lost", "kernel.sums", "_accumulate(np.add, totals, fold(collided).as_rows(), wide)", "pass"),
+        ("touched cells are looked for in another place", "kernel._Touched.among", "self.shift", "self.shift + 1"),
+        ("max is taken over records", "kernel.maxima", "alone[collided] = False", "pass"),
+        ("max forgets cells of several rows", "kernel.maxima", "_raise(best, *_greatest(fold(rows.part(collided))))", "pass"),
+        ("the first of several rows is taken for alone", "kernel._collisions", "flags[:-1] |= is_same", "pass"),
+        ("the lower limb of an old best stays", "kernel._raise", "best[1][best[0] > before] = -1", "pass"),
+        ("the greatest lower limb counts wherever it is", "kernel._raise", "upper == best[0][places]", "upper == upper"),
+        ("last is the first", "kernel.lasts", "np.maximum.at", "np.minimum.at"),
+        (
+            "last takes one row of the cell",
+            "kernel.lasts",
+            "fold(joined(deciding, _bound_of(parts)))",
+            "fold(attrs.evolve(joined(deciding, _bound_of(parts)), sets=None))",
+        ),
+        (
+            "joined rows forget sets",
+            "kernel.joined",
+            "all(part.sets is None for part in some)",
+            "any(part.sets is None for part in some)",
+        ),
+        # Answers
+        ("last_ever does not look back", "answering.Question.first", "AGGREGATORS[self.mode].looks_back", "False"),
+        ("a period counts what was before", "answering.Question.first", "AGGREGATORS[self.mode].looks_back", "True"),
+        ("late usage is forgotten", "answering.Answers._with_beside", "if beside is None", "if True"),
+        ("later rows are not indexed", "answering.Answers._index", "self._indexed :", "self._indexed + bool(self._indexed) :"),
+        (
+            "runs are merged in the wrong order",
+            "answering.Answers._index",
+            "merge([earlier, later])",
+            "merge([later, earlier])",
+        ),
+        ("an item that is asked for twice is answered once", "answering._asked_together", "asked[question.code] += 1", "pass"),
+        # The door
+        ("the period's end is inclusive", "judging.Rules._within_time", "batch.stamps < highs[0]", "batch.stamps <= highs[0]"),
+        ("the period's start is exclusive", "judging.Rules._within_time", "batch.stamps >= lows[0]", "batch.stamps > lows[0]"),
+        ("now is in the future", "judging.Rules._within_time", "batch.stamps <= batch.now", "batch.stamps < batch.now"),
+        ("a segment begins too late", "judging.Rules._within_time", 'side="right"', 'side="left"'),
+        ("the late grace ends a second late", "judging._next_change", "// timedelta(seconds=1)", "// timedelta(seconds=1) + 1"),
+        ("thresholds are ignored", "judging.Rules._forbids_set", "is_set=True", "is_set=False"),
+        ("licensed items take usage", "judging.Rules.__init__", "price_refusal(known.item) is None", "True"),
+        ("closed periods are forgotten", "judging.Rules.may_be_closed", "flags.any()", "False"),
+        ("closed periods are looked up once", "judging.Rules.forget_closed", "self._closed_until = None", "pass"),
+        ("late usage is never attributed", "judging.judge", "is LateAttribution.OPEN_PERIOD", "is None"),
+        # Ids
+        ("ids of the batch itself are not seen", "identity.Identities.suspects", "twice[1:] |= is_twice", "pass"),
+        ("ids of earlier batches are not seen", "identity.Identities.suspects", "twice |= run.hashes", "twice &= run.hashes"),
+        ("a refused row claims its id", "usage.ColumnarUsage._judge_ids", "elif verdict.accepted[row]", "else"),
+        ("a duplicate is kept", "usage.ColumnarUsage._judge_ids", "verdict.accepted[row] = False", "pass"),
+        (
+            "a claim forgets that it was set",
+            "usage.ColumnarUsage._claim",
+            "arriving.sets[rows].astype(np.int8)",
+            "0 * arriving.sets[rows].astype(np.int8)",
+        ),
+        ("a claim forgets that it was sent as now", "usage.ColumnarUsage._claim", "given.as_now is not None", "False"),
+        # Keeping
+        ("refused rows are kept", "usage.ColumnarUsage._keep", "verdict.accepted.copy()", "np.ones_like(verdict.accepted)"),
+        ("attributed rows are kept twice", "usage.ColumnarUsage._keep", "flags[list(verdict.attributed)] = False", "pass"),
+        ("numbers have gaps", "usage.ColumnarUsage._keep", "np.count_nonzero(verdict.accepted)", "len(arriving)"),
+        ("a view shows one more", "answering.Part.is_seen", "<= sequence", "<= sequence + 1"),
+        ("a view shows what was received later", "answering.Part.is_seen", "received_by is None", "True"),
+        ("a view survives compaction", "usage.ColumnarView._answers", "self._answered[0] != self._usage.compactions", "False"),
+        ("compaction drops open periods", "usage._Dropping._period_of", "keys < self._ends[found]", "True"),
+        ("compaction forgets late rows", "usage._Dropping.take_late", "if period < 0", "if True"),
+    ]
+]
+
+
+def planted(defect):
+    """Return the owner, the name and the broken function."""
+    path = defect.function.split(".")
+    owner = importlib.import_module(f"metering_core.columnar.{path[0]}")
+    module = owner
+    for name in path[1:-1]:
+        owner = getattr(owner, name)
+    raw = inspect.getattr_static(owner, path[-1])
+    function = raw.fget if isinstance(raw, property) else getattr(raw, "__func__", raw)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(defect.right) >= 1, f"{defect.right!r} is not in {defect.function}"
+    space = {}
+    code = compile(
+        source.replace(defect.right, defect.wrong, 1), f"<{defect.name}>", "exec", flags=__future__.annotations.compiler_flag
+    )
+    exec(code, vars(module), space)  # noqa: S102 - the source is our own
+    kept = type(raw) if isinstance(raw, property | staticmethod | classmethod) else lambda written: written
+    return owner, path[-1], kept(space[path[-1]])
+
+
+def holders(function, name):
+    """Return the modules of the columns that imported a function by its name."""
+    modules = [module for path, module in list(sys.modules.items()) if path.startswith("metering_core.columnar.")]
+    return [module for module in modules if vars(module).get(name) is function]
+
+
+def batch_after_batch():
+    """Compare runs of cells that only differ from the log when they are merged: sets after none, sums beyond 64 bits."""
+    twins = Twins(catalog_of(10))
+    for item, _ in asked_of(twins, [JAN]):
+        for action, quantity in (("increment", MAX - 1), ("increment", MAX - 2), ("set", 2), ("increment", MAX - 1)):
+            twins.append([mc.UsageRecord(item.id, quantity, timestamp=START, action=action)], START + 5)
+            twins.same(lambda usage, item=item: usage.partial(item, JAN))
+
+
+def one_number_wide():
+    """Compare sums that leave 64 bits only when two batches of one record each are merged."""
+    for action in ("increment", "set"):
+        twins = Twins(catalog_of(10))
+        for at in range(2):
+            twins.append([mc.UsageRecord("si_0", MAX - 1, timestamp=START + at, action=action)], START + 5)
+            twins.same(lambda usage: usage.partial(usage.known("si_0").item, JAN))
+
+
+def edges():
+    """Compare periods at their first and last seconds, all items at once."""
+    twins = Twins(catalog_of(80))
+    stamps = [START, START + 1, JAN.end_seconds - 1, FEB.start_seconds, FEB.start_seconds + 1, FEB.end_seconds - 1]
+    records = [mc.UsageRecord(f"si_{number}", number + at % 7, timestamp=at) for at in stamps for number in range(80)]
+    twins.import_history(records, [record.timestamp for record in records])
+    twins.same(lambda usage: usage.partials(asked_of(twins, [JAN, FEB])))
+
+
+def one_mode():
+    """Compare catalogs of a single mode, whose parts are taken whole."""
+    for mode in MODES:
+        twins = Twins(catalog_of(80, (mode,)))
+        asked = asked_of(twins, [JAN])
+        for seed, sets in enumerate((0, 0.1, 0.4)):
+            twins.append(usage_of(80, 300, 9, [0, 1, 9], sets, seed), JAN.end_seconds - 1)
+            twins.same(lambda usage, asked=asked: usage.partials(asked))
+
+
+def wide_maximum():
+    """Compare a greatest cell of two limbs whose lower one is less than that of the greatest before it."""
+    twins = Twins(catalog_of(80, ("max",)))
+    quantities = (2**41 - 1, 2**41, 2**41)  # The first is alone in its cell; the others share one.
+    records = [mc.UsageRecord("si_0", one, timestamp=START + min(at, 1)) for at, one in enumerate(quantities)]
+    twins.append([*records, *[mc.UsageRecord("si_1", MAX, timestamp=START)] * 2], START + 5)
+    twins.append([mc.UsageRecord("si_2", 1, timestamp=START + at) for at in range(9)], START + 9)
+    lowered = [("increment", 100), ("set", 5)]
+    twins.append([mc.UsageRecord("si_3", one, timestamp=START, action=action) for action, one in lowered], START + 9)
+    asked = asked_of(twins, [JAN])
+    twins.same(lambda usage: usage.partials(asked))
+
+
+def asked_of(twins, periods):
+    """Return each item of the twins with each period."""
+    return [(item, period) for period in periods for one in twins.of for item in one.items]
+
+
+def at_once():
+    """Compare many items at once: small, huge and mixed quantities, few and many sets, before and after indexing."""
+    subscriptions = catalog_of(80)
+    asked = [(item, JAN) for one in subscriptions for item in one.items]
+    for quantities, sets, seconds in (
+        ([0, 1, 7], 0.03, 9),
+        ([0, 5, MAX], 0.03, 3),
+        ([MAX - 1, 2**62], 0.4, 700),
+        ([3], 0, 2),
+        ([MAX], 0, 1),
+    ):
+        twins = Twins(subscriptions)
+        for seed in range(2):
+            twins.append(usage_of(80, 500, seconds, quantities, sets, seed), JAN.end_seconds - 1)
+            twins.same(lambda usage: usage.partials(asked))
+        twins.same(lambda usage: [usage.partial(*one) for one in asked])
+        twins.same(lambda usage: usage.partials(asked + asked))
+
+
+@HUNT
+@given(stories())
+def one_by_one(story):
+    """Compare whatever may happen to a log, item by item."""
+    live(story)
+
+
+def in_bulk():
+    """Compare the same where all is asked from the rows."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(answering, "_MANY", 1)
+        patch.setattr(kernel, "BLOCK", 3)
+        patch.setattr(kernel, "_FEW_SETS", 1)
+        one_by_one()
+
+
+def hunt_everywhere():
+    """Compare the columns with the log in every way above, the quick ones first."""
+    quick = (batch_after_batch, one_number_wide, edges, one_mode, wide_maximum, late_and_compacted, grace_and_retries)
+    for hunt in (*quick, at_once, one_by_one, in_bulk):
+        hunt()
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: f"{defect.function}: {defect.name}")
+def test_every_planted_defect_is_found(monkeypatch, defect):
+    """Columns with a slip of the pen differ from the log in a receipt, a summary or an invoice, or fail an assertion."""
+    owner, name, broken = planted(defect)
+    right = inspect.getattr_static(owner, name)
+    for place in {owner, *holders(right, name)}:
+        monkeypatch.setattr(place, name, broken)
+    with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the slip leads to
+        hunt_everywhere()
