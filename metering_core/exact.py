@@ -92,7 +92,8 @@ def exact_quantity(value: object, param: str) -> Number:
     if type(value) is int and value >= 0:
         return value
     if isinstance(value, str):
-        raise _not_a_decimal(value, param, PLACES_MAX, 0)
+        expected = f"a number of at least 0 with at most {PLACES_MAX} decimal places (int, Decimal or Fraction)"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value)
     return whole_if_possible(exact_decimal(value, param))
 
 

@@ -148,7 +148,7 @@ def test_a_whole_quantity_may_be_of_any_size():
 
 def test_a_quantity_is_no_string():
     """Usage arrives as numbers: a string is refused although an amount may be one."""
-    sentence = r"^quantity: expected an exact decimal of at least 0 with at most 12 decimal places .*, received '5' \(str\)$"
+    sentence = r"^quantity: expected a number of at least 0 with at most 12 decimal places .*, received '5' \(str\)$"
     with pytest.raises(InvalidValueError, match=sentence):
         exact_quantity("5", "quantity")
 
