@@ -79,3 +79,21 @@ def test_a_subscription_without_a_period_has_no_invoice():
     assert [one.subscription for one in invoice_all(usage.subscriptions, usage, START + DAY)] == ["other"]
     with pytest.raises(mc.InvoicingError, match="expected each subscription once"):
         invoice_all([subscribed(id="other")] * 2, usage, START, now=FEB.start)
+
+
+class Totals:
+    """An engine that answers and does nothing else: it keeps no records and closes no period."""
+
+    def __init__(self, usage):
+        self.partial, self.partials = usage.partial, usage.partials
+
+
+def test_an_engine_that_only_answers_is_billed_too():
+    """Usage that cannot be closed, or that keeps no records, gives the same invoices; their lines just have no records."""
+    made, usage = run_of(3)
+    _, other = run_of(3)
+    expected = [mc.finalize_invoice(one, other, JAN, now=FEB.start) for one in made]
+    for engine in (Totals(usage), usage.as_of(usage.sequence)):
+        assert invoice_all(made, engine, START, now=FEB.start) == expected
+    assert invoice_all(made, Totals(usage), START)[0].lines[0].usage is None
+    assert usage.summaries("si_0", now=FEB.start)[-1].invoice is None
