@@ -29,7 +29,7 @@ def test_quick_run_reports_every_group(tmp_path):
     assert {"cpu", "cores", "python"} <= data["machine"].keys()
     assert "attrs" in data["versions"]
     titles = [title.split()[0] for title in data["groups"]]
-    assert titles == ["Appending", "Appending", "One", "Memory", "Import,", "Bills", "Rating", "Snapshot"]
+    assert titles == ["Appending", "Appending", "One", "Memory", "Import,", "Bills", "Rating", "Snapshot", "Price"]
     assert all(row["value"] >= 0 for rows in data["groups"].values() for row in rows)
     assert all(title in done.stdout for title in data["groups"])
 
