@@ -201,9 +201,10 @@ def test_a_defect_in_the_sql_is_noticed(name, monkeypatch):
     text = kernel.statement(where)
     assert text.count(right) == 1, "the slip is planted in one place"
     defective = text.replace(right, wrong)
-    monkeypatch.setattr(
-        "metering_core.sql.duckdb_engine.statement", lambda one: defective if one == where else kernel.statement(one)
-    )
+    for module in ("duckdb_engine", "engine"):
+        monkeypatch.setattr(
+            f"metering_core.sql.{module}.statement", lambda one: defective if one == where else kernel.statement(one)
+        )
     assert any(_dies(policy) for policy in ("attributed", "drifting", "late", "literal"))
 
 

@@ -5,7 +5,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitTimeoutError
 from itertools import islice
@@ -16,9 +16,9 @@ from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
 from metering_core.errors import CatalogError, ErrorCode, MissingExtraError
 from metering_core.periods import Instant, instant, unix_seconds
-from metering_core.sql.engine import JUDGED_COLUMNS, SqlUsage, out_of_range, ties_refused
+from metering_core.sql.engine import SqlUsage, out_of_range, ties_refused
 from metering_core.sql.kernel import statement
-from metering_core.sql.rules import COLUMNS, Request, Row
+from metering_core.sql.rules import COLUMNS, Row
 from metering_core.sql.sources import Source, define_usage
 from metering_core.subscriptions import Subscription
 
@@ -137,16 +137,6 @@ class DuckDBUsage(SqlUsage):
             self._connection.execute(inserted, [json.dumps(chunk)])
 
     # What SqlUsage asks for --------------------------------------------------------------------------------------------
-
-    def _folded(self, requests: Sequence[Request]) -> Iterable[tuple[Any, Any, Any]]:
-        self._define("requests", self.rules.request_rows(requests))
-        return self._rows(statement("folding"))
-
-    def _exceptional(self) -> Iterable[Sequence[Any]]:
-        return self._rows(f"SELECT {', '.join(JUDGED_COLUMNS)} FROM judged WHERE verdict IS NOT NULL ORDER BY seq")
-
-    def _numbered(self) -> Iterable[tuple[Any, Any]]:
-        return self._rows(statement("numbering"))
 
     def _value_at(self, column: str, seq: int) -> object:
         rows = self._connection.execute(f"SELECT {column} FROM source WHERE seq = {seq}").fetchall()

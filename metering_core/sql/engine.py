@@ -11,7 +11,8 @@ from metering_core.aggregation import AGGREGATORS, Partial, required_mode
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
-from metering_core.sql.rules import Judged, Request, Rules, Span
+from metering_core.sql.kernel import statement
+from metering_core.sql.rules import Judged, Request, Row, Rules, Span
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 JUDGED_COLUMNS: Final = (
@@ -61,14 +62,24 @@ class SqlUsage:
 
     def _folded(self, requests: Sequence[Request]) -> Iterable[tuple[Any, Any, Any]]:
         """Run the folding and return request, timestamp, quantity."""
-        raise NotImplementedError
+        self._define("requests", self.rules.request_rows(requests))
+        return self._rows(statement("folding"))
 
     def _exceptional(self) -> Iterable[Sequence[Any]]:
         """Return the judged records with a verdict, in the order of arrival; columns as :data:`JUDGED_COLUMNS`."""
-        raise NotImplementedError
+        columns = ", ".join(JUDGED_COLUMNS)
+        return self._rows(f"SELECT {columns} FROM judged WHERE verdict IS NOT NULL ORDER BY seq")  # noqa: S608 - a constant
 
     def _numbered(self) -> Iterable[tuple[Any, Any]]:
         """Run the numbering and return seq, sequence."""
+        return self._rows(statement("numbering"))
+
+    def _define(self, name: str, rows: Iterable[Row]) -> None:
+        """Give a statement the rows of one of its input relations."""
+        raise NotImplementedError
+
+    def _rows(self, text: str) -> Iterable[Any]:
+        """Run a statement and return its rows."""
         raise NotImplementedError
 
     def _value_at(self, column: str, seq: int) -> object:

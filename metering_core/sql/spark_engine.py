@@ -4,7 +4,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from uuid import uuid4
 
@@ -14,7 +14,6 @@ from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
 from metering_core.periods import BillingPeriod, Instant, instant, unix_seconds
 from metering_core.sql.engine import (
     INSTANT_TYPES,
-    JUDGED_COLUMNS,
     SqlUsage,
     column_missing,
     column_refused,
@@ -22,7 +21,7 @@ from metering_core.sql.engine import (
     ties_refused,
 )
 from metering_core.sql.kernel import statement
-from metering_core.sql.rules import COLUMNS, Request, Row
+from metering_core.sql.rules import COLUMNS, Row
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 _INTEGERS: Final = ("tinyint", "smallint", "int", "bigint")
@@ -152,9 +151,9 @@ class SparkUsage(SqlUsage):
         if view not in self._defined:
             self._defined.append(view)
 
-    def _define(self, relation: str, rows: Iterable[Row]) -> None:
-        declared = ", ".join(f"{column} {kind}" for column, kind in COLUMNS[relation].items())
-        self._name(relation, self._session.createDataFrame(list(rows), declared))
+    def _define(self, name: str, rows: Iterable[Row]) -> None:
+        declared = ", ".join(f"{column} {kind}" for column, kind in COLUMNS[name].items())
+        self._name(name, self._session.createDataFrame(list(rows), declared))
 
     def _frame(self, text: str) -> Any:  # noqa: ANN401 - as above
         """Run a statement of the kernel as it is, with the names of its input relations bound in front of it."""
@@ -178,16 +177,6 @@ class SparkUsage(SqlUsage):
             raise out_of_range(error) from None
 
     # What SqlUsage asks for --------------------------------------------------------------------------------------------
-
-    def _folded(self, requests: Sequence[Request]) -> Iterable[tuple[Any, Any, Any]]:
-        self._define("requests", self.rules.request_rows(requests))
-        return self._rows(statement("folding"))
-
-    def _exceptional(self) -> Iterable[Sequence[Any]]:
-        return self._rows(f"SELECT {', '.join(JUDGED_COLUMNS)} FROM judged WHERE verdict IS NOT NULL ORDER BY seq")
-
-    def _numbered(self) -> Iterable[tuple[Any, Any]]:
-        return self._rows(statement("numbering"))
 
     def _value_at(self, column: str, seq: int) -> object:
         return self._source.where(f"seq = {seq}").select(column).head()[0]
