@@ -3,6 +3,8 @@
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null)
 RUN := .venv/bin/python -m
+# On all cores; a file stays in one process, with what its tests share (Spark, a database).
+TEST := $(RUN) pytest --numprocesses=auto --dist=loadfile
 
 ifdef UV
 CREATE := uv venv --quiet --allow-existing --python "$(PYTHON)" .venv
@@ -20,11 +22,11 @@ demo: .venv/ready-test
 	.venv/bin/metering-core demo
 
 test: .venv/ready-test
-	$(RUN) pytest
+	$(TEST)
 
-# The slow tests, and the laws with 1,000 examples each.
-slow: .venv/ready-test
-	HYPOTHESIS_PROFILE=ci $(RUN) pytest -m "" -k "slow or laws"
+# The slow tests, Spark among them, and the laws with 1,000 examples each; -rs says why one is skipped.
+slow: .venv/ready-test .venv/ready-engines
+	HYPOTHESIS_PROFILE=ci $(TEST) -rs -m "" -k "slow or laws"
 
 lint: .venv/ready-test .venv/ready-lint
 	$(RUN) ruff check

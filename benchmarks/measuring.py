@@ -77,6 +77,7 @@ class Row:
         at_least: target of the ratio, inclusive.
         at_most: target of the ratio, inclusive.
         answer: hash of the answer, which was compared with one computed without the library.
+        note: what else is to be known, such as by how much a peer's answer is wrong.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Row:
     at_least: float | None = None
     at_most: float | None = None
     answer: str | None = None
+    note: str | None = None
 
     @property
     def target(self) -> str:

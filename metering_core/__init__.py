@@ -5,10 +5,21 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from metering_core.acceptance import AcceptancePolicy, LateAttribution, Outcome, Receipt, Receipts
-    from metering_core.aggregation import AGGREGATORS, Aggregator, Usage, UsageSummary, summarize
+    from metering_core.aggregation import Usage, UsageSummary, summarize
+    from metering_core.aggregators import AGGREGATORS, FORMULAS, Aggregator
     from metering_core.auditing import Finding, FindingCode, Severity, audit
     from metering_core.billing_run import invoice_all
+    from metering_core.cloudevents import cloudevent_identifier, meter_event_from_cloudevent, read_cloudevents
+    from metering_core.combining import CombinedUsage
     from metering_core.comparing import Comparison, Direction, Gap, Stretch, compare
+    from metering_core.cumulative import (
+        CumulativePoint,
+        CumulativeSum,
+        Delta,
+        DeltaRun,
+        cumulative_to_delta,
+        meter_event_from_delta,
+    )
     from metering_core.currencies import CURRENCIES, Currency
     from metering_core.errors import (
         CatalogError,
@@ -22,40 +33,43 @@ if TYPE_CHECKING:
         UsageRejectedError,
     )
     from metering_core.explaining import Explanation, explain
-    from metering_core.invoicing import (
-        Invoice,
-        InvoiceLineItem,
-        InvoiceStatus,
-        finalize_invoice,
-        preview_invoice,
-    )
+    from metering_core.invoicing import Invoice, InvoiceLineItem, InvoiceStatus, finalize_invoice, preview_invoice
     from metering_core.log import UsageLog
-    from metering_core.money import (
-        Amount,
-        Money,
-        Rounding,
-        down,
-        half_down,
-        half_even,
-        half_up,
-        settle,
-        to_multiple,
-        up,
+    from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy
+    from metering_core.meter_bills import UnbilledDelta
+    from metering_core.meter_events import MeterEvent, MeterEventAdjustment
+    from metering_core.meter_log import MeterLog
+    from metering_core.meter_reports import (
+        STRIPE_CODES,
+        MeterErrorReport,
+        MeterErrorReporter,
+        MeterErrorType,
+        RefusedEvent,
+        StripeCodes,
+        error_reports,
+        from_stripe_async_code,
+        from_stripe_sync_code,
+        refused_events,
+        stripe_async_code,
+        stripe_sync_code,
     )
+    from metering_core.meter_stream import MeterEventSession, MeterEventStream
+    from metering_core.meter_summaries import (
+        MeterEventSummary,
+        MeterEventSummaryPage,
+        ValueGroupingWindow,
+        event_summaries,
+        list_event_summaries,
+        total_of,
+    )
+    from metering_core.meter_views import LoggedEvent, MeterView
+    from metering_core.meters import EventTimeWindow, Formula, Meter, MeterStatus
+    from metering_core.migration import MigratedPeriod, Migration, migrate_to_meters
+    from metering_core.money import Amount, Money, Rounding, down, half_down, half_even, half_up, settle, to_multiple, up
     from metering_core.periods import BillingCycle, BillingPeriod, Interval
     from metering_core.plotting import curve
     from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
-    from metering_core.pricing import (
-        Charge,
-        ChargeKind,
-        Graduated,
-        Package,
-        PerUnit,
-        PricingModel,
-        Round,
-        Tier,
-        Volume,
-    )
+    from metering_core.pricing import Charge, ChargeKind, Graduated, Package, PerUnit, PricingModel, Round, Tier, Volume
     from metering_core.rating import RatedUsage, rate
     from metering_core.rerating import UsageChange, UsageComparison, compare_usage, summaries_at
     from metering_core.snapshots import restore, snapshot
@@ -66,10 +80,14 @@ if TYPE_CHECKING:
 
 _MODULES = {
     "acceptance": ("AcceptancePolicy", "LateAttribution", "Outcome", "Receipt", "Receipts"),
-    "aggregation": ("AGGREGATORS", "Aggregator", "Usage", "UsageSummary", "summarize"),
+    "aggregation": ("Usage", "UsageSummary", "summarize"),
+    "aggregators": ("AGGREGATORS", "Aggregator", "FORMULAS"),
     "auditing": ("Finding", "FindingCode", "Severity", "audit"),
     "billing_run": ("invoice_all",),
+    "cloudevents": ("cloudevent_identifier", "meter_event_from_cloudevent", "read_cloudevents"),
+    "combining": ("CombinedUsage",),
     "comparing": ("Comparison", "Direction", "Gap", "Stretch", "compare"),
+    "cumulative": ("CumulativePoint", "CumulativeSum", "Delta", "DeltaRun", "cumulative_to_delta", "meter_event_from_delta"),
     "currencies": ("CURRENCIES", "Currency"),
     "errors": (
         "CatalogError",
@@ -85,6 +103,36 @@ _MODULES = {
     "explaining": ("Explanation", "explain"),
     "invoicing": ("Invoice", "InvoiceLineItem", "InvoiceStatus", "finalize_invoice", "preview_invoice"),
     "log": ("UsageLog",),
+    "meter_acceptance": ("IdentifierScope", "LateUsage", "MeterPolicy"),
+    "meter_bills": ("UnbilledDelta",),
+    "meter_events": ("MeterEvent", "MeterEventAdjustment"),
+    "meter_log": ("MeterLog",),
+    "meter_reports": (
+        "MeterErrorReport",
+        "MeterErrorReporter",
+        "MeterErrorType",
+        "RefusedEvent",
+        "STRIPE_CODES",
+        "StripeCodes",
+        "error_reports",
+        "from_stripe_async_code",
+        "from_stripe_sync_code",
+        "refused_events",
+        "stripe_async_code",
+        "stripe_sync_code",
+    ),
+    "meter_stream": ("MeterEventSession", "MeterEventStream"),
+    "meter_summaries": (
+        "MeterEventSummary",
+        "MeterEventSummaryPage",
+        "ValueGroupingWindow",
+        "event_summaries",
+        "list_event_summaries",
+        "total_of",
+    ),
+    "meter_views": ("LoggedEvent", "MeterView"),
+    "meters": ("EventTimeWindow", "Formula", "Meter", "MeterStatus"),
+    "migration": ("MigratedPeriod", "Migration", "migrate_to_meters"),
     "money": ("Amount", "Money", "Rounding", "down", "half_down", "half_even", "half_up", "settle", "to_multiple", "up"),
     "periods": ("BillingCycle", "BillingPeriod", "Interval"),
     "plotting": ("curve",),
@@ -115,16 +163,25 @@ __all__ = [
     "Cell",
     "Charge",
     "ChargeKind",
+    "CombinedUsage",
     "Comparison",
+    "CumulativePoint",
+    "CumulativeSum",
     "Currency",
     "DeclaresBreakpoints",
+    "Delta",
+    "DeltaRun",
     "Direction",
     "ErrorCode",
+    "EventTimeWindow",
     "Explanation",
+    "FORMULAS",
     "Finding",
     "FindingCode",
+    "Formula",
     "Gap",
     "Graduated",
+    "IdentifierScope",
     "Interval",
     "InvalidValueError",
     "Invoice",
@@ -132,8 +189,26 @@ __all__ = [
     "InvoiceStatus",
     "InvoicingError",
     "LateAttribution",
+    "LateUsage",
+    "LoggedEvent",
     "LoggedRecord",
+    "Meter",
+    "MeterErrorReport",
+    "MeterErrorReporter",
+    "MeterErrorType",
+    "MeterEvent",
+    "MeterEventAdjustment",
+    "MeterEventSession",
+    "MeterEventStream",
+    "MeterEventSummary",
+    "MeterEventSummaryPage",
+    "MeterLog",
+    "MeterPolicy",
+    "MeterStatus",
+    "MeterView",
     "MeteringError",
+    "MigratedPeriod",
+    "Migration",
     "MissingExtraError",
     "Money",
     "Outcome",
@@ -145,14 +220,18 @@ __all__ = [
     "Receipt",
     "Receipts",
     "Recurring",
+    "RefusedEvent",
     "Round",
     "Rounding",
+    "STRIPE_CODES",
     "Severity",
     "SnapshotError",
     "Stretch",
+    "StripeCodes",
     "Subscription",
     "SubscriptionItem",
     "Tier",
+    "UnbilledDelta",
     "Usage",
     "UsageChange",
     "UsageCompactedError",
@@ -163,26 +242,42 @@ __all__ = [
     "UsageSummary",
     "UsageType",
     "UsageView",
+    "ValueGroupingWindow",
     "Volume",
     "audit",
+    "cloudevent_identifier",
     "compare",
     "compare_usage",
+    "cumulative_to_delta",
     "curve",
     "down",
+    "error_reports",
+    "event_summaries",
     "explain",
     "finalize_invoice",
+    "from_stripe_async_code",
+    "from_stripe_sync_code",
     "half_down",
     "half_even",
     "half_up",
     "invoice_all",
+    "list_event_summaries",
+    "meter_event_from_cloudevent",
+    "meter_event_from_delta",
+    "migrate_to_meters",
     "preview_invoice",
     "rate",
+    "read_cloudevents",
+    "refused_events",
     "restore",
     "settle",
     "snapshot",
+    "stripe_async_code",
+    "stripe_sync_code",
     "summaries_at",
     "summarize",
     "to_multiple",
+    "total_of",
     "up",
 ]
 

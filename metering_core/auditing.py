@@ -21,14 +21,13 @@ import attrs
 
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.exact import Unrounded, decimal_if_possible, plain
 from metering_core.money import Money
 from metering_core.prices import Price
 from metering_core.tariffs import (
     HALF,
     Piece,
     Tariff,
-    amount_field,
-    exact_number,
     is_lost,
     settled_half_up,
     tariff,
@@ -103,7 +102,7 @@ class Finding:
     code: FindingCode
     message: str
     quantities: tuple[int, ...] = ()
-    amounts: tuple[Decimal | Fraction, ...] = ()
+    amounts: tuple[Unrounded, ...] = ()
     tier: int | None = None
     intervals: tuple[QuantityRange, ...] = ()
     severity: Severity = attrs.field(kw_only=True)
@@ -119,7 +118,7 @@ class Finding:
             "severity": self.severity.value,
             "message": self.message,
             "quantities": list(self.quantities),
-            "amounts": [amount_field(amount) for amount in self.amounts],
+            "amounts": [plain(amount) for amount in self.amounts],
             "tier": self.tier,
             "intervals": [list(interval) for interval in self.intervals],
         }
@@ -235,8 +234,8 @@ def _cliff(of: Tariff) -> Iterator[Finding]:
     yield Finding(FindingCode.CLIFF, message + ".", (low, high), _exact(dear, cheap), intervals=intervals)
 
 
-def _exact(*amounts: Fraction) -> tuple[Decimal | Fraction, ...]:
-    return tuple(exact_number(amount) for amount in amounts)
+def _exact(*amounts: Fraction) -> tuple[Unrounded, ...]:
+    return tuple(decimal_if_possible(amount) for amount in amounts)
 
 
 def _dead_tier(of: Tariff) -> Iterator[Finding]:

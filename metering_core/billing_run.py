@@ -8,7 +8,8 @@ from datetime import datetime
 
 import attrs
 
-from metering_core.aggregation import Partial, Usage
+from metering_core.aggregation import Usage
+from metering_core.aggregators import Partial
 from metering_core.errors import ErrorCode, InvoicingError
 from metering_core.invoicing import ClosesPeriods, Invoice, KeepsRecords, finalize_invoice, preview_invoice
 from metering_core.money import Rounding, half_up

@@ -1,4 +1,4 @@
-"""Prices, subscriptions and usage from files: JSON catalogs, usage in CSV or JSON lines.
+"""Prices, meters, subscriptions and usage from files: JSON catalogs, usage records and meter events in CSV or JSON lines.
 
 A catalog is what a biller writes by hand or exports from Stripe, usage is what a service writes by the million rows. So a
 catalog is read whole, and usage row by row: a malformed row has a line number and does not end the reading.
@@ -12,31 +12,32 @@ import json
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
+from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, NoReturn, TextIO, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, TextIO, TypeVar, cast
 
 import attrs
 
+from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, UsageRejectedError, describe
-from metering_core.exact import Number, exact_quantity
+from metering_core.exact import Number, exact_decimal, exact_quantity, whole_if_possible
 from metering_core.log import UsageLog
+from metering_core.meter_events import MeterEvent
+from metering_core.meter_log import MeterLog
+from metering_core.meters import Meter
 from metering_core.names import choice, known_keys, required
-from metering_core.periods import BillingPeriod, Instant, instant
+from metering_core.periods import INSTANT_TEXT, BillingPeriod, Instant, instant, parse_instant
 from metering_core.prices import Price
 from metering_core.subscriptions import Subscription
 from metering_core.usage import Action, UsageRecord
 
-Part = TypeVar("Part", Price, Subscription)
+Part = TypeVar("Part", Price, Meter, Subscription)
 
 CHUNK_ROWS: Final = 10_000
 """Rows that are appended at once: enough for speed, few enough for memory."""
-
-_INSTANT = "Unix seconds, or ISO 8601 with an offset such as '2024-01-31T00:00:00Z'"
 
 
 class UsageFormat(StrEnum):
@@ -61,10 +62,11 @@ class UsageFormat(StrEnum):
 
 @attrs.frozen
 class Catalog:
-    """What can be billed: prices by id, and subscriptions in the order of the file."""
+    """What can be billed: prices by id, subscriptions in the order of the file, and meters by id."""
 
     prices: Mapping[str, Price]
     subscriptions: tuple[Subscription, ...]
+    meters: Mapping[str, Meter]
 
 
 @attrs.frozen
@@ -81,6 +83,23 @@ class UsageRow:
     path: str
     line: int
     record: UsageRecord
+    received_at: Instant
+
+
+@attrs.frozen
+class EventRow:
+    """One well-formed row of a file of meter events.
+
+    Attributes:
+        path: the file, as complaints name it.
+        line: where the row begins, from 1.
+        event: the event; its timestamp is a moment, never ``"now"``.
+        received_at: when it arrived, Unix seconds or an aware datetime.
+    """
+
+    path: str
+    line: int
+    event: MeterEvent
     received_at: Instant
 
 
@@ -159,10 +178,10 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
-    """Read prices and subscriptions from JSON: ``{"prices": [Price…], "subscriptions": [Subscription…]}``.
+    """Read a catalog from JSON: ``{"prices": [Price…], "meters": [Meter…], "subscriptions": [Subscription…]}``.
 
-    Both are in Stripe's shapes, and one of Stripe's list objects (``{"data": […]}``) is taken where a list is. An item names
-    its price by id or holds it. Times of subscriptions are Unix seconds or ISO 8601 with an offset.
+    All are in Stripe's shapes, and one of Stripe's list objects (``{"data": […]}``) is taken where a list is. An item names
+    its price by id or holds it, a price its meter by id. Times of subscriptions are Unix seconds or ISO 8601 with an offset.
 
     Args:
         source: a path, or an open text stream.
@@ -174,13 +193,15 @@ def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
     data = read_json(source)
     path = fspath(source) if isinstance(source, str | PathLike) else _name_of(source)
     try:
-        known = known_keys(data, {"prices", "subscriptions"})
+        known = known_keys(data, {"prices", "meters", "subscriptions"})
         prices = _parts(known, "prices", Price.from_dict)
-        subscriptions = _parts(known, "subscriptions", lambda one: _subscription(one, prices))
+        meters = _parts(known, "meters", Meter.from_dict)
+        _refuse_shared_event_names(meters.values())
+        subscriptions = _parts(known, "subscriptions", lambda one: _subscription(one, prices, meters))
         _refuse_shared_items(subscriptions.values())
     except InvalidValueError as error:
         raise _unreadable(path, None, _with_suggestion(error), error.param) from None
-    return Catalog(MappingProxyType(prices), tuple(subscriptions.values()))
+    return Catalog(MappingProxyType(prices), tuple(subscriptions.values()), MappingProxyType(meters))
 
 
 def _with_suggestion(error: InvalidValueError) -> str:
@@ -191,11 +212,13 @@ def _with_suggestion(error: InvalidValueError) -> str:
 
 
 _CATALOG_KEYS: Final = (
-    *("aggregate_usage", "amount_gte", "billing_cycle_anchor", "billing_scheme", "billing_thresholds", "currency"),
-    *("divide_by", "ended_at", "flat_amount", "flat_amount_decimal", "id", "interval", "interval_count", "items", "meter"),
-    *("nickname", "price", "prices", "product", "quantity", "recurring", "round", "start_date", "subscriptions", "tiers"),
-    *("tiers_mode", "timezone", "transform_quantity", "unit_amount", "unit_amount_decimal", "unit_label", "up_to"),
-    *("usage_gte", "usage_type"),
+    *("aggregate_usage", "amount_gte", "billing_cycle_anchor", "billing_scheme", "billing_thresholds", "carry_forward"),
+    *("currency", "customer", "customer_mapping", "decimal_places", "default_aggregation", "dimension_payload_keys"),
+    *("display_name", "divide_by", "ended_at", "event_name", "event_payload_key", "event_time_window", "flat_amount"),
+    *("flat_amount_decimal", "formula", "id", "interval", "interval_count", "items", "meter", "meters", "nickname", "price"),
+    *("prices", "product", "quantity", "recurring", "round", "start_date", "status", "subscriptions", "tiers", "tiers_mode"),
+    *("timezone", "transform_quantity", "unit_amount", "unit_amount_decimal", "unit_label", "up_to", "usage_gte"),
+    *("usage_type", "value_settings"),
 )
 
 
@@ -233,12 +256,35 @@ def _list_of(data: Mapping[str, Any], key: str) -> list[Any]:
 _SUBSCRIPTION_TIMES: Final = ("billing_cycle_anchor", "start_date", "ended_at", "cancel_at")
 
 
-def _subscription(data: object, prices: Mapping[str, Price]) -> Subscription:
+def _subscription(data: object, prices: Mapping[str, Price], meters: Mapping[str, Meter]) -> Subscription:
     if not isinstance(data, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "subscription", "an object", data)
     times = {key: parse_instant(data[key], key) for key in _SUBSCRIPTION_TIMES if isinstance(data.get(key), str)}
     items = {"items": _list_of(data, "items")} if isinstance(data.get("items"), Mapping) else {}
-    return Subscription.from_dict({**data, **times, **items}, prices)
+    subscription = Subscription.from_dict({**data, **times, **items}, prices)
+    for position, item in enumerate(subscription.items):
+        if item.recurring.meter is not None:
+            _require_meter(item.recurring.meter, meters, f"items[{position}][price][recurring][meter]")
+            required({"customer": subscription.customer}, "customer")
+    return subscription
+
+
+def _require_meter(meter_id: str, meters: Mapping[str, Meter], param: str) -> None:
+    """Refuse a meter that the catalog lacks. Asked of prices that are used, since a list of prices alone has no meters."""
+    if meter_id not in meters:
+        expected = f"the id of a meter of this catalog ({', '.join(meters) or 'it has none'})"
+        error = InvalidValueError.expecting(ErrorCode.METER_UNKNOWN, param, expected, meter_id)
+        raise InvalidValueError(error.code, error.message + _near(meter_id, meters), param=param)
+
+
+def _refuse_shared_event_names(meters: Iterable[Meter]) -> None:
+    owners: dict[str, str] = {}
+    for position, meter in enumerate(meters):
+        if meter.event_name in owners:
+            expected = f"an event name that no other meter has ({owners[meter.event_name]!r} has it)"
+            param = f"meters[{position}][event_name]"
+            raise InvalidValueError.expecting(ErrorCode.METER_CHANGED, param, expected, meter.event_name)
+        owners[meter.event_name] = meter.id
 
 
 def _refuse_shared_items(subscriptions: Iterable[Subscription]) -> None:
@@ -284,21 +330,6 @@ _INTEGER = re.compile(r"-?[0-9]{1,1000}")
 _DECIMAL = re.compile(r"-?[0-9]{1,1000}\.[0-9]{1,1000}")
 
 
-def parse_instant(text: str, param: str) -> datetime:
-    """Return the UTC datetime of Unix seconds in digits, or of ISO 8601 with an offset; fractions of a second are kept.
-
-    >>> print(parse_instant("1704067200", "at"), parse_instant("2024-01-01T01:00:00+01:00", "at"))
-    2024-01-01 00:00:00+00:00 2024-01-01 00:00:00+00:00
-
-    Raises:
-        InvalidValueError: ``parameter_invalid_instant``.
-    """
-    try:
-        return instant(int(text) if _INTEGER.fullmatch(text) else datetime.fromisoformat(text), param)
-    except ValueError:  # InvalidValueError is one.
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, _INSTANT, text) from None
-
-
 def parse_quantity(text: str, param: str) -> Number:
     """Return a quantity written as text: an int, or a decimal of at most 12 places where it is not whole; at least 0.
 
@@ -309,17 +340,15 @@ def parse_quantity(text: str, param: str) -> Number:
         InvalidValueError: ``parameter_invalid_decimal``.
     """
     try:
-        number = int(text) if _INTEGER.fullmatch(text) else Decimal(text) if _DECIMAL.fullmatch(text) else text
-        return exact_quantity(number, param)
+        if _DECIMAL.fullmatch(text):
+            return whole_if_possible(exact_decimal(text, param))
+        return exact_quantity(int(text) if _INTEGER.fullmatch(text) else text, param)
     except InvalidValueError:
         expected = "an integer, or a decimal of at most 12 places, of at least 0"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, text) from None
 
 
 # Usage ---------------------------------------------------------------------------------------------------------------
-
-_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
-_REQUIRED_COLUMNS: Final = _COLUMNS[:3]
 
 
 def read_usage(
@@ -350,9 +379,76 @@ def read_usage(
     >>> print(row.line, row.record.quantity, row.record.timestamp, complaint, sep="; ")
     2; 5; 1704067200; usage.csv, line 3: quantity: expected an integer of at least 0, received -5 (int)
     """
+    return _read_rows(_USAGE, stream, format, path)
+
+
+def read_events(
+    stream: TextIO,
+    format: str,  # noqa: A002 - the word for it
+    *,
+    path: str | None = None,
+) -> Iterator[EventRow | CatalogError]:
+    r"""Yield the rows of a file of meter events in order, and for each malformed row the complaint about it.
+
+    JSON lines are Stripe's meter events: ``event_name``, ``payload``, ``timestamp``, and optionally ``identifier``;
+    ``created``, ``livemode`` and ``object`` are read past. CSV has a header with these columns, but a column
+    ``payload[KEY]`` for each key of the payload; an empty field is a key that the event lacks. Both may have
+    ``received_at``; without it an event was received when it happened, and without ``timestamp`` it happened when it was
+    received. Times, empty lines and null are as in :func:`read_usage`.
+
+    Args:
+        stream: text, UTF-8 with or without a byte order mark; open a CSV file with ``newline=""``.
+        format: ``csv`` or ``jsonl``.
+        path: what complaints call the file; the stream's own name unless given.
+
+    Raises:
+        CatalogError: ``file_unreadable`` as in :func:`read_usage`.
+
+    >>> import io
+    >>> file = io.StringIO("event_name,timestamp,payload[stripe_customer_id],payload[value]\ntokens,1704067200,cus_1,2.5\n")
+    >>> (row,) = read_events(file, "csv")
+    >>> print(row.line, row.event.event_name, dict(row.event.payload))
+    2 tokens {'stripe_customer_id': 'cus_1', 'value': '2.5'}
+    """
+    return _read_rows(_EVENTS, stream, format, path)
+
+
+Row = TypeVar("Row", UsageRow, EventRow)
+
+
+@attrs.frozen
+class _Layout(Generic[Row]):
+    """What the rows of one sort of file are made of.
+
+    Attributes:
+        columns: those of CSV.
+        required: those of them that a header must have.
+        keys: those of JSON.
+        row: makes a row of its path, line and fields.
+    """
+
+    columns: tuple[str, ...]
+    required: tuple[str, ...]
+    keys: tuple[str, ...]
+    row: Callable[[str, int, Mapping[str, Any]], Row]
+
+    def has_column(self, column: str) -> bool:
+        """Return whether CSV may have the column; ``payload[…]`` stands for one for each key of a payload."""
+        return column in self.columns or (_PAYLOAD_COLUMN in self.columns and _payload_key(column) is not None)
+
+
+_PAYLOAD_COLUMN: Final = "payload[…]"
+
+
+def _payload_key(column: str) -> str | None:
+    """Return the key that a column ``payload[key]`` holds, or None for any other."""
+    return column[8:-1] or None if column.startswith("payload[") and column.endswith("]") else None
+
+
+def _read_rows(layout: _Layout[Row], stream: TextIO, written: str, path: str | None) -> Iterator[Row | CatalogError]:
     place = _name_of(stream) if path is None else path
-    read = {UsageFormat.CSV: _csv_rows, UsageFormat.JSONL: _json_rows}[choice(UsageFormat, format, "format")]
-    return read(stream, place)
+    read = {UsageFormat.CSV: _csv_rows, UsageFormat.JSONL: _json_rows}[choice(UsageFormat, written, "format")]
+    return read(layout, stream, place)
 
 
 def _lines(stream: TextIO, path: str) -> Iterator[str]:
@@ -367,20 +463,20 @@ def _lines(stream: TextIO, path: str) -> Iterator[str]:
         raise _unreadable(path, None, f"cannot be read after line {count}: {error.strerror or error}") from None
 
 
-def _json_rows(stream: TextIO, path: str) -> Iterator[UsageRow | CatalogError]:
+def _json_rows(layout: _Layout[Row], stream: TextIO, path: str) -> Iterator[Row | CatalogError]:
     for line, text in enumerate(_lines(stream, path), start=1):
         if text.strip():
-            yield _row(path, line, text, _json_fields)
+            yield _row(layout, path, line, partial(_json_fields, layout.keys, text))
 
 
-def _json_fields(text: str) -> Mapping[str, Any]:
+def _json_fields(keys: tuple[str, ...], text: str) -> Mapping[str, Any]:
     _require_text(text)
     fields = _parsed(text)
     if not isinstance(fields, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "row", "an object", fields)
     for key in fields:
-        if key not in _COLUMNS:
-            message = f"Received unknown parameter: {key}{_near(key, _COLUMNS)}"
+        if key not in keys:
+            message = f"Received unknown parameter: {key}{_near(key, keys)}"
             raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=key)
     return fields
 
@@ -395,7 +491,7 @@ def _require_text(text: str) -> None:
             raise InvalidValueError(ErrorCode.PARAMETER_INVALID_STRING, message) from None
 
 
-def _csv_rows(stream: TextIO, path: str) -> Iterator[UsageRow | CatalogError]:
+def _csv_rows(layout: _Layout[Row], stream: TextIO, path: str) -> Iterator[Row | CatalogError]:
     lines = csv.reader(_lines(stream, path), strict=True)
     header: list[str] | None = None
     while True:
@@ -410,30 +506,29 @@ def _csv_rows(stream: TextIO, path: str) -> Iterator[UsageRow | CatalogError]:
         if not fields:
             continue
         if header is None:
-            header = _checked_header(fields, path, line)
+            header = _checked_header(layout, fields, path, line)
         else:
-            yield _row(path, line, (header, fields), _csv_fields)
+            yield _row(layout, path, line, partial(_csv_fields, header, fields))
     if header is None:
-        raise _unreadable(path, 1, f"expected a header with the columns {', '.join(_REQUIRED_COLUMNS)}, received none")
+        raise _unreadable(path, 1, f"expected a header with the columns {', '.join(layout.required)}, received none")
 
 
-def _checked_header(header: list[str], path: str, line: int) -> list[str]:
+def _checked_header(layout: _Layout[Any], header: list[str], path: str, line: int) -> list[str]:
     for column, count in Counter(header).items():
-        if column not in _COLUMNS:
-            expected = f"expected the columns {', '.join(_COLUMNS)}, separated by commas"
-            reason = f"{expected}, received {describe(column)}{_near(column, _COLUMNS)}"
+        if not layout.has_column(column):
+            expected = f"expected the columns {', '.join(layout.columns)}, separated by commas"
+            reason = f"{expected}, received {describe(column)}{_near(column, layout.columns)}"
             raise _unreadable(path, line, reason, "header")
         if count > 1:
             raise _unreadable(path, line, f"expected each column once, received {column!r} {count} times", "header")
-    for column in _REQUIRED_COLUMNS:
+    for column in layout.required:
         if column not in header:
             raise _unreadable(path, line, f"the column {column!r} is missing", "header")
     return header
 
 
-def _csv_fields(row: tuple[list[str], list[str]]) -> Mapping[str, Any]:
+def _csv_fields(header: list[str], values: list[str]) -> Mapping[str, Any]:
     """Return the fields of a row of CSV with numbers for digits, so that they are checked like those of JSON."""
-    header, values = row
     if len(values) != len(header):
         message = f"expected {len(header)} fields as in the header, received {len(values)}"
         raise InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message)
@@ -446,10 +541,10 @@ def _csv_fields(row: tuple[list[str], list[str]]) -> Mapping[str, Any]:
     return fields
 
 
-def _row(path: str, line: int, given: Any, fields_of: Callable[[Any], Mapping[str, Any]]) -> UsageRow | CatalogError:  # noqa: ANN401 - what fields_of takes
+def _row(layout: _Layout[Row], path: str, line: int, fields: Callable[[], Mapping[str, Any]]) -> Row | CatalogError:
     """Return the row, or the complaint about it."""
     try:
-        return _row_of(path, line, fields_of(given))
+        return layout.row(path, line, fields())
     except InvalidValueError as error:
         return _unreadable(path, line, error.message, error.param)
     except json.JSONDecodeError as error:
@@ -458,7 +553,7 @@ def _row(path: str, line: int, given: Any, fields_of: Callable[[Any], Mapping[st
         return _unreadable(path, line, f"is not usable JSON: {error}")
 
 
-def _row_of(path: str, line: int, fields: Mapping[str, Any]) -> UsageRow:
+def _usage_row(path: str, line: int, fields: Mapping[str, Any]) -> UsageRow:
     action, received_at = fields.get("action"), fields.get("received_at")
     record = UsageRecord(
         required(fields, "subscription_item"),
@@ -472,12 +567,39 @@ def _row_of(path: str, line: int, fields: Mapping[str, Any]) -> UsageRow:
     return UsageRow(path, line, record, moment)
 
 
+def _event_row(path: str, line: int, fields: Mapping[str, Any]) -> EventRow:
+    received_at = fields.get("received_at")
+    received = None if received_at is None else instant(_moment(received_at, "received_at"), "received_at")
+    timestamp = fields.get("timestamp")
+    if timestamp is None and received is not None:
+        happened: Instant = received
+    else:
+        happened = _moment(required(fields, "timestamp"), "timestamp")
+    of_columns = {key: value for column, value in fields.items() if (key := _payload_key(column)) is not None}
+    payload = of_columns or required(fields, "payload")
+    event = MeterEvent(
+        required(fields, "event_name"), payload, identifier=fields.get("identifier"), timestamp=instant(happened, "timestamp")
+    )
+    return EventRow(path, line, event, happened if received is None else received)
+
+
+_USAGE_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
+_EVENT_COLUMNS: Final = ("event_name", "timestamp", "identifier", "received_at")
+_USAGE: Final = _Layout(_USAGE_COLUMNS, _USAGE_COLUMNS[:3], _USAGE_COLUMNS, _usage_row)
+_EVENTS: Final = _Layout(
+    (*_EVENT_COLUMNS, _PAYLOAD_COLUMN),
+    _EVENT_COLUMNS[:2],
+    (*_EVENT_COLUMNS, "payload", "created", "livemode", "object"),
+    _event_row,
+)
+
+
 def _moment(value: Any, param: str) -> Instant:  # noqa: ANN401 - whatever the file holds
     """Return an instant of a file: text is ISO 8601, for digits are numbers here; all else is left to who takes it."""
     if not isinstance(value, str):
         return cast("Instant", value)
     if _INTEGER.fullmatch(value):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, _INSTANT, value)
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, INSTANT_TEXT, value)
     return parse_instant(value, param)
 
 
@@ -500,22 +622,23 @@ def append_usage(
     Returns:
         The billing periods that have usage among these rows, in order, by subscription.
     """
-    periods = _PeriodsWithUsage(log.subscriptions)
+    owners = {item.id: subscription for subscription in log.subscriptions for item in subscription.items}
+    periods = _PeriodsWithUsage()
     chunk: list[UsageRow] = []
     for row in rows:
         if isinstance(row, UsageRow):
             chunk.append(row)
         if len(chunk) >= CHUNK_ROWS or not isinstance(row, UsageRow):
-            _append_chunk(log, chunk, periods, on_refusal)
+            _append_chunk(log, chunk, partial(_note_record, owners, periods), on_refusal)
             chunk = []
         if not isinstance(row, UsageRow):
             on_refusal(row)
-    _append_chunk(log, chunk, periods, on_refusal)
+    _append_chunk(log, chunk, partial(_note_record, owners, periods), on_refusal)
     return periods.by_subscription()
 
 
 def _append_chunk(
-    log: UsageLog, rows: list[UsageRow], periods: _PeriodsWithUsage, on_refusal: Callable[[MeteringError], None]
+    log: UsageLog, rows: list[UsageRow], note: Callable[[UsageRecord], None], on_refusal: Callable[[MeteringError], None]
 ) -> None:
     records = [row.record for row in rows]
     receipts = log.append_columns(
@@ -529,32 +652,81 @@ def _append_chunk(
     rejected = receipts.rejected
     for position, record in enumerate(records):
         if position not in rejected:
-            periods.note(record)
+            note(record)
     for position, receipt in rejected.items():
-        row, error = rows[position], receipt.error()
-        details = {**error.details, "path": row.path, "line": row.line}
-        message = f"{_place(row.path, row.line)}: {error.message}"
-        on_refusal(UsageRejectedError(error.code, message, param=error.param, details=details))
+        on_refusal(_placed(receipt, rows[position]))
+
+
+def _placed(receipt: Receipt, row: UsageRow | EventRow) -> UsageRejectedError:
+    """Return the refusal of a row with its place."""
+    error = receipt.error()
+    details = {**error.details, "path": row.path, "line": row.line}
+    return UsageRejectedError(error.code, f"{_place(row.path, row.line)}: {error.message}", param=error.param, details=details)
+
+
+def _note_record(owners: Mapping[str, Subscription], periods: _PeriodsWithUsage, record: UsageRecord) -> None:
+    assert record.timestamp != "now", "a row of a file has a moment"
+    periods.note(owners[record.subscription_item], record.timestamp)
+
+
+def append_events(
+    log: MeterLog, rows: Iterable[EventRow | CatalogError], *, on_refusal: Callable[[MeteringError], None] = _raise
+) -> dict[str, tuple[BillingPeriod, ...]]:
+    """Append rows in their order, each at its own moment of receipt: how history is imported.
+
+    An event lies in the billing period of its timestamp, however much later it was received. Events that no item bills, such
+    as those from before their customer's subscription, are kept in the log and have no period.
+
+    Args:
+        log: the log; it must know the meters and the subscriptions.
+        rows: what :func:`read_events` yields.
+        on_refusal: as in :func:`append_usage`.
+
+    Returns:
+        The billing periods that have events among these rows, in order, by subscription.
+    """
+    billed = _subscriptions_by_customer(log)
+    customer_keys = {meter.event_name: meter.customer_payload_key for meter in log.meters}
+    periods = _PeriodsWithUsage()
+    for row in rows:
+        if not isinstance(row, EventRow):
+            on_refusal(row)
+            continue
+        event = row.event
+        (receipt,) = log.append([event], now=row.received_at)
+        if receipt.outcome is Outcome.REJECTED:
+            on_refusal(_placed(receipt, row))
+            continue
+        for subscription in billed.get((event.event_name, event.payload[customer_keys[event.event_name]]), ()):
+            assert event.timestamp != "now", "a row of a file has a moment"
+            periods.note(subscription, event.timestamp)
+    return periods.by_subscription()
+
+
+def _subscriptions_by_customer(log: MeterLog) -> dict[tuple[str, str | None], list[Subscription]]:
+    """Return which subscriptions bill the events with a name of a customer."""
+    found: dict[tuple[str, str | None], list[Subscription]] = {}
+    for subscription in log.subscriptions:
+        for meter_id in {item.recurring.meter for item in subscription.items if item.recurring.meter is not None}:
+            found.setdefault((log.meter(meter_id).event_name, subscription.customer), []).append(subscription)
+    return found
 
 
 class _PeriodsWithUsage:
-    """Which billing periods accepted records lie in; most lie in the period of the one before."""
+    """Which billing periods accepted usage lies in; most lies in the period of what came before."""
 
-    def __init__(self, subscriptions: Iterable[Subscription]) -> None:
-        self._owners = {item.id: subscription for subscription in subscriptions for item in subscription.items}
+    def __init__(self) -> None:
         self._latest: dict[str, BillingPeriod] = {}
         self._found: dict[str, dict[int, BillingPeriod]] = {}
 
-    def note(self, record: UsageRecord) -> None:
-        """Take note of the period of an accepted record."""
-        latest, timestamp = self._latest.get(record.subscription_item), record.timestamp
-        assert timestamp != "now", "a row of a file has a moment"
+    def note(self, owner: Subscription, timestamp: int) -> None:
+        """Take note of the period of accepted usage; what lies outside the subscription's life has none."""
+        latest = self._latest.get(owner.id)
         if latest is None or not latest.start_seconds <= timestamp < latest.end_seconds:
-            owner = self._owners[record.subscription_item]
             period = owner.period_at(timestamp)
-            assert period is not None, "the log accepts usage in the life of its subscription only"
-            self._latest[record.subscription_item] = period
-            self._found.setdefault(owner.id, {})[period.start_seconds] = period
+            if period is not None:
+                self._latest[owner.id] = period
+                self._found.setdefault(owner.id, {})[period.start_seconds] = period
 
     def by_subscription(self) -> dict[str, tuple[BillingPeriod, ...]]:
         """Return the periods found so far, in order."""

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, Final, TextIO, cast
 from zoneinfo import ZoneInfo
@@ -24,18 +25,23 @@ from metering_core.aggregation import Usage
 from metering_core.catalog import (
     Catalog,
     UsageFormat,
-    parse_instant,
+    append_events,
     parse_quantity,
     read_catalog,
+    read_events,
     read_price,
 )
 from metering_core.cli_engines import Engine, Loaded, choose_engine, load_files, load_text
+from metering_core.combining import CombinedUsage
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError
 from metering_core.exact import plain
 from metering_core.explaining import explain
 from metering_core.invoicing import Invoice, InvoiceLineItem, describe_charge, finalize_invoice, grouped, number_field
+from metering_core.log import UsageLog
+from metering_core.meter_log import MeterLog
+from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.money import Amount, Money, settle
-from metering_core.periods import BillingCycle, BillingPeriod
+from metering_core.periods import BillingCycle, BillingPeriod, parse_instant
 from metering_core.pricing import Charge
 from metering_core.rating import RatedUsage, rate
 from metering_core.subscriptions import Subscription
@@ -152,9 +158,10 @@ def demo() -> None:
 @app.command
 def invoice(
     catalog: str,
-    usage: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    usage: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     /,
     *,
+    events: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     period: str | None = None,
     explained: Annotated[bool, Parameter(name="--explain", negative="", show_default=False)] = False,
     output: Annotated[OutputFormat, Parameter(name="--format")] = OutputFormat.TABLE,
@@ -165,11 +172,14 @@ def invoice(
     """Bill usage: an invoice for each subscription and billing period that has usage.
 
     Usage has the columns (CSV) or keys (JSON lines) subscription_item, quantity, timestamp, and optionally action, id,
-    received_at. The order of rows is the order of arrival. Invoices do not depend on the day on which this is run.
+    received_at. Events are Stripe's meter events, for items whose price is on a meter: event_name, timestamp, payload (of CSV
+    a column payload[KEY] for each key), and optionally identifier, received_at. The order of rows is the order of arrival.
+    Invoices do not depend on the day on which this is run.
 
     Args:
-        catalog: JSON file with prices and subscriptions.
-        usage: CSV file with a header, or JSON lines; '-' reads standard input.
+        catalog: JSON file with prices, meters and subscriptions.
+        usage: CSV file with a header, or JSON lines; '-' reads standard input. Not needed where there are events.
+        events: File of meter events; written as usage is, and told by its extension or, of '-', by its first character.
         period: Bill the period that holds this instant (Unix seconds, or ISO 8601 with an offset) of every subscription,
             also where it has no usage, and no other.
         explained: Say for each line which records, tiers and rounding are behind it (not with --format csv).
@@ -184,14 +194,19 @@ def invoice(
         message = "--explain: expected --format table or json, received csv"
         raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--explain")
     at = None if period is None else parse_instant(period, "--period")
+    _refuse_inputs(usage, events, about_usage={"--engine": engine, "--usage-format": usage_format})
     known = read_catalog(catalog)
-    chosen = choose_engine(engine or Engine.AUTO, usage, explains=explained, skips=on_error is OnError.SKIP)
-    if engine is not None or chosen.engine is not Engine.MEMORY:
-        _complain(str(chosen))
-    loaded = _load(known.subscriptions, usage, usage_format, on_error, chosen.engine)
+    records = Loaded(UsageLog(known.subscriptions), {})
+    if usage is not None:
+        chosen = choose_engine(engine or Engine.AUTO, usage, explains=explained, skips=on_error is OnError.SKIP)
+        if engine is not None or chosen.engine is not Engine.MEMORY:
+            _complain(str(chosen))
+        records = _load(known.subscriptions, usage, usage_format, on_error, chosen.engine)
+    loaded = records if events is None else _combined(records, *_load_events(known, events, on_error))
     periods = loaded.periods
     if at is not None:
         periods = {one.id: () if (found := one.period_at(at)) is None else (found,) for one in known.subscriptions}
+    _require_inputs([one for one in known.subscriptions if periods.get(one.id)], usage, events)
     invoices = _invoices(known, loaded.usage, periods)
     if not invoices:
         _complain("there is no usage to bill" if at is None else f"no subscription has a billing period at {period}")
@@ -204,28 +219,88 @@ def invoice(
             _print_csv(invoices)
 
 
+def _refuse_inputs(usage: str | None, events: str | None, *, about_usage: Mapping[str, object]) -> None:
+    """Refuse files and options that do not go together."""
+    if usage is None and events is None:
+        message = "USAGE requires an argument where --events has none"
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="USAGE")
+    if usage == events:
+        message = f"--events: expected another file than that of USAGE, received {usage!r} twice"
+        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--events")
+    for option, value in about_usage.items():
+        if usage is None and value is not None:
+            message = f"{option}: expected it with a file USAGE, which it is about, received it without"
+            raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=option)
+
+
+def _require_inputs(billed: Sequence[Subscription], usage: str | None, events: str | None) -> None:
+    """Refuse to bill an item whose usage was not given: it would be billed as unused without a word."""
+    for item in (item for one in billed for item in one.items if item.is_metered):
+        param, file, sort = ("USAGE", usage, "usage records")
+        if item.recurring.meter is not None:
+            param, file, sort = ("--events", events, "meter events")
+        if file is None:
+            message = f"{param}: expected a file of {sort}, which the item {item.id!r} bills, received none"
+            raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=param)
+
+
+class _Refusals:
+    """What becomes of refused rows: the first one ends the run, or all are told and counted."""
+
+    def __init__(self, on_error: OnError) -> None:
+        self._on_error = on_error
+        self._skipped = 0
+
+    def __call__(self, refusal: MeteringError) -> None:
+        if self._on_error is OnError.STOP:
+            raise _StoppedError(refusal.message)
+        self._skipped += 1
+        _complain(refusal.message)
+
+    def count(self, path: str, accepted: int) -> None:
+        """Say how many rows of a file were skipped, if any."""
+        if self._skipped:
+            _complain(f"{path}: {self._skipped:,} {'row' if self._skipped == 1 else 'rows'} skipped, {accepted:,} accepted")
+
+
 def _load(
     subscriptions: Sequence[Subscription], usage: str, usage_format: UsageFormat | None, on_error: OnError, engine: Engine
 ) -> Loaded:
     """Read a file of usage with an engine, and return the usage and the periods that have some."""
-    skipped = 0
-
-    def refuse(refusal: MeteringError) -> None:
-        nonlocal skipped
-        if on_error is OnError.STOP:
-            raise _StoppedError(refusal.message)
-        skipped += 1
-        _complain(refusal.message)
-
+    refusals = _Refusals(on_error)
     if engine is Engine.DUCKDB:
-        return load_files(subscriptions, usage, refuse)
-    path = "<standard input>" if usage == "-" else usage
+        return load_files(subscriptions, usage, refusals)
     written = _format_of(usage) if usage_format is None else usage_format
     with _opened(usage) as stream:
-        loaded = load_text(engine, subscriptions, stream, written, path, refuse)
-    if skipped:
-        _complain(f"{path}: {skipped:,} {'row' if skipped == 1 else 'rows'} skipped, {loaded.accepted:,} accepted")
+        loaded = load_text(engine, subscriptions, stream, written, _shown_name(usage), refusals)
+    refusals.count(_shown_name(usage), loaded.accepted)
     return loaded
+
+
+def _load_events(
+    catalog: Catalog, events: str, on_error: OnError
+) -> tuple[MeterLog, Mapping[str, tuple[BillingPeriod, ...]]]:
+    """Read a file of meter events, and return them with the periods that have some."""
+    refusals = _Refusals(on_error)
+    log = MeterLog(catalog.meters.values(), catalog.subscriptions)
+    written = _format_of(events)
+    with _opened(events) as stream:
+        periods = append_events(log, read_events(stream, written, path=_shown_name(events)), on_refusal=refusals)
+    refusals.count(_shown_name(events), len(log))
+    return log, periods
+
+
+def _shown_name(path: str) -> str:
+    return "<standard input>" if path == "-" else path
+
+
+def _combined(records: Loaded, events: MeterLog, with_events: Mapping[str, tuple[BillingPeriod, ...]]) -> Loaded:
+    """Put both generations of usage behind one seam, with the periods of both in order."""
+    periods = {
+        one: tuple(sorted({*records.periods.get(one, ()), *with_events.get(one, ())}, key=attrgetter("start")))
+        for one in {**records.periods, **with_events}
+    }
+    return Loaded(CombinedUsage(records.usage, events), periods, records.accepted + len(events))
 
 
 def _format_of(usage: str) -> UsageFormat:
@@ -305,6 +380,54 @@ _LINE_COLUMNS: Final = (
     *("invoice", "subscription", "currency", "period_start", "period_end", "subscription_item", "price", "description"),
     *("kind", "tier", "quantity", "packages", "unit_amount", "exact", "amount", "total_usage", "aggregate_usage"),
 )
+
+
+# summaries ----------------------------------------------------------------------------------------------------------------
+
+
+@app.command
+def summaries(
+    catalog: str,
+    /,
+    *,
+    events: Annotated[str, Parameter(allow_leading_hyphen=True)],
+    meter: str,
+    customer: str,
+    start: Annotated[str, Parameter(name="--from", allow_leading_hyphen=True)],
+    end: Annotated[str, Parameter(name="--to", allow_leading_hyphen=True)],
+    by: ValueGroupingWindow | None = None,
+    timezone: str = "UTC",
+    on_error: OnError = OnError.STOP,
+    as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
+) -> None:
+    """Say what a customer's events of a meter come to, in a range of time and in each hour, day, week or month of it.
+
+    Args:
+        catalog: JSON file with meters.
+        events: File of meter events: CSV with a header, or JSON lines; '-' reads standard input.
+        meter: The meter's id.
+        customer: The customer's id.
+        start: First moment of the range: Unix seconds, or ISO 8601 with an offset.
+        end: First moment after it.
+        by: What to cut the range into.
+        timezone: IANA zone of the calendar, in which times are printed.
+        on_error: At a malformed row or a refused event stop with exit status 1, or skip it; both name its line.
+        as_json: Print Stripe's summaries as JSON: Unix seconds, exact decimals as strings.
+    """
+    bounds = parse_instant(start, "--from"), parse_instant(end, "--to")
+    log, _ = _load_events(read_catalog(catalog), events, on_error)
+    (whole,) = event_summaries(log, meter, customer, *bounds)
+    parts = event_summaries(log, meter, customer, *bounds, value_grouping_window=by, timezone=timezone)
+    if as_json:
+        _print_json({"summary": whole.to_dict(), "summaries": [one.to_dict() for one in parts]})
+        return
+    footer = _summary_row(whole, timezone) if by is not None else ()
+    _print_table(("From", "To", "Events", "Value"), [_summary_row(one, timezone) for one in parts], footer)
+
+
+def _summary_row(one: MeterEventSummary, timezone: str) -> tuple[str, ...]:
+    times = (_in_zone(moment, timezone) for moment in (one.start_time, one.end_time))
+    return (*times, f"{one.events:,}", plain(one.aggregated_value))
 
 
 # rate --------------------------------------------------------------------------------------------------------------------
@@ -392,7 +515,7 @@ def check(
 
     Args:
         files: JSON files of cases.
-        kind: Only cases of this kind: rating, aggregation, period, append or invoice.
+        kind: Only cases of this kind: rating, aggregation, period, append, invoice or meter.
         as_json: Print the result of every case as JSON.
     """
     if not files:

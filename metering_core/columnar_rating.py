@@ -7,7 +7,7 @@ does not prove to fit 64 bits is rated in Python integers, which know no limit. 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from decimal import Decimal
 from fractions import Fraction
 from importlib import import_module
@@ -20,7 +20,7 @@ from metering_core.errors import MissingExtraError
 from metering_core.exact import Number, exact_quantity
 from metering_core.money import Amount, Rounding, half_up, settle
 from metering_core.prices import Price
-from metering_core.pricing import Graduated, Package, PerUnit, Round, Tier, Volume
+from metering_core.pricing import ChargeKind, Graduated, Package, PerUnit, Round, Tier, Volume
 from metering_core.rating import rate
 
 try:
@@ -40,6 +40,50 @@ _BLOCK: Final = 1 << 15
 """Quantities that are rated at a time, so that what is in between stays in the cache."""
 
 
+@attrs.frozen(eq=False)
+class RatedLines:
+    """Settled lines of many quantities, column by column: in the order of the quantities, and of the tiers within one.
+
+    Attributes:
+        rows: which quantity each line is of, from 0.
+        tiers: the number of its tier, from 1; 0 where the price has none.
+        are_flat: where the line is a tier's flat amount.
+        quantities: units that the line covers; 0 on a flat line.
+        amounts: what is due, in whole minor units.
+    """
+
+    rows: NDArray[np.intp]
+    tiers: NDArray[np.int64]
+    are_flat: NDArray[np.bool_]
+    quantities: NDArray[Any]
+    amounts: NDArray[Any]
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return len(self.rows)
+
+    def of(self, places: Sequence[int]) -> RatedLines:
+        """Return the lines as those of other rows: of ``places[row]``."""
+        return attrs.evolve(self, rows=np.array(places, np.intp)[self.rows])
+
+    @staticmethod
+    def joined(parts: Iterable[RatedLines]) -> RatedLines:
+        """Return lines one after the other."""
+        nothing: list[NDArray[Any]] = [np.empty(0, kind) for kind in (np.intp, np.int64, np.bool_, np.int64, np.int64)]
+        some = list(parts) or [RatedLines(*nothing)]
+        if len(some) == 1:
+            return some[0]
+        columns = zip(*(attrs.astuple(part, recurse=False) for part in some), strict=True)
+        return RatedLines(*(np.concatenate(column) for column in columns))
+
+    def in_order(self) -> RatedLines:
+        """Return the lines in the order of their rows, those of one row as they are."""
+        if (self.rows[1:] >= self.rows[:-1]).all():
+            return self
+        order = np.argsort(self.rows, kind="stable")
+        return RatedLines(*(column[order] for column in attrs.astuple(self, recurse=False)))
+
+
 @attrs.frozen
 class _Line:
     """What a tier charges: ``base`` minor units, settled, and its units at ``numerator / denominator`` each.
@@ -49,12 +93,14 @@ class _Line:
         below: quantities from here on are charged in it, times the scale.
         numerator: minor units for one unit, times ``denominator``.
         base: the settled lines of all tiers below, and the flat amounts that are due.
+        flat: the tier's own flat amount, settled; None without one.
     """
 
     up_to: int | None
     below: int
     numerator: int
     base: int
+    flat: int | None = None
 
 
 @attrs.frozen
@@ -67,6 +113,8 @@ class _Lines:
         denominator: what the numerators are parts of, the scale included; even, so that its half is whole.
         divide_by: units in a package; None without packages.
         rounds_up: whether a part of a package is one.
+        first_tier: the number of the first tier; 0 where there are none.
+        adds_up: whether all tiers reached are charged, or the last of them only.
     """
 
     lines: tuple[_Line, ...]
@@ -74,6 +122,8 @@ class _Lines:
     denominator: int = 2
     divide_by: int | None = None
     rounds_up: bool = True
+    first_tier: int = 0
+    adds_up: bool = True
 
 
 def rate_many(price: Price, quantities: Any, *, rounding: Rounding = half_up) -> NDArray[Any]:  # noqa: ANN401 - what NumPy reads
@@ -97,21 +147,46 @@ def rate_many(price: Price, quantities: Any, *, rounding: Rounding = half_up) ->
     [0, 1, 1, 2]
     """
     lines = _lines_of(price) if rounding is half_up else None
-    values = quantities if isinstance(quantities, np.ndarray) else None
-    if lines is None or values is None or values.dtype.kind not in "iu" or values.ndim != 1:
+    if lines is None or not _are_integers(quantities):
         return _one_by_one(price, quantities, rounding)
-    if not len(values):
-        return np.empty(0, np.int64)
-    least, greatest = int(values.min()), int(values.max())
-    if least < 0:
-        row = int(np.flatnonzero(values < 0)[0])
-        exact_quantity(int(values[row]), f"quantities[{row}]")
-    if not _fits(lines, greatest):
-        return _rated(lines, values.astype(object))
+    values = _fitting(lines, quantities)
+    if values.dtype == np.object_:
+        return _rated(lines, values)
     rated = np.empty(len(values), np.int64)
     for at in range(0, len(values), _BLOCK):
-        rated[at : at + _BLOCK] = _rated(lines, values[at : at + _BLOCK].astype(np.int64, copy=False))
+        rated[at : at + _BLOCK] = _rated(lines, values[at : at + _BLOCK])
     return rated
+
+
+def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -> RatedLines:  # noqa: ANN401 - as above
+    """Return the settled lines of each quantity: what an invoice bills it by.
+
+    Equal to the charges of :func:`~metering_core.rate`, each settled. Arguments and errors are those of :func:`rate_many`.
+
+    >>> tiers = [Tier(5, unit_amount=700), Tier("inf", unit_amount=650)]
+    >>> lines = rate_lines(Price.graduated("seats", currency="usd", tiers=tiers), np.array([6, 2]))
+    >>> list(zip(lines.rows.tolist(), lines.tiers.tolist(), lines.quantities.tolist(), lines.amounts.tolist()))
+    [(0, 1, 5, 3500), (0, 2, 1, 650), (1, 1, 2, 1400)]
+    """
+    lines = _lines_of(price) if rounding is half_up else None
+    # Where a bound is no integer, neither is the quantity of a line.
+    if lines is None or lines.scale != 1 or not _are_integers(quantities):
+        return _lines_one_by_one(price, quantities, rounding)
+    return _line_by_line(lines, _fitting(lines, quantities))
+
+
+def _are_integers(quantities: Any) -> bool:  # noqa: ANN401 - as above
+    return isinstance(quantities, np.ndarray) and quantities.dtype.kind in "iu" and quantities.ndim == 1
+
+
+def _fitting(lines: _Lines, quantities: NDArray[Any]) -> NDArray[Any]:
+    """Refuse negative quantities; return the others in 64 bits where no step of rating leaves them, else as Python integers."""
+    if not len(quantities):
+        return np.empty(0, np.int64)
+    if int(quantities.min()) < 0:
+        row = int(np.flatnonzero(quantities < 0)[0])
+        exact_quantity(int(quantities[row]), f"quantities[{row}]")
+    return quantities.astype(np.int64 if _fits(lines, int(quantities.max())) else np.object_, copy=False)
 
 
 def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) -> int:
@@ -120,14 +195,31 @@ def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) 
     return sum(settle(Amount(charge.amount, price.currency), rounding).minor_units for charge in charges)
 
 
-def _one_by_one(price: Price, quantities: Any, rounding: Rounding) -> NDArray[Any]:  # noqa: ANN401 - as above
+def _checked(quantities: Any) -> list[Number]:  # noqa: ANN401 - as above
     values = quantities.tolist() if isinstance(quantities, np.ndarray) else list(quantities)
-    checked = [exact_quantity(value, f"quantities[{row}]") for row, value in enumerate(values)]
-    totals = [settled_total(price, quantity, rounding) for quantity in checked]
-    fit = all(-_INT64_MAX <= total <= _INT64_MAX for total in totals)
-    rated = np.empty(len(totals), np.int64 if fit else np.object_)
-    rated[:] = totals
-    return rated
+    return [exact_quantity(value, f"quantities[{row}]") for row, value in enumerate(values)]
+
+
+def _one_by_one(price: Price, quantities: Any, rounding: Rounding) -> NDArray[Any]:  # noqa: ANN401 - as above
+    return exact_array([settled_total(price, quantity, rounding) for quantity in _checked(quantities)])
+
+
+def _lines_one_by_one(price: Price, quantities: Any, rounding: Rounding) -> RatedLines:  # noqa: ANN401 - as above
+    charged = [(row, charge) for row, one in enumerate(_checked(quantities)) for charge in rate(price, one).charges]
+    charges = [charge for _, charge in charged]
+    return RatedLines(
+        np.array([row for row, _ in charged], np.intp),
+        np.array([charge.tier or 0 for charge in charges], np.int64),
+        np.array([charge.kind is ChargeKind.FLAT for charge in charges], np.bool_),
+        exact_array([charge.quantity for charge in charges]),
+        exact_array([settle(Amount(charge.amount, price.currency), rounding).minor_units for charge in charges]),
+    )
+
+
+def exact_array(values: Sequence[Number]) -> NDArray[Any]:
+    """Return numbers in 64 bits where they are integers that fit, else as they are."""
+    fit = all(isinstance(value, int) and -_INT64_MAX <= value <= _INT64_MAX for value in values)
+    return np.array(values, dtype=np.int64 if fit else np.object_)
 
 
 # Models as straight lines ----------------------------------------------------------------------------------------------
@@ -166,11 +258,11 @@ def _tiered(tiers: Sequence[Tier], *, adds_up: bool) -> _Lines:
     for tier, amount, edge in zip(tiers, amounts, [*edges, None], strict=True):
         numerator = int(amount * denominator / scale)
         flat = 0 if tier.flat_amount is None else half_up(tier.flat_amount)
-        lines.append(_Line(edge, below, numerator, base + flat))
+        lines.append(_Line(edge, below, numerator, base + flat, None if tier.flat_amount is None else flat))
         if adds_up and edge is not None:
             base += flat + _settled((edge - below) * numerator, denominator)
             below = edge
-    return _Lines(tuple(lines), scale, denominator)
+    return _Lines(tuple(lines), scale, denominator, first_tier=1, adds_up=adds_up)
 
 
 def _settled(parts: int, denominator: int) -> int:
@@ -188,7 +280,8 @@ def _fits(lines: _Lines, greatest: int) -> bool:
     for line in _reached(lines, scaled):
         last = scaled if line.up_to is None else min(scaled, line.up_to)
         shift = _shift(lines, line)
-        steps += [abs(shift), line.numerator, last * line.numerator, last * line.numerator + shift]
+        product = last * line.numerator
+        steps += [abs(shift), line.numerator, product + lines.denominator // 2, product + shift]
     return max(steps) <= _INT64_MAX
 
 
@@ -210,20 +303,93 @@ def _rated(lines: _Lines, quantities: NDArray[Any]) -> NDArray[Any]:
     units = quantities if lines.divide_by is None else _packages(quantities, lines.divide_by, rounds_up=lines.rounds_up)
     if lines.scale != 1:
         units = units * lines.scale
-    reached = _reached(lines, int(units.max()))
+    reached = _reached(lines, int(units.max(initial=0)))
     parts: NDArray[Any]
     numerators = np.array([line.numerator for line in reached], dtype=units.dtype)
     shifts = np.array([_shift(lines, line) for line in reached], dtype=units.dtype)
     if len(reached) == 1:
         parts = units * numerators[0] + shifts[0]
     else:
-        tiers = np.zeros(len(units), np.intp)
-        for line in reached[:-1]:
-            tiers += units > line.up_to
+        tiers = _places(reached, units)
         parts = units * numerators[tiers]
         parts += shifts[tiers]
     parts //= lines.denominator
     return parts
+
+
+def _places(reached: Sequence[_Line], units: NDArray[Any]) -> NDArray[np.intp]:
+    """Return which of the tiers holds the last unit of each quantity."""
+    places = np.zeros(len(units), np.intp)
+    for line in reached[:-1]:
+        places += units > line.up_to
+    return places
+
+
+@attrs.frozen(eq=False)
+class _Entries:
+    """The lines that a quantity can have, as a table: of the units of a tier, and of its flat amount, which has no units.
+
+    Attributes:
+        starts: for each tier, the first line of a quantity that ends in it.
+        counts: for each tier, how many lines such a quantity has.
+        tiers: the number of each line's tier.
+        are_flat: which lines are flat amounts.
+        below: quantities from here on are charged in the line, times the scale.
+        up_to: the last quantity that is.
+        numerators: minor units for one unit, times the denominator.
+        shifts: what is charged anyhow, times the denominator, and the half that rounds.
+    """
+
+    starts: NDArray[np.intp]
+    counts: NDArray[np.intp]
+    tiers: NDArray[np.int64]
+    are_flat: NDArray[np.bool_]
+    below: NDArray[Any]
+    up_to: NDArray[Any]
+    numerators: NDArray[Any]
+    shifts: NDArray[Any]
+
+    @classmethod
+    def of(cls, lines: _Lines, reached: Sequence[_Line], greatest: int, kind: np.dtype[Any]) -> _Entries:
+        """Write the table for quantities up to ``greatest``, in integers of their own kind."""
+        half = lines.denominator // 2
+        rows: list[tuple[int, bool, int, int, int, int]] = []
+        for tier, line in enumerate(reached, start=lines.first_tier):
+            rows.append((tier, False, line.below, greatest if line.up_to is None else line.up_to, line.numerator, half))
+            if line.flat is not None:
+                rows.append((tier, True, 0, 0, 0, line.flat * lines.denominator + half))
+        own = np.array([1 if line.flat is None else 2 for line in reached], np.intp)
+        ends = np.cumsum(own)
+        starts, counts = (np.zeros(len(own), np.intp), ends) if lines.adds_up else (ends - own, own)
+        columns = zip(*rows, strict=True)
+        kinds: Sequence[np.dtype[Any]] = (np.dtype(np.int64), np.dtype(np.bool_), kind, kind, kind, kind)
+        return cls(starts, counts, *(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
+
+
+def _line_by_line(lines: _Lines, quantities: NDArray[Any]) -> RatedLines:
+    """Rate quantities to lines, a block at a time, so that what is in between stays in the cache."""
+    greatest = int(quantities.max(initial=0))
+    reached = _reached(lines, greatest)
+    entries = _Entries.of(lines, reached, greatest, quantities.dtype)
+    blocks = (
+        _lines_of_block(lines, reached, entries, quantities[at : at + _BLOCK], at) for at in range(0, len(quantities), _BLOCK)
+    )
+    return RatedLines.joined(blocks)
+
+
+def _lines_of_block(
+    lines: _Lines, reached: Sequence[_Line], entries: _Entries, quantities: NDArray[Any], first_row: int
+) -> RatedLines:
+    """Rate some quantities: each has as many lines as its last tier says, one after the other in the table."""
+    last = _places(reached, quantities)
+    counts = entries.counts[last]
+    rows = np.repeat(np.arange(len(quantities)), counts)
+    befores = np.cumsum(counts) - counts - entries.starts[last]
+    which = np.arange(len(rows)) - befores[rows]
+    units = np.minimum(quantities[rows], entries.up_to[which]) - entries.below[which]
+    charged = units if lines.divide_by is None else _packages(units, lines.divide_by, rounds_up=lines.rounds_up)
+    amounts = (charged * entries.numerators[which] + entries.shifts[which]) // lines.denominator
+    return RatedLines(rows + first_row, entries.tiers[which], entries.are_flat[which], units, amounts)
 
 
 def _packages(quantities: NDArray[Any], divide_by: int, *, rounds_up: bool) -> NDArray[Any]:

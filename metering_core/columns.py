@@ -18,7 +18,8 @@ import attrs
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
 from metering_core.names import name, optional_name, require_iterable
-from metering_core.usage import SECONDS_MAX, SET, Timestamp, UsageRecord, as_action, as_timestamp
+from metering_core.periods import SECONDS_MAX
+from metering_core.usage import SET, Timestamp, UsageRecord, as_action, as_timestamp
 
 _FLAGS: Final = {"increment": 0, "set": 1}
 _FIELDS: Final = ("subscription_item", "quantity", "timestamp", "id")

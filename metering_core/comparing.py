@@ -9,7 +9,6 @@ a quantity to stop at (``up_to``) rather than answer approximately.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from math import ceil, floor, lcm
@@ -18,9 +17,9 @@ from typing import Any, Final
 import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import exact_integer
+from metering_core.exact import Unrounded, decimal_if_possible, exact_integer, plain
 from metering_core.prices import Price
-from metering_core.tariffs import Piece, Tariff, amount_field, exact_number, tariff, units, written
+from metering_core.tariffs import Piece, Tariff, tariff, units, written
 
 STEPS_MAX: Final = 100_000
 """Steps of packages that one comparison goes through; beyond, it asks for ``up_to``."""
@@ -65,11 +64,12 @@ class Gap:
 
     Attributes:
         quantity: the least quantity with the largest difference; None where the difference grows without end.
-        amount: new total minus old total there, minor units, exact; None where it grows without end.
+        amount: new total minus old total there, minor units, exact (a Fraction where no decimal can write it); None where it
+            grows without end.
     """
 
     quantity: int | None
-    amount: Decimal | None
+    amount: Unrounded | None
 
     @property
     def is_unbounded(self) -> bool:
@@ -78,7 +78,7 @@ class Gap:
 
     def to_dict(self) -> dict[str, Any]:
         """Write the gap for JSON."""
-        return {"quantity": self.quantity, "amount": None if self.amount is None else amount_field(self.amount)}
+        return {"quantity": self.quantity, "amount": None if self.amount is None else plain(self.amount)}
 
 
 @attrs.frozen
@@ -333,9 +333,7 @@ class _Pair:
         if self.last is None and is_rising:
             return Gap(None, None)
         quantity = max(self._candidates(is_rising=is_rising), key=lambda end: (self.at(end) * sign, -end))
-        amount = exact_number(self.at(quantity))
-        assert isinstance(amount, Decimal), "a total is a sum of products of decimals"
-        return Gap(quantity, amount)
+        return Gap(quantity, decimal_if_possible(self.at(quantity)))
 
     def _candidates(self, *, is_rising: bool) -> Iterator[int]:
         if self.is_aligned:

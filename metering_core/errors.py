@@ -124,7 +124,7 @@ class ErrorCode(StrEnum):
     TIMESTAMP_IN_FUTURE = (
         "timestamp_in_future",
         "UsageRejectedError",
-        "The timestamp is later than the log's now plus the policy's tolerance.",
+        "The timestamp of a usage record or a meter event is later than the log's now plus the policy's tolerance.",
     )
     TIMESTAMP_AFTER_CURRENT_PERIOD = (
         "timestamp_after_current_period",
@@ -140,6 +140,86 @@ class ErrorCode(StrEnum):
         "period_closed",
         "UsageRejectedError",
         "The billing period of the timestamp was finalized: its usage cannot change any more.",
+    )
+    SESSION_EXPIRED = (
+        "session_expired",
+        "UsageRejectedError",
+        "The meter event session is older than 15 minutes; a new one is needed.",
+    )
+    IDENTIFIER_REUSED = (
+        "identifier_reused",
+        "UsageRejectedError",
+        "The meter event's identifier was accepted before with other content.",
+    )
+    METER_UNKNOWN = (
+        "meter_unknown",
+        "UsageRejectedError",
+        "No meter has this event name, or this id.",
+    )
+    METER_INACTIVE = (
+        "meter_inactive",
+        "UsageRejectedError",
+        "The meter was deactivated: it takes no further events.",
+    )
+    CUSTOMER_MISSING = (
+        "customer_missing",
+        "UsageRejectedError",
+        "The payload lacks the key that the meter's `customer_mapping` names.",
+    )
+    CUSTOMER_UNKNOWN = (
+        "customer_unknown",
+        "UsageRejectedError",
+        "The customer is not among those that the meter log was given.",
+    )
+    VALUE_MISSING = (
+        "value_missing",
+        "UsageRejectedError",
+        "The payload lacks the key that the meter's `value_settings` names.",
+    )
+    VALUE_INVALID = (
+        "value_invalid",
+        "UsageRejectedError",
+        "The payload's value is not a plain decimal number, or not one that the meter or the policy takes.",
+    )
+    VALUE_TOO_MANY_DIGITS = (
+        "value_too_many_digits",
+        "UsageRejectedError",
+        "The payload's value has more significant digits than the policy takes (15 under Stripe's).",
+    )
+    DIMENSION_MISSING = (
+        "dimension_missing",
+        "UsageRejectedError",
+        "The payload lacks a key that the meter declares as a dimension.",
+    )
+    TOO_MANY_DIMENSIONS = (
+        "too_many_dimensions",
+        "UsageRejectedError",
+        "The payload has more keys beside the customer and the value than the policy takes.",
+    )
+    TIMESTAMP_TOO_FAR_IN_PAST = (
+        "timestamp_too_far_in_past",
+        "UsageRejectedError",
+        "The meter event's timestamp is earlier than the policy takes (35 calendar days before now under Stripe's).",
+    )
+    EVENT_NOT_FOUND = (
+        "event_not_found",
+        "UsageRejectedError",
+        "There is no meter event with this event name and identifier to cancel.",
+    )
+    CANCEL_WINDOW_CLOSED = (
+        "cancel_window_closed",
+        "UsageRejectedError",
+        "The meter event was received longer ago than the policy lets it be canceled (24 hours unless it says otherwise).",
+    )
+    METER_CHANGED = (
+        "meter_changed",
+        "InvalidValueError",
+        "Only a meter's display name and status can change, and an event name belongs to one meter for ever.",
+    )
+    FORMULA_NOT_ADDITIVE = (
+        "formula_not_additive",
+        "InvoicingError",
+        "Values of this formula cannot be added over a split of time, customers or dimensions.",
     )
     SUBSCRIPTION_CHANGED = (
         "subscription_changed",

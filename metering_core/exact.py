@@ -1,7 +1,8 @@
-"""Integers and bounded decimals, and the arithmetic context that refuses to lose a digit.
+"""Integers, bounded decimals and fractions, and the arithmetic context that refuses to lose a digit.
 
 Numbers are bounded when they enter, so everything computed from them is exact. Nothing here, and nothing built on it,
-reads the ambient decimal context: products and sums go through :data:`EXACT`, which traps every inexact result.
+reads the ambient decimal context: products and sums go through :data:`EXACT`, which traps every inexact result. What no
+decimal can write, such as the average of three values, is a Fraction; equal numbers are always of one type.
 """
 
 from __future__ import annotations
@@ -15,10 +16,14 @@ from fractions import Fraction
 from metering_core.errors import ErrorCode, InvalidValueError
 
 PLACES_MAX = 12
-"""Decimal places a price may have (Stripe's limit for ``unit_amount_decimal``)."""
+"""Decimal places a price may have, and a line shows (Stripe's limit for ``unit_amount_decimal`` and ``quantity_decimal``)."""
 
 DIGITS_MAX = 100
 """Digits before the decimal point that a decimal may have; an exponent cannot smuggle in a number of any size."""
+
+QUANTITY_DIGITS_MAX = 2 * DIGITS_MAX
+"""Digits on either side of the point of a quantity that is not an int: twice those of one value, since usage adds up and
+averages divide it."""
 
 EXACT = decimal.Context(
     prec=100_000,
@@ -28,8 +33,15 @@ EXACT = decimal.Context(
 )
 """The only context that arithmetic runs in. A result that would need rounding raises instead."""
 
-Number = int | Decimal
-"""An exact number: what quantities and minor units are made of."""
+Number = int | Decimal | Fraction
+"""An exact number: what quantities and minor units are made of. Computed ones are an int where whole, a Decimal where one
+can write them, and a Fraction only where none can (1/3)."""
+
+Unrounded = Decimal | Fraction
+"""An exact amount before it is settled: a Decimal, or a Fraction where no decimal can write it."""
+
+_DECIMALS = (int, Decimal)
+"""The types whose arithmetic stays decimal; asked for by this tuple, which is faster than asking for Fraction."""
 
 _PLAIN_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 
@@ -75,56 +87,59 @@ def exact_decimal(value: object, param: str, *, places: int = PLACES_MAX, minimu
     Raises:
         InvalidValueError: ``parameter_invalid_decimal``.
     """
-    number = _as_decimal(value)
-    if number is None or not number.is_finite() or not _is_bounded(number, places):
-        raise _not_a_decimal(value, param, places, minimum)
-    if minimum is not None and number < minimum:
+    number = _bounded(value, places, DIGITS_MAX)
+    if not isinstance(number, Decimal) or (minimum is not None and number < minimum):
         raise _not_a_decimal(value, param, places, minimum)
     return canonical(number)
 
 
 def exact_quantity(value: object, param: str) -> Number:
-    """Return a quantity: an int where it is whole, else a Decimal of at most 12 places; never negative.
+    """Return a quantity: an int where it is whole, a Decimal where one can write it, else a Fraction; never negative.
+
+    An int may be of any size; anything else has at most :data:`QUANTITY_DIGITS_MAX` digits on either side of the point, or in
+    its denominator.
+
+    >>> exact_quantity(Decimal("2.50"), "quantity"), exact_quantity(Fraction(4, 6), "quantity")
+    (Decimal('2.5'), Fraction(2, 3))
 
     Raises:
         InvalidValueError: ``parameter_invalid_decimal``.
     """
     if type(value) is int and value >= 0:
         return value
-    if isinstance(value, str):
-        expected = f"a number of at least 0 with at most {PLACES_MAX} decimal places (int, Decimal or Fraction)"
+    number = None if isinstance(value, str) else _bounded(value, QUANTITY_DIGITS_MAX, QUANTITY_DIGITS_MAX)
+    if number is None or number < 0:
+        digits = f"at most {QUANTITY_DIGITS_MAX} digits on either side of the point"
+        expected = f"an exact number of at least 0 with {digits} (int, Decimal or Fraction)"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value)
-    return whole_if_possible(exact_decimal(value, param))
+    return whole_if_possible(number)
 
 
-def _as_decimal(value: object) -> Decimal | None:
+def _bounded(value: object, places: int, digits: int) -> Unrounded | None:
+    """Return the number that a value says, or None where it says none or one out of bounds."""
+    number: Unrounded | None = None
     match value:
         case bool() | float():
-            return None
+            pass
         case int() | Decimal():
-            return Decimal(value)
+            number = Decimal(value)
         case str():
             # Bounded before it is parsed: a hostile string is refused at the cost of reading its first characters.
             plain = len(value) <= DIGITS_MAX * 2 and _PLAIN_DECIMAL.fullmatch(value)
-            return Decimal(value) if plain else None
+            number = Decimal(value) if plain else None
         case Fraction():
-            return _terminating(value)
-        case _:
-            return None
+            # Bounded before it is divided, for the same reason; at most ``places`` decimals need no greater denominator.
+            fits = value.denominator <= 10**places and abs(value) < 10**digits
+            number = decimal_if_possible(value) if fits else None
+    return None if isinstance(number, Decimal) and not _is_bounded(number, places, digits) else number
 
 
-def _terminating(value: Fraction) -> Decimal | None:
-    """Write a fraction as a decimal where its denominator divides a power of ten that we allow."""
-    scaled = value * 10**PLACES_MAX
-    if scaled.denominator != 1:
-        return None
-    return EXACT.scaleb(Decimal(scaled.numerator), -PLACES_MAX)
-
-
-def _is_bounded(number: Decimal, places: int) -> bool:
+def _is_bounded(number: Decimal, places: int, digits: int) -> bool:
+    if not number.is_finite():
+        return False
     if not number:
         return True
-    if number.adjusted() >= DIGITS_MAX or number.adjusted() < -DIGITS_MAX or len(number.as_tuple().digits) > 4 * DIGITS_MAX:
+    if not -digits <= number.adjusted() < digits or len(number.as_tuple().digits) > 4 * digits:
         return False
     return -_exponent(canonical(number)) <= places
 
@@ -147,47 +162,82 @@ def canonical(number: Decimal) -> Decimal:
     >>> canonical(Decimal("5.0")), canonical(Decimal("1E+3")), canonical(Decimal("-0.00"))
     (Decimal('5'), Decimal('1000'), Decimal('0'))
     """
-    if not number:
-        return Decimal(0)
-    stripped = EXACT.normalize(number)
-    return Decimal(int(stripped)) if _exponent(stripped) > 0 else stripped
+    whole = int(number)
+    return Decimal(whole) if whole == number else EXACT.normalize(number)
+
+
+def decimal_if_possible(number: Fraction) -> Unrounded:
+    """Return a fraction as a canonical Decimal; one that no decimal can write stays a Fraction.
+
+    >>> decimal_if_possible(Fraction(1, 8)), decimal_if_possible(Fraction(2, 3))
+    (Decimal('0.125'), Fraction(2, 3))
+    """
+    # A denominator of n bits has at most n - 1 factors of 2 or 5, so as many places suffice where any do.
+    places = number.denominator.bit_length() - 1
+    whole, remainder = divmod(number.numerator * 10**places, number.denominator)
+    return Fraction(number) if remainder else canonical(EXACT.scaleb(Decimal(whole), -places))
 
 
 def whole_if_possible(number: Number) -> Number:
-    """Return an int for a whole number and a canonical Decimal for any other.
+    """Return a number in its one spelling: an int where it is whole, a Decimal where one can write it, else a Fraction.
 
-    >>> whole_if_possible(Decimal("2.0")), whole_if_possible(Decimal("2.50"))
-    (2, Decimal('2.5'))
+    >>> whole_if_possible(Decimal("2.0")), whole_if_possible(Fraction(5, 2)), whole_if_possible(Fraction(2, 3))
+    (2, Decimal('2.5'), Fraction(2, 3))
     """
     if isinstance(number, int):
         return number
-    stripped = canonical(number)
-    return stripped if _exponent(stripped) < 0 else int(stripped)
+    whole = int(number)
+    if whole == number:
+        return whole
+    return EXACT.normalize(number) if isinstance(number, Decimal) else decimal_if_possible(number)
 
 
-def multiply(left: Number, right: Number) -> Decimal:
+def multiply(left: Number, right: Number) -> Unrounded:
     """Multiply without losing a digit."""
-    return canonical(EXACT.multiply(Decimal(left), Decimal(right)))
+    if isinstance(left, _DECIMALS) and isinstance(right, _DECIMALS):
+        return canonical(EXACT.multiply(Decimal(left), Decimal(right)))
+    return decimal_if_possible(Fraction(left) * Fraction(right))
 
 
 def add(left: Number, right: Number) -> Number:
     """Add without losing a digit; whole results are ints."""
     if isinstance(left, int) and isinstance(right, int):
         return left + right
-    return whole_if_possible(EXACT.add(Decimal(left), Decimal(right)))
+    if isinstance(left, _DECIMALS) and isinstance(right, _DECIMALS):
+        return whole_if_possible(EXACT.add(Decimal(left), Decimal(right)))
+    return whole_if_possible(Fraction(left) + Fraction(right))
 
 
 def subtract(left: Number, right: Number) -> Number:
     """Subtract without losing a digit; whole results are ints."""
     if isinstance(left, int) and isinstance(right, int):
         return left - right
-    return whole_if_possible(EXACT.subtract(Decimal(left), Decimal(right)))
+    if isinstance(left, _DECIMALS) and isinstance(right, _DECIMALS):
+        return whole_if_possible(EXACT.subtract(Decimal(left), Decimal(right)))
+    return whole_if_possible(Fraction(left) - Fraction(right))
+
+
+def cut(number: Number) -> Decimal:
+    """Cut a number to the 12 decimal places that people are shown; the rest is dropped, toward zero, never rounded up.
+
+    So a line never shows more usage than there was. Stripe's ``quantity_decimal`` has at most 12 places, and its ``quantity``
+    is the same cut to an integer. What is charged is computed from the number itself.
+
+    >>> cut(Fraction(2, 3)), cut(Decimal("2.50"))
+    (Decimal('0.666666666666'), Decimal('2.5'))
+    """
+    numerator, denominator = number.as_integer_ratio()
+    parts = abs(numerator) * 10**PLACES_MAX // denominator
+    return canonical(EXACT.scaleb(Decimal(-parts if numerator < 0 else parts), -PLACES_MAX))
 
 
 def plain(number: Number) -> str:
-    """Write a number in digits, without an exponent.
+    """Write a number in digits, without an exponent, and exactly: as ``n/d`` where no decimal can write it.
 
-    >>> plain(Decimal("0.000000000001"))
-    '0.000000000001'
+    >>> plain(Decimal("0.000000000001")), plain(Fraction(1, 2)), plain(Fraction(1, 3))
+    ('0.000000000001', '0.5', '1/3')
     """
-    return str(number) if isinstance(number, int) else f"{canonical(number):f}"
+    if isinstance(number, int):
+        return str(number)
+    exact = canonical(number) if isinstance(number, Decimal) else decimal_if_possible(number)
+    return str(exact) if isinstance(exact, Fraction) else f"{exact:f}"

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import attrs
 
-from metering_core.aggregation import AGGREGATORS
-from metering_core.exact import Number, plain
+from metering_core.aggregators import AGGREGATORS
+from metering_core.exact import Number, cut, plain
 from metering_core.invoicing import InvoiceLineItem, grouped
+from metering_core.meters import Formula
 from metering_core.money import Amount
 from metering_core.periods import from_unix_seconds
 from metering_core.prices import AggregateUsage
@@ -28,7 +31,7 @@ class Explanation:
             deciding cell. Empty where the item is licensed or the engine keeps no records.
         cells: what the records fold into, by timestamp.
         deciding: the cells that make the quantity: all for ``sum``, the greatest for ``max``, the latest for ``last_…``.
-        has_records: whether the engine could be asked for records.
+        has_records: whether the engine could be asked for records. The quantity of a meter comes from events, not records.
     """
 
     line: InvoiceLineItem
@@ -44,9 +47,13 @@ class Explanation:
 
     def _usage_steps(self) -> list[str]:
         line = self.line
-        total = grouped(line.total_usage)
+        total = _exactly(line.total_usage)
         if line.aggregate_usage is None:
             return [f"Quantity: item {line.subscription_item} is licensed; {total} was agreed for {line.period}."]
+        if isinstance(line.aggregate_usage, Formula):
+            billed = "" if line.total_usage >= 0 else ", and 0 is billed"
+            what = f"{_FORMULAS[line.aggregate_usage]} for item {line.subscription_item} in {line.period}"
+            return [f"Quantity: {what} is {total}{billed}."]
         usage = f"Quantity: {_MODES[line.aggregate_usage]} of item {line.subscription_item} in {line.period} is {total}."
         if not self.has_records:
             return [f"Records: the engine that aggregated them keeps none of item {line.subscription_item}.", usage]
@@ -69,6 +76,17 @@ _MODES = {
     AggregateUsage.LAST_EVER: "the latest cell so far, looking back through earlier periods,",
 }
 
+_FORMULAS = {
+    Formula.SUM: "the sum of the meter events",
+    Formula.COUNT: "the number of meter events",
+    Formula.LAST: "the latest meter event",
+    Formula.MAX: "the greatest meter event",
+    Formula.MIN: "the least meter event",
+    Formula.UNIQUE_COUNT: "the number of different values among the meter events",
+    Formula.AVERAGE: "the average of the meter events",
+    Formula.WEIGHTED_SUM: "the time-weighted sum of the meter events",
+}
+
 
 def explain(line: InvoiceLineItem) -> Explanation:
     """Return the records, cells, tiers and rounding behind an invoice line.
@@ -78,16 +96,16 @@ def explain(line: InvoiceLineItem) -> Explanation:
     Raises:
         UsageCompactedError: where the records behind the line were dropped by ``compact``.
     """
-    usage = line.usage
-    if line.aggregate_usage is None or not isinstance(usage, UsageReader):
+    usage, mode = line.usage, line.aggregate_usage
+    if not isinstance(mode, AggregateUsage) or not isinstance(usage, UsageReader):
         return Explanation(line, (), (), (), has_records=False)
     cells = usage.cells(line.subscription_item, line.period)
     records = usage.records(line.subscription_item, line.period)
-    if not cells and AGGREGATORS[line.aggregate_usage].looks_back:
+    if not cells and AGGREGATORS[mode].looks_back:
         cells = usage.cells(line.subscription_item, line.period, look_back=True)
         records = [one for one in usage.records(line.subscription_item) if one.billed_at < line.period.start]
-    deciding = _deciding(line.aggregate_usage, cells, line.total_usage)
-    if AGGREGATORS[line.aggregate_usage].looks_back:
+    deciding = _deciding(mode, cells, line.total_usage)
+    if AGGREGATORS[mode].looks_back:
         stamps = {cell.timestamp for cell in deciding}
         cells, records = deciding, [one for one in records if one.record.timestamp in stamps]
     return Explanation(line, tuple(records), cells, deciding, has_records=True)
@@ -109,21 +127,31 @@ def _cell_sentence(cell: Cell, records: list[LoggedRecord]) -> str:
         for one in records[:SHOWN_MAX]
     )
     more = f", … {len(records) - SHOWN_MAX:,} more" if len(records) > SHOWN_MAX else ""
-    return f"{from_unix_seconds(cell.timestamp):%Y-%m-%dT%H:%M:%SZ}: {', '.join(parts)}{more} → {grouped(cell.quantity)}"
+    return f"{from_unix_seconds(cell.timestamp):%Y-%m-%dT%H:%M:%SZ}: {', '.join(parts)}{more} → {_exactly(cell.quantity)}"
 
 
 def _charge_sentence(line: InvoiceLineItem) -> str:
-    charge, exact = line.charge, Amount(line.exact, line.currency)
+    charge, units, exact = line.charge, _exactly(line.quantity), _exact_amount(line)
     place = "Price" if charge.tier is None else f"Tier {charge.tier}"
     if charge.unit_amount is None:
-        return f"{place}: {grouped(line.quantity)} units come to {exact} exactly."
+        return f"{place}: {units} units come to {exact}."
     unit = Amount(charge.unit_amount, line.currency)
     if charge.kind is ChargeKind.FLAT:
         return f"{place}: it is reached, so its flat amount {unit} is due."
     if charge.packages is not None:
-        packages = f"{grouped(line.quantity)} units make {grouped(charge.packages)} packages of {charge.divide_by}"
-        return f"{place}: {packages}; {grouped(charge.packages)} × {unit} = {exact} exactly."
-    return f"{place}: {grouped(line.quantity)} × {unit} = {exact} exactly."
+        packages = f"{units} units make {grouped(charge.packages)} packages of {charge.divide_by}"
+        return f"{place}: {packages}; {grouped(charge.packages)} × {unit} = {exact}."
+    return f"{place}: {units} × {unit} = {exact}."
+
+
+def _exactly(quantity: Number) -> str:
+    """Write a quantity as the line shows it, and in full where the line cuts it."""
+    return grouped(quantity) if cut(quantity) == quantity else f"{grouped(quantity)} (exactly {plain(quantity)})"
+
+
+def _exact_amount(line: InvoiceLineItem) -> str:
+    amount = Amount(line.exact, line.currency)
+    return f"{amount} exactly" if isinstance(line.exact, Decimal) else f"{amount} (exactly {plain(line.exact)} minor units)"
 
 
 def _rounding_sentence(line: InvoiceLineItem) -> str:

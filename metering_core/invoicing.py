@@ -6,18 +6,19 @@ is settled once, and a total is the sum of its settled lines (Stripe, decimal am
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
-from decimal import Decimal
 from enum import StrEnum
+from itertools import count
 from typing import Any, Protocol, runtime_checkable
 
 import attrs
 
 from metering_core.aggregation import Usage, UsageSummary, summarize_all
 from metering_core.errors import ErrorCode, InvoicingError
-from metering_core.exact import Number, plain
+from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
+from metering_core.meters import Formula
 from metering_core.money import Amount, Money, Rounding, half_up, settle
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.prices import AggregateUsage, Price
@@ -56,6 +57,15 @@ class KeepsRecords(Usage, Protocol):
         ...  # pragma: no cover
 
 
+@runtime_checkable
+class RoutesItems(Protocol):
+    """Usage that is made of several engines."""
+
+    def engine_of(self, item: SubscriptionItem) -> Usage:
+        """Return which of them answers for an item."""
+        ...  # pragma: no cover
+
+
 @attrs.frozen
 class InvoiceLineItem:
     """One charge, settled.
@@ -66,13 +76,15 @@ class InvoiceLineItem:
         price: what it was rated with.
         period: the time the line bills, ``[start, end)``.
         description: what a person reads.
-        quantity: units the line covers: of its tier, or raw usage on a package line, 0 on a flat line.
+        quantity: units the line covers, exact: of its tier, or raw usage on a package line, 0 on a flat line. What is printed
+            and written shows at most 12 decimal places (:func:`~metering_core.exact.cut`).
         amount: what is due, in whole minor units.
-        exact: the amount before it was settled, in minor units.
+        exact: the amount before it was settled, in minor units; a Fraction where no decimal can write it.
         currency: the lower-case code.
         charge: the product behind the amount.
-        total_usage: the item's whole quantity in the period.
-        aggregate_usage: how usage became that quantity; None for a licensed item.
+        total_usage: the item's whole quantity in the period, exact as ``quantity`` is; where a meter's corrections exceed its
+            usage it is negative, and 0 is billed.
+        aggregate_usage: the mode or formula by which usage became that quantity; None for a licensed item.
         rounding: the name of the rounding that settled the line.
         usage: the records behind the line as they were when it was made, for :func:`~metering_core.explain`; None where the
             engine keeps none. Two lines are equal whatever they remember.
@@ -85,11 +97,11 @@ class InvoiceLineItem:
     description: str
     quantity: Number
     amount: int
-    exact: Decimal
+    exact: Unrounded
     currency: str
     charge: Charge
     total_usage: Number
-    aggregate_usage: AggregateUsage | None
+    aggregate_usage: AggregateUsage | Formula | None
     rounding: str
     usage: KeepsRecords | None = attrs.field(default=None, eq=False, repr=False)
 
@@ -99,7 +111,10 @@ class InvoiceLineItem:
         return Money(self.amount, self.currency)
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the line for JSON: whole minor units, Unix seconds, exact decimals as strings."""
+        """Write the line for JSON: whole minor units, Unix seconds, decimals as strings.
+
+        Quantities are cut to 12 decimal places; ``exact`` is not, and is ``"n/d"`` where no decimal can write it.
+        """
         charge = self.charge
         return {
             "id": self.id,
@@ -188,14 +203,14 @@ def _row(row: tuple[str, str, str], widths: list[int]) -> str:
 
 
 def grouped(number: Number) -> str:
-    """Write a number with commas between thousands: ``1,234.5``."""
-    whole, point, places = plain(number).partition(".")
-    return f"{int(whole):,}{point}{places}"
+    """Write a number for people: commas between thousands, at most 12 decimal places, the rest cut: ``1,234.5``."""
+    return f"{number:,}" if isinstance(number, int) else f"{cut(number):,f}"
 
 
 def number_field(number: Number) -> int | str:
-    """Write a quantity for JSON: an int, or a decimal string where it is not whole."""
-    return number if isinstance(number, int) else plain(number)
+    """Write a quantity for JSON: an int, or a decimal string where it is not whole; at most 12 places, the rest cut."""
+    shown = number if isinstance(number, int) else whole_if_possible(cut(number))
+    return shown if isinstance(shown, int) else plain(shown)
 
 
 def _period_fields(period: BillingPeriod) -> dict[str, int]:
@@ -258,30 +273,42 @@ def _invoice(
     finalized_at: datetime | None,
 ) -> Invoice:
     invoice_id = subscription.invoice_id(period)
-    evidence = usage.as_of(usage.sequence) if isinstance(usage, KeepsRecords) else None
     metered = [item for item in subscription.items if item.is_metered]
     summaries = {one.subscription_item: one for one in summarize_all([(item, period) for item in metered], usage)}
+    ids = (f"{invoice_id}_{number}" for number in count(1))
+    evidence = _evidence(usage)
     lines = (
-        attrs.evolve(line, id=f"{invoice_id}_{number}", usage=evidence)
-        for number, line in enumerate(
-            (line for item in subscription.items for line in _lines(item, summaries.get(item.id), period, rounding)),
-            start=1,
-        )
+        line
+        for item in subscription.items
+        for line in _lines(item, summaries.get(item.id), period, rounding, ids, evidence(item))
     )
     return Invoice(invoice_id, subscription.id, subscription.currency, period, status, tuple(lines), finalized_at)
 
 
+def _evidence(usage: Usage) -> Callable[[SubscriptionItem], KeepsRecords | None]:
+    """Return what says of an item which usage its lines are made of, as it is now; None where the engine keeps no records."""
+    if isinstance(usage, RoutesItems):
+        return lambda item: _evidence(usage.engine_of(item))(item)
+    evidence = usage.as_of(usage.sequence) if isinstance(usage, KeepsRecords) else None
+    return lambda _: evidence
+
+
 def _lines(
-    item: SubscriptionItem, summary: UsageSummary | None, period: BillingPeriod, rounding: Rounding
+    item: SubscriptionItem,
+    summary: UsageSummary | None,
+    period: BillingPeriod,
+    rounding: Rounding,
+    ids: Iterator[str],
+    evidence: KeepsRecords | None,
 ) -> Iterator[InvoiceLineItem]:
     """Rate an item's quantity and settle each charge."""
     agreed = item.quantity or 0
-    quantity = agreed if summary is None else summary.total_usage
+    quantity = agreed if summary is None else summary.billable_usage
     price = item.price
     for charge in rate(price, quantity).charges:
         exact = Amount(charge.amount, price.currency)
         yield InvoiceLineItem(
-            id="",
+            id=next(ids),
             subscription_item=item.id,
             price=price,
             period=period,
@@ -291,9 +318,10 @@ def _lines(
             exact=exact.minor_units,
             currency=price.currency,
             charge=charge,
-            total_usage=quantity,
+            total_usage=quantity if summary is None else summary.total_usage,
             aggregate_usage=None if summary is None else summary.aggregate_usage,
             rounding=getattr(rounding, "__name__", type(rounding).__name__),
+            usage=evidence,
         )
 
 

@@ -39,9 +39,9 @@ from metering_core.columns import Batch, Columns, RecordStore, check_each, requi
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
 from metering_core.names import require_iterable
-from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import Subscription, SubscriptionItem
-from metering_core.usage import SECONDS_MAX, SET, Timestamp, UsageRecord
+from metering_core.usage import SET, Timestamp, UsageRecord
 from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
 
 Clock = Callable[[], Instant]

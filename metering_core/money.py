@@ -1,32 +1,50 @@
 """Exact amounts that cannot be paid, money that can, and the one place where the first becomes the second.
 
-An :class:`Amount` keeps every digit of a price times a quantity. :func:`settle` rounds it to whole minor units, by
-default half up (away from zero): Stripe's documentation bills 1.5 cents as 2. Credits mirror debits.
+An :class:`Amount` keeps every digit of a price times a quantity, and shares that no digits can write. :func:`settle` makes
+whole minor units of it, by default half up (away from zero): Stripe's documentation bills 1.5 cents as 2. Credits mirror
+debits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from decimal import Decimal
+from fractions import Fraction
 from typing import Final, Self
 
 import attrs
 
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import EXACT, canonical, exact_integer, multiply, plain
+from metering_core.exact import (
+    EXACT,
+    Number,
+    Unrounded,
+    add,
+    canonical,
+    cut,
+    decimal_if_possible,
+    exact_integer,
+    multiply,
+    plain,
+    subtract,
+)
 
-Rounding = Callable[[Decimal], int]
-"""Decides which whole number an exact one becomes."""
+Rounding = Callable[[Unrounded], int]
+"""Decides which whole number an exact one becomes. It is given a Decimal, or a Fraction where no decimal can write the amount;
+both have ``as_integer_ratio()``."""
 
 _MULTIPLE_PLACES: Final = 12
 
 
-def _as_exact(value: Decimal | int) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal) or not _is_bounded(number := Decimal(value)):
-        expected = "an exact, finite number of minor units (int or Decimal)"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, "minor_units", expected, value)
-    return canonical(number)
+def _as_exact(value: Number) -> Unrounded:
+    if not isinstance(value, bool):
+        if isinstance(value, int | Decimal) and _is_bounded(number := Decimal(value)):
+            return canonical(number)
+        if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) <= EXACT.prec:
+            return decimal_if_possible(value)
+    expected = "an exact, finite number of minor units (int, Decimal or Fraction)"
+    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, "minor_units", expected, value)
 
 
 def _is_bounded(number: Decimal) -> bool:
@@ -61,7 +79,8 @@ class Amount:
     """An exact amount in minor units, with as many decimals as it needs. It may be negative, and cannot be paid.
 
     Attributes:
-        minor_units: a canonical Decimal (no exponent, no trailing zeros); int and Decimal are taken.
+        minor_units: a canonical Decimal (no exponent, no trailing zeros), or a Fraction where no decimal can write the amount;
+            int, Decimal and Fraction are taken.
         currency: the lower-case code; any letter case is taken.
 
     >>> Amount(Decimal("0.5"), "usd") + Amount(1, "USD")
@@ -69,12 +88,17 @@ class Amount:
     >>> print(Amount(Decimal("3.6"), "usd"), Amount(500, "jpy"))
     USD 0.036 JPY 500
 
+    Digits without end are cut, and an ellipsis says so; :func:`~metering_core.settle` still gets the third itself:
+
+    >>> print(Amount(Fraction(1000, 3), "jpy"), settle(Amount(Fraction(1000, 3), "jpy")))
+    JPY 333.333333333333… JPY 333
+
     Raises:
         InvalidValueError: ``parameter_invalid_decimal``, ``currency_unknown``; ``currency_mismatch`` when amounts of
             two currencies are added or subtracted.
     """
 
-    minor_units: Decimal = attrs.field(converter=_as_exact)
+    minor_units: Unrounded = attrs.field(converter=_as_exact)
     currency: str = attrs.field(converter=_as_code)
 
     def __add__(self, other: Self) -> Self:
@@ -82,27 +106,32 @@ class Amount:
         if not isinstance(other, Amount):
             return NotImplemented
         _refuse_mixing("add", "to", self.currency, other.currency)
-        return attrs.evolve(self, minor_units=EXACT.add(self.minor_units, other.minor_units))
+        return attrs.evolve(self, minor_units=add(self.minor_units, other.minor_units))
 
     def __sub__(self, other: Self) -> Self:
         """Subtract an amount of the same currency."""
         if not isinstance(other, Amount):
             return NotImplemented
         _refuse_mixing("subtract", "from", self.currency, other.currency)
-        return attrs.evolve(self, minor_units=EXACT.subtract(self.minor_units, other.minor_units))
+        return attrs.evolve(self, minor_units=subtract(self.minor_units, other.minor_units))
 
     def __neg__(self) -> Self:
         """Turn a debit into a credit."""
-        return attrs.evolve(self, minor_units=self.minor_units.copy_negate())
+        return attrs.evolve(self, minor_units=subtract(0, self.minor_units))
 
     def __str__(self) -> str:
-        """Write the code and the exact amount in major units, with at least the currency's own number of decimals."""
+        """Write the code and the exact amount in major units, with at least the currency's own number of decimals.
+
+        An amount that no decimal can write is cut to 12 places of its minor unit, toward zero, and ends in an ellipsis.
+        """
         own = currency(self.currency)
-        major = plain(EXACT.scaleb(self.minor_units.copy_abs(), -own.fraction_digits))
+        exact = self.minor_units
+        shown, more = (exact, "") if isinstance(exact, Decimal) else (cut(exact), "…")
+        major = plain(EXACT.scaleb(shown.copy_abs(), -own.fraction_digits))
         whole, _, decimals = major.partition(".")
         decimals = decimals.ljust(min(own.display_digits, own.fraction_digits), "0")
         sign = "-" if self.minor_units < 0 else ""
-        return f"{self.currency.upper()} {sign}{int(whole):,}" + (f".{decimals}" if decimals else "")
+        return f"{self.currency.upper()} {sign}{int(whole):,}" + (f".{decimals}{more}" if decimals or more else "")
 
 
 @attrs.frozen
@@ -170,7 +199,7 @@ class Money:
         return f"{sign}{whole:,}" + (f".{decimals}" if decimals else "")
 
 
-def half_up(value: Decimal) -> int:
+def half_up(value: Unrounded) -> int:
     """Round to the nearest integer, a half away from zero. The default.
 
     >>> half_up(Decimal("1.5")), half_up(Decimal("2.5")), half_up(Decimal("-2.5"))
@@ -180,7 +209,7 @@ def half_up(value: Decimal) -> int:
     return sign * (whole + (2 * remainder >= unit))
 
 
-def half_down(value: Decimal) -> int:
+def half_down(value: Unrounded) -> int:
     """Round to the nearest integer, a half toward zero.
 
     >>> half_down(Decimal("1.5")), half_down(Decimal("2.5")), half_down(Decimal("-2.5"))
@@ -190,7 +219,7 @@ def half_down(value: Decimal) -> int:
     return sign * (whole + (2 * remainder > unit))
 
 
-def half_even(value: Decimal) -> int:
+def half_even(value: Unrounded) -> int:
     """Round to the nearest integer, a half to the even one (banker's rounding).
 
     >>> half_even(Decimal("1.5")), half_even(Decimal("2.5")), half_even(Decimal("-2.5"))
@@ -200,7 +229,7 @@ def half_even(value: Decimal) -> int:
     return sign * (whole + (2 * remainder + whole % 2 > unit))
 
 
-def up(value: Decimal) -> int:
+def up(value: Unrounded) -> int:
     """Round away from zero.
 
     >>> up(Decimal("1.1")), up(Decimal("-1.1"))
@@ -210,7 +239,7 @@ def up(value: Decimal) -> int:
     return sign * (whole + (remainder > 0))
 
 
-def down(value: Decimal) -> int:
+def down(value: Unrounded) -> int:
     """Round toward zero.
 
     >>> down(Decimal("1.9")), down(Decimal("-1.9"))
@@ -220,7 +249,7 @@ def down(value: Decimal) -> int:
     return sign * whole
 
 
-def _magnitude(value: Decimal) -> tuple[int, int, int, int]:
+def _magnitude(value: Unrounded) -> tuple[int, int, int, int]:
     """Return sign, whole part, and the rest as a count of equal parts with how many make one."""
     # as_integer_ratio is exact whatever the ambient decimal context; quantize is not.
     numerator, denominator = value.as_integer_ratio()
@@ -245,7 +274,7 @@ def to_multiple(multiple: int, rounding: Rounding = half_up) -> Rounding:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "multiple", expected, multiple)
     share = EXACT.scaleb(Decimal(10**_MULTIPLE_PLACES // step), -_MULTIPLE_PLACES)
 
-    def rounded(value: Decimal) -> int:
+    def rounded(value: Unrounded) -> int:
         return step * _whole_result(rounding, multiply(value, share))
 
     rounded.__name__ = rounded.__qualname__ = f"{_name(rounding)}_to_multiple_of_{step}"
@@ -256,7 +285,7 @@ def _name(rounding: Rounding) -> str:
     return str(getattr(rounding, "__name__", type(rounding).__name__))
 
 
-def _whole_result(rounding: Rounding, value: Decimal) -> int:
+def _whole_result(rounding: Rounding, value: Unrounded) -> int:
     return exact_integer(rounding(value), "rounding", minimum=None)
 
 

@@ -7,6 +7,7 @@ anchors on the 29th to the 31st come back after a short month (Stripe, "How subs
 from __future__ import annotations
 
 import operator
+import re
 import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
@@ -25,6 +26,9 @@ Instant = datetime | int
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_PER_DAY: Final = 86_400
+_DIGITS: Final = re.compile(r"-?[0-9]{1,1000}")
+INSTANT_TEXT: Final = "Unix seconds, or ISO 8601 with an offset such as '2024-01-31T00:00:00Z'"
+"""What an instant looks like in a file."""
 _EXPECTED: Final = "an aware datetime or Unix seconds, within the years 1 to 9999"
 
 
@@ -39,7 +43,8 @@ def unix_seconds(value: datetime) -> int:
 
 
 _SECONDS_MIN: Final = unix_seconds(datetime.min.replace(tzinfo=UTC))
-_SECONDS_MAX: Final = unix_seconds(datetime.max.replace(tzinfo=UTC))
+SECONDS_MAX: Final = unix_seconds(datetime.max.replace(tzinfo=UTC))
+"""The last second of the year 9999: from 0 up to here an int is an instant without asking the calendar."""
 
 
 def from_unix_seconds(seconds: int) -> datetime:
@@ -51,7 +56,7 @@ def from_unix_seconds(seconds: int) -> datetime:
     Raises:
         InvalidValueError: ``parameter_invalid_instant`` outside the years 1 to 9999.
     """
-    if not _SECONDS_MIN <= seconds <= _SECONDS_MAX:
+    if not _SECONDS_MIN <= seconds <= SECONDS_MAX:
         raise _not_an_instant(seconds, "seconds")
     return _EPOCH + timedelta(seconds=seconds)
 
@@ -75,7 +80,7 @@ def instant(value: object, param: str) -> datetime:
         seconds = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise _not_an_instant(value, param) from None
-    if not _SECONDS_MIN <= seconds <= _SECONDS_MAX:
+    if not _SECONDS_MIN <= seconds <= SECONDS_MAX:
         raise _not_an_instant(value, param)
     return _EPOCH + timedelta(seconds=seconds)
 
@@ -86,11 +91,26 @@ def moment(value: Instant, param: str) -> tuple[int, int]:
     >>> moment(datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC), "now")
     (1, 1500000)
     """
-    if type(value) is int and 0 <= value <= _SECONDS_MAX:
+    if type(value) is int and 0 <= value <= SECONDS_MAX:
         return value, value * 1_000_000
     elapsed = instant(value, param) - _EPOCH
     seconds = elapsed.days * _SECONDS_PER_DAY + elapsed.seconds
     return seconds, seconds * 1_000_000 + elapsed.microseconds
+
+
+def parse_instant(text: str, param: str) -> datetime:
+    """Return the UTC datetime of Unix seconds in digits, or of ISO 8601 with an offset; fractions of a second are kept.
+
+    >>> print(parse_instant("1704067200", "at"), parse_instant("2024-01-01T01:00:00+01:00", "at"))
+    2024-01-01 00:00:00+00:00 2024-01-01 00:00:00+00:00
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_instant``.
+    """
+    try:
+        return instant(int(text) if _DIGITS.fullmatch(text) else datetime.fromisoformat(text), param)
+    except ValueError:  # InvalidValueError is one.
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, INSTANT_TEXT, text) from None
 
 
 def _to_utc(value: datetime, param: str) -> datetime:
@@ -248,7 +268,7 @@ class BillingCycle:
             expected = f"at most {maximum} for the interval {self.interval.value!r}"
             raise InvalidValueError.expecting(ErrorCode.INTERVAL_OUT_OF_RANGE, "interval_count", expected, self.interval_count)
         keep = object.__setattr__
-        keep(self, "_zone", _zone_named(self.timezone))
+        keep(self, "_zone", zone_named(self.timezone))
         keep(self, "_wall_anchor", self._wall_clock(self.anchor, "anchor"))
         keep(self, "_days", self.interval_count * _DAYS.get(self.interval, 0))
         keep(self, "_months", self.interval_count * _MONTHS.get(self.interval, 0))
@@ -354,7 +374,8 @@ def _months_after(wall: datetime, months: int) -> datetime:
     return wall + relativedelta(months=months)
 
 
-def _zone_named(name: object) -> tzinfo:
+def zone_named(name: object) -> tzinfo:
+    """Return the zone of an IANA name; refusals as :class:`BillingCycle`."""
     if not isinstance(name, str):
         expected = "an IANA time zone name"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, "timezone", expected, name)

@@ -22,6 +22,7 @@ import attrs
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import (
     Number,
+    Unrounded,
     exact_decimal,
     exact_integer,
     multiply,
@@ -54,7 +55,7 @@ class Charge:
         kind: what ``unit_amount`` is multiplied with.
         quantity: the units this charge covers; 0 on a flat charge, the raw quantity on a package charge.
         unit_amount: minor units for one unit, one package or the flat amount; None where a model has no such figure.
-        amount: minor units, exact.
+        amount: minor units, exact; a Fraction where no decimal can write them.
         tier: the tier's number, from 1; None without tiers.
         packages: how many packages the quantity makes; None elsewhere.
         divide_by: units in a package; None elsewhere.
@@ -64,7 +65,7 @@ class Charge:
     kind: ChargeKind = attrs.field(converter=_kind)
     quantity: Number
     unit_amount: Decimal | None
-    amount: Decimal
+    amount: Unrounded
     tier: int | None = None
     packages: int | None = None
     divide_by: int | None = None
@@ -75,8 +76,9 @@ class Charge:
 class PricingModel(Protocol):
     """What a pricing model must do: turn a quantity into its charges.
 
-    ``quantity`` is an int, or a Decimal where a meter allows decimals; never negative. Zero is rated too. The quantities of
-    the charges that are not flat must sum to ``quantity``, and equal quantities must give equal charges.
+    ``quantity`` is an int; a Decimal where a meter allows decimals; a Fraction where a meter divides and no decimal can write
+    the share (an average of 1/3). It is never negative. Zero is rated too. The quantities of the charges that are not flat
+    must sum to ``quantity``, and equal quantities must give equal charges. :mod:`metering_core.exact` multiplies all three.
     """
 
     def charges(self, quantity: Number) -> Sequence[Charge]:

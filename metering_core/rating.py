@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal
+from fractions import Fraction
 
 import attrs
 
@@ -45,8 +46,8 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
 
     Args:
         price: any price.
-        quantity: units, an int or a Decimal of at most 12 places, at least 0. Zero is rated too: in a tiered price the flat
-            amount of the first tier is due (Stripe, tiered pricing).
+        quantity: units, an int, Decimal or Fraction of at least 0, with at most 200 digits on either side of the point where it
+            is no int. Zero is rated too: in a tiered price the flat amount of the first tier is due (Stripe, tiered pricing).
 
     Raises:
         InvalidValueError: ``parameter_invalid_decimal`` for a malformed quantity.
@@ -54,6 +55,8 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
 
     >>> rate(Price.per_unit("tokens", currency="usd", unit_amount="0.4"), 1031).amount
     Amount(minor_units=Decimal('412.4'), currency='usd')
+    >>> rate(Price.per_unit("average", currency="usd", unit_amount=10), Fraction(1, 3)).amount
+    Amount(minor_units=Fraction(10, 3), currency='usd')
     """
     checked = exact_quantity(quantity, "quantity")
     charges = price.model.charges(checked)
@@ -66,12 +69,12 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
         for field in ("quantity", "unit_amount", "amount"):
             number = getattr(charge, field)
             if not (_is_exact(number) or (field == "unit_amount" and number is None)):
-                raise _broken(price, f"{param}[{field}]", "a finite Decimal or an int", number)
+                raise _broken(price, f"{param}[{field}]", "an int, a finite Decimal or a Fraction", number)
     return RatedUsage(price, checked, tuple(charges))
 
 
 def _is_exact(number: object) -> bool:
-    return type(number) is int or (isinstance(number, Decimal) and number.is_finite())
+    return type(number) is int or (number.is_finite() if isinstance(number, Decimal) else isinstance(number, Fraction))
 
 
 def _broken(price: Price, param: str, expected: str, received: object) -> InvoicingError:

@@ -18,6 +18,7 @@ from metering_core.aggregation import UsageSummary
 from metering_core.comparing import Direction, direction_of, require_one_currency
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import Number, exact_integer, plain
+from metering_core.invoicing import number_field
 from metering_core.money import Amount, Money, Rounding, half_up, settle
 from metering_core.periods import Instant, unix_seconds
 from metering_core.prices import Price
@@ -58,7 +59,7 @@ class UsageChange:
         return {
             "subscription_item": self.subscription_item,
             "start": unix_seconds(self.start),
-            "quantity": self.quantity if isinstance(self.quantity, int) else plain(self.quantity),
+            "quantity": number_field(self.quantity),
             "old": self.old,
             "new": self.new,
             "difference": self.difference,

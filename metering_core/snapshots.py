@@ -16,7 +16,7 @@ import attrs
 
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing, Sent
-from metering_core.aggregation import Partial
+from metering_core.aggregators import Partial
 from metering_core.cells import Kept
 from metering_core.columns import Columns
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError

@@ -16,7 +16,7 @@ import attrs
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import exact_integer
-from metering_core.names import known_keys, name, require_iterable, required
+from metering_core.names import known_keys, name, optional_name, require_iterable, required
 from metering_core.periods import BillingCycle, BillingPeriod, from_unix_seconds, instant, unix_seconds
 from metering_core.prices import Price, Recurring
 
@@ -175,6 +175,10 @@ def _subscription_id(value: object) -> str:
     return name(value, "id")
 
 
+def _customer(value: object) -> str | None:
+    return optional_name(value, "customer")
+
+
 def _anchor(value: object) -> datetime:
     return from_unix_seconds(unix_seconds(instant(value, "billing_cycle_anchor")))
 
@@ -200,6 +204,7 @@ class Subscription:
         timezone: an IANA zone whose wall clock the boundaries keep; UTC unless given.
         start_date: first instant (inclusive) of its life; None where it has always been.
         ended_at: end of its life (exclusive); None while it runs.
+        customer: the id of the customer whose meter events its items on a meter bill; None where it has none.
 
     Raises:
         InvalidValueError: ``currency_mismatch``, ``parameter_invalid_object`` (mixed intervals, an end before the start) and
@@ -214,6 +219,7 @@ class Subscription:
     timezone: str = attrs.field(default="UTC", kw_only=True)
     start_date: datetime | None = attrs.field(default=None, converter=_start_date, kw_only=True)
     ended_at: datetime | None = attrs.field(default=None, converter=_ended_at, kw_only=True)
+    customer: str | None = attrs.field(default=None, converter=_customer, kw_only=True)
     cycle: BillingCycle = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -334,6 +340,7 @@ class Subscription:
             timezone=data.get("timezone") or "UTC",
             start_date=data.get("start_date"),
             ended_at=data.get("ended_at") if data.get("ended_at") is not None else data.get("cancel_at"),
+            customer=_customer_id(data.get("customer")),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -345,11 +352,17 @@ class Subscription:
             "billing_cycle_anchor": unix_seconds(self.billing_cycle_anchor),
             "billing_thresholds": None if thresholds is None else thresholds.to_dict(),
             "currency": self.currency,
+            **({} if self.customer is None else {"customer": self.customer}),
             "ended_at": None if self.ended_at is None else unix_seconds(self.ended_at),
             "items": [item.to_dict() for item in self.items],
             "start_date": None if self.start_date is None else unix_seconds(self.start_date),
             "timezone": self.timezone,
         }
+
+
+def _customer_id(given: object) -> Any:  # noqa: ANN401 - checked by who receives it
+    """Return a customer's id; Stripe gives the whole customer where it is expanded."""
+    return given.get("id") if isinstance(given, Mapping) else given
 
 
 _ITEM_KEYS = frozenset(

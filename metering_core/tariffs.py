@@ -21,7 +21,7 @@ from typing import Final, Protocol, runtime_checkable
 import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
-from metering_core.exact import EXACT, Number, canonical, exact_quantity, plain
+from metering_core.exact import Number, decimal_if_possible, exact_quantity
 from metering_core.money import Amount, Money
 from metering_core.prices import Price
 from metering_core.pricing import Graduated, Package, PerUnit, Round, Tier, Volume
@@ -44,20 +44,6 @@ class DeclaresBreakpoints(Protocol):
     def breakpoints(self) -> Iterable[Number]:
         """Return the quantities after which the formula changes, in any order: for tiers up to 5 and 10, 5 and 10."""
         ...  # pragma: no cover
-
-
-def exact_number(amount: Fraction) -> Decimal | Fraction:
-    """Return an amount as a Decimal; a share that no decimal can write (2000/3) stays a Fraction.
-
-    >>> exact_number(Fraction(1, 8)), exact_number(Fraction(2, 3))
-    (Decimal('0.125'), Fraction(2, 3))
-    """
-    # A denominator of n bits has at most n factors of 2 or 5, so n places suffice where any do.
-    places = amount.denominator.bit_length() - 1
-    whole, remainder = divmod(amount.numerator * 10**places, amount.denominator)
-    if remainder:
-        return amount
-    return canonical(EXACT.multiply(Decimal(whole), Decimal((0, (1,), -places))))
 
 
 @attrs.frozen
@@ -344,18 +330,9 @@ def _not_linear(price: Price, first: int, last: int | None, quantity: int) -> In
 # Words ---------------------------------------------------------------------------------------------------------------
 
 
-def amount_field(amount: Decimal | Fraction) -> str:
-    """Write an exact amount for JSON.
-
-    >>> amount_field(Decimal("0.40")), amount_field(Fraction(2000, 3))
-    ('0.4', '2000/3')
-    """
-    return str(amount) if isinstance(amount, Fraction) else plain(amount)
-
-
 def written(price: Price, amount: Fraction) -> str:
     """Write an amount in major units, exact where a decimal can be."""
-    exact = exact_number(amount)
+    exact = decimal_if_possible(amount)
     if isinstance(exact, Decimal):
         return str(Amount(exact, price.currency))
     return f"about {Money(floor(amount + HALF), price.currency)}"

@@ -21,7 +21,7 @@ import attrs
 
 from metering_core.exact import Number, add, exact_integer
 from metering_core.names import NAME_MAX, choice, name
-from metering_core.periods import Instant, from_unix_seconds, instant, unix_seconds
+from metering_core.periods import SECONDS_MAX, Instant, from_unix_seconds, instant, unix_seconds
 
 
 class Action(StrEnum):
@@ -33,10 +33,6 @@ class Action(StrEnum):
 
 Timestamp = int | Literal["now"]
 """Unix seconds, or ``"now"`` for the moment at which the log receives the record."""
-
-
-SECONDS_MAX = 253_402_300_799
-"""The last second of the year 9999: from 0 up to here an int is an instant without asking the calendar."""
 
 
 def as_timestamp(value: object, param: str = "timestamp") -> Timestamp:

@@ -11,7 +11,8 @@ from typing import Protocol
 import attrs
 
 from metering_core.accounts import Account, Closing, KnownItem
-from metering_core.aggregation import Partial, UsageSummary, aggregator_of, summarize
+from metering_core.aggregation import UsageSummary, aggregator_of, summarize
+from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.exact import exact_integer
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, moment

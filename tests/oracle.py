@@ -51,6 +51,16 @@ def lines(item, units):
     return amounts
 
 
+def parted(item, count):
+    """Return the item with each unit cut into ``count`` equal parts, so that shares of a unit can be counted one at a time."""
+    if item["scheme"] in {"graduated", "volume"}:
+        scale = [(last and last * count, unit and Fraction(unit) / count, flat) for last, unit, flat in item["tiers"]]
+        return {**item, "tiers": scale}
+    if item["scheme"] == "package":
+        return {**item, "size": item["size"] * count}
+    return {**item, "unit": Fraction(item["unit"]) / count}
+
+
 def tier_of(tiers, unit):
     """Return which tier the unit with this number (from 1) falls in; its last unit belongs to a tier."""
     return next(number for number, (last, _, _) in enumerate(tiers) if last is None or unit <= last)

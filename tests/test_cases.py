@@ -8,6 +8,7 @@ import subprocess
 import sys
 from datetime import datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
@@ -54,6 +55,8 @@ def test_no_numbered_row_is_missing():
     ids = {case["id"] for case in CASES}
     assert derived <= ids
     assert rows - ids - {case_id.partition("-")[0] for case_id in ids} == {"E28", "E29", "E31"}
+    meters = ("MS-1", "MS-2", "MU-1", "ME-1", "ID-1", "PR-1", "PR-2", "PR-3", "PR-4")
+    assert not [row for row in meters if not any(case_id == row or case_id.startswith(f"{row}-") for case_id in ids)]
 
 
 OTHER = {
@@ -70,7 +73,9 @@ def planted(key, value):
         return OTHER[key][value]
     if key == "code":
         return "period_closed"
-    if key in {"boundaries", "start", "end"} and isinstance(value, str):
+    if key == "value":
+        return str(Fraction(value) + 1)
+    if key in {"boundaries", "start", "end", "start_time", "end_time"} and isinstance(value, str):
         return (datetime.fromisoformat(value) + timedelta(seconds=1)).isoformat()
     if key == "sequence":
         return 7 if value is None else value + 1
@@ -88,7 +93,7 @@ def with_one_defect(expected, key=None):
         for position, value in enumerate(expected):
             yield from ([*expected[:position], wrong, *expected[position + 1 :]] for wrong in with_one_defect(value, key))
         if key != "boundaries":
-            yield expected[:-1]
+            yield expected[:-1] if expected else [{}]
     else:
         yield planted(key, expected)
 
@@ -148,7 +153,22 @@ INVOICE = {
     "records": [{"subscription_item": "si", "quantity": 5, "timestamp": 10}],
     "expected": {},
 }
-SAMPLES = [RATING, AGGREGATION, PERIOD, APPEND, INVOICE]
+PAYLOAD = {"stripe_customer_id": "cus_1", "value": "2.5", "region": "eu"}
+METER = {
+    "id": "one",
+    "kind": "meter",
+    "meter": {"event_name": "m", "dimension_payload_keys": ["region"]},
+    "events": [
+        {"event_name": "m", "timestamp": 3590, "identifier": "a", "payload": PAYLOAD},
+        {"event_name": "m", "timestamp": "1970-01-01T01:30:00Z", "payload": {**PAYLOAD, "value": "4"}},
+    ],
+    "customer": "cus_1",
+    "start_time": 0,
+    "end_time": 86_400,
+    "value_grouping_window": "hour",
+    "expected": {},
+}
+SAMPLES = [RATING, AGGREGATION, PERIOD, APPEND, INVOICE, METER]
 
 
 def run(sample, **changes):
@@ -223,6 +243,18 @@ def test_what_is_absent_is_not_checked(sample):
                 'lines[0][id]: expected "x", received "in_sub_0_1"',
             ],
         ),
+        (METER, {"value": "6.50"}, []),
+        (METER, {"value": "-2"}, ['value: expected "-2", received "6.5"']),
+        (METER, {"value": "13/2"}, []),
+        (METER, {"value": "26/4", "summaries": [{"value": "5/2"}, {"value": 4}]}, []),
+        (
+            METER,
+            {"summaries": [{"start_time": 0, "end_time": "1970-01-01T00:59:59Z"}, {"value": "4"}, {"value": "0"}]},
+            [
+                'summaries[0][end_time]: expected "1970-01-01T00:59:59Z", received "1970-01-01T01:00:00Z"',
+                'summaries[2]: expected {"value": "0"}, received nothing',
+            ],
+        ),
     ],
     ids=lambda value: value["kind"] if isinstance(value, dict) and "kind" in value else None,
 )
@@ -270,6 +302,74 @@ def test_duplicate_record_is_no_difference():
     """A retry is accepted usage that counts once."""
     record = {"timestamp": 10, "quantity": 5, "id": "k"}
     assert run(AGGREGATION, records=[record, record], expected={"quantity": 5}) == ()
+
+
+def without(sample, *keys):
+    return {key: value for key, value in sample.items() if key not in keys}
+
+
+def test_refused_event_of_a_meter_is_a_difference():
+    """ID-2: an identifier with other content is refused in Stripe's words, and the value stays; so are others."""
+    events = [
+        *METER["events"],
+        {**METER["events"][0], "timestamp": 3591},
+        {"event_name": "n", "timestamp": 0, "payload": PAYLOAD},
+        {"event_name": "m", "timestamp": 0, "payload": {**PAYLOAD, "value": "1e3"}},
+    ]
+    first, second, third = run(METER, events=events, expected={"value": "6.5"})
+    assert first.startswith(
+        "events[2]: expected an event that is accepted, received identifier_reused: An event already exists with identifier a."
+    )
+    assert second.startswith("events[3]: expected an event that is accepted, received meter_unknown: ")
+    assert third.startswith("events[4]: expected an event that is accepted, received value_invalid: ")
+
+
+def test_events_of_any_age_are_accepted():
+    """History is checked: an event far from its neighbours in the list is neither too old nor too new."""
+    years = [
+        {**event, "timestamp": f"{year}-01-01T00:00:00Z"} for event, year in zip(METER["events"], (2024, 1999), strict=True)
+    ]
+    assert (
+        run(METER, events=years, end_time="2025-01-01T00:00:00Z", value_grouping_window=None, expected={"value": "6.5"}) == ()
+    )
+
+
+@pytest.mark.parametrize("key", ["customer", "start_time", "end_time", "value_grouping_window", "expected"])
+def test_optional_key_of_a_meter(key):
+    """Each key beyond the events may be absent, or null, and the case still says the same."""
+    summaries = {"summaries": [{"value": "2.5"}, {"value": "4"}]} if key != "value_grouping_window" else {}
+    sample = {**METER, "expected": {"value": "6.5", **summaries}}
+    (absent,) = run_cases({"cases": [without(sample, key)]})
+    assert absent.differences == ()
+    if key != "expected":
+        assert run({**sample, key: None}) == ()
+
+
+def test_range_of_a_meter_case_covers_its_events_in_whole_windows():
+    """Bounds that are absent are those of whole windows of the case's zone; without a window, of minutes."""
+    bare = without(METER, "customer", "start_time", "end_time", "value_grouping_window")
+    for window, zone, start, end in (
+        ("day", "Asia/Kathmandu", "1969-12-31T18:30:00Z", "1970-01-01T18:30:00Z"),  # +05:30 until 1986
+        ("week", "UTC", "1969-12-29T00:00:00Z", "1970-01-05T00:00:00Z"),
+        ("month", "Europe/Berlin", "1969-12-31T23:00:00Z", "1970-01-31T23:00:00Z"),
+        (None, "UTC", "1970-01-01T00:59:00Z", "1970-01-01T01:31:00Z"),
+    ):
+        expected = {"value": "6.5", "summaries": [{"start_time": start, "end_time": end, "value": "6.5"}]}
+        assert run(bare, value_grouping_window=window, timezone=zone, expected=expected) == ()
+
+
+def test_meter_case_without_events_needs_its_customer_and_its_range():
+    """Where there is nothing to tell them by, what is missing is named."""
+    for key in ("customer", "start_time", "end_time"):
+        error = refused({**without(METER, key), "events": []})
+        assert (error.param, error.details["code"]) == (key, ErrorCode.PARAMETER_MISSING)
+
+
+def test_customer_of_a_meter_case_must_be_told_from_others():
+    """Where the events have several customers, the case must say which it means."""
+    other = {**METER["events"][0], "identifier": "b", "payload": {**PAYLOAD, "stripe_customer_id": "cus_2"}}
+    error = refused({**without(METER, "customer"), "events": [*METER["events"], other]})
+    assert (error.param, error.details["code"]) == ("customer", ErrorCode.PARAMETER_MISSING)
 
 
 def test_invoice_that_cannot_be_made_is_a_difference():
@@ -347,12 +447,17 @@ def placed(sample, path, value):
         (APPEND, ["records", 1, "received_at"], "records[1][received_at]"),
         (INVOICE, ["now"], "now"),
         (INVOICE, ["records", 0, "at"], "records[0][at]"),
+        (METER, ["cancel"], "cancel"),
+        (METER, ["meter", "formula"], "formula"),
+        (METER, ["meter", "value_settings"], "value_settings[key]"),
+        (METER, ["events", 1, "received_at"], "events[1][received_at]"),
+        (METER, ["expected", "total"], "expected[total]"),
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, list) else None,
 )
 def test_unknown_key(sample, path, param):
     """An unknown key at any level makes the file unreadable; the complaint names case and key."""
-    error = refused(placed(sample, path, 1))
+    error = refused(placed(sample, path, {"key": 1} if path[-1] == "value_settings" else 1))
     assert (error.param, error.details["case"], error.details["code"]) == (param, "one", ErrorCode.PARAMETER_UNKNOWN)
     assert str(error) == f"case 'one': Received unknown parameter: {param}"
 
@@ -364,6 +469,7 @@ def test_unknown_key(sample, path, param):
         (RATING, {"lines": [{"total_usage": 1}]}, "expected[lines][0][total_usage]"),
         (APPEND, {"receipts": [{"status": "accepted"}]}, "expected[receipts][0][status]"),
         (INVOICE, {"lines": [{"period": {"begin": 0}}]}, "expected[lines][0][period][begin]"),
+        (METER, {"summaries": [{"start": 0}]}, "expected[summaries][0][start]"),
     ],
 )
 def test_unknown_key_in_a_list_of_expectations(sample, expected, param):
@@ -382,6 +488,8 @@ def test_unknown_key_in_a_list_of_expectations(sample, expected, param):
         (PERIOD, ["billing_cycle_anchor"]),
         (APPEND, ["now"]),
         (INVOICE, ["period", "end"]),
+        (METER, ["events", 0, "payload", "value"]),
+        (METER, ["expected", "value"]),
     ],
     ids=lambda value: ".".join(map(str, value)) if isinstance(value, list) else None,
 )
@@ -439,6 +547,33 @@ def test_floats(sample, path):
         (APPEND, ["records", 0], {"quantity": 5}, "records[0][subscription_item]", ErrorCode.PARAMETER_MISSING),
         (INVOICE, ["records", 0, "id"], "", "records[0][id]", ErrorCode.PARAMETER_INVALID_STRING),
         (INVOICE, ["expected", "currency"], "zzz", "currency", ErrorCode.CURRENCY_UNKNOWN),
+        (METER, ["meter"], None, "meter", ErrorCode.PARAMETER_MISSING),
+        (METER, ["meter"], [], "meter", ErrorCode.PARAMETER_INVALID_OBJECT),
+        (
+            METER,
+            ["meter", "default_aggregation"],
+            {"formula": "mean"},
+            "default_aggregation[formula]",
+            "parameter_invalid_choice",
+        ),
+        (METER, ["events"], None, "events", ErrorCode.PARAMETER_MISSING),
+        (METER, ["events"], {}, "events", ErrorCode.PARAMETER_INVALID_OBJECT),
+        (METER, ["events", 1], {"event_name": "m", "payload": {}}, "events[1][timestamp]", ErrorCode.PARAMETER_MISSING),
+        (METER, ["events", 1, "timestamp"], "now", "events[1][timestamp]", ErrorCode.PARAMETER_INVALID_INSTANT),
+        (METER, ["events", 1, "payload"], "x", "events[1][payload]", ErrorCode.PARAMETER_INVALID_OBJECT),
+        (METER, ["events", 1, "payload", "value"], 4, "events[1][payload][value]", ErrorCode.PARAMETER_INVALID_STRING),
+        (METER, ["events", 1, "identifier"], "", "events[1][identifier]", ErrorCode.PARAMETER_INVALID_STRING),
+        (METER, ["events", 1, "event_name"], "x" * 101, "events[1][event_name]", ErrorCode.PARAMETER_INVALID_STRING),
+        (METER, ["customer"], "", "customer", ErrorCode.PARAMETER_INVALID_STRING),
+        (METER, ["start_time"], "1970-01-01", "start_time", ErrorCode.PARAMETER_INVALID_INSTANT),
+        (METER, ["end_time"], 0, "end_time", ErrorCode.PARAMETER_INVALID_OBJECT),
+        (METER, ["value_grouping_window"], "year", "value_grouping_window", ErrorCode.PARAMETER_INVALID_CHOICE),
+        (METER, ["timezone"], "Mars/Olympus", "timezone", ErrorCode.TIMEZONE_UNKNOWN),
+        (METER, ["dimension_filters"], {"region": "eu"}, "dimension_filters[region]", ErrorCode.PARAMETER_INVALID_OBJECT),
+        (METER, ["dimension_filters"], {"model": ["a"]}, "dimension_filters[model]", ErrorCode.PARAMETER_INVALID_CHOICE),
+        (METER, ["expected", "value"], "1/0", "expected[value]", ErrorCode.PARAMETER_INVALID_DECIMAL),
+        (METER, ["expected", "value"], "1e3", "expected[value]", ErrorCode.PARAMETER_INVALID_DECIMAL),
+        (METER, ["expected", "value"], "1/-3", "expected[value]", ErrorCode.PARAMETER_INVALID_DECIMAL),
     ],
 )
 def test_malformed_case(sample, path, value, param, code):
@@ -516,6 +651,7 @@ def test_every_key_is_documented():
     """The module's docstring, which is the format's reference, names each kind, each key and each expected key."""
     words = {word for kind in CASE_KINDS.values() for word in (*kind.keys, *kind.expected)} | CASE_KINDS.keys()
     words |= runner._INVOICE_LINE.keys() | runner._RECEIPT.keys() | runner._ITEM_RECORD.keys() | {"received_at"}
+    words |= runner._METER_EVENT.keys() | runner._SUMMARY.keys()
     assert not [word for word in words if f"``{word}``" not in runner.__doc__]
 
 

@@ -12,16 +12,22 @@ import pytest
 import metering_core as mc
 from metering_core import catalog as catalog_module
 from metering_core.catalog import (
+    EventRow,
     UsageFormat,
     UsageRow,
+    append_events,
     append_usage,
-    parse_instant,
     parse_quantity,
     read_catalog,
+    read_events,
     read_json,
     read_price,
     read_usage,
 )
+from metering_core.meter_events import MeterEvent
+from metering_core.meter_log import MeterLog
+from metering_core.meters import Meter
+from metering_core.periods import instant, parse_instant
 
 START = 1_704_067_200  # 2024-01-01T00:00:00Z
 TOKENS = {
@@ -126,6 +132,68 @@ class TestCatalogs:
     def test_something_else_than_an_object_is_no_catalog(self):
         """A list of prices alone does not say what it is."""
         assert "expected an object" in complaint(io.StringIO("[]")).message
+
+
+METER = {"id": "mtr_tokens", "event_name": "tokens", "default_aggregation": {"formula": "sum"}}
+ON_METER = {**TOKENS, "recurring": {"interval": "month", "usage_type": "metered", "meter": "mtr_tokens"}}
+CUSTOMERS = {**SUBSCRIPTION, "customer": "cus_1"}
+
+
+def on_meters(**changes) -> io.StringIO:
+    return text(**{"prices": [ON_METER], "meters": [METER], "subscriptions": [CUSTOMERS], **changes})
+
+
+class TestMeters:
+    def test_a_price_names_its_meter_by_id(self):
+        """Meters come by id, in Stripe's shape, and a subscription carries its customer."""
+        catalog = read_catalog(on_meters())
+        assert catalog.meters == {"mtr_tokens": Meter("mtr_tokens", "tokens")}
+        assert catalog.subscriptions[0].customer == "cus_1"
+        assert catalog.subscriptions[0].items[0].recurring.meter == "mtr_tokens"
+
+    def test_a_catalog_without_meters_has_none(self):
+        """Who reports usage records needs no meters."""
+        assert read_catalog(text()).meters == {}
+
+    def test_a_list_object_of_meters_is_a_list(self):
+        """What Stripe's API returns can be saved and read as it is; its event name serves a meter without an id."""
+        unnamed = {"event_name": "mtr_tokens", "object": "billing.meter", "livemode": False, "created": 1}
+        wrapped = on_meters(meters={"object": "list", "data": [unnamed], "has_more": False})
+        assert read_catalog(wrapped).meters == {"mtr_tokens": Meter("mtr_tokens", "mtr_tokens")}
+
+    def test_a_list_of_prices_alone_needs_no_meters(self):
+        """Prices are rated and audited without their meters; only what is billed asks for them."""
+        assert read_catalog(on_meters(meters=[], subscriptions=[])).prices["tokens"].recurring.meter == "mtr_tokens"
+
+    @pytest.mark.parametrize(
+        ("changes", "param", "words"),
+        [
+            (
+                {"meters": [{**METER, "id": "mtr_token"}]},
+                "items[0][price][recurring][meter]",
+                "subscriptions[0] ('sub_1'): items[0][price][recurring][meter]: expected the id of a meter of this catalog",
+            ),
+            (
+                {"meters": [{**METER, "id": "mtr_token"}]},
+                "items[0][price][recurring][meter]",
+                "(mtr_token), received 'mtr_tokens' (str) (did you mean 'mtr_token'?)",
+            ),
+            ({"meters": []}, "items[0][price][recurring][meter]", "a meter of this catalog (it has none), received"),
+            ({"subscriptions": [SUBSCRIPTION]}, "customer", "subscriptions[0] ('sub_1'): Missing required param: customer"),
+            ({"meters": [METER, METER]}, "meters[1][id]", "an id that no other of the meters has"),
+            ({"meters": [METER, {**METER, "id": "b"}]}, "meters[1][event_name]", "no other meter has ('mtr_tokens' has it)"),
+            ({"meters": [{**METER, "event_nam": 1}]}, "event_nam", "meters[0] ('mtr_tokens'): Received unknown parameter"),
+            ({"meters": [{**METER, "event_nam": 1}]}, "event_nam", "did you mean 'event_name'?"),
+            ({"meters": {"data": [], "has_more": True}}, "meters[has_more]", "a complete list"),
+            ({"meter": []}, "meter", "Received unknown parameter: meter (did you mean 'meters'?)"),
+            ({"meters": [7]}, "data", "meters[0]: data: expected an object"),
+        ],
+    )
+    def test_a_complaint_names_the_place(self, changes, param, words):
+        """What a subscription would be billed by must be there, and a slip in a meter is found."""
+        error = complaint(on_meters(**changes))
+        assert error.param == param
+        assert words in error.message
 
 
 class TestJson:
@@ -487,3 +555,219 @@ class TestAppending:
         append_usage(log, rows())
         assert seen == [0, 0, 0, 0, 4, 4, 4, 4, 8, 8]
         assert len(log) == 10
+
+
+PAYLOAD = {"stripe_customer_id": "cus_1", "value": "2.5"}
+EVENT = {"event_name": "tokens", "timestamp": START, "identifier": "a", "payload": PAYLOAD}
+EVENT_HEADER = "event_name,timestamp,identifier,payload[stripe_customer_id],payload[value]\n"
+
+
+def events_of(content: str, written: str = "csv") -> list[EventRow | mc.CatalogError]:
+    return list(read_events(io.StringIO(content), written, path="events"))
+
+
+def only_complaint_about_events(content: str, written: str) -> mc.CatalogError:
+    (found,) = events_of(content, written)
+    assert isinstance(found, mc.CatalogError)
+    assert found.code is mc.ErrorCode.FILE_UNREADABLE
+    return found
+
+
+def json_lines(*events: dict) -> str:
+    return "".join(f"{json.dumps(event)}\n" for event in events)
+
+
+class TestEvents:
+    def test_the_two_formats_say_the_same(self):
+        """A payload has a column for each of its keys in CSV, and is an object in JSON."""
+        table = (
+            "payload[value],timestamp,payload[stripe_customer_id],event_name,received_at,payload[region],identifier\n"
+            f"2.5,{START},cus_1,tokens,2024-01-01T00:00:01.5Z,eu,a\n"
+            "-1,2024-01-01T01:00:00.25+01:00,cus_1,tokens,,,\n"
+            f"1,,cus_1,tokens,{START},,\n"
+        )
+        lines = json_lines(
+            {**EVENT, "payload": {**PAYLOAD, "region": "eu"}, "received_at": "2024-01-01T00:00:01.5Z"},
+            {
+                "event_name": "tokens",
+                "identifier": None,
+                "timestamp": "2024-01-01T00:00:00.25Z",
+                "payload": {**PAYLOAD, "value": "-1"},
+            },
+            {"event_name": "tokens", "received_at": START, "payload": {**PAYLOAD, "value": "1"}},
+        )
+        received = datetime(2024, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
+        quarter = datetime(2024, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC)
+        midnight = datetime(2024, 1, 1, tzinfo=UTC)
+        expected = [
+            (MeterEvent("tokens", {**PAYLOAD, "region": "eu"}, identifier="a", timestamp=START), received),
+            (MeterEvent("tokens", {**PAYLOAD, "value": "-1"}, timestamp=quarter), quarter),
+            (MeterEvent("tokens", {**PAYLOAD, "value": "1"}, timestamp=START), midnight),
+        ]
+        for content, written in ((table, "csv"), (lines, "jsonl")):
+            found = [(row.event, row.received_at) for row in events_of(content, written)]
+            assert [event for event, _ in found] == [event for event, _ in expected]
+            assert [instant(at, "at") for _, at in found] == [at for _, at in expected]
+
+    def test_what_stripe_returns_is_read_as_it_is(self):
+        """The fields that Stripe adds to an event are read past."""
+        returned = {**EVENT, "object": "billing.meter_event", "created": START + 1, "livemode": True}
+        (row,) = events_of(json_lines(returned), "jsonl")
+        assert row.event == MeterEvent.from_dict(EVENT)
+
+    @pytest.mark.parametrize(
+        ("fields", "param", "words"),
+        [
+            (f",{START},,cus_1,1", "event_name", "Missing required param: event_name"),
+            (f"{'x' * 101},{START},,cus_1,1", "event_name", "a string of 1 to 100 characters"),
+            (f"tokens,{START},{'x' * 101},cus_1,1", "identifier", "a string of 1 to 100 characters"),
+            ("tokens,,,cus_1,1", "timestamp", "Missing required param: timestamp"),
+            ("tokens,now,,cus_1,1", "timestamp", "expected Unix seconds, or ISO 8601 with an offset"),
+            (f"tokens,{START},,,", "payload", "Missing required param: payload"),
+            (f"tokens,{START},,cus_1", None, "expected 5 fields as in the header, received 4"),
+        ],
+    )
+    def test_a_malformed_row_of_csv_is_named_with_its_line(self, fields, param, words):
+        """What is wrong with one row is said with its line; whether its value is a number is the meter's to judge."""
+        found = only_complaint_about_events(f"{EVENT_HEADER}{fields}\n", "csv")
+        assert found.param == param
+        assert found.message.startswith("events, line 2: ")
+        assert words in found.message
+        assert found.details == {"path": "events", "line": 2}
+
+    @pytest.mark.parametrize(
+        ("changes", "param", "words"),
+        [
+            ({"payload": None}, "payload", "Missing required param: payload"),
+            ({"payload": {}}, None, None),
+            ({"payload": []}, "payload", "a map of strings to strings"),
+            ({"payload": {**PAYLOAD, "value": 2.5}}, "payload[value]", "as Stripe sends it"),
+            ({"timestamp": f"{START}"}, "timestamp", f"received '{START}' (str)"),
+            ({"timestamp": None}, "timestamp", "Missing required param: timestamp"),
+            ({"timestamp": 1.5}, "timestamp", "received 1.5 (float)"),
+            ({"timestamp": "now"}, "timestamp", "received 'now' (str)"),
+            ({"received_at": True}, "received_at", "received True (bool)"),
+            ({"identifer": "a"}, "identifer", "did you mean 'identifier'?"),
+            ({"payload[value]": "1"}, "payload[value]", "Received unknown parameter: payload[value]"),
+        ],
+    )
+    def test_a_malformed_line_of_json_is_named_with_its_number(self, changes, param, words):
+        """A line that is no meter event is told; an empty payload is well-formed, and lacks what a meter asks for."""
+        line = json_lines({**EVENT, **changes})
+        if param is None:
+            assert isinstance(events_of(line, "jsonl")[0], EventRow)
+        else:
+            found = only_complaint_about_events(f"\n{line}", "jsonl")
+            assert (found.param, found.details["line"]) == (param, 2)
+            assert words in found.message
+
+    @pytest.mark.parametrize(
+        ("header", "words"),
+        [
+            ("", "expected a header with the columns event_name, timestamp, received none"),
+            ("event_name,identifier\n", "the column 'timestamp' is missing"),
+            ("event_name,timestamp,identifer\n", "received 'identifer' (str) (did you mean 'identifier'?)"),
+            ("event_name,timestamp,value\n", "expected the columns event_name, timestamp, identifier, received_at, payload[…]"),
+            ("event_name,timestamp,payload[]\n", "received 'payload[]'"),
+            ("event_name,timestamp,payload\n", "received 'payload'"),
+            ("event_name,timestamp,payload[value],payload[value]\n", "each column once, received 'payload[value]' 2 times"),
+        ],
+    )
+    def test_a_wrong_header_ends_the_reading(self, header, words):
+        """A column that is no part of an event is a slip, not a key of the payload."""
+        with pytest.raises(mc.CatalogError) as caught:
+            events_of(header)
+        assert words in caught.value.message
+
+    def test_columns_of_a_payload_are_none_of_usage(self):
+        """Only meter events have a payload."""
+        with pytest.raises(mc.CatalogError, match="received 'payload\\[value\\]'"):
+            rows_of(f"{HEADER.strip()},payload[value]\n")
+
+
+class TestAppendingEvents:
+    def log(self, **changes) -> MeterLog:
+        catalog = read_catalog(on_meters(**changes))
+        return MeterLog(catalog.meters.values(), catalog.subscriptions)
+
+    def rows(self, *events: dict):
+        return read_events(
+            io.StringIO(json_lines(*({**EVENT, "identifier": None, **event} for event in events))), "jsonl", path="e"
+        )
+
+    def test_history_is_imported_as_it_happened(self):
+        """Events of several months count as received when they happened, and their periods are returned in order."""
+        log = self.log()
+        february = START + 31 * 86_400
+        rows = self.rows({"timestamp": february}, {}, {"timestamp": START + 1}, {"timestamp": START, "received_at": START + 9})
+        assert append_events(log, rows) == {
+            "sub_1": (mc.BillingPeriod(START, february), mc.BillingPeriod(february, february + 29 * 86_400)),
+        }
+        assert [logged.received_at.timestamp() for logged in log.events()] == [february, START, START + 1, START + 9]
+
+    def test_an_event_received_in_the_next_period_lies_in_its_own(self):
+        """The period is that of the timestamp, however late the event came within 35 days."""
+        rows = self.rows({"timestamp": START + 5, "received_at": START + 34 * 86_400})
+        (periods,) = append_events(self.log(), rows).values()
+        assert [period.start_seconds for period in periods] == [START]
+
+    def test_events_that_no_item_bills_have_no_period(self):
+        """Events of another customer, and those before the subscription began, are accepted and not billed."""
+        log = self.log(subscriptions=[{**CUSTOMERS, "start_date": START}])
+        other = {"payload": {**PAYLOAD, "stripe_customer_id": "cus_2"}}
+        assert append_events(log, self.rows({"timestamp": START - 1}, other)) == {}
+        assert len(log) == 2
+
+    def test_one_event_may_be_billed_by_several_subscriptions(self):
+        """One meter, many prices: each subscription of the customer that is on the meter bills it, others do not."""
+        other = {"id": "calls", "event_name": "calls"}
+        on_other = {**ON_METER, "id": "calls", "recurring": {**ON_METER["recurring"], "meter": "calls"}}
+        second = {**CUSTOMERS, "id": "sub_2", "items": [{"id": "si_2", "price": "tokens"}, {"id": "si_3", "price": "calls"}]}
+        third = {**CUSTOMERS, "id": "sub_3", "items": [{"id": "si_4", "price": "calls"}]}
+        log = self.log(meters=[METER, other], prices=[ON_METER, on_other], subscriptions=[CUSTOMERS, second, third])
+        assert list(append_events(log, self.rows({}))) == ["sub_1", "sub_2"]
+
+    def test_the_customer_stands_where_the_meter_says(self):
+        """A meter with a customer key of its own finds its periods by it."""
+        meter = {**METER, "customer_mapping": {"type": "by_id", "event_payload_key": "account"}}
+        rows = self.rows({"payload": {"account": "cus_1", "value": "1", "stripe_customer_id": "cus_9"}})
+        assert list(append_events(self.log(meters=[meter]), rows)) == ["sub_1"]
+
+    def test_complaints_come_in_the_order_of_lines(self):
+        """Refused and malformed rows are told with their lines; a duplicate is no complaint."""
+        rows = (
+            {"event_name": "token"},  # line 1: no meter
+            {"timestamp": "x"},  # line 2: malformed
+            {"identifier": "a"},
+            {"identifier": "a"},
+            {"identifier": "a", "payload": {**PAYLOAD, "value": "3"}},  # line 5: other content
+            {"payload": {**PAYLOAD, "value": "x"}},  # line 6: no number
+            {"received_at": START - 301},  # line 7: 5 minutes and a second ahead of its receipt
+            {"received_at": START + 36 * 86_400},  # line 8: 36 days behind
+            {},
+        )
+        log, told = self.log(), []
+        append_events(log, self.rows(*rows), on_refusal=told.append)
+        assert [(one.details["line"], one.code.value) for one in told] == [
+            (1, "meter_unknown"),
+            (2, "file_unreadable"),
+            (5, "identifier_reused"),
+            (6, "value_invalid"),
+            (7, "timestamp_in_future"),
+            (8, "timestamp_too_far_in_past"),
+        ]
+        assert len(log) == 2
+
+    def test_a_refused_event_stops_with_its_line(self):
+        """Unless it is told otherwise, nothing is skipped; events before the complaint are in the log."""
+        log = self.log()
+        with pytest.raises(mc.UsageRejectedError) as caught:
+            append_events(log, self.rows({}, {"event_name": "token"}, {}))
+        assert caught.value.message.startswith("e, line 2: No meter was found matching event_name")
+        assert (caught.value.details["path"], caught.value.details["line"]) == ("e", 2)
+        assert len(log) == 1
+
+    def test_refused_events_have_no_period(self):
+        """A period with nothing but refused events is not billed."""
+        rows = self.rows({"payload": {**PAYLOAD, "value": "x"}})
+        assert append_events(self.log(), rows, on_refusal=lambda refusal: None) == {}

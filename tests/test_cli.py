@@ -339,6 +339,232 @@ class TestRate:
         assert run("rate", str(tmp_path / "price.json"), "5")[1].splitlines()[-1].split()[-2:] == ["JPY", "15"]
 
 
+METER = {"id": "mtr_tokens", "event_name": "tokens", "dimension_payload_keys": ["model"]}
+METERED = {"interval": "month", "usage_type": "metered"}
+MIGRATION = {
+    "meters": [METER],
+    "prices": [
+        price(
+            "tokens",
+            nickname="Tokens",
+            unit_amount=None,
+            unit_amount_decimal="0.5",
+            recurring={**METERED, "meter": "mtr_tokens"},
+        ),
+        price("calls", nickname="Calls", unit_amount=2),
+    ],
+    "subscriptions": [
+        {"id": "new", "customer": "cus_1", "billing_cycle_anchor": START, "items": [{"id": "si_new", "price": "tokens"}]},
+        {
+            "id": "both",
+            "customer": "cus_2",
+            "billing_cycle_anchor": START + 14 * 86_400,
+            "items": [{"id": "si_both_tokens", "price": "tokens"}, {"id": "si_both_calls", "price": "calls"}],
+        },
+        {"id": "old", "billing_cycle_anchor": START, "items": [{"id": "si_old", "price": "calls"}]},
+    ],
+}
+CALLS = f"{HEADER}si_both_calls,3,2024-01-20T00:00:00Z\nsi_old,4,2024-01-20T00:00:00Z\n"
+EVENT_HEADER = "event_name,timestamp,identifier,payload[stripe_customer_id],payload[value],payload[model]\n"
+TOKENS = (
+    f"{EVENT_HEADER}tokens,2024-01-05T12:00:00Z,a,cus_1,1000.5,small\n"
+    f"tokens,2024-01-05T12:00:00Z,a,cus_1,1000.5,small\n"  # a retry
+    f"tokens,{FEBRUARY},,cus_1,100,large\n"
+    f"tokens,{FEBRUARY},,cus_2,7,large\n"
+    f"tokens,{FEBRUARY},,cus_9,5000,large\n"  # nobody's customer
+)
+
+
+def as_json_lines(table: str) -> str:
+    """Write a table of meter events as JSON lines."""
+    lines = []
+    for row in csv.DictReader(io.StringIO(table)):
+        payload = {key[8:-1]: value for key, value in row.items() if key.startswith("payload[")}
+        at = int(row["timestamp"]) if row["timestamp"].isdigit() else row["timestamp"]
+        event = {"event_name": row["event_name"], "timestamp": at, "identifier": row["identifier"] or None, "payload": payload}
+        lines.append(json.dumps(event) + "\n")
+    return "".join(lines)
+
+
+@pytest.fixture
+def meters(tmp_path):
+    """Write a catalog with meters, and files by their names; give their paths."""
+
+    def write(catalog=MIGRATION, **contents: str) -> list[str]:
+        paths = [tmp_path / "catalog.json", *(tmp_path / name.replace("_", ".") for name in contents)]
+        for path, content in zip(paths, [json.dumps(catalog), *contents.values()], strict=True):
+            path.write_text(content, encoding="utf-8")
+        return [str(path) for path in paths]
+
+    return write
+
+
+def totals(result: tuple[int, str, str]) -> list[tuple[str, int, int]]:
+    assert (result[0], result[2]) == (0, "")
+    return [(one["subscription"], one["period"]["start"], one["total"]) for one in json.loads(result[1])["invoices"]]
+
+
+class TestMeters:
+    def test_both_generations_of_usage_make_one_bill(self, run, meters):
+        """The golden table: 1000.5 × 0.5 = 500.25 cents, 100 × 0.5 = 50, 7 × 0.5 = 3.5 and 3 × 2 = 6, 4 × 2 = 8."""
+        catalog, usage, events = meters(usage_csv=CALLS, events_csv=TOKENS)
+        golden = (GOLDEN / "meter_invoice.txt").read_text(encoding="utf-8")
+        assert run("invoice", catalog, usage, "--events", events) == (0, golden, "")
+        assert totals(run("invoice", catalog, usage, "--events", events, "--format", "json")) == [
+            ("new", START, 500),
+            ("new", FEBRUARY, 50),
+            ("both", START + 14 * 86_400, 10),  # 3.5, half up, and 6
+            ("old", START, 8),
+        ]
+
+    @pytest.mark.parametrize("engine", ["memory", "columnar", "duckdb"])
+    def test_every_engine_of_records_goes_with_events(self, run, meters, engine):
+        """What judges the usage records does not change the bill."""
+        pytest.importorskip({"memory": "json", "columnar": "numpy", "duckdb": "duckdb"}[engine])
+        catalog, usage, events = meters(usage_csv=CALLS, events_csv=TOKENS)
+        status, out, err = run("invoice", catalog, usage, "--events", events, "--engine", engine)
+        assert (status, err) == (0, f"metering-core: engine {engine}: as asked\n")
+        assert out == (GOLDEN / "meter_invoice.txt").read_text(encoding="utf-8")
+
+    def test_events_alone_need_no_usage(self, run, meters):
+        """Who has moved to meters altogether has no usage records; the format is told by the extension."""
+        alone = {**MIGRATION, "subscriptions": MIGRATION["subscriptions"][:1]}
+        catalog, table, lines = meters(alone, events_csv=TOKENS, events_jsonl=as_json_lines(TOKENS))
+        for events in (table, lines):
+            result = run("invoice", catalog, "--events", events, "--format", "json")
+            assert totals(result) == [("new", START, 500), ("new", FEBRUARY, 50)]
+
+    def test_events_are_read_from_standard_input(self, meters):
+        """A dash is standard input, for CSV and for JSON lines, beside a file of usage."""
+        catalog, usage = meters(usage_csv=CALLS)
+        for events in (TOKENS, as_json_lines(TOKENS)):
+            result = in_a_process("invoice", catalog, usage, "--events", "-", usage=events.encode())
+            assert (result.returncode, result.stderr) == (0, b"")
+            assert result.stdout == (GOLDEN / "meter_invoice.txt").read_bytes()
+
+    def test_a_period_that_is_named_is_billed_also_without_events(self, run, meters):
+        """With --period an item on a meter is billed for nothing, as one of usage records is."""
+        catalog, usage, events = meters(usage_csv=HEADER, events_csv=EVENT_HEADER)
+        result = run("invoice", catalog, usage, "--events", events, "--format", "json", "--period", f"{FEBRUARY}")
+        assert totals(result) == [("new", FEBRUARY, 0), ("both", START + 14 * 86_400, 0), ("old", FEBRUARY, 0)]
+
+    def test_more_corrections_than_usage_are_billed_as_nothing(self, run, meters):
+        """The line's quantity is 0; what was measured stays visible."""
+        catalog, usage, events = meters(usage_csv=HEADER, events_csv=f"{EVENT_HEADER}tokens,{START},,cus_1,-2.5,small\n")
+        (found,) = json.loads(run("invoice", catalog, usage, "--events", events, "--format", "json")[1])["invoices"]
+        (line,) = found["lines"]
+        assert (line["quantity"], line["total_usage"], line["aggregate_usage"], found["total"]) == (0, "-2.5", "sum", 0)
+
+    def test_lines_of_both_can_be_explained(self, run, meters):
+        """The line of a meter names its formula, and that of records still lists them."""
+        catalog, usage, events = meters(usage_csv=CALLS, events_csv=TOKENS)
+        out = run("invoice", catalog, usage, "--events", events, "--explain")[1]
+        assert "Quantity: the sum of the meter events for item si_new in 2024-01-01T00:00:00Z to " in out
+        assert "Records: 1 of item si_both_calls, folded into 1 cells." in out
+
+    def test_a_refused_event_stops_with_its_line(self, run, meters):
+        """Exit status 1, one line, nothing billed."""
+        catalog, events = meters(events_csv=f"{TOKENS}token,{START},,cus_1,1,small\n")
+        said = refusal(run("invoice", catalog, "--events", events), 1)
+        assert said.startswith(f"{events}, line 7: No meter was found matching event_name 'token'")
+
+    def test_bad_events_can_be_skipped_and_are_counted(self, run, meters):
+        """The rest is billed; each complaint and the count go to standard error, of each file its own."""
+        bad = f"{TOKENS}tokens,{START},,cus_1,x,small\ntokens,{START},a,cus_1,1,small\n"
+        catalog, usage, events = meters(usage_csv=f"{CALLS}si_old,x,{START}\n", events_csv=bad)
+        status, out, err = run("invoice", catalog, usage, "--events", events, "--on-error", "skip")
+        assert (status, out) == (0, (GOLDEN / "meter_invoice.txt").read_text(encoding="utf-8"))
+        first, skipped, *others, count = err.splitlines()
+        assert first.startswith(f"metering-core: {usage}, line 4: quantity")
+        assert skipped == f"metering-core: {usage}: 1 row skipped, 2 accepted"
+        assert [one.split(": ")[1] for one in others] == [f"{events}, line 7", f"{events}, line 8"]
+        assert count == f"metering-core: {events}: 2 rows skipped, 4 accepted"
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (("USAGE",), "--events: expected a file of meter events, which the item 'si_both_tokens' bills, received none"),
+            (("--events", "EVENTS"), "USAGE: expected a file of usage records, which the item 'si_both_calls' bills"),
+            ((), "USAGE requires an argument where --events has none"),
+            (("USAGE", "--events", "USAGE"), "--events: expected another file than that of USAGE"),
+            (("-", "--events", "-"), "--events: expected another file than that of USAGE"),
+            (("--events", "EVENTS", "--engine", "memory"), "--engine: expected it with a file USAGE"),
+            (("--events", "EVENTS", "--usage-format", "csv"), "--usage-format: expected it with a file USAGE"),
+            (("USAGE", "--events", "events.txt"), "expected the extension .csv, .jsonl or .ndjson, received '.txt'"),
+            (("USAGE", "--events", "none.csv"), "none.csv: cannot be read: No such file or directory"),
+        ],
+    )
+    def test_files_that_do_not_go_together_are_refused(self, run, meters, arguments, words):
+        """Nothing is billed as unused because its file was forgotten."""
+        catalog, usage, events = meters(usage_csv=CALLS, events_csv=TOKENS)
+        known = {"USAGE": usage, "EVENTS": events}
+        assert words in refusal(run("invoice", catalog, *(known.get(one, one) for one in arguments)))
+
+
+RANGE = ("--from", "2024-01-05T00:00:00Z", "--to", "2024-02-02T00:00:00Z")
+ASKED = ("--meter", "mtr_tokens", "--customer", "cus_1", *RANGE)
+
+
+class TestSummaries:
+    def test_weeks_of_a_zone_are_rows_with_the_whole_below(self, run, meters):
+        """The golden table: five weeks from Mondays in Berlin, cut at the ends; 1000.5 and 100 are 1100.5."""
+        catalog, events = meters(events_csv=TOKENS)
+        asked = ("--events", events, *ASKED, "--by", "week", "--timezone", "Europe/Berlin")
+        golden = (GOLDEN / "meter_summaries.txt").read_text(encoding="utf-8")
+        assert run("summaries", catalog, *asked) == (0, golden, "")
+
+    def test_a_range_that_is_not_cut_is_one_row(self, run, meters):
+        """Without --by there is nothing to put below."""
+        catalog, events = meters(events_csv=TOKENS)
+        header, _, row = run("summaries", catalog, "--events", events, *ASKED)[1].splitlines()
+        assert header.split() == ["From", "To", "Events", "Value"]
+        assert row.split() == ["2024-01-05T00:00:00Z", "2024-02-02T00:00:00Z", "2", "1100.5"]
+
+    def test_json_has_stripes_summaries(self, run, meters):
+        """Unix seconds and exact decimals as strings; empty buckets are there."""
+        catalog, events = meters(events_csv=TOKENS)
+        status, out, err = run("summaries", catalog, "--events", events, *ASKED, "--by", "month", "--json")
+        assert (status, err) == (0, "")
+        found = json.loads(out)
+        assert (found["summary"]["aggregated_value"], found["summary"]["object"]) == ("1100.5", "billing.meter_event_summary")
+        assert [(one["start_time"], one["end_time"], one["aggregated_value"]) for one in found["summaries"]] == [
+            (START + 4 * 86_400, FEBRUARY, "1000.5"),
+            (FEBRUARY, FEBRUARY + 86_400, 100),
+        ]
+
+    def test_averages_are_exact(self, run, meters):
+        """A third is written as one."""
+        meter = {**METER, "default_aggregation": {"formula": "average"}}
+        rows = "".join(f"tokens,{START},,cus_1,{value},small\n" for value in (1, 0, 0))
+        catalog, events = meters({"meters": [meter]}, events_csv=EVENT_HEADER + rows)
+        asked = ("--meter", "mtr_tokens", "--customer", "cus_1", "--from", f"{START}", "--to", f"{FEBRUARY}")
+        assert run("summaries", catalog, "--events", events, *asked)[1].splitlines()[-1].split()[-2:] == ["3", "1/3"]
+
+    def test_bad_events_stop_or_are_skipped(self, run, meters):
+        """As in a bill: status 1 with the line, or the count."""
+        catalog, events = meters(events_csv=f"{TOKENS}token,{START},,cus_1,1,small\n")
+        assert refusal(run("summaries", catalog, "--events", events, *ASKED), 1).startswith(f"{events}, line 7: ")
+        status, out, err = run("summaries", catalog, "--events", events, *ASKED, "--on-error", "skip")
+        assert (status, out.split()[-1]) == (0, "1100.5")
+        assert err.splitlines()[-1] == f"metering-core: {events}: 1 row skipped, 4 accepted"
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            ({"--meter": "tokens"}, "meter: expected the id of a meter in the log (mtr_tokens), received 'tokens'"),
+            ({"--from": "2024-01-05"}, "--from: expected Unix seconds, or ISO 8601 with an offset"),
+            ({"--to": "0"}, "end_time: expected a moment after start_time"),
+            ({"--timezone": "Mars/Base"}, "timezone: expected an IANA time zone name"),
+            ({"--by": "year"}, 'Invalid value "year" for --by'),
+        ],
+    )
+    def test_what_cannot_be_asked_is_one_line_and_status_2(self, run, meters, changes, words):
+        """No traceback: one line that says what was expected."""
+        catalog, events = meters(events_csv=TOKENS)
+        asked = {**dict(zip(ASKED[::2], ASKED[1::2], strict=True)), "--events": events, **changes}
+        assert words in refusal(run("summaries", catalog, *(part for pair in asked.items() for part in pair)))
+
+
 CASE = {"id": "five", "kind": "rating", "price": {"currency": "usd", "unit_amount": 3}, "quantity": 5}
 
 
@@ -467,7 +693,8 @@ class TestTheProgram:
         )
 
     @pytest.mark.parametrize(
-        "arguments", [["--help"], ["invoice", "--help"], ["rate", "--help"], ["check", "--help"], ["--version"]]
+        "arguments",
+        [["--help"], ["invoice", "--help"], ["rate", "--help"], ["check", "--help"], ["summaries", "--help"], ["--version"]],
     )
     def test_help_and_version_are_status_0(self, monkeypatch, capsys, arguments):
         """Both go to standard output; the help says what the exit statuses mean."""

@@ -12,7 +12,7 @@ from hypothesis import example, given  # noqa: E402 - after the skip
 from hypothesis import strategies as st  # noqa: E402
 
 import metering_core as mc  # noqa: E402
-from metering_core.columnar_rating import rate_many, settled_total  # noqa: E402
+from metering_core.columnar_rating import rate_lines, rate_many, settled_total  # noqa: E402
 from metering_core.testing.strategies import prices, quantities  # noqa: E402
 
 MAX = 2**63 - 1
@@ -42,6 +42,63 @@ def test_rating_many_is_rating_one_by_one(case):
     within = [min(quantity, MAX) for quantity in wanted]
     rated = rate_many(price, np.array(within, np.int64))
     assert rated.tolist() == [settled_total(price, quantity) for quantity in within]
+
+
+def lines_one_by_one(price, quantities):
+    """Return row, tier, kind, quantity and settled amount of each charge."""
+    return [
+        (row, charge.tier or 0, charge.kind == "flat", charge.quantity, mc.settle(mc.Amount(charge.amount, "usd")).minor_units)
+        for row, quantity in enumerate(quantities)
+        for charge in mc.rate(price, quantity).charges
+    ]
+
+
+def columns_of(lines):
+    """Return lines as rows of plain values."""
+    columns = (lines.rows, lines.tiers, lines.are_flat, lines.quantities, lines.amounts)
+    return list(zip(*(column.tolist() for column in columns), strict=True))
+
+
+GRADUATED = mc.Price.graduated(
+    "p", currency="usd", tiers=[mc.Tier(5, unit_amount=700), mc.Tier(9, "0.5", 40), mc.Tier("inf", unit_amount=650)]
+)
+VOLUME = mc.Price.volume("p", currency="usd", tiers=GRADUATED.model.tiers)
+
+
+@given(priced_quantities())
+@example((GRADUATED, [0, 5, 6, 9, 10, MAX]))
+@example((VOLUME, [0, 5, 6, 9, 10, MAX]))
+@example((mc.Price.package("p", currency="usd", unit_amount=3, divide_by=2), [0, 1, 2, MAX]))
+def test_lines_of_many_are_the_charges_of_each(case):
+    """Each quantity has the lines of its charges in their order, each settled, and their sum is the total."""
+    price, wanted = case
+    within = [min(quantity, MAX) for quantity in wanted]
+    lines = rate_lines(price, np.array(within, np.int64))
+    assert columns_of(lines) == lines_one_by_one(price, within)
+    assert len(lines) == len(columns_of(lines))
+
+
+def test_lines_worked_by_hand():
+    """Ten units reach three tiers, of which the second has a flat amount; by volume only the last is charged."""
+    ten = np.array([10, 0])
+    assert columns_of(rate_lines(GRADUATED, ten)) == [
+        (0, 1, False, 5, 3500),
+        (0, 2, False, 4, 2),  # 4 × 0.5
+        (0, 2, True, 0, 40),
+        (0, 3, False, 1, 650),
+        (1, 1, False, 0, 0),
+    ]
+    assert columns_of(rate_lines(VOLUME, ten)) == [(0, 3, False, 10, 6500), (1, 1, False, 0, 0)]
+
+
+def test_lines_of_decimals_and_of_other_roundings():
+    """Lines of quantities or bounds with decimals, and other roundings than half up, are those of their charges, too."""
+    halves = mc.Price.graduated("p", currency="usd", tiers=[mc.Tier("2.5", unit_amount=1), mc.Tier("inf", unit_amount=3)])
+    assert columns_of(rate_lines(halves, np.array([3]))) == [(0, 1, False, Decimal("2.5"), 3), (0, 2, False, Decimal("0.5"), 2)]
+    price = mc.Price.per_unit("p", currency="usd", unit_amount="0.5")
+    assert rate_lines(price, [Decimal("2.5"), 3]).amounts.tolist() == [1, 2]
+    assert rate_lines(price, np.array([1, 3]), rounding=mc.half_down).amounts.tolist() == [0, 1]
+    assert columns_of(rate_lines(price, np.array([], np.int64))) == []
 
 
 @pytest.mark.parametrize(
@@ -115,5 +172,6 @@ def test_decimals_and_other_roundings():
 def test_malformed_quantities_are_refused(bad):
     """A negative quantity or a float is refused, and its row is named."""
     price = mc.Price.per_unit("p", currency="usd", unit_amount=1)
-    with pytest.raises(mc.InvalidValueError, match=r"quantities\[[01]\]"):
-        rate_many(price, bad)
+    for rating in (rate_many, rate_lines):
+        with pytest.raises(mc.InvalidValueError, match=r"quantities\[[01]\]"):
+            rating(price, bad)

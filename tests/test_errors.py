@@ -55,6 +55,28 @@ def test_codes_are_in_the_order_of_the_checks():
     ]
 
 
+def test_codes_of_meter_events_are_in_the_order_of_the_checks():
+    """The codes of the meter log's door follow: the session, the event's identity, its payload, its time, then cancellations."""
+    order = list(ErrorCode)
+    first = order.index(ErrorCode.SESSION_EXPIRED)
+    assert order[first : first + 14] == [
+        "session_expired",
+        "identifier_reused",
+        "meter_unknown",
+        "meter_inactive",
+        "customer_missing",
+        "customer_unknown",
+        "value_missing",
+        "value_invalid",
+        "value_too_many_digits",
+        "dimension_missing",
+        "too_many_dimensions",
+        "timestamp_too_far_in_past",
+        "event_not_found",
+        "cancel_window_closed",
+    ]
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [

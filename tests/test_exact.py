@@ -14,6 +14,8 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import (
     add,
     canonical,
+    cut,
+    decimal_if_possible,
     exact_decimal,
     exact_integer,
     exact_quantity,
@@ -23,8 +25,11 @@ from metering_core.exact import (
     whole_if_possible,
 )
 
-NUMBERS = st.integers(-(10**30), 10**30) | st.decimals(
-    min_value=-(10**20), max_value=10**20, places=12, allow_nan=False, allow_infinity=False
+NUMBERS = st.one_of(
+    st.integers(-(10**30), 10**30),
+    st.decimals(min_value=-(10**20), max_value=10**20, places=12, allow_nan=False, allow_infinity=False),
+    st.fractions(max_denominator=10**12),
+    st.integers(-9, 9).map(lambda thirds: Fraction(thirds, 3)),
 )
 
 
@@ -87,7 +92,7 @@ def test_decimals_are_taken_in_canonical_form(value, number):
         Decimal("sNaN"),
         Decimal("Infinity"), Decimal("1E+100"), Decimal("1E+999999"), Decimal("1E-999999"), Decimal("0." + "1" * 13), -1,
         "-0.1",
-        Fraction(1, 3), Fraction(1, 10**13), Decimal("1." + "0" * 500),
+        Fraction(1, 3), Fraction(1, 10**13), Fraction(10**100), Fraction(10**100_001), Decimal("1." + "0" * 500),
     ],
 )  # fmt: skip
 def test_other_decimals_are_refused(value):
@@ -130,27 +135,62 @@ def test_a_decimal_without_minimum_may_be_negative():
 
 
 @pytest.mark.parametrize(
-    ("value", "quantity"), [(5, 5), (Decimal("2.0"), 2), (Decimal("2.50"), Decimal("2.5")), (Fraction(4, 2), 2)]
-)
-def test_whole_quantities_are_ints(value, quantity):
-    """A quantity is an int where it is whole, else a decimal."""
+    ("value", "quantity"),
+    [
+        (5, 5), (Decimal("2.0"), 2), (Decimal("2.50"), Decimal("2.5")), (Fraction(4, 2), 2), (Fraction(5, 2), Decimal("2.5")),
+        (Fraction(2, 6), Fraction(1, 3)), (Decimal("1E-13"), Decimal("0.0000000000001")),
+        (Fraction(1, 2**13), Decimal("0.0001220703125")),
+    ],
+)  # fmt: skip
+def test_equal_quantities_are_of_one_type(value, quantity):
+    """A quantity is an int where it is whole, a decimal of any length where one can write it, and else a fraction."""
     found = exact_quantity(value, "quantity")
     assert found == quantity
     assert type(found) is type(quantity)
 
 
 def test_a_whole_quantity_may_be_of_any_size():
-    """Usage adds up without a bound, so an int has none, although a decimal may have no more than 100 digits."""
-    assert exact_quantity(10**100, "quantity") == 10**100
-    with pytest.raises(InvalidValueError):
-        exact_quantity(Decimal(10**100), "quantity")
+    """Usage adds up without a bound, so an int has none, although anything else may have no more than 200 digits."""
+    assert exact_quantity(10**200, "quantity") == 10**200
+    for number in (Decimal(10**200), Fraction(10**200)):
+        with pytest.raises(InvalidValueError):
+            exact_quantity(number, "quantity")
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        Decimal(10**200 - 1), Decimal("1E-200"), Fraction(1, 10**200), Fraction(10**200 * 3 - 1, 3), Fraction(1, 10**200 - 1),
+    ],
+)  # fmt: skip
+def test_a_quantity_may_have_200_digits_on_either_side(value):
+    """A value has at most 100, and an average divides sums of them: the longest that comes of it is still a quantity."""
+    assert exact_quantity(value, "quantity") == value
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        0.5, True, None, "5", "1/3", [], 1j, -1, Decimal("-0.5"), Fraction(-1, 3), Decimal("NaN"), Decimal("sNaN"),
+        Decimal("Infinity"), Decimal("1E-201"), Decimal("1E+999999"), Fraction(1, 10**200 + 1), Fraction(3 * 10**200 + 1, 3),
+        Fraction(1, 2**201), Decimal("1." + "0" * 801),
+    ],
+)  # fmt: skip
+def test_other_quantities_are_refused(value):
+    """What is no exact number, is negative or has more digits than usage can come to is refused by name."""
+    with pytest.raises(InvalidValueError) as caught:
+        exact_quantity(value, "quantity")
+    assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_DECIMAL, "quantity")
 
 
 def test_a_quantity_is_no_string():
     """Usage arrives as numbers: a string is refused although an amount may be one."""
-    sentence = r"^quantity: expected a number of at least 0 with at most 12 decimal places .*, received '5' \(str\)$"
-    with pytest.raises(InvalidValueError, match=sentence):
+    with pytest.raises(InvalidValueError) as caught:
         exact_quantity("5", "quantity")
+    assert caught.value.message == (
+        "quantity: expected an exact number of at least 0 with at most 200 digits on either side of the point "
+        "(int, Decimal or Fraction), received '5' (str)"
+    )
 
 
 @given(NUMBERS, NUMBERS)
@@ -160,8 +200,74 @@ def test_arithmetic_agrees_with_fractions(left, right):
         results = add(left, right), subtract(left, right), multiply(left, right)
     a, b = Fraction(left), Fraction(right)
     assert [Fraction(result) for result in results] == [a + b, a - b, a * b]
-    for result in results[:2]:
-        assert isinstance(result, int) == (Fraction(result).denominator == 1)
+    assert [type(result) for result in results[:2]] == [type_of(a + b), type_of(a - b)]
+    assert type(results[2]) is (Fraction if type_of(a * b) is Fraction else Decimal)
+
+
+def type_of(number):
+    """Return the type of a number by what its denominator is made of: nothing, twos and fives, or more."""
+    rest = number.denominator
+    for prime in (2, 5):
+        while rest % prime == 0:
+            rest //= prime
+    return Fraction if rest > 1 else int if number.denominator == 1 else Decimal
+
+
+@given(st.fractions(), st.integers(0, 12), st.integers(0, 12))
+def test_fractions_that_end_are_decimals(number, twos, fives):
+    """A fraction becomes a decimal exactly where its denominator has no other prime factor than 2 and 5."""
+    for fraction in (number, Fraction(number.numerator, 2**twos * 5**fives)):
+        found = decimal_if_possible(fraction)
+        assert found == fraction
+        assert isinstance(found, Decimal) == (type_of(fraction) is not Fraction)
+        assert found.as_integer_ratio() == fraction.as_integer_ratio()
+
+
+def test_a_fraction_of_another_library_becomes_a_plain_one():
+    """A subclass of Fraction might print or compare otherwise, so only its value is taken."""
+
+    class Share(Fraction):
+        pass
+
+    assert type(exact_quantity(Share(1, 3), "quantity")) is Fraction
+
+
+@pytest.mark.parametrize(
+    ("number", "shown"),
+    [
+        (5, "5"), (Fraction(1, 3), "0.333333333333"), (Fraction(2, 3), "0.666666666666"), (Fraction(-2, 3), "-0.666666666666"),
+        (Decimal("0.9999999999999"), "0.999999999999"), (Decimal("1.0000000000009"), "1"), (Fraction(1, 10**13), "0"),
+        (Decimal("0.000000000001"), "0.000000000001"), (Decimal("-2.50"), "-2.5"),
+        (Fraction(10**40, 3), "3" * 40 + "." + "3" * 12),
+    ],
+)  # fmt: skip
+def test_what_is_shown_is_cut_after_12_places(number, shown):
+    """The rest is dropped toward zero, so that no more is shown than there was; 12 places and fewer stay as they are."""
+    with decimal.localcontext(prec=3, rounding=decimal.ROUND_UP):
+        assert f"{cut(number):f}" == shown
+
+
+@pytest.mark.parametrize(
+    ("number", "written"),
+    [
+        (Fraction(1, 3), "1/3"),
+        (Fraction(-20, 6), "-10/3"),
+        (Fraction(1, 8), "0.125"),
+        (Fraction(4, 2), "2"),
+        (Fraction(0), "0"),
+    ],
+)
+def test_fractions_are_written_in_full(number, written):
+    """As a decimal where one ends, as numerator and denominator where none does."""
+    assert plain(number) == written
+
+
+def test_bounds_compare_with_fractions_exactly():
+    """Tiers compare quantities with their bounds: a third differs from its first thirty digits, in any ambient context."""
+    thirty = Decimal("0." + "3" * 30)
+    with decimal.localcontext(decimal.Context(prec=3, Emax=3, Emin=-3, traps=list(decimal.Context().flags))):
+        assert thirty < Fraction(1, 3) < Decimal("0." + "3" * 29 + "4")
+        assert min(Fraction(1, 3), thirty) is thirty
 
 
 @given(st.decimals(allow_nan=False, allow_infinity=False, min_value=-(10**15), max_value=10**15))

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from builders import DAY, FEB, JAN, START, priced, subscribed, used
-from test_invoicing import Halves, Steps, everything
+from test_invoicing import Halves, Shares, Steps, everything
 
-from metering_core import Cell, Graduated, Package, PerUnit, Tier, UsageLog, explain, finalize_invoice, preview_invoice
+from metering_core import Cell, Charge, Graduated, Package, PerUnit, Tier, UsageLog, explain, finalize_invoice, preview_invoice
 
 NOW = START + DAY
 
@@ -111,6 +112,42 @@ def test_an_engine_without_records_explains_the_rest():
     assert not explanation.has_records
     assert "Records: the engine that aggregated them keeps none of item si_0." in str(explanation)
     assert "Price: 2.5 × USD 0.03 = USD 0.075 exactly." in str(explanation)
+
+
+def shared(model, quantity):
+    return str(explain(finalize_invoice(subscribed(priced(model)), Shares(quantity), JAN, now=JAN.end).lines[-1]))
+
+
+def test_a_share_is_explained_in_full():
+    """Where the line shows twelve places, the explanation also has the exact quantity and the exact amount."""
+    text = shared(Graduated([Tier(1, 0), Tier(None, 10)]), Fraction(5, 3))
+    assert "is 1.666666666666 (exactly 5/3)." in text
+    assert "Tier 2: 0.666666666666 (exactly 2/3) × USD 0.10 = USD 0.06666666666666… (exactly 20/3 minor units)." in text
+    assert text.endswith("Rounding: 20/3 minor units, half up, is 7: USD 0.07.")
+
+
+def test_a_share_that_comes_to_a_decimal_is_explained():
+    """A third of 9 cents is 3 cents exactly, with nothing to round."""
+    text = shared(PerUnit(9), Fraction(1, 3))
+    assert "Price: 0.333333333333 (exactly 1/3) × USD 0.09 = USD 0.03 exactly." in text
+    assert text.endswith("Rounding: none needed; the line is USD 0.03.")
+
+
+def test_a_long_decimal_is_explained_in_full():
+    """Thirteen places are one more than the line shows; twelve are all there is to say."""
+    assert "Price: 0.123456789012 (exactly 0.1234567890123) × USD 0.01" in shared(PerUnit(1), Decimal("0.1234567890123"))
+    assert "Price: 0.123456789012 × USD 0.01" in shared(PerUnit(1), Decimal("0.123456789012"))
+
+
+def test_shares_of_packages_and_of_users_models_are_explained():
+    """Packages count the exact quantity; a model without a unit amount is explained by what it comes to."""
+    assert "Price: 5.333333333333 (exactly 16/3) units make 2 packages of 5" in shared(Package(10, 5), Fraction(16, 3))
+
+    class Thirds:
+        def charges(self, quantity):
+            return [Charge("unit", quantity, None, Fraction(1, 3))]
+
+    assert "Price: 2 units come to USD 0.00333333333333… (exactly 1/3 minor units)." in shared(Thirds(), 2)
 
 
 def test_a_users_own_model_is_explained():

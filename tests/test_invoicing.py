@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import json
 from decimal import Decimal
+from fractions import Fraction
 
 import pytest
 from builders import DAY, FEB, JAN, START, priced, subscribed, used
@@ -32,7 +33,7 @@ from metering_core import (
     snapshot,
     up,
 )
-from metering_core.invoicing import describe_charge
+from metering_core.invoicing import describe_charge, grouped, number_field
 
 NOW = START + DAY
 
@@ -231,6 +232,51 @@ def test_any_engine_can_be_billed():
     assert invoice.lines[0].to_dict()["quantity"] == "2.5"
     assert "2.5 × price" in str(invoice)
     assert invoice.lines[0].usage is None
+
+
+class Shares:
+    """An engine of somebody's own that meters averages and keeps no records."""
+
+    def __init__(self, quantity):
+        self.quantity = quantity
+
+    def partials(self, requests):
+        return [self.quantity for _ in requests]
+
+
+def test_a_line_is_exact_inside_and_shows_twelve_places():
+    """2/3 units at 10 cents are 20/3 cents, so 7; the line keeps the share, and what is written of the quantity is cut."""
+    invoice = finalize_invoice(subscribed(priced(PerUnit(10))), Shares(Fraction(2, 3)), JAN, now=JAN.end)
+    (line,) = invoice.lines
+    assert (line.quantity, line.total_usage, line.exact, line.amount) == (Fraction(2, 3), Fraction(2, 3), Fraction(20, 3), 7)
+    written = json.loads(json.dumps(line.to_dict()))
+    assert [written[key] for key in ("quantity", "total_usage", "exact", "amount")] == ["0.666666666666"] * 2 + ["20/3", 7]
+    assert line.description == "0.666666666666 × price (at USD 0.10 / month)"
+    assert "  0.666666666666  USD 0.07" in str(invoice)
+
+
+def test_what_is_charged_is_not_what_is_shown():
+    """2/3 units at 0.75 cents are half a cent, paid as 1; the quantity shown would come to a hair less, and to nothing."""
+    (line,) = finalize_invoice(subscribed(priced(PerUnit("0.75"))), Shares(Fraction(2, 3)), JAN, now=JAN.end).lines
+    assert (line.exact, line.amount) == (Decimal("0.5"), 1)
+    assert Decimal(line.to_dict()["quantity"]) * Decimal("0.75") < Decimal("0.5")
+    assert line.to_dict()["exact"] == "0.5"
+
+
+@pytest.mark.parametrize(
+    ("number", "text", "field"),
+    [
+        (1234, "1,234", 1234), (Decimal("1234.5"), "1,234.5", "1234.5"),
+        (Fraction(10_000, 3), "3,333.333333333333", "3333.333333333333"),
+        (Decimal("0.1234567890129"), "0.123456789012", "0.123456789012"), (Decimal("7.0000000000009"), "7", 7),
+        (Fraction(1, 10**13), "0", 0), (Decimal("-0.5"), "-0.5", "-0.5"), (-1234, "-1,234", -1234), (Decimal("2.0"), "2", 2),
+        (10**40, f"{10**40:,}", 10**40), (Fraction(-4000, 3), "-1,333.333333333333", "-1333.333333333333"),
+    ],
+)  # fmt: skip
+def test_quantities_are_shown_with_at_most_twelve_places(number, text, field):
+    """People and JSON get the same digits, cut toward zero; JSON gets a number where the digits shown are whole."""
+    with decimal.localcontext(hostile()):
+        assert (grouped(number), number_field(number)) == (text, field)
 
 
 def test_stubs_are_billed_as_they_are():

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from decimal import Decimal
+from fractions import Fraction
 from functools import partial
 
 import pytest
@@ -15,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metering_core as mc
+from metering_core.exact import whole_if_possible
 from metering_core.testing import laws
 from metering_core.testing import strategies as drawn
 
@@ -28,7 +30,25 @@ def rated(**options):
     prices = drawn.prices(max_tiers=4, **options) | st.builds(
         partial(mc.Price, "price", "usd"), drawn.graduated(fractions=True) | drawn.volumes(fractions=True)
     )
-    return prices.flatmap(lambda price: st.tuples(st.just(price), drawn.quantities(price, decimals=2)))
+    return prices.flatmap(lambda price: st.tuples(st.just(price), drawn.quantities(price, decimals=2) | shares(price)))
+
+
+def shares(price):
+    """Draw quantities that averages come to: past an edge or before the next, shares that no decimal writes, long decimals."""
+    parts = st.fractions(0, 1, max_denominator=10**12) | st.sampled_from([HAIR, 1 - HAIR, Fraction(1, 10**30), Fraction(1, 3)])
+    return st.builds(lambda whole, part: whole_if_possible(whole + part), drawn.quantities(price), parts)
+
+
+HAIR = Fraction(1, 3 * 10**30)
+
+
+def shared_amounts():
+    """Draw amounts that no decimal writes, many of them a hair from a half."""
+    minor_units = st.fractions() | st.builds(lambda whole, part: whole + part, st.integers(-5, 5), st.sampled_from(NEAR_HALF))
+    return st.builds(mc.Amount, minor_units, st.just("usd"))
+
+
+NEAR_HALF = [Fraction(1, 2) + HAIR, Fraction(1, 2) - HAIR, Fraction(1, 3)]
 
 
 def writes():
@@ -174,7 +194,7 @@ CHECKS = {
     "retries": (retried(), retry_laws),
     "periods": (numbered_periods(), laws.check_period_laws),
     "rating": (rated(), laws.check_rating_laws),
-    "settling": (st.tuples(drawn.amounts()), laws.check_settle_laws),
+    "settling": (st.tuples(drawn.amounts() | shared_amounts()), laws.check_settle_laws),
     "invoices": (drawn.histories(), invoice_laws),
     "snapshots": (histories_with_a_choice(), snapshot_laws),
     "ambient": (drawn.histories(), ambient_laws),
@@ -301,7 +321,7 @@ def test_an_engine_of_your_own_is_held_to_the_log():
 def test_settling_to_the_nearest_keeps_the_law(rounding):
     """Whichever way a half goes, rounding to the nearest minor unit keeps the law of settling."""
 
-    @given(drawn.amounts())
+    @given(drawn.amounts() | shared_amounts())
     def keeps(amount):
         laws.check_settle_laws(amount, rounding)
 

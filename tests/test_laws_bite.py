@@ -71,6 +71,27 @@ DEFECTS = [
         ("packages are counted in floats", "Package.charges", "Fraction(quantity)", "Fraction(float(quantity))"),
         ("per unit: counted in floats", "PerUnit.charges", "multiply(quantity,", "multiply(int(float(quantity)),"),
     ),
+    Defect(
+        "shares of units are charged as people are shown them",
+        "rating",
+        "exact.multiply",
+        "decimal_if_possible(Fraction(left) * Fraction(right))",
+        "cut(Fraction(left) * Fraction(right))",
+    ),
+    Defect(
+        "tiers cut what people are not shown",
+        "rating",
+        "exact.subtract",
+        "whole_if_possible(Fraction(left) - Fraction(right))",
+        "whole_if_possible(cut(Fraction(left) - Fraction(right)))",
+    ),
+    Defect(
+        "long decimals are cut in products",
+        "rating",
+        "exact.multiply",
+        "canonical(EXACT.multiply(",
+        "cut(EXACT.multiply(",
+    ),
     Defect("products are rounded to the ambient precision", "ambient", "exact.multiply", "EXACT.multiply(", "Decimal.__mul__("),
     Defect("sums are rounded to the ambient precision", "ambient", "money.settle", "amount.minor_units", "+amount.minor_units"),
     # Cells and aggregation
@@ -110,31 +131,31 @@ DEFECTS = [
         "max(before, quantity)",
     ),
     Defect(
-        "last is the last to arrive", "aggregators", "aggregation._Last.fold", LATEST, "latest = next(reversed(cells), None)"
+        "last is the last to arrive", "aggregators", "aggregators._Last.fold", LATEST, "latest = next(reversed(cells), None)"
     ),
     Defect(
         "last is the last to arrive, in a log",
         "usage",
-        "aggregation._Last.fold",
+        "aggregators._Last.fold",
         LATEST,
         "latest = next(reversed(cells), None)",
     ),
     Defect(
         "last is the greatest",
         "aggregators",
-        "aggregation._Last.merge",
+        "aggregators._Last.merge",
         "max(left, right)",
         "max(left, right, key=lambda one: one[1])",
     ),
-    Defect("a kept sum adds what replaces", "aggregators", "aggregation._Sum.follow", "subtract(after, before)", "after"),
+    Defect("a kept sum adds what replaces", "aggregators", "aggregators._Sum.follow", "subtract(after, before)", "after"),
     Defect(
         "a kept max does not sink",
         "aggregators",
-        "aggregation._RunningMax.changed",
+        "aggregators._RunningMax.changed",
         "elif before == self._partial:",
         "elif False:",
     ),
-    Defect("a kept last follows the arrival", "aggregators", "aggregation._Last.follow", "timestamp >= partial[0]", "True"),
+    Defect("a kept last follows the arrival", "aggregators", "aggregators._Last.follow", "timestamp >= partial[0]", "True"),
     Defect(
         "a kept partial is not told of changes",
         "appending much",

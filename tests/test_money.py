@@ -5,6 +5,7 @@ from __future__ import annotations
 import decimal
 import functools
 import itertools
+import math
 import operator
 from collections.abc import Iterator
 from decimal import ROUND_DOWN, ROUND_HALF_DOWN, ROUND_HALF_EVEN, ROUND_HALF_UP, ROUND_UP, Decimal
@@ -97,7 +98,8 @@ class TestAmount:
             True,
             "0.5",
             None,
-            Fraction(1, 2),
+            Fraction(1, 2**100_000),
+            Fraction(2**100_000, 3),
             Decimal("NaN"),
             Decimal("sNaN"),
             Decimal("Infinity"),
@@ -106,13 +108,13 @@ class TestAmount:
             Decimal("1E-100001"),
             10**100_000,
         ],
-        ids=lambda value: type(value).__name__ if isinstance(value, int) else repr(value),
+        ids=lambda value: type(value).__name__ if isinstance(value, int | Fraction) else repr(value),
     )
     def test_what_is_not_exact_is_refused(self, value: object) -> None:
         """Floats, bools, strings, NaN, infinities and numbers beyond the exact context are refused."""
         error = refusal(Amount, value, "usd")
         assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_DECIMAL, "minor_units")
-        assert error.details["expected"] == "an exact, finite number of minor units (int or Decimal)"
+        assert error.details["expected"] == "an exact, finite number of minor units (int, Decimal or Fraction)"
         assert error.details["received"] is value
 
     def test_the_size_ends_where_the_exact_context_does(self) -> None:
@@ -123,6 +125,42 @@ class TestAmount:
         assert Amount(longest, "usd").minor_units == longest
         too_long = Decimal("1." + "1" * 100_000)
         assert refusal(Amount, too_long, "usd").code is ErrorCode.PARAMETER_INVALID_DECIMAL
+        for fraction in (Fraction(1, 2**99_999), Fraction(2**99_999, 3), Fraction(3**63_000, 2**99_999)):
+            assert Amount(fraction, "usd").minor_units == fraction
+
+    @pytest.mark.parametrize(
+        ("value", "kept"),
+        [(Fraction(1, 2), Decimal("0.5")), (Fraction(6, 3), Decimal(2)), (Fraction(2, 6), Fraction(1, 3))],
+    )
+    def test_a_fraction_stays_one_only_where_no_decimal_can_write_it(self, value: Fraction, kept: Decimal | Fraction) -> None:
+        """Equal amounts are equal in type as well, so that they are written alike."""
+        found = Amount(value, "usd").minor_units
+        assert (found, type(found)) == (kept, type(kept))
+        assert Amount(value, "usd") == Amount(kept, "usd")
+
+    def test_fractions_add_up_to_whole_amounts(self) -> None:
+        """Three thirds are one, which is a decimal again; a third less a third is nothing; a debit of a third is a credit."""
+        third = Amount(Fraction(1, 3), "usd")
+        assert repr((third + third + third).minor_units) == "Decimal('1')"
+        assert repr((third - third).minor_units) == "Decimal('0')"
+        assert (-third).minor_units == Fraction(-1, 3)
+        assert Amount(Decimal("0.5"), "usd") - third == Amount(Fraction(1, 6), "usd")
+
+    @pytest.mark.parametrize(
+        ("minor_units", "code", "text"),
+        [
+            (Fraction(1, 3), "usd", "USD 0.00333333333333…"),
+            (Fraction(-200_000_000, 3), "usd", "USD -666,666.66666666666666…"),
+            (Fraction(1000, 3), "jpy", "JPY 333.333333333333…"),
+            (10**6 + Fraction(1, 3 * 10**15), "jpy", "JPY 1,000,000.…"),
+            (100 + Fraction(1, 3 * 10**15), "usd", "USD 1.00…"),
+            (Fraction(-1, 3 * 10**15), "kwd", "KWD -0.000…"),
+            (Fraction(1, 8), "usd", "USD 0.00125"),
+        ],
+    )
+    def test_digits_without_end_are_cut_and_say_so(self, minor_units: Fraction, code: str, text: str) -> None:
+        """Twelve places of the minor unit are shown, and an ellipsis: no reader takes the text for the exact amount."""
+        assert str(Amount(minor_units, code)) == text
 
     def test_adds_subtracts_and_negates_exactly(self) -> None:
         """Sums keep digits that an ambient context of 3 or 28 digits would lose."""
@@ -150,8 +188,8 @@ class TestAmount:
         """The text has at least the currency's own number of decimals, every other digit, and the sign of a credit."""
         assert str(Amount(Decimal(minor_units), code)) == text
 
-    @given(st.lists(EXACT_NUMBERS, min_size=3, max_size=3))
-    def test_sums_are_those_of_fractions(self, numbers: list[Decimal]) -> None:
+    @given(st.lists(EXACT_NUMBERS | st.fractions(), min_size=3, max_size=3))
+    def test_sums_are_those_of_fractions(self, numbers: list[Decimal | Fraction]) -> None:
         """Adding and subtracting agree with rational arithmetic."""
         first, second, third = (Amount(number, "usd") for number in numbers)
         expected = Fraction(numbers[0]) + Fraction(numbers[1]) - Fraction(numbers[2])
@@ -275,6 +313,29 @@ class TestRoundings:
         rounding, mode = pair
         assert rounding(value) == quantized(value, mode)
 
+    @pytest.mark.parametrize(
+        ("rounding", "settled"),
+        [
+            (half_up, [0, 1, 1, 2, -1]),
+            (half_down, [0, 1, 1, 2, -1]),
+            (half_even, [0, 1, 1, 2, -1]),
+            (up, [1, 1, 1, 2, -2]),
+            (down, [0, 0, 0, 1, -1]),
+            (to_multiple(5, up), [5, 5, 5, 5, -5]),
+            (to_multiple(5), [0, 0, 0, 0, 0]),
+        ],
+    )
+    def test_fractions_are_rounded(self, rounding: Rounding, settled: list[int]) -> None:
+        """1/3, 2/3, just above 1/2, 5/3 and -4/3: none is a tie, so all roundings to the nearest agree."""
+        values = [Fraction(1, 3), Fraction(2, 3), Fraction(1, 2) + Fraction(1, 3 * 10**30), Fraction(5, 3), Fraction(-4, 3)]
+        assert [rounding(value) for value in values] == settled
+
+    @given(st.fractions(), st.sampled_from([1, 2, 5, 10, 100, 125]))
+    def test_to_multiple_takes_fractions(self, value: Fraction, multiple: int) -> None:
+        """Python's own floor says what the nearest multiple is, a half away from zero."""
+        nearest = math.floor(abs(value) / multiple + Fraction(1, 2)) * multiple
+        assert to_multiple(multiple)(value) == (nearest if value > 0 else -nearest)
+
     def test_return_ints(self) -> None:
         """The result is an int, never a bool or a Decimal."""
         for (rounding, _), value in itertools.product(ROUNDINGS, [Decimal(0), Decimal("0.6"), Decimal(-7)]):
@@ -329,16 +390,17 @@ class TestSettle:
         """The rounding examples of Stripe's pages and invoices: to nearest, with 1.5 cents billed as 2."""
         assert settle(Amount(Decimal(exact), "usd")) == Money(settled, "usd")
 
-    @given(EXACT_NUMBERS)
+    @given(EXACT_NUMBERS | st.fractions())
     @example(Decimal("0.5"))
     @example(Decimal("-2.5"))
-    def test_moves_by_at_most_half_a_minor_unit(self, value: Decimal) -> None:
+    @example(Fraction(1, 2) - Fraction(1, 3 * 10**30))
+    def test_moves_by_at_most_half_a_minor_unit(self, value: Decimal | Fraction) -> None:
         """The default settles to the nearest whole minor unit."""
         assert abs(settle(Amount(value, "usd")).minor_units - Fraction(value)) <= Fraction(1, 2)
 
-    @given(EXACT_NUMBERS, st.sampled_from([rounding for rounding, _ in ROUNDINGS] + [to_multiple(10)]))
+    @given(EXACT_NUMBERS | st.fractions(), st.sampled_from([rounding for rounding, _ in ROUNDINGS] + [to_multiple(10)]))
     @example(Decimal("0.5"), half_up)
-    def test_credits_mirror_debits(self, value: Decimal, rounding: Rounding) -> None:
+    def test_credits_mirror_debits(self, value: Decimal | Fraction, rounding: Rounding) -> None:
         """Settling a credit gives the negative of settling the debit."""
         amount = Amount(value, "eur")
         assert settle(-amount, rounding) == -settle(amount, rounding)

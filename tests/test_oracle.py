@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 
 import oracle
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering_core import (
+    Amount,
     Graduated,
     Package,
     PerUnit,
@@ -22,6 +24,8 @@ from metering_core import (
     Volume,
     finalize_invoice,
     preview_invoice,
+    rate,
+    settle,
 )
 
 AMOUNTS = st.sampled_from(["0", "0.5", "1", "0.125", "2.5", "700", "0.499999999999", "33.333"])
@@ -110,6 +114,15 @@ def test_invoices_agree_with_the_oracle(scene, in_columns):
     for period, known in ((FEB, sent), (JAN, sent)):
         final = finalize_invoice(subscription, log, period, now=FEB.end)
         assert [line.amount for line in final.lines] == oracle.bill(items, known, period.start_seconds, period.end_seconds)
+
+
+@given(items(), st.fractions(0, 13, max_denominator=60))
+def test_shares_of_units_agree_with_the_oracle(item, quantity):
+    """A fraction of a unit is charged and settled as the oracle does it, which cuts units into parts and counts the parts."""
+    charged = [charge.amount for charge in rate(priced(model(item)), quantity).charges]
+    expected = oracle.lines(oracle.parted(item, quantity.denominator), quantity.numerator)
+    assert [Fraction(amount) for amount in charged] == expected
+    assert [settle(Amount(amount, "usd")).minor_units for amount in charged] == [oracle.whole(amount) for amount in expected]
 
 
 @pytest.mark.parametrize(

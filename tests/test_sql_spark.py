@@ -16,6 +16,7 @@ from metering_core.sql import SparkUsage
 pyspark = pytest.importorskip("pyspark", reason="needs the extra 'spark'")
 
 pytestmark = [
+    pytest.mark.slow,  # Spark takes ten seconds to start, and a second or two for each question.
     pytest.mark.skipif(
         shutil.which("java") is None and "JAVA_HOME" not in os.environ, reason="needs Java 17 or later, which Spark runs on"
     ),
@@ -55,7 +56,7 @@ def frame(session, *rows, schema="subscription_item STRING, quantity BIGINT, tim
     return session.createDataFrame(list(rows), schema)
 
 
-@pytest.mark.parametrize("policy", ["attributed", *(pytest.param(one, marks=pytest.mark.slow) for one in ("drifting", "late"))])
+@pytest.mark.parametrize("policy", engine_cases.POLICIES)
 def test_engine_says_what_a_log_says(policy, session):
     """Receipts, partials, summaries and invoices of hundreds of adversarial cases are those of a log."""
     batch = engine_cases.generated(3, 150, policy)

@@ -6,31 +6,31 @@ small batches stays cheap. It is built when single items are asked for; many ite
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Final
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import repeat
+from operator import is_
+from typing import Any, Final
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.aggregation import AGGREGATORS, Partial
+from metering_core.aggregators import AGGREGATORS, Partial
 from metering_core.cells import ItemCells
 from metering_core.columnar.kernel import (
     INT64_MAX,
     ORIGIN,
     Cells,
+    Flags,
     Integers,
     Rows,
     Totals,
     Window,
-    fold,
-    lasts,
-    maxima,
+    as_array,
     merge,
-    sums,
     whole,
 )
+from metering_core.columnar.paths import KINDS, Kind, fold, totals
 from metering_core.periods import BillingCycle, BillingPeriod
 from metering_core.prices import AggregateUsage
 
@@ -91,6 +91,69 @@ class Question:
         return ORIGIN if AGGREGATORS[self.mode].looks_back else self.period.start_seconds
 
 
+@attrs.frozen(eq=False)
+class Questions:
+    """Many questions, column by column: the codes, the modes and the periods."""
+
+    codes: Sequence[int]
+    modes: Sequence[AggregateUsage]
+    periods: Sequence[BillingPeriod]
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def at(self, place: int) -> Question:
+        """Return one of them."""
+        return Question(self.codes[place], self.modes[place], self.periods[place])
+
+    def firsts(self) -> Integers:
+        """Return the first second that counts of each; see :attr:`Question.first`."""
+        firsts = np.array([period.start_seconds for period in self.periods], np.int64)
+        for mode, aggregator in AGGREGATORS.items():
+            if aggregator.looks_back:
+                firsts[self._are(mode)] = ORIGIN
+        return firsts
+
+    def ends(self) -> Integers:
+        """Return the first second after each."""
+        return np.array([period.end_seconds for period in self.periods], np.int64)
+
+    def kinds(self) -> dict[Kind, Flags]:
+        """Say which questions are of which kind."""
+        flags: dict[Kind, Flags] = {}
+        for mode, kind in KINDS.items():
+            are = self._are(mode)
+            if are.any():
+                flags[kind] = flags[kind] | are if kind in flags else are
+        return flags
+
+    def _are(self, mode: AggregateUsage) -> Flags:
+        # By identity: the hash of an enumeration's member is computed in Python.
+        return np.fromiter(map(is_, self.modes, repeat(mode)), np.bool_, len(self))
+
+
+@attrs.frozen(eq=False)
+class _Answered:
+    """Totals of some questions of one kind, by their places."""
+
+    places: NDArray[np.intp]
+    kind: Kind
+    totals: Totals
+
+    def partials(self) -> list[Partial]:
+        """Return a partial for each, in the shape of its aggregator."""
+        values = whole(self.totals.limbs)
+        if self.totals.is_there is None:
+            return values
+        found = values if self.totals.stamps is None else list(zip(self.totals.stamps.tolist(), values, strict=True))
+        return [one if there else None for one, there in zip(found, self.totals.is_there.tolist(), strict=True)]
+
+    def quantities(self) -> NDArray[Any]:
+        """Return the quantity for each, 0 where there is no cell."""
+        values = as_array(self.totals.limbs)
+        return values if self.totals.is_there is None else np.where(self.totals.is_there, values, 0)
+
+
 class Answers:
     """Some accepted rows and what was derived from them.
 
@@ -124,10 +187,11 @@ class Answers:
 
     def partial(self, question: Question) -> Partial:
         """Answer one question."""
+        return self._with_beside(question, self._of_rows(question))
+
+    def _of_rows(self, question: Question) -> Partial:
         found = self.cells(question.code, question.first, question.period.end_seconds)
-        aggregator = AGGREGATORS[question.mode]
-        partial = _PARTIALS.get(question.mode, _fold_of(question.mode))(found) if len(found) else aggregator.identity
-        return self._with_beside(question, partial)
+        return _PARTIALS[KINDS[question.mode]](found) if len(found) else AGGREGATORS[question.mode].identity
 
     def _with_beside(self, question: Question, partial: Partial) -> Partial:
         beside = self.beside.get(question.code)
@@ -135,6 +199,13 @@ class Answers:
             return partial
         aggregator = AGGREGATORS[question.mode]
         return aggregator.merge(partial, beside.partial(aggregator, question.period))
+
+    def _with_all_beside(self, questions: Questions, partials: list[Partial]) -> list[Partial]:
+        if self.beside:
+            for place, code in enumerate(questions.codes):
+                if code in self.beside:
+                    partials[place] = self._with_beside(questions.at(place), partials[place])
+        return partials
 
     def item_cells(self, code: int, cycle: BillingCycle) -> ItemCells:
         """Return all cells of an item by period, as the log keeps them."""
@@ -151,24 +222,44 @@ class Answers:
 
     # Many at once ----------------------------------------------------------------------------------------------------
 
-    def partials(self, questions: Sequence[Question], items: int) -> list[Partial]:
+    def partials(self, questions: Questions, items: int) -> list[Partial]:
         """Answer many questions about ``items`` items in their order."""
-        if len(questions) < _MANY or any(question.mode not in _BULK for question in questions):
-            return [self.partial(question) for question in questions]
         answers: list[Partial] = [None] * len(questions)
-        for places in _asked_together(questions):
-            together = [questions[place] for place in places]
-            for place, question, partial in zip(places, together, self._in_bulk(together, items), strict=True):
-                answers[place] = self._with_beside(question, partial)
-        return answers
+        alone: Iterable[int] = range(len(questions))
+        if len(questions) >= _MANY:
+            rounds = _rounds(np.array(questions.codes, np.intp))
+            alone = [place for places in rounds if len(places) < _MANY for place in places.tolist()]
+            for answered in self._in_bulk(questions, [places for places in rounds if len(places) >= _MANY], items):
+                for place, partial in zip(answered.places.tolist(), answered.partials(), strict=True):
+                    answers[place] = partial
+        for place in alone:
+            answers[place] = self._of_rows(questions.at(place))
+        return self._with_all_beside(questions, answers)
 
-    def _in_bulk(self, questions: Sequence[Question], items: int) -> list[Partial]:
-        """Answer questions of one mode, each about another item."""
-        codes = np.array([question.code for question in questions], np.intp)
-        window = Window(np.full(items, INT64_MAX, np.int64), np.full(items, ORIGIN, np.int64))
-        window.lows[codes] = [question.first for question in questions]
-        window.highs[codes] = [question.period.end_seconds for question in questions]
-        return _BULK[questions[0].mode](self._sources(), window, codes)
+    def quantities(self, questions: Questions, items: int) -> NDArray[Any]:
+        """Answer with the quantities that the partials present; ``dtype`` object where one does not fit 64 bits."""
+        if len(questions) < _MANY or self.beside:
+            presented = zip(questions.modes, self.partials(questions, items), strict=True)
+            return np.array([AGGREGATORS[mode].present(partial) for mode, partial in presented])
+        rounds = _rounds(np.array(questions.codes, np.intp))
+        answers = [(one.places, one.quantities()) for one in self._in_bulk(questions, rounds, items)]
+        quantities = np.empty(len(questions), np.result_type(*(values.dtype for _, values in answers)))
+        for places, values in answers:
+            quantities[places] = values
+        return quantities
+
+    def _in_bulk(self, questions: Questions, rounds: Iterable[NDArray[np.intp]], items: int) -> Iterator[_Answered]:
+        """Answer the questions of some rounds, in none of which two are about one item."""
+        codes, firsts, ends = np.array(questions.codes, np.intp), questions.firsts(), questions.ends()
+        kinds = questions.kinds()
+        for places in rounds:
+            asked = codes[places]
+            window = Window(np.full(items, INT64_MAX, np.int64), np.full(items, ORIGIN, np.int64))
+            window.lows[asked], window.highs[asked] = firsts[places], ends[places]
+            of_kind = {kind: places[flags[places]] for kind, flags in kinds.items() if flags[places].any()}
+            by_code = {kind: _flags_at(codes[some], items) for kind, some in of_kind.items()}
+            for kind, found in totals(self._sources(), window, by_code).items():
+                yield _Answered(of_kind[kind], kind, found.of(codes[of_kind[kind]]))
 
     def _sources(self) -> list[Rows]:
         """Return the cells where all rows are folded already, else the rows."""
@@ -178,14 +269,20 @@ class Answers:
         return [self._runs[0].as_rows()]
 
 
-def _asked_together(questions: Sequence[Question]) -> list[list[int]]:
-    """Group questions so that in each group the mode is one and no item occurs twice; by their places."""
-    groups: defaultdict[tuple[AggregateUsage, int], list[int]] = defaultdict(list)
-    asked: defaultdict[int, int] = defaultdict(int)
-    for place, question in enumerate(questions):
-        groups[question.mode, asked[question.code]].append(place)
-        asked[question.code] += 1
-    return list(groups.values())
+def _flags_at(places: NDArray[np.intp], length: int) -> Flags:
+    flags = np.zeros(length, np.bool_)
+    flags[places] = True
+    return flags
+
+
+def _rounds(codes: NDArray[np.intp]) -> list[NDArray[np.intp]]:
+    """Cut questions into rounds by their places, so that in each round no item occurs twice."""
+    order = np.argsort(codes, kind="stable")
+    ordered = codes[order]
+    firsts = np.searchsorted(ordered, ordered)
+    times = np.empty(len(codes), np.intp)
+    times[order] = np.arange(len(codes)) - firsts
+    return [np.flatnonzero(times == time) for time in range(int(times.max()) + 1)]
 
 
 # The partial of each mode, in the shape of its aggregator ---------------------------------------------------------------
@@ -208,45 +305,4 @@ def _last_of(cells: Cells) -> tuple[int, int]:
     return int(latest.stamps[0]), whole(latest.limbs)[0]
 
 
-def _fold_of(mode: AggregateUsage) -> Callable[[Cells], Partial]:
-    """Return what makes the partial of a mode that has no faster way."""
-    return lambda cells: AGGREGATORS[mode].fold(dict(zip(cells.stamps.tolist(), whole(cells.limbs), strict=True)))
-
-
-_PARTIALS: Final[Mapping[AggregateUsage, Callable[[Cells], Partial]]] = {
-    AggregateUsage.SUM: _sum_of,
-    AggregateUsage.MAX: _max_of,
-    AggregateUsage.LAST_DURING_PERIOD: _last_of,
-    AggregateUsage.LAST_EVER: _last_of,
-}
-
-
-def _chosen(totals: Totals, codes: NDArray[np.intp]) -> list[int]:
-    return whole(tuple(limb[codes] for limb in totals.limbs))
-
-
-def _sums_in_bulk(parts: Sequence[Rows], window: Window, codes: NDArray[np.intp]) -> list[Partial]:
-    return _chosen(sums(parts, window), codes)
-
-
-def _maxima_in_bulk(parts: Sequence[Rows], window: Window, codes: NDArray[np.intp]) -> list[Partial]:
-    totals = maxima(parts, window)
-    assert totals.is_there is not None, "a maximum may be absent"
-    there = totals.is_there[codes].tolist()
-    return [value if found else None for value, found in zip(_chosen(totals, codes), there, strict=True)]
-
-
-def _lasts_in_bulk(parts: Sequence[Rows], window: Window, codes: NDArray[np.intp]) -> list[Partial]:
-    totals = lasts(parts, window)
-    assert totals.is_there is not None, "a last cell may be absent"
-    assert totals.stamps is not None, "a last cell has a timestamp"
-    columns = (totals.stamps[codes].tolist(), _chosen(totals, codes), totals.is_there[codes].tolist())
-    return [(stamp, value) if found else None for stamp, value, found in zip(*columns, strict=True)]
-
-
-_BULK: Final[Mapping[AggregateUsage, Callable[[Sequence[Rows], Window, NDArray[np.intp]], list[Partial]]]] = {
-    AggregateUsage.SUM: _sums_in_bulk,
-    AggregateUsage.MAX: _maxima_in_bulk,
-    AggregateUsage.LAST_DURING_PERIOD: _lasts_in_bulk,
-    AggregateUsage.LAST_EVER: _lasts_in_bulk,
-}
+_PARTIALS: Final[Mapping[Kind, Callable[[Cells], Partial]]] = {"sums": _sum_of, "maxima": _max_of, "lasts": _last_of}

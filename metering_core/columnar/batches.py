@@ -16,7 +16,8 @@ from metering_core.columns import Batch, check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
 from metering_core.exact import exact_integer
 from metering_core.names import NAME_MAX, name, optional_name
-from metering_core.usage import SECONDS_MAX, Action, UsageRecord, as_action, as_timestamp
+from metering_core.periods import SECONDS_MAX
+from metering_core.usage import Action, UsageRecord, as_action, as_timestamp
 
 Column = Any
 """A NumPy array, a sequence, or what NumPy can read as an array (a column of Polars, pandas or pyarrow)."""

@@ -196,6 +196,17 @@ def whole(limbs: tuple[Integers, ...]) -> list[int]:
     return [(upper << _LIMB_BITS) + lower for upper, lower in zip(limbs[0].tolist(), limbs[1].tolist(), strict=True)]
 
 
+def as_array(limbs: tuple[Integers, ...]) -> NDArray[Any]:
+    """Return quantities as an array of 64-bit integers, or of Python integers where one does not fit."""
+    if len(limbs) == 1:
+        return limbs[0]
+    if not len(limbs[0]) or int(limbs[0].max()) < 2 ** (63 - _LIMB_BITS):
+        return (limbs[0] << _LIMB_BITS) + limbs[1]
+    values = np.empty(len(limbs[0]), np.object_)
+    values[:] = whole(limbs)
+    return values
+
+
 # Rows into cells -----------------------------------------------------------------------------------------------------
 
 
@@ -393,6 +404,13 @@ class Totals:
     limbs: tuple[Integers, ...]
     stamps: Integers | None = None
     is_there: Flags | None = None
+
+    def of(self, codes: NDArray[np.intp]) -> Self:
+        """Return the numbers of some items."""
+        stamps = None if self.stamps is None else self.stamps[codes]
+        return type(self)(
+            tuple(limb[codes] for limb in self.limbs), stamps, None if self.is_there is None else self.is_there[codes]
+        )
 
 
 def _bound_of(parts: Sequence[Rows]) -> int:

@@ -7,16 +7,18 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from typing import Final
+from typing import Any, Final
 
 import attrs
 import numpy as np
+from numpy.typing import NDArray
 
 from metering_core.acceptance import AcceptancePolicy, Receipt, Receipts
 from metering_core.accounts import KnownItem, Sent
-from metering_core.aggregation import Partial, required_mode
+from metering_core.aggregation import required_mode
+from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
-from metering_core.columnar.answering import Answers, Part, Question
+from metering_core.columnar.answering import Answers, Part, Question, Questions
 from metering_core.columnar.batches import Column, UsageBatch
 from metering_core.columnar.identity import Claims, Identities, hashes_of
 from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, judge, refusals_of
@@ -24,9 +26,9 @@ from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BIT
 from metering_core.columns import check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.log import UsageLog
-from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import Subscription, SubscriptionItem
-from metering_core.usage import SECONDS_MAX, Action, Timestamp, UsageRecord
+from metering_core.usage import Action, Timestamp, UsageRecord
 from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
 
 _MICROSECONDS: Final = 1_000_000
@@ -295,16 +297,38 @@ class ColumnarUsage(UsageReader):
             InvoicingError: ``subscription_item_unknown``, or ``price_not_metered``.
             UsageCompactedError: where the answer would need records that were dropped.
         """
-        return self.partials([(item, period)])[0]
+        with self.lock:
+            return self._answers.partial(Question(self.known(item.id).code, required_mode(item), period))
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked."""
         with self.lock:
             return self._answers.partials(self.questions(requests), len(self._items))
 
-    def questions(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Question]:
+    def total_usage(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> NDArray[Any]:
+        """Return the quantity of each request, which is what its summary has as ``total_usage``, in the order asked.
+
+        Returns:
+            Integers of 64 bits, or Python integers (``dtype`` object) where one does not fit; as
+            :func:`~metering_core.rate_many` takes them.
+
+        Raises:
+            InvoicingError: as :meth:`partial`.
+            UsageCompactedError: as :meth:`partial`.
+        """
+        with self.lock:
+            return self._answers.quantities(self.questions(requests), len(self._items))
+
+    def questions(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> Questions:
         """Return requests with the codes of their items; for the readers of this usage."""
-        return [Question(self.known(item.id).code, required_mode(item), period) for item, period in requests]
+        asked = list(requests)
+        codes = [self._codes.get(item.id, NOBODY) for item, _ in asked]
+        modes = [mode for item, _ in asked if (mode := item.recurring.aggregate_usage) is not None]
+        if NOBODY in codes or len(modes) < len(asked):
+            for item, _ in asked:  # One of them raises.
+                self.known(item.id)
+                required_mode(item)
+        return Questions(codes, modes, [period for _, period in asked])
 
     def as_of(self, limit: int | datetime) -> ColumnarView:
         """Return a read-only view of the usage as it was; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""

@@ -7,7 +7,8 @@ from typing import Any, Final, NoReturn
 
 from metering_core.acceptance import AcceptancePolicy, Receipt, item_unknown
 from metering_core.accounts import Closing
-from metering_core.aggregation import AGGREGATORS, Partial, required_mode
+from metering_core.aggregation import required_mode
+from metering_core.aggregators import AGGREGATORS, Partial
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage

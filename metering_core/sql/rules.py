@@ -27,7 +27,7 @@ from metering_core.acceptance import (
     time_refusal,
 )
 from metering_core.accounts import Account, Closing, Sent
-from metering_core.aggregation import AGGREGATORS
+from metering_core.aggregators import AGGREGATORS
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.periods import BillingCycle, BillingPeriod, unix_seconds
 from metering_core.prices import AggregateUsage

@@ -42,7 +42,19 @@ Values
     ``subtotal``, ``currency`` and ``lines``, with the keys of a rating line and ``id``, ``subscription_item``, ``price``
     (its id), ``period``, ``total_usage``, ``aggregate_usage``, ``rounding``.
 
-A record that is refused in an ``aggregation`` or ``invoice`` case is a difference.
+``meter``: what the events of a meter come to.
+    ``meter`` (Stripe's Meter shape; its ``id`` is the event name unless given) and ``events``, each with ``event_name``,
+    ``payload`` (strings by string), ``timestamp`` and optionally ``identifier``; ``object``, ``created`` and ``livemode`` are
+    read past. The events arrive in the order given, each at its own time, and may lie outside the range; a duplicate counts
+    once. All else is optional: ``customer`` (the only one that the events have), ``start_time`` and ``end_time`` (excluded;
+    the whole windows, or minutes, that hold the customer's events), ``value_grouping_window`` (``hour``, ``day``, ``week``,
+    ``month``), ``timezone`` (the calendar of the windows; UTC) and ``dimension_filters`` (lists of values by key). Expected:
+    ``value`` (of the whole range, which ``value_grouping_window`` does not change) and ``summaries``, each with any of
+    ``start_time``, ``end_time`` and ``value``: the buckets that are not empty, in the order of time. An empty one has no event
+    that counts and no level from before. Values are *numbers*: an integer or a decimal string of either sign, or ``"1/3"``
+    where no decimal can write it.
+
+A record that is refused in an ``aggregation`` or ``invoice`` case, or an event in a ``meter`` case, is a difference.
 
 >>> price = {"currency": "usd", "unit_amount_decimal": "0.05"}
 >>> case = {"id": "E26", "kind": "rating", "price": price, "quantity": 30, "expected": {"total": 1, "exact": "1.5"}}
@@ -55,8 +67,10 @@ total: expected 1, received 2
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
+from fractions import Fraction
 from itertools import islice, zip_longest
 from operator import attrgetter
 from os import PathLike
@@ -69,12 +83,17 @@ from metering_core.aggregation import summarize
 from metering_core.catalog import read_json
 from metering_core.currencies import currency
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, MeteringError
-from metering_core.exact import exact_decimal, exact_integer, plain, whole_if_possible
+from metering_core.exact import QUANTITY_DIGITS_MAX, exact_decimal, exact_integer, plain, whole_if_possible
 from metering_core.invoicing import describe_charge, finalize_invoice, number_field
 from metering_core.log import UsageLog
+from metering_core.meter_acceptance import MeterPolicy
+from metering_core.meter_events import MeterEvent
+from metering_core.meter_log import MeterLog
+from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
+from metering_core.meters import Meter, short_name
 from metering_core.money import Amount, settle
 from metering_core.names import choice, known_keys, name, required
-from metering_core.periods import BillingCycle, BillingPeriod, Interval, instant, unix_seconds
+from metering_core.periods import BillingCycle, BillingPeriod, Instant, Interval, instant, unix_seconds
 from metering_core.prices import AggregateUsage, Price, Recurring
 from metering_core.pricing import Charge, ChargeKind
 from metering_core.rating import rate
@@ -195,7 +214,7 @@ def _run(data: object) -> CaseResult:
         received = shape.receive(case)
     except InvoicingError as refusal:
         return CaseResult(case_id, kind, (f"expected an answer, received {_refusal(refusal)}",))
-    return CaseResult(case_id, kind, (*received.refusals, *_differences(case["expected"], received.values, "")))
+    return CaseResult(case_id, kind, (*received.refusals, *_differences(case.get("expected", {}), received.values, "")))
 
 
 def _refusal(refused: MeteringError | Receipt) -> str:
@@ -315,6 +334,16 @@ def _quantity(value: object, param: str) -> int | str:
     return number_field(whole_if_possible(exact_decimal(value, param)))
 
 
+_RATIO: Final = re.compile(rf"-?[0-9]{{1,{QUANTITY_DIGITS_MAX}}}/0*[1-9][0-9]{{0,{QUANTITY_DIGITS_MAX}}}")
+
+
+def _measured(value: object, param: str) -> str:
+    """Read what a meter measured as text, in its one spelling."""
+    if isinstance(value, str) and _RATIO.fullmatch(value):
+        return plain(Fraction(value))
+    return plain(exact_decimal(value, param, places=QUANTITY_DIGITS_MAX, minimum=None))
+
+
 def _text(value: object, param: str) -> str:
     if not isinstance(value, str):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string", value)
@@ -409,6 +438,28 @@ def _with_price_id(item: object) -> object:
     return {**item, **{key: _with_id(price) for key, price in prices.items()}}
 
 
+def _meter(value: object, param: str) -> Meter:
+    return Meter.from_dict(_mapping(value, param))
+
+
+def _texts_by_key(value: object, param: str) -> dict[str, str]:
+    return {key: _text(inner, f"{param}[{key}]") for key, inner in _mapping(value, param).items()}
+
+
+def _lists_by_key(value: object, param: str) -> dict[str, list[str]]:
+    return {key: _each(_text)(inner, f"{param}[{key}]") for key, inner in _mapping(value, param).items()}
+
+
+def _read_past(value: object, param: str) -> None:
+    """Take what Stripe adds to an event and what changes nothing."""
+
+
+def _event(value: object, param: str) -> MeterEvent:
+    data = _object(value, param, _METER_EVENT, ("event_name", "payload", "timestamp"))
+    identifier = data.get("identifier")
+    return MeterEvent(data["event_name"], data["payload"], identifier=identifier, timestamp=data["timestamp"])
+
+
 # The kinds --------------------------------------------------------------------------------------------------------------
 
 
@@ -464,6 +515,19 @@ _TIMED_RECORD: dict[str, Reader] = {
     "id": _or_null(name),
 }
 _ITEM_RECORD: dict[str, Reader] = {**_TIMED_RECORD, "subscription_item": name}
+_METER_EVENT: dict[str, Reader] = {
+    "event_name": short_name,
+    "payload": _texts_by_key,
+    "timestamp": _instant,
+    "identifier": _or_null(short_name),
+    **dict.fromkeys(("object", "created", "livemode"), _read_past),
+}
+_SUMMARY: dict[str, Reader] = {"start_time": _iso, "end_time": _iso, "value": _measured}
+
+_Ask = Callable[[Instant, Instant, str | None], list[MeterEventSummary]]
+"""Asks for the summaries of a customer between two moments, by a window or whole."""
+
+_LONGER_THAN_A_MONTH: Final = 32 * 86_400
 
 
 def _rated(case: Mapping[str, Any]) -> _Received:
@@ -547,6 +611,71 @@ def _invoiced(case: Mapping[str, Any]) -> _Received:
     return _Received(finalize_invoice(subscription, log, period, now=period.end).to_dict(), refusals)
 
 
+def _metered(case: Mapping[str, Any]) -> _Received:
+    meter, events = case["meter"], case["events"]
+    log = MeterLog([meter], policy=MeterPolicy.history())
+    refusals = _received_events(log, events)
+    customer, zone, filters = _customer(case), case.get("timezone") or "UTC", case.get("dimension_filters")
+
+    def ask(start: Instant, end: Instant, window: str | None) -> list[MeterEventSummary]:
+        return event_summaries(
+            log, meter.id, customer, start, end, value_grouping_window=window, timezone=zone, dimension_filters=filters
+        )
+
+    happened = [one.instant for one in events if one.payload.get(meter.customer_payload_key) == customer]
+    start, end = _range(case, ask, happened)
+    (whole,) = ask(start, end, None)
+    buckets = ask(start, end, case.get("value_grouping_window"))
+    summaries = [_summarized(one) for one in buckets if not one.is_empty]
+    return _Received({"value": plain(whole.aggregated_value), "summaries": summaries}, refusals)
+
+
+def _received_events(log: MeterLog, events: Sequence[MeterEvent]) -> list[str]:
+    """Append events as having been received when they happened; return what was refused, in words."""
+    receipts = [receipt for one in events for receipt in log.append([one], now=one.instant)]
+    return [
+        f"events[{position}]: expected an event that is accepted, received {_refusal(receipt)}"
+        for position, receipt in enumerate(receipts)
+        if receipt.outcome is Outcome.REJECTED
+    ]
+
+
+def _customer(case: Mapping[str, Any]) -> str:
+    """Return the customer, who need not be named where the events have no other."""
+    key = case["meter"].customer_payload_key
+    customers = {one.payload[key] for one in case["events"] if key in one.payload}
+    named: str = customers.pop() if case.get("customer") is None and len(customers) == 1 else required(case, "customer")
+    return named
+
+
+def _range(case: Mapping[str, Any], ask: _Ask, happened: Sequence[datetime]) -> tuple[datetime, datetime]:
+    """Return the bounds; one that is absent is that of the whole window, or minute, of the customer's outermost event."""
+    window = case.get("value_grouping_window")
+    start, end = (
+        _window_at(outermost(happened), window, ask)[side] if case.get(key) is None and happened else required(case, key)
+        for side, (key, outermost) in enumerate((("start_time", min), ("end_time", max)))
+    )
+    return start, end
+
+
+def _window_at(at: datetime, window: str | None, ask: _Ask) -> tuple[datetime, datetime]:
+    """Return the whole window that holds a moment."""
+    if window is None:
+        minute = at.replace(second=0, microsecond=0)
+        return minute, minute + timedelta(minutes=1)
+    seconds = unix_seconds(at)
+    around = ask(seconds - _LONGER_THAN_A_MONTH, seconds + _LONGER_THAN_A_MONTH, window)
+    return next((one.start_time, one.end_time) for one in around if one.start_time <= at < one.end_time)
+
+
+def _summarized(summary: MeterEventSummary) -> dict[str, str]:
+    return {
+        "start_time": _iso(summary.start_time, "start_time"),
+        "end_time": _iso(summary.end_time, "end_time"),
+        "value": plain(summary.aggregated_value),
+    }
+
+
 CASE_KINDS: dict[str, CaseKind] = {
     "rating": CaseKind(
         {"price": _price, "quantity": _quantity},
@@ -600,6 +729,21 @@ CASE_KINDS: dict[str, CaseKind] = {
         ("subscription", "period", "records", "expected"),
         {"total": _integer, "subtotal": _integer, "currency": _currency, "lines": _each(_shaped(_INVOICE_LINE))},
         _invoiced,
+    ),
+    "meter": CaseKind(
+        {
+            "meter": _meter,
+            "events": _each(_event),
+            "customer": _or_null(name),
+            "start_time": _or_null(_instant),
+            "end_time": _or_null(_instant),
+            "value_grouping_window": _or_null(_named(ValueGroupingWindow)),
+            "timezone": _or_null(_text),
+            "dimension_filters": _or_null(_lists_by_key),
+        },
+        ("meter", "events"),
+        {"value": _measured, "summaries": _each(_shaped(_SUMMARY))},
+        _metered,
     ),
 }
 """The kinds of cases, by name."""

@@ -25,9 +25,10 @@ from zoneinfo import ZoneInfo
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
-from metering_core.aggregation import AGGREGATORS, Aggregator, Usage, summarize, summarize_all
+from metering_core.aggregation import Usage, summarize, summarize_all
+from metering_core.aggregators import AGGREGATORS, Aggregator
 from metering_core.errors import ErrorCode, UsageRejectedError
-from metering_core.exact import Number
+from metering_core.exact import Number, whole_if_possible
 from metering_core.invoicing import Invoice, preview_invoice
 from metering_core.log import UsageLog
 from metering_core.money import Amount, Rounding, half_up, settle
@@ -86,7 +87,7 @@ def check_cell_laws(a: Cell, b: Cell, c: Cell) -> None:
     nothing = Cell(a.timestamp)
     if a.merge(nothing) != a or nothing.merge(a) != a:
         raise LawBrokenError("cells", f"{a} and nothing is {a.merge(nothing)}, nothing and it is {nothing.merge(a)}")
-    expected = b if b.is_set else Cell(a.timestamp, a.quantity + b.quantity, a.is_set)
+    expected = b if b.is_set else Cell(a.timestamp, whole_if_possible(Fraction(a.quantity) + Fraction(b.quantity)), a.is_set)
     if a.merge(b) != expected:
         raise LawBrokenError("cells", f"{a}, then {b} is {a.merge(b)}, not {expected}")
 
@@ -499,7 +500,7 @@ def check_graduated_laws(model: PricingModel, tiers: Sequence[Tier], quantity: N
     if _cost(model, 0) != due:
         raise LawBrokenError("graduated", f"{model} charges {_cost(model, 0)} for zero units, not the first flat amount, {due}")
     low = Fraction(quantity)
-    step = _cost(model, quantity + 1) - _cost(model, quantity)
+    step = _cost(model, low + 1) - _cost(model, quantity)
     due = _one_more_costs(tiers, low, low + 1)
     if step != due:
         raise LawBrokenError("graduated", f"one unit more than {quantity} costs {step}, not {due}, with {model}")

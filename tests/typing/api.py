@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from fractions import Fraction
 from typing import assert_type
 
 import metering_core as mc
@@ -15,7 +16,7 @@ NOW = datetime(2024, 1, 15, tzinfo=UTC)
 class FlatRate:
     """A pricing model of the user's own needs no base class."""
 
-    def charges(self, quantity: int | Decimal) -> Sequence[mc.Charge]:
+    def charges(self, quantity: int | Decimal | Fraction) -> Sequence[mc.Charge]:
         """Charge one amount, whatever was used."""
         return [mc.Charge(mc.ChargeKind.UNIT, quantity, None, Decimal(500))]
 
@@ -44,7 +45,7 @@ def use(subscription: mc.Subscription) -> None:
     assert_type(period, mc.BillingPeriod | None)
     assert period is not None
     usage: mc.Usage = log.as_of(3)
-    assert_type(mc.summarize(subscription.items[0], usage, period).total_usage, int | Decimal)
+    assert_type(mc.summarize(subscription.items[0], usage, period).total_usage, int | Decimal | Fraction)
     assert_type(mc.rate(subscription.items[0].price, 5).amount, mc.Amount)
     invoice = mc.preview_invoice(subscription, log, now=NOW, rounding=mc.half_even)
     assert_type(invoice.lines[0].money, mc.Money)

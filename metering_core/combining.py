@@ -1,0 +1,94 @@
+"""Usage records and meter events behind one seam, for subscriptions that have items of both generations.
+
+That is how a migration looks while it lasts: some items aggregate usage records, others are on a meter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from datetime import datetime
+
+import attrs
+
+from metering_core.aggregation import KnowsMeters, Usage
+from metering_core.aggregators import Partial
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.invoicing import ClosesPeriods
+from metering_core.meters import Meter
+from metering_core.periods import BillingPeriod, Instant, instant
+from metering_core.subscriptions import SubscriptionItem
+
+
+def _usage(value: object, param: str) -> Usage:
+    if not isinstance(value, Usage):
+        expected = "a Usage, such as a UsageLog or a MeterLog"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
+    return value
+
+
+@attrs.frozen
+class CombinedUsage:
+    """Usage records for items that aggregate them, meter events for items on a meter; itself a :class:`~metering_core.Usage`.
+
+    Attributes:
+        records: any engine of usage records.
+        events: any engine of meter events.
+    """
+
+    records: Usage
+    events: Usage
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what cannot answer."""
+        _usage(self.records, "records")
+        _usage(self.events, "events")
+
+    def engine_of(self, item: SubscriptionItem) -> Usage:
+        """Return which of the two answers for an item."""
+        return self.records if item.recurring.meter is None else self.events
+
+    def meter_of(self, item: SubscriptionItem) -> Meter:
+        """Return the meter that an item's price names.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` where ``events`` knows no meters.
+        """
+        if not isinstance(self.events, KnowsMeters):
+            expected = "usage that knows its meters, such as a MeterLog"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "events", expected, self.events)
+        return self.events.meter_of(item)
+
+    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
+        """Return the partial of the item in the period, from whichever of the two has its usage."""
+        return self.engine_of(item).partial(item, period)
+
+    def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
+        """Return the partials of many items in the order asked, asking each of the two once."""
+        asked = list(requests)
+        places: dict[bool, list[int]] = {False: [], True: []}
+        for place, (item, _) in enumerate(asked):
+            places[item.recurring.meter is not None].append(place)
+        answers: list[Partial] = [None] * len(asked)
+        for usage, chosen in ((self.records, places[False]), (self.events, places[True])):
+            partials = usage.partials([asked[place] for place in chosen]) if chosen else []
+            for place, partial in zip(chosen, partials, strict=True):
+                answers[place] = partial
+        return answers
+
+    @contextmanager
+    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
+        """Hold both still while a period is billed, and close it in both if that succeeds.
+
+        Yields:
+            When the period was closed first, UTC.
+        """
+        with ExitStack() as stack:
+            entered = [stack.enter_context(_closing(one, subscription_id, period, now)) for one in (self.records, self.events)]
+            yield min(entered)
+
+
+def _closing(usage: Usage, subscription_id: str, period: BillingPeriod, now: Instant) -> AbstractContextManager[datetime]:
+    if isinstance(usage, ClosesPeriods):
+        return usage.closing(subscription_id, period, now=now)
+    return nullcontext(instant(now, "now"))

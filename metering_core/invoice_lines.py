@@ -1,0 +1,82 @@
+"""The lines of very many invoices as columns: what :func:`~metering_core.invoice_all` would bill, without an object a line.
+
+Needs the extra ``columnar``. Quantities are asked of the engine at once and rated price by price.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import attrs
+
+from metering_core.aggregation import Usage, summarize_all
+from metering_core.columnar_rating import RatedLines, exact_array, rate_lines
+from metering_core.money import Rounding, half_up
+from metering_core.periods import BillingPeriod, Instant, instant
+from metering_core.subscriptions import Subscription, SubscriptionItem
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Billed = tuple[SubscriptionItem, BillingPeriod]
+"""An item and the period that it is billed for."""
+
+
+@attrs.frozen(eq=False)
+class InvoiceLines:
+    """Settled lines, column by column, in the order of the subscriptions, their items and the tiers.
+
+    Attributes:
+        items: what is billed, with the billing period of each.
+        total_usage: the whole quantity of each item in its period.
+        lines: the lines; ``rows`` counts in ``items``.
+    """
+
+    items: tuple[Billed, ...]
+    total_usage: NDArray[Any]
+    lines: RatedLines
+
+    def __len__(self) -> int:
+        """Return the number of lines."""
+        return len(self.lines)
+
+
+def invoice_lines(
+    subscriptions: Iterable[Subscription], usage: Usage, at: Instant, *, rounding: Rounding = half_up
+) -> InvoiceLines:
+    """Return the lines of each subscription's invoice for the billing period that holds an instant.
+
+    They are the lines of the previews that :func:`~metering_core.invoice_all` returns. A subscription that is not alive at the
+    instant has none.
+
+    Args:
+        subscriptions: what to bill.
+        usage: any engine; it is asked for all usage at once.
+        at: an instant in the period of each subscription.
+        rounding: how each line is settled; another one than half up is applied line by line.
+    """
+    when = instant(at, "at")
+    due = [(one, period) for one in subscriptions if (period := one.period_at(when)) is not None]
+    items = tuple((item, period) for one, period in due for item in one.items)
+    total_usage = _total_usage(items, usage)
+    by_price: dict[int, list[int]] = {}
+    for place, (item, _) in enumerate(items):
+        by_price.setdefault(id(item.price), []).append(place)
+    rated = (_rated(items, places, total_usage, rounding) for places in by_price.values())
+    return InvoiceLines(items, total_usage, RatedLines.joined(rated).in_order())
+
+
+def _total_usage(items: Sequence[Billed], usage: Usage) -> NDArray[Any]:
+    """Return the quantity of each item: what was used of a metered one, what was agreed of a licensed one."""
+    metered = [(item, period) for item, period in items if item.is_metered]
+    used = iter(summarize_all(metered, usage))
+    return exact_array([next(used).total_usage if item.is_metered else item.quantity or 0 for item, _ in items])
+
+
+def _rated(items: Sequence[Billed], places: list[int], total_usage: NDArray[Any], rounding: Rounding) -> RatedLines:
+    """Rate all items of one price; the lines know the places of the items among all."""
+    quantities = total_usage[places]
+    if quantities.dtype.kind == "O":  # Another price's quantities may be the reason.
+        quantities = exact_array(quantities.tolist())
+    return rate_lines(items[places[0]][0].price, quantities, rounding=rounding).of(places)

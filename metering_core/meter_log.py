@@ -1,0 +1,648 @@
+"""The append-only log of meter events, beside :class:`~metering_core.UsageLog` and after its pattern.
+
+Events are kept in columns, in the order of their arrival; readings, summaries and bills are derived when they are asked for. An
+event is a record whose item is (meter, customer): it may come before any subscription exists, and a bill counts it where a
+period of an item covers its timestamp.
+
+A period that was billed stays as it was billed. Events and cancellations that come later change what its summary says, and
+:meth:`MeterLog.unbilled` says by how much the two differ.
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from threading import RLock
+from typing import Any, Final
+
+import attrs
+
+from metering_core.acceptance import Outcome, Receipt, Receipts
+from metering_core.accounts import Account, Closing
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError
+from metering_core.exact import Number, plain
+from metering_core.log import Clock
+from metering_core.meter_acceptance import (
+    IdentifierScope,
+    MeterPolicy,
+    identifier_reused,
+    meter_inactive,
+    meter_unknown,
+    read,
+    rejected,
+    time_refusal,
+)
+from metering_core.meter_bills import Bill
+from metering_core.meter_events import MeterEvent, MeterEventAdjustment
+from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
+from metering_core.meters import Formula, Meter, short_name
+from metering_core.names import name, require_iterable
+from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.readings import MICROSECONDS, Readings
+from metering_core.subscriptions import Subscription, SubscriptionItem
+from metering_core.timelines import Series
+from metering_core.views import as_limit
+
+_EPOCH: Final = from_unix_seconds(0)
+_DAY: Final = 86_400 * MICROSECONDS
+_ENDLESS: Final = 2**64
+_PLAIN_DIGITS: Final = 15
+
+
+def _is_plain(text: str) -> bool:
+    """Whether a text is a whole number of few digits that reads back as it was written."""
+    return len(text) <= _PLAIN_DIGITS and text.isdecimal() and text.isascii() and (text[0] != "0" or text == "0")
+
+
+class _KnownMeter:
+    """A meter's newest version, and what of its events was seen before.
+
+    Attributes:
+        meter: the newest version.
+        ids: identifier → row.
+        codes: customer and dimension values → how the log counts this series; the customer alone without dimensions.
+        is_plain: whether an event with just a customer and a whole number of up to 15 digits needs no further look.
+    """
+
+    __slots__ = ("codes", "customer_key", "ids", "is_plain", "meter", "value_key")
+
+    def __init__(self, meter: Meter, ids: dict[str, int], policy: MeterPolicy) -> None:
+        self.ids = ids
+        self.codes: dict[str | tuple[str, tuple[str, ...]], int] = {}
+        self.customer_key, self.value_key = meter.customer_payload_key, meter.value_payload_key
+        self.take(meter, policy)
+
+    def take(self, meter: Meter, policy: MeterPolicy) -> None:
+        """Take note of a version of the meter."""
+        self.meter = meter
+        takes_numbers = meter.formula not in {Formula.COUNT, Formula.UNIQUE_COUNT} and not meter.dimension_payload_keys
+        is_lenient = policy.significant_digits is None and policy.dimensions_max is None and not policy.positive_values
+        self.is_plain = meter.is_active and takes_numbers and is_lenient
+
+
+class _Stream:
+    """One series as the log counts them: its meter, customer and dimension values."""
+
+    __slots__ = ("customer", "dimensions", "known")
+
+    def __init__(self, known: _KnownMeter, customer: str, dimensions: tuple[str, ...]) -> None:
+        self.known = known
+        self.customer = customer
+        self.dimensions = dimensions
+
+
+class MeterLog(MeterReader):
+    """All events of some meters, append-only; a :class:`~metering_core.Usage` for items whose price names a meter.
+
+    Args:
+        meters: what to measure. More can come later with :meth:`create_meter`.
+        subscriptions: whose items to bill, with a ``customer`` each. More can come later with :meth:`subscribe`.
+        customers: the customers whose events are accepted; any customer unless given.
+        clock: gives the log's now (an aware datetime or Unix seconds) where a call does not; the machine's is never read.
+        policy: what is accepted.
+
+    Attributes:
+        policy: as given.
+        lock: held during every append and every answer; hold it to ask several questions of one state.
+
+    >>> log = MeterLog([Meter("mtr_tokens", "tokens")])
+    >>> log.record("tokens", {"stripe_customer_id": "cus_1", "value": "25"}, now=1_717_243_200).timestamp
+    1717243200
+    """
+
+    def __init__(
+        self,
+        meters: Iterable[Meter] = (),
+        subscriptions: Iterable[Subscription] = (),
+        *,
+        customers: Iterable[str] | None = None,
+        clock: Clock | None = None,
+        policy: MeterPolicy | None = None,
+    ) -> None:
+        code = ErrorCode.PARAMETER_INVALID_OBJECT
+        if policy is not None and not isinstance(policy, MeterPolicy):
+            raise InvalidValueError.expecting(code, "policy", "a MeterPolicy", policy)
+        if clock is not None and not callable(clock):
+            raise InvalidValueError.expecting(code, "clock", "a function that returns the moment it is called", clock)
+        self.policy = MeterPolicy() if policy is None else policy
+        self.lock = RLock()
+        self._clock = clock
+        self._customers: dict[str, None] | None = None
+        self._meters: dict[str, _KnownMeter] = {}
+        self._by_event: dict[str, _KnownMeter] = {}
+        self._shared_ids: dict[str, int] = {}
+        self._accounts: dict[str, Account] = {}
+        self._items: dict[str, Account] = {}
+        self._bills: dict[str, dict[BillingPeriod, Bill]] = {}
+        self._start_columns()
+        for meter in require_iterable(meters, "meters"):
+            self.create_meter(meter)
+        if isinstance(customers, str):
+            raise InvalidValueError.expecting(code, "customers", "an iterable of customers' ids", customers)
+        if customers is not None:
+            self._customers = {}
+            for customer in require_iterable(customers, "customers"):
+                self.add_customer(customer)
+        for subscription in require_iterable(subscriptions, "subscriptions"):
+            self.subscribe(subscription)
+
+    def _start_columns(self) -> None:
+        self._streams: list[_Stream] = []
+        self._codes = array("i")
+        self._moments = array("q")
+        self._received = array("q")
+        self._sequences = array("q")
+        self._values: list[Number | str] = []
+        # By row, where what was sent cannot be told from the columns.
+        self._payloads: dict[int, Mapping[str, str]] = {}
+        self._identifiers: dict[int, str] = {}
+        self._sent_as_now: set[int] = set()
+        self._canceled: dict[int, MeterEventAdjustment] = {}
+        self._sequence = 0
+        self._folded = 0
+        self._current = Readings()
+        # The bounds of time that hold from one UTC midnight of receipt to the next.
+        self._day, self._earliest, self._tolerance = -1, 0, 0
+
+    def __len__(self) -> int:
+        """Return the number of accepted events, canceled ones included."""
+        return len(self._codes)
+
+    def __repr__(self) -> str:
+        """Return the counts."""
+        return f"<MeterLog: {len(self._meters)} meters, {len(self)} events, sequence {self.sequence}>"
+
+    @property
+    def sequence(self) -> int:
+        """The number of the event or cancellation accepted last; 0 before the first."""
+        return self._sequence
+
+    @property
+    def meters(self) -> tuple[Meter, ...]:
+        """The newest version of every meter, in the order in which they came."""
+        return tuple(known.meter for known in self._meters.values())
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The newest version of every subscription, in the order in which they came."""
+        return tuple(account.subscription for account in self._accounts.values())
+
+    # Meters, customers, subscriptions --------------------------------------------------------------------------------------
+
+    def create_meter(self, meter: Meter) -> None:
+        """Measure events by a new meter from now on.
+
+        Raises:
+            InvalidValueError: ``meter_changed`` where the id or the event name belongs to another meter, also an inactive one.
+        """
+        _require(Meter, meter, "meter")
+        with self.lock:
+            for param, taken in (("id", self._meters.get(meter.id)), ("event_name", self._by_event.get(meter.event_name))):
+                if taken is not None:
+                    expected = f"one that no other meter has ({taken.meter.id!r} has it)"
+                    raise InvalidValueError.expecting(ErrorCode.METER_CHANGED, param, expected, getattr(meter, param))
+            ids = self._shared_ids if self.policy.identifier_scope is IdentifierScope.GLOBAL else {}
+            self._meters[meter.id] = self._by_event[meter.event_name] = _KnownMeter(meter, ids, self.policy)
+
+    def update_meter(self, meter: Meter) -> None:
+        """Take note of a newer version of a meter: another display name, deactivated or active again.
+
+        Raises:
+            InvalidValueError: ``meter_unknown``, or ``meter_changed`` where it changes anything else.
+        """
+        _require(Meter, meter, "meter")
+        with self.lock:
+            self.known_meter(meter.id).require_successor(meter)
+            self._meters[meter.id].take(meter, self.policy)
+
+    def known_meter(self, meter_id: str) -> Meter:
+        """Return the newest version of a meter; for the readers of this log."""
+        if meter_id not in self._meters:
+            expected = f"the id of a meter in the log ({', '.join(self._meters) or 'none'})"
+            raise InvalidValueError.expecting(ErrorCode.METER_UNKNOWN, "meter", expected, meter_id)
+        return self._meters[meter_id].meter
+
+    def add_customer(self, customer: str) -> None:
+        """Accept a customer's events; of no account for a log that accepts any customer's."""
+        checked = name(customer, "customer")
+        with self.lock:
+            if self._customers is not None:
+                self._customers[checked] = None
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Bill a subscription's items from now on, or take note of a newer version of it (same id).
+
+        Items whose price names no meter are not this log's, and are left alone.
+
+        Raises:
+            InvalidValueError: ``parameter_missing`` without a customer, ``meter_unknown``, ``meter_inactive`` for an item that
+                is new, ``subscription_changed`` where an item belongs to another subscription or boundaries would move.
+                Nothing changes then.
+        """
+        _require(Subscription, subscription, "subscription")
+        with self.lock:
+            account = self._accounts.get(subscription.id)
+            metered = [item for item in subscription.items if item.recurring.meter is not None]
+            for item in metered:
+                self._refuse_item(item, subscription, account)
+            self._refuse_moved(subscription, account)
+            if account is None:
+                account = self._accounts[subscription.id] = Account(subscription)
+            else:
+                account.take(subscription)
+            self._items.update(dict.fromkeys((item.id for item in metered), account))
+
+    def _refuse_item(self, item: SubscriptionItem, subscription: Subscription, account: Account | None) -> None:
+        if subscription.customer is None:
+            expected = f"the customer whose events the item {item.id!r} bills"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_MISSING, "customer", expected, None)
+        meter = self.meter_of(item)
+        owner = self._items.get(item.id)
+        if owner is None and not meter.is_active:
+            expected = "an active meter for a new item"
+            raise InvalidValueError.expecting(ErrorCode.METER_INACTIVE, "items[price][recurring][meter]", expected, meter.id)
+        if owner is not None and owner is not account:
+            expected = f"an id that no item of another subscription has ({owner.subscription.id!r} has it)"
+            raise InvalidValueError.expecting(ErrorCode.SUBSCRIPTION_CHANGED, "items[id]", expected, item.id)
+
+    @staticmethod
+    def _refuse_moved(subscription: Subscription, account: Account | None) -> None:
+        if account is None:
+            return
+        code, former = ErrorCode.SUBSCRIPTION_CHANGED, account.subscription
+        if former.cycle != subscription.cycle:
+            raise InvalidValueError.expecting(code, "billing_cycle_anchor", f"{former.cycle}", subscription.cycle)
+        if former.customer != subscription.customer:
+            raise InvalidValueError.expecting(code, "customer", f"{former.customer!r}", subscription.customer)
+
+    def customer_of(self, item: SubscriptionItem) -> str:
+        """Return the customer whose events an item bills; for the readers of this log."""
+        account = self._items.get(item.id)
+        if account is None:
+            message = f"subscription_item: expected an item of a subscription in the meter log, received {item.id!r}"
+            raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
+        customer = account.subscription.customer
+        assert customer is not None, "subscribe() asks for it"
+        return customer
+
+    # The door --------------------------------------------------------------------------------------------------------
+
+    def record(
+        self,
+        event_name: str,
+        payload: Mapping[str, str],
+        *,
+        identifier: str | None = None,
+        timestamp: Instant | str = "now",
+        now: Instant | None = None,
+    ) -> MeterEvent:
+        """Append one meter event; Stripe's parameters and meaning.
+
+        Args:
+            event_name: says which meter measures it.
+            payload: strings by string, among them the customer and the value.
+            identifier: sent again with the same content it changes nothing.
+            timestamp: an aware datetime, Unix seconds or ``"now"``.
+            now: the moment of receipt; the log's clock unless given.
+
+        Returns:
+            The event, its timestamp resolved; for a duplicate, equal to the one accepted first.
+
+        Raises:
+            InvalidValueError: for a malformed value; ``param`` names it.
+            UsageRejectedError: for a well-formed event that the rules refuse. The log is unchanged.
+        """
+        # This is the path of a single event: what `with` or a call would cost as much as the step itself is spelt out.
+        event = MeterEvent(event_name, payload, identifier=identifier, timestamp=timestamp)
+        self.lock.acquire()
+        try:
+            received = now * MICROSECONDS if type(now) is int and 0 <= now <= SECONDS_MAX else self._now(now)
+            receipt = self._take(event, received)
+            if receipt is None and event.microseconds is not None:
+                return event
+            if receipt is None or receipt.outcome is Outcome.DUPLICATE:
+                return self._event_at(len(self) - 1 if receipt is None else receipt.details["row"])
+        finally:
+            self.lock.release()
+        raise receipt.error()
+
+    def append(self, events: Iterable[MeterEvent], *, now: Instant | None = None) -> Receipts:
+        """Append events one by one in their order, each judged as if alone after the ones before.
+
+        Args:
+            events: ready meter events.
+            now: the moment of receipt; the log's clock unless given.
+
+        Returns:
+            One receipt per event. What was refused left no trace.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event; nothing was appended.
+        """
+        batch = list(require_iterable(events, "events"))
+        for position, event in enumerate(batch):
+            _require(MeterEvent, event, f"events[{position}]")
+        sequences = array("q")
+        exceptions: dict[int, Receipt] = {}
+        with self.lock:
+            received = self._now(now)
+            for position, event in enumerate(batch):
+                receipt = self._take(event, received)
+                if receipt is not None:
+                    exceptions[position] = receipt
+                sequences.append(self._sequence if receipt is None else 0)
+        return Receipts(sequences, exceptions)
+
+    def _take(self, event: MeterEvent, received: int) -> Receipt | None:
+        """Judge one event and keep it, or return the receipt that says why not. Order of checks: that of ErrorCode."""
+        known = self._by_event.get(event.event_name)
+        identifier = event.identifier
+        if identifier is not None:
+            row = (self._shared_ids if known is None else known.ids).get(identifier)
+            if row is not None and self._remembers(row, received):
+                return self._answer(row, event)
+        if known is None:
+            return meter_unknown(event.event_name)
+        payload = event.payload
+        # A customer of a plain meter is a key of its series alone; None and unknown ones are none.
+        code = known.codes.get(payload.get(known.customer_key), -1) if known.is_plain else -1  # type: ignore[arg-type]
+        text = payload.get(known.value_key)
+        is_plain = code >= 0 and text is not None and _is_plain(text)
+        if is_plain:
+            value: Number | str = int(text)  # type: ignore[arg-type]  # it is plain
+        else:
+            read_off = self._read(known, payload)
+            if isinstance(read_off, Receipt):
+                return read_off
+            code, value = read_off
+        microseconds = event.microseconds
+        stamp = received if microseconds is None else microseconds
+        if not self._day <= received < self._day + _DAY:
+            self._look_up_bounds(received)
+        if stamp < self._earliest or stamp - received > self._tolerance:
+            return time_refusal(stamp, received, self.policy)
+        self._sequence += 1
+        self._codes.append(code)
+        self._moments.append(stamp)
+        self._received.append(received)
+        self._sequences.append(self._sequence)
+        self._values.append(value)
+        if identifier is not None or microseconds is None or not is_plain or len(payload) != 2:
+            self._keep_rest(len(self._codes) - 1, event, known)
+        return None
+
+    def _keep_rest(self, row: int, event: MeterEvent, known: _KnownMeter) -> None:
+        """Keep what was sent where it cannot be told from the columns."""
+        if event.microseconds is None:
+            self._sent_as_now.add(row)
+        if event.identifier is not None:
+            self._identifiers[row] = event.identifier
+            known.ids[event.identifier] = row
+        if self._told(row) != event.payload:
+            self._payloads[row] = event.payload
+
+    def _read(self, known: _KnownMeter, payload: Mapping[str, str]) -> tuple[int, Number | str] | Receipt:
+        """Read an event's payload as its meter says: the series and the value, or the refusal."""
+        if not known.meter.is_active:
+            return meter_inactive(known.meter)
+        reading = read(known.meter, payload, self.policy, self._customers)
+        if isinstance(reading, Receipt):
+            return reading
+        customer, dimensions = reading.customer, reading.dimensions
+        key = (customer, dimensions) if dimensions else customer
+        code = known.codes.get(key)
+        # A series is counted from here on although time may still refuse its first event: an empty series says nothing.
+        if code is None:
+            code = known.codes[key] = len(self._streams)
+            self._streams.append(_Stream(known, customer, dimensions))
+        return code, reading.value
+
+    def _look_up_bounds(self, received: int) -> None:
+        self._day = received // _DAY * _DAY
+        earliest, tolerance = self.policy.earliest(received // MICROSECONDS), self.policy.future_tolerance
+        self._earliest = -_ENDLESS if earliest is None else earliest * MICROSECONDS
+        self._tolerance = _ENDLESS if tolerance is None else tolerance // timedelta(microseconds=1)
+
+    def _remembers(self, row: int, received: int) -> bool:
+        retention = self.policy.identifier_retention
+        return retention is None or received - self._received[row] <= retention // timedelta(microseconds=1)
+
+    def _answer(self, row: int, event: MeterEvent) -> Receipt:
+        """Answer an event that comes with a known identifier: a duplicate, or the identifier is reused for other content."""
+        first, received = self._content_at(row), _content(event)
+        if received == first:
+            return Receipt(Outcome.DUPLICATE, self._sequences[row], details={"row": row})
+        assert event.identifier is not None, "it was found by it"
+        return identifier_reused(event.identifier, first, received)
+
+    def _content_at(self, row: int) -> dict[str, Any]:
+        content = _content(self._event_at(row))
+        return content | {"timestamp": "now"} if row in self._sent_as_now else content
+
+    def _event_at(self, row: int) -> MeterEvent:
+        """Return an accepted event, its timestamp resolved."""
+        stream = self._streams[self._codes[row]]
+        at = _EPOCH + timedelta(microseconds=self._moments[row])
+        event_name, payload = stream.known.meter.event_name, self._payload_at(row)
+        return MeterEvent(event_name, payload, identifier=self._identifiers.get(row), timestamp=at)
+
+    def _payload_at(self, row: int) -> Mapping[str, str]:
+        kept = self._payloads.get(row)
+        return self._told(row) if kept is None else kept
+
+    def _told(self, row: int) -> Mapping[str, str]:
+        """Return the payload as the columns tell it."""
+        stream = self._streams[self._codes[row]]
+        meter = stream.known.meter
+        dimensions = zip(meter.dimension_payload_keys, stream.dimensions, strict=True)
+        return {
+            meter.customer_payload_key: stream.customer,
+            meter.value_payload_key: value if isinstance(value := self._values[row], str) else plain(value),
+            **dict(dimensions),
+        }
+
+    def _now(self, now: Instant | None) -> int:
+        """Return the moment of receipt in Unix microseconds."""
+        if now is None:
+            if self._clock is None:
+                message = "now: expected the moment of receipt, because the log was built without a clock; received None"
+                raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
+            now = self._clock()
+        return moment(now, "now")[1]
+
+    # Cancellation ----------------------------------------------------------------------------------------------------
+
+    def cancel(self, event_name: str, identifier: str, *, now: Instant | None = None) -> MeterEventAdjustment:
+        """Cancel one event, as if it had never been received; its identifier stays taken.
+
+        In an event time window the event received before it counts again. A period that was billed stays as it was billed:
+        :meth:`unbilled` says what changed. Canceling twice changes nothing and returns the first adjustment.
+
+        Args:
+            event_name: of the event.
+            identifier: of the event.
+            now: the moment of receipt; the log's clock unless given.
+
+        Raises:
+            UsageRejectedError: ``event_not_found``, or ``cancel_window_closed`` after the policy's ``cancel_window``.
+        """
+        short_name(event_name, "event_name")
+        short_name(identifier, "identifier")
+        with self.lock:
+            at = self._now(now)
+            row = self._find(event_name, identifier)
+            if row not in self._canceled:
+                self._refuse_late_cancellation(row, at)
+                self._catch_up()
+                self._sequence += 1
+                canceled_at = _EPOCH + timedelta(microseconds=at)
+                self._canceled[row] = MeterEventAdjustment(event_name, identifier, self._sequence, canceled_at)
+                self._series_of(self._current, row).remove(self._moments[row], self._sequences[row])
+            return self._canceled[row]
+
+    def _find(self, event_name: str, identifier: str) -> int:
+        known = self._by_event.get(event_name)
+        row = None if known is None else known.ids.get(identifier)
+        if row is None or self._streams[self._codes[row]].known is not known:
+            message = f"Expected the identifier of an event named {event_name!r}, received {identifier!r}, which there is not."
+            raise UsageRejectedError(
+                ErrorCode.EVENT_NOT_FOUND, message, param="cancel[identifier]", details={"identifier": identifier}
+            )
+        return row
+
+    def _refuse_late_cancellation(self, row: int, at: int) -> None:
+        window = self.policy.cancel_window
+        if window is not None and at - self._received[row] > window // timedelta(microseconds=1):
+            received = _EPOCH + timedelta(microseconds=self._received[row])
+            message = (
+                f"The event can be canceled for {window} after it was received: expected a moment at or before "
+                f"{received + window:%Y-%m-%dT%H:%M:%SZ}, received {_EPOCH + timedelta(microseconds=at):%Y-%m-%dT%H:%M:%SZ}."
+            )
+            raise rejected(ErrorCode.CANCEL_WINDOW_CLOSED, message, "cancel[identifier]", received_at=received).error()
+
+    # Folding ---------------------------------------------------------------------------------------------------------
+
+    def _catch_up(self) -> None:
+        """Take the readings of what was appended since the last question."""
+        self._fold(self._current, range(self._folded, len(self)))
+        self._folded = len(self)
+
+    def _fold(self, into: Readings, rows: Iterable[int]) -> None:
+        found: dict[int, Series] = {}
+        for row in rows:
+            code = self._codes[row]
+            if code not in found:
+                found[code] = self._series_of(into, row)
+            found[code].add(self._moments[row], self._sequences[row], self._values[row])
+
+    def _series_of(self, readings: Readings, row: int) -> Series:
+        stream = self._streams[self._codes[row]]
+        return readings.series(stream.known.meter, stream.customer, stream.dimensions)
+
+    def readings_until(self, sees: Sees) -> Readings:
+        """Return what is read off the events that a view shows; for the views of this log."""
+        readings = Readings()
+        self._fold(readings, (row for row in range(len(self)) if self._is_shown(row, sees)))
+        return readings
+
+    def _is_shown(self, row: int, sees: Sees) -> bool:
+        if not sees(self._sequences[row], self._received[row]):
+            return False
+        canceled = self._canceled.get(row)
+        return canceled is None or not sees(canceled.sequence, moment(canceled.canceled_at, "canceled_at")[1])
+
+    # What its readers need ---------------------------------------------------------------------------------------------
+
+    def _log(self) -> MeterSource:
+        return self
+
+    def _readings(self) -> Readings:
+        self._catch_up()
+        return self._current
+
+    def _sees(self, sequence: int, received: int) -> bool:
+        return True
+
+    def logged(self, sees: Sees, meter: Meter | None, customer: str | None) -> Iterator[LoggedEvent]:
+        """Yield the events that a reader shows, of one meter and one customer where they are given; for the readers."""
+        wanted = {
+            code
+            for code, stream in enumerate(self._streams)
+            if (meter is None or stream.known.meter.id == meter.id) and (customer is None or stream.customer == customer)
+        }
+        for row, sequence in enumerate(self._sequences):
+            if self._codes[row] in wanted and sees(sequence, self._received[row]):
+                canceled = self._canceled.get(row)
+                canceled_at = None if canceled is None or self._is_shown(row, sees) else canceled.canceled_at
+                received_at = _EPOCH + timedelta(microseconds=self._received[row])
+                yield LoggedEvent(sequence, received_at, self._event_at(row), canceled_at)
+
+    def as_of(self, limit: int | datetime) -> MeterView:
+        """Return a read-only view of the log as it was.
+
+        Args:
+            limit: a sequence number (events and cancellations up to and including it), or an aware datetime (those received up
+                to and including that moment).
+        """
+        return MeterView(self, *as_limit(limit, self.sequence))
+
+    # Bills -----------------------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
+        """Hold the log still while a period is billed, and keep what was billed if that succeeds.
+
+        Yields:
+            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing.
+
+        Raises:
+            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+        """
+        with self.lock:
+            account = self._account(subscription_id)
+            account.subscription.require_ended(period, now)
+            closing = account.closing(period.start_seconds) or Closing(period, instant(now, "now"))
+            yield closing.closed_at
+            for item in account.subscription.items:
+                if item.recurring.meter is not None and period not in self.bills_of(item):
+                    bill = attrs.evolve(self._bill(item, period), made_at=moment(closing.closed_at, "now")[1])
+                    self._bills.setdefault(item.id, {})[period] = bill
+            account.close(attrs.evolve(closing, period=period))
+
+    def _account(self, subscription_id: str) -> Account:
+        account = self._accounts.get(subscription_id)
+        if account is None:
+            code = ErrorCode.PARAMETER_INVALID_CHOICE
+            expected = "the id of a subscription in the log"
+            raise InvalidValueError.expecting(code, "subscription", expected, subscription_id)
+        return account
+
+    def bills_of(self, item: SubscriptionItem) -> Mapping[BillingPeriod, Bill]:
+        """Return what was billed of an item's closed periods; for the readers of this log."""
+        return self._bills.get(item.id, {})
+
+    def subscription(self, subscription_id: str) -> Subscription:
+        """Return the newest version of a subscription.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+        """
+        return self._account(subscription_id).subscription
+
+
+def _require(kind: type, value: object, param: str) -> None:
+    if not isinstance(value, kind):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, f"a {kind.__name__}", value)
+
+
+def _content(event: MeterEvent) -> dict[str, Any]:
+    """Return what makes two events with one identifier the same."""
+    at = event.instant
+    return {
+        "event_name": event.event_name,
+        "payload": dict(event.payload),
+        "timestamp": "now" if at is None else event.timestamp if not at.microsecond else at.isoformat(),
+    }

@@ -1,0 +1,461 @@
+"""Meter event summaries: what a customer's events of a meter come to in a range of time, whole or bucket by bucket.
+
+:func:`event_summaries` returns every bucket in the order of time, as a chart wants them; :func:`list_event_summaries` returns
+pages of those that are not empty, newest first, as Stripe's API lists them. Both are derived from the same partials as bills.
+"""
+
+from __future__ import annotations
+
+import json
+from base64 import urlsafe_b64decode, urlsafe_b64encode
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta, tzinfo
+from enum import StrEnum
+from functools import reduce
+from itertools import islice, takewhile
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+
+from metering_core.aggregators import formula_of
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.exact import Number, add, exact_integer, plain
+from metering_core.meter_views import MeterReader
+from metering_core.meters import Formula, Meter
+from metering_core.names import choice, name, require_iterable
+from metering_core.periods import BillingCycle, Instant, from_unix_seconds, moment, unix_seconds, zone_named
+from metering_core.readings import MICROSECONDS, window_partial
+from metering_core.timelines import Timeline
+
+_HOUR: Final = 3600
+# A Monday and the first of a month, at whose midnight no time zone moved its clocks: a boundary of days, weeks and months.
+_ANCHOR: Final = datetime(2001, 1, 1)  # noqa: DTZ001 - the zone is that of the question
+_ID_PREFIX: Final = "mtrusg_"
+
+DimensionFilters = Mapping[str, str | Iterable[str]]
+"""By dimension key, the value or the values that count; all keys must agree."""
+
+
+class ValueGroupingWindow(StrEnum):
+    """The calendar unit that a range is cut into, on the wall clock of a time zone; weeks begin on Monday (ISO 8601)."""
+
+    HOUR = "hour"
+    DAY = "day"
+    WEEK = "week"
+    MONTH = "month"
+
+
+def _read_only(dimensions: Mapping[str, str]) -> Mapping[str, str]:
+    return MappingProxyType(dict(dimensions))
+
+
+@attrs.frozen
+class MeterEventSummary:
+    """What a customer's events of a meter come to in ``[start_time, end_time)``; in the shape of Stripe's summary.
+
+    Attributes:
+        meter: the meter's id.
+        customer: the customer's id.
+        start_time: the first moment of the bucket, UTC.
+        end_time: the first moment after it.
+        aggregated_value: what the meter's formula makes of the events, exactly; 0 without any, and it may be negative.
+        dimensions: the values that the events share, by key, where they were grouped by keys; empty otherwise. Read-only.
+        events: how many events of the bucket count; tells an empty bucket from one whose value is 0.
+    """
+
+    meter: str
+    customer: str
+    start_time: datetime
+    end_time: datetime
+    aggregated_value: Number
+    dimensions: Mapping[str, str] = attrs.field(factory=dict, converter=_read_only, hash=False)
+    events: int = 0
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by content; a read-only map cannot be pickled as it is."""
+        times = (self.start_time, self.end_time)
+        return MeterEventSummary, (self.meter, self.customer, *times, self.aggregated_value, dict(self.dimensions), self.events)
+
+    @property
+    def id(self) -> str:
+        """The same for the same bucket, whatever is in it; what lists are paged by."""
+        times = [unix_seconds(self.start_time), unix_seconds(self.end_time)]
+        bucket = json.dumps([self.meter, self.customer, *times, dict(self.dimensions)], separators=(",", ":"))
+        return _ID_PREFIX + urlsafe_b64encode(bucket.encode()).decode().rstrip("=")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is nothing to tell, because no event counts and no level is carried from before."""
+        return not self.events and not self.aggregated_value
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write Stripe's summary, ready for JSON: times in Unix seconds; a value that is not whole as an exact string.
+
+        ``customer`` and ``events`` are ours.
+        """
+        value = self.aggregated_value
+        return {
+            "id": self.id,
+            "object": "billing.meter_event_summary",
+            "aggregated_value": value if isinstance(value, int) else plain(value),
+            "customer": self.customer,
+            "dimensions": dict(self.dimensions),
+            "end_time": unix_seconds(self.end_time),
+            "events": self.events,
+            "meter": self.meter,
+            "start_time": unix_seconds(self.start_time),
+        }
+
+
+@attrs.frozen
+class MeterEventSummaryPage:
+    """One page of a list of summaries, newest first.
+
+    Attributes:
+        data: the summaries of the page.
+        has_more: whether the list goes on in the direction of reading.
+        url: the path that Stripe's API has for the list.
+    """
+
+    data: tuple[MeterEventSummary, ...]
+    has_more: bool
+    url: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write Stripe's list object, ready for JSON."""
+        data = [summary.to_dict() for summary in self.data]
+        return {"object": "list", "data": data, "has_more": self.has_more, "url": self.url}
+
+
+def event_summaries(
+    usage: MeterReader,
+    meter_id: str,
+    customer: str,
+    start_time: Instant,
+    end_time: Instant,
+    *,
+    value_grouping_window: str | None = None,
+    timezone: str = "UTC",
+    dimension_filters: DimensionFilters | None = None,
+    dimension_group_by_keys: Iterable[str] = (),
+) -> list[MeterEventSummary]:
+    """Return a summary of every bucket from ``start_time`` (inclusive) to ``end_time`` (exclusive), in the order of time.
+
+    Empty buckets are there, with the value 0; the first and the last are cut where the range is. An hour is an hour that
+    passes: where clocks are put back by one, the hour that repeats is two; where they are moved by less than one (Lord Howe
+    Island), it is cut there. A day is as long as the zone's calendar makes it, 23 and 25 hours included. Of an event time
+    window that the range cuts, all belongs to the side that holds the moment of the event that counts.
+
+    Args:
+        usage: the meter log or a view of it.
+        meter_id: what to summarize.
+        customer: whose events; one without any has zeros.
+        start_time: an aware datetime or Unix seconds, whole; under the policy ``aligned_summaries`` a whole minute, and a whole
+            hour or UTC day where it is grouped by them.
+        end_time: as ``start_time``, and later.
+        value_grouping_window: ``hour``, ``day``, ``week`` or ``month``; without one the range is a single bucket.
+        timezone: the IANA zone of the calendar.
+        dimension_filters: the value or the values that count, by dimension key; all keys must agree.
+        dimension_group_by_keys: dimension keys; a summary for each set of their values that occurs in the range (or before it,
+            where the formula looks back), in the order of the values, in every bucket.
+
+    Raises:
+        InvalidValueError: ``param`` names the argument.
+    """
+    options = (value_grouping_window, timezone, dimension_filters, dimension_group_by_keys)
+    with _reader(usage).lock:
+        query = _asked(usage, meter_id, customer, start_time, end_time, *options)
+        return [query.summary(*place) for place in query.places()]
+
+
+def list_event_summaries(
+    usage: MeterReader,
+    meter_id: str,
+    customer: str,
+    start_time: Instant,
+    end_time: Instant,
+    *,
+    value_grouping_window: str | None = None,
+    timezone: str = "UTC",
+    dimension_filters: DimensionFilters | None = None,
+    dimension_group_by_keys: Iterable[str] = (),
+    limit: int = 10,
+    starting_after: str | None = None,
+    ending_before: str | None = None,
+) -> MeterEventSummaryPage:
+    """Return a page of the summaries that are not empty, newest first, as Stripe lists them.
+
+    Of one bucket they come in the order of the dimension values. Further arguments and refusals as :func:`event_summaries`.
+
+    Args:
+        usage: the meter log or a view of it.
+        meter_id: what to summarize.
+        customer: whose events.
+        start_time: inclusive.
+        end_time: exclusive.
+        value_grouping_window: ``hour``, ``day``, ``week`` or ``month``.
+        timezone: the IANA zone of the calendar.
+        dimension_filters: the values that count, by dimension key.
+        dimension_group_by_keys: dimension keys.
+        limit: summaries of a page, 1 to 100.
+        starting_after: the id of a summary; the page begins with the next one in the list. It need not be there any more.
+        ending_before: the id of a summary; the page ends with the one before it in the list.
+
+    Raises:
+        InvalidValueError: ``param`` names the argument; ``parameters_exclusive`` for both cursors.
+    """
+    size = exact_integer(limit, "limit", minimum=1, maximum=100)
+    if starting_after is not None and ending_before is not None:
+        message = "ending_before: expected one cursor, received starting_after, too"
+        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="ending_before")
+    options = (value_grouping_window, timezone, dimension_filters, dimension_group_by_keys)
+    with _reader(usage).lock:
+        query = _asked(usage, meter_id, customer, start_time, end_time, *options)
+        places = sorted(query.places(), key=query.rank)
+        if starting_after is not None:
+            cursor = query.rank_of(starting_after, "starting_after")
+            places = [place for place in places if query.rank(place) > cursor]
+        if ending_before is not None:
+            cursor = query.rank_of(ending_before, "ending_before")
+            places = [place for place in reversed(places) if query.rank(place) < cursor]
+        summaries = (query.summary(*place) for place in places)
+        found = list(islice((summary for summary in summaries if not summary.is_empty), size + 1))
+    page = found[:size] if ending_before is None else found[:size][::-1]
+    return MeterEventSummaryPage(tuple(page), len(found) > size, f"/v1/billing/meters/{query.meter.id}/event_summaries")
+
+
+def total_of(meter: Meter, summaries: Iterable[MeterEventSummary]) -> Number:
+    """Return what summaries of one meter add up to: over any split of time, customers or dimensions, the value of the whole.
+
+    Raises:
+        InvoicingError: ``formula_not_additive`` unless the formula is ``sum`` or ``count``: ask for the whole range instead.
+        InvalidValueError: ``parameter_invalid_object`` for the summary of another meter.
+    """
+    if not formula_of(meter).is_additive:
+        additive = " or ".join(repr(formula.value) for formula in (Formula.SUM, Formula.COUNT))
+        message = f"formula: expected {additive}, whose values add up over a split, received {meter.formula.value!r}"
+        raise InvoicingError(ErrorCode.FORMULA_NOT_ADDITIVE, message, param="formula")
+    values = []
+    for position, summary in enumerate(summaries):
+        if summary.meter != meter.id:
+            code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"a summary of the meter {meter.id!r}"
+            raise InvalidValueError.expecting(code, f"summaries[{position}]", expected, summary.meter)
+        values.append(summary.aggregated_value)
+    return reduce(add, values, 0)
+
+
+# What was asked ------------------------------------------------------------------------------------------------------
+
+_Place = tuple[int, tuple[str, ...]]
+"""Which bucket, and which values of the keys."""
+
+
+@attrs.frozen
+class _Query:
+    """A question that was checked: buckets between bounds (Unix seconds), and timelines by the values of the keys."""
+
+    meter: Meter
+    customer: str
+    bounds: list[int]
+    keys: tuple[str, ...]
+    timelines: Mapping[tuple[str, ...], list[Timeline]]
+
+    def places(self) -> Iterator[_Place]:
+        """Yield what there is a summary of, in the order of time."""
+        return ((bucket, values) for bucket in range(len(self.bounds) - 1) for values in self.timelines)
+
+    def summary(self, bucket: int, values: tuple[str, ...]) -> MeterEventSummary:
+        """Return one summary."""
+        start, end = self.bounds[bucket : bucket + 2]
+        timelines, aggregator = self.timelines[values], formula_of(self.meter)
+        partial = window_partial(aggregator, timelines, start * MICROSECONDS, end * MICROSECONDS)
+        return MeterEventSummary(
+            self.meter.id,
+            self.customer,
+            from_unix_seconds(start),
+            from_unix_seconds(end),
+            aggregator.present(partial),
+            dict(zip(self.keys, values, strict=True)),
+            sum(one.count(start * MICROSECONDS, end * MICROSECONDS) for one in timelines),
+        )
+
+    def rank(self, place: _Place) -> tuple[int, tuple[str, ...]]:
+        """Return what Stripe's order sorts by."""
+        bucket, values = place
+        return -self.bounds[bucket], values
+
+    def rank_of(self, cursor: object, param: str) -> tuple[int, tuple[str, ...]]:
+        """Return the rank that the summary with an id has or had in this list."""
+        match _bucket_of(cursor):
+            case [self.meter.id, self.customer, int(start), int(), dict(dimensions)] if tuple(dimensions) == self.keys:
+                return -start, tuple(map(str, dimensions.values()))
+        code, expected = ErrorCode.PARAMETER_INVALID_CHOICE, "the id of a summary of the same meter, customer and keys"
+        raise InvalidValueError.expecting(code, param, expected, cursor)
+
+
+def _bucket_of(cursor: object) -> Any:  # noqa: ANN401 - whatever the text holds
+    """Return what an id says; None where it says nothing."""
+    if not isinstance(cursor, str) or not cursor.startswith(_ID_PREFIX):
+        return None
+    try:
+        return json.loads(urlsafe_b64decode(cursor.removeprefix(_ID_PREFIX) + "=="))
+    except (ValueError, RecursionError):
+        return None
+
+
+def _reader(usage: object) -> MeterReader:
+    if not isinstance(usage, MeterReader):
+        code = ErrorCode.PARAMETER_INVALID_OBJECT
+        raise InvalidValueError.expecting(code, "usage", "a MeterLog or a MeterView", usage)
+    return usage
+
+
+def _asked(
+    usage: MeterReader,
+    meter_id: str,
+    customer: str,
+    start_time: Instant,
+    end_time: Instant,
+    value_grouping_window: str | None,
+    timezone: str,
+    filters: DimensionFilters | None,
+    group_by: Iterable[str],
+) -> _Query:
+    meter = usage.meter(meter_id)
+    name(customer, "customer")
+    window = value_grouping_window
+    if window is not None:
+        window = choice(ValueGroupingWindow, window, "value_grouping_window")
+    start, end = (
+        _bound(value, param, window, is_aligned=usage.policy.aligned_summaries)
+        for value, param in ((start_time, "start_time"), (end_time, "end_time"))
+    )
+    if start >= end:
+        expected = f"a moment after start_time, {from_unix_seconds(start).isoformat()}"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end_time", expected, end_time)
+    bounds = _bounds(start, end, window, timezone)
+    allowed, keys = _filters(meter, filters), _group_by_keys(meter, group_by)
+    selected = _selected(meter, usage.timelines(meter.id, customer), allowed, keys)
+    if keys:
+        since = None if formula_of(meter).looks_back else start * MICROSECONDS
+        selected = {
+            values: timelines
+            for values, timelines in selected.items()
+            if any(one.count(since, end * MICROSECONDS) for one in timelines)
+        }
+    return _Query(meter, customer, bounds, keys, dict(sorted(selected.items())))
+
+
+def _selected(
+    meter: Meter,
+    timelines: Iterable[tuple[tuple[str, ...], Timeline]],
+    allowed: Mapping[str, frozenset[str]],
+    keys: tuple[str, ...],
+) -> dict[tuple[str, ...], list[Timeline]]:
+    """Return the timelines that the filters let through, by the values of the keys."""
+    selected: dict[tuple[str, ...], list[Timeline]] = {} if keys else {(): []}
+    for dimensions, timeline in timelines:
+        values = dict(zip(meter.dimension_payload_keys, dimensions, strict=True))
+        if all(values[key] in some for key, some in allowed.items()):
+            selected.setdefault(tuple(values[key] for key in keys), []).append(timeline)
+    return selected
+
+
+# Bounds --------------------------------------------------------------------------------------------------------------
+
+_ALIGNMENTS: Final = {ValueGroupingWindow.HOUR: (_HOUR, "hour"), ValueGroupingWindow.DAY: (24 * _HOUR, "UTC day")}
+
+
+def _bound(value: Instant, param: str, window: str | None, *, is_aligned: bool) -> int:
+    """Return a bound of the range in Unix seconds."""
+    seconds, microseconds = moment(value, param)
+    unit, words = (1, "second")
+    if is_aligned:
+        unit, words = (60, "minute") if window is None else _ALIGNMENTS.get(ValueGroupingWindow(window), (60, "minute"))
+    if microseconds % (unit * MICROSECONDS):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, f"a whole {words}", value)
+    return seconds
+
+
+def _bounds(start: int, end: int, window: str | None, timezone: str) -> list[int]:
+    """Return where the buckets of a range begin and the last one ends, in Unix seconds."""
+    zone = zone_named(timezone)
+    if window is None:
+        return [start, end]
+    if window == ValueGroupingWindow.HOUR:
+        ends = _hour_ends(start, zone)
+    else:
+        cycle = BillingCycle(_ANCHOR.replace(tzinfo=zone), window, timezone=timezone)
+        ends = (period.end_seconds for period in cycle.periods_from(start))
+    return [start, *takewhile(lambda one: one < end, ends), end]
+
+
+def _hour_ends(start: int, zone: tzinfo) -> Iterator[int]:
+    """Yield where the hour of the zone's clock that holds ``start`` ends, and where every later one does."""
+    while True:
+        past_hour = _past_hour(start, zone)
+        end = start - (start + past_hour) % _HOUR + _HOUR
+        if _past_hour(end - 1, zone) != past_hour:
+            end = _moved(start, end, zone)
+        yield end
+        start = end
+
+
+def _moved(start: int, end: int, zone: tzinfo) -> int:
+    """Return when the clock was moved by a part of an hour."""
+    before = _past_hour(start, zone)
+    return start + bisect_left(range(start, end), 1, key=lambda one: _past_hour(one, zone) != before)
+
+
+def _past_hour(seconds: int, zone: tzinfo) -> int:
+    """Return by how many seconds the zone's clock differs from UTC's, whole hours left aside."""
+    try:
+        offset = from_unix_seconds(seconds).astimezone(zone).utcoffset()
+    except OverflowError:
+        code, expected = ErrorCode.PARAMETER_INVALID_INSTANT, "a moment within the years 1 to 9999 of the zone"
+        raise InvalidValueError.expecting(code, "start_time", expected, seconds) from None
+    assert offset is not None, "a zone has an offset at every moment"
+    return offset // timedelta(seconds=1) % _HOUR
+
+
+# Dimensions ----------------------------------------------------------------------------------------------------------
+
+
+def _declared(meter: Meter, key: object, param: str) -> str:
+    if not isinstance(key, str) or key not in meter.dimension_payload_keys:
+        expected = f"a dimension of the meter ({', '.join(meter.dimension_payload_keys) or 'it has none'})"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, key)
+    return key
+
+
+def _filters(meter: Meter, given: object) -> dict[str, frozenset[str]]:
+    if given is None:
+        return {}
+    if not isinstance(given, Mapping):
+        code = ErrorCode.PARAMETER_INVALID_OBJECT
+        raise InvalidValueError.expecting(code, "dimension_filters", "values by dimension key", given)
+    return {
+        _declared(meter, key, f"dimension_filters[{key}]"): frozenset(_allowed(values, f"dimension_filters[{key}]"))
+        for key, values in given.items()
+    }
+
+
+def _allowed(values: object, param: str) -> Iterator[str]:
+    some: Iterable[object] = (values,) if isinstance(values, str) else require_iterable(values, param)  # type: ignore[arg-type]  # or refused
+    for value in some:
+        if not isinstance(value, str):
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string, or several", value)
+        yield value
+
+
+def _group_by_keys(meter: Meter, given: object) -> tuple[str, ...]:
+    code, param = ErrorCode.PARAMETER_INVALID_OBJECT, "dimension_group_by_keys"
+    if isinstance(given, str):
+        raise InvalidValueError.expecting(code, param, "a list of dimension keys", given)
+    listed: Iterable[object] = require_iterable(given, param)  # type: ignore[arg-type]  # or refused
+    keys = tuple(_declared(meter, key, f"{param}[{at}]") for at, key in enumerate(listed))
+    if len(set(keys)) < len(keys):
+        raise InvalidValueError.expecting(code, param, "each key once", list(keys))
+    return keys

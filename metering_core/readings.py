@@ -1,0 +1,46 @@
+"""What meters read off events: one series for each meter, customer and set of dimension values."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from metering_core.aggregators import Aggregator, Partial, formula_of
+from metering_core.meters import Meter
+from metering_core.timelines import Series, Timeline
+
+MICROSECONDS = 1_000_000
+"""In a second; moments of events are kept in Unix microseconds."""
+
+
+class Readings:
+    """What meters read off some events: by meter, customer and dimension values."""
+
+    def __init__(self) -> None:
+        self._series: dict[str, dict[str, dict[tuple[str, ...], Series]]] = {}
+
+    def series(self, meter: Meter, customer: str, dimensions: tuple[str, ...]) -> Series:
+        """Return the readings with these dimension values, made where there are none."""
+        by_dimensions = self._series.setdefault(meter.id, {}).setdefault(customer, {})
+        if dimensions not in by_dimensions:
+            window = None if meter.event_time_window is None else meter.event_time_window.seconds * MICROSECONDS
+            by_dimensions[dimensions] = Series(formula_of(meter), window)
+        return by_dimensions[dimensions]
+
+    def timelines(self, meter: Meter, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
+        """Return what a customer's events of a meter come to, by their dimension values."""
+        found = self._series.get(meter.id, {}).get(customer, {})
+        return [(dimensions, series.timeline()) for dimensions, series in found.items()]
+
+    def customers(self, meter: Meter) -> list[str]:
+        """Return the customers that have events of a meter, in the order in which they came."""
+        return list(self._series.get(meter.id, {}))
+
+
+def window_partial(aggregator: Aggregator, timelines: Iterable[Timeline], start: int, end: int) -> Partial:
+    """Return what timelines together come to in ``[start, end)``, in Unix microseconds."""
+    within = before = aggregator.identity
+    for timeline in timelines:
+        within = aggregator.merge(within, timeline.partial(start, end))
+        if aggregator.looks_back:
+            before = aggregator.merge(before, timeline.partial(None, start))
+    return aggregator.over(within, before, start, end)

@@ -1,0 +1,191 @@
+"""Readings of a meter in the order of time, and their partials, so that a window costs the same however much lies in it.
+
+Time is cut into blocks of 256 and 16 days, a day, an hour, 5 minutes, 15 seconds and a second; the partial of a block is merged
+from those of the next smaller ones and kept. A window that whole hours or UTC days make up is one step for each; any other one
+is a few steps more at its ends. A reading that comes or goes, at whatever time, costs the blocks that it lies in and no other.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable
+from typing import Any, Final
+
+from metering_core.aggregators import Aggregator, Partial
+
+_SECOND: Final = 1_000_000
+_DAY: Final = 86_400 * _SECOND
+# Every offset that a time zone has today is whole 5 minutes; what is billed or summarized is bounded by whole seconds.
+_WIDTHS: Final = (256 * _DAY, 16 * _DAY, _DAY, 3600 * _SECOND, 300 * _SECOND, 15 * _SECOND, _SECOND)
+
+_FEW: Final = 16
+"""Readings that are merged one by one: to keep their partial would cost more than to make it again."""
+
+_GONE: Final = object()
+
+
+class Timeline:
+    """The readings of one meter, one customer and one set of dimension values.
+
+    Attributes:
+        moments: Unix microseconds, ascending.
+        sequences: their numbers; of equal moments in the order of arrival.
+        values: what the formula works on.
+    """
+
+    __slots__ = ("_aggregator", "_blocks", "_changes", "_settled", "moments", "sequences", "values")
+
+    def __init__(self, aggregator: Aggregator) -> None:
+        self._aggregator = aggregator
+        self.moments: list[int] = []
+        self.sequences: list[int] = []
+        self.values: list[Any] = []
+        # What is not in its place yet: (moment, number) → value, or _GONE for what is to be dropped.
+        self._changes: dict[tuple[int, int], Any] = {}
+        # How many of the readings the kept partials know of; (width, number of the block) → partial.
+        self._settled = 0
+        self._blocks: dict[tuple[int, int], Partial] = {}
+
+    def add(self, moment: int, sequence: int, value: Any) -> None:  # noqa: ANN401 - a number, or any text
+        """Take a reading; those of the past are put in their place when something is asked."""
+        if not self.moments or (self.moments[-1], self.sequences[-1]) < (moment, sequence):
+            self.moments.append(moment)
+            self.sequences.append(sequence)
+            self.values.append(value)
+        else:
+            self._changes[moment, sequence] = value
+
+    def remove(self, moment: int, sequence: int) -> None:
+        """Drop a reading that is there, when something is asked."""
+        self._changes[moment, sequence] = _GONE
+
+    def settle(self) -> None:
+        """Put readings that came out of order in their place, and drop those that went."""
+        if self._settled < len(self.moments):
+            # Of the blocks that are kept, the later ones of these can lie in none but that of the first.
+            self._forget((self.moments[self._settled],))
+        if self._changes:
+            changes, self._changes = self._changes, {}
+            self._rearrange(changes)
+            self._forget(moment for moment, _ in changes)
+        self._settled = len(self.moments)
+
+    def _rearrange(self, changes: dict[tuple[int, int], Any]) -> None:
+        """Write anew what lies between the first change and the last."""
+        (moment, sequence), last = min(changes), max(changes)
+        first, end = self._place(moment, sequence), self._place(last[0], last[1] + 1)
+        span = slice(first, end)
+        readings = dict(zip(zip(self.moments[span], self.sequences[span], strict=True), self.values[span], strict=True))
+        readings.update(changes)
+        kept = sorted(key for key, value in readings.items() if value is not _GONE)
+        self.moments[span] = [moment for moment, _ in kept]
+        self.sequences[span] = [sequence for _, sequence in kept]
+        self.values[span] = [readings[key] for key in kept]
+
+    def _place(self, moment: int, sequence: int) -> int:
+        first = bisect_left(self.moments, moment)
+        return bisect_left(self.sequences, sequence, first, bisect_left(self.moments, moment + 1, first))
+
+    def _forget(self, moments: Iterable[int]) -> None:
+        if self._blocks:
+            for moment in moments:
+                for width in _WIDTHS:
+                    self._blocks.pop((width, moment // width), None)
+
+    def _places(self, start: int | None, end: int) -> tuple[int, int]:
+        self.settle()
+        first = 0 if start is None else bisect_left(self.moments, start)
+        return first, bisect_left(self.moments, end, first)
+
+    def count(self, start: int | None, end: int) -> int:
+        """Return how many readings there are from ``start`` (None: from the beginning) to before ``end``."""
+        first, after = self._places(start, end)
+        return after - first
+
+    def partial(self, start: int | None, end: int) -> Partial:
+        """Return the partial of the readings from ``start`` (None: from the beginning) to before ``end``."""
+        return self._between(*self._places(start, end), 0)
+
+    def _between(self, first: int, end: int, depth: int) -> Partial:
+        """Return the partial of the readings that stand from ``first`` to before ``end``, by blocks of a width and smaller."""
+        if end - first <= _FEW or depth == len(_WIDTHS):
+            return self._one_by_one(first, end)
+        merge, partial = self._aggregator.merge, self._aggregator.identity
+        width = _WIDTHS[depth]
+        while first < end:
+            block = self.moments[first] // width
+            after = bisect_left(self.moments, (block + 1) * width, first, end)
+            partial = merge(partial, self._of_block(block, first, after, depth))
+            first = after
+        return partial
+
+    def _of_block(self, block: int, first: int, end: int, depth: int) -> Partial:
+        """Return the partial of readings of one block, kept where they are all that it has."""
+        width, moments = _WIDTHS[depth], self.moments
+        is_whole = (not first or moments[first - 1] // width < block) and (end == len(moments) or moments[end] // width > block)
+        if not is_whole or end - first <= _FEW:
+            return self._between(first, end, depth + 1)
+        key = (width, block)
+        if key not in self._blocks:
+            self._blocks[key] = self._between(first, end, depth + 1)
+        return self._blocks[key]
+
+    def _one_by_one(self, first: int, end: int) -> Partial:
+        merge, prepare, partial = self._aggregator.merge, self._aggregator.prepare_event, self._aggregator.identity
+        for place in range(first, end):
+            partial = merge(partial, prepare(self.moments[place], self.sequences[place], self.values[place]))
+        return partial
+
+
+class Series:
+    """What one meter reads of one customer with one set of dimension values: all readings, and those that count.
+
+    Without an event time window every reading counts. With one, only the one received last in each UTC hour or day does; the
+    others are kept, because a cancellation makes the one before it count again.
+    """
+
+    __slots__ = ("_counting", "_timeline", "_touched", "_window", "_windows")
+
+    def __init__(self, aggregator: Aggregator, window: int | None) -> None:
+        self._timeline = Timeline(aggregator)
+        self._window = window
+        # Window → its readings in the order of arrival; and which of them is in the timeline, by window.
+        self._windows: dict[int, list[tuple[int, int, Any]]] = {}
+        self._counting: dict[int, tuple[int, int, Any] | None] = {}
+        self._touched: dict[int, None] = {}
+
+    def add(self, moment: int, sequence: int, value: Any) -> None:  # noqa: ANN401 - a number, or any text
+        """Take a reading; readings come in the order of their numbers."""
+        if self._window is None:
+            self._timeline.add(moment, sequence, value)
+        else:
+            window = moment // self._window
+            self._windows.setdefault(window, []).append((moment, sequence, value))
+            self._touched[window] = None
+
+    def remove(self, moment: int, sequence: int) -> None:
+        """Drop a reading that is there."""
+        if self._window is None:
+            self._timeline.remove(moment, sequence)
+        else:
+            window = moment // self._window
+            self._windows[window] = [one for one in self._windows[window] if one[1] != sequence]
+            self._touched[window] = None
+
+    def timeline(self) -> Timeline:
+        """Return the readings that count. Overwritten ones are dropped only here: a thousand times cost as much as once."""
+        for window in self._touched:
+            readings = self._windows[window]
+            self._count(window, readings[-1] if readings else None)
+        self._touched.clear()
+        return self._timeline
+
+    def _count(self, window: int, winner: tuple[int, int, Any] | None) -> None:
+        former = self._counting.get(window)
+        if former == winner:
+            return
+        if former is not None:
+            self._timeline.remove(*former[:2])
+        if winner is not None:
+            self._timeline.add(*winner)
+        self._counting[window] = winner
