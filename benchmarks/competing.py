@@ -1,6 +1,6 @@
 """Side by side with other tools: by turns, by the wall clock, best of several, every answer compared.
 
-Other tools use all cores, so the processor time of :mod:`~benchmarks.measuring` would say nothing: here the clock is the wall's.
+Other tools use all cores, so the processor time of :mod:`~benchmarks.measuring` says nothing here: the clock is the wall's.
 Who cannot win any more takes no further turn. Our own answer must be right; of a peer's that is not, the row says by how much.
 """
 
@@ -19,7 +19,6 @@ from benchmarks.datasets import digest_of
 from benchmarks.measuring import Row
 from benchmarks.peers import Way
 
-OURS: Final = "metering_core"
 HOPELESS: Final = 2.5
 """A peer that is so many times slower than the fastest peer takes no further turn: no ratio depends on it."""
 

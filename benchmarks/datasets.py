@@ -17,6 +17,9 @@ MINUTES: Final = 30 * 1440
 """Timestamps are whole minutes of the thirty days from :data:`~benchmarks.inputs.START` on."""
 
 RECORDS_AN_ITEM: Final = 100
+ITEMS_MAX: Final = 100_000
+ROW_GROUP: Final = 1_000_000
+"""Rows of a Parquet file that are written at a time."""
 QUANTITY_BELOW: Final = 1_000
 
 Integers = NDArray[np.int64]
@@ -86,7 +89,7 @@ def digest_of(*arrays: NDArray[Any]) -> str:
 def generated(records: int, set_share: float, *, is_skewed: bool = False) -> Dataset:
     """Return random usage; of skewed usage, half the records are of one item."""
     chosen = np.random.default_rng(SEED)
-    items = max(records // RECORDS_AN_ITEM, 1)
+    items = min(max(records // RECORDS_AN_ITEM, 1), ITEMS_MAX)
     codes = chosen.integers(0, items, records, dtype=np.int32)
     if is_skewed:
         codes[chosen.random(records) < 0.5] = items // 2
@@ -131,12 +134,17 @@ def write_parquet(dataset: Dataset, file: Path) -> None:
     def strings(codes: NDArray[Any], names: list[str]) -> pa.Array:
         return pa.DictionaryArray.from_arrays(pa.array(codes), pa.array(names)).cast(pa.string())
 
-    table = pa.table(
-        {
-            "subscription_item": strings(dataset.codes, dataset.item_ids()),
-            "timestamp": dataset.timestamps,
-            "quantity": dataset.quantities,
-            "action": strings(dataset.sets.astype(np.int8), ["increment", "set"]),
-        }
-    )
-    parquet.write_table(table, file)
+    def rows(part: slice) -> pa.Table:
+        return pa.table(
+            {
+                "subscription_item": strings(dataset.codes[part], names),
+                "timestamp": dataset.timestamps[part],
+                "quantity": dataset.quantities[part],
+                "action": strings(dataset.sets[part].astype(np.int8), ["increment", "set"]),
+            }
+        )
+
+    names = dataset.item_ids()
+    with parquet.ParquetWriter(file, rows(slice(0)).schema) as writer:
+        for at in range(0, len(dataset), ROW_GROUP):
+            writer.write_table(rows(slice(at, at + ROW_GROUP)))

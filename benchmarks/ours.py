@@ -41,6 +41,17 @@ def priced(mode: mc.AggregateUsage) -> mc.Price:
     return mc.Price.per_unit(f"price_{mode.value}", currency="usd", unit_amount=1, recurring=recurring)
 
 
+Request = tuple[mc.SubscriptionItem, mc.BillingPeriod]
+
+
+def quantities_of(usage: Any, requests: list[Request]) -> NDArray[np.int64]:  # noqa: ANN401 - either engine
+    """Return what was used, in the order asked."""
+    if hasattr(usage, "quantities"):
+        return np.asarray(usage.quantities(requests))
+    partials = usage.partials(requests)
+    return np.array([partial[1] if isinstance(partial, tuple) else partial or 0 for partial in partials])
+
+
 class Columnar:
     """Usage in columns; every question is asked of a usage that was never asked before, so that nothing is remembered."""
 
@@ -71,12 +82,12 @@ class Columnar:
 
     def _prepared(self, question: Question, modes: tuple[mc.AggregateUsage, ...]) -> Any:  # noqa: ANN401 - what is timed
         usage = self._loaded(is_plain=question is Question.PLAIN_SUM)
-        asked = [[(mc.SubscriptionItem(name, priced(mode)), self._period) for name in self._names] for mode in modes]
-        return lambda: [usage.partials(requests) for requests in asked]
+        prices = [priced(mode) for mode in modes]
+        requests = [(mc.SubscriptionItem(name, price), self._period) for price in prices for name in self._names]
+        return lambda: quantities_of(usage, requests)
 
-    @staticmethod
-    def _answer(found: list[list[Any]]) -> NDArray[np.int64]:
-        return np.array([[one[1] if isinstance(one, tuple) else one or 0 for one in partials] for partials in found])
+    def _answer(self, quantities: NDArray[np.int64]) -> NDArray[np.int64]:
+        return quantities.reshape(-1, len(self._names))
 
     def close(self) -> None:
         """Give everything back."""

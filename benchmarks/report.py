@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import os
 import platform
+import sqlite3
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
+from benchmarks import chart
 from benchmarks.measuring import Group, Row
 
 CPU_INFO = Path("/proc/cpuinfo")
@@ -35,9 +37,15 @@ def _cpu() -> str:
     return next(named, platform.processor() or platform.machine())
 
 
+PACKAGES: Final = (
+    *("metering-core", "attrs", "python-dateutil", "numpy", "numba"),
+    *("duckdb", "polars", "pandas", "pyarrow", "psycopg", "matplotlib"),
+)
+
+
 def versions() -> dict[str, str]:
-    """Return the versions of what ran; ``not installed`` where only the tree was on the path."""
-    return {package: _version(package) for package in ("metering-core", "attrs", "python-dateutil")}
+    """Return the versions of what ran; ``not installed`` where only the tree was on the path, or nothing."""
+    return {**{package: _version(package) for package in PACKAGES}, "sqlite": sqlite3.sqlite_version}
 
 
 def _version(package: str) -> str:
@@ -47,18 +55,22 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def as_data(groups: Iterable[Group], inputs_digest: str, options: dict[str, Any]) -> dict[str, Any]:
-    """Return the report as plain data."""
+def as_data(groups: Iterable[Group], inputs: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
+    """Return the report as plain data; ``inputs`` are the hashes of what the groups were given, by their titles."""
     rows = {title: [_fields(row) for row in rows] for title, rows in groups}
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "versions": versions(),
         "options": options,
-        "inputs": inputs_digest,
+        "inputs": inputs,
         "groups": rows,
-        "missed": [field["name"] for fields in rows.values() for field in fields if field["is_met"] is False],
+        "missed": [f"{title.partition(' (')[0]}: {name}" for title, name in _missed(rows)],
     }
+
+
+def _missed(rows: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, str]]:
+    return ((title, field["name"]) for title, fields in rows.items() for field in fields if field["is_met"] is False)
 
 
 def _fields(row: Row) -> dict[str, Any]:
@@ -73,12 +85,19 @@ def write(data: dict[str, Any], folder: Path, name: str) -> Path:
     return file
 
 
+def draw(groups: Iterable[Group], folder: Path) -> None:
+    """Draw the comparison, where there was one, and say where."""
+    on = machine()
+    for file in chart.draw(groups, f"{on['cores']} cores of an {on['cpu']}", folder):
+        print("drawn to", file)
+
+
 def table(groups: Iterable[Group]) -> Iterator[str]:
     """Yield the lines of the table."""
     for title, rows in groups:
         yield ""
         yield title
-        yield f"  {'':<72} {'bound':>10} {'measured':>10} {'unit':<18} {'ratio':>7} {'target':>8}"
+        yield f"  {'':<72} {'bound':>10} {'measured':>10} {'unit':<22} {'ratio':>7} {'target':>8}"
         for row in rows:
             yield "  " + _line(row)
 
@@ -87,7 +106,9 @@ def _line(row: Row) -> str:
     bound = "" if row.bound is None else _number(row.bound)
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     met = {True: "met", False: "MISSED", None: ""}[row.is_met]
-    return f"{row.name:<72} {bound:>10} {_number(row.value):>10} {row.unit:<18} {ratio:>7} {row.target:>8} {met}".rstrip()
+    value = _number(row.value)
+    found = f"{row.name:<72} {bound:>10} {value:>10} {row.unit:<22} {ratio:>7} {row.target:>8} {met:<6} {row.note or ''}"
+    return found.rstrip()
 
 
 def _number(value: float) -> str:

@@ -324,6 +324,17 @@ def _price_of(path: str, price_id: str) -> Price:
     return prices[price_id]
 
 
+def meter_log(catalog: Catalog) -> MeterLog:
+    """Return an empty log of a catalog's meters and subscriptions.
+
+    Subscriptions may be on a meter that was deactivated after they began: what it measured is billed.
+    """
+    log = MeterLog((meter.reactivate() for meter in catalog.meters.values()), catalog.subscriptions)
+    for meter in catalog.meters.values():
+        log.update_meter(meter)
+    return log
+
+
 # Numbers and instants as text ----------------------------------------------------------------------------------------
 
 _INTEGER = re.compile(r"-?[0-9]{1,1000}")
@@ -675,7 +686,8 @@ def append_events(
     """Append rows in their order, each at its own moment of receipt: how history is imported.
 
     An event lies in the billing period of its timestamp, however much later it was received. Events that no item bills, such
-    as those from before their customer's subscription, are kept in the log and have no period.
+    as those from before their customer's subscription, are kept in the log and have no period. A meter that is inactive takes
+    what was received before it was deactivated.
 
     Args:
         log: the log; it must know the meters and the subscriptions.
@@ -687,13 +699,14 @@ def append_events(
     """
     billed = _subscriptions_by_customer(log)
     customer_keys = {meter.event_name: meter.customer_payload_key for meter in log.meters}
+    inactive = {meter.event_name: meter for meter in log.meters if not meter.is_active}
     periods = _PeriodsWithUsage()
     for row in rows:
         if not isinstance(row, EventRow):
             on_refusal(row)
             continue
         event = row.event
-        (receipt,) = log.append([event], now=row.received_at)
+        receipt = _append_event(log, row, inactive.get(event.event_name))
         if receipt.outcome is Outcome.REJECTED:
             on_refusal(_placed(receipt, row))
             continue
@@ -701,6 +714,18 @@ def append_events(
             assert event.timestamp != "now", "a row of a file has a moment"
             periods.note(subscription, event.timestamp)
     return periods.by_subscription()
+
+
+def _append_event(log: MeterLog, row: EventRow, inactive: Meter | None) -> Receipt:
+    """Append an event as its meter was when it was received."""
+    since = None if inactive is None else inactive.deactivated_at
+    if inactive is None or since is None or instant(row.received_at, "received_at") >= since:
+        (receipt,) = log.append([row.event], now=row.received_at)
+        return receipt
+    log.update_meter(inactive.reactivate())
+    (receipt,) = log.append([row.event], now=row.received_at)
+    log.update_meter(inactive)
+    return receipt
 
 
 def _subscriptions_by_customer(log: MeterLog) -> dict[tuple[str, str | None], list[Subscription]]:

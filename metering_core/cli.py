@@ -26,6 +26,7 @@ from metering_core.catalog import (
     Catalog,
     UsageFormat,
     append_events,
+    meter_log,
     parse_quantity,
     read_catalog,
     read_events,
@@ -277,12 +278,10 @@ def _load(
     return loaded
 
 
-def _load_events(
-    catalog: Catalog, events: str, on_error: OnError
-) -> tuple[MeterLog, Mapping[str, tuple[BillingPeriod, ...]]]:
+def _load_events(catalog: Catalog, events: str, on_error: OnError) -> tuple[MeterLog, Mapping[str, tuple[BillingPeriod, ...]]]:
     """Read a file of meter events, and return them with the periods that have some."""
     refusals = _Refusals(on_error)
-    log = MeterLog(catalog.meters.values(), catalog.subscriptions)
+    log = meter_log(catalog)
     written = _format_of(events)
     with _opened(events) as stream:
         periods = append_events(log, read_events(stream, written, path=_shown_name(events)), on_refusal=refusals)

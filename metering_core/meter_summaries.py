@@ -12,7 +12,6 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
-from functools import reduce
 from itertools import islice, takewhile
 from types import MappingProxyType
 from typing import Any, Final
@@ -237,13 +236,13 @@ def total_of(meter: Meter, summaries: Iterable[MeterEventSummary]) -> Number:
         additive = " or ".join(repr(formula.value) for formula in (Formula.SUM, Formula.COUNT))
         message = f"formula: expected {additive}, whose values add up over a split, received {meter.formula.value!r}"
         raise InvoicingError(ErrorCode.FORMULA_NOT_ADDITIVE, message, param="formula")
-    values = []
+    total: Number = 0
     for position, summary in enumerate(summaries):
         if summary.meter != meter.id:
             code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"a summary of the meter {meter.id!r}"
             raise InvalidValueError.expecting(code, f"summaries[{position}]", expected, summary.meter)
-        values.append(summary.aggregated_value)
-    return reduce(add, values, 0)
+        total = add(total, summary.aggregated_value)
+    return total
 
 
 # What was asked ------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ _DAY: Final = 86_400 * _SECOND
 _WIDTHS: Final = (256 * _DAY, 16 * _DAY, _DAY, 3600 * _SECOND, 300 * _SECOND, 15 * _SECOND, _SECOND)
 
 _FEW: Final = 16
-"""Readings that are merged one by one: to keep their partial would cost more than to make it again."""
+"""Readings that are merged one by one: keeping their partial would cost more memory than making it again costs time."""
 
 _GONE: Final = object()
 

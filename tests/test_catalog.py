@@ -17,6 +17,7 @@ from metering_core.catalog import (
     UsageRow,
     append_events,
     append_usage,
+    meter_log,
     parse_quantity,
     read_catalog,
     read_events,
@@ -687,8 +688,7 @@ class TestEvents:
 
 class TestAppendingEvents:
     def log(self, **changes) -> MeterLog:
-        catalog = read_catalog(on_meters(**changes))
-        return MeterLog(catalog.meters.values(), catalog.subscriptions)
+        return meter_log(read_catalog(on_meters(**changes)))
 
     def rows(self, *events: dict):
         return read_events(
@@ -771,3 +771,12 @@ class TestAppendingEvents:
         """A period with nothing but refused events is not billed."""
         rows = self.rows({"payload": {**PAYLOAD, "value": "x"}})
         assert append_events(self.log(), rows, on_refusal=lambda refusal: None) == {}
+
+    def test_an_inactive_meter_takes_what_came_before_it_was_deactivated(self):
+        """History of a meter that is no longer in use is billed; from its last moment on its events are refused."""
+        deactivated = {**METER, "status": "inactive", "status_transitions": {"deactivated_at": START + 60}}
+        log, told = self.log(meters=[deactivated]), []
+        rows = self.rows({"timestamp": START}, {"timestamp": START + 59}, {"timestamp": START, "received_at": START + 60}, {})
+        assert list(append_events(log, rows, on_refusal=told.append)) == ["sub_1"]
+        assert [(one.details["line"], one.code.value) for one in told] == [(3, "meter_inactive")]
+        assert (len(log), log.meters[0].is_active) == (3, False)

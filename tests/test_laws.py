@@ -30,11 +30,18 @@ def rated(**options):
     prices = drawn.prices(max_tiers=4, **options) | st.builds(
         partial(mc.Price, "price", "usd"), drawn.graduated(fractions=True) | drawn.volumes(fractions=True)
     )
-    return prices.flatmap(lambda price: st.tuples(st.just(price), drawn.quantities(price, decimals=2) | shares(price)))
+    return prices.flatmap(lambda price: st.tuples(st.just(price), drawn.quantities(price, decimals=2)))
+
+
+def shared():
+    """Draw a price and a quantity as averages come to: past an edge or before the next, a share, or a long decimal."""
+    models = drawn.per_unit() | drawn.packages() | drawn.graduated(fractions=True) | drawn.volumes(fractions=True)
+    prices = st.builds(partial(mc.Price, "price", "usd"), models)
+    return prices.flatmap(lambda price: st.tuples(st.just(price), shares(price)))
 
 
 def shares(price):
-    """Draw quantities that averages come to: past an edge or before the next, shares that no decimal writes, long decimals."""
+    """Draw quantities that are not whole, many of them a hair from one of the price's edges."""
     parts = st.fractions(0, 1, max_denominator=10**12) | st.sampled_from([HAIR, 1 - HAIR, Fraction(1, 10**30), Fraction(1, 3)])
     return st.builds(lambda whole, part: whole_if_possible(whole + part), drawn.quantities(price), parts)
 
@@ -194,6 +201,7 @@ CHECKS = {
     "retries": (retried(), retry_laws),
     "periods": (numbered_periods(), laws.check_period_laws),
     "rating": (rated(), laws.check_rating_laws),
+    "rating shares": (shared(), laws.check_rating_laws),
     "settling": (st.tuples(drawn.amounts() | shared_amounts()), laws.check_settle_laws),
     "invoices": (drawn.histories(), invoice_laws),
     "snapshots": (histories_with_a_choice(), snapshot_laws),

@@ -1,8 +1,8 @@
 """What data engineers would use instead, one file a tool, each query in the idiom of those who know the tool well.
 
 A peer loads a :class:`~benchmarks.datasets.Dataset` in its native form and offers ways to answer each question. Columns are
-``item`` (a number), ``timestamp`` (Unix seconds), ``quantity``, ``is_set`` and ``seq`` (the order of arrival). Of the records of
-one item and timestamp, those from the last ``set`` on count, and are one cell:
+``item`` (a number), ``timestamp`` (Unix seconds), ``quantity``, ``is_set`` and ``seq`` (the order of arrival). Of the records
+of one item and timestamp, those from the last ``set`` on count, and are one cell:
 
 * plain sum: what all records of an item add up to, as if nothing were ever set
 * sum, max: what the item's cells add up to; the greatest of them

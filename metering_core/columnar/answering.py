@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import repeat
 from operator import is_
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import attrs
 import numpy as np
@@ -27,6 +27,7 @@ from metering_core.columnar.kernel import (
     Totals,
     Window,
     as_array,
+    as_array_of,
     merge,
     whole,
 )
@@ -93,43 +94,63 @@ class Question:
 
 @attrs.frozen(eq=False)
 class Questions:
-    """Many questions, column by column: the codes, the modes and the periods."""
+    """Many questions, column by column.
 
-    codes: Sequence[int]
+    Attributes:
+        codes: which item.
+        modes: the mode of each.
+        periods: the period of each.
+        firsts: the first second that counts, as :attr:`Question.first`.
+        ends: the first second after.
+    """
+
+    codes: NDArray[np.intp]
     modes: Sequence[AggregateUsage]
     periods: Sequence[BillingPeriod]
+    firsts: Integers
+    ends: Integers
+
+    @classmethod
+    def of(cls, codes: Sequence[int], modes: Sequence[AggregateUsage], periods: Sequence[BillingPeriod]) -> Self:
+        """Look up the seconds."""
+        firsts = np.array([period.start_seconds for period in periods], np.int64)
+        for mode, aggregator in AGGREGATORS.items():
+            if aggregator.looks_back:
+                firsts[_are(mode, modes)] = ORIGIN
+        ends = np.array([period.end_seconds for period in periods], np.int64)
+        return cls(np.array(codes, np.intp), modes, periods, firsts, ends)
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self.modes)
 
     def at(self, place: int) -> Question:
         """Return one of them."""
-        return Question(self.codes[place], self.modes[place], self.periods[place])
-
-    def firsts(self) -> Integers:
-        """Return the first second that counts of each; see :attr:`Question.first`."""
-        firsts = np.array([period.start_seconds for period in self.periods], np.int64)
-        for mode, aggregator in AGGREGATORS.items():
-            if aggregator.looks_back:
-                firsts[self._are(mode)] = ORIGIN
-        return firsts
-
-    def ends(self) -> Integers:
-        """Return the first second after each."""
-        return np.array([period.end_seconds for period in self.periods], np.int64)
+        return Question(int(self.codes[place]), self.modes[place], self.periods[place])
 
     def kinds(self) -> dict[Kind, Flags]:
         """Say which questions are of which kind."""
         flags: dict[Kind, Flags] = {}
         for mode, kind in KINDS.items():
-            are = self._are(mode)
+            are = _are(mode, self.modes)
             if are.any():
                 flags[kind] = flags[kind] | are if kind in flags else are
         return flags
 
-    def _are(self, mode: AggregateUsage) -> Flags:
-        # By identity: the hash of an enumeration's member is computed in Python.
-        return np.fromiter(map(is_, self.modes, repeat(mode)), np.bool_, len(self))
+    def rounds(self) -> list[NDArray[np.intp]]:
+        """Cut the questions into rounds by their places, so that in each an item is asked for one window, if in several modes."""
+        return _rounds(self.codes, self.firsts, self.ends)
+
+    def window(self, places: NDArray[np.intp], items: int) -> Window:
+        """Return what a round asks of ``items`` items."""
+        window = Window(np.full(items, INT64_MAX, np.int64), np.full(items, ORIGIN, np.int64))
+        asked = self.codes[places]
+        window.lows[asked], window.highs[asked] = self.firsts[places], self.ends[places]
+        return window
+
+
+def _are(mode: AggregateUsage, modes: Sequence[AggregateUsage]) -> Flags:
+    # By identity: the hash of an enumeration's member is computed in Python.
+    return np.fromiter(map(is_, modes, repeat(mode)), np.bool_, len(modes))
 
 
 @attrs.frozen(eq=False)
@@ -147,6 +168,11 @@ class _Answered:
             return values
         found = values if self.totals.stamps is None else list(zip(self.totals.stamps.tolist(), values, strict=True))
         return [one if there else None for one, there in zip(found, self.totals.is_there.tolist(), strict=True)]
+
+    def put_into(self, answers: list[Partial]) -> None:
+        """Put each partial where it was asked for."""
+        for place, partial in zip(self.places.tolist(), self.partials(), strict=True):
+            answers[place] = partial
 
     def quantities(self) -> NDArray[Any]:
         """Return the quantity for each, 0 where there is no cell."""
@@ -202,7 +228,7 @@ class Answers:
 
     def _with_all_beside(self, questions: Questions, partials: list[Partial]) -> list[Partial]:
         if self.beside:
-            for place, code in enumerate(questions.codes):
+            for place, code in enumerate(questions.codes.tolist()):
                 if code in self.beside:
                     partials[place] = self._with_beside(questions.at(place), partials[place])
         return partials
@@ -227,11 +253,10 @@ class Answers:
         answers: list[Partial] = [None] * len(questions)
         alone: Iterable[int] = range(len(questions))
         if len(questions) >= _MANY:
-            rounds = _rounds(np.array(questions.codes, np.intp))
+            rounds = questions.rounds()
             alone = [place for places in rounds if len(places) < _MANY for place in places.tolist()]
             for answered in self._in_bulk(questions, [places for places in rounds if len(places) >= _MANY], items):
-                for place, partial in zip(answered.places.tolist(), answered.partials(), strict=True):
-                    answers[place] = partial
+                answered.put_into(answers)
         for place in alone:
             answers[place] = self._of_rows(questions.at(place))
         return self._with_all_beside(questions, answers)
@@ -240,22 +265,18 @@ class Answers:
         """Answer with the quantities that the partials present; ``dtype`` object where one does not fit 64 bits."""
         if len(questions) < _MANY or self.beside:
             presented = zip(questions.modes, self.partials(questions, items), strict=True)
-            return np.array([AGGREGATORS[mode].present(partial) for mode, partial in presented])
-        rounds = _rounds(np.array(questions.codes, np.intp))
-        answers = [(one.places, one.quantities()) for one in self._in_bulk(questions, rounds, items)]
+            return as_array_of([AGGREGATORS[mode].present(partial) for mode, partial in presented])
+        answers = [(one.places, one.quantities()) for one in self._in_bulk(questions, questions.rounds(), items)]
         quantities = np.empty(len(questions), np.result_type(*(values.dtype for _, values in answers)))
         for places, values in answers:
             quantities[places] = values
         return quantities
 
     def _in_bulk(self, questions: Questions, rounds: Iterable[NDArray[np.intp]], items: int) -> Iterator[_Answered]:
-        """Answer the questions of some rounds, in none of which two are about one item."""
-        codes, firsts, ends = np.array(questions.codes, np.intp), questions.firsts(), questions.ends()
-        kinds = questions.kinds()
+        """Answer the questions of some rounds, in none of which an item is asked for two windows."""
+        codes, kinds = questions.codes, questions.kinds()
         for places in rounds:
-            asked = codes[places]
-            window = Window(np.full(items, INT64_MAX, np.int64), np.full(items, ORIGIN, np.int64))
-            window.lows[asked], window.highs[asked] = firsts[places], ends[places]
+            window = questions.window(places, items)
             of_kind = {kind: places[flags[places]] for kind, flags in kinds.items() if flags[places].any()}
             by_code = {kind: _flags_at(codes[some], items) for kind, some in of_kind.items()}
             for kind, found in totals(self._sources(), window, by_code).items():
@@ -275,13 +296,16 @@ def _flags_at(places: NDArray[np.intp], length: int) -> Flags:
     return flags
 
 
-def _rounds(codes: NDArray[np.intp]) -> list[NDArray[np.intp]]:
-    """Cut questions into rounds by their places, so that in each round no item occurs twice."""
-    order = np.argsort(codes, kind="stable")
-    ordered = codes[order]
-    firsts = np.searchsorted(ordered, ordered)
-    times = np.empty(len(codes), np.intp)
-    times[order] = np.arange(len(codes)) - firsts
+def _rounds(codes: NDArray[np.intp], firsts: Integers, ends: Integers) -> list[NDArray[np.intp]]:
+    """Cut questions into rounds by their places, so that in each round an item is asked for one window, if in several modes."""
+    order = np.lexsort((ends, firsts, codes))
+    columns = [column[order] for column in (codes, firsts, ends)]
+    is_other = np.zeros(len(order), np.bool_)
+    for column in columns:
+        is_other[1:] |= column[1:] != column[:-1]
+    windows = np.cumsum(is_other)
+    times = np.empty(len(order), np.intp)
+    times[order] = windows - windows[np.searchsorted(columns[0], columns[0])]
     return [np.flatnonzero(times == time) for time in range(int(times.max()) + 1)]
 
 

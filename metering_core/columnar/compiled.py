@@ -22,7 +22,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.kernel import ORIGIN, STAMP_BITS, Cells, Flags, Integers, Rows, Totals, Window
+from metering_core.columnar.kernel import ORIGIN, STAMP_BITS, Cells, Integers, Rows, Totals, Window
 
 Column = NDArray[Any]
 Columns = tuple[Column, Column, Column, Column]
@@ -300,7 +300,7 @@ def lasts(parts: Sequence[Rows], window: Window) -> Totals | None:
 @_jit
 def _count(columns: Columns, windows: Column, counts: Column) -> None:
     """Count each item's rows that count."""
-    codes, stamps, *_ = columns
+    codes, stamps, _, _ = columns
     for i in range(len(codes)):
         c = np.uint64(codes[i])
         counts[c] += not len(windows) or (windows[c, 0] <= stamps[i] and stamps[i] < windows[c, 1])

@@ -83,7 +83,7 @@ class Rows:
     def __len__(self) -> int:
         return len(self.codes)
 
-    def part(self, which: slice | Flags | NDArray[np.intp]) -> Self:
+    def part(self, which: slice | Flags | NDArray[np.intp] | NDArray[np.int32]) -> Self:
         """Return some of the rows; the bounds stay true."""
         return attrs.evolve(
             self,
@@ -202,9 +202,15 @@ def as_array(limbs: tuple[Integers, ...]) -> NDArray[Any]:
         return limbs[0]
     if not len(limbs[0]) or int(limbs[0].max()) < 2 ** (63 - _LIMB_BITS):
         return (limbs[0] << _LIMB_BITS) + limbs[1]
-    values = np.empty(len(limbs[0]), np.object_)
-    values[:] = whole(limbs)
-    return values
+    return as_array_of(whole(limbs))
+
+
+def as_array_of(values: Sequence[int]) -> NDArray[Any]:
+    """Return integers as an array of 64-bit integers, or of Python integers where one does not fit."""
+    fit = max(values, default=0) <= INT64_MAX
+    found = np.empty(len(values), np.int64 if fit else np.object_)
+    found[:] = values
+    return found
 
 
 # Rows into cells -----------------------------------------------------------------------------------------------------

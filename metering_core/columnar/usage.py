@@ -328,7 +328,7 @@ class ColumnarUsage(UsageReader):
             for item, _ in asked:  # One of them raises.
                 self.known(item.id)
                 required_mode(item)
-        return Questions(codes, modes, [period for _, period in asked])
+        return Questions.of(codes, modes, [period for _, period in asked])
 
     def as_of(self, limit: int | datetime) -> ColumnarView:
         """Return a read-only view of the usage as it was; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
@@ -502,6 +502,13 @@ class ColumnarView(UsageView):
             if self._received_by is None and self._sequence == self._usage.sequence:
                 return self._usage.partials(requests)
             return self._answers().partials(self._usage.questions(requests), self._usage.item_count)
+
+    def total_usage(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> NDArray[Any]:
+        """Return the quantity of each request; see :meth:`ColumnarUsage.total_usage`."""
+        with self._usage.lock:
+            if self._received_by is None and self._sequence == self._usage.sequence:
+                return self._usage.total_usage(requests)
+            return self._answers().quantities(self._usage.questions(requests), self._usage.item_count)
 
     def _cells(self, item_id: str) -> ItemCells:
         if self._received_by is None and self._sequence == self._usage.sequence:

@@ -1,0 +1,349 @@
+"""Questions to columns of meter events: summaries of all customers at once, and the partials that bills are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from fractions import Fraction
+from typing import Any, NamedTuple, overload
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from metering_core.aggregators import Partial, formula_of
+from metering_core.columnar.event_batches import number_of
+from metering_core.columnar.event_groups import Groups, Numbers, as_wide, greatest, narrowed, packed_sums
+from metering_core.columnar.event_store import Counting, Label, MeterColumns
+from metering_core.columnar.kernel import INT64_MAX, Integers
+from metering_core.exact import Number, whole_if_possible
+from metering_core.meter_summaries import MeterEventSummary
+from metering_core.meters import Formula, Meter
+from metering_core.periods import from_unix_seconds
+from metering_core.readings import MICROSECONDS
+
+
+@attrs.frozen(eq=False)
+class EventSummaries(Sequence[MeterEventSummary]):
+    """Summaries of all customers that are not empty, column by column: of customer after customer in the order in which they
+    came, of the values of the keys, and of time.
+
+    A row is made a :class:`~metering_core.MeterEventSummary` when it is looked at. Its value is ``numerators`` over
+    ``denominators``, in units of ``10**-decimal_places``; exactly.
+
+    Attributes:
+        meter: what was summarized.
+        bounds: where the buckets begin and the last one ends, in Unix seconds.
+        keys: the dimension keys of the groups.
+        labels: the customer and the values of ``keys`` of each group.
+        groups: which of ``labels`` each row is of.
+        buckets: which bucket each row is of, from 0.
+        numerators: integers of 64 bits, or of any size (``dtype`` object).
+        denominators: positive integers; None where all are 1.
+        decimal_places: see above.
+        events: how many events of the bucket count.
+    """
+
+    meter: Meter
+    bounds: Integers
+    keys: tuple[str, ...]
+    labels: Sequence[Label]
+    groups: Integers
+    buckets: Integers
+    numerators: Numbers
+    denominators: Numbers | None
+    decimal_places: int
+    events: Integers
+
+    def __len__(self) -> int:
+        """Return the number of summaries."""
+        return len(self.groups)
+
+    @overload
+    def __getitem__(self, index: int) -> MeterEventSummary: ...
+    @overload
+    def __getitem__(self, index: slice) -> list[MeterEventSummary]: ...
+    def __getitem__(self, index: int | slice) -> MeterEventSummary | list[MeterEventSummary]:
+        """Return one summary, or several."""
+        if isinstance(index, slice):
+            return [self[row] for row in range(*index.indices(len(self)))]
+        row = range(len(self))[index]
+        customer, values = self.labels[self.groups[row]]
+        bucket = int(self.buckets[row])
+        times = [from_unix_seconds(int(second)) for second in self.bounds[bucket : bucket + 2]]
+        dimensions = dict(zip(self.keys, values, strict=True))
+        return MeterEventSummary(self.meter.id, customer, *times, self._value(row), dimensions, int(self.events[row]))
+
+    def _value(self, row: int) -> Number:
+        units = int(self.numerators[row])
+        if self.denominators is None:
+            return number_of(units, self.decimal_places)
+        return whole_if_possible(Fraction(units, int(self.denominators[row]) * 10**self.decimal_places))
+
+    @property
+    def start_times(self) -> Integers:
+        """The first second of the bucket of each row, Unix."""
+        return self.bounds[self.buckets]
+
+
+# Summaries -----------------------------------------------------------------------------------------------------------
+
+
+class _Found(NamedTuple):
+    """What places come to: their numbers, and each one's numerator, denominator and events."""
+
+    numbers: Integers
+    numerators: Numbers
+    denominators: Numbers | None
+    events: Integers
+
+
+def summarized(
+    columns: MeterColumns, meter: Meter, seconds: Sequence[int], allowed: Mapping[str, frozenset[str]], keys: tuple[str, ...]
+) -> EventSummaries:
+    """Return the summaries of all customers in buckets between some bounds (Unix seconds)."""
+    bounds = np.array(seconds, np.int64)
+    chosen, labels = columns.groups(meter, allowed, keys)
+    asked = _Asked.of(columns.counting(meter), chosen, bounds * MICROSECONDS, looks_back=formula_of(meter).looks_back)
+    found = asked.answer(meter, len(labels))
+    groups, buckets = np.divmod(found.numbers, len(seconds) - 1)
+    places = 0 if meter.formula in {Formula.COUNT, Formula.UNIQUE_COUNT} else asked.events.decimal_places
+    return EventSummaries(meter, bounds, keys, labels, groups, buckets, *found[1:3], places, found.events)
+
+
+@attrs.frozen(eq=False)
+class _Asked:
+    """Events that are asked for, with the bucket that each lies in.
+
+    Attributes:
+        events: all that count, or those that are asked for.
+        groups: the group of each.
+        bounds: of the buckets, in Unix microseconds.
+        places: the bucket of each, from 0; where the formula looks back, -1 for those before the first bucket.
+        looks_back: whether it does.
+    """
+
+    events: Counting
+    groups: Integers
+    bounds: Integers
+    places: Integers
+    looks_back: bool
+
+    @classmethod
+    def of(cls, events: Counting, chosen: Integers | None, bounds: Integers, *, looks_back: bool) -> _Asked:
+        """Leave out what no bucket and no group asks for."""
+        start, end = int(bounds[0]), int(bounds[-1])
+        flags = None
+        if events.high >= end or (events.low < start and not looks_back):
+            flags = (events.moments < end) & ((events.moments >= start) | looks_back)
+        if chosen is not None and len(events):
+            groups = chosen[events.codes]
+            flags = groups >= 0 if flags is None else flags & (groups >= 0)
+        if flags is not None and not flags.all():
+            columns = (column[flags] for column in (events.codes, events.moments, events.units, events.rows))
+            events = Counting(*columns, events.decimal_places, events.low, events.high)  # type: ignore[arg-type]  # as they are
+        groups = events.codes if chosen is None else chosen[events.codes]
+        return cls(events, groups, bounds, _buckets(events.moments, bounds), looks_back)
+
+    def answer(self, meter: Meter, size: int) -> _Found:
+        """Return what the formula makes of the events of each group and bucket."""
+        if meter.formula is Formula.WEIGHTED_SUM:
+            return self._weighted(size)
+        if meter.carry_forward:
+            return self._carried(size)
+        buckets = len(self.bounds) - 1
+        numbers = self.groups.astype(np.int64)
+        numbers *= buckets
+        numbers += self.places
+        if meter.formula is Formula.SUM and size * buckets > len(numbers):
+            packed = packed_sums(numbers, size * buckets, self.events.units)
+            if packed is not None:
+                return _Found(packed[0], packed[1], None, packed[2])
+        return self._plain(meter.formula, Groups.of(numbers, size * buckets))
+
+    def _plain(self, formula: Formula, groups: Groups) -> _Found:
+        units, denominators = self.events.units, None
+        match formula:
+            case Formula.SUM | Formula.AVERAGE:
+                numerators = groups.sums(units)
+                denominators = groups.counts if formula is Formula.AVERAGE else None
+            case Formula.COUNT:
+                numerators = groups.counts
+            case Formula.MAX:
+                numerators = groups.maxima(units)
+            case Formula.MIN:
+                numerators = groups.minima(units)
+            case Formula.UNIQUE_COUNT:
+                numerators = np.bincount(groups.distinct(units)[0], minlength=groups.size)
+            case Formula.LAST:
+                numerators = _at(units, groups.lasts(self.events.moments))
+        some = np.flatnonzero(groups.counts)
+        numbers = some if groups.ids is None else groups.ids[some]
+        return _Found(
+            numbers, narrowed(numerators[some]), None if denominators is None else denominators[some], groups.counts[some]
+        )
+
+    # Formulas that look back: every bucket of every group, and one before the first ------------------------------------------
+
+    def _table(self, size: int) -> tuple[Groups, int]:
+        """Return the events by group and bucket, with a bucket more in front; and how many buckets that makes."""
+        width = len(self.bounds)
+        numbers = self.groups.astype(np.int64) * width + self.places + 1
+        return Groups(numbers, np.bincount(numbers, minlength=size * width)), width
+
+    @staticmethod
+    def _shown(groups: Groups, width: int, values: Numbers, denominators: Integers | None) -> _Found:
+        """Leave out the buckets with nothing to tell: no event counts, and no level is carried from before."""
+        events = groups.counts.reshape(-1, width)[:, 1:].ravel()
+        flat = values.ravel()
+        some = np.flatnonzero((events != 0) | (flat != 0))
+        below = None if denominators is None else denominators[some % (width - 1)]
+        return _Found(some, narrowed(flat[some]), below, events[some])
+
+    def _carried(self, size: int) -> _Found:
+        groups, width = self._table(size)
+        rows = groups.lasts(self.events.moments).reshape(-1, width)
+        latest = np.maximum.accumulate(np.where(rows >= 0, np.arange(width), 0), axis=1)
+        carried = np.take_along_axis(rows, latest, axis=1)[:, 1:]
+        return self._shown(groups, width, _at(self.events.units, carried), None)
+
+    def _weighted(self, size: int) -> _Found:
+        groups, width = self._table(size)
+        lengths = np.diff(self.bounds)
+        # Before the first bucket all counts from its start, so that nothing is left of it within.
+        remaining = np.where(self.places >= 0, self.bounds[self.places + 1] - self.events.moments, 0)
+        units = self.events.units
+        if greatest(units) * max(len(units), 1) * greatest(lengths) > INT64_MAX:
+            units = as_wide(units)
+        areas = groups.sums_of_products(units, remaining).reshape(-1, width)[:, 1:]
+        levels = np.cumsum(groups.sums(units).reshape(-1, width), axis=1)[:, :-1]
+        if units.dtype == np.object_:
+            areas, levels = as_wide(areas), as_wide(levels)
+        return self._shown(groups, width, levels * lengths + areas, lengths)
+
+
+def _at(units: Numbers, rows: NDArray[np.intp]) -> Numbers:
+    """Return the values of some rows; 0 for -1."""
+    if not len(units):
+        return np.zeros(rows.shape, np.int64)
+    return np.where(rows >= 0, units[rows], 0)
+
+
+def _buckets(moments: Integers, bounds: Integers) -> Integers:
+    """Return the bucket of each moment; -1 for those before the first."""
+    lengths = np.diff(bounds)
+    if (lengths == lengths[0]).all():
+        places = moments - bounds[0]
+        places //= lengths[0]
+        return np.maximum(places, -1, out=places)
+    found: Integers = np.searchsorted(bounds, moments, side="right") - 1
+    return found
+
+
+# Partials ------------------------------------------------------------------------------------------------------------
+
+
+class Question(NamedTuple):
+    """Whose events, from ``start`` (inclusive) to ``end`` (exclusive), in Unix microseconds."""
+
+    customer: str
+    start: int
+    end: int
+
+
+def partials_of(columns: MeterColumns, meter: Meter, questions: Sequence[Question]) -> list[Partial]:
+    """Return what the log would answer, in the order asked."""
+    aggregator = formula_of(meter)
+    within = _partials(columns, meter, [(one.customer, one.start, one.end) for one in questions])
+    before = within
+    if aggregator.looks_back:
+        before = _partials(columns, meter, [(one.customer, None, one.start) for one in questions])
+    return [
+        aggregator.over(inside, earlier, one.start, one.end)
+        for inside, earlier, one in zip(within, before, questions, strict=True)
+    ]
+
+
+def _partials(columns: MeterColumns, meter: Meter, asked: Sequence[tuple[str, int | None, int]]) -> list[Partial]:
+    index = columns.index(meter)
+    spans = [
+        (number, *index.span(code, start, end))
+        for number, (customer, start, end) in enumerate(asked)
+        for code in columns.customers.get(customer, ())
+    ]
+    owners, firsts, ends = np.array(spans, np.int64).reshape(-1, 3).T
+    lengths = ends - firsts
+    # The places of all spans one after the other: each span's first, and how far into it.
+    into = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
+    places = np.sort(index.order[np.repeat(firsts, lengths) + into]) if False else index.order[np.repeat(firsts, lengths) + into]
+    groups = Groups.of(np.repeat(owners, lengths), len(asked))
+    return _spread(groups, _Partials(columns, meter, groups, places).each(), len(asked), formula_of(meter).identity)
+
+
+def _spread(groups: Groups, found: list[Partial], size: int, identity: Partial) -> list[Partial]:
+    """Return an answer for each question, where the groups are only those that have events."""
+    some = range(groups.size) if groups.ids is None else groups.ids.tolist()
+    answers = [identity] * size
+    for number, partial, events in zip(some, found, groups.counts.tolist(), strict=True):
+        if events:
+            answers[number] = partial
+    return answers
+
+
+@attrs.frozen(eq=False)
+class _Partials:
+    """Some of the events that count, by the question that they answer."""
+
+    columns: MeterColumns
+    meter: Meter
+    groups: Groups
+    places: NDArray[np.intp]
+
+    def each(self) -> list[Partial]:
+        """Return the partial of each group."""
+        events, groups = self.columns.counting(self.meter), self.groups
+        units = events.units[self.places]
+        match self.meter.formula:
+            case Formula.SUM:
+                return self._numbers(groups.sums(units))
+            case Formula.COUNT:
+                return groups.counts.tolist()
+            case Formula.MAX:
+                return self._numbers(groups.maxima(units))
+            case Formula.MIN:
+                return self._numbers(groups.minima(units))
+            case Formula.AVERAGE:
+                return list(zip(self._numbers(groups.sums(units)), groups.counts.tolist(), strict=True))
+            case Formula.LAST:
+                return self._lasts(events)
+            case Formula.UNIQUE_COUNT:
+                return self._texts(units)
+            case Formula.WEIGHTED_SUM:
+                return self._levels(events, units)
+
+    def _numbers(self, units: Numbers) -> list[Number]:
+        places = self.columns.counting(self.meter).decimal_places
+        return [number_of(one, places) for one in units.tolist()]
+
+    def _lasts(self, events: Counting) -> list[Partial]:
+        # Events of one moment decide by the order of arrival, in which the places are ascending.
+        order = np.argsort(self.places, kind="stable")
+        groups = Groups(self.groups.codes[order], self.groups.counts, self.groups.ids)
+        found = self.places[order][groups.lasts(events.moments[self.places[order]])] if len(order) else np.zeros(groups.size, np.intp)
+        values = self.columns.values_at(self.meter, found) if len(order) else [0] * groups.size
+        moments = events.moments[found].tolist() if len(order) else [0] * groups.size
+        numbers = (events.rows[found] + 1).tolist() if len(order) else [0] * groups.size
+        return [((moment, number), value) for moment, number, value in zip(moments, numbers, values, strict=True)]
+
+    def _texts(self, units: Integers) -> list[Partial]:
+        sets: list[set[str]] = [set() for _ in range(self.groups.size)]
+        texts = list(self.columns.texts)
+        for place, code in zip(*map(np.ndarray.tolist, self.groups.distinct(units)), strict=True):
+            sets[place].add(texts[code])
+        return list(map(frozenset, sets))
+
+    def _levels(self, events: Counting, units: Numbers) -> list[Partial]:
+        moments = events.moments[self.places]
+        base = int(moments.min()) if len(moments) else 0
+        levels = self.groups.sums(units)
+        products = as_wide(self.groups.sums_of_products(units, moments - base)) + as_wide(levels) * base
+        return [(level, moment, None) for level, moment in zip(self._numbers(levels), self._numbers(products), strict=True)]

@@ -1,0 +1,355 @@
+"""Meter events as columns on their way in: each row stands for one :class:`~metering_core.MeterEvent`, and says which.
+
+Texts are kept as a dictionary and codes, so that what is asked of a text is asked once however often it occurs. Numbers are
+integers in units of a power of ten; no float is ever made of one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime, timedelta
+from decimal import Decimal
+from itertools import count
+from typing import Any, Final, Self
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from metering_core.columnar.batches import Column
+from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers
+from metering_core.columns import check_each
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.exact import DIGITS_MAX, EXACT, exact_integer, plain
+from metering_core.meter_events import MeterEvent
+from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
+from metering_core.periods import SECONDS_MAX, from_unix_seconds, moment
+from metering_core.readings import MICROSECONDS
+
+EPOCH: Final = from_unix_seconds(0)
+_DEFAULT: Final = Meter("default", "default")
+"""Whose payload keys an event has that no meter measures."""
+
+
+@attrs.frozen(eq=False)
+class Texts:
+    """A column of texts: the distinct ones, in the order of their first row, and which of them each row has.
+
+    Attributes:
+        names: the distinct texts; None for rows without one.
+        codes: which of ``names`` each row has.
+    """
+
+    names: tuple[str | None, ...]
+    codes: NDArray[np.int32]
+
+    @classmethod
+    def of(
+        cls, values: Column, column: str, names: Sequence[str] | None = None, check: Callable[..., object] | None = None
+    ) -> Self:
+        """Take a column of texts, or of codes that count in ``names``."""
+        look = check or _text
+        if names is not None:
+            table = tuple(check_each(list(names), f"{column}[names]", look))
+            return cls(table, _codes(values, column, len(table) - 1))
+        rows = _rows(values)
+        try:
+            places = dict(zip(dict.fromkeys(rows), count(), strict=False))
+            is_right = set(map(type, places)) <= {str, type(None)}
+        except TypeError:
+            is_right = False
+        if not is_right or check is not None:
+            rows = check_each(rows, column, look)
+            places = dict(zip(dict.fromkeys(rows), count(), strict=False))
+        return cls(tuple(places), np.fromiter(map(places.__getitem__, rows), np.int32, len(rows)))
+
+    def __len__(self) -> int:
+        return len(self.codes)
+
+    def at(self, row: int) -> str | None:
+        """Return the text of a row."""
+        return self.names[self.codes[row]]
+
+    def each(self, says: Callable[[str | None], object]) -> Flags:
+        """Return for each row what is true of its text."""
+        return np.fromiter(map(says, self.names), np.bool_, len(self.names))[self.codes]
+
+
+@attrs.frozen(eq=False)
+class EventBatch:
+    """Meter events with one name, column by column and equally long, in the order of arrival. Build one with a class method.
+
+    A row is the event whose payload has the customer and the value under the keys that the meter names, and each dimension
+    under its own.
+
+    Attributes:
+        event_name: of all events.
+        customers: whose event each row is; None where the payload has no customer.
+        values: integers in units of ``10**-decimal_places``, or texts as they were sent; None where the payload has no value.
+        decimal_places: see ``values``; 0 for texts.
+        moments: Unix microseconds; 0 where ``as_now``.
+        as_now: where the timestamp is ``"now"``; None for nowhere.
+        identifiers: None where an event has none; None without any.
+        dimensions: further payload keys; None where a payload lacks the key.
+    """
+
+    event_name: str
+    customers: Texts
+    values: Integers | Texts
+    decimal_places: int
+    moments: Integers
+    as_now: Flags | None = None
+    identifiers: list[str | None] | None = None
+    dimensions: Mapping[str, Texts] = attrs.field(factory=dict)
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.customers)
+
+    def __repr__(self) -> str:
+        """Return the counts."""
+        return f"<EventBatch: {len(self)} events named {self.event_name!r} of {len(self.customers.names)} customers>"
+
+    @classmethod
+    def from_columns(
+        cls,
+        event_name: str,
+        customers: Column,
+        values: Column,
+        timestamps: Column,
+        *,
+        identifiers: Column | None = None,
+        dimensions: Mapping[str, Column] | None = None,
+        customer_ids: Sequence[str] | None = None,
+        decimal_places: int = 0,
+        are_microseconds: bool = False,
+        copy: bool = True,
+    ) -> Self:
+        """Check columns of equal length.
+
+        Args:
+            event_name: of all events, 1 to 100 characters.
+            customers: ids of customers, or with ``customer_ids`` integers that count in those.
+            values: integers, decimals, or texts as Stripe sends them; whether a text is a number is for the meter to say.
+            timestamps: Unix seconds, aware datetimes or ``"now"``.
+            identifiers: None where an event has none.
+            dimensions: a column of texts by payload key.
+            customer_ids: the dictionary of dictionary-encoded customers.
+            decimal_places: integers of ``values`` count in units of ``10**-decimal_places``: 250 with 2 places is 2.5.
+            are_microseconds: whether integers of ``timestamps`` are Unix microseconds instead of seconds.
+            copy: whether to copy arrays that could be used as they are. Without a copy they must not be changed afterwards.
+
+        Raises:
+            InvalidValueError: for a malformed value; ``param`` names the column and the row (``values[3]``). Floats are one.
+        """
+        length = len(customers)
+        for column, given in {
+            "values": values,
+            "timestamps": timestamps,
+            "identifiers": identifiers,
+            **(dimensions or {}),
+        }.items():
+            _require_length(given, length, column)
+        places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
+        moments, as_now = _moments(timestamps, copy=copy, are_microseconds=are_microseconds)
+        return cls(
+            short_name(event_name, "event_name"),
+            Texts.of(customers, "customers", customer_ids),
+            checked := _values(values, places, copy=copy),
+            places if isinstance(checked, np.ndarray) else 0,
+            moments,
+            as_now,
+            _identifiers(identifiers),
+            {
+                short_name(key, "dimensions"): Texts.of(column, f"dimensions[{key}]")
+                for key, column in (dimensions or {}).items()
+            },
+        )
+
+    @classmethod
+    def from_events(cls, events: Sequence[MeterEvent], meter: Meter | None = None) -> Self:
+        """Take events with one name apart, as their meter reads them; at least one.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event of that name.
+        """
+        first = events[0] if len(events) else None
+        for row, event in enumerate(events or [None]):
+            if not isinstance(event, MeterEvent) or event.event_name != first.event_name:  # type: ignore[union-attr]  # the first is one
+                expected = "a MeterEvent, all with one name"
+                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"events[{row}]", expected, event)
+        read = meter or _DEFAULT
+        own = (read.customer_payload_key, read.value_payload_key)
+        customers, values = ([event.payload.get(key) for event in events] for key in own)
+        keys = dict.fromkeys(key for event in events for key in event.payload if key not in own)
+        identifiers = [event.identifier for event in events]
+        stamps = [event.microseconds for event in events]
+        return cls(
+            events[0].event_name,
+            Texts.of(customers, "customers"),
+            Texts.of(values, "values"),
+            0,
+            np.array([0 if stamp is None else stamp for stamp in stamps], np.int64),
+            np.array([stamp is None for stamp in stamps], np.bool_) if None in stamps else None,
+            identifiers if any(identifiers) else None,
+            {key: Texts.of([event.payload.get(key) for event in events], key) for key in keys},
+        )
+
+    # A row -----------------------------------------------------------------------------------------------------------
+
+    def value_at(self, row: int) -> str | None:
+        """Return the value of a row as its payload has it."""
+        if isinstance(self.values, Texts):
+            return self.values.at(row)
+        return written(int(self.values[row]), self.decimal_places)
+
+    def payload_at(self, row: int, meter: Meter | None) -> dict[str, str]:
+        """Return the payload of a row under the keys that its meter names."""
+        read = meter or _DEFAULT
+        own = {read.customer_payload_key: self.customers.at(row), read.value_payload_key: self.value_at(row)}
+        every = own | {key: texts.at(row) for key, texts in self.dimensions.items()}
+        return {key: text for key, text in every.items() if text is not None}
+
+    def event_at(self, row: int, meter: Meter | None, received: int | None = None) -> MeterEvent:
+        """Return the event of a row; with a moment of receipt in Unix microseconds, ``"now"`` is resolved to that."""
+        at: datetime | str = "now" if self.is_as_now(row) else EPOCH + timedelta(microseconds=int(self.moments[row]))
+        if at == "now" and received is not None:
+            at = EPOCH + timedelta(microseconds=received)
+        identifier = None if self.identifiers is None else self.identifiers[row]
+        return MeterEvent(self.event_name, self.payload_at(row, meter), identifier=identifier, timestamp=at)
+
+    def is_as_now(self, row: int) -> bool:
+        """Whether the timestamp of a row is ``"now"``."""
+        return self.as_now is not None and bool(self.as_now[row])
+
+    # Columns ---------------------------------------------------------------------------------------------------------
+
+    def texts(self) -> Texts:
+        """Return the values as they are in the payloads."""
+        if isinstance(self.values, Texts):
+            return self.values
+        units, codes = np.unique(self.values, return_inverse=True)
+        names = tuple(written(unit, self.decimal_places) for unit in units.tolist())
+        return Texts(names, codes.astype(np.int32))
+
+
+def written(units: int, places: int) -> str:
+    """Write an integer in units of ``10**-places`` in digits.
+
+    >>> written(-250, 2)
+    '-2.5'
+    """
+    return plain(EXACT.scaleb(Decimal(units), -places)) if places else str(units)
+
+
+def as_units(integers: Sequence[int]) -> NDArray[Any]:
+    """Return integers as an array of 64 bits where all fit, else of Python integers."""
+    try:
+        return np.array(integers, np.int64)
+    except OverflowError:
+        units = np.empty(len(integers), np.object_)
+        units[:] = integers
+        return units
+
+
+# Checks --------------------------------------------------------------------------------------------------------------
+
+
+def _rows(values: Column) -> Sequence[Any]:
+    if isinstance(values, list | tuple | range):
+        return values
+    array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    rows: Sequence[Any] = array.tolist() if array.dtype.kind != "M" else list(array)
+    return rows
+
+
+def _require_length(values: Column | None, length: int, column: str) -> None:
+    if values is not None and len(values) != length:
+        expected = f"as many values as customers, {length}"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, len(values))
+
+
+def _text(value: object, param: str) -> str | None:
+    if value is not None and not isinstance(value, str):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string, or None", value)
+    return value
+
+
+def _codes(values: Column, column: str, maximum: int) -> NDArray[np.int32]:
+    array = values if isinstance(values, np.ndarray) else np.array(_rows(values), dtype=None if len(values) else np.int32)
+    if array.dtype.kind not in "iu" or array.ndim != 1:
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, column, "integers", str(array.dtype))
+    if len(array) and not 0 <= int(array.min()) <= int(array.max()) <= maximum:
+        row = int(np.flatnonzero((array < 0) | (array > maximum))[0])
+        exact_integer(int(array[row]), f"{column}[{row}]", maximum=maximum)
+    return array.astype(np.int32)
+
+
+def _values(values: Column, places: int, *, copy: bool) -> Integers | Texts:
+    """Return integers of 64 bits as they are, anything else as the text that a payload would have."""
+    array = values if isinstance(values, np.ndarray) else None
+    if array is None and not isinstance(values, list | tuple | range):
+        array = np.asarray(values)
+    if array is not None and array.dtype.kind in "iu" and array.ndim == 1:
+        if array.dtype != np.uint64 or not len(array) or int(array.max()) <= INT64_MAX:
+            return np.ascontiguousarray(array.astype(np.int64, copy=copy))
+        values = array.tolist()
+    rows = _rows(values)
+    if set(map(type, rows)) <= {int} and -INT64_MAX <= min(rows, default=0) and max(rows, default=0) <= INT64_MAX:
+        return np.array(rows, np.int64)
+    texts = (
+        rows
+        if set(map(type, rows)) <= {str, type(None)}
+        else [_as_text(one, f"values[{row}]", places) for row, one in enumerate(rows)]
+    )
+    return Texts.of(texts, "values")
+
+
+def _as_text(value: object, param: str, places: int) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < 2 * DIGITS_MAX:
+        return plain(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return written(value, places)
+    expected = "an integer, a Decimal or a text (a float has already lost what it meant)"
+    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value)
+
+
+def _moments(values: Column, *, copy: bool, are_microseconds: bool) -> tuple[Integers, Flags | None]:
+    """Return Unix microseconds, and where a timestamp is ``"now"`` instead."""
+    unit = 1 if are_microseconds else MICROSECONDS
+    if not isinstance(values, list | tuple):
+        array = values if isinstance(values, np.ndarray) else np.asarray(values)
+        if array.dtype.kind in "iu" and array.ndim == 1 and _in_calendar(array, unit):
+            stamps = array.astype(np.int64, copy=copy and unit == 1)
+            return np.ascontiguousarray(stamps if unit == 1 else stamps * unit), None
+        values = _rows(array)
+    stamps = [_moment(value, f"timestamps[{row}]", unit) for row, value in enumerate(values)]
+    as_now = np.array([value is None for value in stamps], np.bool_)
+    return np.array([value or 0 for value in stamps], np.int64), as_now if as_now.any() else None
+
+
+def _in_calendar(array: NDArray[Any], unit: int) -> bool:
+    parts = MICROSECONDS // unit
+    return not len(array) or ORIGIN * parts <= int(array.min()) <= int(array.max()) < (SECONDS_MAX + 1) * parts
+
+
+def _moment(value: Any, param: str, unit: int) -> int | None:  # noqa: ANN401 - whatever a caller gives
+    if isinstance(value, str) and value == "now":
+        return None
+    if unit == 1 and type(value) is int:
+        moment(value // MICROSECONDS, param)
+        return value
+    return moment(value, param)[1]
+
+
+def _identifiers(values: Column | None) -> list[str | None] | None:
+    if values is None:
+        return None
+    rows = list(_rows(values))
+    given = [value for value in rows if value is not None]
+    are_strings = set(map(type, given)) <= {str}
+    if not are_strings or min(map(len, given), default=1) < 1 or max(map(len, given), default=1) > EVENT_NAME_MAX:
+        rows = [None if value is None else short_name(value, f"identifiers[{row}]") for row, value in enumerate(rows)]
+    return rows if given else None

@@ -1,0 +1,165 @@
+"""Rows by group, and what they come to, exactly: the arithmetic behind summaries and partials of meter events.
+
+A group is what one number is asked for: a customer, or a customer in an hour. Values may be negative, so a sum is taken in one
+64-bit integer only where the greatest of them times the rows of the greatest group fits; otherwise values are cut into an upper
+part and 32 lower bits, whose sums fit for up to 2**31 rows. Products with time are made of Python integers where 64 bits are
+not proven to hold them. Values that do not fit 64 bits are Python integers (``dtype`` object) from the start.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final, Self
+
+import attrs
+import numpy as np
+from numpy.typing import NDArray
+
+from metering_core.columnar.kernel import INT64_MAX, ROWS_MAX, Flags, Integers
+
+Numbers = NDArray[Any]
+"""Integers of 64 bits, or of any size (``dtype`` object)."""
+
+_LIMB_BITS: Final = 32
+_LIMB_MASK: Final = 2**_LIMB_BITS - 1
+_KEY_BITS: Final = 63
+_ROOMY: Final = 2
+"""Groups are numbered as they are where there are at most so many for each row; else only those that have rows."""
+
+
+def greatest(values: Numbers) -> int:
+    """Return the greatest absolute value; 0 of none."""
+    return max(-int(values.min()), int(values.max()), 0) if len(values) else 0
+
+
+def as_wide(values: Numbers) -> Numbers:
+    """Return numbers as Python integers."""
+    return values if values.dtype == np.object_ else values.astype(np.object_)
+
+
+def narrowed(values: Numbers) -> Numbers:
+    """Return numbers as integers of 64 bits where all fit."""
+    return values.astype(np.int64) if values.dtype == np.object_ and greatest(values) <= INT64_MAX else values
+
+
+def times(values: Numbers, factor: int) -> Numbers:
+    """Multiply by a number that is not negative."""
+    if factor == 1:
+        return values
+    is_narrow = values.dtype != np.object_ and greatest(values) * factor <= INT64_MAX
+    return values * factor if is_narrow else as_wide(values) * factor
+
+
+@attrs.frozen(eq=False)
+class Groups:
+    """Which group each row is in.
+
+    Attributes:
+        codes: the group of each row, as a place in the answers.
+        counts: how many rows each place has.
+        ids: the number of the group at each place; None where they are the places.
+    """
+
+    codes: Integers
+    counts: Integers
+    ids: Integers | None = None
+
+    @classmethod
+    def of(cls, numbers: Integers, size: int) -> Self:
+        """Group rows by a number from 0 to below ``size``."""
+        if size <= _ROOMY * len(numbers) + 1024:
+            return cls(numbers, np.bincount(numbers, minlength=size))
+        ids, codes, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+        return cls(codes, counts, ids)
+
+    @property
+    def size(self) -> int:
+        """The number of places."""
+        return len(self.counts)
+
+    @property
+    def most(self) -> int:
+        """The rows of the greatest group."""
+        return int(self.counts.max()) if len(self.counts) else 0
+
+    def sums(self, values: Numbers) -> Numbers:
+        """Return the sum of each group; 0 for an empty one."""
+        if values.dtype == np.object_ or greatest(values) * self.most <= INT64_MAX:
+            return self._sums(values)
+        assert len(values) <= ROWS_MAX, "the sums of the limbs fit"
+        upper, lower = self._sums(values >> _LIMB_BITS), self._sums(values & _LIMB_MASK)
+        return narrowed((as_wide(upper) << _LIMB_BITS) + as_wide(lower))
+
+    def _sums(self, values: Numbers) -> Numbers:
+        totals = np.zeros(self.size, values.dtype)
+        np.add.at(totals, self.codes, values)
+        return totals
+
+    def sums_of_products(self, values: Numbers, factors: Integers) -> Numbers:
+        """Return the sum of value times factor of each group."""
+        if greatest(values) * greatest(factors) * self.most <= INT64_MAX:
+            return self._sums(values * factors)
+        return narrowed(self._sums(as_wide(values) * as_wide(factors)))
+
+    def maxima(self, values: Numbers) -> Numbers:
+        """Return the greatest value of each group; 0 for an empty one."""
+        return self._extremes(values, np.maximum, values.min() if len(values) else 0)
+
+    def minima(self, values: Numbers) -> Numbers:
+        """Return the least value of each group; 0 for an empty one."""
+        return self._extremes(values, np.minimum, values.max() if len(values) else 0)
+
+    def _extremes(self, values: Numbers, better: np.ufunc, worst: Any) -> Numbers:  # noqa: ANN401 - a number
+        found = np.full(self.size, worst, values.dtype)
+        better.at(found, self.codes, values)
+        found[self.counts == 0] = 0
+        return found
+
+    def lasts(self, moments: Integers) -> NDArray[np.intp]:
+        """Return the row of each group with the greatest moment, of equal ones the last; -1 for an empty group."""
+        latest = np.full(self.size, np.iinfo(np.int64).min)
+        np.maximum.at(latest, self.codes, moments)
+        rows = np.flatnonzero(moments == latest[self.codes])
+        places = np.full(self.size, -1, np.intp)
+        places[self.codes[rows]] = rows  # Of rows in one group the last assignment stays.
+        return places
+
+    def distinct(self, texts: Integers) -> tuple[Integers, Integers]:
+        """Return the pairs of place and text that occur, in their order."""
+        size = int(texts.max()) + 1 if len(texts) else 1
+        assert self.size * size <= INT64_MAX, "there are at most 2**31 of either"
+        places, found = np.divmod(np.unique(self.codes.astype(np.int64) * size + texts), size)
+        return places, found
+
+
+def last_of_each(keys: Integers) -> Flags:
+    """Say which rows are the last with their key."""
+    order = np.argsort(keys, kind="stable")
+    ordered = keys[order]
+    flags = np.zeros(len(keys), np.bool_)
+    flags[order[np.append(ordered[1:] != ordered[:-1], True)[: len(keys)]]] = True
+    return flags
+
+
+def packed_sums(numbers: Integers, size: int, values: Numbers) -> tuple[Integers, Integers, Integers] | None:
+    """Return the numbers of the groups that have rows, ascending, with their sums and counts; None where it does not fit.
+
+    The value is the lower part of the sorted key, so that it need not be fetched from where it was: that pays where groups are
+    so many that they do not fit the cache.
+    """
+    if values.dtype == np.object_ or not len(values):
+        return None
+    least = int(values.min())
+    width = (int(values.max()) - least).bit_length()
+    if size.bit_length() + width > _KEY_BITS or greatest(values) * len(values) > INT64_MAX:
+        return None
+    keys = numbers << width
+    keys |= values - least
+    keys.sort()
+    found = keys & (2**width - 1)
+    keys >>= width
+    is_first = np.empty(len(keys), np.bool_)
+    is_first[0] = True
+    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
+    starts = np.flatnonzero(is_first)
+    counts = np.diff(starts, append=len(keys))
+    return keys[starts], np.add.reduceat(found, starts) + least * counts, counts
