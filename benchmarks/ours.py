@@ -46,8 +46,8 @@ Request = tuple[mc.SubscriptionItem, mc.BillingPeriod]
 
 def quantities_of(usage: Any, requests: list[Request]) -> NDArray[np.int64]:  # noqa: ANN401 - either engine
     """Return what was used, in the order asked."""
-    if hasattr(usage, "quantities"):
-        return np.asarray(usage.quantities(requests))
+    if hasattr(usage, "total_usage"):
+        return np.asarray(usage.total_usage(requests))
     partials = usage.partials(requests)
     return np.array([partial[1] if isinstance(partial, tuple) else partial or 0 for partial in partials])
 
@@ -82,12 +82,11 @@ class Columnar:
 
     def _prepared(self, question: Question, modes: tuple[mc.AggregateUsage, ...]) -> Any:  # noqa: ANN401 - what is timed
         usage = self._loaded(is_plain=question is Question.PLAIN_SUM)
-        prices = [priced(mode) for mode in modes]
-        requests = [(mc.SubscriptionItem(name, price), self._period) for price in prices for name in self._names]
-        return lambda: quantities_of(usage, requests)
+        return partial(usage.total_usage_of_all, self._period, modes)
 
-    def _answer(self, quantities: NDArray[np.int64]) -> NDArray[np.int64]:
-        return quantities.reshape(-1, len(self._names))
+    @staticmethod
+    def _answer(found: dict[mc.AggregateUsage, NDArray[np.int64]]) -> NDArray[np.int64]:
+        return np.array(list(found.values()))
 
     def close(self) -> None:
         """Give everything back."""

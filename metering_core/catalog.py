@@ -159,7 +159,7 @@ def _name_of(stream: TextIO) -> str:
 
 
 def _parsed(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
-    return json.loads(text, object_pairs_hook=_object, parse_constant=_refuse_constant)
+    return _DECODER.decode(text)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -172,6 +172,9 @@ def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(f"{constant} is not a number of JSON")
+
+
+_DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
 
 
 # Catalogs ------------------------------------------------------------------------------------------------------------
@@ -569,28 +572,27 @@ def _usage_row(path: str, line: int, fields: Mapping[str, Any]) -> UsageRow:
     record = UsageRecord(
         required(fields, "subscription_item"),
         required(fields, "quantity"),
-        _moment(required(fields, "timestamp"), "timestamp"),
+        instant_of_file(required(fields, "timestamp"), "timestamp"),
         Action.INCREMENT if action is None else action,
         fields.get("id"),
     )
-    assert record.timestamp != "now", "_moment refuses it"
-    moment = record.timestamp if received_at is None else instant(_moment(received_at, "received_at"), "received_at")
+    assert record.timestamp != "now", "instant_of_file refuses it"
+    moment = record.timestamp if received_at is None else instant(instant_of_file(received_at, "received_at"), "received_at")
     return UsageRow(path, line, record, moment)
 
 
 def _event_row(path: str, line: int, fields: Mapping[str, Any]) -> EventRow:
-    received_at = fields.get("received_at")
-    received = None if received_at is None else instant(_moment(received_at, "received_at"), "received_at")
-    timestamp = fields.get("timestamp")
+    received_at, timestamp = fields.get("received_at"), fields.get("timestamp")
+    received = None if received_at is None else instant(instant_of_file(received_at, "received_at"), "received_at")
     if timestamp is None and received is not None:
         happened: Instant = received
     else:
-        happened = _moment(required(fields, "timestamp"), "timestamp")
-    of_columns = {key: value for column, value in fields.items() if (key := _payload_key(column)) is not None}
-    payload = of_columns or required(fields, "payload")
-    event = MeterEvent(
-        required(fields, "event_name"), payload, identifier=fields.get("identifier"), timestamp=instant(happened, "timestamp")
-    )
+        happened = instant_of_file(required(fields, "timestamp"), "timestamp")
+    payload = fields.get("payload")
+    if payload is None:
+        payload = {key: value for column, value in fields.items() if (key := _payload_key(column)) is not None}
+        payload = payload or required(fields, "payload")
+    event = MeterEvent(required(fields, "event_name"), payload, identifier=fields.get("identifier"), timestamp=happened)
     return EventRow(path, line, event, happened if received is None else received)
 
 
@@ -605,8 +607,8 @@ _EVENTS: Final = _Layout(
 )
 
 
-def _moment(value: Any, param: str) -> Instant:  # noqa: ANN401 - whatever the file holds
-    """Return an instant of a file: text is ISO 8601, for digits are numbers here; all else is left to who takes it."""
+def instant_of_file(value: Any, param: str) -> Instant:  # noqa: ANN401 - whatever the file holds
+    """Return an instant of a file: text is ISO 8601, for digits are numbers there; all else is left to who takes it."""
     if not isinstance(value, str):
         return cast("Instant", value)
     if _INTEGER.fullmatch(value):
@@ -631,25 +633,29 @@ def append_usage(
             may raise to stop, which is what happens unless it is given; what the log accepted by then stays in it.
 
     Returns:
-        The billing periods that have usage among these rows, in order, by subscription.
+        The billing periods that bill usage among these rows, in order, by subscription.
     """
     owners = {item.id: subscription for subscription in log.subscriptions for item in subscription.items}
     periods = _PeriodsWithUsage()
+
+    def note(item_id: str, billed_at: int) -> None:
+        periods.note(owners[item_id], billed_at)
+
     chunk: list[UsageRow] = []
     for row in rows:
         if isinstance(row, UsageRow):
             chunk.append(row)
         if len(chunk) >= CHUNK_ROWS or not isinstance(row, UsageRow):
-            _append_chunk(log, chunk, partial(_note_record, owners, periods), on_refusal)
+            _append_chunk(log, chunk, note, on_refusal)
             chunk = []
         if not isinstance(row, UsageRow):
             on_refusal(row)
-    _append_chunk(log, chunk, partial(_note_record, owners, periods), on_refusal)
+    _append_chunk(log, chunk, note, on_refusal)
     return periods.by_subscription()
 
 
 def _append_chunk(
-    log: UsageLog, rows: list[UsageRow], note: Callable[[UsageRecord], None], on_refusal: Callable[[MeteringError], None]
+    log: UsageLog, rows: list[UsageRow], note: Callable[[str, int], None], on_refusal: Callable[[MeteringError], None]
 ) -> None:
     records = [row.record for row in rows]
     receipts = log.append_columns(
@@ -660,10 +666,13 @@ def _append_chunk(
         [record.id for record in records],
         received_at=[row.received_at for row in rows],
     )
-    rejected = receipts.rejected
+    rejected, attributed = receipts.rejected, log.attributed
     for position, record in enumerate(records):
         if position not in rejected:
-            note(record)
+            # A receipt is made when it is looked at, and most logs attribute nothing.
+            later = attributed.get(receipts[position].sequence or 0) if attributed else None
+            assert record.timestamp != "now", "a row of a file has a moment"
+            note(record.subscription_item, record.timestamp if later is None else later)
     for position, receipt in rejected.items():
         on_refusal(_placed(receipt, rows[position]))
 
@@ -673,11 +682,6 @@ def _placed(receipt: Receipt, row: UsageRow | EventRow) -> UsageRejectedError:
     error = receipt.error()
     details = {**error.details, "path": row.path, "line": row.line}
     return UsageRejectedError(error.code, f"{_place(row.path, row.line)}: {error.message}", param=error.param, details=details)
-
-
-def _note_record(owners: Mapping[str, Subscription], periods: _PeriodsWithUsage, record: UsageRecord) -> None:
-    assert record.timestamp != "now", "a row of a file has a moment"
-    periods.note(owners[record.subscription_item], record.timestamp)
 
 
 def append_events(

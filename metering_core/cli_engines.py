@@ -162,6 +162,7 @@ class _ColumnarDoor:
 
         self.usage: Any = ColumnarUsage(subscriptions)
         self.subscriptions = tuple(subscriptions)
+        self.attributed: dict[int, int] = {}  # The strict policy attributes nothing to another period.
         self._batch: Any = UsageBatch
 
     def append_columns(self, *columns: Sequence[Any], received_at: Sequence[Instant]) -> Receipts:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
 
 import attrs
@@ -9,11 +10,13 @@ import attrs
 from metering_core.aggregators import AGGREGATORS
 from metering_core.exact import Number, cut, plain
 from metering_core.invoicing import InvoiceLineItem, grouped
+from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula
 from metering_core.money import Amount
-from metering_core.periods import from_unix_seconds
+from metering_core.periods import BillingPeriod, from_unix_seconds
 from metering_core.prices import AggregateUsage
 from metering_core.pricing import ChargeKind
+from metering_core.subscriptions import SubscriptionItem
 from metering_core.usage import Action, Cell
 from metering_core.views import LoggedRecord, UsageReader
 
@@ -31,7 +34,9 @@ class Explanation:
             deciding cell. Empty where the item is licensed or the engine keeps no records.
         cells: what the records fold into, by timestamp.
         deciding: the cells that make the quantity: all for ``sum``, the greatest for ``max``, the latest for ``last_…``.
-        has_records: whether the engine could be asked for records. The quantity of a meter comes from events, not records.
+        has_records: whether the engine could be asked for records, or for the events of a meter.
+        events: the meter events that count, in the order of time; where the formula looks back, also those before the period.
+        carried: how much of the quantity is for which earlier period that was billed already.
     """
 
     line: InvoiceLineItem
@@ -39,6 +44,8 @@ class Explanation:
     cells: tuple[Cell, ...]
     deciding: tuple[Cell, ...]
     has_records: bool
+    events: tuple[LoggedEvent, ...] = ()
+    carried: Mapping[BillingPeriod, Number] = attrs.field(factory=dict, hash=False)
 
     def __str__(self) -> str:
         """Return the explanation as sentences, from the records to the money."""
@@ -52,13 +59,23 @@ class Explanation:
             return [f"Quantity: item {line.subscription_item} is licensed; {total} was agreed for {line.period}."]
         if isinstance(line.aggregate_usage, Formula):
             billed = "" if line.total_usage >= 0 else ", and 0 is billed"
+            plus = "".join(
+                f" and {_exactly(carried)} not billed for {period}" for period, carried in self.carried.items()
+            )
             what = f"{_FORMULAS[line.aggregate_usage]} for item {line.subscription_item} in {line.period}"
-            return [f"Quantity: {what} is {total}{billed}."]
+            return [*self._event_steps(), f"Quantity: {what}{plus} is {total}{billed}."]
         usage = f"Quantity: {_MODES[line.aggregate_usage]} of item {line.subscription_item} in {line.period} is {total}."
         if not self.has_records:
             return [f"Records: the engine that aggregated them keeps none of item {line.subscription_item}.", usage]
         records = f"Records: {len(self.records)} of item {line.subscription_item}, folded into {len(self.cells)} cells."
         return [records, *self._cell_steps(), usage]
+
+    def _event_steps(self) -> list[str]:
+        if not self.has_records:
+            return [f"Events: the engine that aggregated them keeps none of item {self.line.subscription_item}."]
+        shown = [f"  {_event_sentence(logged)}" for logged in self.events[:SHOWN_MAX]]
+        more = [f"  … and {len(self.events) - SHOWN_MAX:,} more events"] if len(self.events) > SHOWN_MAX else []
+        return [f"Events: {len(self.events)} count for item {self.line.subscription_item}.", *shown, *more]
 
     def _cell_steps(self) -> list[str]:
         shown = [f"  {_cell_sentence(cell, self._of(cell))}" for cell in self.cells[:SHOWN_MAX]]
@@ -89,7 +106,7 @@ _FORMULAS = {
 
 
 def explain(line: InvoiceLineItem) -> Explanation:
-    """Return the records, cells, tiers and rounding behind an invoice line.
+    """Return the records or meter events, the cells, tiers and rounding behind an invoice line.
 
     The answer is about the usage as it was when the line was made, whatever arrived since.
 
@@ -97,6 +114,10 @@ def explain(line: InvoiceLineItem) -> Explanation:
         UsageCompactedError: where the records behind the line were dropped by ``compact``.
     """
     usage, mode = line.usage, line.aggregate_usage
+    if isinstance(mode, Formula) and isinstance(usage, MeterReader):
+        item = SubscriptionItem(line.subscription_item, line.price)
+        events, carried = usage.counted(item, line.period), usage.carried(item, line.period)
+        return Explanation(line, (), (), (), has_records=True, events=tuple(events), carried=carried)
     if not isinstance(mode, AggregateUsage) or not isinstance(usage, UsageReader):
         return Explanation(line, (), (), (), has_records=False)
     cells = usage.cells(line.subscription_item, line.period)
@@ -128,6 +149,14 @@ def _cell_sentence(cell: Cell, records: list[LoggedRecord]) -> str:
     )
     more = f", … {len(records) - SHOWN_MAX:,} more" if len(records) > SHOWN_MAX else ""
     return f"{from_unix_seconds(cell.timestamp):%Y-%m-%dT%H:%M:%SZ}: {', '.join(parts)}{more} → {_exactly(cell.quantity)}"
+
+
+def _event_sentence(logged: LoggedEvent) -> str:
+    event = logged.event
+    assert event.instant is not None, "an accepted event has its time"
+    payload = ", ".join(f"{key} {value}" for key, value in event.payload.items())
+    name = "" if event.identifier is None else f" {event.identifier}"
+    return f"{event.instant.isoformat().replace('+00:00', 'Z')}: {event.event_name}{name}: {payload} (#{logged.sequence})"
 
 
 def _charge_sentence(line: InvoiceLineItem) -> str:

@@ -6,7 +6,7 @@ Needs the extra ``columnar``. Quantities are asked of the engine at once and rat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -21,6 +21,15 @@ if TYPE_CHECKING:
 
 Billed = tuple[SubscriptionItem, BillingPeriod]
 """An item and the period that it is billed for."""
+
+
+@runtime_checkable
+class AnswersInColumns(Usage, Protocol):
+    """Usage that can say the quantities of many items without an object for each."""
+
+    def total_usage(self, requests: Iterable[Billed]) -> NDArray[Any]:
+        """Return the aggregated quantity of each item in its period, in the order asked."""
+        ...  # pragma: no cover
 
 
 @attrs.frozen(eq=False)
@@ -70,8 +79,14 @@ def invoice_lines(
 def _total_usage(items: Sequence[Billed], usage: Usage) -> NDArray[Any]:
     """Return the quantity of each item: what was used of a metered one, what was agreed of a licensed one."""
     metered = [(item, period) for item, period in items if item.is_metered]
-    used = iter(summarize_all(metered, usage))
-    return exact_array([next(used).total_usage if item.is_metered else item.quantity or 0 for item, _ in items])
+    if isinstance(usage, AnswersInColumns):
+        quantities = usage.total_usage(metered)
+    else:
+        quantities = exact_array([one.total_usage for one in summarize_all(metered, usage)])
+    if len(metered) == len(items):
+        return quantities
+    used = iter(quantities.tolist())
+    return exact_array([next(used) if item.is_metered else item.quantity or 0 for item, _ in items])
 
 
 def _rated(items: Sequence[Billed], places: list[int], total_usage: NDArray[Any], rounding: Rounding) -> RatedLines:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import repeat
 from threading import RLock
+from types import MappingProxyType
 from typing import Final, Self
 
 import attrs
@@ -109,6 +110,11 @@ class UsageLog(UsageReader):
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The newest version of every subscription, in the order in which they came."""
         return tuple(account.subscription for account in self._accounts.values())
+
+    @property
+    def attributed(self) -> Mapping[int, int]:
+        """Number of a late record → start of the period it is billed in, where that is not its timestamp's; read-only."""
+        return MappingProxyType(self._attributed)
 
     # Subscriptions ---------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,8 @@
 """The door of the meter log: which events and cancellations are accepted, and the policy that says so.
 
-One event has one refusal: the checks run in the order of :class:`~metering_core.ErrorCode`. Whether an event was accepted
-before is judged before anything that time or a meter's status can change, so that a retry hears ``duplicate`` for ever.
+One event has one refusal: the checks run in the order of :class:`~metering_core.ErrorCode`, those of time last. Whether an
+event was accepted before is judged before anything that time or a meter's status can change, so that a retry hears
+``duplicate`` for ever.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class Bill:
         carried: how much of it was for which earlier period.
         sequence: the number in the log when it was made.
         made_at: when that was, in Unix microseconds; 0 for a preview.
+        number: which of the log's bills it is, from 1; 0 for a preview.
     """
 
     meter: str
@@ -56,6 +57,7 @@ class Bill:
     carried: Mapping[BillingPeriod, Number] = attrs.field(hash=False)
     sequence: int
     made_at: int = 0
+    number: int = 0
 
     @property
     def own(self) -> Number:

@@ -106,6 +106,7 @@ class MeterLog(MeterReader):
     Attributes:
         policy: as given.
         lock: held during every append and every answer; hold it to ask several questions of one state.
+        bills_made: how many bills of items were kept; for the views of this log.
 
     >>> log = MeterLog([Meter("mtr_tokens", "tokens")])
     >>> log.record("tokens", {"stripe_customer_id": "cus_1", "value": "25"}, now=1_717_243_200).timestamp
@@ -136,6 +137,7 @@ class MeterLog(MeterReader):
         self._accounts: dict[str, Account] = {}
         self._items: dict[str, Account] = {}
         self._bills: dict[str, dict[BillingPeriod, Bill]] = {}
+        self.bills_made = 0
         self._start_columns()
         for meter in require_iterable(meters, "meters"):
             self.create_meter(meter)
@@ -356,7 +358,7 @@ class MeterLog(MeterReader):
         return Receipts(sequences, exceptions)
 
     def _take(self, event: MeterEvent, received: int) -> Receipt | None:
-        """Judge one event and keep it, or return the receipt that says why not. Order of checks: that of ErrorCode."""
+        """Judge one event and keep it, or return the receipt that says why not; in ErrorCode's order of checks, time last."""
         known = self._by_event.get(event.event_name)
         identifier = event.identifier
         if identifier is not None:
@@ -431,14 +433,14 @@ class MeterLog(MeterReader):
 
     def _answer(self, row: int, event: MeterEvent) -> Receipt:
         """Answer an event that comes with a known identifier: a duplicate, or the identifier is reused for other content."""
-        first, received = self._content_at(row), _content(event)
+        first, received = self._content_at(row), content_of(event)
         if received == first:
             return Receipt(Outcome.DUPLICATE, self._sequences[row], details={"row": row})
         assert event.identifier is not None, "it was found by it"
         return identifier_reused(event.identifier, first, received)
 
     def _content_at(self, row: int) -> dict[str, Any]:
-        content = _content(self._event_at(row))
+        content = content_of(self._event_at(row))
         return content | {"timestamp": "now"} if row in self._sent_as_now else content
 
     def _event_at(self, row: int) -> MeterEvent:
@@ -608,9 +610,16 @@ class MeterLog(MeterReader):
             yield closing.closed_at
             for item in account.subscription.items:
                 if item.recurring.meter is not None and period not in self.bills_of(item):
-                    bill = attrs.evolve(self._bill(item, period), made_at=moment(closing.closed_at, "now")[1])
+                    made_at = moment(closing.closed_at, "now")[1]
+                    bill = attrs.evolve(self._bill(item, period), made_at=made_at, number=self.bills_made + 1)
                     self._bills.setdefault(item.id, {})[period] = bill
+                    self.bills_made = bill.number
             account.close(attrs.evolve(closing, period=period))
+
+    def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
+        """Close a billing period without an invoice, as if it had been billed for what it comes to now; see :meth:`closing`."""
+        with self.closing(subscription_id, period, now=now) as closed_at:
+            return closed_at
 
     def _account(self, subscription_id: str) -> Account:
         account = self._accounts.get(subscription_id)
@@ -638,7 +647,7 @@ def _require(kind: type, value: object, param: str) -> None:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, f"a {kind.__name__}", value)
 
 
-def _content(event: MeterEvent) -> dict[str, Any]:
+def content_of(event: MeterEvent) -> dict[str, Any]:
     """Return what makes two events with one identifier the same."""
     at = event.instant
     return {

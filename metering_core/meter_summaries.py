@@ -21,6 +21,7 @@ import attrs
 from metering_core.aggregators import formula_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, add, exact_integer, plain
+from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_views import MeterReader
 from metering_core.meters import Formula, Meter
 from metering_core.names import choice, name, require_iterable
@@ -324,18 +325,9 @@ def _asked(
 ) -> _Query:
     meter = usage.meter(meter_id)
     name(customer, "customer")
-    window = value_grouping_window
-    if window is not None:
-        window = choice(ValueGroupingWindow, window, "value_grouping_window")
-    start, end = (
-        _bound(value, param, window, is_aligned=usage.policy.aligned_summaries)
-        for value, param in ((start_time, "start_time"), (end_time, "end_time"))
-    )
-    if start >= end:
-        expected = f"a moment after start_time, {from_unix_seconds(start).isoformat()}"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end_time", expected, end_time)
-    bounds = _bounds(start, end, window, timezone)
-    allowed, keys = _filters(meter, filters), _group_by_keys(meter, group_by)
+    bounds = bounds_of(usage.policy, start_time, end_time, value_grouping_window, timezone)
+    start, end = bounds[0], bounds[-1]
+    allowed, keys = filters_of(meter, filters), keys_of(meter, group_by)
     selected = _selected(meter, usage.timelines(meter.id, customer), allowed, keys)
     if keys:
         since = None if formula_of(meter).looks_back else start * MICROSECONDS
@@ -365,6 +357,23 @@ def _selected(
 # Bounds --------------------------------------------------------------------------------------------------------------
 
 _ALIGNMENTS: Final = {ValueGroupingWindow.HOUR: (_HOUR, "hour"), ValueGroupingWindow.DAY: (24 * _HOUR, "UTC day")}
+
+
+def bounds_of(
+    policy: MeterPolicy, start_time: Instant, end_time: Instant, value_grouping_window: str | None, timezone: str
+) -> list[int]:
+    """Return where the buckets of a range begin and the last one ends, in Unix seconds; refusals as :func:`event_summaries`."""
+    window = value_grouping_window
+    if window is not None:
+        window = choice(ValueGroupingWindow, window, "value_grouping_window")
+    start, end = (
+        _bound(value, param, window, is_aligned=policy.aligned_summaries)
+        for value, param in ((start_time, "start_time"), (end_time, "end_time"))
+    )
+    if start >= end:
+        expected = f"a moment after start_time, {from_unix_seconds(start).isoformat()}"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end_time", expected, end_time)
+    return _bounds(start, end, window, timezone)
 
 
 def _bound(value: Instant, param: str, window: str | None, *, is_aligned: bool) -> int:
@@ -429,7 +438,8 @@ def _declared(meter: Meter, key: object, param: str) -> str:
     return key
 
 
-def _filters(meter: Meter, given: object) -> dict[str, frozenset[str]]:
+def filters_of(meter: Meter, given: object) -> dict[str, frozenset[str]]:
+    """Return the values that count, by dimension key; refusals as :func:`event_summaries`."""
     if given is None:
         return {}
     if not isinstance(given, Mapping):
@@ -449,7 +459,8 @@ def _allowed(values: object, param: str) -> Iterator[str]:
         yield value
 
 
-def _group_by_keys(meter: Meter, given: object) -> tuple[str, ...]:
+def keys_of(meter: Meter, given: object) -> tuple[str, ...]:
+    """Return the dimension keys to group by; refusals as :func:`event_summaries`."""
     code, param = ErrorCode.PARAMETER_INVALID_OBJECT, "dimension_group_by_keys"
     if isinstance(given, str):
         raise InvalidValueError.expecting(code, param, "a list of dimension keys", given)

@@ -53,6 +53,10 @@ class MeterSource(Protocol):
     def policy(self) -> MeterPolicy:
         """What is accepted."""
 
+    @property
+    def bills_made(self) -> int:
+        """How many bills of items were kept."""
+
     def bills_of(self, item: SubscriptionItem) -> Mapping[BillingPeriod, Bill]:
         """Return what was billed of an item's closed periods."""
 
@@ -158,7 +162,7 @@ class MeterReader:
 
     def _bill(self, item: SubscriptionItem, period: BillingPeriod) -> Bill:
         """Return what an invoice of the period counts, or counted where it was closed."""
-        kept = self._bills_made(item).get(period)
+        kept = self._known_bills(item).get(period)
         if kept is not None:
             return kept
         meter = self.meter_of(item)
@@ -172,13 +176,17 @@ class MeterReader:
                 partial = aggregator.merge(partial, quantity)
         return Bill(meter.id, partial, max(aggregator.present(partial), 0), carried, self.sequence)
 
-    def _bills_made(self, item: SubscriptionItem) -> dict[BillingPeriod, Bill]:
+    def _known_bills(self, item: SubscriptionItem) -> dict[BillingPeriod, Bill]:
         """Return the bills that had been made of an item, in the order of their periods."""
         bills = sorted(self._log().bills_of(item).items(), key=lambda one: one[0].start)
-        return {period: bill for period, bill in bills if self._sees(bill.sequence, bill.made_at)}
+        return {period: bill for period, bill in bills if self._knows(bill)}
+
+    def _knows(self, bill: Bill) -> bool:
+        """Whether a bill had been made."""
+        return True
 
     def _deltas(self, item: SubscriptionItem) -> list[UnbilledDelta]:
-        bills = self._bills_made(item)
+        bills = self._known_bills(item)
         deltas = []
         for period, bill in bills.items():
             # The meter that was billed, although the item may be on another one since.
@@ -195,6 +203,26 @@ class MeterReader:
         start, end = period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
         return window_partial(formula_of(meter), (one for _, one in self.timelines(meter.id, customer)), start, end)
 
+    def counted(self, item: SubscriptionItem, period: BillingPeriod) -> list[LoggedEvent]:
+        """Return the events that count for an item in a period, in the order of time.
+
+        Canceled events are not among them, nor those that a later one of their event time window overwrote. Where the formula
+        looks back, the events before the period are among them.
+        """
+        with self._log().lock:
+            meter, customer = self.meter_of(item), self._log().customer_of(item)
+            start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
+            counting: set[int] = set()
+            for _, timeline in self.timelines(meter.id, customer):
+                counting.update(timeline.numbers(start, period.end_seconds * MICROSECONDS))
+            logged = self._log().logged(self._sees, meter, customer)
+            return sorted((one for one in logged if one.sequence in counting), key=_by_time)
+
+    def carried(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
+        """Return how much of what a bill of the period counts is for which earlier period."""
+        with self._log().lock:
+            return dict(self._bill(item, period).carried)
+
     def events(self, meter_id: str | None = None, customer: str | None = None) -> list[LoggedEvent]:
         """Return accepted events in the order of arrival: all, or those of one meter, of one customer, or of both."""
         with self._log().lock:
@@ -210,6 +238,8 @@ class MeterView(MeterReader):
         self._whole = log
         self._sequence = sequence
         self._received_by = None if received_by is None else moment(received_by, "as_of")[1]
+        # Bills have no numbers in the log: one that is made later must not be taken for one of then.
+        self._bills_made = log.bills_made
         self._shown: Readings | None = None
 
     def __repr__(self) -> str:
@@ -228,6 +258,7 @@ class MeterView(MeterReader):
         if self._received_by is not None:
             own = view._received_by
             view._received_by = self._received_by if own is None else min(own, self._received_by)
+        view._bills_made = self._bills_made
         return view
 
     def _log(self) -> MeterSource:
@@ -238,5 +269,12 @@ class MeterView(MeterReader):
             self._shown = self._whole.readings_until(self._sees)
         return self._shown
 
+    def _knows(self, bill: Bill) -> bool:
+        return bill.number <= self._bills_made and self._sees(bill.sequence, bill.made_at)
+
     def _sees(self, sequence: int, received: int) -> bool:
         return sequence <= self._sequence and (self._received_by is None or received <= self._received_by)
+
+
+def _by_time(logged: LoggedEvent) -> tuple[int, int]:
+    return logged.event.microseconds or 0, logged.sequence

@@ -42,7 +42,7 @@ def unix_seconds(value: datetime) -> int:
     return elapsed.days * _SECONDS_PER_DAY + elapsed.seconds
 
 
-_SECONDS_MIN: Final = unix_seconds(datetime.min.replace(tzinfo=UTC))
+SECONDS_MIN: Final = unix_seconds(datetime.min.replace(tzinfo=UTC))
 SECONDS_MAX: Final = unix_seconds(datetime.max.replace(tzinfo=UTC))
 """The last second of the year 9999: from 0 up to here an int is an instant without asking the calendar."""
 
@@ -56,7 +56,7 @@ def from_unix_seconds(seconds: int) -> datetime:
     Raises:
         InvalidValueError: ``parameter_invalid_instant`` outside the years 1 to 9999.
     """
-    if not _SECONDS_MIN <= seconds <= SECONDS_MAX:
+    if not SECONDS_MIN <= seconds <= SECONDS_MAX:
         raise _not_an_instant(seconds, "seconds")
     return _EPOCH + timedelta(seconds=seconds)
 
@@ -80,7 +80,7 @@ def instant(value: object, param: str) -> datetime:
         seconds = operator.index(value)  # type: ignore[arg-type]
     except TypeError:
         raise _not_an_instant(value, param) from None
-    if not _SECONDS_MIN <= seconds <= SECONDS_MAX:
+    if not SECONDS_MIN <= seconds <= SECONDS_MAX:
         raise _not_an_instant(value, param)
     return _EPOCH + timedelta(seconds=seconds)
 

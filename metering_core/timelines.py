@@ -1,6 +1,6 @@
 """Readings of a meter in the order of time, and their partials, so that a window costs the same however much lies in it.
 
-Time is cut into blocks of 256 and 16 days, a day, an hour, 5 minutes, 15 seconds and a second; the partial of a block is merged
+Time is cut into blocks of 256 and 16 days, a day, an hour, 15 minutes, one, 5 seconds and one; the partial of a block is merged
 from those of the next smaller ones and kept. A window that whole hours or UTC days make up is one step for each; any other one
 is a few steps more at its ends. A reading that comes or goes, at whatever time, costs the blocks that it lies in and no other.
 """
@@ -15,8 +15,8 @@ from metering_core.aggregators import Aggregator, Partial
 
 _SECOND: Final = 1_000_000
 _DAY: Final = 86_400 * _SECOND
-# Every offset that a time zone has today is whole 5 minutes; what is billed or summarized is bounded by whole seconds.
-_WIDTHS: Final = (256 * _DAY, 16 * _DAY, _DAY, 3600 * _SECOND, 300 * _SECOND, 15 * _SECOND, _SECOND)
+# Every offset that a time zone has today is whole 15 minutes; what is billed or summarized is bounded by whole seconds.
+_WIDTHS: Final = (256 * _DAY, 16 * _DAY, _DAY, 3600 * _SECOND, 900 * _SECOND, 60 * _SECOND, 5 * _SECOND, _SECOND)
 
 _FEW: Final = 16
 """Readings that are merged one by one: keeping their partial would cost more memory than making it again costs time."""
@@ -42,9 +42,9 @@ class Timeline:
         self.values: list[Any] = []
         # What is not in its place yet: (moment, number) → value, or _GONE for what is to be dropped.
         self._changes: dict[tuple[int, int], Any] = {}
-        # How many of the readings the kept partials know of; (width, number of the block) → partial.
+        # How many of the readings the kept partials know of; (width, number of the block) → (partial, readings).
         self._settled = 0
-        self._blocks: dict[tuple[int, int], Partial] = {}
+        self._blocks: dict[tuple[int, int], tuple[Partial, int]] = {}
 
     def add(self, moment: int, sequence: int, value: Any) -> None:  # noqa: ANN401 - a number, or any text
         """Take a reading; those of the past are put in their place when something is asked."""
@@ -102,33 +102,39 @@ class Timeline:
         first, after = self._places(start, end)
         return after - first
 
+    def numbers(self, start: int | None, end: int) -> list[int]:
+        """Return the numbers of the readings from ``start`` (None: from the beginning) to before ``end``, in order of time."""
+        return self.sequences[slice(*self._places(start, end))]
+
     def partial(self, start: int | None, end: int) -> Partial:
         """Return the partial of the readings from ``start`` (None: from the beginning) to before ``end``."""
-        return self._between(*self._places(start, end), 0)
+        # Blocks that are wider than the window are cut by it; to look at them first would only take time.
+        depth = 0 if start is None else sum(width > end - start for width in _WIDTHS)
+        return self._between(*self._places(start, end), depth)
 
     def _between(self, first: int, end: int, depth: int) -> Partial:
         """Return the partial of the readings that stand from ``first`` to before ``end``, by blocks of a width and smaller."""
         if end - first <= _FEW or depth == len(_WIDTHS):
             return self._one_by_one(first, end)
-        merge, partial = self._aggregator.merge, self._aggregator.identity
-        width = _WIDTHS[depth]
+        merge, partial, moments, width = self._aggregator.merge, self._aggregator.identity, self.moments, _WIDTHS[depth]
         while first < end:
-            block = self.moments[first] // width
-            after = bisect_left(self.moments, (block + 1) * width, first, end)
-            partial = merge(partial, self._of_block(block, first, after, depth))
-            first = after
+            block = moments[first] // width
+            kept = self._blocks.get((width, block))
+            if kept is None or first + kept[1] > end or (first and moments[first - 1] // width == block):
+                after = bisect_left(moments, (block + 1) * width, first, end)
+                kept = self._of_block(block, first, after, depth), after - first
+            partial = merge(partial, kept[0])
+            first += kept[1]
         return partial
 
     def _of_block(self, block: int, first: int, end: int, depth: int) -> Partial:
         """Return the partial of readings of one block, kept where they are all that it has."""
         width, moments = _WIDTHS[depth], self.moments
+        partial = self._between(first, end, depth + 1)
         is_whole = (not first or moments[first - 1] // width < block) and (end == len(moments) or moments[end] // width > block)
-        if not is_whole or end - first <= _FEW:
-            return self._between(first, end, depth + 1)
-        key = (width, block)
-        if key not in self._blocks:
-            self._blocks[key] = self._between(first, end, depth + 1)
-        return self._blocks[key]
+        if is_whole and end - first > _FEW:
+            self._blocks[width, block] = (partial, end - first)
+        return partial
 
     def _one_by_one(self, first: int, end: int) -> Partial:
         merge, prepare, partial = self._aggregator.merge, self._aggregator.prepare_event, self._aggregator.identity

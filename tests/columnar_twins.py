@@ -5,11 +5,13 @@ from __future__ import annotations
 from datetime import timedelta
 from itertools import islice
 
+import numpy as np
 from builders import FEB, JAN, MAR, MODES, START, four_modes
 from hypothesis import strategies as st
 
 import metering_core as mc
-from metering_core.columnar import ColumnarUsage, UsageBatch
+from metering_core.columnar import ColumnarUsage, UsageBatch, kernel
+from metering_core.columnar.kernel import ORIGIN, Rows, Window
 from metering_core.periods import from_unix_seconds
 from metering_core.testing.strategies import batches, subscriptions
 
@@ -230,3 +232,78 @@ def step_of(twins, subscription, step, waiting, now):
         case "again":
             twins.same(lambda usage: usage.subscribe(subscription))
     return now
+
+
+# Two kernels -----------------------------------------------------------------------------------------------------------
+
+
+def compiled_always(patch, workers=1, unit_rows=300_000):
+    """Have the compiled loops answer whatever they can, many items or few, with so many workers and rows in a unit."""
+    from metering_core.columnar import answering, compiled, paths  # noqa: PLC0415 - Numba may be absent
+
+    patch.setattr(answering, "_MANY", 1)
+    patch.setattr(paths, "PAYS_FROM", 0)
+    patch.setattr(paths, "PAYS_ONCE_LOADED_FROM", 0)
+    patch.setattr(paths, "ITEMS_A_ROW", 10**9)
+    patch.setattr(compiled, "_workers", lambda rows: workers)
+    patch.setattr(compiled, "UNIT_ROWS", unit_rows)
+
+
+ITEMS = 5
+MOMENTS = [ORIGIN, ORIGIN + 1, 0, START, START + 1, START + 2, START + 40 * 86_400, 253_402_300_798, 253_402_300_799]
+QUANTITIES = [0, 1, 2, 7, 2**31, 2**32 - 1, 2**32, 2**55, 2**62, MAX - 1, MAX]
+ROW = st.tuples(
+    st.integers(0, ITEMS - 1), st.sampled_from(MOMENTS), st.sampled_from(QUANTITIES), st.sampled_from([False, False, True])
+)
+
+
+@st.composite
+def two_kernels_asked(draw):
+    """Draw parts of rows, a window for each item, and how the compiled loops are to share the work."""
+    near = st.sampled_from(draw(st.sampled_from([MOMENTS, MOMENTS[3:6], MOMENTS[:2]])))
+    small = draw(st.booleans())
+    row = st.builds(lambda row, at: (row[0], at, row[2] % 1000 if small else row[2], row[3]), ROW, near)
+    parts = draw(st.lists(st.lists(row, max_size=12), max_size=4))
+    windows = draw(st.lists(st.tuples(near, near), min_size=ITEMS, max_size=ITEMS))
+    everywhere = draw(st.booleans())
+    windows = [(ORIGIN, 2**60) if everywhere else (low, high + 1) for low, high in windows]
+    return parts, windows, draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([1, 6, 10**6]))
+
+
+def rows_from(part):
+    """Return rows from tuples of code, timestamp, quantity and whether it is a set."""
+    codes, stamps, quantities, sets = zip(*part, strict=True) if part else ((), (), (), ())
+    columns = (np.array(column, np.int64) for column in (stamps, quantities))
+    return Rows.of(np.array(codes, np.int32), *columns, np.array(sets, np.bool_))
+
+
+def same_in_both_kernels(patch, parts, windows, workers, unit_rows, few_sets):
+    """Compare every total and all cells, in the compiled loops and in NumPy."""
+    from metering_core.columnar import compiled, paths  # noqa: PLC0415 - Numba may be absent
+
+    compiled_always(patch, workers, unit_rows)
+    patch.setattr(compiled, "_FEW_SETS", few_sets)
+    rows = [rows_from(part) for part in parts]
+    window = Window(*(np.array(column, np.int64) for column in zip(*windows, strict=True)))
+    kinds = {kind: np.ones(ITEMS, np.bool_) for kind in ("sums", "maxima", "lasts")}
+    together = paths.totals(rows, window, kinds)
+    for kind in kinds:
+        expected = totals_of(getattr(kernel, kind)(rows, window))
+        assert totals_of(together[kind]) == expected, kind
+        assert totals_of(paths.totals(rows, window, {kind: kinds[kind]})[kind]) == expected, kind
+    for one in rows:
+        assert cells_of(paths.fold(one)) == cells_of(kernel.fold(one))
+
+
+def totals_of(totals):
+    """Return totals as plain data, without what is said of items that are not there."""
+    values = kernel.whole(totals.limbs)
+    there = [True] * len(values) if totals.is_there is None else totals.is_there.tolist()
+    stamps = [None] * len(values) if totals.stamps is None else totals.stamps.tolist()
+    return [(value, stamp) if is_there else None for value, stamp, is_there in zip(values, stamps, there, strict=True)]
+
+
+def cells_of(cells):
+    """Return cells as plain data."""
+    sets = [False] * len(cells) if cells.sets is None else cells.sets.tolist()
+    return list(zip(cells.keys.tolist(), kernel.whole(cells.limbs), sets, strict=True))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 
 import pytest
@@ -542,6 +542,20 @@ class TestAppending:
         """A period with nothing but refused usage is not billed."""
         found = append_usage(self.log(), self.rows(f"si_1,5,{START},,{START + 40 * 86_400}"), on_refusal=lambda refusal: None)
         assert found == {}
+
+    def test_late_usage_is_found_in_the_period_that_bills_it(self):
+        """Late usage of a closed period is reported, and so billed, in the open one; sent again, it is reported there too."""
+        policy = mc.AcceptancePolicy(late_grace=timedelta(days=3), late_attribution="open_period")
+        log = mc.UsageLog(self.log().subscriptions, policy=policy)
+        subscription, february = log.subscriptions[0], START + 31 * 86_400
+        january = subscription.period_at(START)
+        log.close_period("sub_1", january, now=february)
+        late = f"si_1,5,{START},a,{february + 60}"
+        for _ in range(2):
+            assert append_usage(log, self.rows(late)) == {"sub_1": (subscription.period_at(february),)}
+        assert log.attributed == {1: february}
+        with pytest.raises(TypeError):
+            log.attributed[1] = START
 
     def test_a_long_file_is_appended_in_chunks(self, monkeypatch):
         """No more rows wait at once than a chunk holds."""

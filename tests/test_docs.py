@@ -99,6 +99,7 @@ KEYS_WITHIN_CASES = {
     "aggregation": {*cases._TIMED_RECORD},
     "append": {*cases._RECEIPT, *cases._ITEM_RECORD},
     "invoice": {*cases._INVOICE_LINE} - {*cases._RATING_LINE},
+    "meter": {*cases._METER_EVENT, *cases._SUMMARY},
 }
 
 

@@ -5,11 +5,28 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
+import attrs
 import pytest
 from builders import DAY, FEB, JAN, START, priced, subscribed, used
 from test_invoicing import Halves, Shares, Steps, everything
 
-from metering_core import Cell, Charge, Graduated, Package, PerUnit, Tier, UsageLog, explain, finalize_invoice, preview_invoice
+from metering_core import (
+    Cell,
+    Charge,
+    Formula,
+    Graduated,
+    Meter,
+    MeterLog,
+    MeterPolicy,
+    Package,
+    PerUnit,
+    Recurring,
+    Tier,
+    UsageLog,
+    explain,
+    finalize_invoice,
+    preview_invoice,
+)
 
 NOW = START + DAY
 
@@ -148,6 +165,90 @@ def test_shares_of_packages_and_of_users_models_are_explained():
             return [Charge("unit", quantity, None, Fraction(1, 3))]
 
     assert "Price: 2 units come to USD 0.00333333333333… (exactly 1/3 minor units)." in shared(Thirds(), 2)
+
+
+def metered(formula, *values):
+    """Return the explanation of a bill for January with a meter of these values, one a day, at 10 cents a unit."""
+    price = priced(PerUnit(10), recurring=Recurring(meter="m"))
+    subscription = subscribed(price, customer="cus_1")
+    log = MeterLog([Meter("m", "load", formula)], [subscription])
+    for day, value in enumerate(values):
+        log.record("load", {"stripe_customer_id": "cus_1", "value": value}, timestamp=START + day * DAY, now=START + day * DAY)
+    return explain(finalize_invoice(subscription, log, JAN, now=JAN.end).lines[0])
+
+
+def test_a_meters_average_is_explained():
+    """1, 1 and 3 average 5/3; at 10 cents that is 50/3 cents, paid as 17. The quantity comes from events, not records."""
+    explanation = metered("average", "1", "1", "3")
+    assert (explanation.records, explanation.cells, explanation.has_records) == ((), (), True)
+    assert [logged.event.payload["value"] for logged in explanation.events] == ["1", "1", "3"]
+    assert (
+        str(explanation)
+        == """\
+USD 0.17 for 1.666666666666 × price (at USD 0.10 / month)
+  Events: 3 count for item si_0.
+    2024-01-01T00:00:00Z: load: stripe_customer_id cus_1, value 1 (#1)
+    2024-01-02T00:00:00Z: load: stripe_customer_id cus_1, value 1 (#2)
+    2024-01-03T00:00:00Z: load: stripe_customer_id cus_1, value 3 (#3)
+  Quantity: the average of the meter events for item si_0 in 2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z is 1.666666666666 \
+(exactly 5/3).
+  Price: 1.666666666666 (exactly 5/3) × USD 0.10 = USD 0.16666666666666… (exactly 50/3 minor units).
+  Rounding: 50/3 minor units, half up, is 17: USD 0.17."""
+    )
+
+
+def test_events_are_those_that_count():
+    """Canceled and overwritten events are none of a line's; a level is explained by the changes before the period, too."""
+    day = 20 * DAY  # Of January, and then of February.
+    for formula, window, expected in (("sum", "day", ["c"]), ("weighted_sum", None, ["a", "b", "c"])):
+        subscription = subscribed(priced(PerUnit(10), recurring=Recurring(meter="m")), customer="cus_1")
+        log = MeterLog([Meter("m", "load", formula, event_time_window=window)], [subscription])
+        times = {"a": START + day, "b": JAN.end_seconds + day, "c": JAN.end_seconds + day + 1, "d": JAN.end_seconds + day + 2}
+        for identifier, at in times.items():
+            payload = {"stripe_customer_id": "cus_1", "value": "1"}
+            log.record("load", payload, identifier=identifier, timestamp=at, now=at)
+        log.cancel("load", "d", now=JAN.end_seconds + day + 3)
+        (line,) = preview_invoice(subscription, log, now=JAN.end_seconds + day).lines
+        assert [logged.event.identifier for logged in explain(line).events] == expected
+        assert f"Events: {len(expected)} count" in str(explain(line))
+
+
+def test_what_a_bill_carries_is_explained():
+    """2 of January's events came after its bill; February's bill of 3 says that 2 of it were not billed for January."""
+    subscription = subscribed(priced(PerUnit(10), recurring=Recurring(meter="m")), customer="cus_1")
+    log = MeterLog([Meter("m", "load")], [subscription], policy=MeterPolicy(late_usage="carry_forward"))
+    log.close_period("sub", JAN, now=JAN.end)
+    for value, at in (("2", JAN.end_seconds - 1), ("1", JAN.end_seconds)):
+        log.record("load", {"stripe_customer_id": "cus_1", "value": value}, timestamp=at, now=JAN.end)
+    (line,) = preview_invoice(subscription, log, now=JAN.end).lines
+    assert explain(line).carried == {JAN: 2}
+    assert f" and 2 not billed for {JAN} is 3." in str(explain(line))
+
+
+def test_an_engine_without_events_says_so():
+    """A meter's line from an engine that keeps no events is explained from its quantity on, and says what is missing."""
+    line = metered("sum", "2").line
+    text = str(explain(attrs.evolve(line, usage=None)))
+    assert "Events: the engine that aggregated them keeps none of item si_0." in text
+    assert "is 2." in text
+
+
+def test_many_events_are_counted():
+    """Ten events are listed; the others are counted."""
+    text = str(metered("count", *["1"] * 13))
+    assert "Events: 13 count for item si_0." in text
+    assert "… and 3 more events" in text
+
+
+def test_a_negative_quantity_is_explained():
+    """Corrections that exceed the usage are shown, and nothing is billed."""
+    assert "is -1.5, and 0 is billed." in str(metered("sum", "1", "-2.5"))
+
+
+@pytest.mark.parametrize("formula", Formula)
+def test_every_formula_has_its_words(formula):
+    """A line of any formula can be explained."""
+    assert " for item si_0 in " in str(metered(formula, "2"))
 
 
 def test_a_users_own_model_is_explained():

@@ -222,6 +222,21 @@ def test_laws_hold(law):
     hold()
 
 
+@pytest.mark.parametrize(("value", "lines"), [("-2.5", 1), ("0.1", 2)])
+def test_invoices_of_meters_keep_the_law_of_invoices(value, lines):
+    """What events average to is covered by the lines: nothing where it is negative, a third or a long decimal as it is."""
+    tiers = [mc.Tier("0.01", unit_amount=300), mc.Tier("inf", unit_amount=500)]
+    price = mc.Price.graduated("price", currency="usd", tiers=tiers, recurring=mc.Recurring(meter="m"))
+    subscription = mc.Subscription("sub", [mc.SubscriptionItem("si_0", price)], 1_704_067_200, customer="cus_1")
+    log = mc.MeterLog([mc.Meter("m", "load", "average")], [subscription])
+    for number, one in enumerate([value, "0", "0"]):
+        log.record("load", {"stripe_customer_id": "cus_1", "value": one}, timestamp=1_704_067_200 + number, now=1_704_067_210)
+    invoice = mc.preview_invoice(subscription, log, now=1_704_067_220)
+    laws.check_invoice_laws(invoice, subscription, log)
+    assert invoice.lines[0].total_usage == Fraction(value) / 3
+    assert len(invoice.lines) == lines
+
+
 # Yours, not ours ------------------------------------------------------------------------------------------------------
 
 

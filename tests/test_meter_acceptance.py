@@ -292,6 +292,7 @@ def test_messages_of_time_say_the_bound():
 
 # The order of the checks -------------------------------------------------------------------------------------------------
 
+# In the order of the reference, decision 24: identity first, which nothing that time changes may hide; time last.
 FAULTS = {
     "identifier_reused": {"identifier": "taken"},
     "meter_unknown": {"event_name": "nobody"},
@@ -318,12 +319,13 @@ def faulty(*names):
     return MeterEvent(name, payload, identifier=identifier, timestamp=timestamp)
 
 
-@pytest.mark.parametrize("names", list(itertools.combinations(FAULTS, 2)), ids=" & ".join)
+# A payload cannot lack its dimension and have too many beside.
+PAIRS = [pair for pair in itertools.combinations(FAULTS, 2) if pair != ("dimension_missing", "too_many_dimensions")]
+
+
+@pytest.mark.parametrize("names", PAIRS, ids=" & ".join)
 def test_one_event_has_one_refusal(names):
-    """Of two faults the one that comes first among the codes is said, and the event leaves no trace."""
-    fields = [{"region"}, {"extra"}]
-    if all(any(field & set(FAULTS[name]) for name in names) for field in fields):
-        pytest.skip("a payload that lacks its dimension and has too many beside")
+    """Of two faults the one that is checked first is said, and the event leaves no trace."""
     policy = MeterPolicy.stripe(dimensions_max=2, identifier_scope="global")
     meters = [Meter(name, name, dimension_payload_keys=["region"]) for name in ("now", "old")]
     log = MeterLog(meters, customers=["cus_1"], policy=policy)
@@ -333,7 +335,6 @@ def test_one_event_has_one_refusal(names):
     (receipt,) = log.append([faulty(*names)], now=NOW)
     assert receipt.code == names[0]
     assert (len(log), log.sequence) == (1, 1)
-    assert list(ErrorCode).index(names[0]) < list(ErrorCode).index(names[1])
 
 
 # Policies ----------------------------------------------------------------------------------------------------------------

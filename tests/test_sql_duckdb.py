@@ -8,6 +8,7 @@ import sys
 
 import engine_cases
 import pytest
+import sql_defects
 from builders import DAY, JAN, START, four_modes, priced, subscribed, used
 
 from metering_core import (
@@ -40,21 +41,11 @@ TYPES = {
 }
 
 
-def arrow(columns):
-    """Return columns as an Arrow table."""
-    return pa.table({name: pa.array(values, TYPES[name]) for name, values in columns.items()})
-
-
 def table(*rows, **types):
     """Return (item, quantity, timestamp[, action[, id]]) as an Arrow table; ``types`` for columns that are otherwise."""
     names = list(TYPES)[: max(map(len, rows), default=3)]
     columns = zip(*(row + (None,) * (len(names) - len(row)) for row in rows), strict=True) if rows else [[]] * 3
     return pa.table({name: pa.array(list(c), types.get(name, TYPES[name])) for name, c in zip(names, columns, strict=True)})
-
-
-def usage_of(batch):
-    """Return the engine over a batch of cases."""
-    return DuckDBUsage(arrow(batch.columns()), batch.subscriptions, policy=batch.policy, closed=batch.closed())
 
 
 def total(source, **options):
@@ -65,158 +56,11 @@ def total(source, **options):
 # Law 4 -------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("policy", engine_cases.POLICIES)
-@pytest.mark.parametrize("seed", range(2))
-def test_engine_says_what_a_log_says(policy, seed):
-    """Receipts, partials, summaries and invoices of hundreds of adversarial cases are those of a log."""
-    batch = engine_cases.generated(seed, 250, policy)
-    assert not engine_cases.differences(batch, usage_of(batch))
-
-
-def test_cases_reach_every_refusal():
-    """The generated cases have accepted records, duplicates and every code of a refusal, or they would prove nothing."""
-    seen = set()
-    for policy in engine_cases.POLICIES:
-        _, receipts = engine_cases.generated(0, 250, policy).log()
-        seen |= {receipt.code or receipt.outcome for receipt in receipts}
-    assert seen == {
-        *("accepted", "duplicate", "subscription_item_unknown", "id_reused", "price_not_metered", "subscription_canceled"),
-        *("set_with_billing_thresholds", "timestamp_in_future", "timestamp_after_current_period"),
-        *("timestamp_before_current_period", "period_closed"),
-    }
-
-
-RESETS = "    AND last_sets.billed_at = billable.billed_at\n    AND last_sets.timestamp = billable.timestamp\n"
-
-DEFECTS = {
-    "an ended subscription is forgotten": ("judging", "is_ended AND NOT", "FALSE AND NOT"),
-    "late usage of an ended subscription is refused": (
-        "judging",
-        "WHEN is_ended AND NOT (accepted_from",
-        "WHEN is_ended AND NOT (received + 1",
-    ),
-    "the end of a late period is in it": (
-        "judging",
-        "timestamp < accepted_before) THEN 'subscription",
-        "timestamp <= accepted_before) THEN 'subscription",
-    ),
-    "the start of what is in time is exclusive": (
-        "judging",
-        "WHEN NOT (accepted_from <= timestamp",
-        "WHEN NOT (accepted_from < timestamp",
-    ),
-    "now is the future": ("judging", "timestamp > received + future", "timestamp >= received + future"),
-    "the tolerance is forgotten": ("judging", "received + future_tolerance", "received"),
-    "the end of the current period is in it": ("judging", "timestamp >= current_end", "timestamp > current_end"),
-    "thresholds are ignored": ("judging", "is_set AND has_thresholds", "is_set AND FALSE"),
-    "thresholds refuse increments": ("judging", "is_set AND has_thresholds", "has_thresholds"),
-    "licensed prices take usage": ("judging", "WHEN aggregate_usage IS NULL THEN", "WHEN FALSE THEN"),
-    "closed periods take usage": ("judging", "WHEN closed_calendar IS NOT NULL AND", "WHEN FALSE AND"),
-    "the end of a closed period is closed": ("judging", "usage.timestamp < closings.ends", "usage.timestamp <= closings.ends"),
-    "the start of a closed period is open": ("judging", "closings.starts <= usage", "closings.starts < usage"),
-    "a standing begins a second late": ("judging", "standings.received_from <= usage", "standings.received_from < usage"),
-    "two standings at once": (
-        "judging",
-        "usage.received < standings.received_before",
-        "usage.received <= standings.received_before",
-    ),
-    "late usage stays in its period": ("judging", "ELSE late_billed_at END", "ELSE timestamp END"),
-    "what is in the closed current period is late": ("judging", "(late_billed_at IS NULL OR", "(FALSE OR"),
-    "a refused record claims its id": ("judging", "id IS NOT NULL AND refusal IS NULL", "id IS NOT NULL"),
-    "the last record claims the id": ("judging", "MIN(seq) AS seq, MIN_BY(quantity", "MAX(seq) AS seq, MIN_BY(quantity"),
-    "a claim has the content of the last": ("judging", "MIN_BY(quantity, seq)", "MAX_BY(quantity, seq)"),
-    "the timestamp is no content": ("judging", "AND claims.timestamp = alone.timestamp AND", "AND"),
-    "the action is no content": ("judging", "AND claims.is_set = alone.is_set\n", "\n"),
-    "the quantity is no content": ("judging", "claims.quantity = alone.quantity AND", ""),
-    "an id counts for all items": ("judging", "claims.item = alone.item AND claims.id", "claims.id"),
-    "a retry is judged by time": (
-        "judging",
-        "claims.seq >= alone.seq OR",
-        "alone.refusal IS NOT NULL OR claims.seq >= alone.seq OR",
-    ),
-    "canceled before licensed": (
-        "judging",
-        "WHEN aggregate_usage IS NULL THEN",
-        "WHEN aggregate_usage IS NULL AND NOT is_ended THEN",
-    ),
-    "thresholds before canceled": (
-        "judging",
-        "WHEN is_ended AND NOT (",
-        "WHEN NOT (is_set AND has_thresholds) AND is_ended AND NOT (",
-    ),
-    "future before thresholds": (
-        "judging",
-        "WHEN is_set AND has_thresholds",
-        "WHEN timestamp <= received AND is_set AND has_thresholds",
-    ),
-    "after before future": (
-        "judging",
-        "WHEN timestamp > received +",
-        "WHEN timestamp < current_end AND timestamp > received +",
-    ),
-    "before before closed": ("judging", "WHEN NOT (accepted_from", "WHEN closed_calendar IS NULL AND NOT (accepted_from"),
-    "the period's end is in it": ("folding", "accepted.billed_at < asked.ends", "accepted.billed_at <= asked.ends"),
-    "the period's start is out": ("folding", "asked.starts <= accepted", "asked.starts < accepted"),
-    "late usage is found at its timestamp": (
-        "folding",
-        "asked.starts <= accepted.billed_at",
-        "asked.starts <= accepted.timestamp",
-    ),
-    "the record that arrived last is the last": (
-        "folding",
-        "MAX(timestamp) AS timestamp\n  FROM requested",
-        "MAX_BY(timestamp, seq) AS timestamp\n  FROM requested",
-    ),
-    "the earliest cell is the last": (
-        "folding",
-        "MAX(timestamp) AS timestamp\n  FROM requested",
-        "MIN(timestamp) AS timestamp\n  FROM requested",
-    ),
-    "the first set resets": ("folding", "MAX(seq) AS seq", "MIN(seq) AS seq"),
-    "a set does not count itself": ("folding", "billable.seq >= last_sets.seq", "billable.seq > last_sets.seq"),
-    "a set resets nothing": ("folding", "WHERE is_set\n", "WHERE FALSE\n"),
-    "an increment resets": ("folding", "WHERE is_set\n", "WHERE TRUE\n"),
-    "a set resets other timestamps": ("folding", RESETS, ""),
-    "the greatest record, not cell": (
-        "folding",
-        "GROUP BY request, billed_at, timestamp\n)\n-- max",
-        "GROUP BY request, billed_at, timestamp, quantity\n)\n-- max",
-    ),
-    "all cells are one": ("folding", "ELSE billable.timestamp END", "ELSE 0 END"),
-    "a sum is its greatest cell": (
-        "folding",
-        "CASE WHEN billable.adds_up THEN 0 ELSE billable.timestamp END",
-        "billable.timestamp",
-    ),
-    "the least cell": ("folding", "MAX(quantity) AS quantity", "MIN(quantity) AS quantity"),
-    "a duplicate names the number before": ("numbering", "AS BIGINT) AS sequence", "AS BIGINT) - 1 AS sequence"),
-    "refused rows have numbers": ("numbering", "WHERE verdict IS NULL", "WHERE TRUE"),
-}
-
-
-@pytest.mark.parametrize("name", DEFECTS)
+@pytest.mark.parametrize("name", sql_defects.DEFECTS)
 def test_a_defect_in_the_sql_is_noticed(name, monkeypatch):
     """Each condition of the kernel matters: the comparison with the log dies of every slip planted in the text."""
-    where, right, wrong = DEFECTS[name]
-    text = kernel.statement(where)
-    assert text.count(right) == 1, "the slip is planted in one place"
-    defective = text.replace(right, wrong)
-    for module in ("duckdb_engine", "engine"):
-        monkeypatch.setattr(
-            f"metering_core.sql.{module}.statement", lambda one: defective if one == where else kernel.statement(one)
-        )
-    assert any(_dies(policy) for policy in ("attributed", "drifting", "late", "literal"))
-
-
-BATCHES = {policy: engine_cases.generated(7, 150, policy) for policy in engine_cases.POLICIES}
-
-
-def _dies(policy):
-    batch = BATCHES[policy]
-    try:
-        return bool(engine_cases.differences(batch, usage_of(batch)))
-    except AssertionError:  # A receipt that the rules themselves would not give.
-        return True
+    sql_defects.plant(name, monkeypatch)
+    assert any(engine_cases.dies(batch, engine_cases.duckdb) for batch in sql_defects.BATCHES.values())
 
 
 # Sources -----------------------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import random
 from functools import reduce
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering_core import timelines
@@ -22,10 +22,13 @@ ROWS = {**FORMULAS, "last, carried forward": AGGREGATORS[AggregateUsage.LAST_EVE
 # Around the bounds of seconds, hours and days, before and after 1970, with many on one moment.
 moments = st.builds(
     lambda unit, number, shift: unit * number + shift,
-    st.sampled_from([SECOND, 300 * SECOND, HOUR, DAY, 16 * DAY]),
+    st.sampled_from([SECOND, 900 * SECOND, HOUR, DAY, 16 * DAY]),
     st.integers(-3, 3),
     st.sampled_from([-1, 0, 0, 0, 1]),
 )
+# Every law is asked of nine formulas, twice, so that a share of the profile's examples is enough for each.
+some = settings(max_examples=max(settings().max_examples // 2, 1))
+
 steps = st.one_of(
     st.tuples(st.just("add"), moments, st.integers(-5, 5)),
     st.tuples(st.just("remove"), st.integers(0, 50), st.none()),
@@ -79,6 +82,7 @@ def test_any_order_of_changes_gives_the_partials_of_a_fold(row, few):
     aggregator = ROWS[row]
 
     @given(st.lists(steps, max_size=60))
+    @some
     def run(steps):
         timeline, readings = Timeline(aggregator), []
         for number, (step, first, second) in enumerate([*steps, ("ask", None, 100 * DAY)]):
@@ -142,15 +146,15 @@ def test_a_window_of_any_bounds_takes_a_bounded_number_of_merges():
     for _ in range(200):
         start, end = sorted(chosen.randrange(200_000) * SECOND for _ in range(2))
         timeline.partial(start, end)
-        # 16 + 16 + 24 + 12 + 20 + 15 merges; of one width up to 24 blocks have 16 readings or less, each prepared and merged.
-        assert calls(timeline, start, end) <= 2 * (103 + 24 * 16 * 2)
+        # 16 + 16 + 24 + 4 + 15 + 12 + 5 merges; of one width up to 24 blocks are small: 16 readings, each prepared and merged.
+        assert calls(timeline, start, end) <= 2 * (92 + 24 * 16 * 2)
 
 
 def test_a_late_reading_costs_the_blocks_that_it_lies_in():
     """After a reading at the very beginning of 100,000 the whole is known again in some hundred calls, not in 100,000."""
     timeline = filled(100_000)
     timeline.add(1, 100_001, 1)
-    assert calls(timeline, None, DAY) <= 2 * (103 + 2 * 16)
+    assert calls(timeline, None, DAY) <= 2 * (92 + 12 * 16 * 2)
     assert timeline.partial(None, DAY) == 100_001
 
 
@@ -158,7 +162,8 @@ def test_a_reading_at_the_end_costs_the_blocks_that_it_lies_in():
     """After a reading at the end of 100,000 the whole is known again in some hundred calls, too."""
     timeline = filled(100_000)
     timeline.add(DAY - 1, 100_001, 1)
-    assert calls(timeline, None, DAY) <= 2 * (103 + 2 * 16)
+    assert calls(timeline, None, DAY) <= 2 * (92 + 12 * 16 * 2)
+    assert timeline.partial(None, DAY) == 100_001
 
 
 class TestSeries:

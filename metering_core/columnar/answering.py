@@ -7,8 +7,7 @@ small batches stays cheap. It is built when single items are asked for; many ite
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from itertools import repeat
-from operator import is_
+from operator import attrgetter
 from typing import Any, Final, Self
 
 import attrs
@@ -102,6 +101,7 @@ class Questions:
         periods: the period of each.
         firsts: the first second that counts, as :attr:`Question.first`.
         ends: the first second after.
+        are: which ask in each mode.
     """
 
     codes: NDArray[np.intp]
@@ -109,16 +109,35 @@ class Questions:
     periods: Sequence[BillingPeriod]
     firsts: Integers
     ends: Integers
+    are: Mapping[AggregateUsage, Flags]
 
     @classmethod
-    def of(cls, codes: Sequence[int], modes: Sequence[AggregateUsage], periods: Sequence[BillingPeriod]) -> Self:
+    def of(cls, codes: Iterable[int], modes: Sequence[AggregateUsage], periods: Sequence[BillingPeriod]) -> Self:
         """Look up the seconds."""
-        firsts = np.array([period.start_seconds for period in periods], np.int64)
+        length = len(modes)
+        firsts = np.fromiter(map(attrgetter("start_seconds"), periods), np.int64, length)
+        ends = np.fromiter(map(attrgetter("end_seconds"), periods), np.int64, length)
+        # By identity: the hash of an enumeration's member is computed in Python.
+        numbers = np.fromiter(map(id, modes), np.int64, length)
+        are = {mode: numbers == id(mode) for mode in AGGREGATORS}
         for mode, aggregator in AGGREGATORS.items():
             if aggregator.looks_back:
-                firsts[_are(mode, modes)] = ORIGIN
-        ends = np.array([period.end_seconds for period in periods], np.int64)
-        return cls(np.array(codes, np.intp), modes, periods, firsts, ends)
+                firsts[are[mode]] = ORIGIN
+        return cls(np.fromiter(codes, np.intp, length), modes, periods, firsts, ends, are)
+
+    @classmethod
+    def of_all(cls, items: int, period: BillingPeriod, modes: Sequence[AggregateUsage]) -> Self:
+        """Ask for all items in one period, mode after mode."""
+        length = len(modes) * items
+        starts = [ORIGIN if AGGREGATORS[mode].looks_back else period.start_seconds for mode in modes]
+        are = {mode: np.repeat([mode is one for one in modes], items) for mode in AGGREGATORS}
+        firsts, ends = np.repeat(np.array(starts, np.int64), items), np.full(length, period.end_seconds, np.int64)
+        each = [mode for one in modes for mode in [one] * items]
+        return cls(np.tile(np.arange(items), len(modes)), each, [period] * length, firsts, ends, are)
+
+    def within(self, low: int, high: int) -> Self:
+        """Ask the same of rows that are no earlier than ``low`` and no later than ``high``, so that windows are alike."""
+        return attrs.evolve(self, firsts=np.maximum(self.firsts, low), ends=np.minimum(self.ends, high + 1))
 
     def __len__(self) -> int:
         return len(self.modes)
@@ -131,13 +150,13 @@ class Questions:
         """Say which questions are of which kind."""
         flags: dict[Kind, Flags] = {}
         for mode, kind in KINDS.items():
-            are = _are(mode, self.modes)
+            are = self.are[mode]
             if are.any():
                 flags[kind] = flags[kind] | are if kind in flags else are
         return flags
 
     def rounds(self) -> list[NDArray[np.intp]]:
-        """Cut the questions into rounds by their places, so that in each an item is asked for one window, if in several modes."""
+        """Cut the questions into rounds by their places, so that in each an item has one window, if several modes."""
         return _rounds(self.codes, self.firsts, self.ends)
 
     def window(self, places: NDArray[np.intp], items: int) -> Window:
@@ -146,11 +165,6 @@ class Questions:
         asked = self.codes[places]
         window.lows[asked], window.highs[asked] = self.firsts[places], self.ends[places]
         return window
-
-
-def _are(mode: AggregateUsage, modes: Sequence[AggregateUsage]) -> Flags:
-    # By identity: the hash of an enumeration's member is computed in Python.
-    return np.fromiter(map(is_, modes, repeat(mode)), np.bool_, len(modes))
 
 
 @attrs.frozen(eq=False)
@@ -253,24 +267,41 @@ class Answers:
         answers: list[Partial] = [None] * len(questions)
         alone: Iterable[int] = range(len(questions))
         if len(questions) >= _MANY:
-            rounds = questions.rounds()
+            asked = self._of_held(questions)
+            rounds = asked.rounds()
             alone = [place for places in rounds if len(places) < _MANY for place in places.tolist()]
-            for answered in self._in_bulk(questions, [places for places in rounds if len(places) >= _MANY], items):
+            for answered in self._in_bulk(asked, [places for places in rounds if len(places) >= _MANY], items):
                 answered.put_into(answers)
         for place in alone:
             answers[place] = self._of_rows(questions.at(place))
         return self._with_all_beside(questions, answers)
 
+    def _of_held(self, questions: Questions) -> Questions:
+        """Ask only for when there are rows."""
+        low, high = (
+            min((part.rows.low for part in self.parts), default=0),
+            max((part.rows.high for part in self.parts), default=0),
+        )
+        return questions.within(low, high)
+
     def quantities(self, questions: Questions, items: int) -> NDArray[Any]:
         """Answer with the quantities that the partials present; ``dtype`` object where one does not fit 64 bits."""
         if len(questions) < _MANY or self.beside:
             presented = zip(questions.modes, self.partials(questions, items), strict=True)
-            return as_array_of([AGGREGATORS[mode].present(partial) for mode, partial in presented])
-        answers = [(one.places, one.quantities()) for one in self._in_bulk(questions, questions.rounds(), items)]
+            return as_array_of([int(AGGREGATORS[mode].present(partial)) for mode, partial in presented])
+        asked = self._of_held(questions)
+        answers = [(one.places, one.quantities()) for one in self._in_bulk(asked, asked.rounds(), items)]
         quantities = np.empty(len(questions), np.result_type(*(values.dtype for _, values in answers)))
         for places, values in answers:
             quantities[places] = values
         return quantities
+
+    def quantities_by_mode(
+        self, items: int, period: BillingPeriod, modes: Sequence[AggregateUsage]
+    ) -> dict[AggregateUsage, NDArray[Any]]:
+        """Answer about all items in one period, by code."""
+        quantities = self.quantities(Questions.of_all(items, period, modes), items)
+        return {mode: quantities[at * items : (at + 1) * items] for at, mode in enumerate(modes)}
 
     def _in_bulk(self, questions: Questions, rounds: Iterable[NDArray[np.intp]], items: int) -> Iterator[_Answered]:
         """Answer the questions of some rounds, in none of which an item is asked for two windows."""
@@ -298,6 +329,8 @@ def _flags_at(places: NDArray[np.intp], length: int) -> Flags:
 
 def _rounds(codes: NDArray[np.intp], firsts: Integers, ends: Integers) -> list[NDArray[np.intp]]:
     """Cut questions into rounds by their places, so that in each round an item is asked for one window, if in several modes."""
+    if (firsts == firsts[0]).all() and (ends == ends[0]).all():
+        return [np.arange(len(codes))]
     order = np.lexsort((ends, firsts, codes))
     columns = [column[order] for column in (codes, firsts, ends)]
     is_other = np.zeros(len(order), np.bool_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, overload
 
@@ -24,11 +24,11 @@ from metering_core.readings import MICROSECONDS
 
 @attrs.frozen(eq=False)
 class EventSummaries(Sequence[MeterEventSummary]):
-    """Summaries of all customers that are not empty, column by column: of customer after customer in the order in which they
-    came, of the values of the keys, and of time.
+    """Summaries of all customers that are not empty, column by column.
 
-    A row is made a :class:`~metering_core.MeterEventSummary` when it is looked at. Its value is ``numerators`` over
-    ``denominators``, in units of ``10**-decimal_places``; exactly.
+    They come in the order of the customers, which is that in which these came, of the values of the keys, and of time. A row is
+    made a :class:`~metering_core.MeterEventSummary` when it is looked at. Its value is ``numerators`` over ``denominators``, in
+    units of ``10**-decimal_places``; exactly.
 
     Attributes:
         meter: what was summarized.
@@ -69,9 +69,9 @@ class EventSummaries(Sequence[MeterEventSummary]):
         row = range(len(self))[index]
         customer, values = self.labels[self.groups[row]]
         bucket = int(self.buckets[row])
-        times = [from_unix_seconds(int(second)) for second in self.bounds[bucket : bucket + 2]]
+        start, end = (from_unix_seconds(int(second)) for second in self.bounds[bucket : bucket + 2])
         dimensions = dict(zip(self.keys, values, strict=True))
-        return MeterEventSummary(self.meter.id, customer, *times, self._value(row), dimensions, int(self.events[row]))
+        return MeterEventSummary(self.meter.id, customer, start, end, self._value(row), dimensions, int(self.events[row]))
 
     def _value(self, row: int) -> Number:
         units = int(self.numerators[row])
@@ -82,7 +82,8 @@ class EventSummaries(Sequence[MeterEventSummary]):
     @property
     def start_times(self) -> Integers:
         """The first second of the bucket of each row, Unix."""
-        return self.bounds[self.buckets]
+        found: Integers = self.bounds[self.buckets]
+        return found
 
 
 # Summaries -----------------------------------------------------------------------------------------------------------
@@ -123,7 +124,7 @@ class _Asked:
     """
 
     events: Counting
-    groups: Integers
+    groups: NDArray[Any]
     bounds: Integers
     places: Integers
     looks_back: bool
@@ -136,12 +137,11 @@ class _Asked:
         if events.high >= end or (events.low < start and not looks_back):
             flags = (events.moments < end) & ((events.moments >= start) | looks_back)
         if chosen is not None and len(events):
-            groups = chosen[events.codes]
-            flags = groups >= 0 if flags is None else flags & (groups >= 0)
+            is_chosen = chosen[events.codes] >= 0
+            flags = is_chosen if flags is None else flags & is_chosen
         if flags is not None and not flags.all():
-            columns = (column[flags] for column in (events.codes, events.moments, events.units, events.rows))
-            events = Counting(*columns, events.decimal_places, events.low, events.high)  # type: ignore[arg-type]  # as they are
-        groups = events.codes if chosen is None else chosen[events.codes]
+            events = events.where(flags)
+        groups: NDArray[Any] = events.codes if chosen is None else chosen[events.codes]
         return cls(events, groups, bounds, _buckets(events.moments, bounds), looks_back)
 
     def answer(self, meter: Meter, size: int) -> _Found:
@@ -232,9 +232,10 @@ def _buckets(moments: Integers, bounds: Integers) -> Integers:
     """Return the bucket of each moment; -1 for those before the first."""
     lengths = np.diff(bounds)
     if (lengths == lengths[0]).all():
-        places = moments - bounds[0]
+        places: Integers = moments - bounds[0]
         places //= lengths[0]
-        return np.maximum(places, -1, out=places)
+        np.maximum(places, -1, out=places)
+        return places
     found: Integers = np.searchsorted(bounds, moments, side="right") - 1
     return found
 
@@ -272,9 +273,11 @@ def _partials(columns: MeterColumns, meter: Meter, asked: Sequence[tuple[str, in
     ]
     owners, firsts, ends = np.array(spans, np.int64).reshape(-1, 3).T
     lengths = ends - firsts
+    if not lengths.any():
+        return [formula_of(meter).identity] * len(asked)
     # The places of all spans one after the other: each span's first, and how far into it.
     into = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-    places = np.sort(index.order[np.repeat(firsts, lengths) + into]) if False else index.order[np.repeat(firsts, lengths) + into]
+    places = index.order[np.repeat(firsts, lengths) + into]
     groups = Groups.of(np.repeat(owners, lengths), len(asked))
     return _spread(groups, _Partials(columns, meter, groups, places).each(), len(asked), formula_of(meter).identity)
 
@@ -306,7 +309,7 @@ class _Partials:
             case Formula.SUM:
                 return self._numbers(groups.sums(units))
             case Formula.COUNT:
-                return groups.counts.tolist()
+                return list(groups.counts.tolist())
             case Formula.MAX:
                 return self._numbers(groups.maxima(units))
             case Formula.MIN:
@@ -328,11 +331,9 @@ class _Partials:
         # Events of one moment decide by the order of arrival, in which the places are ascending.
         order = np.argsort(self.places, kind="stable")
         groups = Groups(self.groups.codes[order], self.groups.counts, self.groups.ids)
-        found = self.places[order][groups.lasts(events.moments[self.places[order]])] if len(order) else np.zeros(groups.size, np.intp)
-        values = self.columns.values_at(self.meter, found) if len(order) else [0] * groups.size
-        moments = events.moments[found].tolist() if len(order) else [0] * groups.size
-        numbers = (events.rows[found] + 1).tolist() if len(order) else [0] * groups.size
-        return [((moment, number), value) for moment, number, value in zip(moments, numbers, values, strict=True)]
+        found = self.places[order][groups.lasts(events.moments[self.places[order]])]
+        columns = events.moments[found].tolist(), (events.rows[found] + 1).tolist(), self.columns.values_at(self.meter, found)
+        return [((moment, number), value) for moment, number, value in zip(*columns, strict=True)]
 
     def _texts(self, units: Integers) -> list[Partial]:
         sets: list[set[str]] = [set() for _ in range(self.groups.size)]
@@ -343,7 +344,7 @@ class _Partials:
 
     def _levels(self, events: Counting, units: Numbers) -> list[Partial]:
         moments = events.moments[self.places]
-        base = int(moments.min()) if len(moments) else 0
+        base = int(moments.min())
         levels = self.groups.sums(units)
         products = as_wide(self.groups.sums_of_products(units, moments - base)) + as_wide(levels) * base
         return [(level, moment, None) for level, moment in zip(self._numbers(levels), self._numbers(products), strict=True)]

@@ -20,7 +20,7 @@ from metering_core.columnar.batches import Column
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers
 from metering_core.columns import check_each
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import DIGITS_MAX, EXACT, exact_integer, plain
+from metering_core.exact import DIGITS_MAX, EXACT, Number, exact_integer, plain, whole_if_possible
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
 from metering_core.periods import SECONDS_MAX, from_unix_seconds, moment
@@ -68,7 +68,7 @@ class Texts:
 
     def at(self, row: int) -> str | None:
         """Return the text of a row."""
-        return self.names[self.codes[row]]
+        return self.names[int(self.codes[row])]
 
     def each(self, says: Callable[[str | None], object]) -> Flags:
         """Return for each row what is true of its text."""
@@ -242,6 +242,26 @@ def written(units: int, places: int) -> str:
     return plain(EXACT.scaleb(Decimal(units), -places)) if places else str(units)
 
 
+def number_of(units: int, places: int) -> Number:
+    """Return an integer in units of ``10**-places`` as the number that it is.
+
+    >>> number_of(250, 2), number_of(200, 2)
+    (Decimal('2.5'), 2)
+    """
+    return whole_if_possible(EXACT.scaleb(Decimal(units), -places)) if places else units
+
+
+def units_of(number: Number) -> tuple[int, int]:
+    """Return a number that a payload can hold as an integer and how many decimal places that has."""
+    if isinstance(number, int):
+        return number, 0
+    assert isinstance(number, Decimal), "no text says a fraction"
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int), "values are finite"
+    units = int("".join(map(str, digits)))
+    return (-units if sign else units) * 10 ** max(exponent, 0), max(-exponent, 0)
+
+
 def as_units(integers: Sequence[int]) -> NDArray[Any]:
     """Return integers as an array of 64 bits where all fit, else of Python integers."""
     try:
@@ -295,7 +315,7 @@ def _values(values: Column, places: int, *, copy: bool) -> Integers | Texts:
             return np.ascontiguousarray(array.astype(np.int64, copy=copy))
         values = array.tolist()
     rows = _rows(values)
-    if set(map(type, rows)) <= {int} and -INT64_MAX <= min(rows, default=0) and max(rows, default=0) <= INT64_MAX:
+    if set(map(type, rows)) <= {int} and min(rows, default=0) >= -INT64_MAX and max(rows, default=0) <= INT64_MAX:
         return np.array(rows, np.int64)
     texts = (
         rows
@@ -325,9 +345,9 @@ def _moments(values: Column, *, copy: bool, are_microseconds: bool) -> tuple[Int
             stamps = array.astype(np.int64, copy=copy and unit == 1)
             return np.ascontiguousarray(stamps if unit == 1 else stamps * unit), None
         values = _rows(array)
-    stamps = [_moment(value, f"timestamps[{row}]", unit) for row, value in enumerate(values)]
-    as_now = np.array([value is None for value in stamps], np.bool_)
-    return np.array([value or 0 for value in stamps], np.int64), as_now if as_now.any() else None
+    given = [_moment(value, f"timestamps[{row}]", unit) for row, value in enumerate(values)]
+    as_now = np.array([value is None for value in given], np.bool_)
+    return np.array([value or 0 for value in given], np.int64), as_now if as_now.any() else None
 
 
 def _in_calendar(array: NDArray[Any], unit: int) -> bool:

@@ -45,7 +45,7 @@ def times(values: Numbers, factor: int) -> Numbers:
     """Multiply by a number that is not negative."""
     if factor == 1:
         return values
-    is_narrow = values.dtype != np.object_ and greatest(values) * factor <= INT64_MAX
+    is_narrow = values.dtype != np.object_ and max(greatest(values), 1) * factor <= INT64_MAX
     return values * factor if is_narrow else as_wide(values) * factor
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import count
+from typing import Any, Self
 
 import attrs
 import numpy as np
@@ -12,7 +13,7 @@ from numpy.typing import NDArray
 
 from metering_core.columnar.event_batches import EPOCH, EventBatch, number_of
 from metering_core.columnar.event_groups import Numbers, last_of_each, times
-from metering_core.columnar.kernel import Integers
+from metering_core.columnar.kernel import Flags, Integers
 from metering_core.exact import Number
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Formula, Meter
@@ -88,6 +89,11 @@ class Counting:
     def __len__(self) -> int:
         return len(self.codes)
 
+    def where(self, flags: Flags) -> Self:
+        """Return some of the events; the bounds stay true."""
+        columns = {name: getattr(self, name)[flags] for name in ("codes", "moments", "units", "rows")}
+        return attrs.evolve(self, **columns)
+
 
 @attrs.frozen(eq=False)
 class Index:
@@ -144,7 +150,7 @@ class MeterColumns:
     def series_of(self, batch: EventBatch, meter: Meter, places: Integers | None) -> NDArray[np.int32]:
         """Return which series some rows of a batch are of; series that are new are numbered in the order of these rows."""
         columns = [batch.customers, *(batch.dimensions[key] for key in meter.dimension_payload_keys)]
-        combined = columns[0].codes if places is None else columns[0].codes[places]
+        combined: NDArray[Any] = columns[0].codes if places is None else columns[0].codes[places]
         size = len(columns[0].names)
         names: list[tuple[int, ...]] | None = None
         if len(columns) > 1:
@@ -156,7 +162,8 @@ class MeterColumns:
             places_of_names = (code,) if names is None else names[code]
             customer, *values = (column.names[at] or "" for column, at in zip(columns, places_of_names, strict=True))
             table[code] = self._series(customer, tuple(values))
-        return table[combined]
+        found: NDArray[np.int32] = table[combined]
+        return found
 
     def _series(self, customer: str, values: tuple[str, ...]) -> int:
         label = customer, values
@@ -165,14 +172,18 @@ class MeterColumns:
             code = self._codes[label] = len(self.labels)
             self.labels.append(label)
             self.customers.setdefault(customer, []).append(code)
-            self.owners.append(len(self.customers) - 1 if len(self.customers[customer]) == 1 else self.owners[self.customers[customer][0]])
+            self.owners.append(
+                len(self.customers) - 1 if len(self.customers[customer]) == 1 else self.owners[self.customers[customer][0]]
+            )
         return code
 
     def text_codes(self, names: Iterable[str | None]) -> NDArray[np.int64]:
         """Return which of the counted texts each of some is; None is none of them."""
         return np.array([-1 if one is None else self.texts.setdefault(one, len(self.texts)) for one in names], np.int64)
 
-    def groups(self, meter: Meter, allowed: Mapping[str, frozenset[str]], keys: Sequence[str]) -> tuple[Integers | None, list[Label]]:
+    def groups(
+        self, meter: Meter, allowed: Mapping[str, frozenset[str]], keys: Sequence[str]
+    ) -> tuple[Integers | None, list[Label]]:
         """Return which group each series is in, and the label of each group, in the order of customers and of the values.
 
         A group is a customer and the values of ``keys``; -1 for a series that a filter leaves out. None where each series is a
@@ -220,7 +231,7 @@ class MeterColumns:
         return [number_of(one, events.decimal_places) for one in units]
 
 
-def _in_order(codes: Integers, size: int) -> list[int]:
+def _in_order(codes: NDArray[Any], size: int) -> list[int]:
     """Return the codes that occur, in the order of their first row."""
     firsts = np.full(size, len(codes), np.int64)
     firsts[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # Of rows with one code the last assignment stays.
@@ -230,21 +241,24 @@ def _in_order(codes: Integers, size: int) -> list[int]:
 
 def _gathered(parts: Sequence[Part], meter: Meter) -> Counting:
     places = max((part.decimal_places for part in parts), default=0)
-    columns = [
-        (part.codes, part.moments, times(part.units, 10 ** (places - part.decimal_places)), np.arange(part.first, part.first + len(part)))
-        for part in parts
-    ]
-    codes, moments, units, rows = (
-        (np.concatenate(some) if len(some) > 1 else some[0]) for some in (zip(*columns, strict=True) if columns else _NOTHING)
-    )
-    window = meter.event_time_window
-    if window is not None and len(codes):
-        windows = moments // (window.seconds * MICROSECONDS)
-        windows -= windows.min()
-        latest = last_of_each(codes.astype(np.int64) * (int(windows.max()) + 1) + windows)
-        codes, moments, units, rows = codes[latest], moments[latest], units[latest], rows[latest]
+    units = _joined([times(part.units, 10 ** (places - part.decimal_places)) for part in parts])
+    codes, moments = _joined([part.codes for part in parts]), _joined([part.moments for part in parts])
+    rows = _joined([np.arange(part.first, part.first + len(part)) for part in parts])
     low, high = (int(moments.min()), int(moments.max())) if len(moments) else (0, 0)
-    return Counting(codes, moments, units, rows, places, low, high)
+    events = Counting(codes, moments, units, rows, places, low, high)
+    window = meter.event_time_window
+    return events if window is None or not len(events) else events.where(_received_last(events, window.seconds * MICROSECONDS))
 
 
-_NOTHING = ([np.empty(0, np.int32)], *([np.empty(0, np.int64)] for _ in range(3)))
+def _joined(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    """Return columns one after the other; a single one without a copy."""
+    if len(columns) == 1:
+        return columns[0]
+    return np.concatenate(columns) if columns else np.empty(0, np.int64)
+
+
+def _received_last(events: Counting, window: int) -> Flags:
+    """Say which events were received last in their series and window of so many microseconds."""
+    windows = events.moments // window
+    windows -= windows.min()
+    return last_of_each(events.codes.astype(np.int64) * (int(windows.max()) + 1) + windows)

@@ -4,28 +4,30 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Container, Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable
+from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
-from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 import attrs
 import numpy as np
-from numpy.typing import NDArray
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.aggregators import Partial, formula_of
+from metering_core.columnar.batches import Column
 from metering_core.columnar.event_answers import EventSummaries, Question, partials_of, summarized
-from metering_core.columnar.event_batches import EventBatch, Texts, as_units
-from metering_core.columnar.event_groups import Numbers, as_wide, greatest, last_of_each, narrowed, times
-from metering_core.columnar.kernel import INT64_MAX, ROWS_MAX, Flags, Integers
-from metering_core.columnar.usage import _moments
+from metering_core.columnar.event_batches import EventBatch, Texts, as_units, units_of, written
+from metering_core.columnar.event_groups import Numbers
+from metering_core.columnar.event_store import MeterColumns, Part
+from metering_core.columnar.kernel import ROWS_MAX, Flags, Integers
+from metering_core.columnar.usage import received_moments
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import Number
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
+    Reading,
     identifier_reused,
     meter_inactive,
     meter_unknown,
@@ -33,12 +35,465 @@ from metering_core.meter_acceptance import (
     time_refusal,
 )
 from metering_core.meter_events import MeterEvent
-from metering_core.meter_log import MeterLog, _content
-from metering_core.meter_summaries import DimensionFilters
-from metering_core.meter_views import MeterReader
+from metering_core.meter_log import MeterLog, content_of
+from metering_core.meter_summaries import DimensionFilters, bounds_of, filters_of, keys_of
+from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula, Meter
 from metering_core.names import require_iterable
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.readings import MICROSECONDS
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Timeline
+
+_DAY: Final = 86_400
+_ENDLESS: Final = 2**62
+"""More microseconds than there are between any two moments."""
+
+
+@attrs.define(eq=False)
+class _Verdict:
+    """What is to become of each row of a batch.
+
+    Attributes:
+        accepted: whether it is kept.
+        answered: what the others hear.
+        units: the values in units of ``10**-decimal_places``, or codes of texts.
+        decimal_places: see ``units``.
+    """
+
+    accepted: Flags
+    answered: dict[int, Receipt]
+    units: Numbers
+    decimal_places: int
+
+
+class ColumnarEvents(MeterReader):
+    """All events of some meters, as columns; itself a :class:`~metering_core.Usage` for items whose price names a meter.
+
+    Receipts, partials, summaries and invoices are those of a :class:`~metering_core.MeterLog` that takes the same events; all
+    formulas are exact. It is for history and for bulk questions. There are no cancellations, views of the past and closed
+    periods here, and so nothing that is unbilled: what changes after a bill belongs in a log.
+
+    Args:
+        meters: what to measure. More can come later with :meth:`create_meter`.
+        subscriptions: whose items to bill, with a ``customer`` each. More can come later with :meth:`subscribe`.
+        customers: the customers whose events are accepted; any customer unless given.
+        policy: what is accepted.
+
+    Attributes:
+        policy: as given.
+        lock: held during every append and every answer; hold it to ask several questions of one state.
+
+    >>> events = ColumnarEvents([Meter("mtr_tokens", "tokens")])
+    >>> batch = EventBatch.from_columns("tokens", ["cus_1", "cus_2", "cus_1"], [25, 5, 10], [1_717_243_200] * 3)
+    >>> events.append(batch, now=1_717_243_200).accepted
+    3
+    >>> [one.aggregated_value for one in events.summaries("mtr_tokens", 1_717_243_200, 1_717_246_800)]
+    [35, 5]
+    """
+
+    def __init__(
+        self,
+        meters: Iterable[Meter] = (),
+        subscriptions: Iterable[Subscription] = (),
+        *,
+        customers: Iterable[str] | None = None,
+        policy: MeterPolicy | None = None,
+    ) -> None:
+        known = None if customers is None else dict.fromkeys(require_iterable(customers, "customers"))
+        # An empty log keeps the meters and the subscriptions; only events are kept here.
+        self._book = MeterLog(customers=known, policy=policy)
+        self.policy = self._book.policy
+        self.lock = self._book.lock
+        self._customers = known
+        self._shared_ids: dict[str, int] = {}
+        self._columns: dict[str, MeterColumns] = {}
+        self._meter_ids: dict[str, str] = {}
+        self._parts: list[Part] = []
+        self._length = 0
+        for meter in require_iterable(meters, "meters"):
+            self.create_meter(meter)
+        for subscription in require_iterable(subscriptions, "subscriptions"):
+            self.subscribe(subscription)
+
+    def __len__(self) -> int:
+        """Return the number of accepted events."""
+        return self._length
+
+    def __repr__(self) -> str:
+        """Return the counts."""
+        return f"<ColumnarEvents: {len(self._columns)} meters, {len(self)} events>"
+
+    @property
+    def sequence(self) -> int:
+        """The number of the event accepted last; 0 before the first."""
+        return self._length
+
+    @property
+    def meters(self) -> tuple[Meter, ...]:
+        """The newest version of every meter, in the order in which they came."""
+        return self._book.meters
+
+    @property
+    def subscriptions(self) -> tuple[Subscription, ...]:
+        """The newest version of every subscription, in the order in which they came."""
+        return self._book.subscriptions
+
+    def create_meter(self, meter: Meter) -> None:
+        """Measure events by a new meter from now on; refusals as :meth:`~metering_core.MeterLog.create_meter`."""
+        with self.lock:
+            self._book.create_meter(meter)
+            ids = self._shared_ids if self.policy.identifier_scope is IdentifierScope.GLOBAL else {}
+            self._columns[meter.id] = MeterColumns(ids)
+            self._meter_ids[meter.event_name] = meter.id
+
+    def update_meter(self, meter: Meter) -> None:
+        """Take note of a newer version of a meter; refusals as :meth:`~metering_core.MeterLog.update_meter`."""
+        self._book.update_meter(meter)
+
+    def add_customer(self, customer: str) -> None:
+        """Accept a customer's events; of no account where any customer's are accepted."""
+        with self.lock:
+            self._book.add_customer(customer)
+            if self._customers is not None:
+                self._customers[customer] = None
+
+    def subscribe(self, subscription: Subscription) -> None:
+        """Bill a subscription's items from now on; refusals as :meth:`~metering_core.MeterLog.subscribe`."""
+        self._book.subscribe(subscription)
+
+    # The door --------------------------------------------------------------------------------------------------------
+
+    def append(
+        self,
+        batch: EventBatch | Iterable[MeterEvent],
+        *,
+        now: Instant | None = None,
+        received_at: Column | None = None,
+    ) -> Receipts:
+        """Append a batch, each event judged as if alone after the ones before.
+
+        Args:
+            batch: the events; ready ones are taken apart, of one name after the other.
+            now: the moment of receipt of all of them.
+            received_at: instead of ``now``, the moment of receipt of each (aware datetimes or Unix seconds); which is how
+                history is imported.
+
+        Returns:
+            One receipt per event, in order. What was refused left no trace.
+
+        Raises:
+            InvalidValueError: for a malformed value, where both or none of ``now`` and ``received_at`` are given, or where a
+                dimension has the key of the meter's customer or value. Nothing was appended then.
+        """
+        with self.lock:
+            batches = [batch] if isinstance(batch, EventBatch) else self._taken_apart(batch)
+            _, received = received_moments(sum(map(len, batches)), now, received_at)
+            if self._length + sum(map(len, batches)) > ROWS_MAX:
+                expected = f"at most {ROWS_MAX} events in all"
+                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(batches))
+            for one in batches:
+                self._refuse_shared_key(one)
+            sequences: array[int] = array("q")
+            exceptions: dict[int, Receipt] = {}
+            for one in batches:
+                at = len(sequences)
+                own = received if isinstance(received, int) else received[at : at + len(one)]
+                numbers, answered = self._take(one, own)
+                sequences.frombytes(numbers.tobytes())
+                exceptions.update((at + row, receipt) for row, receipt in answered.items())
+            return Receipts(sequences, exceptions)
+
+    def _taken_apart(self, events: Iterable[MeterEvent]) -> list[EventBatch]:
+        listed = list(require_iterable(events, "events"))
+        for row, event in enumerate(listed):
+            if not isinstance(event, MeterEvent):
+                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"events[{row}]", "a MeterEvent", event)
+        runs = (list(run) for _, run in groupby(listed, attrgetter("event_name")))
+        return [EventBatch.from_events(run, self._meter_named(run[0].event_name)) for run in runs]
+
+    def _meter_named(self, event_name: str) -> Meter | None:
+        meter_id = self._meter_ids.get(event_name)
+        return None if meter_id is None else self._book.known_meter(meter_id)
+
+    def _refuse_shared_key(self, batch: EventBatch) -> None:
+        meter = self._meter_named(batch.event_name)
+        shared = set() if meter is None else {meter.customer_payload_key, meter.value_payload_key} & batch.dimensions.keys()
+        if shared:
+            expected = "other keys than those of the meter's customer and value"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "dimensions", expected, sorted(shared))
+
+    def _take(self, batch: EventBatch, received: int | Integers) -> tuple[Integers, dict[int, Receipt]]:
+        """Judge a batch and keep what is accepted; return the number of each row, 0 for the others, and what those hear."""
+        meter = self._meter_named(batch.event_name)
+        stamps = batch.moments if batch.as_now is None else np.where(batch.as_now, received, batch.moments)
+        if meter is None or not meter.is_active:
+            nothing = np.zeros(len(batch), np.bool_)
+            verdict = _Verdict(nothing, {}, np.zeros(len(batch), np.int64), 0)
+        else:
+            columns = self._columns[meter.id]
+            ok, units, places = self._read(batch, meter, columns)
+            verdict = _Verdict(ok & self._in_time(stamps, received), {}, units, places)
+        repeated = self._repeated(batch, meter, received, verdict)
+        numbers = np.cumsum(verdict.accepted, dtype=np.int64)
+        numbers += self._length
+        for row, first in repeated:
+            verdict.answered[row] = self._answer(batch, meter, row, first, numbers)
+        self._refuse(batch, meter, stamps, received, verdict)
+        if meter is not None:
+            self._keep(batch, meter, stamps, received, verdict)
+        numbers[~verdict.accepted] = 0
+        return numbers, verdict.answered
+
+    # What a meter reads ----------------------------------------------------------------------------------------------
+
+    def _read(self, batch: EventBatch, meter: Meter, columns: MeterColumns) -> tuple[Flags, Numbers, int]:
+        """Say which rows the meter can read, and what it reads."""
+        known = self._customers
+        ok = batch.customers.each(lambda one: bool(one) and (known is None or one in known))
+        if meter.formula is Formula.UNIQUE_COUNT:
+            texts = batch.texts()
+            units: Numbers = columns.text_codes(texts.names)[texts.codes]
+            readable, places = units >= 0, 0
+        elif isinstance(batch.values, Texts):
+            readable, units, places = self._read_texts(batch.values, meter)
+        else:
+            readable, units, places = (
+                self._read_integers(batch.values, batch.decimal_places, meter),
+                batch.values,
+                batch.decimal_places,
+            )
+        ok &= readable
+        for key in meter.dimension_payload_keys:
+            given = batch.dimensions.get(key)
+            ok &= False if given is None else given.each(lambda one: one is not None)
+        if self.policy.dimensions_max is not None:
+            extra = np.zeros(len(batch), np.int64)
+            for texts in batch.dimensions.values():
+                extra += texts.each(lambda one: one is not None)
+            ok &= extra <= self.policy.dimensions_max
+        return ok, units, places
+
+    def _reading(self, meter: Meter, text: str | None) -> tuple[int, int] | None:
+        """Return what a meter reads off a text, as an integer and how many decimal places that has; None for nothing."""
+        payload = {meter.customer_payload_key: "-"} | ({} if text is None else {meter.value_payload_key: text})
+        reading = read(attrs.evolve(meter, dimension_payload_keys=()), payload, self.policy, None)
+        if not isinstance(reading, Reading) or isinstance(reading.value, str):
+            return None
+        return units_of(reading.value)
+
+    def _read_texts(self, texts: Texts, meter: Meter) -> tuple[Flags, Numbers, int]:
+        """Read each text once, however often it occurs."""
+        readings = [self._reading(meter, text) for text in texts.names]
+        places = max((one[1] for one in readings if one is not None), default=0)
+        units = as_units([0 if one is None else one[0] * 10 ** (places - one[1]) for one in readings])
+        readable = np.array([one is not None for one in readings], np.bool_)
+        return readable[texts.codes], units[texts.codes], places
+
+    def _read_integers(self, units: Integers, places: int, meter: Meter) -> Flags:
+        """Say which integers the meter takes: at once where a bound tells, the others one by one."""
+        policy = self.policy
+        allowed = 0 if policy.whole_values else meter.decimal_places
+        surely = np.ones(len(units), np.bool_)
+        if allowed is not None and allowed < places:
+            surely &= units % 10 ** (places - allowed) == 0 if places - allowed <= 18 else units == 0
+        if policy.positive_values:
+            surely &= units > 0
+        if policy.significant_digits is not None and policy.significant_digits <= 18:
+            bound = 10**policy.significant_digits
+            surely &= (-bound < units) & (units < bound)
+        doubtful, which = np.unique(units[~surely], return_inverse=True)
+        surely[~surely] = np.array(
+            [self._reading(meter, written(one, places)) is not None for one in doubtful.tolist()], np.bool_
+        )[which]
+        return surely
+
+    def _in_time(self, stamps: Integers, received: int | Integers) -> Flags:
+        """Say which moments are neither too far in the past nor in the future."""
+        policy = self.policy
+        ok = np.ones(len(stamps), np.bool_)
+        if policy.backdate_days is not None:
+            days = received // (_DAY * MICROSECONDS) - min(policy.backdate_days, 10_000_000)
+            ok &= stamps >= days * (_DAY * MICROSECONDS)
+        if policy.future_tolerance is not None:
+            ok &= stamps <= received + min(policy.future_tolerance // timedelta(microseconds=1), _ENDLESS)
+        return ok
+
+    def _refuse(
+        self, batch: EventBatch, meter: Meter | None, stamps: Integers, received: int | Integers, verdict: _Verdict
+    ) -> None:
+        """Answer the rows that are not accepted, in the log's words."""
+        rows = [row for row in np.flatnonzero(~verdict.accepted).tolist() if row not in verdict.answered]
+        if meter is None or not meter.is_active:
+            receipt = meter_unknown(batch.event_name) if meter is None else meter_inactive(meter)
+            verdict.answered.update(dict.fromkeys(rows, receipt))
+            return
+        for row in rows:
+            said = read(meter, batch.payload_at(row, meter), self.policy, self._customers)
+            at = received if isinstance(received, int) else int(received[row])
+            refusal = said if isinstance(said, Receipt) else time_refusal(int(stamps[row]), at, self.policy)
+            assert refusal is not None, f"columns refused row {row}, the rules accept it"
+            verdict.answered[row] = refusal
+
+    # Identity --------------------------------------------------------------------------------------------------------
+
+    def _ids(self, meter: Meter | None) -> dict[str, int]:
+        return self._shared_ids if meter is None else self._columns[meter.id].ids
+
+    def _repeated(
+        self, batch: EventBatch, meter: Meter | None, received: int | Integers, verdict: _Verdict
+    ) -> list[tuple[int, int]]:
+        """Find the rows whose identifier is taken, with what took it: an event by its number, or a row before, below 0.
+
+        The first otherwise acceptable row of an identifier claims it.
+        """
+        if batch.identifiers is None:
+            return []
+        ids = self._ids(meter)
+        given = [one for one in batch.identifiers if one is not None]
+        if len(set(given)) == len(given) and ids.keys().isdisjoint(given):
+            return []
+        times = Counter(given)
+        claimed: dict[str, int] = {}
+        repeated: list[tuple[int, int]] = []
+        for row, identifier in enumerate(batch.identifiers):
+            if identifier is None or (times[identifier] == 1 and identifier not in ids):
+                continue
+            at = received if isinstance(received, int) else int(received[row])
+            first = claimed.get(identifier, ids.get(identifier))
+            if first is not None and self._remembers(first, received, at):
+                repeated.append((row, first))
+                verdict.accepted[row] = False
+            elif verdict.accepted[row]:
+                claimed[identifier] = -1 - row
+        return repeated
+
+    def _remembers(self, first: int, received: int | Integers, at: int) -> bool:
+        retention = self.policy.identifier_retention
+        if retention is None:
+            return True
+        if first >= 0:
+            was = self._part_of(first).received_of(first)
+        else:
+            was = received if isinstance(received, int) else int(received[-1 - first])
+        return at - was <= retention // timedelta(microseconds=1)
+
+    def _part_of(self, row: int) -> Part:
+        return self._parts[bisect_right(self._parts, row, key=attrgetter("first")) - 1]
+
+    def _answer(self, batch: EventBatch, meter: Meter | None, row: int, first: int, numbers: Integers) -> Receipt:
+        """Answer a row that comes with a taken identifier: a duplicate, or the identifier is reused for other content."""
+        content = content_of(batch.event_at(row, meter))
+        if first < 0:
+            number, kept = int(numbers[-1 - first]), content_of(batch.event_at(-1 - first, meter))
+        else:
+            part = self._part_of(first)
+            number, kept = (
+                first + 1,
+                content_of(part.batch.event_at(part.place_of(first), self._meter_named(part.batch.event_name))),
+            )
+        if content == kept:
+            return Receipt(Outcome.DUPLICATE, number, details={"row": number - 1})
+        assert batch.identifiers is not None, "only rows with an identifier come here"
+        return identifier_reused(batch.identifiers[row] or "", kept, content)
+
+    def _keep(self, batch: EventBatch, meter: Meter, stamps: Integers, received: int | Integers, verdict: _Verdict) -> None:
+        """Keep what was accepted."""
+        accepted = verdict.accepted
+        if not accepted.any():
+            return
+        places = None if accepted.all() else np.flatnonzero(accepted)
+        columns = self._columns[meter.id]
+        codes = columns.series_of(batch, meter, places)
+        moments, units = (stamps, verdict.units) if places is None else (stamps[places], verdict.units[places])
+        when = received if isinstance(received, int) or places is None else received[places]
+        part = Part(batch, places, self._length, when, codes, moments, units, verdict.decimal_places)
+        if batch.identifiers is not None:
+            rows = range(len(batch)) if places is None else places.tolist()
+            own = self._ids(meter)
+            own.update((one, self._length + at) for at, row in enumerate(rows) if (one := batch.identifiers[row]) is not None)
+        columns.add(part)
+        self._parts.append(part)
+        self._length += len(part)
+
+    # Questions -------------------------------------------------------------------------------------------------------
+
+    def summaries(
+        self,
+        meter_id: str,
+        start_time: Instant,
+        end_time: Instant,
+        *,
+        value_grouping_window: str | None = None,
+        timezone: str = "UTC",
+        dimension_filters: DimensionFilters | None = None,
+        dimension_group_by_keys: Iterable[str] = (),
+    ) -> EventSummaries:
+        """Return the summaries of all customers at once, but for empty ones; each says what :func:`event_summaries` says.
+
+        Arguments and refusals as :func:`~metering_core.event_summaries`.
+        """
+        with self.lock:
+            meter = self.meter(meter_id)
+            bounds = bounds_of(self.policy, start_time, end_time, value_grouping_window, timezone)
+            allowed, keys = filters_of(meter, dimension_filters), keys_of(meter, dimension_group_by_keys)
+            return summarized(self._columns[meter.id], meter, bounds, allowed, keys)
+
+    def _log(self) -> MeterLog:
+        return self._book
+
+    def customers(self, meter_id: str) -> list[str]:
+        """Return the customers that have events of a meter, in the order in which they came."""
+        with self.lock:
+            return list(self._columns[self.meter(meter_id).id].customers)
+
+    def timelines(self, meter_id: str, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
+        """Return the readings of a customer by the values of the meter's dimensions; for the summaries."""
+        meter = self.meter(meter_id)
+        columns = self._columns[meter.id]
+        events, index = columns.counting(meter), columns.index(meter)
+        found = []
+        for code in columns.customers.get(customer, ()):
+            places = index.order[index.starts[code] : index.starts[code + 1]]
+            timeline = Timeline(formula_of(meter))
+            values = columns.values_at(meter, places)
+            for moment, row, value in zip(events.moments[places].tolist(), events.rows[places].tolist(), values, strict=True):
+                timeline.add(moment, row + 1, value)
+            found.append((columns.labels[code][1], timeline))
+        return found
+
+    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
+        """Return the partial of what a bill of the period counts; see :class:`~metering_core.Usage`.
+
+        Raises:
+            InvoicingError: ``price_not_metered``, or ``subscription_item_unknown``.
+        """
+        return self.partials([(item, period)])[0]
+
+    def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
+        """Return the partials of many items at once, in the order asked."""
+        with self.lock:
+            asked: dict[str, list[tuple[int, Question]]] = {}
+            for number, (item, period) in enumerate(requests):
+                meter, customer = self.meter_of(item), self._book.customer_of(item)
+                question = Question(customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS)
+                asked.setdefault(meter.id, []).append((number, question))
+            answers: dict[int, Partial] = {}
+            for meter_id, questions in asked.items():
+                found = partials_of(self._columns[meter_id], self.meter(meter_id), [one for _, one in questions])
+                answers.update(zip((number for number, _ in questions), found, strict=True))
+            return [answers[number] for number in range(len(answers))]
+
+    def events(self, meter_id: str | None = None, customer: str | None = None) -> list[LoggedEvent]:
+        """Return accepted events in the order of arrival: all, or those of one meter, of one customer, or of both."""
+        with self.lock:
+            wanted = None if meter_id is None else self.meter(meter_id)
+            found = []
+            for part in self._parts:
+                meter = self._meter_named(part.batch.event_name)
+                assert meter is not None, "its events were accepted"
+                if wanted is None or wanted.id == meter.id:
+                    labels = self._columns[meter.id].labels
+                    rows = (at for at, code in enumerate(part.codes.tolist()) if customer in {None, labels[code][0]})
+                    found += [LoggedEvent(part.first + at + 1, *part.event_of(part.first + at, meter)) for at in rows]
+            return found

@@ -33,6 +33,9 @@ PAYS_FROM: Final = 1 << 21
 PAYS_ONCE_LOADED_FROM: Final = 1 << 16
 """The same where it has been loaded."""
 
+ITEMS_A_ROW: Final = 1
+"""With more items than this for each row, tables of all items would be most of the work."""
+
 
 @cache
 def compiled() -> ModuleType | None:
@@ -47,7 +50,11 @@ def compiled() -> ModuleType | None:
 def _fast(parts: Sequence[Rows], items: int) -> ModuleType | None:
     """Return the compiled loops where they are worth loading and 64 bits are proven to hold every sum of these rows."""
     rows = sum(map(len, parts))
-    if rows < (PAYS_ONCE_LOADED_FROM if compiled.cache_info().currsize else PAYS_FROM) or items > rows:
+    if (
+        not rows
+        or rows < (PAYS_ONCE_LOADED_FROM if compiled.cache_info().currsize else PAYS_FROM)
+        or items > ITEMS_A_ROW * rows
+    ):
         return None
     if any(len(part.limbs) == 2 for part in parts) or sum(part.bound for part in parts) > INT64_MAX:
         return None
@@ -56,7 +63,7 @@ def _fast(parts: Sequence[Rows], items: int) -> ModuleType | None:
 
 def fold(rows: Rows) -> Cells:
     """Fold rows into cells; see :func:`metering_core.columnar.kernel.fold`."""
-    fast = _fast([rows], 0)
+    fast = _fast([rows], int(rows.codes.max()) + 1 if len(rows) else 0)
     found: Cells | None = None if fast is None else fast.fold(rows)
     return kernel.fold(rows) if found is None else found
 

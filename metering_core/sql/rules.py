@@ -29,15 +29,9 @@ from metering_core.acceptance import (
 from metering_core.accounts import Account, Closing, Sent
 from metering_core.aggregators import AGGREGATORS
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.periods import BillingCycle, BillingPeriod, unix_seconds
+from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, unix_seconds
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
-
-BEGINNING: Final = -62_135_596_800
-"""The first second of the year 1: where a look back begins."""
-
-END: Final = 253_402_300_800
-"""The first second after the year 9999."""
 
 Row: TypeAlias = tuple[int | str | bool | None, ...]
 """One row of an input relation."""
@@ -242,7 +236,7 @@ class Rules:
             cycle = calendar.cycle
             periods = [cycle.period_at(closing.period.start) for closing in account.closed.values()]
             if calendar.looks_back:
-                yield number, BEGINNING, max(period.end_seconds for period in periods)
+                yield number, SECONDS_MIN, max(period.end_seconds for period in periods)
             else:
                 for period in periods:
                     yield number, period.start_seconds, period.end_seconds
@@ -250,7 +244,7 @@ class Rules:
     def request_rows(self, requests: Sequence[Request]) -> Iterator[Row]:
         """Yield the rows of ``requests``, numbered in their order."""
         for number, (item_id, mode, start, end) in enumerate(requests):
-            yield number, self.numbers[item_id], mode.value, BEGINNING if AGGREGATORS[mode].looks_back else start, end
+            yield number, self.numbers[item_id], mode.value, SECONDS_MIN if AGGREGATORS[mode].looks_back else start, end
 
     def candidates(
         self, used: Mapping[str, Span], received: Mapping[str, Span]

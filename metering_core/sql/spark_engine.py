@@ -25,6 +25,13 @@ from metering_core.sql.rules import COLUMNS, Row
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 _INTEGERS: Final = ("tinyint", "smallint", "int", "bigint")
+_NAMED: Final = {
+    "request": "BIGINT",
+    "subscription_item": "STRING",
+    "aggregate_usage": "STRING",
+    "period_start": "BIGINT",
+    "period_end": "BIGINT",
+}
 _REQUIRED: Final = ("subscription_item", "quantity", "timestamp", "seq")
 
 
@@ -44,7 +51,7 @@ class SparkUsage(SqlUsage):
         now: the moment of receipt of every row, instead of a column.
 
     Raises:
-        MissingExtraError: without pyspark.
+        MissingExtraError: without pyspark or pyarrow.
         InvalidValueError: where ANSI mode is off, for a column of a type that is not exact, for the first malformed value, and
             for a ``seq`` that comes twice.
     """
@@ -59,7 +66,7 @@ class SparkUsage(SqlUsage):
         closed: Mapping[str, Iterable[Closing]] | None = None,
         now: Instant | None = None,
     ) -> None:
-        _require_pyspark()
+        _require_spark()
         super().__init__(subscriptions, policy, closed)
         self._session = session
         self._views = f"metering_core_{uuid4().hex}"
@@ -72,10 +79,7 @@ class SparkUsage(SqlUsage):
         self._define("items", self.rules.item_rows())
         self._define("standings", self.rules.standing_rows(self._received))
         self._define("closings", self.rules.closing_rows())
-        # Judged once, kept by the cluster: each question then starts from what was accepted.
-        self._judged = self._frame(statement("judging")).persist()
-        self._name("judged", self._judged)
-        self._name("accepted", self._judged.where("verdict IS NULL"))
+        self._judge()
 
     def close(self) -> None:
         """Give back what the cluster keeps for this usage; nothing can be asked afterwards but what is remembered."""
@@ -99,12 +103,16 @@ class SparkUsage(SqlUsage):
         """
         asked = [self._request(item, period) for item, period in requests]
         self._define("requests", self.rules.request_rows(asked))
-        names = self._session.createDataFrame(
-            [(number, item_id, mode.value, start, end) for number, (item_id, mode, start, end) in enumerate(asked)],
-            "request BIGINT, subscription_item STRING, aggregate_usage STRING, period_start BIGINT, period_end BIGINT",
-        )
+        named = ((number, item_id, mode.value, start, end) for number, (item_id, mode, start, end) in enumerate(asked))
+        names = self._sent(_NAMED, named)
         written = names.join(self._frame(statement("folding")), "request").drop("request")
         self._running(lambda: written.write.parquet(path))
+
+    def _judge(self) -> None:
+        """Judge once; the cluster keeps it, so that each question starts from what was accepted."""
+        self._judged = self._frame(statement("judging")).persist()
+        self._name("judged", self._judged)
+        self._name("accepted", self._judged.where("verdict IS NULL"))
 
     # The session -----------------------------------------------------------------------------------------------------
 
@@ -152,8 +160,18 @@ class SparkUsage(SqlUsage):
             self._defined.append(view)
 
     def _define(self, name: str, rows: Iterable[Row]) -> None:
-        declared = ", ".join(f"{column} {kind}" for column, kind in COLUMNS[name].items())
-        self._name(name, self._session.createDataFrame(list(rows), declared))
+        self._name(name, self._sent(COLUMNS[name], rows))
+
+    def _sent(self, columns: Mapping[str, str], rows: Iterable[Row]) -> Any:  # noqa: ANN401 - as above
+        """Send rows as an Arrow table: a list of them would be unpacked by Python on the cluster, which it may not have."""
+        import pyarrow as pa  # noqa: PLC0415 - the extra is imported where it is needed
+
+        types = {"STRING": pa.string(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_()}
+        values = list(zip(*rows, strict=True)) or [()] * len(columns)
+        arrays = [pa.array(one, types[kind]) for one, kind in zip(values, columns.values(), strict=True)]
+        # Connect asks for the schema of a table without a row.
+        declared = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+        return self._session.createDataFrame(pa.table(arrays, list(columns)), declared)
 
     def _frame(self, text: str) -> Any:  # noqa: ANN401 - as above
         """Run a statement of the kernel as it is, with the names of its input relations bound in front of it."""
@@ -182,9 +200,10 @@ class SparkUsage(SqlUsage):
         return self._source.where(f"seq = {seq}").select(column).head()[0]
 
 
-def _require_pyspark() -> None:
+def _require_spark() -> None:
     try:
-        import pyspark  # noqa: F401, PLC0415 - the extra is imported where it is needed
+        import pyarrow as pa  # noqa: F401, PLC0415 - the extra is imported where it is needed
+        import pyspark  # noqa: F401, PLC0415 - as above
     except ModuleNotFoundError as error:
         raise MissingExtraError.for_extra("spark", "SparkUsage") from error
 

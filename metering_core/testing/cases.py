@@ -80,13 +80,12 @@ import attrs
 
 from metering_core.acceptance import AcceptancePolicy, LateAttribution, Outcome, Receipt
 from metering_core.aggregation import summarize
-from metering_core.catalog import read_json
+from metering_core.catalog import instant_of_file, read_json
 from metering_core.currencies import currency
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, MeteringError
 from metering_core.exact import QUANTITY_DIGITS_MAX, exact_decimal, exact_integer, plain, whole_if_possible
 from metering_core.invoicing import describe_charge, finalize_invoice, number_field
 from metering_core.log import UsageLog
-from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
@@ -359,16 +358,7 @@ def _currency(value: object, param: str) -> str:
 
 
 def _instant(value: object, param: str) -> datetime:
-    if not isinstance(value, str):
-        return instant(value, param)
-    try:
-        moment = datetime.fromisoformat(value)
-    except ValueError:
-        moment = None
-    if moment is None or moment.utcoffset() is None:
-        expected = "Unix seconds, or ISO 8601 with an offset such as '2024-01-31T00:00:00Z'"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, expected, value)
-    return instant(moment, param)
+    return instant(instant_of_file(value, param), param)
 
 
 def _timestamp(value: object, param: str) -> int:
@@ -613,7 +603,7 @@ def _invoiced(case: Mapping[str, Any]) -> _Received:
 
 def _metered(case: Mapping[str, Any]) -> _Received:
     meter, events = case["meter"], case["events"]
-    log = MeterLog([meter], policy=MeterPolicy.history())
+    log = MeterLog([meter])
     refusals = _received_events(log, events)
     customer, zone, filters = _customer(case), case.get("timezone") or "UTC", case.get("dimension_filters")
 
@@ -631,7 +621,7 @@ def _metered(case: Mapping[str, Any]) -> _Received:
 
 
 def _received_events(log: MeterLog, events: Sequence[MeterEvent]) -> list[str]:
-    """Append events as having been received when they happened; return what was refused, in words."""
+    """Append events as having been received when they happened, which no policy calls late; return refusals, in words."""
     receipts = [receipt for one in events for receipt in log.append([one], now=one.instant)]
     return [
         f"events[{position}]: expected an event that is accepted, received {_refusal(receipt)}"

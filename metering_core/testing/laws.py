@@ -580,9 +580,10 @@ def check_invoice_laws(invoice: Invoice, subscription: Subscription | None = Non
     for item in dict.fromkeys(line.subscription_item for line in invoice.lines):
         lines = [line for line in invoice.lines if line.subscription_item == item]
         charged = sum((Fraction(line.quantity) for line in lines if line.charge.kind is not ChargeKind.FLAT), Fraction())
-        if {Fraction(line.total_usage) for line in lines} != {charged}:
+        # Where a meter's corrections exceed its usage, nothing is billed.
+        if {max(Fraction(line.total_usage), Fraction()) for line in lines} != {charged}:
             raise LawBrokenError("invoices", f"the lines of {item} cover {charged} units of {lines[0].total_usage}")
-        if _charged(lines[0].price.model, lines[0].total_usage) != tuple(line.charge for line in lines):
+        if _charged(lines[0].price.model, max(lines[0].total_usage, 0)) != tuple(line.charge for line in lines):
             raise LawBrokenError("invoices", f"the lines of {item} are not the charges for {lines[0].total_usage} units")
 
 

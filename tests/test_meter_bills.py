@@ -1,0 +1,498 @@
+"""What is billed of meters: periods, late usage, what stays unbilled, and invoices that come out again byte for byte."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+from decimal import Decimal
+from fractions import Fraction
+
+import pytest
+from builders import DAY, FEB, JAN, MAR, START
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from test_meter_log import MICRO, NOON, NOW, TOKENS, billed_to, event, item_on, paid, total
+
+from metering_core import (
+    BillingPeriod,
+    Price,
+    Recurring,
+    Subscription,
+    SubscriptionItem,
+    Tier,
+    explain,
+    finalize_invoice,
+    preview_invoice,
+)
+from metering_core.aggregation import summarize, summarize_all
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.meter_acceptance import MeterPolicy
+from metering_core.meter_bills import UnbilledDelta
+from metering_core.meter_log import MeterLog
+from metering_core.meters import Formula, Meter
+
+ON_TOKENS = Recurring(meter="mtr_tokens")
+IGNORING, CARRYING = MeterPolicy.history(), MeterPolicy.history(late_usage="carry_forward")
+AFTER_JAN, AFTER_FEB, AFTER_MAR = (period.end_seconds for period in (JAN, FEB, MAR))
+
+
+def log_of(formula="sum", policy=CARRYING, *subscriptions, **options):
+    return MeterLog([Meter("mtr_tokens", "tokens", formula, **options)], subscriptions or [billed_to()], policy=policy)
+
+
+def finalized(log, period, subscription=None, now=None):
+    return finalize_invoice(subscription or billed_to(), log, period, now=now or period.end_seconds)
+
+
+def written(invoice):
+    return json.dumps(invoice.to_dict()).encode()
+
+
+def sold(price, id="si"):  # noqa: A002
+    return billed_to("cus_1", SubscriptionItem(id, price))
+
+
+def deltas(usage):
+    return [(one.period, one.billed, one.measured, one.carried, one.quantity) for one in usage.unbilled("sub")]
+
+
+# Who is billed, and when -------------------------------------------------------------------------------------------------
+
+
+def test_usage_before_any_subscription():
+    """Usage may come before a subscription exists; it is billed where a period of an item covers it, else never."""
+    log = MeterLog([TOKENS], policy=IGNORING)
+    log.append([event("5", at=START), event("7", at=AFTER_JAN)], now=NOW)
+    from_february = Subscription("sub", [item_on()], AFTER_JAN, start_date=AFTER_JAN, customer="cus_1")
+    log.subscribe(from_february)
+    log.subscribe(billed_to("cus_1", item_on(id="si_2"), id="sub_2"))
+    assert finalized(log, FEB, from_february).total == 7
+    assert finalized(log, JAN, billed_to("cus_1", item_on(id="si_2"), id="sub_2")).total == 5
+    with pytest.raises(InvoicingError) as refusal:
+        finalized(log, JAN, from_february)
+    assert refusal.value.code == ErrorCode.PERIOD_NOT_OF_SUBSCRIPTION
+
+
+def test_one_meter_with_many_prices_customers_and_subscriptions():
+    """Each item bills all of its own customer's usage at its own price, two of one subscription alike."""
+    cheap, dear = (
+        Price.per_unit(name, currency="usd", unit_amount=at, recurring=ON_TOKENS) for name, at in (("c", 1), ("d", 9))
+    )
+    two_items = billed_to("cus_1", SubscriptionItem("a", cheap), SubscriptionItem("b", dear), id="one")
+    another = billed_to("cus_1", SubscriptionItem("c", dear), id="two")
+    of_other = billed_to("cus_2", SubscriptionItem("d", cheap), id="three")
+    log = MeterLog([TOKENS], [two_items, another, of_other], policy=IGNORING)
+    log.append([event("10"), event("3", customer="cus_2"), event("100", customer="cus_3")], now=NOW)
+    invoices = [finalized(log, JAN, one) for one in (two_items, another, of_other)]
+    assert [[line.amount for line in invoice.lines] for invoice in invoices] == [[10, 90], [90], [3]]
+    assert log.partials([(item_on(id=name), JAN) for name in "adcb"]) == [10, 3, 10, 10]
+
+
+def test_boundary_instants():
+    """An event at a period's end belongs to the next one; a microsecond before it still to this one."""
+    log = log_of(policy=IGNORING)
+    end = datetime.fromtimestamp(AFTER_JAN, tz=NOON.tzinfo)
+    log.append([event("1", at=end - MICRO), event("2", at=end), event("4", at=START), event("8", at=START - 1)], now=NOW)
+    assert (total(log), total(log, period=FEB)) == (5, 2)
+
+
+def test_a_price_names_a_meter_that_is_there():
+    """An item of a meter that the log does not have has no quantity: it is refused by name."""
+    log = log_of()
+    with pytest.raises(InvalidValueError) as refusal:
+        log.partial(item_on("mtr_none"), JAN)
+    assert (refusal.value.code, refusal.value.param) == (ErrorCode.METER_UNKNOWN, "meter")
+
+
+def test_preview_and_final_invoice_agree():
+    """A preview of the current period becomes the invoice where nothing more comes."""
+    log = log_of(policy=IGNORING)
+    log.append([event("2.5"), event("4")], now=NOW)
+    preview = preview_invoice(billed_to(), log, now=NOW)
+    final = finalized(log, JAN)
+    assert [line.to_dict() for line in preview.lines] == [line.to_dict() for line in final.lines]
+    assert (final.total, final.lines[0].quantity, final.lines[0].aggregate_usage) == (7, Decimal("6.5"), Formula.SUM)
+
+
+# Quantities that are no integers -----------------------------------------------------------------------------------------
+
+
+def line_fields(price, formula, *values):
+    """Return the lines of January's invoice for these values at a price, as they are written."""
+    log = log_of(formula, IGNORING, sold(price))
+    log.append([event(value, at=NOW + at) for at, value in enumerate(values)], now=NOW)
+    lines = finalized(log, JAN, sold(price)).to_dict()["lines"]
+    return [(line["quantity"], line["exact"], line["amount"]) for line in lines]
+
+
+def per_unit(amount):
+    return Price.per_unit("p", currency="usd", unit_amount=amount, recurring=ON_TOKENS)
+
+
+def test_long_decimals_through_an_invoice():
+    """A quantity of 18 places is charged exactly, and shown with 12, cut: 0.123456789012345678 at 1,000 cents."""
+    assert line_fields(per_unit(1000), "sum", "0.123456789012345678") == [("0.123456789012", "123.456789012345678", 123)]
+
+
+def test_fractions_through_an_invoice():
+    """An average that no decimal can write is charged exactly: 1/3 of a unit at 100 cents is 33 1/3, settled to 33."""
+    assert line_fields(per_unit(100), "average", "1", "0", "0") == [("0.333333333333", "100/3", 33)]
+    # Half a cent goes up, and a sixth less does not: 1/6 at 3 and at 2 cents.
+    assert line_fields(per_unit(3), "average", "1", *["0"] * 5) == [("0.166666666666", "0.5", 1)]
+    assert line_fields(per_unit(2), "average", "1", *["0"] * 5) == [("0.166666666666", "1/3", 0)]
+
+
+def test_decimals_are_cut_at_the_tiers():
+    """Tiers cut a decimal quantity at their bounds: 2.5 is 1 at 10 cents and 1.5 at 5, which settles to 8."""
+    tiers = [Tier(1, unit_amount=10), Tier("inf", unit_amount=5)]
+    graduated = Price.graduated("p", currency="usd", tiers=tiers, recurring=ON_TOKENS)
+    assert line_fields(graduated, "sum", "1.25", "1.25") == [(1, "10", 10), ("1.5", "7.5", 8)]
+
+
+def test_pr_1():
+    """PR-1: 150 minutes in packages of 60, rounded up, at 10 dollars each are 3 packages, 30 dollars."""
+    price = Price.package("p", currency="usd", unit_amount=1000, divide_by=60, round="up", recurring=ON_TOKENS)
+    assert line_fields(price, "sum", "100", "50") == [(150, "3000", 3000)]
+
+
+def test_pr_2():
+    """PR-2: 110 units in packages of 100 at 4 cents, rounded up, are 8 cents."""
+    price = Price.package("p", currency="usd", unit_amount=4, divide_by=100, round="up", recurring=ON_TOKENS)
+    assert line_fields(price, "sum", "110") == [(110, "8", 8)]
+
+
+def test_pr_4():
+    """PR-4: 4 dollars for the first 100,000, then 0.0065 cents each: of 100,070, the last 70 settle to nothing."""
+    tiers = [Tier(100_000, flat_amount=400), Tier("inf", unit_amount="0.0065")]
+    price = Price.graduated("p", currency="usd", tiers=tiers, recurring=ON_TOKENS)
+    lines = line_fields(price, "sum", "100070")
+    assert sum(amount for _, _, amount in lines) == 400
+    assert lines[-1] == (70, "0.455", 0)
+
+
+def test_negative_totals_bill_nothing_and_show_the_remainder():
+    """A total below zero is a line of 0 that says the truth, and what no invoice billed is there to be asked for."""
+    log = log_of(policy=IGNORING)
+    log.append([event("5"), event("-12.5")], now=NOW)
+    (line,) = finalized(log, JAN).lines
+    assert (line.quantity, line.amount, line.total_usage) == (0, 0, Decimal("-7.5"))
+    assert log.unbilled("sub") == [UnbilledDelta("si", JAN, "mtr_tokens", 0, Decimal("-7.5"))]
+    assert log.unbilled("sub")[0].quantity == Decimal("-7.5")
+
+
+# What comes after an invoice -----------------------------------------------------------------------------------------------
+
+
+def test_late_events_and_cancellations_leave_the_invoice():
+    """After an invoice a late event or a cancellation changes what was measured, not the invoice; the delta says by how much."""
+    log = log_of(policy=IGNORING)
+    log.append([event("5", identifier="a"), event("7")], now=NOW)
+    first = finalized(log, JAN)
+    log.append([event("2.5")], now=AFTER_JAN + 5)
+    log.cancel("tokens", "a", now=AFTER_JAN + 6)
+    assert written(finalized(log, JAN, now=AFTER_FEB)) == written(first)
+    assert finalized(log, JAN, now=AFTER_FEB).finalized_at == first.finalized_at
+    assert deltas(log) == [(JAN, 12, Decimal("9.5"), 0, Decimal("-2.5"))]
+    # The summary of a bill is that of its invoice.
+    assert summarize(item_on(), log, JAN).total_usage == 12
+
+
+def test_ignored_deltas_stay():
+    """Under the policy ``ignore`` no later invoice bills what an earlier one did not."""
+    log = log_of(policy=IGNORING)
+    finalized(log, JAN)
+    log.append([event("5"), event("3", at=AFTER_JAN)], now=AFTER_JAN)
+    assert finalized(log, FEB).lines[0].quantity == 3
+    assert deltas(log) == [(JAN, 0, 5, 0, 5)]
+
+
+def test_carried_deltas_are_billed_by_the_next_invoice():
+    """Under ``carry_forward`` the next invoice bills late usage; the delta is then made good and gone."""
+    log = log_of()
+    log.append([event("10")], now=NOW)
+    finalized(log, JAN)
+    log.append([event("5"), event("3", at=AFTER_JAN)], now=AFTER_JAN)
+    assert deltas(log) == [(JAN, 10, 15, 0, 5)]
+    assert preview_invoice(billed_to(), log, now=AFTER_JAN).lines[0].quantity == 8
+    assert finalized(log, FEB).lines[0].quantity == 8
+    assert deltas(log) == []
+    assert finalized(log, MAR).lines[0].quantity == 0
+    # Later still in January: 1 more, of which nothing is carried yet.
+    log.append([event("1")], now=AFTER_MAR)
+    assert deltas(log) == [(JAN, 10, 16, 5, 1)]
+
+
+def test_credits_are_carried_until_they_are_used_up():
+    """A remainder below zero goes from invoice to invoice until usage has used it up: -8, then 5, then 4 bill 0, 0 and 1."""
+    log = log_of()
+    log.append([event("-8"), event("5", at=AFTER_JAN), event("4", at=AFTER_FEB)], now=NOW)
+    invoices = [finalized(log, period) for period in (JAN, FEB, MAR)]
+    assert [invoice.lines[0].quantity for invoice in invoices] == [0, 0, 1]
+    assert [invoice.lines[0].total_usage for invoice in invoices] == [-8, -3, 1]
+    assert deltas(log) == []
+
+
+def test_a_canceled_event_is_given_back_once():
+    """What was billed and canceled since is taken off the next invoice, and not off the one after."""
+    log = log_of()
+    log.append([event("6", identifier="a"), event("9", at=AFTER_JAN), event("9", at=AFTER_FEB)], now=NOW)
+    finalized(log, JAN)
+    log.cancel("tokens", "a", now=AFTER_JAN)
+    assert [finalized(log, period).lines[0].quantity for period in (FEB, MAR)] == [3, 9]
+
+
+@pytest.mark.parametrize("formula", [formula.value for formula in Formula if formula not in {"sum", "count"}])
+def test_other_formulas_carry_nothing(formula):
+    """A formula whose values do not add up over time carries nothing: the delta is shown, and stays."""
+    log = log_of(formula)
+    log.append([event("2", at=START)], now=NOW)
+    finalized(log, JAN)
+    log.append([event("9", at=START), event("9", at=AFTER_JAN)], now=AFTER_JAN)
+    own = {"weighted_sum": 2 + 9 + 9, "unique_count": 1}.get(formula, 9)
+    assert finalized(log, FEB).lines[0].quantity == own
+    measured = {"weighted_sum": 11, "unique_count": 2, "average": Decimal("5.5"), "min": 2}.get(formula, 9)
+    billed = 1 if formula == "unique_count" else 2
+    # A least of 2 stays the least, so that nothing is unbilled.
+    assert deltas(log)[:1] == ([] if formula == "min" else [(JAN, billed, measured, 0, measured - billed)])
+
+
+def test_counts_are_carried():
+    """Counts add up over time, so that a late call is billed with the next invoice."""
+    log = log_of("count")
+    finalized(log, JAN)
+    log.append([event(), event(at=AFTER_JAN)], now=AFTER_JAN)
+    assert finalized(log, FEB).lines[0].quantity == 2
+
+
+def test_items_keep_what_they_owe_on_the_meter_that_measured_it():
+    """An item that moves to another meter carries nothing of the first: a token is no second."""
+    seconds = Meter("mtr_seconds", "seconds")
+    log = MeterLog([TOKENS, seconds], [billed_to()], policy=CARRYING)
+    log.append([event("10")], now=NOW)
+    finalized(log, JAN)
+    moved = billed_to("cus_1", item_on("mtr_seconds"))
+    log.subscribe(moved)
+    log.append([event("5"), event("3", name="seconds", at=AFTER_JAN)], now=AFTER_JAN)
+    assert finalized(log, FEB, moved).lines[0].quantity == 3
+    assert log.unbilled("sub") == [UnbilledDelta("si", JAN, "mtr_tokens", 10, 15)]
+    log.subscribe(billed_to())
+    assert finalized(log, MAR).lines[0].quantity == 5
+
+
+# Closing -----------------------------------------------------------------------------------------------------------------
+
+
+def test_a_period_closes_when_it_has_ended():
+    """An invoice cannot be finalized before its period's end, nor for a period that is none; nothing is closed then."""
+    log = log_of()
+    for period, now, code in [
+        (JAN, AFTER_JAN - 1, ErrorCode.PERIOD_NOT_ENDED),
+        (BillingPeriod(START, START + DAY), AFTER_JAN, ErrorCode.PERIOD_NOT_OF_SUBSCRIPTION),
+    ]:
+        with pytest.raises(InvoicingError) as refusal, log.closing("sub", period, now=now):
+            pass
+        assert refusal.value.code == code
+    log.append([event("5")], now=NOW)
+    assert (total(log), deltas(log)) == (5, [])
+
+
+def test_unknown_subscriptions_are_not_closed():
+    """A subscription that the log does not have has no periods to close."""
+    log = log_of()
+    with pytest.raises(InvalidValueError) as refusal, log.closing("sub_9", JAN, now=AFTER_JAN):
+        pass
+    assert (refusal.value.code, refusal.value.param) == (ErrorCode.PARAMETER_INVALID_CHOICE, "subscription")
+    assert refusal.value.message == "subscription: expected the id of a subscription in the log, received 'sub_9' (str)"
+
+
+def test_a_bill_that_fails_closes_nothing():
+    """Where the block raises, the period stays open and nothing counts as billed."""
+    log = log_of()
+    log.append([event("5")], now=NOW)
+    with pytest.raises(ZeroDivisionError), log.closing("sub", JAN, now=AFTER_JAN):
+        raise ZeroDivisionError
+    log.append([event("2")], now=AFTER_JAN)
+    assert (finalized(log, JAN).lines[0].quantity, deltas(log)) == (7, [])
+
+
+def test_closing_says_when_it_was_first():
+    """Closing again yields the moment of the first time, and keeps what was billed then."""
+    log = log_of()
+    for now in (AFTER_JAN + 7, AFTER_FEB):
+        with log.closing("sub", JAN, now=now) as closed_at:
+            assert closed_at == datetime.fromtimestamp(AFTER_JAN + 7, tz=NOON.tzinfo)
+
+
+def test_items_of_other_kinds_are_not_billed_here():
+    """Closing a subscription with licensed items keeps bills of its items on meters alone."""
+    licensed = SubscriptionItem(
+        "seats", Price.per_unit("s", currency="usd", unit_amount=5, recurring=Recurring(usage_type="licensed")), quantity=3
+    )
+    subscription = billed_to("cus_1", item_on(), licensed)
+    log = log_of("sum", CARRYING, subscription)
+    log.append([event("4")], now=NOW)
+    assert [line.amount for line in finalized(log, JAN, subscription).lines] == [4, 15]
+    assert log.unbilled("sub") == []
+
+
+# Views of bills ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("policy", [IGNORING, CARRYING], ids=["ignore", "carry_forward"])
+@pytest.mark.parametrize("formula", [formula.value for formula in Formula])
+def test_last_months_invoice_comes_out_again(formula, policy):
+    """A view reproduces the invoices of then, by number and by moment, after late events, cancellations and closings."""
+    log = log_of(formula, policy)
+    log.append([event("5", identifier="a"), event("0.7", at=NOW + 9), event("-1", at=AFTER_JAN + 9)], now=NOW)
+    january = finalized(log, JAN, now=AFTER_JAN)
+    log.append([event("2", identifier="b")], now=AFTER_JAN + 1)
+    february = finalized(log, FEB, now=AFTER_FEB)
+    number = log.sequence
+    log.cancel("tokens", "a", now=AFTER_FEB + 1)
+    log.append([event("50"), event("60", at=AFTER_JAN + 1)], now=AFTER_FEB + 1)
+    finalized(log, MAR, now=AFTER_MAR)
+    for view in (log.as_of(number), log.as_of(datetime.fromtimestamp(AFTER_FEB, tz=NOON.tzinfo))):
+        assert written(finalized(view, JAN)) == written(january)
+        assert written(finalized(view, FEB)) == written(february)
+
+
+def test_views_before_a_closing_show_what_was_measured_then():
+    """A view of the time before an invoice knows nothing of it: the period is as open as it was."""
+    log = log_of()
+    log.append([event("5")], now=NOW)
+    before = log.as_of(NOON)
+    finalized(log, JAN)
+    log.append([event("2"), event("1", at=AFTER_JAN)], now=AFTER_JAN + 1)
+    after = log.as_of(log.sequence)
+    assert (before.unbilled("sub"), deltas(after)) == ([], [(JAN, 5, 7, 0, 2)])
+    preview = preview_invoice(billed_to(), log, now=AFTER_JAN + 1)
+    finalized(log, FEB)
+    assert (deltas(log), deltas(after)) == ([], [(JAN, 5, 7, 0, 2)])
+    # A preview is reproduced, too, with what it carried.
+    assert written(preview_invoice(billed_to(), after, now=AFTER_JAN + 1)) == written(preview)
+
+
+def test_lines_explain_themselves():
+    """The explanation of a line says the formula, the exact quantity, and that 0 is billed where it is below 0."""
+    log = log_of("average", IGNORING)
+    log.append([event("1"), event("0"), event("0")], now=NOW)
+    assert "average of the meter events" in str(explain(finalized(log, JAN).lines[0]))
+    log.append([event("-1", at=AFTER_JAN)], now=NOW)
+    assert "and 0 is billed" in str(explain(finalized(log, FEB).lines[0]))
+
+
+# The laws of late usage ------------------------------------------------------------------------------------------------------
+
+DAILY = Recurring(interval="day", meter="mtr_tokens")
+BY_DAY = sold(Price.per_unit("p", currency="usd", unit_amount=1, recurring=DAILY))
+values = st.one_of(st.integers(-9, 9).map(str), st.sampled_from(["0.5", "-0.25", "0.000000000000000001"]))
+actions = st.lists(
+    st.one_of(
+        st.tuples(st.just("use"), st.integers(0, 3), values),
+        st.tuples(st.just("cancel"), st.integers(0, 9), st.none()),
+        st.tuples(st.just("close"), st.integers(0, 3), st.none()),
+    ),
+    max_size=25,
+)
+
+
+few = settings(max_examples=max(settings().max_examples // 3, 1))
+
+
+def day(at):
+    return BillingPeriod(START + at * DAY, START + (at + 1) * DAY)
+
+
+class Account:
+    """A log that is used, corrected and closed by the day, and what it measured and billed, kept in plain lists."""
+
+    def __init__(self, policy, formula="sum"):
+        self.log = log_of(formula, policy, BY_DAY)
+        self.used = []  # [day, value]; a canceled one is None.
+        self.billed = {}
+        self.is_count = formula == "count"
+
+    def use(self, at, value):
+        self.log.record("tokens", paid(value), identifier=str(len(self.used)), timestamp=START + at * DAY, now=NOW)
+        self.used.append((at, 1 if self.is_count else Fraction(value)))
+
+    def cancel(self, at, _):
+        if at < len(self.used) and self.used[at] is not None:
+            self.log.cancel("tokens", str(at), now=NOW)
+            self.used[at] = None
+
+    def close(self, at, _):
+        invoice = finalize_invoice(BY_DAY, self.log, day(at), now=START + 99 * DAY)
+        self.billed.setdefault(at, Fraction(invoice.lines[0].quantity))
+        assert self.billed[at] == invoice.lines[0].quantity
+
+    def measured(self, days):
+        return sum((Fraction(one[1]) for one in self.used if one is not None and one[0] in days), Fraction(0))
+
+    def unbilled(self):
+        return sum((Fraction(delta.quantity) for delta in self.log.unbilled("sub")), Fraction(0))
+
+
+@pytest.mark.parametrize("policy", [IGNORING, CARRYING], ids=["ignore", "carry_forward"])
+@pytest.mark.parametrize("formula", ["sum", "count"])
+@few
+@given(actions)
+def test_nothing_is_lost(policy, formula, steps):
+    """Whatever comes late, and in whatever order days are closed: billed and unbilled together are what was measured."""
+    account = Account(policy, formula)
+    for action, *step in steps:
+        getattr(account, action)(*step)
+        assert sum(account.billed.values()) + account.unbilled() == account.measured(account.billed)
+
+
+@pytest.mark.parametrize("formula", ["sum", "count"])
+@few
+@given(actions)
+def test_what_carry_forward_bills(formula, steps):
+    """Days closed in their order have billed, all together, the greatest of their measured totals so far, at least 0.
+
+    After day k is closed: billed(0..k) = max(0, M(0), M(1), … M(k)), where M(j) is what the days up to j had measured when day
+    j was closed, late usage and cancellations included. So nobody is billed twice, and a credit is used up, never paid out.
+    """
+    account, highest, closed = Account(CARRYING, formula), Fraction(0), 0
+    for action, *step in steps:
+        if action != "close":
+            getattr(account, action)(*step)
+            continue
+        account.close(closed, None)
+        closed += 1
+        highest = max(highest, account.measured(range(closed)))
+        assert sum(account.billed.values()) == highest
+
+
+@few
+@given(actions)
+def test_what_ignore_bills(steps):
+    """Under ``ignore`` each day bills what it had measured when it was closed, at least 0, whatever the other days did."""
+    account, closed = Account(IGNORING), set()
+    for action, *step in steps:
+        getattr(account, action)(*step)
+        if action == "close" and step[0] not in closed:
+            closed.add(step[0])
+            assert account.billed[step[0]] == max(account.measured({step[0]}), 0)
+
+
+@few
+@given(actions)
+def test_many_items_at_once_are_as_one_by_one(steps):
+    """The partials of many items and periods asked at once are those of each asked alone, open and closed."""
+    account = Account(CARRYING)
+    for action, *step in steps:
+        getattr(account, action)(*step)
+    (item,) = BY_DAY.items
+    asked = [(item, day(at)) for at in (3, 0, 2, 1)]
+    assert account.log.partials(asked) == [account.log.partial(*one) for one in asked]
+    quantities = [one.total_usage for one in summarize_all(asked, account.log)]
+    assert quantities == [summarize(item, account.log, period).total_usage for _, period in asked]
+
+
+def test_deltas_say_what_they_are_made_of():
+    """A delta is measured less billed less what later invoices carried, exactly."""
+    delta = UnbilledDelta("si", JAN, "m", Decimal("0.1"), Fraction(1, 3), Decimal("0.2"))
+    assert delta.quantity == Fraction(1, 3) - Fraction(3, 10)
+    assert timedelta(days=31) == JAN.end - JAN.start

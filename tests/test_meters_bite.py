@@ -1,0 +1,214 @@
+"""Each defect planted here in the reading, judging and billing of meter events must be found by the law that forbids it.
+
+In the manner of :mod:`test_laws_bite`: one slip of the pen in one function, then the law's own test, without shrinking. Most laws
+are those of the state machine, so the hunts are long; ``make slow`` runs them.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+
+import pytest
+import test_formulas
+import test_meter_bills
+import test_meter_log
+from hypothesis import given, seed
+from hypothesis import settings as settings_of
+from hypothesis import strategies as st
+from hypothesis.stateful import run_state_machine_as_test
+from test_formulas import ROWS, histories, lengths, starts
+from test_laws_bite import HUNT, Defect, found
+from test_meter_bills import actions
+from test_meter_machine import MeterLogMachine
+
+LONG_HUNT = settings_of(HUNT, max_examples=200, stateful_step_count=30)
+
+
+def hunted(test, *strategies):
+    """Return a hunt by a Hypothesis test's own body, with these fixed arguments."""
+    body = test.hypothesis.inner_test
+
+    def hunt(*fixed):
+        @settings_of(HUNT, max_examples=100)
+        @given(st.tuples(*strategies))
+        def run(case):
+            body(*fixed, *case)
+
+        run()
+
+    return hunt
+
+
+def in_every_row(test, *strategies):
+    hunt = hunted(test, *strategies)
+
+    def through_rows():
+        for row in ROWS:
+            hunt(row)
+
+    return through_rows
+
+
+def warm():
+    hunt = hunted(test_meter_log.test_what_was_asked_before_does_not_matter, st.randoms(use_true_random=False))
+    for formula in ("sum", "last", "weighted_sum"):
+        for window in (None, "hour"):
+            hunt(formula, window)
+
+
+def carrying():
+    hunted(test_meter_bills.test_what_carry_forward_bills, actions)("sum")
+
+
+def machine():
+    run_state_machine_as_test(seed(1)(MeterLogMachine), settings=LONG_HUNT)
+
+
+LAWS = {
+    "agreeing": in_every_row(test_formulas.test_formulas_agree_with_the_slow_reader, histories, starts, lengths),
+    "merging": in_every_row(test_formulas.test_merging_is_associative_and_commutative, histories, histories, histories),
+    "carrying": carrying,
+    "warm": warm,
+    "machine": machine,
+}
+
+
+def in_formulas(*rows):
+    return [Defect(name, law, f"aggregators.{function}", right, wrong) for name, law, function, right, wrong in rows]
+
+
+def at_the_machine(module, *rows):
+    return [Defect(name, "machine", f"{module}.{function}", right, wrong) for name, function, right, wrong in rows]
+
+
+DEFECTS = [
+    *in_formulas(
+        ("sums round to the ambient context", "agreeing", "_Sum.merge", "add(left, right)", "left + right"),
+        ("the least is the greatest", "agreeing", "_Min.merge", "min(left, right)", "max(left, right)"),
+        ("no least is above 0", "agreeing", "_Min.present", "else partial", "else min(partial, 0)"),
+        ("no greatest is below 0", "agreeing", "_Max.present", "else partial", "else max(partial, 0)"),
+        ("values in two parts are in none", "merging", "_UniqueCount.merge", "left | right", "left ^ right"),
+        ("values in two parts count twice", "agreeing", "_UniqueCount.present", "len(partial)", "len(partial) or 1"),
+        ("an average counts parts, not events", "agreeing", "_Average.merge", "left[1] + right[1]", "max(left[1], right[1])"),
+        ("averages are floats", "agreeing", "_Average.present", "Fraction(total)", "Fraction(float(total))"),
+        ("the later part has the last", "merging", "_Last.merge", "max(left, right)", "right"),
+        (
+            "the greater of two at one moment is last",
+            "agreeing",
+            "_Last.prepare_event",
+            "((microseconds, sequence), value)",
+            "((microseconds, value), value)",
+        ),
+        ("nothing is carried forward", "agreeing", "Aggregator.over", "if self.looks_back", "if False"),
+        (
+            "a level counts from before its window",
+            "agreeing",
+            "_WeightedSum.over",
+            "multiply(before[0], start)",
+            "before[1]",
+        ),
+        ("no level is carried", "agreeing", "_WeightedSum.over", "(before[0], multiply", "(0, multiply"),
+        ("a window is a microsecond longer", "agreeing", "_WeightedSum.present", "/ (end - start)", "/ (end - start + 1)"),
+        ("levels are floats", "merging", "_WeightedSum.prepare", "multiply(quantity,", "multiply(int(float(quantity)),"),
+    ),
+    *at_the_machine(
+        "meter_log.MeterLog",
+        (
+            "a canceled event frees its identifier",
+            "_take",
+            "if row is not None and",
+            "if row is not None and row not in self._canceled and",
+        ),
+        ("5 minutes are exclusive", "_take", "stamp - received > self._tolerance", "stamp - received >= self._tolerance"),
+        ("35 days are exclusive", "_take", "stamp < self._earliest", "stamp <= self._earliest"),
+        ("the bounds of time stay", "_take", "if not self._day <= received < self._day + _DAY", "if self._day < 0"),
+        ("a refusal has a number", "_take", "if known is None:", "self._sequence += known is None\n    if known is None:"),
+        ("retention is exclusive", "_remembers", "<= retention", "< retention"),
+        ("retention counts from the event's time", "_remembers", "self._received[row]", "self._moments[row]"),
+        ("a retry may have another time", "_answer", "received == first", 'received["payload"] == first["payload"]'),
+        ("a retry of now must know when", "_content_at", "in self._sent_as_now", "in ()"),
+        ("what was sent is not kept", "_keep_rest", "if self._told(row) != event.payload", "if False"),
+        ("a second cancellation has a number", "cancel", "if row not in self._canceled:", "if True:"),
+        ("a cancellation takes nothing away", "cancel", "self._sequences[row])", "self._sequence)"),
+        ("the cancel window counts from the event's time", "_refuse_late_cancellation", "at - self._received", "at - self._moments"),
+        ("events are canceled by any name", "_find", "or self._streams[self._codes[row]].known is not known", ""),
+        ("what was folded is folded again", "_catch_up", "self._folded = len(self)", "self._folded = max(len(self) - 1, 0)"),
+        ("a view knows later cancellations", "_is_shown", "sees(canceled.sequence,", "sees(self._sequences[row],"),
+        ("closing again bills again", "closing", "period not in self.bills_of(item)", "True"),
+    ),
+    *at_the_machine(
+        "meter_log",
+        ("an inactive meter takes plain events", "_KnownMeter.take", "meter.is_active and takes_numbers", "takes_numbers"),
+        ("leading zeros are dropped", "_is_plain", 'and (text[0] != "0" or text == "0")', ""),
+    ),
+    *at_the_machine(
+        "meter_views",
+        ("every formula carries", "MeterReader._bill", "and aggregator.is_additive", ""),
+        ("less than 0 counts as billed", "MeterReader._bill", "max(aggregator.present(partial), 0)", "aggregator.present(partial)"),
+        ("what was carried is owed still", "MeterReader._deltas", "measured, later)", "measured)"),
+        ("a view knows later bills", "MeterView._knows", "bill.number <= self._bills_made and ", ""),
+        ("a view's moment is exclusive", "MeterView._sees", "received <= self._received_by", "received < self._received_by"),
+        ("a view shows one number more", "MeterView._sees", "sequence <= self._sequence", "sequence <= self._sequence + 1"),
+        ("a bill begins a second late", "MeterReader._measured", "period.start_seconds *", "(period.start_seconds + 1) *"),
+    ),
+    Defect("late usage is carried for ever", "carrying", "meter_views.MeterReader._deltas", "measured, later)", "measured)"),
+    Defect("a credit is paid out", "carrying", "meter_bills.Bill.own", "total(self.carried.values())", "0"),
+    *at_the_machine(
+        "meter_acceptance",
+        (
+            "35 days are 840 hours",
+            "MeterPolicy.earliest",
+            "(now // _DAY - self.backdate_days) * _DAY",
+            "now - self.backdate_days * _DAY",
+        ),
+        ("values go through floats", "_checked_number", "Decimal(text)", "Decimal(float(text))"),
+        ("an empty dimension is none", "_dimensions_refusal", "if key not in payload", "if not payload.get(key)"),
+        ("a count takes garbage", "_value", "and not isinstance(number, Receipt)", ""),
+        ("an unknown customer is known", "read", "customer not in customers", "not customers"),
+    ),
+    *at_the_machine(
+        "timelines",
+        ("the winner of a window is the latest", "Series.timeline", "readings[-1]", "max(readings)"),
+        ("overwritten events count", "Series._count", "if former is not None:", "if False:"),
+        ("a canceled winner leaves an empty window", "Series.remove", "one[1] != sequence", "False"),
+        ("late events are last", "Timeline.add", "(self.moments[-1], self.sequences[-1]) < (moment, sequence)", "True"),
+    ),
+    Defect("a block is stale after a late event", "warm", "timelines.Timeline.settle", "self._forget(moment for moment, _ in changes)", "pass"),
+    Defect("a block is stale after a new event", "warm", "timelines.Timeline.settle", "self._forget((self.moments[self._settled],))", "pass"),
+    Defect("small blocks are stale", "warm", "timelines.Timeline._forget", "in _WIDTHS", "in _WIDTHS[:4]"),
+    Defect("part of a block is kept for all of it", "warm", "timelines.Timeline._of_block", "if not is_whole or", "if"),
+    Defect("an event at the end is inside", "warm", "timelines.Timeline._places", "bisect_left(self.moments, end, first)", "bisect_left(self.moments, end + 1, first)"),
+    Defect("what was in the window was before it", "warm", "readings.window_partial", "timeline.partial(None, start)", "timeline.partial(None, end)"),
+]  # fmt: skip
+
+# Read at once: a file that is edited while the tests run would give other lines than those that were imported.
+SOURCES = {defect.function: textwrap.dedent(inspect.getsource(found(defect.function))) for defect in DEFECTS}
+
+
+def with_defect(function, defect):
+    """Return the function's code with the defect in it; where the right text is gone, the defect must be planted anew."""
+    source = SOURCES[defect.function]
+    source = source[source.index("def ") :]
+    assert defect.right in source, f"{defect.function} no longer reads {defect.right!r}: plant the defect anew"
+    names = dict(function.__globals__)
+    source = "from __future__ import annotations\n" + source.replace(defect.right, defect.wrong)
+    exec(compile(source, "<planted>", "exec"), names)  # noqa: S102 - our own source with one slip of the pen
+    return names[function.__name__].__code__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
+def test_planted_defects_die(defect, monkeypatch):
+    """The law that forbids a defect finds it, among the same examples each time."""
+    function = found(defect.function)
+    monkeypatch.setattr(function, "__code__", with_defect(function, defect))
+    with pytest.raises(AssertionError):
+        LAWS[defect.law]()
+
+
+def test_planted_defects_are_slips():
+    """Every defect can still be planted: the right text is in its function, and the wrong one compiles."""
+    for defect in DEFECTS:
+        assert with_defect(found(defect.function), defect) != found(defect.function).__code__
+    assert len(DEFECTS) >= 25
