@@ -18,11 +18,10 @@ from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import EVENT_NAME_MAX, Formula, Meter
-from metering_core.money import Amount, settle
 from metering_core.names import NAME_MAX, require_iterable
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, instant
-from metering_core.prices import AggregateUsage, Price
-from metering_core.rating import rate
+from metering_core.prices import AggregateUsage
+from metering_core.rating import settled_total
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.views import UsageReader
 
@@ -224,11 +223,6 @@ def _compared(move: _Move, usage: UsageReader, log: MeterLog, reason: str | None
             new = next(one for one in moved if one.id == subscription.id).item(item.id)
             events = summarize(new, log, period).total_usage
         both = records, events
-        amounts = [None if quantity is None else _amount(item.price, quantity) for quantity in both]
+        amounts = [None if quantity is None else settled_total(item.price, quantity) for quantity in both]
         why = None if records == events else reason or _ATTRIBUTED
         yield MigratedPeriod(item.id, period, move.mode, records, events, amounts[0] or 0, amounts[1], why)
-
-
-def _amount(price: Price, quantity: Number) -> int:
-    """Return what a quantity costs: the sum of its settled lines."""
-    return sum(settle(Amount(charge.amount, price.currency)).minor_units for charge in rate(price, quantity).charges)

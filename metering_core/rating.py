@@ -13,7 +13,7 @@ import attrs
 
 from metering_core.errors import ErrorCode, InvoicingError, describe
 from metering_core.exact import Number, add, exact_quantity
-from metering_core.money import Amount
+from metering_core.money import Amount, Rounding, half_up, settle
 from metering_core.prices import Price
 from metering_core.pricing import Charge
 
@@ -71,6 +71,16 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
             if not (_is_exact(number) or (field == "unit_amount" and number is None)):
                 raise _broken(price, f"{param}[{field}]", "an int, a finite Decimal or a Fraction", number)
     return RatedUsage(price, checked, tuple(charges))
+
+
+def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) -> int:
+    """Return what a quantity is billed at a price, in minor units: the sum of its settled charges.
+
+    >>> settled_total(Price.per_unit("tokens", currency="usd", unit_amount="0.4"), 1031)
+    412
+    """
+    charges = rate(price, quantity).charges
+    return sum(settle(Amount(charge.amount, price.currency), rounding).minor_units for charge in charges)
 
 
 def _is_exact(number: object) -> bool:

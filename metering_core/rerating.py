@@ -19,11 +19,11 @@ from metering_core.comparing import Direction, direction_of, require_one_currenc
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import Number, exact_integer, plain
 from metering_core.invoicing import number_field
-from metering_core.money import Amount, Money, Rounding, half_up, settle
+from metering_core.money import Money, Rounding, half_up
 from metering_core.periods import Instant, unix_seconds
 from metering_core.prices import Price
 from metering_core.pricing import BuiltInModel
-from metering_core.rating import rate
+from metering_core.rating import settled_total
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.tariffs import Line, Piece, tariff
 
@@ -183,35 +183,25 @@ def compare_usage(
         if not isinstance(summary, UsageSummary):
             code = ErrorCode.PARAMETER_INVALID_OBJECT
             raise InvalidValueError.expecting(code, f"summaries[{index}]", "a UsageSummary", summary)
-        quantity = summary.total_usage
+        quantity = summary.billable_usage
         bills = old_bill(quantity), new_bill(quantity)
         changes.append(UsageChange(summary.subscription_item, summary.start, quantity, *bills))
     return UsageComparison(old, new, tuple(changes))
 
 
-def billed(price: Price, quantity: Number, rounding: Rounding = half_up) -> int:
-    """Return what a quantity is billed at a price, in minor units: the sum of its settled charges.
-
-    >>> billed(Price.per_unit("tokens", currency="usd", unit_amount="0.4"), 1031)
-    412
-    """
-    charges = rate(price, quantity).charges
-    return sum(settle(Amount(charge.amount, price.currency), rounding).minor_units for charge in charges)
-
-
 def _biller(price: Price, rounding: Rounding) -> Callable[[Number], int]:
-    """Return :func:`billed` for one price; for a built-in model and half up, in integers, at a tenth of the cost.
+    """Return :func:`~metering_core.rating.settled_total` for one price; for a built-in model and half up, in integers, at a tenth of the cost.
 
     A test holds both to each other. A model of the user's own is always asked itself: that it is linear is only its word.
     """
     if rounding is not half_up or not isinstance(price.model, BuiltInModel):
-        return lambda quantity: billed(price, quantity, rounding)
+        return lambda quantity: settled_total(price, quantity, rounding)
     rows = [_settled_row(piece) for piece in tariff(price).pieces]
     firsts = [row[0] for row in rows]
 
     def bill(quantity: Number) -> int:
         if type(quantity) is not int or quantity < 0:
-            return billed(price, quantity, rounding)
+            return settled_total(price, quantity, rounding)
         first, width, fixed, start, rise, unit = rows[bisect_right(firsts, quantity) - 1]
         return fixed + (start + rise * ((quantity - first) // width)) // unit
 

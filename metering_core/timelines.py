@@ -108,8 +108,8 @@ class Timeline:
 
     def partial(self, start: int | None, end: int) -> Partial:
         """Return the partial of the readings from ``start`` (None: from the beginning) to before ``end``."""
-        # Blocks that are wider than the window are cut by it; to look at them first would only take time.
-        depth = 0 if start is None else sum(width > end - start for width in _WIDTHS)
+        # Widths of which the window holds no whole block are passed over; looking at the cut ones would only take time.
+        depth = 0 if start is None else sum(-(-start // width) >= end // width for width in _WIDTHS)
         return self._between(*self._places(start, end), depth)
 
     def _between(self, first: int, end: int, depth: int) -> Partial:

@@ -6,6 +6,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -43,9 +44,9 @@ print(json.dumps(said))
 """
 
 
-def run_alone(script, *arguments):
-    """Run a script in a process of its own, because Hypothesis also draws constants of the modules that are loaded."""
-    path = os.pathsep.join(entry for entry in sys.path if entry)
+def run_alone(script, *arguments, first=()):
+    """Run a script in a process of its own, where modules are looked for in these folders first."""
+    path = os.pathsep.join(str(entry) for entry in (*first, *sys.path) if entry)
     command = [sys.executable, "-c", script, *map(str, arguments)]
     result = subprocess.run(
         command, capture_output=True, check=False, encoding="utf-8", env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"}
@@ -55,9 +56,16 @@ def run_alone(script, *arguments):
 
 
 @pytest.fixture(scope="module")
-def failures():
-    """Return what each test of the naive biller fails with."""
-    return json.loads(run_alone(ALL_FAILURES, EXAMPLE, *NAIVE).splitlines()[-1])
+def failures(tmp_path_factory):
+    """Return what each test of the naive biller fails with, where the library is installed as its users have it.
+
+    Hypothesis also draws the constants of loaded modules, unless they lie in a folder of this name: in the working tree a new
+    module anywhere in the library would make it find other examples, and shrink to others.
+    """
+    installed = tmp_path_factory.mktemp("installation") / "site-packages"
+    package = Path(mc.__file__).parent
+    shutil.copytree(package, installed / package.name, ignore=shutil.ignore_patterns("__pycache__"))
+    return json.loads(run_alone(ALL_FAILURES, EXAMPLE, *NAIVE, first=[installed]).splitlines()[-1])
 
 
 # The naive biller -----------------------------------------------------------------------------------------------------

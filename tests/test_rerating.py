@@ -28,7 +28,8 @@ from metering_core import (
 )
 from metering_core.comparing import Direction
 from metering_core.periods import from_unix_seconds
-from metering_core.rerating import PERCENTILES, billed, compare_usage, summaries_at
+from metering_core.rating import settled_total
+from metering_core.rerating import PERCENTILES, compare_usage, summaries_at
 
 
 def per_unit(unit_amount, **options):
@@ -109,7 +110,7 @@ class TestCompareUsage:
         """The rounding that settled the invoices settles both sides."""
         comparison = compare_usage(per_unit("0.1"), per_unit("0.2"), [summary(6)], rounding=up)
         assert [(change.old, change.new) for change in comparison.changes] == [(1, 2)]
-        assert billed(per_unit("0.1"), 6, up) == ceil(Fraction(6, 10))
+        assert settled_total(per_unit("0.1"), 6, up) == ceil(Fraction(6, 10))
 
     def test_decimal_usage_is_re_rated(self):
         """A quantity that a meter gives in decimals is rated as it is."""

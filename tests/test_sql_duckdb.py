@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import sys
+from datetime import UTC, datetime
 
 import engine_cases
 import pytest
@@ -126,6 +127,38 @@ def test_parquet_of_many_row_groups_keeps_its_order(tmp_path):
     assert total(tmp_path / "u.parquet") == 4_999
 
 
+NOTE = "x" * 1_000  # In a column that is not read: DuckDB hands text to its threads in blocks of 32 MB.
+
+
+def in_order(kind, path, places, order="seq"):
+    """Write rows that set one cell, as text of several blocks; each says its place in the column ``order``."""
+    names = ("subscription_item", "quantity", "timestamp", "action", "note", order)
+    rows = (("si_0", number, START, "set", NOTE, place) for number, place in enumerate(places))
+    with path.open("w", newline="") as file:
+        if kind == "csv":
+            csv.writer(file).writerows([names, *rows])
+        else:
+            file.writelines(json.dumps(dict(zip(names, row, strict=True))) + "\n" for row in rows)
+    assert path.stat().st_size > 80 * 2**20
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_text_of_many_blocks_keeps_its_order(kind, tmp_path):
+    """Rows are numbered in the order of a file also where it is long enough that several threads read it."""
+    in_order(kind, tmp_path / f"u.{kind}", range(90_000), order="other")
+    engine = DuckDBUsage(tmp_path / f"u.{kind}", [subscribed()])
+    assert engine.partial(subscribed().items[0], JAN) == 89_999
+    assert engine._connection.execute("SELECT COUNT(*) FROM usage WHERE quantity + 1 <> seq").fetchall() == [(0,)]
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_ties_in_text_are_refused_however_far_apart(kind, tmp_path):
+    """A ``seq`` that comes twice is refused also where the two rows are read by two threads."""
+    in_order(kind, tmp_path / f"u.{kind}", [*range(90_000), 7])
+    with pytest.raises(InvalidValueError, match=r"seq: expected a different value in each row.*received 7"):
+        total(tmp_path / f"u.{kind}")
+
+
 def test_streams_are_read_once(tmp_path):
     """A reader of record batches, which can be read only once, answers several questions."""
     whole = table(*ROWS)
@@ -134,11 +167,75 @@ def test_streams_are_read_once(tmp_path):
     assert engine.receipts() == {}
 
 
-def test_relations_of_another_connection_are_read():
-    """A relation of the caller's own DuckDB is a stream too."""
+COLUMNS = {
+    "subscription_item": ["si_0"] * 3,
+    "quantity": [5, 7, 1],
+    "timestamp": [START] * 3,
+    "action": ["increment", "set", None],
+}
+
+
+def of_pyarrow():
+    """Return a table."""
+    return pa.table(COLUMNS)
+
+
+def of_pyarrow_in_batches():
+    """Return a table of several chunks."""
+    return pa.concat_tables([pa.table(COLUMNS).slice(at, 1) for at in range(3)])
+
+
+def of_polars():
+    """Return a data frame, whose strings are Arrow's string views."""
+    return pytest.importorskip("polars", reason="needs polars").DataFrame(COLUMNS)
+
+
+def of_polars_categories():
+    """Return a data frame whose strings are dictionary-encoded."""
+    polars = pytest.importorskip("polars", reason="needs polars")
+    return polars.DataFrame(COLUMNS, schema_overrides={"subscription_item": polars.Categorical, "action": polars.Categorical})
+
+
+def of_pandas():
+    """Return a data frame, the missing action a NaN of pandas' own."""
+    return pytest.importorskip("pandas", reason="needs pandas").DataFrame(COLUMNS)
+
+
+def of_pandas_categories():
+    """Return a data frame with categories, and rows that have an index of their own."""
+    frame = pytest.importorskip("pandas", reason="needs pandas").DataFrame(COLUMNS, index=[9, 8, 7])
+    return frame.astype({"subscription_item": "category", "action": "category", "quantity": "uint16"})
+
+
+def of_duckdb():
+    """Return a relation of the caller's own connection."""
     connection = duckdb.connect()
-    relation = connection.sql(f"SELECT 'si_0' AS subscription_item, 3 AS quantity, {START} AS timestamp")
-    assert total(relation) == 3
+    rows = " UNION ALL ".join(
+        f"SELECT 'si_0' AS subscription_item, {quantity} AS quantity, {START} AS timestamp, {action} AS action"  # noqa: S608
+        for quantity, action in ((5, "'increment'"), (7, "'set'"), (1, "NULL"))
+    )
+    return connection.sql(rows)
+
+
+@pytest.mark.parametrize(
+    "produced",
+    [of_pyarrow, of_pyarrow_in_batches, of_polars, of_polars_categories, of_pandas, of_pandas_categories, of_duckdb],
+)
+def test_every_producer_of_arrow_streams_is_read(produced):
+    """Whoever makes the stream, the total is the one worked by hand: 5, set to 7, and 1 more."""
+    assert total(produced()) == 8
+
+
+@pytest.mark.parametrize("produced", [of_pyarrow, of_polars, of_pandas])
+def test_zoned_timestamps_of_every_producer_are_read(produced):
+    """A timestamp with a zone is the same second from everyone, and one without is refused by everyone."""
+    moment = datetime.fromtimestamp(START, UTC)
+    source = dict(COLUMNS, timestamp=[moment] * 3)
+    library = type(produced()).__module__.partition(".")[0]
+    make = pa.table if library == "pyarrow" else sys.modules[library].DataFrame
+    assert total(make(source)) == 8
+    with pytest.raises(InvalidValueError, match=r"^timestamp: expected a column of"):
+        total(make(dict(source, timestamp=[moment.replace(tzinfo=None)] * 3)))
 
 
 def test_dictionaries_and_zoned_timestamps_are_read():

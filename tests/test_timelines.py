@@ -145,7 +145,7 @@ def test_a_window_of_any_bounds_takes_a_bounded_number_of_merges():
     timeline.partial(None, 10**18)
     for _ in range(200):
         start, end = sorted(chosen.randrange(200_000) * SECOND for _ in range(2))
-        timeline.partial(start, end)
+        assert timeline.partial(start, end) == (end - start) // SECOND
         # 16 + 16 + 24 + 4 + 15 + 12 + 5 merges; of one width up to 24 blocks are small: 16 readings, each prepared and merged.
         assert calls(timeline, start, end) <= 2 * (92 + 24 * 16 * 2)
 
@@ -164,6 +164,27 @@ def test_a_reading_at_the_end_costs_the_blocks_that_it_lies_in():
     timeline.add(DAY - 1, 100_001, 1)
     assert calls(timeline, None, DAY) <= 2 * (92 + 12 * 16 * 2)
     assert timeline.partial(None, DAY) == 100_001
+
+
+def test_a_crowded_moment_is_a_kept_block_however_it_grows():
+    """Ten thousand readings of one moment, of which twenty were there when first asked, are merged once and then known."""
+    timeline = Timeline(CountsMerges())
+    for number in range(10_000):
+        timeline.add(5, number, 1)
+        if number == 20:
+            assert timeline.partial(None, SECOND) == 21
+    assert timeline.partial(None, SECOND) == 10_000
+    # The second time it is the widest block there is, and merged once.
+    assert calls(timeline, None, SECOND) == 1
+
+
+def test_a_window_that_begins_or_ends_within_a_kept_block_takes_only_its_part():
+    """Of 100 readings that are kept as one block, windows within it count theirs, from either side and from both."""
+    timeline = filled(100, seconds=100)
+    timeline.partial(-DAY, 2 * DAY)
+    windows = [(None, 60), (40, 86_400), (-86_400, 99), (1, 100_000), (10, 20), (-1, 1)]
+    found = [timeline.partial(start and start * SECOND, end * SECOND) for start, end in windows]
+    assert found == [60, 60, 99, 99, 10, 1]
 
 
 class TestSeries:

@@ -306,14 +306,49 @@ def _count(columns: Columns, windows: Column, counts: Column) -> None:
         counts[c] += not len(windows) or (windows[c, 0] <= stamps[i] and stamps[i] < windows[c, 1])
 
 
+@attrs.frozen
+class _Layout:
+    """How many bits of a key are whose: item, timestamp, place in the unit, quantity, from the highest on.
+
+    Attributes:
+        span: of a timestamp.
+        place: of the place, by which rows of a cell stay in the order of arrival; 0 where order is of no account.
+        value: of the quantity and a flag for ``set`` above it; 0 where quantities do not fit and are fetched from their place.
+    """
+
+    span: int
+    place: int
+    value: int
+
+    @classmethod
+    def of(cls, asked: _Asked, items: int, rows: int) -> _Layout | None:
+        """Lay out the keys of units of so many items and rows at most; None where they do not fit."""
+        span = max(asked.high - asked.low, 0).bit_length()
+        free = _KEY_BITS - max(items - 1, 0).bit_length() - span
+        place = max(rows - 1, 0).bit_length()
+        value = max((part.greatest for part in asked.parts), default=0).bit_length() + 1
+        if all(part.sets is None for part in asked.parts) and value <= free:
+            return cls(span, 0, value)
+        if place + value <= free:
+            return cls(span, place, value)
+        return cls(span, place, 0) if place <= free else None
+
+    @property
+    def bits(self) -> tuple[np.uint64, np.uint64, np.uint64]:
+        """The same as the compiled loops take it."""
+        return np.uint64(self.span), np.uint64(self.place), np.uint64(self.value)
+
+
+Bits = tuple[np.uint64, np.uint64, np.uint64]
+
+
 @_jit
 def _spread(
     columns: Columns,
     windows: Column,
     units: tuple[Column, Column, Column],
     low: int,
-    span_bits: np.uint64,
-    more_bits: np.uint64,
+    bits: Bits,
     at: Column,
     keys: Column,
     values: Column,
@@ -321,27 +356,45 @@ def _spread(
     """Put the key and the quantity of each row that counts to its unit; ``at`` is where this worker's next one goes."""
     codes, stamps, quantities, sets = columns
     unit_of, firsts, starts = units
-    has_sets = len(sets) > 0
+    span_bits, place_bits, value_bits = bits
+    has_sets, has_place, is_apart = len(sets) > 0, place_bits > 0, value_bits == 0
     for i in range(len(codes)):
         c = np.uint64(codes[i])
         if not len(windows) or (windows[c, 0] <= stamps[i] and stamps[i] < windows[c, 1]):
             unit = np.uint64(unit_of[c])
             place = at[unit]
             at[unit] = place + _ONE
-            cell = ((c - firsts[unit]) << span_bits) | np.uint64(stamps[i] - low)
-            keys[place] = (cell << more_bits) | (place - starts[unit])
-            values[place] = np.uint64(quantities[i])
-            if has_sets and sets[i]:
-                values[place] |= _SET
+            key = ((c - firsts[unit]) << span_bits) | np.uint64(stamps[i] - low)
+            if has_place:
+                key = (key << place_bits) | (place - starts[unit])
+            is_set = np.uint64(has_sets and sets[i])
+            if is_apart:
+                keys[place] = key
+                values[place] = np.uint64(quantities[i]) | (is_set << _SIX)
+            else:
+                keys[place] = (key << value_bits) | (is_set << (value_bits - _ONE)) | np.uint64(quantities[i])
 
 
 @_jit
-def _fetch(keys: Column, values: Column, more_bits: np.uint64, fetched: Column) -> None:
+def _fetch(keys: Column, values: Column, bits: Bits, fetched: Column) -> None:
     """Take the places off sorted keys, and fetch the values from there; nothing else, so that the fetches overlap."""
-    mask = (_ONE << more_bits) - _ONE
+    _, place_bits, _ = bits
+    mask = (_ONE << place_bits) - _ONE
     for i in range(len(keys)):
         fetched[i] = values[keys[i] & mask]
-        keys[i] >>= more_bits
+        keys[i] >>= place_bits
+
+
+@_jit
+def _part_from_values(keys: Column, bits: Bits, fetched: Column) -> None:
+    """Take the quantities, and the places before them, off sorted keys."""
+    _, place_bits, value_bits = bits
+    flag = value_bits - _ONE
+    mask = (_ONE << flag) - _ONE
+    for i in range(len(keys)):
+        key = keys[i]
+        fetched[i] = (key & mask) | (((key >> flag) & _ONE) << _SIX)
+        keys[i] = key >> (place_bits + value_bits)
 
 
 @_jit
@@ -415,15 +468,16 @@ class _Units:
         edges: the first item of each unit, and the number of items.
         ends: where each unit begins, and where the last one ends.
         low: what timestamps in keys count from.
-        span_bits: bits of a timestamp in a key.
-        more_bits: bits of a row's place in its unit.
+        layout: how keys are packed.
+        keys: packed.
+        values: the quantities that keys do not hold, and a flag for ``set`` above.
+        workers: how many share the work.
     """
 
     edges: list[int]
     ends: list[int]
     low: int
-    span_bits: int
-    more_bits: int
+    layout: _Layout
     keys: Unsigned
     values: Unsigned
     workers: int
@@ -433,26 +487,23 @@ class _Units:
         """Spread rows over units; None where their keys do not fit."""
         workers = _workers(len(asked))
         shares = _shares(asked.parts, workers)
-        counts = np.array(_each(lambda share: _counted(asked, share), shares, workers))
-        edges, sizes = _cut(counts)
+        edges, sizes = _cut(np.array(_each(lambda share: _counted(asked, share), shares, workers)))
         ends = np.concatenate([[0], np.cumsum(sizes.sum(axis=0))])
-        span_bits = max(asked.high - asked.low, 0).bit_length()
-        more_bits = max(int(np.diff(ends).max()) - 1, 0).bit_length()
-        if int(np.diff(edges).max() - 1).bit_length() + span_bits + more_bits > _KEY_BITS:
+        layout = _Layout.of(asked, int(np.diff(edges).max()), int(np.diff(ends).max()))
+        if layout is None:
             return None
-        keys, values = np.empty(ends[-1], np.uint64), np.empty(ends[-1], np.uint64)
+        keys, values = np.empty(ends[-1], np.uint64), np.empty(0 if layout.value else ends[-1], np.uint64)
         unit_of = np.repeat(np.arange(len(edges) - 1, dtype=np.uint8), np.diff(edges))
-        firsts, starts = edges.astype(np.uint64), ends.astype(np.uint64)
-        spans = asked.low, np.uint64(span_bits), np.uint64(more_bits)
+        units = unit_of, edges.astype(np.uint64), ends.astype(np.uint64)
         # A worker's rows of a unit come after those of the workers before it, whose rows arrived earlier.
         places = (ends[:-1] + np.cumsum(sizes, axis=0) - sizes).astype(np.uint64)
 
         def work(number: int) -> None:
             for rows in shares[number]:
-                _spread(_columns(rows), asked.windows, (unit_of, firsts, starts), *spans, places[number], keys, values)
+                _spread(_columns(rows), asked.windows, units, asked.low, layout.bits, places[number], keys, values)
 
         _each(work, range(workers), workers)
-        return cls(edges.tolist(), ends.tolist(), asked.low, span_bits, more_bits, keys, values, workers)
+        return cls(edges.tolist(), ends.tolist(), asked.low, layout, keys, values, workers)
 
     def reduced(self, reduce: Callable[[int, slice, Unsigned, Unsigned], Returned]) -> list[Returned]:
         """Reduce each unit's cells, several units at a time."""
@@ -462,7 +513,10 @@ class _Units:
             keys = self.keys[which]
             keys.sort()
             fetched = np.empty(len(keys), np.uint64)
-            _fetch(keys, self.values[which], np.uint64(self.more_bits), fetched)
+            if self.layout.value:
+                _part_from_values(keys, self.layout.bits, fetched)
+            else:
+                _fetch(keys, self.values[which], self.layout.bits, fetched)
             return reduce(self.edges[unit], which, keys, fetched)
 
         return _each(work, range(len(self.edges) - 1), self.workers)
@@ -515,7 +569,7 @@ def _everything(asked: _Asked) -> Everything | None:
     units = _Units.of(asked) if asked.parts else None
     if units is None:
         return None if asked.parts else Everything(totals)
-    spans = units.low, np.uint64(units.span_bits)
+    spans = units.low, np.uint64(units.layout.span)
     units.reduced(lambda first, _, keys, values: _reduce(keys, values, first, *spans, totals))
     return Everything(totals)
 
@@ -538,8 +592,11 @@ def fold(rows: Rows) -> Cells | None:
     if units is None:
         return None
     were_set = np.empty(0 if rows.sets is None else len(rows), np.bool_)
-    keys, quantities = units.keys.view(np.int64), units.values.view(np.int64)
-    spans = units.low, np.uint64(units.span_bits)
+    keys, quantities = (
+        units.keys.view(np.int64),
+        (units.values if len(units.values) else np.empty_like(units.keys)).view(np.int64),
+    )
+    spans = units.low, np.uint64(units.layout.span)
 
     def reduce(first: int, which: slice, sorted_keys: Unsigned, values: Unsigned) -> slice:
         columns = keys[which], quantities[which], were_set[which]

@@ -60,6 +60,7 @@ class Rows:
         bound: what all quantities together sum to at most.
         low: no timestamp is earlier.
         high: no timestamp is later.
+        greatest: no quantity is greater.
         are_cells: whether it is known that no two rows are of one cell.
     """
 
@@ -70,15 +71,16 @@ class Rows:
     bound: int
     low: int
     high: int
+    greatest: int
     are_cells: bool = False
 
     @classmethod
     def of(cls, codes: NDArray[Any], stamps: Integers, quantities: Integers, sets: Flags | None) -> Self:
         """Measure some columns."""
         low, high = (int(stamps.min()), int(stamps.max())) if len(stamps) else (0, 0)
-        return cls(
-            codes, stamps, (quantities,), sets if sets is not None and sets.any() else None, _bound(quantities), low, high
-        )
+        greatest = int(quantities.max(initial=0))
+        held = sets if sets is not None and sets.any() else None
+        return cls(codes, stamps, (quantities,), held, _bound(quantities, greatest), low, high, greatest)
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -134,7 +136,7 @@ class Cells:
         """Return each cell as a row of its own."""
         stamps = self.stamps
         low, high = (int(stamps.min()), int(stamps.max())) if len(stamps) else (0, 0)
-        return Rows(self.codes, stamps, self.limbs, None, self.bound, low, high, are_cells=True)
+        return Rows(self.codes, stamps, self.limbs, None, self.bound, low, high, self.bound, are_cells=True)
 
     def between(self, code: int, start: int, end: int) -> Self:
         """Return the cells of an item from the timestamp ``start`` to before ``end``."""
@@ -158,11 +160,9 @@ def keys_of(codes: NDArray[Any], stamps: Integers) -> Integers:
     return keys
 
 
-def _bound(quantities: Integers) -> int:
+def _bound(quantities: Integers, greatest: int) -> int:
     """Return what quantities sum to at most; exactly where the cheap bound would ask for two limbs."""
-    if not len(quantities):
-        return 0
-    cheap = int(quantities.max()) * len(quantities)
+    cheap = greatest * len(quantities)
     return cheap if cheap <= INT64_MAX else exact_sum(quantities)
 
 
@@ -536,7 +536,7 @@ def joined(parts: Sequence[Rows], bound: int) -> Rows:
         return some[0]
     if not some:
         nothing = np.empty(0, np.int64)
-        return Rows(nothing, nothing, (nothing,), None, 0, 0, 0)
+        return Rows(nothing, nothing, (nothing,), None, 0, 0, 0, 0)
     width = max(len(part.limbs) for part in some)
     halves = [carried(summable(part.limbs, INT64_MAX + 1)) if width == 2 else part.limbs for part in some]
     flags = [np.zeros(len(part), np.bool_) if part.sets is None else part.sets for part in some]
@@ -548,6 +548,7 @@ def joined(parts: Sequence[Rows], bound: int) -> Rows:
         bound,
         min(part.low for part in some),
         max(part.high for part in some),
+        bound,
     )
 
 
