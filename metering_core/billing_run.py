@@ -6,15 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
-import attrs
-
-from metering_core.aggregation import Usage
-from metering_core.aggregators import Partial
+from metering_core.aggregation import Usage, summarize_all
 from metering_core.errors import ErrorCode, InvoicingError
-from metering_core.invoicing import ClosesPeriods, Invoice, KeepsRecords, finalize_invoice, preview_invoice
+from metering_core.invoicing import ClosesPeriods, Invoice, InvoiceStatus, evidence_in, invoice_of
 from metering_core.money import Rounding, half_up
 from metering_core.periods import BillingPeriod, Instant, instant
-from metering_core.subscriptions import Subscription, SubscriptionItem
+from metering_core.subscriptions import Subscription
 
 
 def invoice_all(
@@ -44,13 +41,26 @@ def invoice_all(
     when = instant(at, "at")
     due = [(one, period) for one in subscriptions if (period := one.period_at(when)) is not None]
     if now is None:
-        asked = _ask(due, usage, {})
-        return [preview_invoice(subscription, asked, now=when, rounding=rounding) for subscription, _ in due]
+        return _invoices(due, usage, rounding, {})
     _refuse_twice(due)
     with ExitStack() as closings:
         closed = {one.id: closings.enter_context(_closing(one, usage, period, now)) for one, period in due}
-        asked = _ask(due, usage, closed)
-        return [finalize_invoice(one, asked, period, now=now, rounding=rounding) for one, period in due]
+        return _invoices(due, usage, rounding, closed)
+
+
+def _invoices(
+    due: Sequence[tuple[Subscription, BillingPeriod]], usage: Usage, rounding: Rounding, closed: Mapping[str, datetime]
+) -> list[Invoice]:
+    """Ask for the usage of all metered items at once, and make the invoices of it."""
+    answers = iter(summarize_all([(item, period) for one, period in due for item in one.items if item.is_metered], usage))
+    evidence = evidence_in(usage)
+    invoices = []
+    for one, period in due:
+        summaries = {item.id: next(answers) for item in one.items if item.is_metered}
+        finalized_at = closed.get(one.id)
+        status = InvoiceStatus.DRAFT if finalized_at is None else InvoiceStatus.FINALIZED
+        invoices.append(invoice_of(one, period, summaries, evidence, rounding, status, finalized_at))
+    return invoices
 
 
 @contextmanager
@@ -71,50 +81,3 @@ def _refuse_twice(due: Sequence[tuple[Subscription, BillingPeriod]]) -> None:
             message = f"subscriptions: expected each subscription once, received {subscription.id!r} twice"
             raise InvoicingError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="subscriptions")
         seen.add(subscription.id)
-
-
-def _ask(due: Sequence[tuple[Subscription, BillingPeriod]], usage: Usage, closed: Mapping[str, datetime]) -> _Asked:
-    """Ask for the usage of all metered items at once."""
-    requests = [(item, period) for one, period in due for item in one.items if item.is_metered]
-    partials = usage.partials(requests)
-    known = {(item.id, period): partial for (item, period), partial in zip(requests, partials, strict=True)}
-    if isinstance(usage, KeepsRecords):
-        return _AskedOfRecords(known, closed, usage.as_of(usage.sequence))
-    return _Asked(known, closed)
-
-
-@attrs.frozen
-class _Asked:
-    """Usage that was asked for beforehand: what invoices read while a run makes them."""
-
-    known: Mapping[tuple[str, BillingPeriod], Partial]
-    closed: Mapping[str, datetime]
-
-    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return what the engine answered."""
-        return self.known[item.id, period]
-
-    def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
-        """Return what the engine answered, in the order asked."""
-        return [self.partial(item, period) for item, period in requests]
-
-    @contextmanager
-    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
-        """Yield when the period was closed first; the run itself closes it at its end."""
-        yield self.closed[subscription_id]
-
-
-@attrs.frozen
-class _AskedOfRecords(_Asked):
-    """The same of an engine that keeps records, so that lines can be explained."""
-
-    evidence: KeepsRecords
-
-    @property
-    def sequence(self) -> int:
-        """The number of the record accepted last."""
-        return self.evidence.sequence
-
-    def as_of(self, limit: int | datetime) -> KeepsRecords:
-        """Return the usage as it was when the run asked."""
-        return self.evidence

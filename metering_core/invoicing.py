@@ -6,7 +6,7 @@ is settled once, and a total is the sum of its settled lines (Stripe, decimal am
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from enum import StrEnum
@@ -272,11 +272,27 @@ def _invoice(
     status: InvoiceStatus,
     finalized_at: datetime | None,
 ) -> Invoice:
+    requests = [(item, period) for item in subscription.items if item.is_metered]
+    summaries = {one.subscription_item: one for one in summarize_all(requests, usage)}
+    return invoice_of(subscription, period, summaries, evidence_in(usage), rounding, status, finalized_at)
+
+
+Evidence = Callable[[SubscriptionItem], KeepsRecords | None]
+"""Which usage an item's lines are made of, as it is now; None where the engine keeps no records."""
+
+
+def invoice_of(
+    subscription: Subscription,
+    period: BillingPeriod,
+    summaries: Mapping[str, UsageSummary],
+    evidence: Evidence,
+    rounding: Rounding,
+    status: InvoiceStatus,
+    finalized_at: datetime | None,
+) -> Invoice:
+    """Return the invoice of a subscription whose usage was asked for: a summary for each metered item, by its id."""
     invoice_id = subscription.invoice_id(period)
-    metered = [item for item in subscription.items if item.is_metered]
-    summaries = {one.subscription_item: one for one in summarize_all([(item, period) for item in metered], usage)}
     ids = (f"{invoice_id}_{number}" for number in count(1))
-    evidence = _evidence(usage)
     lines = (
         line
         for item in subscription.items
@@ -285,10 +301,10 @@ def _invoice(
     return Invoice(invoice_id, subscription.id, subscription.currency, period, status, tuple(lines), finalized_at)
 
 
-def _evidence(usage: Usage) -> Callable[[SubscriptionItem], KeepsRecords | None]:
-    """Return what says of an item which usage its lines are made of, as it is now; None where the engine keeps no records."""
+def evidence_in(usage: Usage) -> Evidence:
+    """Return what finds the evidence for an item's lines in some usage."""
     if isinstance(usage, RoutesItems):
-        return lambda item: _evidence(usage.engine_of(item))(item)
+        return lambda item: evidence_in(usage.engine_of(item))(item)
     evidence = usage.as_of(usage.sequence) if isinstance(usage, KeepsRecords) else None
     return lambda _: evidence
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from builders import DAY, FEB, JAN, MAR, START, four_modes, priced, subscribed
 
@@ -97,3 +98,27 @@ def test_an_engine_that_only_answers_is_billed_too():
         assert invoice_all(made, engine, START, now=FEB.start) == expected
     assert invoice_all(made, Totals(usage), START)[0].lines[0].usage is None
     assert usage.summaries("si_0", now=FEB.start)[-1].invoice is None
+
+
+def test_meters_and_records_are_billed_together():
+    """A run over both generations makes the invoices that each subscription gets alone, and they can be explained."""
+    metered = mc.Recurring(meter="m")
+    gigabytes = mc.SubscriptionItem("gb", mc.Price.per_unit("gb", currency="usd", unit_amount=9, recurring=metered))
+    calls = mc.SubscriptionItem("calls", mc.Price.per_unit("calls", currency="usd", unit_amount=2))
+    subscriptions = [
+        mc.Subscription("one", [gigabytes, calls], START, customer="cus_1"),
+        mc.Subscription("two", [attrs.evolve(calls, id="other")], START),
+    ]
+    records, events = mc.UsageLog(subscriptions), mc.MeterLog([mc.Meter("m", "sent")], subscriptions)
+    records.record("calls", 7, timestamp=START, now=START)
+    records.record("other", 5, timestamp=START, now=START)
+    events.record("sent", {"stripe_customer_id": "cus_1", "value": "1.5"}, timestamp=START, now=START)
+    both = mc.CombinedUsage(records, events)
+    drafts = mc.invoice_all(subscriptions, both, START)
+    assert drafts == [mc.preview_invoice(one, both, now=START) for one in subscriptions]
+    assert [[line.amount for line in draft.lines] for draft in drafts] == [[14, 14], [10]]
+    assert "Events: 1 count" in str(mc.explain(drafts[0].lines[0]))
+    assert "Records: 1 of item" in str(mc.explain(drafts[0].lines[1]))
+    (first, _) = mc.invoice_all(subscriptions, both, START, now=drafts[0].period.end)
+    events.record("sent", {"stripe_customer_id": "cus_1", "value": "1"}, timestamp=START, now=drafts[0].period.end)
+    assert mc.finalize_invoice(subscriptions[0], both, first.period, now=first.period.end) == first
