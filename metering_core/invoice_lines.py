@@ -68,25 +68,26 @@ def invoice_lines(
     when = instant(at, "at")
     due = [(one, period) for one in subscriptions if (period := one.period_at(when)) is not None]
     items = tuple((item, period) for one, period in due for item in one.items)
-    total_usage = _total_usage(items, usage)
     by_price: dict[int, list[int]] = {}
     for place, (item, _) in enumerate(items):
         by_price.setdefault(id(item.price), []).append(place)
+    total_usage = _total_usage(items, by_price.values(), usage)
     rated = (_rated(items, places, total_usage, rounding) for places in by_price.values())
     return InvoiceLines(items, total_usage, RatedLines.joined(rated).in_order())
 
 
-def _total_usage(items: Sequence[Billed], usage: Usage) -> NDArray[Any]:
+def _total_usage(items: Sequence[Billed], by_price: Iterable[list[int]], usage: Usage) -> NDArray[Any]:
     """Return the quantity of each item: what was used of a metered one, what was agreed of a licensed one."""
-    metered = [(item, period) for item, period in items if item.is_metered]
+    licensed = {place for places in by_price if not items[places[0]][0].is_metered for place in places}
+    metered = [billed for place, billed in enumerate(items) if place not in licensed] if licensed else items
     if isinstance(usage, AnswersInColumns):
         quantities = usage.total_usage(metered)
     else:
         quantities = exact_array([one.total_usage for one in summarize_all(metered, usage)])
-    if len(metered) == len(items):
+    if not licensed:
         return quantities
     used = iter(quantities.tolist())
-    return exact_array([next(used) if item.is_metered else item.quantity or 0 for item, _ in items])
+    return exact_array([item.quantity or 0 if place in licensed else next(used) for place, (item, _) in enumerate(items)])
 
 
 def _rated(items: Sequence[Billed], places: list[int], total_usage: NDArray[Any], rounding: Rounding) -> RatedLines:

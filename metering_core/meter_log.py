@@ -11,9 +11,10 @@ A period that was billed stays as it was billed. Events and cancellations that c
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from operator import attrgetter
 from threading import RLock
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ import attrs
 from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.accounts import Account, Closing
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError
+from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain
 from metering_core.log import Clock
 from metering_core.meter_acceptance import (
@@ -49,6 +51,10 @@ _EPOCH: Final = from_unix_seconds(0)
 _DAY: Final = 86_400 * MICROSECONDS
 _ENDLESS: Final = 2**64
 _PLAIN_DIGITS: Final = 15
+
+
+_EVENT_NAME, _IDENTIFIER, _PAYLOAD = attrgetter("event_name"), attrgetter("identifier"), attrgetter("payload")
+_MICROSECONDS_OF: Final = attrgetter("microseconds")
 
 
 def _is_plain(text: str) -> bool:
@@ -152,11 +158,7 @@ class MeterLog(MeterReader):
 
     def _start_columns(self) -> None:
         self._streams: list[_Stream] = []
-        self._codes = array("i")
-        self._moments = array("q")
-        self._received = array("q")
-        self._sequences = array("q")
-        self._values: list[Number | str] = []
+        self._store = EventColumns()
         # By row, where what was sent cannot be told from the columns.
         self._payloads: dict[int, Mapping[str, str]] = {}
         self._identifiers: dict[int, str] = {}
@@ -166,11 +168,11 @@ class MeterLog(MeterReader):
         self._folded = 0
         self._current = Readings()
         # The bounds of time that hold from one UTC midnight of receipt to the next.
-        self._day, self._earliest, self._tolerance = -1, 0, 0
+        self._day, self._until, self._earliest, self._tolerance = 0, 0, 0, 0
 
     def __len__(self) -> int:
         """Return the number of accepted events, canceled ones included."""
-        return len(self._codes)
+        return len(self._store)
 
     def __repr__(self) -> str:
         """Return the counts."""
@@ -345,17 +347,51 @@ class MeterLog(MeterReader):
         """
         batch = list(require_iterable(events, "events"))
         for position, event in enumerate(batch):
-            _require(MeterEvent, event, f"events[{position}]")
-        sequences = array("q")
-        exceptions: dict[int, Receipt] = {}
+            if type(event) is not MeterEvent:
+                _require(MeterEvent, event, f"events[{position}]")
         with self.lock:
             received = self._now(now)
-            for position, event in enumerate(batch):
-                receipt = self._take(event, received)
-                if receipt is not None:
-                    exceptions[position] = receipt
-                sequences.append(self._sequence if receipt is None else 0)
+            if self._take_all(batch, received):
+                return Receipts(range(self._sequence - len(batch) + 1, self._sequence + 1), {})
+            return self._take_each(batch, received)
+
+    def _take_each(self, batch: Sequence[MeterEvent], received: int) -> Receipts:
+        sequences = array("q")
+        exceptions: dict[int, Receipt] = {}
+        for position, event in enumerate(batch):
+            receipt = self._take(event, received)
+            if receipt is not None:
+                exceptions[position] = receipt
+            sequences.append(self._sequence if receipt is None else 0)
         return Receipts(sequences, exceptions)
+
+    def _take_all(self, batch: Sequence[MeterEvent], received: int) -> bool:
+        """Keep a whole batch if each event is plainly acceptable, or none of it. The proof takes a pass over each column."""
+        event_names = list(map(_EVENT_NAME, batch))
+        meters = {event_name: self._by_event.get(event_name) for event_name in set(event_names)}
+        if (
+            not batch
+            or any(map(_IDENTIFIER, batch))
+            or not all(known is not None and known.is_plain for known in meters.values())
+        ):
+            return False
+        keys = {event_name: (known.codes, known.customer_key, known.value_key) for event_name, known in meters.items() if known}
+        codes, texts = [], []
+        for event_name, payload in zip(event_names, map(_PAYLOAD, batch), strict=True):
+            found, customer_key, value_key = keys[event_name]
+            codes.append(found.get(payload.get(customer_key), -1) if len(payload) == 2 else -1)  # type: ignore[arg-type]
+            texts.append(payload.get(value_key, ""))
+        stamps = list(map(_MICROSECONDS_OF, batch))
+        if min(codes) < 0 or not all(map(_is_plain, texts)) or None in stamps or not self._are_in_time(stamps, received):
+            return False
+        self._store.extend(codes, stamps, received, self._sequence + 1, list(map(int, texts)))
+        self._sequence += len(batch)
+        return True
+
+    def _are_in_time(self, stamps: Sequence[int], received: int) -> bool:
+        if not self._day <= received < self._until:
+            self._look_up_bounds(received)
+        return min(stamps) >= self._earliest and max(stamps) - received <= self._tolerance
 
     def _take(self, event: MeterEvent, received: int) -> Receipt | None:
         """Judge one event and keep it, or return the receipt that says why not; in ErrorCode's order of checks, time last."""
@@ -381,18 +417,14 @@ class MeterLog(MeterReader):
             code, value = read_off
         microseconds = event.microseconds
         stamp = received if microseconds is None else microseconds
-        if not self._day <= received < self._day + _DAY:
+        if not self._day <= received < self._until:
             self._look_up_bounds(received)
         if stamp < self._earliest or stamp - received > self._tolerance:
             return time_refusal(stamp, received, self.policy)
         self._sequence += 1
-        self._codes.append(code)
-        self._moments.append(stamp)
-        self._received.append(received)
-        self._sequences.append(self._sequence)
-        self._values.append(value)
+        self._store.append(code, stamp, received, self._sequence, value)
         if identifier is not None or microseconds is None or not is_plain or len(payload) != 2:
-            self._keep_rest(len(self._codes) - 1, event, known)
+            self._keep_rest(len(self._store) - 1, event, known)
         return None
 
     def _keep_rest(self, row: int, event: MeterEvent, known: _KnownMeter) -> None:
@@ -423,19 +455,20 @@ class MeterLog(MeterReader):
 
     def _look_up_bounds(self, received: int) -> None:
         self._day = received // _DAY * _DAY
+        self._until = self._day + _DAY
         earliest, tolerance = self.policy.earliest(received // MICROSECONDS), self.policy.future_tolerance
         self._earliest = -_ENDLESS if earliest is None else earliest * MICROSECONDS
         self._tolerance = _ENDLESS if tolerance is None else tolerance // timedelta(microseconds=1)
 
     def _remembers(self, row: int, received: int) -> bool:
         retention = self.policy.identifier_retention
-        return retention is None or received - self._received[row] <= retention // timedelta(microseconds=1)
+        return retention is None or received - self._store.received[row] <= retention // timedelta(microseconds=1)
 
     def _answer(self, row: int, event: MeterEvent) -> Receipt:
         """Answer an event that comes with a known identifier: a duplicate, or the identifier is reused for other content."""
         first, received = self._content_at(row), content_of(event)
         if received == first:
-            return Receipt(Outcome.DUPLICATE, self._sequences[row], details={"row": row})
+            return Receipt(Outcome.DUPLICATE, self._store.sequences[row], details={"row": row})
         assert event.identifier is not None, "it was found by it"
         return identifier_reused(event.identifier, first, received)
 
@@ -445,8 +478,8 @@ class MeterLog(MeterReader):
 
     def _event_at(self, row: int) -> MeterEvent:
         """Return an accepted event, its timestamp resolved."""
-        stream = self._streams[self._codes[row]]
-        at = _EPOCH + timedelta(microseconds=self._moments[row])
+        stream = self._streams[self._store.codes[row]]
+        at = _EPOCH + timedelta(microseconds=self._store.moments[row])
         event_name, payload = stream.known.meter.event_name, self._payload_at(row)
         return MeterEvent(event_name, payload, identifier=self._identifiers.get(row), timestamp=at)
 
@@ -456,12 +489,12 @@ class MeterLog(MeterReader):
 
     def _told(self, row: int) -> Mapping[str, str]:
         """Return the payload as the columns tell it."""
-        stream = self._streams[self._codes[row]]
+        stream = self._streams[self._store.codes[row]]
         meter = stream.known.meter
         dimensions = zip(meter.dimension_payload_keys, stream.dimensions, strict=True)
         return {
             meter.customer_payload_key: stream.customer,
-            meter.value_payload_key: value if isinstance(value := self._values[row], str) else plain(value),
+            meter.value_payload_key: value if isinstance(value := self._store.values[row], str) else plain(value),
             **dict(dimensions),
         }
 
@@ -501,13 +534,13 @@ class MeterLog(MeterReader):
                 self._sequence += 1
                 canceled_at = _EPOCH + timedelta(microseconds=at)
                 self._canceled[row] = MeterEventAdjustment(event_name, identifier, self._sequence, canceled_at)
-                self._series_of(self._current, row).remove(self._moments[row], self._sequences[row])
+                self._series_of(self._current, row).remove(self._store.moments[row], self._store.sequences[row])
             return self._canceled[row]
 
     def _find(self, event_name: str, identifier: str) -> int:
         known = self._by_event.get(event_name)
         row = None if known is None else known.ids.get(identifier)
-        if row is None or self._streams[self._codes[row]].known is not known:
+        if row is None or self._streams[self._store.codes[row]].known is not known:
             message = f"Expected the identifier of an event named {event_name!r}, received {identifier!r}, which there is not."
             raise UsageRejectedError(
                 ErrorCode.EVENT_NOT_FOUND, message, param="cancel[identifier]", details={"identifier": identifier}
@@ -516,8 +549,8 @@ class MeterLog(MeterReader):
 
     def _refuse_late_cancellation(self, row: int, at: int) -> None:
         window = self.policy.cancel_window
-        if window is not None and at - self._received[row] > window // timedelta(microseconds=1):
-            received = _EPOCH + timedelta(microseconds=self._received[row])
+        if window is not None and at - self._store.received[row] > window // timedelta(microseconds=1):
+            received = _EPOCH + timedelta(microseconds=self._store.received[row])
             message = (
                 f"The event can be canceled for {window} after it was received: expected a moment at or before "
                 f"{received + window:%Y-%m-%dT%H:%M:%SZ}, received {_EPOCH + timedelta(microseconds=at):%Y-%m-%dT%H:%M:%SZ}."
@@ -534,13 +567,13 @@ class MeterLog(MeterReader):
     def _fold(self, into: Readings, rows: Iterable[int]) -> None:
         found: dict[int, Series] = {}
         for row in rows:
-            code = self._codes[row]
+            code = self._store.codes[row]
             if code not in found:
                 found[code] = self._series_of(into, row)
-            found[code].add(self._moments[row], self._sequences[row], self._values[row])
+            found[code].add(self._store.moments[row], self._store.sequences[row], self._store.values[row])
 
     def _series_of(self, readings: Readings, row: int) -> Series:
-        stream = self._streams[self._codes[row]]
+        stream = self._streams[self._store.codes[row]]
         return readings.series(stream.known.meter, stream.customer, stream.dimensions)
 
     def readings_until(self, sees: Sees) -> Readings:
@@ -550,7 +583,7 @@ class MeterLog(MeterReader):
         return readings
 
     def _is_shown(self, row: int, sees: Sees) -> bool:
-        if not sees(self._sequences[row], self._received[row]):
+        if not sees(self._store.sequences[row], self._store.received[row]):
             return False
         canceled = self._canceled.get(row)
         return canceled is None or not sees(canceled.sequence, moment(canceled.canceled_at, "canceled_at")[1])
@@ -574,11 +607,11 @@ class MeterLog(MeterReader):
             for code, stream in enumerate(self._streams)
             if (meter is None or stream.known.meter.id == meter.id) and (customer is None or stream.customer == customer)
         }
-        for row, sequence in enumerate(self._sequences):
-            if self._codes[row] in wanted and sees(sequence, self._received[row]):
+        for row, sequence in enumerate(self._store.sequences):
+            if self._store.codes[row] in wanted and sees(sequence, self._store.received[row]):
                 canceled = self._canceled.get(row)
                 canceled_at = None if canceled is None or self._is_shown(row, sees) else canceled.canceled_at
-                received_at = _EPOCH + timedelta(microseconds=self._received[row])
+                received_at = _EPOCH + timedelta(microseconds=self._store.received[row])
                 yield LoggedEvent(sequence, received_at, self._event_at(row), canceled_at)
 
     def as_of(self, limit: int | datetime) -> MeterView:

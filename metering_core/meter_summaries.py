@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta, tzinfo
 from enum import StrEnum
-from itertools import islice, takewhile
+from itertools import count, islice, takewhile
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -393,7 +393,7 @@ def _bounds(start: int, end: int, window: str | None, timezone: str) -> list[int
     if window is None:
         return [start, end]
     if window == ValueGroupingWindow.HOUR:
-        ends = _hour_ends(start, zone)
+        ends = count(start - start % _HOUR + _HOUR, _HOUR) if timezone == "UTC" else _hour_ends(start, zone)
     else:
         cycle = BillingCycle(_ANCHOR.replace(tzinfo=zone), window, timezone=timezone)
         ends = (period.end_seconds for period in cycle.periods_from(start))

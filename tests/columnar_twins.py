@@ -10,6 +10,7 @@ from builders import FEB, JAN, MAR, MODES, START, four_modes
 from hypothesis import strategies as st
 
 import metering_core as mc
+from metering_core.aggregation import summarize_all
 from metering_core.columnar import ColumnarUsage, UsageBatch, kernel
 from metering_core.columnar.kernel import ORIGIN, Rows, Window
 from metering_core.periods import from_unix_seconds
@@ -88,6 +89,23 @@ class Twins:
         expected, received = outcome_of(lambda: act(self.log)), outcome_of(lambda: act(self.columns))
         assert received == expected, f"{received} is not {expected}"
         return expected
+
+    def same_totals(self, asked):
+        """Compare quantities as an array with the summaries of the log."""
+        expected = [summary.total_usage for summary in summarize_all(asked, self.log)]
+        assert self.columns.total_usage(asked).tolist() == expected
+        assert self.columns.as_of(self.columns.sequence).total_usage(asked).tolist() == expected
+
+    def same_totals_of_all(self, *periods):
+        """Compare the quantities of all items, whose prices have one mode, with those asked for one by one."""
+        items = [item for one in self.of for item in one.items]
+        assert self.columns.item_ids == tuple(item.id for item in items)
+        mode = items[0].recurring.aggregate_usage
+        modes = ["sum", mode, "max"]
+        for period in (JAN, *periods):
+            expected = [summary.total_usage for summary in summarize_all([(item, period) for item in items], self.log)]
+            assert self.columns.total_usage_of_all(period, modes)[mode].tolist() == expected
+            assert self.columns.as_of(self.columns.sequence).total_usage_of_all(period, modes)[mode].tolist() == expected
 
     def append(self, records, now):
         """Append at one moment: the log from records, the columns too."""

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -15,8 +16,8 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the benchmarks, which no wheel has")
 
 
-def run_quick(folder: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(folder)]
+def run_quick(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(folder), *options]
     return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
 
 
@@ -29,9 +30,112 @@ def test_quick_run_reports_every_group(tmp_path):
     assert {"cpu", "cores", "python"} <= data["machine"].keys()
     assert "attrs" in data["versions"]
     titles = [title.split()[0] for title in data["groups"]]
-    assert titles == ["Appending", "Appending", "One", "Memory", "Import,", "Bills", "Rating", "Snapshot", "Price"]
+    assert titles[:9] == ["Appending", "Appending", "One", "Memory", "Import,", "Bills", "Rating", "Snapshot", "Price"]
+    assert list(dict.fromkeys(titles[9:])) in ([], ["A:", "B:", "C:", "Small:", "D:", "E:", "F:"])
     assert all(row["value"] >= 0 for rows in data["groups"].values() for row in rows)
     assert all(title in done.stdout for title in data["groups"])
+
+
+def test_other_tools_give_our_answers(tmp_path):
+    """Each tool that is installed is asked every question, and not one of them differs from ours in a digit."""
+    pytest.importorskip("numpy", reason="needs the extra columnar")
+    done = run_quick(tmp_path, "--only", "folding")
+    assert done.returncode == 0, done.stderr
+    data = json.loads((tmp_path / "quick.json").read_text(encoding="utf-8"))
+    for title, rows in data["groups"].items():
+        assert rows[0]["name"].startswith("metering_core"), title
+        assert {row["answer"] for row in rows} == {rows[0]["answer"]}, title
+        assert not any(row["note"] for row in rows), title
+    assert set(data["inputs"]) == set(data["groups"])
+    named = [name for name in ("duckdb", "polars", "pandas") if find_spec(name)]
+    measured = " ".join(row["name"].lower() for rows in data["groups"].values() for row in rows)
+    assert all(name in measured for name in named)
+
+
+def test_floats_are_told_by_how_much_they_are_wrong():
+    """Rating in floats does not agree with all the other ways, which agree, and its row says by how much it is wrong."""
+    pytest.importorskip("numpy", reason="needs the extra columnar")
+    rating = pytest.importorskip("benchmarks.rating")
+    said: list[str] = []
+    (title, rows), _ = rating.measure(20_000, 1, said.append)
+    notes = {row.name: row.note for row in rows}
+    assert title.startswith("E: rating 20,000 quantities")
+    assert notes["NumPy in floats, tier by tier"].startswith("wrong in ")
+    assert {note for name, note in notes.items() if "floats" not in name} <= {None, "measured on a sample of one in 50"}
+
+
+def test_lines_from_a_file_are_everybody_s(tmp_path):
+    """From a Parquet file both of our engines, DuckDB and Polars make the same invoice lines."""
+    pytest.importorskip("pyarrow")
+    pytest.importorskip("duckdb")
+    invoicing = pytest.importorskip("benchmarks.invoicing")
+    (_, rows), _ = invoicing.measure(5_000, 1, lambda said: None)
+    assert {row.answer for row in rows} == {rows[0].answer}
+    assert not any(row.note for row in rows)
+
+
+def test_the_expected_answers_agree_with_hand_work():
+    """The answers that all tools are compared with: a `set` overwrites what came before it in its cell and nowhere else."""
+    numpy = pytest.importorskip("numpy", reason="needs the extra columnar")
+    datasets = pytest.importorskip("benchmarks.datasets")
+    # Item 0: cell 60 is 5, set 10, + 1 = 11; cell 0 is 7. Item 1: cell 60 is 3 + 4 = 7, cell 120 is set 2. Item 2 has nothing.
+    rows = [(0, 60, 5, False), (1, 60, 3, False), (0, 60, 10, True), (0, 0, 7, False), (1, 120, 2, True)]
+    rows += [(0, 60, 1, False), (1, 60, 4, False)]
+    codes, timestamps, quantities, sets = map(numpy.array, zip(*rows, strict=True))
+    found = datasets.expected(datasets.Dataset("", 3, codes, timestamps, quantities, sets))
+    plain, sums, greatest, latest = [23, 9, 0], [18, 9, 0], [11, 7, 0], [11, 2, 0]
+    assert {question.value: answer.tolist() for question, answer in found.items()} == {
+        "plain sum": [plain],
+        "sum": [sums],
+        "max": [greatest],
+        "last": [latest],
+        "every mode": [sums, greatest, latest],
+    }
+
+
+def test_who_is_wrong_does_not_count():
+    """A peer that is fast but wrong is shown with its fault, and our ratio is to the best of those that are right."""
+    numpy = pytest.importorskip("numpy", reason="needs the extra columnar")
+    competing, peers = pytest.importorskip("benchmarks.competing"), pytest.importorskip("benchmarks.peers")
+    right, wrong = numpy.array([1, 2]), numpy.array([1.0, 2.5])
+
+    def way(name, found, *, is_ours=False):
+        return peers.Way(name, lambda: lambda: sum(range(1_000 if name == "wrong" else 200_000)), lambda _: found, is_ours)
+
+    field = competing.race([way("wrong", wrong), way("right", right), way("ours", right, is_ours=True)], right, 2)
+    rows = {row.name: row for row in competing.rows(field, 1, "a unit", at_least=0.001)}
+    assert rows["wrong"].note == "wrong in 1 of 2, by up to 0.5"
+    assert rows["ours"].relative_to == "right"
+    assert rows["ours"].is_met
+    with pytest.raises(AssertionError, match="fast, but wrong in 1 of 2"):
+        competing.race([way("ours", wrong, is_ours=True)], right, 1)
+
+
+def test_the_readme_shows_the_latest_run():
+    """The table of the comparison in the README is what the latest full run says, as far as it compared."""
+    readme = pytest.importorskip("benchmarks.readme")
+    data = json.loads(readme.RESULTS.read_text(encoding="utf-8"))
+    if not any(title.startswith("A: ") for title in data["groups"]):
+        pytest.skip("the latest run compared nothing")
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.written(text, data) == text
+
+
+def test_the_table_of_the_readme():
+    """A row says how many times the speed of which tool ours is, what was wanted, and whether it was missed."""
+    readme = pytest.importorskip("benchmarks.readme")
+    row = {"name": "metering_core columnar, sum", "value": 9.0, "ratio": 1.5, "relative_to": "DuckDB, group by"}
+    missed = {**row, "target": ">= 2", "is_met": False}
+    peer = {**row, "name": "DuckDB, group by", "target": "", "is_met": None}
+    data = {"groups": {"A: plain sum of 9 records (timed)": [missed, peer], "Small: sum": [missed]}}
+    assert list(readme.table(data))[2:] == ["| A: plain sum of 9 records | 1.5 times DuckDB, group by | 2, **missed** |"]
+    page = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter"
+    assert readme.written(page, {"groups": {}}).splitlines()[1:] == [
+        readme.BEGIN,
+        *readme.table({"groups": {}}),
+        readme.END,
+        "after",
+    ]
 
 
 def test_a_wrong_answer_is_no_measurement():

@@ -99,6 +99,37 @@ def test_many_items_at_once(sets, seconds, quantities):
     twins.same(lambda usage: usage.partials(asked + asked))
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_total_usage_as_arrays(mode):
+    """Total usage as an array is what summaries say, of chosen items or of all, now or as it was, also beyond 64 bits."""
+    twins = Twins(catalog_of(80, (mode,)))
+    asked = [(item, period) for one in twins.of for item in one.items for period in (JAN, FEB)]
+    for seed, quantities in enumerate(([0, 1, 9], [5, MAX])):
+        twins.append(usage_of(80, 300, 9, quantities, 0.1, seed), JAN.end_seconds - 1)
+        twins.same_totals(asked)
+        twins.same_totals(asked[:3])
+        twins.same_totals([])
+        twins.same_totals_of_all(FEB)
+
+
+def test_total_usage_is_of_64_bits_where_it_fits():
+    """Arrays of total usage hold 64-bit integers, and Python integers where one quantity does not fit."""
+    usage = ColumnarUsage([subscribed()])
+    asked = [(subscribed().items[0], JAN)]
+    for total in (MAX, 2 * MAX):
+        usage.append([mc.UsageRecord("si_0", MAX, timestamp=START)], now=START)
+        found = usage.total_usage(asked)
+        assert found.tolist() == [total]
+        assert found.dtype == (np.int64 if total == MAX else np.object_)
+
+
+def test_unknown_modes_are_refused():
+    """A mode that is none is refused by name."""
+    with pytest.raises(mc.InvalidValueError) as caught:
+        ColumnarUsage([subscribed()]).total_usage_of_all(JAN, ["sum", "mean"])
+    assert (caught.value.param, caught.value.code) == ("modes", "parameter_invalid_choice")
+
+
 def test_partials_are_plain_integers():
     """Partials hold Python integers, so that nothing computed from them can wrap."""
     usage = ColumnarUsage([four_modes()])

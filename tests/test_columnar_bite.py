@@ -1,12 +1,6 @@
 """Tests that cannot fail prove nothing: each defect planted in the columns must be found by comparing them with the log."""
 
 from __future__ import annotations
-import __future__
-
-import importlib
-import inspect
-import sys
-import textwrap
 
 import attrs
 import pytest
@@ -14,25 +8,24 @@ import pytest
 pytest.importorskip("numpy", reason="needs the extra columnar")
 
 from builders import FEB, JAN, MODES, START
-from columnar_twins import MAX, Twins, grace_and_retries, late_and_compacted, live, stories
-from hypothesis import HealthCheck, Phase, given, settings
+from columnar_twins import (
+    MAX,
+    Twins,
+    grace_and_retries,
+    late_and_compacted,
+    live,
+    same_in_both_kernels,
+    stories,
+    two_kernels_asked,
+)
+from hypothesis import given, settings
+from planting import HUNT, plant, source_of
 from test_columnar import catalog_of, usage_of
 
 import metering_core as mc
 from metering_core.columnar import answering, kernel
 
 pytestmark = pytest.mark.slow  # A minute or two: some defects are only found among many stories.
-
-HUNT = settings(
-    max_examples=80,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-    report_multiple_bugs=False,
-)
-"""No search beyond so many examples, the same ones each time, and no shrinking."""
 
 
 @attrs.frozen
@@ -44,6 +37,8 @@ class Defect:
     right: str
     wrong: str
 
+
+PLACES_REVERSED = "sizes.sum(axis=0) - np.cumsum(sizes, axis=0)"
 
 DEFECTS = [
     Defect(*row)
@@ -62,7 +57,7 @@ DEFECTS = [
         (
             "folding by value forgets rows of one cell",
             "kernel._fold_by_value",
-            "np.add.reduceat(values, starts)",
+            "_segment_sums(values, starts, np.append(starts[1:], len(values)))",
             "values[starts]",
         ),
         (
@@ -80,8 +75,8 @@ DEFECTS = [
         (
             "arrival is not part of the key",
             "kernel._arrival_order",
-            "keys |= np.arange(len(rows), dtype=np.int64)",
-            "keys |= np.arange(len(rows), dtype=np.int64)[::-1]",
+            "np.arange(block.start, block.stop, dtype=np.int64)",
+            "np.arange(block.start, block.stop, dtype=np.int64)[::-1]",
         ),
         (
             "values take one bit too few",
@@ -89,6 +84,9 @@ DEFECTS = [
             "int(quantities.max()).bit_length()",
             "max(int(quantities.max()).bit_length() - 1, 0)",
         ),
+        ("the quantity of a set stays inverted", "kernel._in_order", "values ^= values >> 63", "pass"),
+        ("cells of two rows have one", "kernel._segment_sums", "ends - firsts > 1", "ends - firsts > 2"),
+        ("wide numbers are cut", "kernel.as_array", "int(limbs[0].max()) < 2 ** (63 - _LIMB_BITS)", "True"),
         ("a cell's end is the next cell's second row", "kernel._cells", "starts[1:]", "starts[1:] + 1"),
         ("the last cell is lost", "kernel.Cells.between", "slice(first, last)", "slice(first, max(last - 1, first))"),
         ("a period ends inclusively", "kernel.Window._holds", "rows.stamps < self.highs", "rows.stamps <= self.highs"),
@@ -128,7 +126,22 @@ DEFECTS = [
             "merge([earlier, later])",
             "merge([later, earlier])",
         ),
-        ("an item that is asked for twice is answered once", "answering._asked_together", "asked[question.code] += 1", "pass"),
+        ("an item that is asked for twice is answered once", "answering._rounds", "windows - windows[", "0 * windows["),
+        ("in bulk last_ever does not look back", "answering.Questions.of", "if aggregator.looks_back", "if False"),
+        (
+            "of all items last_ever does not look back",
+            "answering.Questions.of_all",
+            "looks_back else",
+            "looks_back and False else",
+        ),
+        ("the last second of the rows is left out", "answering.Questions.within", "high + 1", "high"),
+        (
+            "no cell is less than nothing",
+            "answering._Answered.quantities",
+            "np.where(self.totals.is_there, values, 0)",
+            "values",
+        ),
+        ("a mode answers for its neighbour", "answering.Answers.quantities_by_mode", "at * items :", "0 * at :"),
         # The door
         ("the period's end is inclusive", "judging.Rules._within_time", "batch.stamps < highs[0]", "batch.stamps <= highs[0]"),
         ("the period's start is exclusive", "judging.Rules._within_time", "batch.stamps >= lows[0]", "batch.stamps > lows[0]"),
@@ -165,30 +178,40 @@ DEFECTS = [
 ]
 
 
-def planted(defect):
-    """Return the owner, the name and the broken function."""
-    path = defect.function.split(".")
-    owner = importlib.import_module(f"metering_core.columnar.{path[0]}")
-    module = owner
-    for name in path[1:-1]:
-        owner = getattr(owner, name)
-    raw = inspect.getattr_static(owner, path[-1])
-    function = raw.fget if isinstance(raw, property) else getattr(raw, "__func__", raw)
-    source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(defect.right) >= 1, f"{defect.right!r} is not in {defect.function}"
-    space = {}
-    code = compile(
-        source.replace(defect.right, defect.wrong, 1), f"<{defect.name}>", "exec", flags=__future__.annotations.compiler_flag
-    )
-    exec(code, vars(module), space)  # noqa: S102 - the source is our own
-    kept = type(raw) if isinstance(raw, property | staticmethod | classmethod) else lambda written: written
-    return owner, path[-1], kept(space[path[-1]])
+COMPILED_DEFECTS = [
+    Defect(*row)
+    for row in [
+        ("a period ends inclusively", "compiled._add", "stamps[i] < windows[c, 1]", "stamps[i] <= windows[c, 1]"),
+        ("a period begins late", "compiled._add", "windows[c, 0] <= stamps[i]", "windows[c, 0] < stamps[i]"),
+        ("one worker's sums are lost", "compiled._added_up", "first += other", "pass"),
+        ("touched rows are counted twice", "compiled._add_untouched", "quantities[i] & (is_touched - 1)", "quantities[i]"),
+        ("no row is touched", "compiled._add_untouched", "& bits == bits", "& bits == ~bits"),
+        ("half of the cells are marked", "compiled._mark", "range(len(codes))", "range(len(codes) // 2)"),
+        ("touched cells are lost", "compiled._sums_with_sets", "_ in done), folded.totals[:, 0]]", "_ in done)]"),
+        ("later rows of the latest cell are lost", "compiled._follow", "stamp >= known >> 1", "stamp > known >> 1"),
+        ("a set does not replace the latest cell", "compiled._follow", "and not is_set", ""),
+        ("the latest cell forgets that it was set", "compiled._follow", "is_set = known & 1", "is_set = 0"),
+        ("a later worker's set does not replace", "compiled._follow_on", "and not later[c, 0] & 1", ""),
+        ("a later worker's cell is lost", "compiled._follow_on", ">= latest[c, 0] >> 1:", "> latest[c, 0] >> 1:"),
+        ("later workers' rows arrive first", "compiled._Units.of", "np.cumsum(sizes, axis=0) - sizes", PLACES_REVERSED),
+        ("keys forget sets", "compiled._spread", "(is_set << (value_bits - _ONE))", "np.uint64(0)"),
+        ("quantities apart forget sets", "compiled._spread", "(is_set << _SIX)", "np.uint64(0)"),
+        ("quantities have no room for their flag", "compiled._Layout.of", "bit_length() + 1", "bit_length()"),
+        ("the arrival is left out of keys", "compiled._Layout.of", "all(part.sets is None for part in asked.parts)", "True"),
+        ("sets in keys are not read", "compiled._part_from_values", "((key >> flag) & _ONE)", "np.uint64(0)"),
+        ("a set does not replace", "compiled._reduce", "elif value & _SET:", "elif False:"),
+        ("only the last cell is summed", "compiled._reduce", "total += quantity", "total = quantity"),
+        ("the greatest is the last", "compiled._reduce", "max(greatest, quantity)", "quantity"),
+        ("a cell is its last row", "compiled._reduce_to_cells", "quantities[found] += np", "quantities[found] = np"),
+        ("a cell forgets a later set", "compiled._reduce_to_cells", "were_set[found] = True", "pass"),
+        ("a cell forgets a first set", "compiled._reduce_to_cells", "were_set[found] = is_set", "were_set[found] = False"),
+        ("gaps between units stay", "compiled._closed_up", "if at != which.start", "if False"),
+        ("sums beyond 64 bits are let in", "paths._fast", "> INT64_MAX", "> 4 * INT64_MAX"),
+    ]
+]
 
-
-def holders(function, name):
-    """Return the modules of the columns that imported a function by its name."""
-    modules = [module for path, module in list(sys.modules.items()) if path.startswith("metering_core.columnar.")]
-    return [module for module in modules if vars(module).get(name) is function]
+for _defect in DEFECTS:
+    source_of(f"columnar.{_defect.function}")
 
 
 def batch_after_batch():
@@ -226,6 +249,8 @@ def one_mode():
         for seed, sets in enumerate((0, 0.1, 0.4)):
             twins.append(usage_of(80, 300, 9, [0, 1, 9], sets, seed), JAN.end_seconds - 1)
             twins.same(lambda usage, asked=asked: usage.partials(asked))
+            twins.same_totals(asked)
+            twins.same_totals_of_all(FEB)
 
 
 def wide_maximum():
@@ -263,9 +288,11 @@ def at_once():
             twins.same(lambda usage: usage.partials(asked))
         twins.same(lambda usage: [usage.partial(*one) for one in asked])
         twins.same(lambda usage: usage.partials(asked + asked))
+        twins.same_totals(asked)
+        twins.same_totals([(item, period) for item, _ in asked for period in (JAN, FEB)])
 
 
-@HUNT
+@settings(HUNT, max_examples=80)
 @given(stories())
 def one_by_one(story):
     """Compare whatever may happen to a log, item by item."""
@@ -291,9 +318,23 @@ def hunt_everywhere():
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: f"{defect.function}: {defect.name}")
 def test_every_planted_defect_is_found(monkeypatch, defect):
     """Columns with a slip of the pen differ from the log in a receipt, a summary or an invoice, or fail an assertion."""
-    owner, name, broken = planted(defect)
-    right = inspect.getattr_static(owner, name)
-    for place in {owner, *holders(right, name)}:
-        monkeypatch.setattr(place, name, broken)
+    plant(monkeypatch, f"columnar.{defect.function}", defect.right, defect.wrong)
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever the slip leads to
         hunt_everywhere()
+
+
+@settings(HUNT, max_examples=300)
+@given(two_kernels_asked())
+def both_kernels(asked):
+    """Compare the compiled loops with NumPy."""
+    with pytest.MonkeyPatch.context() as patch:
+        same_in_both_kernels(patch, *asked)
+
+
+@pytest.mark.parametrize("defect", COMPILED_DEFECTS, ids=lambda defect: f"{defect.function}: {defect.name}")
+def test_every_planted_defect_of_the_compiled_loops_is_found(monkeypatch, defect):
+    """Compiled loops with a slip of the pen differ from NumPy."""
+    pytest.importorskip("numba", reason="needs the extra compiled")
+    plant(monkeypatch, f"columnar.{defect.function}", defect.right, defect.wrong)
+    with pytest.raises(AssertionError):
+        both_kernels()

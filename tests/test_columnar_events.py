@@ -7,11 +7,12 @@ from decimal import Decimal
 import event_cases
 import pytest
 from builders import DAY, START
-from event_cases import CUSTOMERS, HUGE, METERS, NOON, POLICIES, SMALL, SECOND, generated
+from event_cases import CUSTOMERS, HUGE, METERS, NOON, POLICIES, SECOND, SMALL, generated
 
 np = pytest.importorskip("numpy", reason="needs the extra 'columnar'")
 
 import metering_core as mc  # noqa: E402 - after it is known that columns can be
+from metering_core.columnar import event_answers  # noqa: E402
 from metering_core.columnar.event_batches import EventBatch  # noqa: E402
 from metering_core.columnar.events import ColumnarEvents  # noqa: E402
 from metering_core.meter_events import MeterEvent  # noqa: E402
@@ -63,6 +64,20 @@ def test_columns_say_what_a_log_says(policy, seed):
     history = generated(seed, 250, policy)
     sizes = ((10**9,), (1, 7, 40), (3,))[seed % 3]
     compare(history, *appended(history, sizes))
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("rows", [5, 50_000])
+def test_compiled_loops_say_what_a_log_says(seed, rows, monkeypatch):
+    """The loops that large questions run through give the same summaries, in small units and in one."""
+    compiled = pytest.importorskip("metering_core.columnar.event_compiled", reason="needs the extra 'compiled'")
+    monkeypatch.setattr(event_answers, "compiled_for", lambda events: compiled if events else None)
+    monkeypatch.setattr(compiled, "UNIT_ROWS", rows)
+    monkeypatch.setattr(compiled, "_workers", lambda events: seed + 1)
+    history = generated(seed, 250, "history", values=(*SMALL, "-4000", "0.5"))
+    events, _ = appended(history)
+    for (meter, question), right in zip(history.asked(), history.expected["summaries"], strict=True):
+        assert list(events.summaries(meter.id, **question)) == right, f"{meter.id} {question}"
 
 
 @pytest.mark.parametrize("policy", ["default", "history"])

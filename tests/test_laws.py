@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
 from functools import partial
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 
 import metering_core as mc
 from metering_core.exact import whole_if_possible
-from metering_core.testing import laws
+from metering_core.testing import laws, meter_laws
 from metering_core.testing import strategies as drawn
 
 # What each law is run with: strategies of its arguments. `test_laws_bite.py` plants defects under the same ones. ------
@@ -113,6 +114,22 @@ def retried():
     return drawn.subscriptions(max_items=2, licensed=False, thresholds=True).flatmap(sent)
 
 
+def sent_late():
+    """Draw (policy, subscription, record, now, later): later around the period's end, and around the end of its grace."""
+
+    def sent(subscription):
+        period = subscription.period_at(subscription.billing_cycle_anchor)
+        graces = st.sampled_from([timedelta(0), timedelta(hours=1), timedelta(hours=23)])
+        policies = st.builds(mc.AcceptancePolicy, late_grace=graces, late_attribution=st.sampled_from(mc.LateAttribution))
+        now = period.end_seconds - 1
+        after = st.sampled_from([-1, 0, 1, 3599, 3600, 3601, 23 * 3600 - 1, 23 * 3600, 23 * 3600 + 1])
+        later = after.map(lambda seconds: period.end_seconds + seconds)
+        record = drawn.usage_record(subscription.items, period, now)
+        return st.tuples(policies, st.just(subscription), record, st.just(now), later)
+
+    return drawn.subscriptions(max_items=2, licensed=False, thresholds=True).flatmap(sent)
+
+
 def numbered_periods():
     """Draw a cycle in any zone and the number of one of its boundaries, near the anchor or far from it."""
     return st.tuples(drawn.cycles(timezones=drawn.ZONES), st.integers(-3, 3) | st.integers(-150, 150))
@@ -127,6 +144,18 @@ def append_laws(subscription, batch, place, now):
 def retry_laws(subscription, record, now, later):
     """Run the retry laws on logs of the subscription."""
     laws.check_retry_laws(lambda: mc.UsageLog([subscription]), record, now, later)
+
+
+def late_laws(policy, subscription, record, now, later):
+    """Run the laws of late grace on logs of the subscription under the policy."""
+    laws.check_late_laws(lambda: mc.UsageLog([subscription], policy=policy), record, now, later)
+
+
+def compaction_laws(subscription, batches, closes):
+    """Run the laws of compaction on the log of a history, which then receives the history's last batch again."""
+    log = drawn.log_of((subscription, batches), closes=closes)
+    now, more = batches[-1] if batches else (None, [])
+    laws.check_compaction_laws(log, more, now)
 
 
 def usage_laws(subscription, batches):
@@ -199,6 +228,8 @@ CHECKS = {
     "usage": (drawn.histories(thresholds=True, ends=True), usage_laws),
     "engines": (st.tuples(drawn.usage_logs()), engine_laws),
     "retries": (retried(), retry_laws),
+    "late grace": (sent_late(), late_laws),
+    "compaction": (histories_with_a_choice(), compaction_laws),
     "periods": (numbered_periods(), laws.check_period_laws),
     "rating": (rated(), laws.check_rating_laws),
     "rating shares": (shared(), laws.check_rating_laws),
@@ -401,5 +432,6 @@ def test_bills_do_not_depend_on_the_machine():
 
 def test_every_law_is_stated_and_checked():
     """Each law that can be broken is one of the stated ones, and each stated one is raised by some check."""
-    raised = set(re.findall(r'LawBrokenError\(\s*"([a-z ]+)"', inspect.getsource(laws)))
+    sources = inspect.getsource(laws) + inspect.getsource(meter_laws)
+    raised = set(re.findall(r'LawBrokenError\(\s*"([a-z ]+)"', sources))
     assert raised == set(laws.LAWS)

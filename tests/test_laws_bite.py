@@ -2,27 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import textwrap
-
 import attrs
 import pytest
-from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import given
+from planting import HUNT, found, plant, source_of  # noqa: F401 - the planting of meters looks here for what it needs
 from test_laws import CHECKS
 
 from metering_core.testing.laws import LawBrokenError
-
-HUNT = settings(
-    max_examples=400,
-    derandomize=True,
-    database=None,
-    deadline=None,
-    phases=[Phase.explicit, Phase.generate],
-    suppress_health_check=list(HealthCheck),
-    report_multiple_bugs=False,
-)
-"""No search beyond so many examples, the same ones each time, and no shrinking."""
 
 
 @attrs.frozen
@@ -374,35 +360,14 @@ DEFECTS = [
 ]
 
 
-def found(path):
-    """Return the function at ``module.name`` or ``module.Class.name``, without what decorates it."""
-    module, *names = path.split(".")
-    target = importlib.import_module(f"metering_core.{module}")
-    for name in names:
-        target = inspect.getattr_static(target, name)
-    return inspect.unwrap(getattr(target, "fget", None) or getattr(target, "__func__", target))
-
-
-# Read at once: a file that is edited while the tests run would give other lines than those that were imported.
-SOURCES = {defect.function: textwrap.dedent(inspect.getsource(found(defect.function))) for defect in DEFECTS}
-
-
-def with_defect(function, defect):
-    """Return the function's code with the defect in it; where the right text is gone, the defect must be planted anew."""
-    source = SOURCES[defect.function]
-    source = source[source.index("def ") :]
-    assert defect.right in source, f"{defect.function} no longer reads {defect.right!r}: plant the defect anew"
-    names = dict(function.__globals__)
-    source = "from __future__ import annotations\n" + source.replace(defect.right, defect.wrong)
-    exec(compile(source, "<planted>", "exec"), names)  # noqa: S102 - our own source with one slip of the pen
-    return names[function.__name__].__code__
+for _defect in DEFECTS:
+    source_of(_defect.function)
 
 
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
 def test_planted_defects_die(defect, monkeypatch):
     """The law that forbids a defect finds it within 400 examples, the same ones each time."""
-    function = found(defect.function)
-    monkeypatch.setattr(function, "__code__", with_defect(function, defect))
+    plant(monkeypatch, defect.function, defect.right, defect.wrong)
     arguments, check = CHECKS[defect.law]
 
     @HUNT

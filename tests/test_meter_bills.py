@@ -184,7 +184,7 @@ def test_negative_totals_bill_nothing_and_show_the_remainder():
 
 
 def test_late_events_and_cancellations_leave_the_invoice():
-    """After an invoice a late event or a cancellation changes what was measured, not the invoice; the delta says by how much."""
+    """A late event or a cancellation after an invoice changes what was measured, not the invoice; the delta says how much."""
     log = log_of(policy=IGNORING)
     log.append([event("5", identifier="a"), event("7")], now=NOW)
     first = finalized(log, JAN)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import sys
 import threading
 from datetime import UTC, datetime, timedelta
@@ -109,6 +110,60 @@ def test_receipts_come_in_order():
     ]
     assert [one.sequence for one in receipts][:5] == [1, None, None, 2, 2]
     assert (len(log), log.sequence) == (2, 2)
+
+
+plain_events = st.tuples(
+    st.sampled_from(["tokens", "tokens", "peaks"]),
+    st.sampled_from(["cus_1", "cus_2"]),
+    st.sampled_from(["0", "7", "123456789012345"]),
+    st.sampled_from([NOW, NOW - 1, NOW + 300, NOON - MICRO]),
+).map(lambda one: event(one[2], at=one[3], name=one[0], customer=one[1]))
+odd_events = st.sampled_from(
+    [
+        event("2.5"),
+        event("07"),
+        event("-1"),
+        event("much"),
+        event(""),
+        event("1234567890123456"),
+        event(at="now"),
+        event(at=NOW + 301),
+        event(at=NOW - 36 * DAY),
+        event(identifier="a"),
+        event(name="nobody"),
+        event(name="calls"),
+        event(customer="cus_3"),
+        event(customer=""),
+        event(plan="pro"),
+        MeterEvent("tokens", {"stripe_customer_id": "cus_1", "plan": "pro"}, timestamp=NOW),
+        MeterEvent("tokens", {"value": "1", "plan": "cus_1"}, timestamp=NOW),
+    ]
+)
+BATCHES = st.tuples(
+    st.lists(st.lists(plain_events, min_size=1, max_size=4), max_size=4),
+    st.lists(st.tuples(st.integers(0, 9), odd_events), max_size=2),
+    st.sampled_from([NOW, NOW + DAY]),
+)
+
+
+@pytest.mark.parametrize(
+    "policy", [MeterPolicy(), MeterPolicy.stripe(), MeterPolicy(dimensions_max=0)], ids=["ours", "stripe", "narrow"]
+)
+@settings(max_examples=max(settings().max_examples // 3, 1))
+@given(BATCHES)
+def test_batches_are_judged_one_by_one(policy, batches):
+    """Whatever is in a batch, its receipts and what the log holds then are those of its events appended one at a time."""
+    meters = [TOKENS, Meter("mtr_peaks", "peaks", "max"), Meter("mtr_calls", "calls", "count")]
+    together, alone = (MeterLog(meters, [billed_to()], customers=["cus_1", "cus_2"], policy=policy) for _ in range(2))
+    plain, odd, now = batches
+    for batch in plain:
+        for at, one in odd:
+            batch.insert(at, one)
+        receipts = [(one.outcome, one.code, one.sequence, one.message) for one in together.append(batch, now=now)]
+        single = [receipt for one in batch for receipt in alone.append([one], now=now)]
+        assert receipts == [(one.outcome, one.code, one.sequence, one.message) for one in single]
+    assert together.events() == alone.events()
+    assert (len(together), together.sequence, total(together)) == (len(alone), alone.sequence, total(alone))
 
 
 def test_an_empty_batch_is_no_event():
@@ -368,20 +423,22 @@ def test_any_window_of_any_events(formula, window, rows, start, length):
 @pytest.mark.parametrize("window", [None, "hour"])
 @pytest.mark.parametrize("formula", ["sum", "count", "last", "max", "min", "unique_count", "average", "weighted_sum"])
 @settings(max_examples=max(settings().max_examples // 25, 1))
-@given(st.randoms(use_true_random=False))
-def test_what_was_asked_before_does_not_matter(formula, window, source):
+@given(st.integers(0, 2**32))
+def test_what_was_asked_before_does_not_matter(formula, window, number):
     """A log that keeps partials answers as one that is asked for the first time, whatever came late or went in between."""
     meter = Meter("mtr_tokens", "tokens", formula, event_time_window=window)
     log, seen = MeterLog([meter], [billed_to()]), {}
+    # A source of its own: Hypothesis has no room for so many choices, and nothing here gets smaller.
+    source = random.Random(number)  # noqa: S311 - dice
     for _ in range(5):
         for _ in range(source.randrange(1, 60)):
             # Thirty seconds, an hour or two days, so that some blocks of time are full and others are not.
             at = START + DAY // 4 + source.randrange(source.choice([30, HOUR, 2 * DAY]))
             text = str(source.randrange(-99, 99))
-            number = log.append([event(text, at=at, identifier=str(len(seen)))], now=NOW + DAY)[0].sequence
-            seen[str(len(seen))] = Seen(number, at * SECOND, "cus_1", (), text)
+            (receipt,) = log.append([event(text, at=at, identifier=str(len(seen)))], now=NOW + 3 * DAY)
+            seen[str(len(seen))] = Seen(receipt.sequence, at * SECOND, "cus_1", (), text)
         for identifier in source.sample(sorted(seen), len(seen) // 10):
-            log.cancel("tokens", identifier, now=NOW + DAY)
+            log.cancel("tokens", identifier, now=NOW + 3 * DAY)
             seen[identifier] = None
         standing = [one for one in seen.values() if one is not None]
         for _ in range(4):
@@ -797,7 +854,7 @@ def test_many_threads_lose_no_event():
         for at in range(250):
             log.record("tokens", paid("1"), identifier=f"{which}-{at}", now=NOW)
             if at % 50 == 0:
-                assert total(log) >= at
+                assert total(log) >= at - at // 50
                 log.cancel("tokens", f"{which}-{at}", now=NOW)
 
     threads = [threading.Thread(target=work, args=(which,)) for which in range(4)]

@@ -144,7 +144,9 @@ def _encoded(values: Column, item_ids: Sequence[str] | None, *, copy: bool) -> t
     """Return the distinct items and, for each row, which it is."""
     column = "subscription_items"
     if item_ids is not None:
-        names = tuple(check_each(list(item_ids), "item_ids", name))
+        names = tuple(item_ids)
+        if not _are_names(names):
+            names = tuple(check_each(names, "item_ids", name))
         return names, _integers(values, column, len(names) - 1, 0).astype(np.int32, copy=copy)
     rows = values if _is_sequence(values) else _as_array(values).tolist()
     table: dict[str, int] = {}
@@ -155,6 +157,14 @@ def _encoded(values: Column, item_ids: Sequence[str] | None, *, copy: bool) -> t
     except (TypeError, InvalidValueError):
         check_each(rows, column, name)
     return tuple(table), np.fromiter(map(table.__getitem__, rows), np.int32, len(rows))
+
+
+def _are_names(values: Sequence[Any]) -> bool:
+    """Say whether all are names, without a word on which is not; much faster than :func:`check_each`."""
+    return (
+        set(map(type, values)) <= {str}
+        and 1 <= min(map(len, values), default=1) <= max(map(len, values), default=1) <= NAME_MAX
+    )
 
 
 def _integers(values: Column, column: str, maximum: int, minimum: int) -> NDArray[Any]:
@@ -228,8 +238,7 @@ def _ids(values: Column | None) -> list[str | None] | None:
         return None
     rows = list(values) if _is_sequence(values) else _as_array(values).tolist()
     given = [value for value in rows if value is not None]
-    are_strings = set(map(type, given)) in (set(), {str})
-    if not are_strings or min(map(len, given), default=1) < 1 or max(map(len, given), default=1) > NAME_MAX:
+    if not _are_names(given):
         check_each(rows, "ids", optional_name)
     return rows if given else None
 

@@ -43,6 +43,9 @@ SHARED_FROM: Final = 1 << 18
 """From so many rows on, workers share them; fewer are done before a second one has begun."""
 
 _KEY_BITS: Final = 64
+_SHIFT_MAX: Final = 63
+"""A shift of 64 bits by 64 is not defined."""
+
 _NOTHING: Final = ORIGIN - 1
 _NO_WINDOWS: Final[Integers] = np.empty((0, 2), np.int64)
 _ONE: Final = np.uint64(1)
@@ -327,9 +330,9 @@ class _Layout:
         free = _KEY_BITS - max(items - 1, 0).bit_length() - span
         place = max(rows - 1, 0).bit_length()
         value = max((part.greatest for part in asked.parts), default=0).bit_length() + 1
-        if all(part.sets is None for part in asked.parts) and value <= free:
+        if all(part.sets is None for part in asked.parts) and value <= min(free, _SHIFT_MAX):
             return cls(span, 0, value)
-        if place + value <= free:
+        if place + value <= min(free, _SHIFT_MAX):
             return cls(span, place, value)
         return cls(span, place, 0) if place <= free else None
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
+from importlib import import_module
+from types import ModuleType
 from typing import Any, NamedTuple, overload
 
 import attrs
@@ -12,9 +14,10 @@ from numpy.typing import NDArray
 
 from metering_core.aggregators import Partial, formula_of
 from metering_core.columnar.event_batches import number_of
-from metering_core.columnar.event_groups import Groups, Numbers, as_wide, greatest, narrowed, packed_sums
+from metering_core.columnar.event_groups import KEY_BITS, Groups, Numbers, as_wide, greatest, narrowed, packed_sums
 from metering_core.columnar.event_store import Counting, Label, MeterColumns
 from metering_core.columnar.kernel import INT64_MAX, Integers
+from metering_core.columnar.paths import PAYS_FROM, PAYS_ONCE_LOADED_FROM, compiled
 from metering_core.exact import Number, whole_if_possible
 from metering_core.meter_summaries import MeterEventSummary
 from metering_core.meters import Formula, Meter
@@ -86,13 +89,21 @@ class EventSummaries(Sequence[MeterEventSummary]):
         return found
 
 
+def compiled_for(rows: int) -> ModuleType | None:
+    """Return the compiled loops where they pay for so many rows; None where they do not, or the extra is absent."""
+    if rows < (PAYS_ONCE_LOADED_FROM if compiled.cache_info().currsize else PAYS_FROM) or compiled() is None:
+        return None
+    return import_module("metering_core.columnar.event_compiled")
+
+
 # Summaries -----------------------------------------------------------------------------------------------------------
 
 
 class _Found(NamedTuple):
-    """What places come to: their numbers, and each one's numerator, denominator and events."""
+    """What groups and buckets come to: the numerator, the denominator and the events of each."""
 
-    numbers: Integers
+    groups: Integers
+    buckets: Integers
     numerators: Numbers
     denominators: Numbers | None
     events: Integers
@@ -106,28 +117,23 @@ def summarized(
     chosen, labels = columns.groups(meter, allowed, keys)
     asked = _Asked.of(columns.counting(meter), chosen, bounds * MICROSECONDS, looks_back=formula_of(meter).looks_back)
     found = asked.answer(meter, len(labels))
-    groups, buckets = np.divmod(found.numbers, len(seconds) - 1)
     places = 0 if meter.formula in {Formula.COUNT, Formula.UNIQUE_COUNT} else asked.events.decimal_places
-    return EventSummaries(meter, bounds, keys, labels, groups, buckets, *found[1:3], places, found.events)
+    return EventSummaries(meter, bounds, keys, labels, *found[:4], places, found.events)
 
 
 @attrs.frozen(eq=False)
 class _Asked:
-    """Events that are asked for, with the bucket that each lies in.
+    """Events that are asked for, by group.
 
     Attributes:
         events: all that count, or those that are asked for.
         groups: the group of each.
         bounds: of the buckets, in Unix microseconds.
-        places: the bucket of each, from 0; where the formula looks back, -1 for those before the first bucket.
-        looks_back: whether it does.
     """
 
     events: Counting
     groups: NDArray[Any]
     bounds: Integers
-    places: Integers
-    looks_back: bool
 
     @classmethod
     def of(cls, events: Counting, chosen: Integers | None, bounds: Integers, *, looks_back: bool) -> _Asked:
@@ -142,7 +148,7 @@ class _Asked:
         if flags is not None and not flags.all():
             events = events.where(flags)
         groups: NDArray[Any] = events.codes if chosen is None else chosen[events.codes]
-        return cls(events, groups, bounds, _buckets(events.moments, bounds), looks_back)
+        return cls(events, groups, bounds)
 
     def answer(self, meter: Meter, size: int) -> _Found:
         """Return what the formula makes of the events of each group and bucket."""
@@ -150,15 +156,49 @@ class _Asked:
             return self._weighted(size)
         if meter.carry_forward:
             return self._carried(size)
-        buckets = len(self.bounds) - 1
+        if meter.formula in {Formula.SUM, Formula.COUNT, Formula.AVERAGE}:
+            found = self._compiled(meter.formula, size)
+            if found is not None:
+                return found
         numbers = self.groups.astype(np.int64)
-        numbers *= buckets
-        numbers += self.places
-        if meter.formula is Formula.SUM and size * buckets > len(numbers):
-            packed = packed_sums(numbers, size * buckets, self.events.units)
+        numbers *= self.buckets
+        numbers += self.places()
+        if meter.formula is Formula.SUM and size * self.buckets > len(numbers):
+            packed = packed_sums(numbers, size * self.buckets, self.events.units)
             if packed is not None:
-                return _Found(packed[0], packed[1], None, packed[2])
-        return self._plain(meter.formula, Groups.of(numbers, size * buckets))
+                return _Found(*self._apart(packed[0]), packed[1], None, packed[2])
+        return self._plain(meter.formula, Groups.of(numbers, size * self.buckets))
+
+    @property
+    def buckets(self) -> int:
+        """How many there are."""
+        return len(self.bounds) - 1
+
+    def places(self) -> Integers:
+        """Return the bucket of each event, from 0; -1 for those before the first."""
+        return _buckets(self.events.moments, self.bounds)
+
+    def _apart(self, numbers: Integers) -> tuple[Integers, Integers]:
+        """Return groups and buckets of the numbers that both make."""
+        groups = numbers // self.buckets
+        return groups, numbers - groups * self.buckets
+
+    def _compiled(self, formula: Formula, size: int) -> _Found | None:
+        """Add up in the compiled loops where they pay and are proven exact; None elsewhere."""
+        lengths = np.diff(self.bounds)
+        fast = compiled_for(len(self.events)) if (lengths == lengths[0]).all() else None
+        units = np.broadcast_to(np.int64(0), len(self.events)) if formula is Formula.COUNT else self.events.units
+        if fast is None or units.dtype == np.object_ or greatest(units) * len(units) > INT64_MAX:
+            return None
+        least = int(units.min())
+        width = (int(units.max()) - least).bit_length()
+        if (size * self.buckets).bit_length() + width > KEY_BITS:
+            return None
+        rows = fast.EventRows(self.groups, self.events.moments, units)
+        found = fast.bucket_sums(rows, size, (int(self.bounds[0]), int(lengths[0]), self.buckets), width, least)
+        numerators = found.counts if formula is Formula.COUNT else found.sums
+        denominators = found.counts if formula is Formula.AVERAGE else None
+        return _Found(found.codes, found.places, numerators, denominators, found.counts)
 
     def _plain(self, formula: Formula, groups: Groups) -> _Found:
         units, denominators = self.events.units, None
@@ -178,26 +218,24 @@ class _Asked:
                 numerators = _at(units, groups.lasts(self.events.moments))
         some = np.flatnonzero(groups.counts)
         numbers = some if groups.ids is None else groups.ids[some]
-        return _Found(
-            numbers, narrowed(numerators[some]), None if denominators is None else denominators[some], groups.counts[some]
-        )
+        below = None if denominators is None else denominators[some]
+        return _Found(*self._apart(numbers), narrowed(numerators[some]), below, groups.counts[some])
 
     # Formulas that look back: every bucket of every group, and one before the first ------------------------------------------
 
     def _table(self, size: int) -> tuple[Groups, int]:
         """Return the events by group and bucket, with a bucket more in front; and how many buckets that makes."""
         width = len(self.bounds)
-        numbers = self.groups.astype(np.int64) * width + self.places + 1
+        numbers = self.groups.astype(np.int64) * width + self.places() + 1
         return Groups(numbers, np.bincount(numbers, minlength=size * width)), width
 
-    @staticmethod
-    def _shown(groups: Groups, width: int, values: Numbers, denominators: Integers | None) -> _Found:
+    def _shown(self, groups: Groups, width: int, values: Numbers, denominators: Integers | None) -> _Found:
         """Leave out the buckets with nothing to tell: no event counts, and no level is carried from before."""
         events = groups.counts.reshape(-1, width)[:, 1:].ravel()
         flat = values.ravel()
         some = np.flatnonzero((events != 0) | (flat != 0))
         below = None if denominators is None else denominators[some % (width - 1)]
-        return _Found(some, narrowed(flat[some]), below, events[some])
+        return _Found(*self._apart(some), narrowed(flat[some]), below, events[some])
 
     def _carried(self, size: int) -> _Found:
         groups, width = self._table(size)
@@ -210,7 +248,8 @@ class _Asked:
         groups, width = self._table(size)
         lengths = np.diff(self.bounds)
         # Before the first bucket all counts from its start, so that nothing is left of it within.
-        remaining = np.where(self.places >= 0, self.bounds[self.places + 1] - self.events.moments, 0)
+        places = self.places()
+        remaining = np.where(places >= 0, self.bounds[places + 1] - self.events.moments, 0)
         units = self.events.units
         if greatest(units) * max(len(units), 1) * greatest(lengths) > INT64_MAX:
             units = as_wide(units)

@@ -21,7 +21,9 @@ Numbers = NDArray[Any]
 
 _LIMB_BITS: Final = 32
 _LIMB_MASK: Final = 2**_LIMB_BITS - 1
-_KEY_BITS: Final = 63
+KEY_BITS: Final = 63
+"""Bits of a packed key that a signed integer has."""
+
 _ROOMY: Final = 2
 """Groups are numbered as they are where there are at most so many for each row; else only those that have rows."""
 
@@ -150,7 +152,7 @@ def packed_sums(numbers: Integers, size: int, values: Numbers) -> tuple[Integers
         return None
     least = int(values.min())
     width = (int(values.max()) - least).bit_length()
-    if size.bit_length() + width > _KEY_BITS or greatest(values) * len(values) > INT64_MAX:
+    if size.bit_length() + width > KEY_BITS or greatest(values) * len(values) > INT64_MAX:
         return None
     keys = numbers << width
     keys |= values - least
@@ -161,5 +163,9 @@ def packed_sums(numbers: Integers, size: int, values: Numbers) -> tuple[Integers
     is_first[0] = True
     np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
     starts = np.flatnonzero(is_first)
-    counts = np.diff(starts, append=len(keys))
-    return keys[starts], np.add.reduceat(found, starts) + least * counts, counts
+    ends = np.append(starts[1:], len(keys))
+    running = np.cumsum(found)
+    sums = running[ends - 1]
+    sums[1:] -= running[starts[1:] - 1]
+    counts = ends - starts
+    return keys[starts], sums + least * counts, counts

@@ -12,7 +12,7 @@ index.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Self
 
 import attrs
@@ -230,15 +230,16 @@ def _widths(rows: Rows) -> tuple[int, int, int]:
     return low, (int(rows.stamps.max()) - low).bit_length(), int(rows.codes.max()).bit_length()
 
 
-def _packed(rows: Rows, low: int, span_bits: int, more_bits: int) -> Integers:
-    """Return keys of item and timestamp with ``more_bits`` free below; the caller has proven that they fit 63 bits."""
+def _packed(rows: Rows, low: int, span_bits: int, more_bits: int, lowest: Callable[[slice], Integers]) -> Integers:
+    """Return keys of item, timestamp and ``more_bits`` of something; the caller has proven that they fit 63 bits."""
     keys = np.empty(len(rows), np.int64)
     for at in range(0, len(rows), BLOCK):
-        block = slice(at, at + BLOCK)
+        block = slice(at, min(at + BLOCK, len(rows)))
         into = keys[block]
         np.left_shift(rows.codes[block], span_bits, out=into, dtype=np.int64)
         into |= rows.stamps[block] - low
         into <<= more_bits
+        into |= lowest(block)
     return keys
 
 
@@ -252,15 +253,14 @@ def _fold_by_value(rows: Rows) -> Cells | None:
     more_bits = int(quantities.max()).bit_length()
     if item_bits + span_bits + more_bits > _KEY_BITS or rows.bound > INT64_MAX:
         return None
-    keys = _packed(rows, low, span_bits, more_bits)
-    keys |= quantities
+    keys = _packed(rows, low, span_bits, more_bits, quantities.__getitem__)
     keys.sort()
     values = keys & (2**more_bits - 1)
     keys >>= more_bits
     starts = _starts(keys)
     if len(starts) < len(keys):
         keys = keys[starts]
-        values = np.add.reduceat(values, starts)
+        values = _segment_sums(values, starts, np.append(starts[1:], len(values)))
     return Cells(_unpacked(keys, low, span_bits), (values,), None, rows.bound)
 
 
@@ -277,29 +277,37 @@ def _unpacked(groups: Integers, low: int, span_bits: int) -> Integers:
 
 
 def _fold_in_order(rows: Rows) -> Cells:
-    order, groups = _arrival_order(rows)
+    order, groups, unpacked = _arrival_order(rows)
     starts = _starts(groups)
-    heads = order[starts]
-    keys = keys_of(rows.codes[heads], rows.stamps[heads])
-    sets = None if rows.sets is None else rows.sets[order]
-    limbs = tuple(limb[order] for limb in rows.limbs)
+    keys = unpacked(groups[starts])
+    del groups
+    limbs, sets = _in_order(rows, order)
     return _cells(keys, starts, limbs, sets, rows.bound)
 
 
-def _arrival_order(rows: Rows) -> tuple[NDArray[np.intp], Integers]:
-    """Return the rows' places by cell and, within one, by arrival; and what tells the cells apart, in that order."""
+def _in_order(rows: Rows, order: NDArray[np.intp]) -> tuple[tuple[Integers, ...], Flags | None]:
+    """Return the quantities and where rows are a ``set`` in another order; with one fetch for both, which is what costs."""
+    if rows.sets is None or len(rows.limbs) == 2:
+        return tuple(limb[order] for limb in rows.limbs), None if rows.sets is None else rows.sets[order]
+    values = (rows.limbs[0] ^ -rows.sets.astype(np.int64))[order]  # The quantities of sets are inverted, so negative.
+    sets = values < 0
+    values ^= values >> 63
+    return (values,), sets
+
+
+def _arrival_order(rows: Rows) -> tuple[NDArray[np.intp], Integers, Callable[[Integers], Integers]]:
+    """Return the rows' places by cell and, within one, by arrival; what tells cells apart in that order; how to unpack it."""
     low, span_bits, item_bits = _widths(rows)
     more_bits = (len(rows) - 1).bit_length()
     if item_bits + span_bits + more_bits > _KEY_BITS:
         groups = keys_of(rows.codes, rows.stamps)
         places = np.argsort(groups, kind="stable")
-        return places, groups[places]
-    keys = _packed(rows, low, span_bits, more_bits)
-    keys |= np.arange(len(rows), dtype=np.int64)
+        return places, groups[places], lambda keys: keys
+    keys = _packed(rows, low, span_bits, more_bits, lambda block: np.arange(block.start, block.stop, dtype=np.int64))
     keys.sort()
     order = (keys & (2**more_bits - 1)).astype(np.intp, copy=False)
     keys >>= more_bits
-    return order, keys
+    return order, keys, lambda groups: _unpacked(groups, low, span_bits)
 
 
 def _starts(groups: Integers) -> NDArray[np.intp]:
@@ -323,7 +331,9 @@ def _last_sets(sets: Flags, starts: NDArray[np.intp]) -> tuple[NDArray[np.intp],
     places = np.flatnonzero(sets)
     if not len(places):
         return starts, None
-    cells = np.searchsorted(starts, places, side="right") - 1
+    numbers = np.zeros(len(sets), np.int32)
+    numbers[starts[1:]] = 1
+    cells = np.cumsum(numbers, out=numbers)[places]
     is_last = np.append(cells[1:] != cells[:-1], True)  # The last of all is the last of its cell.
     firsts = starts.copy()
     firsts[cells[is_last]] = places[is_last]
@@ -333,11 +343,15 @@ def _last_sets(sets: Flags, starts: NDArray[np.intp]) -> tuple[NDArray[np.intp],
 
 
 def _segment_sums(values: Integers, firsts: NDArray[np.intp], ends: NDArray[np.intp]) -> Integers:
-    """Return the sum of each segment, as a difference of running sums; that of all values fits 64 bits."""
-    running = np.empty(len(values) + 1, np.int64)
-    running[0] = 0
-    np.cumsum(values, out=running[1:])
-    return running[ends] - running[firsts]
+    """Return the sum of each segment; that of all values fits 64 bits. Most segments are a single value."""
+    sums = values[firsts]
+    longer = np.flatnonzero(ends - firsts > 1)
+    if len(longer):
+        bounds = np.column_stack([firsts[longer], ends[longer]]).ravel()
+        if bounds[-1] == len(values):
+            bounds = bounds[:-1]
+        sums[longer] = np.add.reduceat(values, bounds)[::2]
+    return sums
 
 
 def merge(runs: Sequence[Cells]) -> Cells:
@@ -481,7 +495,7 @@ def _collisions(rows: Rows) -> NDArray[np.intp]:
     """Return the places of the rows that are not alone in their cell, cell by cell in the order of arrival."""
     if len(rows) < 2 or rows.are_cells:
         return np.empty(0, np.intp)
-    order, groups = _arrival_order(rows)
+    order, groups, _ = _arrival_order(rows)
     flags = np.zeros(len(rows), np.bool_)
     is_same = groups[1:] == groups[:-1]
     flags[1:] = is_same

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 from uuid import uuid4
@@ -175,8 +176,9 @@ class SparkUsage(SqlUsage):
 
     def _frame(self, text: str) -> Any:  # noqa: ANN401 - as above
         """Run a statement of the kernel as it is, with the names of its input relations bound in front of it."""
-        prefix = f"{self._views}_"
-        bound = ",\n".join(f"{view.removeprefix(prefix)} AS (SELECT * FROM {view})" for view in self._defined)
+        relations = {view.removeprefix(f"{self._views}_"): view for view in self._defined}
+        words = set(re.findall(r"\w+", text))  # What is bound is planned, so no more than may be read.
+        bound = ",\n".join(f"{name} AS (SELECT * FROM {view})" for name, view in relations.items() if name in words)
         body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
         return self._session.sql(f"WITH {bound},\n{body[5:]}" if body.startswith("WITH\n") else f"WITH {bound}\n{body}")
 

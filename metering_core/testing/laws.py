@@ -19,18 +19,19 @@ from datetime import UTC, datetime, timedelta, tzinfo
 from decimal import Decimal
 from fractions import Fraction
 from math import ceil, floor
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from zoneinfo import ZoneInfo
 
 import attrs
 
-from metering_core.acceptance import Outcome, Receipt, Receipts
+from metering_core.acceptance import LateAttribution, Outcome, Receipt, Receipts
 from metering_core.aggregation import Usage, summarize, summarize_all
 from metering_core.aggregators import AGGREGATORS, Aggregator
-from metering_core.errors import ErrorCode, UsageRejectedError
+from metering_core.errors import ErrorCode, UsageCompactedError, UsageRejectedError
 from metering_core.exact import Number, whole_if_possible
 from metering_core.invoicing import Invoice, preview_invoice
 from metering_core.log import UsageLog
+from metering_core.meter_log import MeterLog
 from metering_core.money import Amount, Rounding, half_up, settle
 from metering_core.periods import BillingCycle, BillingPeriod, Interval, from_unix_seconds
 from metering_core.prices import AggregateUsage, Price
@@ -48,6 +49,8 @@ LAWS: Final = {
     "usage": "Usage is what its accepted records say: per timestamp from the last set on, summed, then aggregated.",
     "engines": "Every engine gives the summaries and the invoices of the log.",
     "retries": "A repeated record changes nothing and is a duplicate, also later; a refused record claims no id.",
+    "late grace": "Within the late grace a record counts as if it had come in time, after it not; a closed period stays.",
+    "compaction": "A compacted log gives the same summaries, invoices and receipts, or refuses by name what it cannot give.",
     "periods": "Periods tile time, and every boundary is computed from the anchor.",
     "rating": "Rating loses no unit, is exact, and gives equal charges for equal quantities.",
     "graduated": "Graduated: one unit more costs its tier's unit amount, plus the flat amount if it opens the tier.",
@@ -58,6 +61,13 @@ LAWS: Final = {
     "invoices": "An invoice is the sum of its lines, and each line is settled once from its own exact amount.",
     "snapshots": "A restored log equals the one that was stored, answers as it does, and stores to the same text.",
     "ambient": "Nothing depends on the ambient decimal context.",
+    "formulas": "A formula is a commutative monoid: any split of the events and any order of the parts changes nothing.",
+    "events": "Appending events x + y at once equals appending x, then y; what is refused leaves no trace.",
+    "event retries": "An event sent again changes nothing and is a duplicate, also later and once it is canceled.",
+    "arrival": "The order in which events arrive matters only within one moment, and within one event time window.",
+    "summaries": "Buckets tile the range, each is what its own range comes to, and additive formulas add up to the whole.",
+    "cancellations": "A canceled event counts as if it had never come, its identifier stays taken, and twice is once.",
+    "unbilled": "A billed period stays as it was billed; what comes later is unbilled, to the last digit.",
 }
 """Each law in one sentence, by the name that its check raises it under."""
 
@@ -245,21 +255,33 @@ def _compare_logs(way: str, expected: UsageLog, found: UsageLog, now: int) -> No
         raise LawBrokenError("appending", f"the log differs {way}: {snapshot(found)}, at once {snapshot(expected)}")
 
 
-def metered_items(log: UsageLog) -> list[SubscriptionItem]:
-    """Return the items of a log whose quantity comes from usage records."""
+Log = TypeVar("Log", UsageLog, MeterLog)
+
+
+def metered_items(log: UsageLog | MeterLog) -> list[SubscriptionItem]:
+    """Return the items of a log whose quantity comes from what it holds: usage records, or meter events."""
     items = (item for subscription in log.subscriptions for item in subscription.items)
-    return [item for item in items if item.recurring.aggregate_usage is not None]
+    by_events = isinstance(log, MeterLog)
+    return [item for item in items if (item.recurring.meter if by_events else item.recurring.aggregate_usage) is not None]
 
 
-def used_periods(log: UsageLog, now: int | None = None) -> list[tuple[SubscriptionItem, BillingPeriod]]:
+def used_periods(log: UsageLog | MeterLog, now: int | None = None) -> list[tuple[SubscriptionItem, BillingPeriod]]:
     """Return each metered item with each period of its cycle that has usage of the log, and with the one that holds ``now``."""
     found = []
     for subscription in log.subscriptions:
-        stamps = {record.billed_at for item in subscription.items for record in log.records(item.id)}
+        stamps = {stamp for item in subscription.items for stamp in _stamps(log, item, subscription)}
         moments = stamps if now is None else stamps | {from_unix_seconds(now)}
         periods = sorted({subscription.cycle.period_at(moment) for moment in moments}, key=lambda period: period.start)
         found += [(item, period) for item in subscription.items if item in metered_items(log) for period in periods]
     return found
+
+
+def _stamps(log: UsageLog | MeterLog, item: SubscriptionItem, subscription: Subscription) -> list[datetime]:
+    if isinstance(log, UsageLog):
+        return [record.billed_at for record in log.records(item.id)]
+    meter = item.recurring.meter
+    logged = [] if meter is None else log.events(meter, subscription.customer)
+    return [one.event.instant for one in logged if one.event.instant is not None]
 
 
 def _answers(log: UsageLog, now: int) -> list[tuple[str, Number]]:
@@ -301,16 +323,16 @@ def _compare_usage(view: str, usage: Usage, log: UsageLog, restated: RestatedLog
 
 
 def check_engine_agrees(
-    make_usage: Callable[[UsageLog], Usage],
-    log: UsageLog,
+    make_usage: Callable[[Log], Usage],
+    log: Log,
     items: Iterable[SubscriptionItem] | None = None,
     periods: Iterable[BillingPeriod] | None = None,
 ) -> None:
     """Check that another engine gives the summaries and the invoices of the log.
 
     Args:
-        make_usage: builds the engine from what the log holds (``log.records()``, in the order of arrival).
-        log: the definition.
+        make_usage: builds the engine from what the log holds (``log.records()`` or ``log.events()``, in the order of arrival).
+        log: the definition: a log of usage records or of meter events.
         items: which items to ask for; all metered ones unless given.
         periods: which periods; those with usage unless given.
     """
@@ -385,6 +407,57 @@ def _check_no_id_claimed(make_log: Callable[[], UsageLog], log: UsageLog, refuse
 
 def _held(log: UsageLog, now: int) -> tuple[Any, ...]:
     return len(log), log.sequence, _answers(log, now)
+
+
+def check_late_laws(make_log: Callable[[], UsageLog], record: UsageRecord, now: int, later: int) -> None:
+    """Check what becomes of a record that comes late: while its period is open, and after it was closed.
+
+    Args:
+        make_log: makes a new log, whose policy has the late grace; the same one each time.
+        record: what is sent.
+        now: when it would have come in time, Unix seconds; what is refused then is no matter of this law.
+        later: when it does come; before the end of the next period, since only the period before the current one has grace.
+    """
+    in_time, late = make_log(), make_log()
+    if in_time.append([record], now=now)[0].outcome is not Outcome.ACCEPTED:
+        return
+    sent = attrs.evolve(record, timestamp=now) if record.timestamp == "now" else record
+    item, subscription = _owner_of(in_time, sent.subscription_item)
+    own = subscription.period_at(in_time.records()[0].billed_at)
+    assert own is not None, "usage was accepted in it"
+    has_grace = later - own.end_seconds < in_time.policy.late_grace // timedelta(seconds=1)
+    (receipt,) = late.append([sent], now=later)
+    if (receipt.outcome is Outcome.ACCEPTED) is not has_grace:
+        due = "accepted" if has_grace else "refused"
+        raise LawBrokenError("late grace", f"{sent}, received at {later}, is {receipt.outcome} ({receipt.code}), not {due}")
+    found, expected = summarize(item, late, own), summarize(item, in_time if has_grace else make_log(), own)
+    if found != expected:
+        raise LawBrokenError("late grace", f"with {sent} at {later} it is {found}, not {expected}")
+    if has_grace and own.end_seconds <= later:
+        _check_late_for_closed(make_log(), sent, later, own)
+
+
+def _owner_of(log: UsageLog, item_id: str) -> tuple[SubscriptionItem, Subscription]:
+    owners = ((item, subscription) for subscription in log.subscriptions for item in subscription.items)
+    return next((item, subscription) for item, subscription in owners if item.id == item_id)
+
+
+def _check_late_for_closed(log: UsageLog, sent: UsageRecord, later: int, closed: BillingPeriod) -> None:
+    """Check that usage of a period that was closed is refused, or billed in the current one where the policy says so."""
+    item, subscription = _owner_of(log, sent.subscription_item)
+    log.close_period(subscription.id, closed, now=later)
+    before = summarize(item, log, closed)
+    current = subscription.period_at(later)
+    (receipt,) = log.append([sent], now=later)
+    goes_on = log.policy.late_attribution is LateAttribution.OPEN_PERIOD and current is not None
+    code = None if goes_on else ErrorCode.PERIOD_CLOSED
+    if receipt.code is not code:
+        raise LawBrokenError("late grace", f"{sent} for {closed}, which is closed, hears {receipt}, not {code or 'accepted'}")
+    if summarize(item, log, closed) != before:
+        raise LawBrokenError("late grace", f"{sent} changed {before} of a closed period to {summarize(item, log, closed)}")
+    if goes_on and current is not None and summarize(item, log, current).total_usage != sent.quantity:
+        found = summarize(item, log, current).total_usage
+        raise LawBrokenError("late grace", f"{sent}, billed in the open period, makes {found} there, not {sent.quantity}")
 
 
 # Periods -------------------------------------------------------------------------------------------------------------
@@ -628,6 +701,57 @@ def check_snapshot_laws(log: UsageLog, more: Sequence[UsageRecord] = (), now: in
     for record, said, heard in zip(more, restored.append(more, now=now), log.append(more, now=now), strict=True):
         if said != heard:
             raise LawBrokenError("snapshots", f"{record}, sent afterwards, hears {said} of the restored log, not {heard}")
+
+
+def check_compaction_laws(
+    log: UsageLog, more: Sequence[UsageRecord] = (), now: int | None = None, *, until: datetime | int | None = None
+) -> None:
+    """Check that compaction changes no answer, or refuses it with ``usage_compacted``.
+
+    Args:
+        log: any log; ``more`` is appended to it. A copy of it is compacted.
+        more: what both logs receive afterwards, such as retries of what the log has dropped.
+        now: when they receive it; needed with ``more``.
+        until: as in :meth:`~metering_core.UsageLog.compact`.
+    """
+    compacted = restore(snapshot(log))
+    dropped = compacted.compact(until=until)
+    if (len(compacted), compacted.sequence) != (len(log) - dropped, log.sequence):
+        held = f"{len(compacted)} records up to number {compacted.sequence}"
+        raise LawBrokenError("compaction", f"of {len(log)} records up to {log.sequence} {dropped} are dropped: {held} remain")
+    _compare_compacted(log, compacted)
+    _compare_compacted(compacted, restore(snapshot(compacted)))
+    for number in range(log.sequence + 1):
+        _compare_view(log, compacted, number)
+    if now is None:
+        return
+    for record, said, heard in zip(more, compacted.append(more, now=now), log.append(more, now=now), strict=True):
+        if said != heard:
+            raise LawBrokenError("compaction", f"{record}, sent afterwards, hears {said} of the compacted log, not {heard}")
+
+
+def _compare_compacted(log: UsageLog, compacted: UsageLog) -> None:
+    for item, period in used_periods(log):
+        found, due = summarize(item, compacted, period), summarize(item, log, period)
+        if found != due:
+            raise LawBrokenError("compaction", f"{due} becomes {found}")
+    for subscription in log.subscriptions:
+        for period in dict.fromkeys(period for item, period in used_periods(log) if item in subscription.items):
+            if subscription.period_at(period.start) == period:
+                bill, due_bill = (preview_invoice(subscription, one, now=period.start).to_dict() for one in (compacted, log))
+                if bill != due_bill:
+                    raise LawBrokenError("compaction", f"the bill {due_bill} becomes {bill}")
+
+
+def _compare_view(log: UsageLog, compacted: UsageLog, number: int) -> None:
+    for item, period in used_periods(log):
+        due = summarize(item, log.as_of(number), period)
+        try:
+            found = summarize(item, compacted.as_of(number), period)
+        except UsageCompactedError:
+            continue
+        if found != due:
+            raise LawBrokenError("compaction", f"as of record {number}, {due} becomes {found}")
 
 
 HOSTILE_CONTEXTS: Final = (

@@ -11,9 +11,11 @@ is drawn here lands on the edges on purpose, and shrinks to something a person c
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import IntEnum
+from fractions import Fraction
 from functools import cache
 from itertools import islice
 from math import floor
@@ -28,9 +30,13 @@ require_hypothesis()
 
 from hypothesis import strategies as st  # noqa: E402 - refused by name above where it is missing
 
-from metering_core.errors import ErrorCode, InvalidValueError  # noqa: E402
+from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError  # noqa: E402
 from metering_core.exact import Number, add, whole_if_possible  # noqa: E402
 from metering_core.log import UsageLog  # noqa: E402
+from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy  # noqa: E402
+from metering_core.meter_events import MeterEvent  # noqa: E402
+from metering_core.meter_log import MeterLog  # noqa: E402
+from metering_core.meters import EventTimeWindow, Formula, Meter  # noqa: E402
 from metering_core.money import Amount, Money  # noqa: E402
 from metering_core.periods import INTERVAL_COUNT_MAX, BillingCycle, BillingPeriod, Interval, from_unix_seconds  # noqa: E402
 from metering_core.prices import AggregateUsage, Price, Recurring, UsageType  # noqa: E402
@@ -190,20 +196,35 @@ def _intervals(intervals: tuple[str, ...]) -> st.SearchStrategy[tuple[Interval, 
 
 
 def recurrings(
-    *, intervals: Sequence[str] = INTERVALS, aggregate_usage: Sequence[str] = tuple(AggregateUsage), licensed: bool = False
+    *,
+    intervals: Sequence[str] = INTERVALS,
+    aggregate_usage: Sequence[str] = tuple(AggregateUsage),
+    licensed: bool = False,
+    meters: Sequence[Meter | str] = (),
 ) -> st.SearchStrategy[Recurring]:
-    """Draw recurrences of metered prices, with ``licensed`` also of licensed ones."""
-    return _recurrings(tuple(intervals), tuple(aggregate_usage), licensed)
+    """Draw recurrences of metered prices, with ``licensed`` also of licensed ones; with ``meters`` usage is one of theirs."""
+    return _recurrings(tuple(intervals), tuple(aggregate_usage), licensed, _ids_of(meters))
+
+
+_Use = tuple[UsageType, AggregateUsage | None, str | None]
 
 
 @cache
-def _recurrings(intervals: tuple[str, ...], modes: tuple[str, ...], licensed: bool) -> st.SearchStrategy[Recurring]:  # noqa: FBT001
-    uses = [(UsageType.METERED, AggregateUsage(mode)) for mode in modes] + [(UsageType.LICENSED, None)] * licensed
-    return _made(_recurring, _intervals(intervals), st.sampled_from(uses))
+def _recurrings(
+    intervals: tuple[str, ...],
+    modes: tuple[str, ...],
+    licensed: bool,  # noqa: FBT001
+    meters: tuple[str, ...],
+) -> st.SearchStrategy[Recurring]:
+    by_records: list[_Use] = [(UsageType.METERED, AggregateUsage(mode), None) for mode in modes]
+    by_events: list[_Use] = [(UsageType.METERED, None, meter) for meter in meters]
+    agreed: list[_Use] = [(UsageType.LICENSED, None, None)] * licensed
+    return _made(_recurring, _intervals(intervals), st.sampled_from((by_events or by_records) + agreed))
 
 
-def _recurring(every: tuple[Interval, int], use: tuple[UsageType, AggregateUsage | None]) -> Recurring:
-    return Recurring(interval=every[0], interval_count=every[1], usage_type=use[0], aggregate_usage=use[1])
+def _recurring(every: tuple[Interval, int], use: _Use) -> Recurring:
+    usage_type, mode, meter = use
+    return Recurring(interval=every[0], interval_count=every[1], usage_type=usage_type, aggregate_usage=mode, meter=meter)
 
 
 def prices(
@@ -230,13 +251,26 @@ def prices(
 def quantities(price: Price | PricingModel, *, decimals: int = 0) -> st.SearchStrategy[Number]:
     """Draw quantities that reach the price's edges: zero, each tier's last unit and the one after it, full packages, huge.
 
-    With ``decimals`` some are not whole. Of a model of your own, edges are found where it has ``tiers`` or ``divide_by``.
+    With ``decimals`` some are not whole; of a price on a meter some are shares that no decimal writes, as averages come to. Of
+    a model of your own, edges are found where it has ``tiers`` or ``divide_by``.
     """
     edges = _edges(price.model if isinstance(price, Price) else price)
     drawn: st.SearchStrategy[Number] = st.sampled_from(edges) | st.integers(0, edges[-1] + 10) | st.sampled_from(HUGE)
     if decimals:
         drawn |= _made(whole_if_possible, decimals_of(decimals, max_value=edges[-1] + 10))
+    if isinstance(price, Price) and price.recurring is not None and price.recurring.meter is not None:
+        drawn |= _made(add, st.sampled_from(edges), _shares())
     return drawn
+
+
+_HAIR = Fraction(1, 3 * 10**30)
+
+
+@cache
+def _shares() -> st.SearchStrategy[Number]:
+    """Draw parts of a unit; some are a hair from nothing or from a whole one."""
+    edges: list[Number] = [Decimal("0.5"), Fraction(1, 3), Fraction(2, 3), Decimal("1E-12"), _HAIR, 1 - _HAIR]
+    return st.sampled_from(edges) | st.fractions(0, 1, max_denominator=1_000)
 
 
 def _edges(model: PricingModel) -> list[int]:
@@ -327,8 +361,8 @@ def _agreed() -> st.SearchStrategy[int]:
 
 
 @cache
-def _agreements(licensed: bool) -> st.SearchStrategy[_Agreement]:  # noqa: FBT001
-    return st.tuples(_models(MODELS, 4, 2), recurrings(licensed=licensed), _agreed())
+def _agreements(licensed: bool, meters: tuple[str, ...]) -> st.SearchStrategy[_Agreement]:  # noqa: FBT001
+    return st.tuples(_models(MODELS, 4, 2), recurrings(licensed=licensed, meters=meters), _agreed())
 
 
 def subscriptions(
@@ -339,6 +373,8 @@ def subscriptions(
     licensed: bool = True,
     thresholds: bool = False,
     ends: bool = False,
+    meters: Sequence[Meter | str] = (),
+    customer: str | None = None,
     id: str = "sub_1",  # noqa: A002 - the field's word
 ) -> st.SearchStrategy[Subscription]:
     """Draw subscriptions: 1 to ``max_items`` items in one currency and on one cycle, each with its own model and mode.
@@ -350,22 +386,27 @@ def subscriptions(
         licensed: whether licensed items occur beside metered ones.
         thresholds: whether some have billing thresholds, which forbid ``set``.
         ends: whether some start or end within the first two periods from the anchor on.
+        meters: what measures the metered items; usage records do unless given. They need a ``customer``.
+        customer: whose subscription it is.
         id: the subscription's id.
     """
-    agreements = st.lists(_agreements(licensed), min_size=1, max_size=max_items)
-    plain = _made(_subscription, st.just(id), cycles(timezones=timezones), st.sampled_from(currencies), agreements)
+    agreements = st.lists(_agreements(licensed, _ids_of(meters)), min_size=1, max_size=max_items)
+    names = st.just((id, customer))
+    plain = _made(_subscription, names, cycles(timezones=timezones), st.sampled_from(currencies), agreements)
     if thresholds:
         plain = _made(_with_thresholds, plain, st.booleans())
     return _made(_with_a_life, plain, st.sampled_from(["always", "starts", "ends"])) if ends else plain
 
 
-def _subscription(subscription_id: str, cycle: BillingCycle, currency: str, agreements: list[_Agreement]) -> Subscription:
+def _subscription(
+    names: tuple[str, str | None], cycle: BillingCycle, currency: str, agreements: list[_Agreement]
+) -> Subscription:
     items = []
     for number, (model, how, agreed) in enumerate(agreements, start=1):
         recurring = attrs.evolve(how, interval=cycle.interval, interval_count=cycle.interval_count)
         price = Price(f"price_{number}", currency, model, recurring)
         items.append(SubscriptionItem(f"si_{number}", price, None if price.is_metered else agreed))
-    return Subscription(subscription_id, items, cycle.anchor, timezone=cycle.timezone)
+    return Subscription(names[0], items, cycle.anchor, timezone=cycle.timezone, customer=names[1])
 
 
 def _with_thresholds(subscription: Subscription, has_them: bool) -> Subscription:  # noqa: FBT001
@@ -448,8 +489,8 @@ def _sketches(sets: bool, retries: bool) -> st.SearchStrategy[_Sketch]:  # noqa:
     )
 
 
-def _ids_of(items: Sequence[SubscriptionItem | str]) -> list[str]:
-    return [item if isinstance(item, str) else item.id for item in items]
+def _ids_of(named: Sequence[SubscriptionItem | Meter | str]) -> tuple[str, ...]:
+    return tuple(one if isinstance(one, str) else one.id for one in named)
 
 
 def _record(sketch: _Sketch, items: Sequence[str], stamps: Sequence[int | str]) -> UsageRecord:
@@ -568,4 +609,308 @@ def log_of(history: tuple[Subscription, list[Batch]], *, closes: bool) -> UsageL
         if closes and before is not None:
             log.close_period(subscription.id, before, now=now)
         log.append(records, now=now)
+    return log
+
+
+# Meters --------------------------------------------------------------------------------------------------------------
+
+DIMENSIONS = ("region", "model")
+"""The payload keys of drawn dimensions."""
+
+
+@st.composite
+def meters(
+    draw: st.DrawFn,
+    *,
+    formulas: Sequence[str] = tuple(Formula),
+    windows: Sequence[str | None] = (None, *EventTimeWindow),
+    dimensions: bool = True,
+    id: str = "mtr_1",  # noqa: A002 - the field's word
+    event_name: str = "api_requests",
+) -> Meter:
+    """Draw active meters.
+
+    Args:
+        draw: given by Hypothesis.
+        formulas: by which formulas.
+        windows: with which event time windows; None is no window.
+        dimensions: whether some have dimensions, one or two of :data:`DIMENSIONS`.
+        id: the meter's id.
+        event_name: the name of its events.
+    """
+    formula = Formula(draw(st.sampled_from(formulas)))
+    places = st.none() if formula is Formula.UNIQUE_COUNT else st.sampled_from([None, 0, 2])
+    customer_key, value_key = draw(st.sampled_from([("stripe_customer_id", "value"), ("who", "amount")]))
+    return Meter(
+        id,
+        event_name,
+        formula,
+        customer_payload_key=customer_key,
+        value_payload_key=value_key,
+        event_time_window=draw(st.sampled_from(windows)),
+        dimension_payload_keys=DIMENSIONS[: draw(st.integers(0, 2))] if dimensions else (),
+        decimal_places=draw(places),
+        carry_forward=formula is Formula.LAST and draw(st.booleans()),
+    )
+
+
+def meter_policies() -> st.SearchStrategy[MeterPolicy]:
+    """Draw policies of meters: the default, what is stricter and what is laxer, in any combination."""
+    hours = [timedelta(0), timedelta(hours=1), timedelta(hours=24)]
+    return st.builds(
+        MeterPolicy,
+        backdate_days=st.sampled_from([35, 0, 1, None]),
+        future_tolerance=st.sampled_from([timedelta(minutes=5), timedelta(0), None]),
+        identifier_scope=st.sampled_from(IdentifierScope),
+        identifier_retention=st.sampled_from([None, timedelta(hours=24)]),
+        significant_digits=st.sampled_from([None, 15, 1]),
+        whole_values=st.booleans(),
+        positive_values=st.booleans(),
+        dimensions_max=st.sampled_from([None, 10, 0]),
+        cancel_window=st.sampled_from([timedelta(hours=24), *hours[:2], None]),
+        batch_max=st.sampled_from([100, 1, None]),
+        aligned_summaries=st.booleans(),
+        late_usage=st.sampled_from(LateUsage),
+    )
+
+
+class Misfit(IntEnum):
+    """What is wrong with an event's payload, if anything; ``EXTRA_KEY`` is a key that no meter asks for, and harmless."""
+
+    NONE = 0
+    EXTRA_KEY = 1
+    NO_CUSTOMER = 2
+    NO_VALUE = 3
+    NO_NUMBER = 4
+    NO_DIMENSION = 5
+
+
+_EDGES_OF_VALUES = ("0", "-1", "0.5", "-0.25", "1.50", "007", "+1", "999999999999999", "1234567890123456", "0.123456789012345")
+_LONG_VALUES = (f"0.{'0' * 29}1", f"-{'7' * 20}.{'3' * 20}", *map(str, HUGE))
+
+_EventSketch = tuple[int, str, int, str | None, Again, Misfit, int]
+"""An event before it is known by which meter: places in the lists of customers, timestamps and dimension values."""
+
+
+@cache
+def _event_sketches(negatives: bool, retries: bool, misfits: bool) -> st.SearchStrategy[_EventSketch]:  # noqa: FBT001
+    edges = [text for text in _EDGES_OF_VALUES + _LONG_VALUES if negatives or not text.startswith("-")]
+    # Most events fit, or few logs would have any.
+    kinds = [Misfit.NONE] * 10 + list(Misfit) if misfits else [Misfit.NONE]
+    return st.tuples(
+        st.integers(0, 5),
+        _made(str, st.integers(0, 10)) | st.sampled_from(edges) | _made(_plain_decimal, decimals_of(6)),
+        st.integers(0, 17),
+        st.sampled_from([None, "a", "b", "c"] if retries else [None]),
+        st.sampled_from(Again),
+        st.sampled_from(kinds),
+        st.integers(0, 8),
+    )
+
+
+def _plain_decimal(value: Decimal) -> str:
+    return f"{value:f}"
+
+
+def _payload(meter: Meter, customer: str, sketch: _EventSketch) -> dict[str, str]:
+    _, text, _, _, _, misfit, place = sketch
+    if meter.decimal_places is not None and "." in text:
+        whole, _, places = text.partition(".")
+        text = f"{whole}.{places[: meter.decimal_places]}" if meter.decimal_places else whole
+    payload = {meter.customer_payload_key: customer, meter.value_payload_key: text}
+    for number, key in enumerate(meter.dimension_payload_keys):
+        payload[key] = ("eu", "us", "")[place // 3**number % 3]
+    return _misfitting(payload, meter, misfit)
+
+
+def _misfitting(payload: dict[str, str], meter: Meter, misfit: Misfit) -> dict[str, str]:
+    dropped = {
+        Misfit.NO_CUSTOMER: meter.customer_payload_key,
+        Misfit.NO_VALUE: meter.value_payload_key,
+        Misfit.NO_DIMENSION: (*meter.dimension_payload_keys, None)[0],
+    }
+    changed = {Misfit.EXTRA_KEY: {"trace": "1"}, Misfit.NO_NUMBER: {meter.value_payload_key: "much"}}.get(misfit, {})
+    return {key: text for key, text in payload.items() if key != dropped.get(misfit)} | changed
+
+
+def _event_moments(period: BillingPeriod, now: int, policy: MeterPolicy, *, late: bool, future: bool) -> list[int | None]:
+    """Return the moments at which events collide, in Unix microseconds; None is ``"now"``."""
+    second, hour, day = 10**6, 3600 * 10**6, 86_400 * 10**6
+    start, end, at = period.start_seconds * second, period.end_seconds * second, now * second
+    edges = {start, start + hour, start + hour - 1, start + day, start + day - 1, at, at - 1, at - hour, (start + at) // 2}
+    moments = {one for one in edges if start <= one <= at} | {start}
+    if late:
+        earliest = policy.earliest(now)
+        moments |= {start - 1, start - day} | (set() if earliest is None else {earliest * second, earliest * second - 1})
+    if future:
+        latest = policy.latest(at)
+        moments |= {end - 1, end, at + 1} | (set() if latest is None else {latest, latest + 1})
+    return [None, *sorted(one for one in moments if one >= 0)]
+
+
+def _event(meter: Meter, customers: Sequence[str], moments: Sequence[int | None], sketch: _EventSketch) -> MeterEvent:
+    at = moments[sketch[2] % len(moments)]
+    payload = _payload(meter, customers[sketch[0] % len(customers)], sketch)
+    return MeterEvent(meter.event_name, payload, identifier=sketch[3], timestamp="now" if at is None else _timestamp(at))
+
+
+def _timestamp(microseconds: int) -> int | datetime:
+    seconds, rest = divmod(microseconds, 10**6)
+    return from_unix_seconds(seconds) + timedelta(microseconds=rest) if rest else seconds
+
+
+def _changed(event: MeterEvent, meter: Meter) -> MeterEvent:
+    payload = {**event.payload, meter.value_payload_key: "2" if event.payload.get(meter.value_payload_key) != "2" else "1"}
+    timestamp = "now" if event.microseconds is None else _timestamp(event.microseconds)
+    return MeterEvent(event.event_name, payload, identifier=event.identifier, timestamp=timestamp)
+
+
+def _event_batch(
+    meter: Meter, customers: Sequence[str], moments: Sequence[int | None], sketches: list[_EventSketch]
+) -> list[MeterEvent]:
+    batch: list[MeterEvent] = []
+    at_last: list[MeterEvent] = []
+    for sketch in sketches:
+        event, again = _event(meter, customers, moments, sketch), sketch[4]
+        batch.append(event)
+        if event.identifier is not None and again:
+            changed = again in {Again.CHANGED_AT_ONCE, Again.CHANGED_AT_LAST}
+            repeated = _changed(event, meter) if changed else event
+            (batch if again in {Again.AT_ONCE, Again.CHANGED_AT_ONCE} else at_last).append(repeated)
+    return batch + at_last
+
+
+CUSTOMERS = ("cus_1", "cus_2")
+"""The customers of drawn events."""
+
+_JANUARY = BillingPeriod(1_704_067_200, 1_706_745_600)
+
+
+def meter_event(
+    meter: Meter | None = None,
+    *,
+    customers: Sequence[str] = CUSTOMERS,
+    period: BillingPeriod = _JANUARY,
+    now: int | None = None,
+    policy: MeterPolicy | None = None,
+    negatives: bool = True,
+    identifiers: bool = True,
+    misfits: bool = False,
+    late: bool = True,
+    future: bool = True,
+) -> st.SearchStrategy[MeterEvent]:
+    """Draw single events; see :func:`meter_events`, which draws several that meet."""
+    measuring = Meter("mtr_1", "api_requests") if meter is None else meter
+    at = period.end_seconds - 1 if now is None else now
+    moments = _event_moments(period, at, policy or MeterPolicy(), late=late, future=future)
+    sketches = _event_sketches(negatives, identifiers, misfits)
+    return _made(lambda sketch: _event(measuring, customers, moments, sketch), sketches)
+
+
+def meter_events(
+    meter: Meter,
+    *,
+    customers: Sequence[str] = CUSTOMERS,
+    period: BillingPeriod = _JANUARY,
+    now: int | None = None,
+    policy: MeterPolicy | None = None,
+    min_size: int = 0,
+    max_size: int = 12,
+    negatives: bool = True,
+    retries: bool = True,
+    misfits: bool = True,
+    late: bool = True,
+    future: bool = True,
+) -> st.SearchStrategy[list[MeterEvent]]:
+    """Draw batches of a meter's events that meet: few moments, most on an edge, to the microsecond.
+
+    Values have up to 30 digits and as many places as the meter allows; 15 digits, 16 and zero are common.
+
+    Args:
+        meter: whose payload keys, dimensions and decimal places they keep to.
+        customers: whose usage.
+        period: the current billing period at ``now``; January 2024 unless given.
+        now: the moment of receipt in Unix seconds; the period's last second unless given.
+        policy: whose bounds of time are reached; the default one unless given.
+        min_size: at least so many events.
+        max_size: at most so many, retries aside.
+        negatives: whether negative values occur.
+        retries: whether events have identifiers, and some are sent again, with the same content or with other content.
+        misfits: whether some lack a key, have one too many, or have a value that is no number; see :class:`Misfit`.
+        late: whether moments before the period occur, down to the bound of what is accepted and beyond it.
+        future: whether moments after ``now`` occur, up to the bound of what is accepted and beyond it.
+    """
+    at = period.end_seconds - 1 if now is None else now
+    moments = _event_moments(period, at, policy or MeterPolicy(), late=late, future=future)
+    drawn = st.lists(_event_sketches(negatives, retries, misfits), min_size=min_size, max_size=max_size)
+    return _made(lambda sketches: _event_batch(meter, customers, moments, sketches), drawn)
+
+
+EventBatch = tuple[int, list[MeterEvent], str | None]
+"""The moment of receipt in Unix seconds, what was sent then, and the identifier that was canceled afterwards."""
+
+EventHistory = tuple[Meter, Subscription, list[EventBatch]]
+"""A meter, a subscription of the first of :data:`CUSTOMERS` with items on it, and what their log receives."""
+
+_SketchedEvents = tuple[int, int, list[_EventSketch], str | None]
+
+
+@cache
+def _sketched_event_batches(max_batches: int, max_size: int) -> st.SearchStrategy[list[_SketchedEvents]]:
+    sketches = st.lists(_event_sketches(negatives=True, retries=True, misfits=True), max_size=max_size)
+    canceled = st.sampled_from([None, "a", "b", "c"])
+    return st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), sketches, canceled), max_size=max_batches)
+
+
+def event_batches(
+    meter: Meter, cycle: BillingCycle, *, max_batches: int = 4, max_size: int = 8
+) -> st.SearchStrategy[list[EventBatch]]:
+    """Draw what a meter's log receives over three periods from a cycle's anchor on: batches at moments that never go back."""
+    of = list(islice(cycle.periods_from(cycle.anchor), 3))
+
+    def batch(now: int, sketches: list[_EventSketch], canceled: str | None) -> EventBatch:
+        moments = _event_moments(cycle.period_at(now), now, MeterPolicy(), late=True, future=True)
+        return now, _event_batch(meter, CUSTOMERS, moments, sketches), canceled
+
+    def history(sketched: list[_SketchedEvents]) -> list[EventBatch]:
+        received = [
+            (max(_moment(of[period], place), of[0].start_seconds), sketches, canceled)
+            for period, place, sketches, canceled in sketched
+        ]
+        return [batch(*one) for one in sorted(received, key=itemgetter(0))]
+
+    return _made(history, _sketched_event_batches(max_batches, max_size))
+
+
+def event_histories(meter: st.SearchStrategy[Meter] | None = None) -> st.SearchStrategy[EventHistory]:
+    """Draw a meter, a subscription with items on it, and what their log receives."""
+
+    def subscribed(drawn: Meter) -> st.SearchStrategy[EventHistory]:
+        subscription = subscriptions(meters=[drawn], customer=CUSTOMERS[0])
+        return subscription.flatmap(lambda one: st.tuples(st.just(drawn), st.just(one), event_batches(drawn, one.cycle)))
+
+    return (meters() if meter is None else meter).flatmap(subscribed)
+
+
+def meter_logs(meter: st.SearchStrategy[Meter] | None = None, *, closes: bool = True) -> st.SearchStrategy[MeterLog]:
+    """Draw logs with events and cancellations over three periods; with ``closes`` elapsed periods are closed in some."""
+    return _made(_meter_log, event_histories(meter), st.booleans() if closes else st.just(value=False))
+
+
+def _meter_log(history: EventHistory, closes: bool) -> MeterLog:  # noqa: FBT001
+    return meter_log_of(history, closes=closes)
+
+
+def meter_log_of(history: EventHistory, *, closes: bool) -> MeterLog:
+    """Return the log that received these batches; with ``closes`` elapsed periods were closed."""
+    meter, subscription, received = history
+    log = MeterLog([meter], [subscription])
+    for now, events, canceled in received:
+        before = subscription.period_at(subscription.cycle.period_at(now).start_seconds - 1)
+        if closes and before is not None:
+            log.close_period(subscription.id, before, now=now)
+        log.append(events, now=now)
+        with suppress(UsageRejectedError):  # There may be no such event.
+            if canceled is not None:
+                log.cancel(meter.event_name, canceled, now=now)
     return log

@@ -1,0 +1,200 @@
+"""The laws of `metering_core.testing.meter_laws`, held against this library; `test_meter_laws_bite.py` has them fail."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from builders import DAY, JAN, START
+from hypothesis import given
+from hypothesis import strategies as st
+
+import metering_core as mc
+from metering_core.aggregators import formula_of
+from metering_core.exact import whole_if_possible
+from metering_core.testing import laws, meter_laws
+from metering_core.testing import strategies as drawn
+
+SECOND = 1_000_000
+NOW = START + 20 * DAY
+
+# What each law is run with: strategies of its arguments. `test_meter_laws_bite.py` plants defects under the same ones. ----
+
+
+def readings():
+    """Draw (formula, readings at few moments, a split of them, a window that some are before, in and after)."""
+    numbers = st.integers(-5, 9) | drawn.decimals_of(12) | st.sampled_from([2**63, -(10**30)])
+    moments = st.sampled_from([0, 1, SECOND - 1, SECOND, SECOND + 1, 3 * SECOND, 4 * SECOND - 1, 4 * SECOND, 5 * SECOND])
+
+    def of(formula):
+        values = st.sampled_from(["a", "b", "", "1", "1.0"]) if formula == "unique_count" else numbers
+        events = st.lists(st.tuples(moments, values), max_size=9)
+        windows = st.sampled_from([(SECOND, 4 * SECOND), (0, SECOND), (0, 5 * SECOND)])
+        return st.tuples(st.just(formula), events, st.sets(st.integers(0, 8)), windows)
+
+    return st.sampled_from(mc.Formula).flatmap(of)
+
+
+def sent(**options):
+    """Draw (meter, events received at NOW)."""
+    return drawn.meters().flatmap(
+        lambda meter: st.tuples(st.just(meter), drawn.meter_events(meter, period=JAN, now=NOW, **options))
+    )
+
+
+def with_a_number(strategy):
+    """Add a place within the events."""
+    return st.builds(lambda case, place: (*case, place), strategy, st.integers(0, 12))
+
+
+def with_ranks(strategy):
+    """Add what the events are sorted by."""
+    return st.builds(lambda case, ranks: (*case, ranks), strategy, st.lists(st.integers(0, 9), min_size=1, max_size=12))
+
+
+def retried():
+    """Draw (meter, event, later)."""
+    single = drawn.meters().flatmap(
+        lambda meter: st.tuples(st.just(meter), drawn.meter_event(meter, period=JAN, now=NOW, misfits=True))
+    )
+    later = st.sampled_from([NOW, NOW + 1, NOW + 100 * DAY])
+    return st.builds(lambda case, later: (*case, later), single, later)
+
+
+def subscribed(customer="cus_1"):
+    """Draw (meter, subscription, events in January 2024, events in February that may be of January)."""
+
+    def of(meter):
+        subscriptions = st.builds(
+            lambda model: mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", priced(model))], START, customer=customer),
+            drawn.models(),
+        )
+        early = drawn.meter_events(meter, period=JAN, now=NOW)
+        late = drawn.meter_events(meter, period=JAN, now=JAN.end_seconds + 3 * DAY, policy=mc.MeterPolicy())
+        return st.tuples(st.just(meter), subscriptions, early, late)
+
+    return drawn.meters().flatmap(of)
+
+
+def priced(model):
+    return mc.Price("price", "usd", model, mc.Recurring(meter="mtr_1"))
+
+
+def append_laws(meter, events, place):
+    """Run the append laws on the events cut at a place within them."""
+    place %= len(events) + 1
+    meter_laws.check_event_append_laws(lambda: mc.MeterLog([meter]), events[:place], events[place:], NOW)
+
+
+def retry_laws(meter, event, later):
+    """Run the retry laws on logs of the meter."""
+    meter_laws.check_event_retry_laws(lambda: mc.MeterLog([meter]), event, NOW, later)
+
+
+def arrival_laws(meter, events, ranks):
+    """Run the laws of arrival on logs of the meter."""
+    meter_laws.check_arrival_laws(lambda: mc.MeterLog([meter]), events, ranks, NOW)
+
+
+def cancel_laws(meter, events, place):
+    """Run the laws of cancellation on logs of the meter."""
+    meter_laws.check_cancel_laws(lambda: mc.MeterLog([meter]), events, place, NOW)
+
+
+def unbilled_laws(meter, subscription, events, late):
+    """Run the laws of what is unbilled on logs of the subscription."""
+    made = lambda: mc.MeterLog([meter], [subscription])  # noqa: E731 - said twice otherwise
+    meter_laws.check_unbilled_laws(made, events, late, NOW, JAN.end_seconds + 3 * DAY)
+
+
+def summary_laws(meter, events, zone, days):
+    """Run the laws of summaries on a log of the meter, over some days of January."""
+    log = mc.MeterLog([meter])
+    log.append(events, now=NOW)
+    meter_laws.check_summary_laws(log, meter.id, "cus_1", START, START + days * DAY, timezones=["UTC", zone])
+
+
+def summarized():
+    """Draw (meter, events, zone, how many days)."""
+    zones, days = st.sampled_from(drawn.ZONES), st.sampled_from([1, 2, 31])
+    return st.builds(lambda case, zone, days: (*case, zone, days), sent(), zones, days)
+
+
+class PlainEvents:
+    """Another engine: every event that stands, in a list, folded anew for each question by the laws' own measure."""
+
+    def __init__(self, log):
+        self.log = log
+        self.events = [one for one in log.events() if one.canceled_at is None]
+
+    def meter_of(self, item):
+        """Return the meter."""
+        return self.log.meter_of(item)
+
+    def partial(self, item, period):
+        """Return the partial of what counts, found by walking over the list."""
+        meter, row = self.meter_of(item), formula_of(self.meter_of(item))
+        customer = next(one.customer for one in self.log.subscriptions if item in one.items)
+        start, end = period.start_seconds * SECOND, period.end_seconds * SECOND
+        within, before = row.identity, row.identity
+        for one in self.counting(meter, customer):
+            prepared = row.prepare_event(one.event.microseconds, one.sequence, value_of(meter, one.event))
+            if start <= one.event.microseconds < end:
+                within = row.merge(prepared, within)
+            elif one.event.microseconds < start and row.looks_back:
+                before = row.merge(prepared, before)
+        return row.over(within, before, start, end)
+
+    def counting(self, meter, customer):
+        """Return the events that count: with a window the one received last for each set of dimension values."""
+        found = {}
+        for one in self.events:
+            event = one.event
+            if event.event_name == meter.event_name and event.payload.get(meter.customer_payload_key) == customer:
+                dimensions = tuple(event.payload[key] for key in meter.dimension_payload_keys)
+                window = meter.event_time_window
+                place = one.sequence if window is None else event.microseconds // (window.seconds * SECOND)
+                found[dimensions, place] = one
+        return found.values()
+
+    def partials(self, requests):
+        """Return the partials one by one."""
+        return [self.partial(item, period) for item, period in requests]
+
+
+def value_of(meter, event):
+    """Return what the formula works on."""
+    text = event.payload.get(meter.value_payload_key)
+    if meter.formula == "unique_count":
+        return text
+    return 1 if meter.formula == "count" else whole_if_possible(Fraction(text))
+
+
+def engine_laws(log):
+    """Compare the log with the plain engine."""
+    laws.check_engine_agrees(PlainEvents, log)
+
+
+CHECKS = {
+    "formulas": (readings(), meter_laws.check_formula_laws),
+    "events": (with_a_number(sent()), append_laws),
+    "event retries": (retried(), retry_laws),
+    "arrival": (with_ranks(sent(misfits=False)), arrival_laws),
+    "summaries": (summarized(), summary_laws),
+    "cancellations": (with_a_number(sent(misfits=False)), cancel_laws),
+    "unbilled": (subscribed(), unbilled_laws),
+    "engines": (st.tuples(drawn.meter_logs(closes=False)), engine_laws),
+}
+"""Law → strategy of its arguments, and the check."""
+
+
+@pytest.mark.parametrize("law", CHECKS)
+def test_laws_hold(law):
+    """Each law holds for this library."""
+    arguments, check = CHECKS[law]
+
+    @given(arguments)
+    def hold(case):
+        check(*case)
+
+    hold()

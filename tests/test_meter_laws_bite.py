@@ -1,0 +1,132 @@
+"""Each defect planted here must be found by the shipped law of meters, of late grace or of compaction that forbids it."""
+
+from __future__ import annotations
+
+import pytest
+import test_laws
+import test_meter_laws
+from hypothesis import given
+from planting import HUNT, plant, source_of
+
+from metering_core.testing.laws import LawBrokenError
+
+CHECKS = {**test_laws.CHECKS, **test_meter_laws.CHECKS}
+
+DEFECTS = {
+    "formulas": [
+        ("the later part has the last", "aggregators._Last.merge", "max(left, right)", "right"),
+        ("the greater of two at one moment is last", "aggregators._Last.prepare_event", "sequence), value)", "value), value)"),
+        ("the least is the greatest", "aggregators._Min.merge", "min(left, right)", "max(left, right)"),
+        ("no greatest is below 0", "aggregators._Max.present", "else partial", "else max(partial, 0)"),
+        ("a count adds up values", "aggregators._Count.prepare", "return 1", "return quantity"),
+        ("values in two parts are in none", "aggregators._UniqueCount.merge", "left | right", "left ^ right"),
+        ("an average counts parts", "aggregators._Average.merge", "left[1] + right[1]", "max(left[1], right[1])"),
+        ("averages are floats", "aggregators._Average.present", "Fraction(total)", "Fraction(float(total))"),
+        ("a level counts from before its window", "aggregators._WeightedSum.over", "multiply(before[0], start)", "before[1]"),
+        ("no level is carried", "aggregators._WeightedSum.over", "(before[0], multiply", "(0, multiply"),
+    ],
+    "events": [
+        ("a refusal has a number", "meter_log.MeterLog._take", "return time_", "self._sequence += 1; return time_"),
+        ("what is folded is folded again", "meter_log.MeterLog._catch_up", "len(self)\n", "max(len(self) - 1, 0)\n"),
+        ("record() returns the first event", "meter_log.MeterLog.record", "len(self) - 1 if", "0 if"),
+        ("what was sent is not kept", "meter_log.MeterLog._keep_rest", "if self._told(row) != event.payload", "if False"),
+    ],
+    "event retries": [
+        ("a retry counts again", "meter_log.MeterLog._take", "if row is not None and", "if False and"),
+        ("cancelling frees the identifier", "meter_log.MeterLog._take", "if row is", "if row not in self._canceled and row is"),
+        ("an inactive meter refuses retries", "meter_log.MeterLog._take", "if row is", "if known.meter.is_active and row is"),
+        (
+            "a retry may have another time",
+            "meter_log.MeterLog._answer",
+            "received == first",
+            'received["payload"] == first["payload"]',
+        ),
+        ("a retry of now must know when", "meter_log.MeterLog._content_at", "in self._sent_as_now", "in ()"),
+    ],
+    "arrival": [
+        (
+            "late events are last",
+            "timelines.Timeline.add",
+            "(self.moments[-1], self.sequences[-1]) < (moment, sequence)",
+            "True",
+        ),
+        ("what came late is put in no order", "timelines.Timeline._rearrange", "sorted(", "list("),
+        (
+            "the last is the one received last",
+            "aggregators._Last.prepare_event",
+            "(microseconds, sequence)",
+            "(sequence, microseconds)",
+        ),
+    ],
+    "summaries": [
+        ("an event at the end is inside", "timelines.Timeline._places", "end, first)", "end + 1, first)"),
+        ("buckets reach beyond the range", "meter_summaries._bounds", "one < end, ends)", "one <= end, ends)"),
+        ("filters let everything through", "meter_summaries._selected", "if all(", "if True or all("),
+        ("a page repeats its cursor", "meter_summaries.list_event_summaries", "> cursor]", ">= cursor]"),
+        ("empty buckets are listed", "meter_summaries.list_event_summaries", "if not summary.is_empty", ""),
+    ],
+    "cancellations": [
+        ("a cancellation takes nothing away", "meter_log.MeterLog.cancel", "self._sequences[row])", "self._sequence)"),
+        ("a second cancellation has a number", "meter_log.MeterLog.cancel", "if row not in self._canceled:", "if True:"),
+        ("a canceled winner leaves an empty window", "timelines.Series.remove", "one[1] != sequence", "False"),
+        ("a view knows later cancellations", "meter_log.MeterLog._is_shown", "canceled.sequence,", "self._sequences[row],"),
+    ],
+    "unbilled": [
+        ("late events change a bill", "meter_views.MeterReader._bill", "if kept is not None:", "if False:"),
+        (
+            "less than 0 counts as billed",
+            "meter_views.MeterReader._bill",
+            "max(aggregator.present(partial), 0)",
+            "aggregator.present(partial)",
+        ),
+        ("only what is missing is unbilled", "meter_views.MeterReader._deltas", "if delta.quantity:", "if delta.quantity > 0:"),
+    ],
+    "engines": [
+        ("a bill begins late", "meter_views.MeterReader._measured", "period.start_seconds *", "(period.start_seconds + 1) *"),
+        ("overwritten events count", "timelines.Series._count", "if former is not None:", "if False:"),
+        (
+            "late events are last",
+            "timelines.Timeline.add",
+            "(self.moments[-1], self.sequences[-1]) < (moment, sequence)",
+            "True",
+        ),
+    ],
+    "late grace": [
+        ("the grace includes its end", "acceptance.standing_at", "< policy.late_grace", "<= policy.late_grace"),
+        ("the grace is the current period's", "acceptance.standing_at", "boundary - timedelta(seconds=1)", "boundary"),
+        ("a closed period takes late usage", "accounts.Account.closing", "if not self.closed:", "if True:"),
+        ("late usage is billed where it was", "log.UsageLog._billed_at", "if not self._attributed", "if True"),
+    ],
+    "compaction": [
+        ("compaction keeps nothing", "cells.PeriodCells.compact", "aggregator.fold(self.cells)", "aggregator.identity"),
+        (
+            "a view shows what it cuts through",
+            "views.UsageView._take_compacted",
+            "kept.sequences[1] <= self._sequence",
+            "kept.sequences[0] <= self._sequence",
+        ),
+        ("a retry of what was dropped counts", "log.UsageLog.state", "if known.ids}", "if known.ids and not self._folded}"),
+        ("compaction counts what it keeps", "log.UsageLog.compact", "flags.count(0)", "flags.count(1)"),
+    ],
+}
+"""Law → what is wrong, where, what is right, and what is written instead."""
+
+ROWS = [pytest.param(law, *slip, id=f"{law}: {name}") for law, slips in DEFECTS.items() for name, *slip in slips]
+
+for row in ROWS:
+    source_of(row.values[1])
+
+
+@pytest.mark.parametrize(("law", "function", "right", "wrong"), ROWS)
+def test_planted_defects_die(law, function, right, wrong, monkeypatch):
+    """The law that forbids a defect finds it within 400 examples, the same ones each time."""
+    plant(monkeypatch, function, right, wrong)
+    arguments, check = CHECKS[law]
+
+    @HUNT
+    @given(arguments)
+    def hunt(case):
+        check(*case)
+
+    with pytest.raises(LawBrokenError):
+        hunt()
