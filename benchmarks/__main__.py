@@ -169,7 +169,7 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     listed = "; ".join(f"{name}: {group.__doc__}" for name, group in GROUPS.items())
     parser.add_argument("--only", action="append", choices=GROUPS, metavar="GROUP", help=f"one group, or several: {listed}")
     parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="the folder of the JSON")
-    parser.add_argument("--chart", type=Path, help="the folder of the picture; where the JSON is unless given")
+    parser.add_argument("--chart", type=Path, help="the folder of the picture; docs/_static for a full run unless given")
     return parser.parse_args(arguments)
 
 
@@ -194,7 +194,8 @@ def main() -> None:
     if find_spec("matplotlib") is None:
         print("no picture: it needs matplotlib")
     else:
-        report.draw(measured, options.chart or options.output)
+        is_full = not (options.quick or options.only)
+        report.draw(measured, options.chart or (ROOT / "docs" / "_static" if is_full else options.output))
     print("targets missed:", "; ".join(data["missed"]) or "none")
 
 

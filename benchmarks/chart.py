@@ -64,6 +64,7 @@ def draw(groups: Iterable[Group], machine: str, folder: Path) -> list[Path]:
     with rc_context({"svg.hashsalt": "metering-core", "font.size": 9}):
         figure = Figure(figsize=(8, 1.4 + 0.75 * len(found)), layout="constrained")
         _bars(figure.add_subplot(), found, machine)
+        figure.legend(loc="outside upper center", ncol=len(COLOURS), frameon=False)
         for file in files:
             figure.savefig(file, dpi=120, metadata={"Date": None} if file.suffix == ".svg" else {"Software": None})
     return files
@@ -87,4 +88,3 @@ def _bars(axes: Any, found: dict[str, dict[str, float]], machine: str) -> None: 
     axes.axvline(1, color=COLOURS[OURS], linewidth=0.8)
     axes.set_xlabel(f"speed, metering_core = 1 (longer is faster); {machine}")
     axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, 1.0 + 0.9 / len(found)), ncol=len(tools), frameon=False, fontsize=8)

@@ -19,8 +19,8 @@ from benchmarks.datasets import digest_of
 from benchmarks.measuring import Row
 from benchmarks.peers import Way
 
-HOPELESS: Final = 2.5
-"""A peer that is so many times slower than the fastest peer takes no further turn: no ratio depends on it."""
+HOPELESS: Final = 2.0
+"""Who is so many times slower than the fastest of its side takes no further turn: no ratio depends on it."""
 
 
 @attrs.define
@@ -70,17 +70,20 @@ def fault_of(found: NDArray[Any], expected: NDArray[Any]) -> str | None:
 def race(ways: Iterable[Way], expected: NDArray[Any], rounds: int) -> list[Turns]:
     """Run all by turns and return what is known of each, ours first, the others by speed."""
     field = [Turns(way) for way in ways]
-    gc.collect()
-    gc.freeze()
+    gc.freeze()  # Inputs would otherwise be walked again and again.
     try:
         for _ in range(rounds):
-            fastest = min((one.best for one in field if not one.way.is_ours), default=0.0)
-            for one in field:
-                if one.way.is_ours or one.best <= HOPELESS * fastest or one.answer is None:
-                    one.take(expected)
+            for one in [one for one in field if _has_hope(one, field)]:
+                one.take(expected)
     finally:
         gc.unfreeze()
     return sorted(field, key=lambda one: (not one.way.is_ours, one.best))
+
+
+def _has_hope(one: Turns, field: Sequence[Turns]) -> bool:
+    """Say whether another turn can matter: of ours each may have its own target, of the peers only the fastest counts."""
+    fastest = min(other.best for other in field if other.way.is_ours == one.way.is_ours)
+    return one.answer is None or one.best <= HOPELESS * fastest
 
 
 def rows(field: Sequence[Turns], number: int, unit: str, at_least: float | None = None) -> list[Row]:

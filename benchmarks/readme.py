@@ -1,4 +1,4 @@
-"""`python -m benchmarks.readme`: put the comparison of the latest full run into the README, as a table of ratios."""
+"""`python -m benchmarks.readme`: put the comparison of the latest full run into the README, as a table of ratios and a picture."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ RESULTS: Final = ROOT / "benchmarks" / "results" / "latest.json"
 README: Final = ROOT / "README.md"
 BEGIN: Final = "<!-- comparison: made by `python -m benchmarks.readme` -->"
 END: Final = "<!-- end of comparison -->"
+
+PICTURE: Final = "![How fast each tool is in each workload, in relation to this library](docs/_static/benchmarks.svg)"
 
 OURS: Final = ("metering_core", "our best")
 COMPARED: Final = re.compile(r"^[A-E]: ")
@@ -49,9 +51,10 @@ def _wanted(row: dict[str, Any]) -> str:
 
 
 def written(text: str, data: dict[str, Any]) -> str:
-    """Return the page with the table between its marks."""
+    """Return the page with table and picture between its marks."""
     begin, end = text.index(BEGIN) + len(BEGIN), text.index(END)
-    return f"{text[:begin]}\n" + "".join(f"{line}\n" for line in table(data)) + text[end:]
+    shown = [*table(data), "", PICTURE]
+    return f"{text[:begin]}\n\n" + "".join(f"{line}\n" for line in shown) + text[end:]
 
 
 def main() -> None:

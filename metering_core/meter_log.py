@@ -62,6 +62,17 @@ def _is_plain(text: str) -> bool:
     return len(text) <= _PLAIN_DIGITS and text.isdecimal() and text.isascii() and (text[0] != "0" or text == "0")
 
 
+def _plain_values(texts: Sequence[str]) -> list[int] | None:
+    """Return whole numbers of few digits that all read back as they were written; None where one of them does not."""
+    if max(map(len, texts)) > _PLAIN_DIGITS:
+        return None
+    try:
+        values = list(map(int, texts))
+    except ValueError:
+        return None
+    return values if list(map(str, values)) == texts else None
+
+
 class _KnownMeter:
     """A meter's newest version, and what of its events was seen before.
 
@@ -376,15 +387,17 @@ class MeterLog(MeterReader):
         ):
             return False
         keys = {event_name: (known.codes, known.customer_key, known.value_key) for event_name, known in meters.items() if known}
-        codes, texts = [], []
-        for event_name, payload in zip(event_names, map(_PAYLOAD, batch), strict=True):
-            found, customer_key, value_key = keys[event_name]
-            codes.append(found.get(payload.get(customer_key), -1) if len(payload) == 2 else -1)  # type: ignore[arg-type]
-            texts.append(payload.get(value_key, ""))
-        stamps = list(map(_MICROSECONDS_OF, batch))
-        if min(codes) < 0 or not all(map(_is_plain, texts)) or None in stamps or not self._are_in_time(stamps, received):
+        payloads = list(map(_PAYLOAD, batch))
+        if set(map(len, payloads)) != {2}:
             return False
-        self._store.extend(codes, stamps, received, self._sequence + 1, list(map(int, texts)))
+        rows = list(zip(map(keys.__getitem__, event_names), payloads, strict=True))
+        codes = [found.get(payload.get(customer_key), -1) for (found, customer_key, _), payload in rows]
+        texts = [payload.get(value_key, "") for (_, _, value_key), payload in rows]
+        stamps = list(map(_MICROSECONDS_OF, batch))
+        values = _plain_values(texts)
+        if values is None or min(codes) < 0 or None in stamps or not self._are_in_time(stamps, received):
+            return False
+        self._store.extend(codes, stamps, received, self._sequence + 1, values)
         self._sequence += len(batch)
         return True
 

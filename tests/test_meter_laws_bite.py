@@ -27,7 +27,12 @@ DEFECTS = {
     ],
     "events": [
         ("a refusal has a number", "meter_log.MeterLog._take", "return time_", "self._sequence += 1; return time_"),
-        ("what is folded is folded again", "meter_log.MeterLog._catch_up", "len(self)\n", "max(len(self) - 1, 0)\n"),
+        (
+            "a question swallows what comes next",
+            "meter_log.MeterLog._catch_up",
+            "range(self._folded,",
+            "range(self._folded * 2,",
+        ),
         ("record() returns the first event", "meter_log.MeterLog.record", "len(self) - 1 if", "0 if"),
         ("what was sent is not kept", "meter_log.MeterLog._keep_rest", "if self._told(row) != event.payload", "if False"),
     ],
@@ -60,16 +65,16 @@ DEFECTS = {
     ],
     "summaries": [
         ("an event at the end is inside", "timelines.Timeline._places", "end, first)", "end + 1, first)"),
-        ("buckets reach beyond the range", "meter_summaries._bounds", "one < end, ends)", "one <= end, ends)"),
+        ("the last bucket is cut off", "meter_summaries._bounds", "one < end, ends), end]", "one < end, ends)]"),
         ("filters let everything through", "meter_summaries._selected", "if all(", "if True or all("),
         ("a page repeats its cursor", "meter_summaries.list_event_summaries", "> cursor]", ">= cursor]"),
         ("empty buckets are listed", "meter_summaries.list_event_summaries", "if not summary.is_empty", ""),
     ],
     "cancellations": [
-        ("a cancellation takes nothing away", "meter_log.MeterLog.cancel", "self._sequences[row])", "self._sequence)"),
+        ("a cancellation takes nothing away", "meter_log.MeterLog.cancel", "sequences[row])", "sequences[row] + 1)"),
         ("a second cancellation has a number", "meter_log.MeterLog.cancel", "if row not in self._canceled:", "if True:"),
         ("a canceled winner leaves an empty window", "timelines.Series.remove", "one[1] != sequence", "False"),
-        ("a view knows later cancellations", "meter_log.MeterLog._is_shown", "canceled.sequence,", "self._sequences[row],"),
+        ("a view knows later cancellations", "meter_log.MeterLog._is_shown", "canceled.sequence,", "0,"),
     ],
     "unbilled": [
         ("late events change a bill", "meter_views.MeterReader._bill", "if kept is not None:", "if False:"),
@@ -83,7 +88,7 @@ DEFECTS = {
     ],
     "engines": [
         ("a bill begins late", "meter_views.MeterReader._measured", "period.start_seconds *", "(period.start_seconds + 1) *"),
-        ("overwritten events count", "timelines.Series._count", "if former is not None:", "if False:"),
+        ("the first of a window counts", "timelines.Series.timeline", "readings[-1]", "readings[0]"),
         (
             "late events are last",
             "timelines.Timeline.add",
