@@ -1,4 +1,4 @@
-"""`python -m benchmarks.readme`: put the comparison of the latest full run into the README, as a table of ratios and a picture."""
+"""`python -m benchmarks.readme`: put the comparison of the latest full run into the README, as a table and a picture."""
 
 from __future__ import annotations
 

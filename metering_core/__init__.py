@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from metering_core.log import UsageLog
     from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy
     from metering_core.meter_bills import UnbilledDelta
-    from metering_core.meter_events import MeterEvent, MeterEventAdjustment
+    from metering_core.meter_events import MeterEvent, MeterEventAdjustment, cancellation
     from metering_core.meter_log import MeterLog
     from metering_core.meter_reports import (
         STRIPE_CODES,
@@ -105,7 +105,7 @@ _MODULES = {
     "log": ("UsageLog",),
     "meter_acceptance": ("IdentifierScope", "LateUsage", "MeterPolicy"),
     "meter_bills": ("UnbilledDelta",),
-    "meter_events": ("MeterEvent", "MeterEventAdjustment"),
+    "meter_events": ("MeterEvent", "MeterEventAdjustment", "cancellation"),
     "meter_log": ("MeterLog",),
     "meter_reports": (
         "MeterErrorReport",
@@ -245,6 +245,7 @@ __all__ = [
     "ValueGroupingWindow",
     "Volume",
     "audit",
+    "cancellation",
     "cloudevent_identifier",
     "compare",
     "compare_usage",

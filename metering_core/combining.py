@@ -80,6 +80,8 @@ class CombinedUsage:
     def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
         """Hold both still while a period is billed, and close it in both if that succeeds.
 
+        Both must have the subscription, also where all its items are of one generation; a view closes nothing.
+
         Yields:
             When the period was closed first, UTC.
         """

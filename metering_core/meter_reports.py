@@ -21,7 +21,7 @@ import attrs
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import ErrorCode
 from metering_core.meters import Meter
-from metering_core.periods import Instant, from_unix_seconds, instant, unix_seconds
+from metering_core.periods import Instant, from_unix_seconds, instant, rfc3339, unix_seconds
 
 # Stripe's two vocabularies. --------------------------------------------------------------------------------------------
 
@@ -272,7 +272,7 @@ class MeterErrorReport:
         return {
             "object": "v2.core.event",
             "type": self.type,
-            "created": _rfc3339(self.validation_end),
+            "created": rfc3339(self.validation_end),
             "related_object": related,
             "data": {
                 "developer_message_summary": self.developer_message_summary,
@@ -280,14 +280,10 @@ class MeterErrorReport:
                     "error_count": self.error_count,
                     "error_types": [error_type.to_dict() for error_type in self.error_types],
                 },
-                "validation_start": _rfc3339(self.validation_start),
-                "validation_end": _rfc3339(self.validation_end),
+                "validation_start": rfc3339(self.validation_start),
+                "validation_end": rfc3339(self.validation_end),
             },
         }
-
-
-def _rfc3339(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def error_reports(refused: Iterable[RefusedEvent]) -> list[MeterErrorReport]:

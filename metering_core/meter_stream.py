@@ -19,7 +19,7 @@ from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import short_name
 from metering_core.names import known_keys, name, require_iterable, required
-from metering_core.periods import INSTANT_TEXT, Instant, from_unix_seconds, instant, parse_instant, unix_seconds
+from metering_core.periods import INSTANT_TEXT, Instant, from_unix_seconds, instant, parse_instant, rfc3339, unix_seconds
 
 SESSION_SECONDS: Final = 15 * 60
 """How long a session is valid (Stripe's meter event session)."""
@@ -77,7 +77,7 @@ class MeterEventSession:
     def __attrs_post_init__(self) -> None:
         """Refuse a session that is over before it begins."""
         if self.expires_at <= self.created:
-            expected = f"a moment after created, {_rfc3339(self.created)}"
+            expected = f"a moment after created, {rfc3339(self.created)}"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, "expires_at", expected, self.expires_at)
 
     @classmethod
@@ -97,8 +97,8 @@ class MeterEventSession:
             "id": self.id,
             "object": "v2.billing.meter_event_session",
             "authentication_token": self.authentication_token,
-            "created": _rfc3339(self.created),
-            "expires_at": _rfc3339(self.expires_at),
+            "created": rfc3339(self.created),
+            "expires_at": rfc3339(self.expires_at),
         }
 
 
@@ -110,10 +110,6 @@ def _read_instant(data: Mapping[str, Any], key: str) -> datetime:
     if not isinstance(text, str):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, key, INSTANT_TEXT, text)
     return parse_instant(text, key)
-
-
-def _rfc3339(at: datetime) -> str:
-    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 class MeterEventStream:
@@ -181,10 +177,10 @@ class MeterEventStream:
         # Looked up, so that no session counts but those this stream gave, with the expiry it gave them.
         known = self._sessions.get(token)
         if known is None or known.expires_at <= now:
-            received = "one that is unknown or long over" if known is None else f"one valid until {_rfc3339(known.expires_at)}"
+            received = "one that is unknown or long over" if known is None else f"one valid until {rfc3339(known.expires_at)}"
             message = (
                 f"The meter event session has expired; create a new one. Expected one of this stream that is valid at "
-                f"{_rfc3339(now)}, received {received}."
+                f"{rfc3339(now)}, received {received}."
             )
             raise UsageRejectedError(ErrorCode.SESSION_EXPIRED, message, param="authentication_token", details={"now": now})
 

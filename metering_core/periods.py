@@ -189,6 +189,15 @@ class BillingPeriod:
         return f"{_iso(self.start)} to {_iso(self.end)}"
 
 
+def rfc3339(at: datetime) -> str:
+    """Write a UTC datetime as Stripe's API v2 does, with milliseconds.
+
+    >>> rfc3339(from_unix_seconds(0))
+    '1970-01-01T00:00:00.000Z'
+    """
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
 def _iso(value: datetime) -> str:
     # Not strftime: its %Y has fewer than four digits before the year 1000 on some platforms.
     return value.isoformat().removesuffix("+00:00") + "Z"

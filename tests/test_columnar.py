@@ -16,7 +16,7 @@ from columnar_twins import MAX, Twins, grace_and_retries, late_and_compacted, li
 from hypothesis import given  # noqa: E402
 
 import metering_core as mc  # noqa: E402
-from metering_core.columnar import ColumnarUsage, UsageBatch, answering, kernel  # noqa: E402
+from metering_core.columnar import ColumnarUsage, UsageBatch, answering, batches, kernel  # noqa: E402
 from metering_core.columnar.kernel import Rows  # noqa: E402
 
 # The same story, told by each of the ways in which the kernel may work --------------------------------------------------
@@ -356,9 +356,10 @@ def arrow_table(**changed):
     return pyarrow.table(columns | {"action": ["increment", "set", "set"], "id": ["a", None, "b"]} | changed)
 
 
-@pytest.mark.parametrize("way", ["strings", "dictionary", "timestamps", "chunks"])
-def test_arrow_streams(way):
+@pytest.mark.parametrize("way", ["strings", "dictionary", "timestamps", "chunks", "pieces"])
+def test_arrow_streams(monkeypatch, way):
     """A table with the Arrow stream interface is read as its columns are, whatever their encoding."""
+    monkeypatch.setattr(batches, "_PIECE", 2 if way == "pieces" else 1 << 20)
     table = arrow_table()
     pyarrow = pytest.importorskip("pyarrow")
     match way:

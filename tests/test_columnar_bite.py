@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
+
 import attrs
 import pytest
 
@@ -239,6 +241,8 @@ def edges():
     records = [mc.UsageRecord(f"si_{number}", number + at % 7, timestamp=at) for at in stamps for number in range(80)]
     twins.import_history(records, [record.timestamp for record in records])
     twins.same(lambda usage: usage.partials(asked_of(twins, [JAN, FEB])))
+    tolerant = Twins(catalog_of(10), mc.AcceptancePolicy(future_tolerance=timedelta(seconds=9)))
+    tolerant.append([mc.UsageRecord("si_0", 1, timestamp=FEB.start_seconds + at) for at in (-1, 0, 1)], FEB.start_seconds - 1)
 
 
 def one_mode():
