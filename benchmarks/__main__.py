@@ -150,14 +150,19 @@ class Run:
         from benchmarks import growing  # noqa: PLC0415 - as above
 
         sizes = [10**power for power in range(4, 9) if 10**power <= self.size.grown]
-        yield growing.measure(sizes, print)
+        yield self._noted(*growing.measure(sizes, print))
 
 
 GROUPS: Final[dict[str, Callable[[Run], Iterator[Group]]]] = {
     name: getattr(Run, name)
     for name in ("appending", "single", "memory", "importing", "billing", "prices", "folding", "invoicing", "rating", "growing")
 }
-COMPARED: Final = {"folding": "numpy", "invoicing": "pyarrow", "rating": "numpy", "growing": "pyarrow"}
+COMPARED: Final = {
+    "folding": ("numpy",),
+    "invoicing": ("numpy", "duckdb", "pyarrow"),
+    "rating": ("numpy",),
+    "growing": ("numpy", "duckdb", "pyarrow"),
+}
 """Groups that need more than the core, and what they cannot do without."""
 
 
@@ -181,8 +186,9 @@ def main() -> None:
     print(report.heading())
     measured: list[Group] = []
     for name in options.only or GROUPS:
-        if name in COMPARED and find_spec(COMPARED[name]) is None:
-            print(f"\n{name} is not measured: it needs {COMPARED[name]}")
+        missing = [package for package in COMPARED.get(name, ()) if find_spec(package) is None]
+        if missing:
+            print(f"\n{name} is not measured: {', '.join(missing)} not installed")
             continue
         for group in GROUPS[name](run):
             measured.append(group)

@@ -7,11 +7,14 @@ there.
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import json
 import resource
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from time import perf_counter
@@ -37,19 +40,22 @@ IS_FLAT: Final = 1.5
 """So many times the cost of a record in the next smaller size is still flat."""
 FROM: Final = 1_000_000
 """Below so many records the fixed cost of a process is most of it, and there is no target."""
+WARM: Final = 1 << 21
+"""With so many records at most, what a run loads and compiles is loaded and compiled before it is measured."""
 CHECKED: Final = 10_000_000
 """Up to so many records the answers are compared with those worked out without the library; beyond, engine with engine."""
 
 
-def measure(sizes: list[int], say: Callable[[str], None]) -> Group:
-    """Return what a record costs in each size and engine."""
+def measure(sizes: list[int], say: Callable[[str], None]) -> tuple[Group, str]:
+    """Return what a record costs in each size and engine, with the hash of the largest usage."""
     found: dict[str, dict[int, dict[str, Any]]] = {engine: {} for engine in ENGINES}
     for records in sizes:
         say(f"  growing to {records:,} records")
         for engine, result in _of_size(records):
             found[engine][records] = result
+            digest = result["input"]
     title = f"F: growth to {sizes[-1]:,} records (columnar: append and answer; DuckDB: from Parquet, limit {MEMORY_LIMIT})"
-    return title, [row for engine in ENGINES for row in _rows(engine, found[engine])]
+    return (title, [row for engine in ENGINES for row in _rows(engine, found[engine])]), digest
 
 
 def _of_size(records: int) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -59,13 +65,13 @@ def _of_size(records: int) -> Iterator[tuple[str, dict[str, Any]]]:
         for name in COLUMNS:
             np.save(Path(folder) / f"{name}.npy", getattr(usage, name))
         write_parquet(usage, Path(folder) / "usage.parquet")
-        items = usage.items
+        items, digest = usage.items, usage.digest()
         del usage  # What is measured needs the memory.
         for engine in ENGINES:
             result = _in_process(engine, folder, items)
             right = right or result["answer"]
             assert result["answer"] == right, "flat, but wrong"
-            yield engine, result
+            yield engine, {**result, "input": digest}
 
 
 def _by_turns(usage: Dataset) -> NDArray[np.int64]:
@@ -125,6 +131,9 @@ def peak() -> int:
 
 def forget_peak() -> int:
     """Let the peak begin at what is in memory now, where the system can do that, and return it."""
+    gc.collect()
+    with suppress(OSError, AttributeError):
+        ctypes.CDLL(None).malloc_trim(0)  # What the allocator kept would be used again, and not be seen to grow.
     if CLEAR.exists():
         CLEAR.write_text("5", encoding="ascii")
     return peak()
@@ -149,17 +158,21 @@ def in_columns(folder: Path, subscriptions: list[mc.Subscription]) -> tuple[floa
     from metering_core.columnar import ColumnarUsage, UsageBatch  # noqa: PLC0415 - one engine a process
 
     names = [item.id for one in subscriptions for item in one.items]
-    usage, warm = ColumnarUsage(subscriptions), ColumnarUsage(subscriptions)
+
+    def appended_and_answered(usage: ColumnarUsage, columns: list[NDArray[Any]]) -> NDArray[np.int64]:
+        codes, timestamps, quantities, sets = columns
+        batch = UsageBatch.from_columns(codes, quantities, timestamps, sets, item_ids=names, copy=False)
+        usage.append(batch, now=NOW)
+        return answered(usage, subscriptions)
+
     # What is compiled or imported at its first use is no matter of size.
-    warm.append(UsageBatch.from_columns(np.arange(1), np.ones(1, int), np.array([START]), item_ids=names), now=NOW)
-    answered(warm, subscriptions)
-    del warm
+    mapped = (np.load(folder / f"{name}.npy", mmap_mode="r") for name in COLUMNS)
+    appended_and_answered(ColumnarUsage(subscriptions), [column[:WARM].copy() for column in mapped])
+    usage = ColumnarUsage(subscriptions)
     before = forget_peak()
-    codes, timestamps, quantities, sets = (np.load(folder / f"{name}.npy") for name in COLUMNS)
+    columns = [np.load(folder / f"{name}.npy") for name in COLUMNS]
     began = perf_counter()
-    batch = UsageBatch.from_columns(codes, quantities, timestamps, sets, item_ids=names, copy=False)
-    usage.append(batch, now=NOW)
-    found = answered(usage, subscriptions)
+    found = appended_and_answered(usage, columns)
     return perf_counter() - began, peak() - before, found
 
 

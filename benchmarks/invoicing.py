@@ -9,8 +9,6 @@ import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -24,7 +22,7 @@ from benchmarks import competing, ours, tariff
 from benchmarks.datasets import Dataset, Question, expected, generated, write_parquet
 from benchmarks.inputs import NOW, START
 from benchmarks.measuring import Group, Row
-from benchmarks.peers import Way
+from benchmarks.peers import Way, imported
 from metering_core.columnar import ColumnarUsage, UsageBatch
 from metering_core.invoice_lines import InvoiceLines, invoice_lines
 from metering_core.sql import DuckDBUsage
@@ -119,8 +117,5 @@ def _lines_of(numbers: dict[str, int], found: InvoiceLines) -> NDArray[Any]:
 
 
 def _peers(file: Path, usage: Dataset, say: Callable[[str], None]) -> Iterator[Way]:
-    for module in PEERS:
-        if find_spec(module) is None:
-            say(f"  {module} is not measured: it is not installed")
-        else:
-            yield from import_module(f"benchmarks.peers.{module}").invoicing_ways(file, usage)
+    for _, module in imported(PEERS, say):
+        yield from module.invoicing_ways(file, usage)

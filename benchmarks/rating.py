@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from decimal import ROUND_HALF_UP, Decimal
 from functools import partial
-from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final
 
 import numpy as np
@@ -20,7 +18,7 @@ from benchmarks.competing import Turns
 from benchmarks.datasets import digest_of
 from benchmarks.inputs import SEED
 from benchmarks.measuring import Group, Row
-from benchmarks.peers import Way
+from benchmarks.peers import Way, imported
 from metering_core.columnar_rating import rate_lines, rate_many, settled_total
 
 UNIT: Final = "million quantities/s"
@@ -70,11 +68,8 @@ def _ours(quantities: NDArray[np.int64]) -> Iterator[Way]:
 
 def _others(quantities: NDArray[np.int64], say: Callable[[str], None]) -> Iterator[Way]:
     yield Way("NumPy in floats, tier by tier", lambda: partial(in_floats, quantities), lambda totals: totals)
-    for module in PEERS:
-        if find_spec(module) is None:
-            say(f"  {module} is not measured: it is not installed")
-        else:
-            yield from import_module(f"benchmarks.peers.{module}").rating_ways(quantities)
+    for _, module in imported(PEERS, say):
+        yield from module.rating_ways(quantities)
 
 
 def in_floats(quantities: NDArray[np.int64]) -> NDArray[np.float64]:

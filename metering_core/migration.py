@@ -19,7 +19,7 @@ from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import EVENT_NAME_MAX, Formula, Meter
 from metering_core.names import NAME_MAX, require_iterable
-from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, instant
+from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, Instant, instant
 from metering_core.prices import AggregateUsage
 from metering_core.rating import settled_total
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -34,7 +34,7 @@ _FORMULAS: Final = {
     AggregateUsage.LAST_EVER: Formula.LAST,
 }
 _ATTRIBUTED: Final = "late records were billed in a later period than their timestamps lie in, and an event never is"
-_ALL_TIME: Final = BillingPeriod(-62_135_596_800, SECONDS_MAX)
+_ALL_TIME: Final = BillingPeriod(SECONDS_MIN, SECONDS_MAX)
 _NOT_AT_STRIPE: Final = {
     AggregateUsage.MAX: "Stripe's meters have no formula 'max'",
     AggregateUsage.LAST_EVER: "Stripe's formula 'last' is 0 in a period without events, where last_ever looked back",

@@ -7,7 +7,7 @@ and periods to the microsecond, numbers beyond 64 bits and of many places, ident
 from __future__ import annotations
 
 import random
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import cached_property
 
@@ -187,6 +187,19 @@ def generated(seed, size, policy="default", *, values=(*SMALL, *SMALL, *ODD, *WR
         # Runs of one name, as batches are, and now and then another moment of receipt.
         name = draw.choice(names) if draw.random() < 0.3 else name
         received = draw.choice([NOON, NOON + 1, NOON + DAY, NOON + 2 * DAY]) if draw.random() < 0.05 else received
+        if history.rows and draw.random() < 0.25:
+            again = draw.choice(history.rows[-30:])
+            other = {
+                "value": draw.choice(values),
+                "dimensions": {"region": "eu", "model": "us"},
+                "at": START * SECOND,
+                "identifier": None,
+            }
+            changed = draw.choice([None, *other])
+            again = replace(again, received=received, **({changed: other[changed]} if changed else {}))
+            history.rows.append(replace(again, identifier=None) if draw.random() < 0.4 else again)
+            name = again.event_name
+            continue
         dimensions = {key: draw.choice(["eu", "us", ""]) for key in ("region", "model", "extra") if draw.random() < 0.6}
         history.rows.append(
             Row(
@@ -194,7 +207,13 @@ def generated(seed, size, policy="default", *, values=(*SMALL, *SMALL, *ODD, *WR
                 draw.choice([*CUSTOMERS, *CUSTOMERS, *CUSTOMERS, "cus_9", "", None]),
                 draw.choice(values),
                 draw.choice(
-                    [*MOMENTS, None, (received - 40 * DAY) * SECOND, (received + 300) * SECOND, (received + 301) * SECOND]
+                    [
+                        *MOMENTS,
+                        None,
+                        *[(received // DAY - 35) * DAY * SECOND - off for off in (0, 1)],
+                        (received + 300) * SECOND,
+                        (received + 301) * SECOND,
+                    ]
                 ),
                 draw.choice([None, None, None, *"abcdefghijkl"]),
                 dimensions,

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 from decimal import Decimal
+from importlib import import_module
+from pathlib import Path
 
 import event_cases
 import pytest
@@ -13,6 +16,7 @@ np = pytest.importorskip("numpy", reason="needs the extra 'columnar'")
 
 import metering_core as mc  # noqa: E402 - after it is known that columns can be
 from metering_core.columnar import event_answers  # noqa: E402
+from metering_core.columnar import events as events_module  # noqa: E402
 from metering_core.columnar.event_batches import EventBatch  # noqa: E402
 from metering_core.columnar.events import ColumnarEvents  # noqa: E402
 from metering_core.meter_events import MeterEvent  # noqa: E402
@@ -268,3 +272,81 @@ def test_malformed_appends_change_nothing():
     assert len(events) == 0
     with pytest.raises(mc.InvalidValueError, match="all with one name"):
         EventBatch.from_events([event, MeterEvent("max", {}, timestamp=START)])
+
+
+DEFECTS = [
+    (
+        "event_groups",
+        "places[self.codes[rows]] = rows ",
+        "places[self.codes[rows][::-1]] = rows[::-1] ",
+        "the first of a moment wins",
+    ),
+    ("event_groups", "greatest(values) * self.most <= INT64_MAX", "True", "sums wrap"),
+    ("event_groups", "greatest(values) * greatest(factors) * self.most <= INT64_MAX", "True", "products wrap"),
+    (
+        "event_groups",
+        'order = np.argsort(keys, kind="stable")',
+        "order = np.argsort(keys)[::-1]",
+        "the first in a window counts",
+    ),
+    (
+        "event_answers",
+        'np.searchsorted(bounds, moments, side="right")',
+        "np.searchsorted(bounds, moments)",
+        "a bound is of the bucket before",
+    ),
+    ("event_answers", "flags = (events.moments < end)", "flags = (events.moments <= end)", "the end is in the range"),
+    ("event_answers", "levels * lengths + areas", "areas", "no level is carried"),
+    (
+        "event_answers",
+        'order = np.argsort(self.places, kind="stable")',
+        "order = np.arange(len(self.places))",
+        "customers' regions in turn",
+    ),
+    (
+        "event_store",
+        "np.lexsort((events.moments, events.codes))",
+        "np.lexsort((events.codes, events.moments))",
+        "time before series",
+    ),
+    ("event_store", "10 ** (places - part.decimal_places)", "1", "units of one batch are those of another"),
+    ("events", "ok &= False if given is None else", "ok &= True if given is None else", "a dimension may be missing"),
+    (
+        "events",
+        "stamps >= days * (_DAY * MICROSECONDS)",
+        "stamps > days * (_DAY * MICROSECONDS)",
+        "the first moment is too early",
+    ),
+    ("events", "at - was <= retention", "at - was < retention", "an identifier is forgotten too early"),
+    ("events", "verdict.accepted[row] = False\n", "pass\n", "a duplicate counts"),
+    ("events", "extra <= self.policy.dimensions_max", "extra < self.policy.dimensions_max", "one dimension less"),
+    ("events", "ids.get(identifier))", "None)", "identifiers of earlier batches are forgotten"),
+]
+
+
+@pytest.mark.parametrize(("module", "right", "wrong", "slip"), DEFECTS, ids=[defect[3] for defect in DEFECTS])
+def test_planted_defects_die(module, right, wrong, slip, monkeypatch):
+    """A slip in the columns is noticed by the comparison with the log."""
+    broken = import_module(f"metering_core.columnar.{module}")
+    source = Path(broken.__file__).read_text("utf-8")
+    assert source.count(right) == 1, "the slip has one place"
+    space = dict(vars(broken))
+    exec(compile(source.replace(right, wrong), broken.__file__, "exec"), space)  # noqa: S102 - our own source
+    for user in ("event_groups", "event_store", "event_answers", "events"):
+        used = import_module(f"metering_core.columnar.{user}")
+        for name in vars(used).keys() & space.keys():
+            if getattr(space[name], "__module__", None) == broken.__name__:
+                monkeypatch.setattr(used, name, space[name])
+    monkeypatch.setattr(sys.modules[__name__], "ColumnarEvents", events_module.ColumnarEvents)
+    assert any(notices(seed, policy) for policy in ("history", "global", "retained") for seed in range(3))
+
+
+def notices(seed, policy):
+    """Whether a history shows that what is compared differs."""
+    edge = (str(2**63 - 1), str(2**62), "1", "0.5", "-3")
+    history = generated(seed, 250, policy, values=edge if seed == 1 else (*SMALL, "0.5", None))
+    try:
+        compare(history, *appended(history, ((1, 7, 40), (10**9,), (30,))[seed]))
+    except (AssertionError, ValueError, IndexError, KeyError, TypeError):
+        return True
+    return False

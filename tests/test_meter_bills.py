@@ -323,6 +323,16 @@ def test_closing_says_when_it_was_first():
             assert closed_at == datetime.fromtimestamp(AFTER_JAN + 7, tz=NOON.tzinfo)
 
 
+def test_a_period_can_be_closed_without_an_invoice():
+    """Closing alone keeps what an invoice would have billed: what comes later is unbilled, and the invoice is that of then."""
+    log = log_of()
+    log.append([event("5")], now=NOW)
+    closed_at = log.close_period("sub", JAN, now=AFTER_JAN + 7)
+    log.append([event("2")], now=AFTER_JAN + 8)
+    invoice = finalized(log, JAN, now=AFTER_FEB)
+    assert (invoice.total, invoice.finalized_at, deltas(log)) == (5, closed_at, [(JAN, 5, 7, 0, 2)])
+
+
 def test_items_of_other_kinds_are_not_billed_here():
     """Closing a subscription with licensed items keeps bills of its items on meters alone."""
     licensed = SubscriptionItem(

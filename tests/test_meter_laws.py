@@ -170,6 +170,18 @@ def value_of(meter, event):
     return 1 if meter.formula == "count" else whole_if_possible(Fraction(text))
 
 
+def busy_logs():
+    """Draw logs of one month of one customer, in which events meet more often than in a history of three periods."""
+
+    def log_of(case):
+        meter, subscription, events, _ = case
+        log = mc.MeterLog([meter], [subscription])
+        log.append(events, now=NOW)
+        return log
+
+    return st.builds(log_of, subscribed())
+
+
 def engine_laws(log):
     """Compare the log with the plain engine."""
     laws.check_engine_agrees(PlainEvents, log)
@@ -183,7 +195,7 @@ CHECKS = {
     "summaries": (summarized(), summary_laws),
     "cancellations": (with_a_number(sent(misfits=False)), cancel_laws),
     "unbilled": (subscribed(), unbilled_laws),
-    "engines": (st.tuples(drawn.meter_logs(closes=False)), engine_laws),
+    "engines": (st.tuples(busy_logs() | drawn.meter_logs(closes=False)), engine_laws),
 }
 """Law → strategy of its arguments, and the check."""
 
@@ -198,3 +210,109 @@ def test_laws_hold(law):
         check(*case)
 
     hold()
+
+
+# Yours, not ours ------------------------------------------------------------------------------------------------------
+
+
+class Range(mc.Aggregator):
+    """A user's own formula: the greatest value less the least; 0 without any."""
+
+    def prepare(self, timestamp, quantity):
+        """Take the value twice."""
+        return (quantity, quantity)
+
+    def merge(self, left, right):
+        """Keep the least and the greatest."""
+        if left is None or right is None:
+            return right if left is None else left
+        return (min(left[0], right[0]), max(left[1], right[1]))
+
+    def present(self, partial):
+        """Return the distance."""
+        return 0 if partial is None else partial[1] - partial[0]
+
+
+def distance(within, *_):
+    values = [value for _, value in within]
+    return max(values) - min(values) if values else 0
+
+
+class Boastful(Range):
+    """The same, which claims to add up."""
+
+    is_additive = True
+
+
+class Wide(Range):
+    """The same, which looks back without saying so in its window."""
+
+    looks_back = True
+
+
+def test_a_formula_of_your_own_is_held_to_the_laws():
+    """A range is a monoid and not additive; what claims to be, or counts earlier events, is told by which values."""
+    readings = [(0, 7), (SECOND, 1), (2 * SECOND, 4)]
+    window = (SECOND, 3 * SECOND)
+    meter_laws.check_formula_laws(Range(), readings, {1}, window, expected=distance)
+    with pytest.raises(laws.LawBrokenError, match="does not add up to 3"):
+        meter_laws.check_formula_laws(Boastful(), readings, {1}, window, expected=distance)
+    with pytest.raises(laws.LawBrokenError, match="come to 6, not 3; before"):
+        meter_laws.check_formula_laws(Wide(), readings, {1}, window, expected=distance)
+
+
+class Deaf(PlainEvents):
+    """An engine that forgets the last event."""
+
+    def __init__(self, log):
+        super().__init__(log)
+        self.events = self.events[:-1]
+
+
+def test_an_engine_of_your_own_is_held_to_the_log():
+    """An engine that forgets an event is told the item, the period and both quantities, decimals and all."""
+    meter = mc.Meter("mtr_1", "api_requests")
+    subscription = mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", priced(mc.PerUnit(1)))], START, customer="cus_1")
+    log = mc.MeterLog([meter], [subscription])
+    for value in ("2.5", "0.25"):
+        log.record("api_requests", {"stripe_customer_id": "cus_1", "value": value}, now=NOW)
+    laws.check_engine_agrees(PlainEvents, log)
+    with pytest.raises(
+        laws.LawBrokenError, match=r"usage of si_1 in 2024-01-01.* is 2\.5 alone and 2\.5 among others, not 2\.75"
+    ):
+        laws.check_engine_agrees(Deaf, log)
+
+
+class Hasty(mc.MeterLog):
+    """A log of a user's own that folds its events when they come, and takes each for the last one."""
+
+    def append(self, events, *, now=None):
+        """Append in the order of time, which is not that of arrival."""
+        return super().append(sorted(events, key=lambda event: event.identifier or ""), now=now)
+
+
+def test_a_log_of_your_own_is_held_to_the_laws():
+    """A log that sorts what it receives keeps no receipts in order, and the law says which event heard what."""
+    meter = mc.Meter("mtr_1", "api_requests", "last")
+    events = [
+        mc.MeterEvent("api_requests", {"stripe_customer_id": "cus_1", "value": "1"}, identifier=name, timestamp=NOW)
+        for name in ("b", "a")
+    ]
+    meter_laws.check_event_append_laws(lambda: mc.MeterLog([meter]), events[:1], events[1:], NOW)
+    with pytest.raises(laws.LawBrokenError, match="Appending events x \\+ y at once") as broken:
+        meter_laws.check_event_append_laws(lambda: Hasty([meter]), events[:1], events[1:], NOW)
+    assert broken.value.law == "events"
+
+
+def test_summaries_are_held_to_the_calendar():
+    """In Berlin the last Sunday of March has 23 hours: 23 buckets tile it, and the law holds over them."""
+    meter = mc.Meter("mtr_1", "api_requests", "weighted_sum")
+    log = mc.MeterLog([meter], policy=mc.MeterPolicy.history())
+    start, end = 1_711_839_600, 1_711_922_400  # 2024-03-31 and 2024-04-01, 00:00 in Berlin: 23 hours apart.
+    log.record("api_requests", {"stripe_customer_id": "cus_1", "value": "23"}, timestamp=start + 3600, now=end)
+    assert (
+        len(mc.event_summaries(log, "mtr_1", "cus_1", start, end, value_grouping_window="hour", timezone="Europe/Berlin")) == 23
+    )
+    meter_laws.check_summary_laws(log, "mtr_1", "cus_1", start, end, timezones=["Europe/Berlin"])
+    (whole,) = mc.event_summaries(log, "mtr_1", "cus_1", start, end)
+    assert whole.aggregated_value == 22

@@ -21,6 +21,7 @@ from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, U
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
+from metering_core.meter_views import MeterReader
 from metering_core.meters import Meter
 
 HOUR = 3600
@@ -164,6 +165,15 @@ def test_batches_are_judged_one_by_one(policy, batches):
         assert receipts == [(one.outcome, one.code, one.sequence, one.message) for one in single]
     assert together.events() == alone.events()
     assert (len(together), together.sequence, total(together)) == (len(alone), alone.sequence, total(alone))
+
+
+def test_a_batch_keeps_what_was_sent():
+    """Other keys of a payload are kept with the event, also in a batch of events that are plain but for them."""
+    log = MeterLog([TOKENS])
+    batch = [event(), event(plan="pro"), event("7", customer="cus_2")]
+    for _ in range(2):
+        log.append(batch, now=NOW)
+    assert [one.event for one in log.events()] == batch * 2
 
 
 def test_an_empty_batch_is_no_event():
@@ -612,6 +622,14 @@ def test_views_of_views():
     assert total(log.as_of(NOON + timedelta(minutes=2)).as_of(early)) == 3
     assert total(log.as_of(early).as_of(NOON + timedelta(minutes=2))) == 3
     assert total(log.as_of(1).as_of(early)) == 1
+
+
+def test_readers_say_what_they_show():
+    """What only a log or a view can say is no reader's: the base has no answer of its own."""
+    reader = MeterReader()
+    for ask in (lambda: reader.sequence, reader._log, reader._readings, lambda: reader._sees(1, 1)):
+        with pytest.raises(NotImplementedError):
+            ask()
 
 
 def test_events_are_listed():

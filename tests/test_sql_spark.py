@@ -42,10 +42,7 @@ OPTIONS = {
     "spark.driver.extraJavaOptions": "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC",
     "spark.sql.adaptive.enabled": "false",
     "spark.sql.codegen.wholeStage": "false",
-    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
     "spark.sql.warehouse.dir": "/nonexistent",
-    # What runs on the cluster is Java: a Python of whatever version may be missing there.
-    "spark.pyspark.python": "/nonexistent/python",
 }
 
 

@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from decimal import Decimal
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
+from hypothesis.errors import NoSuchExample
 
 import metering_core as mc
 from metering_core import testing
@@ -128,7 +130,21 @@ def test_a_subscription_shrinks_to_one_item():
     assert [item.price.model for item in subscription.items] == [mc.PerUnit(0)]
 
 
-@pytest.mark.parametrize("kind", [mc.Price, mc.Subscription, mc.UsageRecord, mc.BillingCycle, mc.Amount])
+def test_meters_and_their_events_shrink_to_plain_ones():
+    """A meter shrinks to a sum without windows and dimensions, a rejected batch to the one event that is."""
+    assert first(st.from_type(mc.Meter), lambda meter: True) == mc.Meter("mtr_1", "api_requests")
+    assert first(st.from_type(mc.MeterPolicy), lambda policy: True) == mc.MeterPolicy()
+
+    def refuses(batch):
+        return any(receipt.code for receipt in mc.MeterLog([PLAIN]).append(batch, now=JANUARY.end_seconds - 1))
+
+    batch = first(drawn.meter_events(PLAIN), refuses)
+    assert batch == [mc.MeterEvent("api_requests", {"value": "0"})]
+
+
+@pytest.mark.parametrize(
+    "kind", [mc.Price, mc.Subscription, mc.UsageRecord, mc.BillingCycle, mc.Amount, mc.Meter, mc.MeterEvent, mc.MeterPolicy]
+)
 def test_counterexamples_read_as_values(kind):
     """What Hypothesis shows of a failure is the value as one would write it, not how it was drawn."""
 
@@ -251,6 +267,150 @@ def test_logs_are_finalized_only_where_asked():
         assert not log.state().closed
 
     stays_open()
+
+
+# Meters ---------------------------------------------------------------------------------------------------------------
+
+PLAIN = mc.Meter("mtr_1", "api_requests")
+DETAILED = mc.Meter("mtr_1", "api_requests", dimension_payload_keys=["region", "model"], decimal_places=2)
+SECOND = 1_000_000
+MEDIUM_NOW = JANUARY.start_seconds + 10 * 86_400
+
+
+@pytest.mark.parametrize(
+    ("what", "holds"),
+    [
+        ("a third", lambda quantity: quantity.denominator == 3),
+        ("just past a tier", lambda quantity: 5 < quantity < 5 + Fraction(1, 10**20)),
+        ("just before the last unit", lambda quantity: 5 - Fraction(1, 10**20) < quantity < 5),
+        ("twelve places", lambda quantity: (quantity * 10**12) % 10 == 1),
+    ],
+)
+def test_quantities_of_meters_are_shares(what, holds):
+    """For a price on a meter quantities are drawn that no decimal writes; for one of usage records none is."""
+    tiers = [mc.Tier(5, unit_amount=7), mc.Tier("inf", unit_amount=5)]
+    on_a_meter = mc.Price("price", "usd", mc.Graduated(tiers), mc.Recurring(meter="mtr_1"))
+    assert reached(drawn.quantities(on_a_meter), lambda quantity: holds(Fraction(quantity))), what
+    of_records = drawn.quantities(mc.Price("price", "usd", mc.Graduated(tiers)))
+    with pytest.raises(NoSuchExample):
+        reached(of_records, lambda quantity: type(quantity) is not int)
+
+
+@pytest.mark.parametrize(
+    ("what", "holds"),
+    [
+        ("now", lambda event: event.microseconds is None),
+        ("exactly now", lambda event: event.microseconds == MEDIUM_NOW * SECOND),
+        ("just ahead of now", lambda event: event.microseconds == MEDIUM_NOW * SECOND + 1),
+        ("five minutes ahead", lambda event: event.microseconds == (MEDIUM_NOW + 300) * SECOND),
+        ("a microsecond more", lambda event: event.microseconds == (MEDIUM_NOW + 300) * SECOND + 1),
+        ("35 days back", lambda event: event.microseconds == (MEDIUM_NOW - 35 * 86_400) * SECOND),
+        ("a microsecond less", lambda event: event.microseconds == (MEDIUM_NOW - 35 * 86_400) * SECOND - 1),
+        ("the start", lambda event: event.microseconds == JANUARY.start_seconds * SECOND),
+        ("just before it", lambda event: event.microseconds == JANUARY.start_seconds * SECOND - 1),
+        ("the end of its first hour", lambda event: event.microseconds == (JANUARY.start_seconds + 3600) * SECOND - 1),
+        ("the second hour", lambda event: event.microseconds == (JANUARY.start_seconds + 3600) * SECOND),
+        ("the second day", lambda event: event.microseconds == (JANUARY.start_seconds + 86_400) * SECOND),
+        ("the end of the period", lambda event: event.microseconds == JANUARY.end_seconds * SECOND),
+        ("nothing", lambda event: event.payload.get("value") == "0"),
+        ("less than nothing", lambda event: event.payload.get("value", "").startswith("-")),
+        ("15 digits", lambda event: event.payload.get("value") == "999999999999999"),
+        ("16 digits", lambda event: event.payload.get("value") == "1234567890123456"),
+        ("many places", lambda event: len(event.payload.get("value", "").partition(".")[2]) >= 30),
+        ("beyond 64 bits", lambda event: event.payload.get("value") == str(10**30)),
+        ("no value", lambda event: "value" not in event.payload),
+        ("no customer", lambda event: "stripe_customer_id" not in event.payload),
+        ("no number", lambda event: event.payload.get("value") == "much"),
+        ("a key too many", lambda event: len(event.payload) == 3),
+    ],
+)
+def test_events_reach_the_edges(what, holds):
+    """Meter events lie on each edge of the period, of now and of what is accepted, and their values on those of numbers."""
+    strategy = drawn.meter_events(PLAIN, period=JANUARY, now=MEDIUM_NOW)
+    assert reached(strategy, lambda batch: any(map(holds, batch))), what
+
+
+@pytest.mark.parametrize(
+    ("what", "holds"),
+    [
+        ("retry", lambda one, other: one.identifier is not None and one == other),
+        ("conflict", lambda one, other: one.identifier is not None and one.identifier == other.identifier and one != other),
+        ("one moment", lambda one, other: one.microseconds == other.microseconds is not None and one.payload != other.payload),
+        ("two customers", lambda one, other: {one.payload.get("who"), other.payload.get("who")} == {"x", "y"}),
+    ],
+)
+def test_events_meet(what, holds):
+    """Retries, identifiers with other content, collisions on one moment and several customers are drawn."""
+
+    def meets(batch):
+        return any(holds(one, other) for place, one in enumerate(batch) for other in batch[place + 1 :])
+
+    meter = mc.Meter("mtr_1", "api_requests", customer_payload_key="who")
+    assert reached(drawn.meter_events(meter, customers=["x", "y"]), meets), what
+
+
+@pytest.mark.parametrize(
+    "shape", [{}, {"dimension_payload_keys": ["region", "model"], "decimal_places": 2}, {"decimal_places": 0}]
+)
+def test_events_fit_their_meter(shape):
+    """Without misfits every event that comes in time is accepted: it has the meter's keys, and no more places than it may."""
+    meter = mc.Meter("mtr_1", "api_requests", **shape)
+
+    @given(drawn.meter_events(meter, misfits=False, retries=False, late=False, future=False, negatives=False))
+    def fits(batch):
+        receipts = mc.MeterLog([meter]).append(batch, now=JANUARY.end_seconds - 1)
+        assert all(receipt.outcome is mc.Outcome.ACCEPTED for receipt in receipts)
+        assert not any(event.payload["value"].startswith("-") or event.identifier for event in batch)
+
+    fits()
+
+
+@pytest.mark.parametrize("misfit", list(drawn.Misfit), ids=lambda misfit: misfit.name)
+def test_misfits_say_what_is_wrong(misfit):
+    """Each misfit is refused with the code of its kind, save the one that is harmless."""
+    codes = {
+        drawn.Misfit.NO_CUSTOMER: mc.ErrorCode.CUSTOMER_MISSING,
+        drawn.Misfit.NO_VALUE: mc.ErrorCode.VALUE_MISSING,
+        drawn.Misfit.NO_NUMBER: mc.ErrorCode.VALUE_INVALID,
+        drawn.Misfit.NO_DIMENSION: mc.ErrorCode.DIMENSION_MISSING,
+    }
+    event = mc.MeterEvent("api_requests", drawn._payload(DETAILED, "cus_1", (0, "1", 0, None, drawn.Again.NEVER, misfit, 0)))
+    (receipt,) = mc.MeterLog([DETAILED]).append([event], now=MEDIUM_NOW)
+    assert receipt.code == codes.get(misfit)
+
+
+@pytest.mark.parametrize("formula", mc.Formula)
+@pytest.mark.parametrize("window", [None, "hour", "day"])
+def test_meters_of_every_kind_are_drawn(formula, window):
+    """Every formula occurs with every event time window and with dimensions."""
+    assert reached(
+        drawn.meters(),
+        lambda meter: meter.formula == formula and meter.event_time_window == window and meter.dimension_payload_keys,
+    )
+
+
+@settings(max_examples=30)
+@given(drawn.subscriptions(meters=["mtr_1", "mtr_2"], customer="cus_1"))
+def test_subscriptions_on_meters_take_no_usage_records(subscription):
+    """With meters every metered item is on one of them, and the subscription has the customer."""
+    assert subscription.customer == "cus_1"
+    for item in subscription.items:
+        assert item.recurring.aggregate_usage is None
+        assert item.is_metered is (item.recurring.meter in {"mtr_1", "mtr_2"})
+
+
+@pytest.mark.parametrize(
+    ("what", "holds"),
+    [
+        ("closed", lambda log: log.bills_made),
+        ("canceled", lambda log: any(one.canceled_at for one in log.events())),
+        ("unbilled", lambda log: log.unbilled("sub_1")),
+        ("billed in two periods", lambda log: len({period for _, period in laws.used_periods(log)}) > 1),
+    ],
+)
+def test_logs_of_events_reach_what_logs_can_be(what, holds):
+    """Drawn logs have cancellations, closed periods, and usage that came too late for them."""
+    assert reached(drawn.meter_logs(), holds), what
 
 
 # Who does not use them pays nothing -----------------------------------------------------------------------------------

@@ -15,9 +15,8 @@ compared is not timed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any, Final, Protocol
 
 import attrs
@@ -29,8 +28,6 @@ PEERS: Final = {"duckdb": "DuckDB", "polars": "Polars", "pandas": "Pandas"}
 
 SMALL_PEERS: Final = {"sqlite": "SQLite", "postgresql": "PostgreSQL"}
 """Peers that are given fewer, so that one can wait for them."""
-
-_DISTRIBUTIONS: Final = {"sqlite": "sqlite3", "postgresql": "psycopg"}
 
 
 class UnavailableError(Exception):
@@ -67,13 +64,22 @@ class Peer(Protocol):
         """Give everything back."""
 
 
-def loaded(names: dict[str, str], dataset: Dataset, say: Callable[[str], None]) -> Iterator[Peer]:
-    """Yield the peers that are installed with usage loaded; say of the others why they are not measured."""
-    for module, name in names.items():
+def imported(names: Iterable[str], say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
+    """Yield the modules of the peers that are installed, with their names; say of the others that they are not measured."""
+    for name in names:
         try:
-            if find_spec(_DISTRIBUTIONS.get(module, module)) is None:
-                raise UnavailableError(f"the package {_DISTRIBUTIONS.get(module, module)} is not installed")
-            peer: Peer = getattr(import_module(f"benchmarks.peers.{module}"), name)(dataset)
+            module = import_module(f"benchmarks.peers.{name}")
+        except ModuleNotFoundError as error:
+            say(f"  {name} is not measured: {error.name} is not installed")
+        else:
+            yield name, module
+
+
+def loaded(names: Mapping[str, str], dataset: Dataset, say: Callable[[str], None]) -> Iterator[Peer]:
+    """Yield the peers that can be measured here, with usage loaded; say of the others why they are not."""
+    for name, module in imported(names, say):
+        try:
+            peer: Peer = getattr(module, names[name])(dataset)
         except UnavailableError as error:
             say(f"  {name} is not measured: {error}")
         else:

@@ -81,6 +81,7 @@ class PostgreSQL:
         self._connection.execute(
             "CREATE UNLOGGED TABLE usage (item INT, timestamp BIGINT, quantity BIGINT, is_set BOOLEAN, seq BIGINT)"
         )
+        self._name = f"PostgreSQL {self._connection.info.server_version // 10_000}"
         rows = zip(*(column.tolist() for column in dataset.columns().values()), strict=True)
         with self._connection.cursor() as cursor, cursor.copy("COPY usage FROM STDIN (FORMAT BINARY)") as copy:
             copy.set_types(["int4", "int8", "int8", "bool", "int8"])
@@ -91,7 +92,7 @@ class PostgreSQL:
     def ways(self, question: Question) -> Iterator[Way]:
         """Yield the ways to answer a question."""
         for form, text in QUERIES[question].items():
-            yield Way(f"PostgreSQL, {form}", partial(partial, self._run, text), partial(aligned_rows, self._items))
+            yield Way(f"{self._name}, {form}", partial(partial, self._run, text), partial(aligned_rows, self._items))
 
     def _run(self, text: str) -> list[Any]:
         return self._connection.execute(text, binary=True).fetchall()  # type: ignore[call-overload]

@@ -188,10 +188,12 @@ class _Asked:
         lengths = np.diff(self.bounds)
         fast = compiled_for(len(self.events)) if (lengths == lengths[0]).all() else None
         units = np.broadcast_to(np.int64(0), len(self.events)) if formula is Formula.COUNT else self.events.units
-        if fast is None or units.dtype == np.object_ or greatest(units) * len(units) > INT64_MAX:
+        if fast is None or units.dtype == np.object_:
             return None
-        least = int(units.min())
-        width = (int(units.max()) - least).bit_length()
+        least, most = int(units.min()), int(units.max())
+        if max(-least, most) * len(units) > INT64_MAX:
+            return None
+        width = (most - least).bit_length()
         if (size * self.buckets).bit_length() + width > KEY_BITS:
             return None
         rows = fast.EventRows(self.groups, self.events.moments, units)
@@ -371,7 +373,11 @@ class _Partials:
         order = np.argsort(self.places, kind="stable")
         groups = Groups(self.groups.codes[order], self.groups.counts, self.groups.ids)
         found = self.places[order][groups.lasts(events.moments[self.places[order]])]
-        columns = events.moments[found].tolist(), (events.rows[found] + 1).tolist(), self.columns.values_at(self.meter, found)
+        columns = (
+            events.moments[found].tolist(),
+            (events.rows_at(found) + 1).tolist(),
+            self.columns.values_at(self.meter, found),
+        )
         return [((moment, number), value) for moment, number, value in zip(*columns, strict=True)]
 
     def _texts(self, units: Integers) -> list[Partial]:

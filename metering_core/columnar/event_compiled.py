@@ -1,9 +1,9 @@
 """Sums of meter events by series and bucket, compiled with Numba (extra ``compiled``), on all cores.
 
-A key is the series, the bucket and, in its lower part, the value. Keys are spread over units of neighbouring series, small
-enough for the cache. Where sums are few, a unit is added up in its part of a table; where they are many, it is sorted by NumPy,
-which is hard to beat, and read off in one pass. Workers share the rows while these are spread, and the units afterwards. The
-caller has proven that 63 bits hold every key, and 64 every sum.
+Where sums are few, each worker adds its rows to a table of its own. Where they are many, rows are sorted: a key is the series,
+the bucket and, in its lower part, the value. Keys are spread over units of neighbouring series, small enough for the cache; each
+unit is sorted by NumPy, which is hard to beat, and read off in one pass. Workers share the rows while these are spread, and the
+units afterwards. The caller has proven that 63 bits hold every key, and 64 every sum.
 """
 
 from __future__ import annotations
@@ -43,6 +43,8 @@ class Sums(NamedTuple):
     sums: Integers
     counts: Column
 
+
+_KEY_BITS: Final = 63
 
 UNIT_ROWS: Final = 50_000
 """A unit has about so many rows."""
@@ -102,12 +104,31 @@ def _read_off(keys: Column, grid: Column, codes: Column, places: Column, sums: C
 
 
 @_jit
-def _add(keys: Column, width: int, least: int, table: Column) -> None:
-    """Add the value of each key to the sum of its series and bucket, and count it."""
-    mask = (np.int64(1) << width) - 1
-    for i in range(len(keys)):
-        table[keys[i] >> width, 0] += (keys[i] & mask) + least
-        table[keys[i] >> width, 1] += 1
+def _add(codes: Column, moments: Column, values: Column, grid: Column, table: Column) -> None:
+    """Add each row to the sum of its series and bucket, and count it: the sum above the bits of the count."""
+    start, length, buckets, bits, least = grid
+    for i in range(len(codes)):
+        bucket = np.uint64(moments[i] - start) // np.uint64(length)
+        table[np.uint64(codes[i]) * np.uint64(buckets) + bucket] += ((values[i] - least) << bits) + 1
+
+
+def _table_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], bits: int, least: int) -> Sums:
+    """Return sums that are few for the rows; a sum and its count share 63 bits, the lower ``bits`` of which count."""
+    workers = _workers(len(rows.codes))
+    grid = np.array([*buckets, bits, least], np.int64)
+
+    def work(share: EventRows) -> Integers:
+        table = np.zeros(size * buckets[2], np.int64)
+        _add(share.codes, share.moments, share.values, grid, table)
+        return table
+
+    table, *others = _each(work, rows.shares(workers), workers)
+    for other in others:
+        table += other
+    numbers = np.flatnonzero(table)
+    packed = table[numbers]
+    codes, counts = numbers // buckets[2], packed & ((1 << bits) - 1)
+    return Sums(codes, numbers - codes * buckets[2], (packed >> bits) + least * counts, counts)
 
 
 def bucket_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], width: int, least: int) -> Sums:
@@ -120,16 +141,13 @@ def bucket_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], width
         width: the bits that a value takes after ``least`` was taken off.
         least: the least value.
     """
+    bits = len(rows.codes).bit_length()
+    if size * buckets[2] <= len(rows.codes) and width + 2 * bits <= _KEY_BITS:
+        return _table_sums(rows, size, buckets, bits, least)
     workers = _workers(len(rows.codes))
     shift = max((size - 1) // min(max(len(rows.codes) // UNIT_ROWS, 1), UNITS_MAX), 1).bit_length()
     grid = np.array([*buckets, shift, width, least], np.int64)
     units = _units(rows, ((size - 1) >> shift) + 1, grid, workers)
-    if size * buckets[2] <= len(rows.codes):
-        table = np.zeros((size * buckets[2], 2), np.int64)
-        _each(lambda unit: _add(unit, width, least, table), units, workers)
-        numbers = np.flatnonzero(table[:, 1])
-        codes = numbers // buckets[2]
-        return Sums(codes, numbers - codes * buckets[2], table[numbers, 0], table[numbers, 1])
 
     def runs(unit: Column) -> int:
         unit.sort()

@@ -103,17 +103,16 @@ class Groups:
         return narrowed(self._sums(as_wide(values) * as_wide(factors)))
 
     def maxima(self, values: Numbers) -> Numbers:
-        """Return the greatest value of each group; 0 for an empty one."""
+        """Return the greatest value of each group; of no account for an empty one."""
         return self._extremes(values, np.maximum, values.min() if len(values) else 0)
 
     def minima(self, values: Numbers) -> Numbers:
-        """Return the least value of each group; 0 for an empty one."""
+        """Return the least value of each group; of no account for an empty one."""
         return self._extremes(values, np.minimum, values.max() if len(values) else 0)
 
     def _extremes(self, values: Numbers, better: np.ufunc, worst: Any) -> Numbers:  # noqa: ANN401 - a number
         found = np.full(self.size, worst, values.dtype)
         better.at(found, self.codes, values)
-        found[self.counts == 0] = 0
         return found
 
     def lasts(self, moments: Integers) -> NDArray[np.intp]:

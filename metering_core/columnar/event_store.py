@@ -36,6 +36,8 @@ class Part:
         moments: Unix microseconds.
         units: the values in units of ``10**-decimal_places``, or codes of texts.
         decimal_places: see ``units``.
+        low: no moment is earlier.
+        high: no moment is later.
     """
 
     batch: EventBatch
@@ -46,6 +48,8 @@ class Part:
     moments: Integers
     units: Numbers
     decimal_places: int
+    low: int
+    high: int
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -72,7 +76,8 @@ class Counting:
         codes: which series each is of.
         moments: Unix microseconds.
         units: the values in units of ``10**-decimal_places``, or codes of texts.
-        rows: which of all accepted events each is, from 0.
+        first: which of all accepted events the first is, from 0, where they follow each other.
+        rows: which of all accepted events each is; None where they follow each other.
         decimal_places: see ``units``.
         low: no moment is earlier.
         high: no moment is later.
@@ -81,7 +86,8 @@ class Counting:
     codes: NDArray[np.int32]
     moments: Integers
     units: Numbers
-    rows: Integers
+    first: int
+    rows: Integers | None
     decimal_places: int
     low: int
     high: int
@@ -91,8 +97,13 @@ class Counting:
 
     def where(self, flags: Flags) -> Self:
         """Return some of the events; the bounds stay true."""
-        columns = {name: getattr(self, name)[flags] for name in ("codes", "moments", "units", "rows")}
-        return attrs.evolve(self, **columns)
+        columns = {name: getattr(self, name)[flags] for name in ("codes", "moments", "units")}
+        return attrs.evolve(self, rows=self.rows_at(np.flatnonzero(flags)), **columns)
+
+    def rows_at(self, places: NDArray[np.intp]) -> Integers:
+        """Return which of all accepted events some are."""
+        found: Integers = places + self.first if self.rows is None else self.rows[places]
+        return found
 
 
 @attrs.frozen(eq=False)
@@ -243,9 +254,11 @@ def _gathered(parts: Sequence[Part], meter: Meter) -> Counting:
     places = max((part.decimal_places for part in parts), default=0)
     units = _joined([times(part.units, 10 ** (places - part.decimal_places)) for part in parts])
     codes, moments = _joined([part.codes for part in parts]), _joined([part.moments for part in parts])
-    rows = _joined([np.arange(part.first, part.first + len(part)) for part in parts])
-    low, high = (int(moments.min()), int(moments.max())) if len(moments) else (0, 0)
-    events = Counting(codes, moments, units, rows, places, low, high)
+    # Numbers that follow each other are not written down: to do so would cost as much as to add the values up.
+    rows = None if len(parts) == 1 else _joined([np.arange(part.first, part.first + len(part)) for part in parts])
+    first = parts[0].first if parts else 0
+    low, high = min((part.low for part in parts), default=0), max((part.high for part in parts), default=0)
+    events = Counting(codes, moments, units, first, rows, places, low, high)
     window = meter.event_time_window
     return events if window is None or not len(events) else events.where(_received_last(events, window.seconds * MICROSECONDS))
 

@@ -407,7 +407,8 @@ class ColumnarEvents(MeterReader):
         codes = columns.series_of(batch, meter, places)
         moments, units = (stamps, verdict.units) if places is None else (stamps[places], verdict.units[places])
         when = received if isinstance(received, int) or places is None else received[places]
-        part = Part(batch, places, self._length, when, codes, moments, units, verdict.decimal_places)
+        low, high = int(moments.min()), int(moments.max())
+        part = Part(batch, places, self._length, when, codes, moments, units, verdict.decimal_places, low, high)
         if batch.identifiers is not None:
             rows = range(len(batch)) if places is None else places.tolist()
             own = self._ids(meter)
@@ -457,7 +458,9 @@ class ColumnarEvents(MeterReader):
             places = index.order[index.starts[code] : index.starts[code + 1]]
             timeline = Timeline(formula_of(meter))
             values = columns.values_at(meter, places)
-            for moment, row, value in zip(events.moments[places].tolist(), events.rows[places].tolist(), values, strict=True):
+            for moment, row, value in zip(
+                events.moments[places].tolist(), events.rows_at(places).tolist(), values, strict=True
+            ):
                 timeline.add(moment, row + 1, value)
             found.append((columns.labels[code][1], timeline))
         return found

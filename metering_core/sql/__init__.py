@@ -6,7 +6,8 @@ of prices: both answer :class:`~metering_core.Usage`, and receipts, summaries an
 """
 
 from metering_core.sql.duckdb_engine import DuckDBUsage
+from metering_core.sql.events import DuckDBEvents, SparkEvents, events_kernel
 from metering_core.sql.kernel import sql_kernel
 from metering_core.sql.spark_engine import SparkUsage
 
-__all__ = ["DuckDBUsage", "SparkUsage", "sql_kernel"]
+__all__ = ["DuckDBEvents", "DuckDBUsage", "SparkEvents", "SparkUsage", "events_kernel", "sql_kernel"]

@@ -38,7 +38,7 @@ measured AS (
   -- Each value as a whole number of units, and whether the meter can read it.
   SELECT
     placed.*,
-    is_plain AND LENGTH(whole) <= 100 AND LENGTH(fraction) <= 100 AND LENGTH(value) <= 200 AS is_number,
+    is_plain AND LENGTH(whole) <= 100 AND LENGTH(fraction) <= 100 AS is_number,
     TRIM(TRAILING '0' FROM fraction) AS digits_after,
     TRIM(BOTH '0' FROM CONCAT(whole, fraction)) AS significant,
     CASE WHEN is_plain AND LENGTH(TRIM(TRAILING '0' FROM fraction)) <= decimal_places THEN

@@ -551,7 +551,13 @@ _SketchedBatch = tuple[int, int, list[_Sketch]]
 def _sketched_batches(max_batches: int, max_size: int) -> st.SearchStrategy[list[_SketchedBatch]]:
     # Batches without any id take another path.
     sketches = st.one_of([st.lists(_sketches(True, retries), max_size=max_size) for retries in (True, False)])  # noqa: FBT003
-    return st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), sketches), max_size=max_batches)
+    return st.lists(st.tuples(st.integers(0, 2), _places(), sketches), max_size=max_batches)
+
+
+@cache
+def _places() -> st.SearchStrategy[int]:
+    """Draw which moment of a period it is, as :func:`_moment` counts them; every other one is the turn of two periods."""
+    return st.sampled_from([0, 4]) | st.integers(0, 9)
 
 
 def batches(
@@ -639,7 +645,8 @@ def meters(
         event_name: the name of its events.
     """
     formula = Formula(draw(st.sampled_from(formulas)))
-    places = st.none() if formula is Formula.UNIQUE_COUNT else st.sampled_from([None, 0, 2])
+    # Drawn for every formula, or those that need fewer choices would pass for simpler than a sum.
+    places, carries = draw(st.sampled_from([None, 0, 2])), draw(st.booleans())
     customer_key, value_key = draw(st.sampled_from([("stripe_customer_id", "value"), ("who", "amount")]))
     return Meter(
         id,
@@ -649,8 +656,8 @@ def meters(
         value_payload_key=value_key,
         event_time_window=draw(st.sampled_from(windows)),
         dimension_payload_keys=DIMENSIONS[: draw(st.integers(0, 2))] if dimensions else (),
-        decimal_places=draw(places),
-        carry_forward=formula is Formula.LAST and draw(st.booleans()),
+        decimal_places=None if formula is Formula.UNIQUE_COUNT else places,
+        carry_forward=formula is Formula.LAST and carries,
     )
 
 
@@ -700,7 +707,7 @@ def _event_sketches(negatives: bool, retries: bool, misfits: bool) -> st.SearchS
     return st.tuples(
         st.integers(0, 5),
         _made(str, st.integers(0, 10)) | st.sampled_from(edges) | _made(_plain_decimal, decimals_of(6)),
-        st.integers(0, 17),
+        st.integers(0, 18),
         st.sampled_from([None, "a", "b", "c"] if retries else [None]),
         st.sampled_from(Again),
         st.sampled_from(kinds),
@@ -859,7 +866,7 @@ _SketchedEvents = tuple[int, int, list[_EventSketch], str | None]
 def _sketched_event_batches(max_batches: int, max_size: int) -> st.SearchStrategy[list[_SketchedEvents]]:
     sketches = st.lists(_event_sketches(negatives=True, retries=True, misfits=True), max_size=max_size)
     canceled = st.sampled_from([None, "a", "b", "c"])
-    return st.lists(st.tuples(st.integers(0, 2), st.integers(0, 9), sketches, canceled), max_size=max_batches)
+    return st.lists(st.tuples(st.integers(0, 2), _places(), sketches, canceled), max_size=max_batches)
 
 
 def event_batches(

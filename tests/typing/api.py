@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
 from typing import assert_type
 
+from hypothesis.strategies import SearchStrategy
+
 import metering_core as mc
+from metering_core.testing import laws, meter_laws, strategies
 
 NOW = datetime(2024, 1, 15, tzinfo=UTC)
 
@@ -58,3 +61,59 @@ def use(subscription: mc.Subscription) -> None:
     except mc.UsageRejectedError as error:
         assert_type(error.code, mc.ErrorCode)
         assert_type(error.param, str | None)
+
+
+def measure() -> mc.MeterLog:
+    """Meters and their events; values are strings, quantities exact numbers."""
+    meter = mc.Meter("mtr_tokens", "tokens", "sum", dimension_payload_keys=["model"], event_time_window="day")
+    assert_type(meter.formula, mc.Formula)
+    assert_type(meter.event_time_window, mc.EventTimeWindow | None)
+    assert_type(meter.deactivate(NOW).reactivate(), mc.Meter)
+    assert_type(mc.Meter.from_dict(meter.to_dict()).status, mc.MeterStatus)
+    metered = mc.Price.per_unit("price", currency="usd", unit_amount="0.4", recurring=mc.Recurring(meter=meter.id))
+    subscription = mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", metered)], NOW, customer="cus_1")
+    policy = mc.MeterPolicy(cancel_window=None, late_usage="carry_forward", identifier_scope=mc.IdentifierScope.GLOBAL)
+    assert_type(policy.late_usage, mc.LateUsage)
+    assert_type(mc.MeterPolicy.stripe(batch_max=10), mc.MeterPolicy)
+    log = mc.MeterLog([meter], [subscription], customers={"cus_1"}, clock=lambda: NOW, policy=policy)
+    payload: Mapping[str, str] = {"stripe_customer_id": "cus_1", "value": "2.5", "model": "small"}
+    assert_type(log.record("tokens", payload, identifier="a", timestamp=NOW), mc.MeterEvent)
+    receipts = log.append([mc.MeterEvent("tokens", payload, timestamp=1_705_276_800)], now=NOW)
+    assert_type(receipts, mc.Receipts)
+    assert_type(log.cancel("tokens", "a"), mc.MeterEventAdjustment)
+    view: mc.MeterView = log.as_of(1)
+    usage: mc.Usage = view
+    assert_type(mc.preview_invoice(subscription, usage, now=NOW).lines[0].quantity, int | Decimal | Fraction)
+    assert_type(log.events("mtr_tokens", "cus_1")[0], mc.LoggedEvent)
+    assert_type(log.unbilled("sub_1"), list[mc.UnbilledDelta])
+    return log
+
+
+def read_off(log: mc.MeterLog) -> None:
+    """Summaries, streams, reports and other formats, with the types that come out."""
+    summaries = mc.event_summaries(log, "mtr_tokens", "cus_1", NOW, NOW + timedelta(days=1), value_grouping_window="hour")
+    assert_type(summaries, list[mc.MeterEventSummary])
+    assert_type(summaries[0].aggregated_value, int | Decimal | Fraction)
+    filters = {"model": ["small", "large"]}
+    page = mc.list_event_summaries(log, "mtr_tokens", "cus_1", 0, 60, dimension_filters=filters, limit=100)
+    assert_type(page, mc.MeterEventSummaryPage)
+    assert_type(mc.total_of(log.meter("mtr_tokens"), page.data), int | Decimal | Fraction)
+    assert_type(mc.meter_event_from_cloudevent({}), mc.MeterEvent)
+    assert_type(mc.stripe_sync_code(mc.ErrorCode.VALUE_MISSING), str | None)
+    both = mc.CombinedUsage(mc.UsageLog([]), log)
+    usage: mc.Usage = both
+    assert_type(mc.FORMULAS[mc.Formula.SUM], mc.Aggregator)
+    del usage
+
+
+def hold() -> None:
+    """The laws and the strategies, with values of every kind."""
+    meter = mc.Meter("mtr_tokens", "tokens")
+    assert_type(strategies.meters(formulas=["sum"]), SearchStrategy[mc.Meter])
+    assert_type(strategies.meter_events(meter, customers=["cus_1"], misfits=False), SearchStrategy[list[mc.MeterEvent]])
+    assert_type(strategies.meter_policies(), SearchStrategy[mc.MeterPolicy])
+    assert_type(strategies.meter_logs(closes=False), SearchStrategy[mc.MeterLog])
+    meter_laws.check_formula_laws(mc.Formula.SUM, [(0, 1), (1, Decimal("2.5"))], {0}, (0, 2))
+    meter_laws.check_event_retry_laws(lambda: mc.MeterLog([meter]), mc.MeterEvent("tokens", {}), 0, 1)
+    laws.check_engine_agrees(lambda log: log.as_of(0), measure())
+    laws.check_engine_agrees(lambda log: log.as_of(0), mc.UsageLog([]))

@@ -1,0 +1,296 @@
+"""Meter events in SQL, on DuckDB and Spark: everything as a meter log has it (law 4), or refused by name."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+from builders import DAY, START
+from event_cases import METERS, NOON, POLICIES, SECOND, SMALL, generated
+
+import metering_core as mc
+from metering_core.meter_acceptance import MeterPolicy
+from metering_core.meters import Meter
+
+pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
+
+from metering_core.sql.events import DuckDBEvents, SparkEvents, events_kernel
+
+PLAIN = (
+    *SMALL,
+    *SMALL,
+    "0.5",
+    "-0.25",
+    "007",
+    "+1",
+    "1.50",
+    ".5",
+    "5.",
+    "-0",
+    "123456789012345.6",
+    "much",
+    "",
+    "1e3",
+    " 1",
+    None,
+)
+EXPRESSIBLE = [name for name in POLICIES if POLICIES[name].identifier_retention is None]
+
+
+def history_of(seed, size, policy, values=PLAIN):
+    """Return a history that columns of SQL can hold: each event has a timestamp, and only dimensions that a meter knows."""
+    history = generated(seed, size, policy, values=values)
+    for at, row in enumerate(history.rows):
+        known = {key: text for key, text in row.dimensions.items() if key != "extra"}
+        history.rows[at] = replace(row, at=row.received * SECOND if row.at is None else row.at, dimensions=known)
+    return history
+
+
+def columns_of(history):
+    rows = history.rows
+    return {
+        "seq": list(range(1, len(rows) + 1)),
+        "event_name": [row.event_name for row in rows],
+        "customer": [row.customer for row in rows],
+        "value": [row.value for row in rows],
+        "timestamp": [row.event().instant for row in rows],
+        "identifier": [row.identifier for row in rows],
+        "region": [row.dimensions.get("region") for row in rows],
+        "model": [row.dimensions.get("model") for row in rows],
+        "received_at": [row.received for row in rows],
+    }
+
+
+def arrow_of(history):
+    pa = pytest.importorskip("pyarrow", reason="writes what is read")
+    types = {"seq": pa.int64(), "timestamp": pa.timestamp("us", "UTC"), "received_at": pa.int64()}
+    columns = columns_of(history)
+    return pa.table({name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()})
+
+
+def numberless(partial):
+    """Return a partial without the number that tells events of one moment apart, which is the engine's own."""
+    if isinstance(partial, tuple) and isinstance(partial[0], tuple):
+        return partial[0][0], partial[1]
+    return partial
+
+
+def letters(receipt):
+    return attrs_of(receipt), "".join(sorted(receipt.message or ""))
+
+
+def attrs_of(receipt):
+    return receipt.outcome, receipt.sequence, receipt.code, receipt.param, receipt.details
+
+
+def compare(history, engine):
+    """Compare every answer with the log's."""
+    expected = history.expected
+    said = engine.receipts()
+    refused = {at + 1: one for at, one in enumerate(expected["receipts"]) if one.outcome != "accepted"}
+    assert list(said) == list(refused)
+    for seq, receipt in said.items():
+        assert letters(receipt) == letters(refused[seq]), f"{seq}: {history.rows[seq - 1]}"
+    answers = history.answers(engine)
+    for request, partial, right in zip(history.requests(), answers["partials"], expected["partials"], strict=True):
+        assert numberless(partial) == numberless(right), f"{request[0].id} in {request[1]}"
+    assert answers["totals"] == expected["totals"]
+    assert answers["invoices"] == expected["invoices"]
+
+
+def duckdb_of(history, source=None, **options):
+    given = {"customers": history.customers, "policy": history.policy, **options}
+    return DuckDBEvents(arrow_of(history) if source is None else source, METERS, history.subscriptions, **given)
+
+
+@pytest.mark.parametrize("policy", EXPRESSIBLE)
+@pytest.mark.parametrize("seed", range(3))
+def test_duckdb_says_what_a_log_says(policy, seed):
+    """Receipts, partials, summaries and invoices are the log's."""
+    history = history_of(seed, 400, policy)
+    engine = duckdb_of(history)
+    compare(history, engine)
+    engine.close()
+    assert history.answers(engine)["invoices"] == history.expected["invoices"]
+
+
+@pytest.mark.parametrize("form", ["csv", "jsonl", "parquet"])
+def test_files_say_what_a_log_says(form, tmp_path):
+    """Events in CSV, JSON lines and Parquet, values as text, are read to the last digit."""
+    import json  # noqa: PLC0415
+
+    history = history_of(7, 150, "default", values=(*SMALL, "0.1", "12345678901234567.25"))
+    table = arrow_of(history)
+    file = tmp_path / f"events.{form}"
+    if form == "parquet":
+        from pyarrow import parquet  # noqa: PLC0415
+
+        parquet.write_table(table, file)
+    elif form == "jsonl":
+        rows = [{key: value for key, value in row.items() if value is not None} for row in table.to_pylist()]
+        file.write_text("\n".join(json.dumps({**row, "timestamp": row["timestamp"].isoformat()}) for row in rows))
+    else:
+        from csv import writer  # noqa: PLC0415
+
+        # CSV does not tell an absent text from an empty one.
+        for row in history.rows:
+            row.dimensions = {key: text or "eu" for key, text in row.dimensions.items()}
+            row.customer = row.customer or "cus_9"
+        table = arrow_of(history)
+        with file.open("w", newline="") as out:
+            lines = writer(out)
+            lines.writerow(table.column_names)
+            lines.writerows([[str(cell) if cell is not None else None for cell in row.values()] for row in table.to_pylist()])
+    compare(history, duckdb_of(history, file))
+
+
+def rows_of(**columns):
+    pa = pytest.importorskip("pyarrow", reason="writes what is read")
+    return pa.table({"event_name": ["sum"], "customer": ["a"], "value": ["1"], "timestamp": [START], **columns})
+
+
+@pytest.mark.parametrize(
+    ("columns", "param"),
+    [
+        ({"value": [1.5]}, "value"),
+        ({"value": ["0.0000000000001"]}, "value"),
+        ({"value": ["1" * 27]}, "value"),
+        ({"timestamp": [1.5]}, "timestamp"),
+        ({"timestamp": [None]}, "timestamp"),
+        ({"timestamp": [10**12]}, "timestamp"),
+        ({"event_name": [None]}, "event_name"),
+        ({"customer": [5]}, "customer"),
+        ({"received_at": [START]}, "now"),
+    ],
+)
+def test_what_sql_cannot_hold_exactly_is_refused_by_name(columns, param):
+    """Floats, too many places or digits, no instants: refused with the column, never rounded."""
+    with pytest.raises(mc.InvalidValueError) as refused:
+        DuckDBEvents(rows_of(**columns), METERS, now=NOON)
+    assert refused.value.param == param
+
+
+def test_what_sql_cannot_say_is_refused_by_name():
+    """An identifier that is forgotten after a time depends on the one before it, which SQL does not say."""
+    policy = MeterPolicy(identifier_retention=timedelta(days=1))
+    with pytest.raises(mc.InvalidValueError, match="DuckDB remembers every identifier for ever"):
+        DuckDBEvents(rows_of(), METERS, policy=policy, now=NOON)
+    with pytest.raises(mc.InvalidValueError, match="value' is missing"):
+        DuckDBEvents(rows_of().drop_columns(["value"]), METERS, now=NOON)
+    pa = pytest.importorskip("pyarrow")
+    with pytest.raises(mc.InvalidValueError, match="order of arrival"):
+        DuckDBEvents(pa.concat_tables([rows_of(seq=[1])] * 2), METERS, now=NOON)
+
+
+def test_sums_beyond_38_digits_are_refused():
+    """A sum that DECIMAL(38, 0) does not hold raises the engine's name instead of wrapping."""
+    pa = pytest.importorskip("pyarrow")
+    table = pa.concat_tables([rows_of(value=["9" * 26])] * 20)
+    item = mc.SubscriptionItem("si", mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=mc.Recurring(meter="m")))
+    subscription = mc.Subscription("sub", [item], START, customer="a")
+    engine = DuckDBEvents(table, [Meter("m", "sum")], [subscription], now=START)
+    with pytest.raises(mc.InvoicingError, match="which is what DuckDB adds exactly") as refused:
+        engine.partial(item, mc.BillingPeriod(START, START + DAY))
+    assert refused.value.code == "quantity_out_of_range"
+
+
+def test_no_events():
+    """An empty table comes to nothing, as an empty log does."""
+    history = history_of(1, 0, "default")
+    compare(history, duckdb_of(history))
+
+
+@pytest.fixture(scope="module")
+def session():
+    """Return a session of two local threads that listens to nobody."""
+    if shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("needs Java 17 or later, which Spark runs on")
+    pytest.importorskip("pyspark", reason="needs the extra 'spark'")
+    from pyspark.sql import SparkSession  # noqa: PLC0415 - absent where these tests are skipped
+
+    options = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.driver.host": "127.0.0.1",
+        "spark.driver.bindAddress": "127.0.0.1",
+        "spark.sql.shuffle.partitions": "2",
+        "spark.sql.session.timeZone": "UTC",
+        "spark.sql.warehouse.dir": "/nonexistent",
+    }
+    builder = SparkSession.builder.master("local[2]")
+    for key, value in options.items():
+        builder = builder.config(key, value)
+    started = builder.getOrCreate()
+    started.sparkContext.setLogLevel("OFF")
+    yield started
+    started.stop()
+
+
+@pytest.mark.slow  # Spark takes ten seconds to start, and seconds for each question.
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Sockets of pyspark's own, to its Java process.
+@pytest.mark.parametrize("policy", ["default", "global", "stripe"])
+def test_spark_says_what_a_log_says(policy, session):
+    """The same text gives the same receipts, partials, summaries and invoices on Spark."""
+    history = history_of(3, 800, policy)
+    frame = session.createDataFrame(arrow_of(history))
+    options = {"customers": history.customers, "policy": history.policy}
+    engine = SparkEvents(session, frame, METERS, history.subscriptions, **options)
+    compare(history, engine)
+    engine.close()
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::ResourceWarning")
+def test_spark_refuses_by_name(session):
+    """What Spark cannot hold exactly is refused, and so is a table without an order or a session that would not tell."""
+    rows = rows_of(seq=[1])
+    for changes, param in (({"value": [1.5]}, "value"), ({"value": ["1" * 27]}, "value"), ({"customer": [5]}, "customer")):
+        with pytest.raises(mc.InvalidValueError) as refused:
+            SparkEvents(session, session.createDataFrame(rows_of(seq=[1], **changes)), METERS, now=NOON)
+        assert refused.value.param == param
+    with pytest.raises(mc.InvalidValueError, match="'seq' is missing"):
+        SparkEvents(session, session.createDataFrame(rows.drop_columns(["seq"])), METERS, now=NOON)
+    session.conf.set("spark.sql.ansi.enabled", "false")
+    try:
+        with pytest.raises(mc.InvalidValueError, match="so that no sum overflows silently"):
+            SparkEvents(session, session.createDataFrame(rows), METERS, now=NOON)
+    finally:
+        session.conf.set("spark.sql.ansi.enabled", "true")
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong"),
+    [
+        ("counting.timestamp < requests.ends", "counting.timestamp <= requests.ends"),
+        ("requests.starts <= counting", "requests.starts < counting"),
+        ("counting.timestamp DESC, counting.seq DESC", "counting.timestamp DESC, counting.seq"),
+        ("claims.seq >= alone.seq", "claims.seq > alone.seq"),
+        ("accepted.window_length = 0 OR received_last.seq IS NOT NULL", "TRUE"),
+        ("GROUP BY meter, customer, series, window_start", "GROUP BY meter, customer, window_start"),
+        ("timestamp - starts AS", "timestamp AS"),
+        ("claims.dimensions = alone.dimensions", "TRUE"),
+        ("timestamp > received + tolerance", "timestamp >= received + tolerance"),
+    ],
+)
+def test_planted_defects_die(right, wrong, monkeypatch):
+    """A slip in the SQL is noticed by the comparison with the log."""
+    kernel = events_kernel()
+    assert sum(right in text for text in kernel) == 1
+    broken = tuple(text.replace(right, wrong) for text in kernel)
+    if "window_start" in wrong:
+        broken = tuple(text.replace("meter, customer, series,\n", "meter, customer,\n") for text in broken)
+    monkeypatch.setattr("metering_core.sql.events.events_kernel", lambda: broken)
+    assert any(notices(seed) for seed in range(4))
+
+
+def notices(seed):
+    """Whether a history shows that what is compared differs."""
+    history = history_of(seed, 400, "default")
+    try:
+        compare(history, duckdb_of(history))
+    except (AssertionError, ValueError, mc.MeteringError):
+        return True
+    return False
