@@ -54,7 +54,7 @@ class RatedLines:
 
     rows: NDArray[np.intp]
     tiers: NDArray[np.int64]
-    are_flat: NDArray[np.bool_]
+    are_flat: NDArray[np.bool]
     quantities: NDArray[Any]
     amounts: NDArray[Any]
 
@@ -343,7 +343,7 @@ class _Entries:
     starts: NDArray[np.intp]
     counts: NDArray[np.intp]
     tiers: NDArray[np.int64]
-    are_flat: NDArray[np.bool_]
+    are_flat: NDArray[np.bool]
     below: NDArray[Any]
     up_to: NDArray[Any]
     numerators: NDArray[Any]

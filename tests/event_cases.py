@@ -177,6 +177,13 @@ class History:
         return found
 
 
+def tied():
+    """Return events of one moment in two regions, of which the one that arrived last is of the region that came first."""
+    order = [("us", 0, "1"), ("eu", 0, "2"), ("eu", 60, "3"), ("us", 60, "4")]
+    rows = [Row("last", "cus_1", value, (START + at) * SECOND, None, {"region": region}, NOON) for region, at, value in order]
+    return History(POLICIES["history"], rows)
+
+
 def generated(seed, size, policy="default", *, values=(*SMALL, *SMALL, *ODD, *WRONG, None)):
     """Return so many events, the same ones for the same seed."""
     draw = random.Random(f"{seed} {size} {policy}")  # noqa: S311 - no secret

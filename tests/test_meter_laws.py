@@ -17,29 +17,37 @@ from metering_core.testing import strategies as drawn
 
 SECOND = 1_000_000
 NOW = START + 20 * DAY
+LATER = JAN.end_seconds + 3 * DAY
 
 # What each law is run with: strategies of its arguments. `test_meter_laws_bite.py` plants defects under the same ones. ----
 
 
 def readings():
-    """Draw (formula, readings at few moments, a split of them, a window that some are before, in and after)."""
-    numbers = st.integers(-5, 9) | drawn.decimals_of(12) | st.sampled_from([2**63, -(10**30)])
+    """Draw (readings at few moments, a split of them, a window that some are before, in and after)."""
+    numbers = st.sampled_from([-1, -2, 1, 0]) | st.integers(-5, 9) | drawn.decimals_of(12) | st.sampled_from([2**63, -(10**30)])
     moments = st.sampled_from([0, 1, SECOND - 1, SECOND, SECOND + 1, 3 * SECOND, 4 * SECOND - 1, 4 * SECOND, 5 * SECOND])
-
-    def of(formula):
-        values = st.sampled_from(["a", "b", "", "1", "1.0"]) if formula == "unique_count" else numbers
-        events = st.lists(st.tuples(moments, values), max_size=9)
-        windows = st.sampled_from([(SECOND, 4 * SECOND), (0, SECOND), (0, 5 * SECOND)])
-        return st.tuples(st.just(formula), events, st.sets(st.integers(0, 8)), windows)
-
-    return st.sampled_from(mc.Formula).flatmap(of)
+    pairs = st.tuples(moments, numbers)
+    events = st.lists(pairs, min_size=4, max_size=9) | st.lists(pairs, max_size=9)
+    windows = st.sampled_from([(SECOND, 4 * SECOND), (0, SECOND), (0, 5 * SECOND)])
+    return st.tuples(events, st.sets(st.integers(0, 8)), windows)
 
 
-def sent(**options):
+def formula_laws(events, split, window):
+    """Run the laws on every formula; those of what counts different texts on texts."""
+    for formula in mc.Formula:
+        given = [(at, str(value)) for at, value in events] if formula == "unique_count" else events
+        meter_laws.check_formula_laws(formula, given, split, window)
+
+
+def events_of(meter, now=NOW, **options):
+    """Draw batches of January, half of them long enough for their events to meet."""
+    long, any_length = (drawn.meter_events(meter, period=JAN, now=now, min_size=least, **options) for least in (5, 0))
+    return long | any_length
+
+
+def sent(formulas=tuple(mc.Formula), **options):
     """Draw (meter, events received at NOW)."""
-    return drawn.meters().flatmap(
-        lambda meter: st.tuples(st.just(meter), drawn.meter_events(meter, period=JAN, now=NOW, **options))
-    )
+    return drawn.meters(formulas=formulas).flatmap(lambda meter: st.tuples(st.just(meter), events_of(meter, **options)))
 
 
 def with_a_number(strategy):
@@ -61,19 +69,14 @@ def retried():
     return st.builds(lambda case, later: (*case, later), single, later)
 
 
-def subscribed(customer="cus_1"):
-    """Draw (meter, subscription, events in January 2024, events in February that may be of January)."""
+def subscribed():
+    """Draw (meter, subscription, events in January 2024, events that come in February and may be of January)."""
+    subscription = mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", priced(mc.PerUnit(1)))], START, customer="cus_1")
 
     def of(meter):
-        subscriptions = st.builds(
-            lambda model: mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", priced(model))], START, customer=customer),
-            drawn.models(),
-        )
-        early = drawn.meter_events(meter, period=JAN, now=NOW)
-        late = drawn.meter_events(meter, period=JAN, now=JAN.end_seconds + 3 * DAY, policy=mc.MeterPolicy())
-        return st.tuples(st.just(meter), subscriptions, early, late)
+        return st.tuples(st.just(meter), st.just(subscription), events_of(meter), events_of(meter, LATER))
 
-    return drawn.meters().flatmap(of)
+    return drawn.meters(formulas=["sum", "last", "weighted_sum"]).flatmap(of)
 
 
 def priced(model):
@@ -104,7 +107,7 @@ def cancel_laws(meter, events, place):
 def unbilled_laws(meter, subscription, events, late):
     """Run the laws of what is unbilled on logs of the subscription."""
     made = lambda: mc.MeterLog([meter], [subscription])  # noqa: E731 - said twice otherwise
-    meter_laws.check_unbilled_laws(made, events, late, NOW, JAN.end_seconds + 3 * DAY)
+    meter_laws.check_unbilled_laws(made, events, late, NOW, LATER)
 
 
 def summary_laws(meter, events, zone, days):
@@ -188,10 +191,10 @@ def engine_laws(log):
 
 
 CHECKS = {
-    "formulas": (readings(), meter_laws.check_formula_laws),
+    "formulas": (readings(), formula_laws),
     "events": (with_a_number(sent()), append_laws),
     "event retries": (retried(), retry_laws),
-    "arrival": (with_ranks(sent(misfits=False)), arrival_laws),
+    "arrival": (with_ranks(sent(["last", "average", "weighted_sum"], misfits=False)), arrival_laws),
     "summaries": (summarized(), summary_laws),
     "cancellations": (with_a_number(sent(misfits=False)), cancel_laws),
     "unbilled": (subscribed(), unbilled_laws),

@@ -218,6 +218,9 @@ def session():
         "spark.driver.bindAddress": "127.0.0.1",
         "spark.sql.shuffle.partitions": "2",
         "spark.sql.session.timeZone": "UTC",
+        # So little data would spend its time in compilers and planners.
+        "spark.sql.adaptive.enabled": "false",
+        "spark.sql.codegen.wholeStage": "false",
         "spark.sql.warehouse.dir": "/nonexistent",
     }
     builder = SparkSession.builder.master("local[2]")

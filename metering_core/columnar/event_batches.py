@@ -20,7 +20,7 @@ from metering_core.columnar.batches import Column
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers
 from metering_core.columns import check_each
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import DIGITS_MAX, EXACT, Number, exact_integer, plain, whole_if_possible
+from metering_core.exact import DIGITS_MAX, Number, exact_integer, plain, whole_if_possible
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
 from metering_core.periods import SECONDS_MAX, from_unix_seconds, moment
@@ -239,7 +239,7 @@ def written(units: int, places: int) -> str:
     >>> written(-250, 2)
     '-2.5'
     """
-    return plain(EXACT.scaleb(Decimal(units), -places)) if places else str(units)
+    return plain(Decimal(f"{units}e-{places}")) if places else str(units)
 
 
 def number_of(units: int, places: int) -> Number:
@@ -248,7 +248,7 @@ def number_of(units: int, places: int) -> Number:
     >>> number_of(250, 2), number_of(200, 2)
     (Decimal('2.5'), 2)
     """
-    return whole_if_possible(EXACT.scaleb(Decimal(units), -places)) if places else units
+    return whole_if_possible(Decimal(f"{units}e-{places}")) if places else units
 
 
 def units_of(number: Number) -> tuple[int, int]:

@@ -1,9 +1,9 @@
 """Sums of meter events by series and bucket, compiled with Numba (extra ``compiled``), on all cores.
 
 Where sums are few, each worker adds its rows to a table of its own. Where they are many, rows are sorted: a key is the series,
-the bucket and, in its lower part, the value. Keys are spread over units of neighbouring series, small enough for the cache; each
-unit is sorted by NumPy, which is hard to beat, and read off in one pass. Workers share the rows while these are spread, and the
-units afterwards. The caller has proven that 63 bits hold every key, and 64 every sum.
+the bucket and, in its lower part, the value. Keys are spread over units of neighbouring series, small enough for the cache;
+each unit is sorted by NumPy, which is hard to beat, and read off in one pass. Workers share the rows while these are spread,
+and the units afterwards. The caller has proven that 63 bits hold every key, and 64 every sum.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from decimal import Decimal
 from functools import cache
 from importlib import resources
 from re import findall
@@ -23,7 +24,7 @@ import attrs
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.aggregators import Partial, formula_of
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
-from metering_core.exact import EXACT, Number, exact_integer, whole_if_possible
+from metering_core.exact import Number, exact_integer, whole_if_possible
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
@@ -325,7 +326,7 @@ class SqlEvents:
 
     def _number(self, units: object) -> Number:
         value = int(units)  # type: ignore[call-overload]  # an int or a Decimal of the engine
-        return whole_if_possible(EXACT.scaleb(EXACT.create_decimal(value), -self._places))
+        return whole_if_possible(Decimal(f"{value}e-{self._places}"))
 
     # Receipts --------------------------------------------------------------------------------------------------------
 
@@ -635,8 +636,8 @@ class SparkEvents(SqlEvents):
         self._defined: list[str] = []
         self._define_events(_source(session, table_or_path), None if now is None else moment(now, "now")[1])
         self._define_rules()
-        # Judged once, kept by the cluster: each question then starts from what was accepted.
-        self._judged = self._frame(events_kernel()[0]).persist()
+        # Judged once, kept by the cluster without its plan: planning a question anew through all conditions takes minutes.
+        self._judged = self._running(lambda: self._frame(events_kernel()[0]).localCheckpoint())
         self._name("judged", self._judged)
         self._name("accepted", self._judged.where("verdict IS NULL"))
         self._check()
@@ -701,13 +702,17 @@ class SparkEvents(SqlEvents):
         return self._session.sql(f"WITH {bound},\n{body[5:]}" if body.startswith("WITH\n") else f"WITH {bound}\n{body}")
 
     def _rows(self, text: str) -> list[Any]:
+        collected: list[Any] = self._running(lambda: self._frame(text).collect())
+        return collected
+
+    def _running(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+        """Raise the overflow of ANSI mode as our own error."""
         from pyspark.errors import ArithmeticException  # noqa: PLC0415 - the extra is imported where it is needed
 
         try:
-            collected: list[Any] = self._frame(text).collect()
+            return run()
         except ArithmeticException as error:
             raise self._out_of_range(error) from None
-        return collected
 
 
 def _require_ansi(session: Any) -> None:  # noqa: ANN401 - as above
