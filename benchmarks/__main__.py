@@ -126,9 +126,25 @@ class Run:
         """Audit, comparison and re-rating of prices."""
         yield prices.measure(self.size.kept, self.size.rounds)
 
+    def events(self) -> Iterator[Group]:
+        """Meter events: the doors of both logs, and warm summaries."""
+        from benchmarks import meter_events  # noqa: PLC0415 - with those that follow
+
+        items = inputs.item_ids(self.size.items)
+        usage = inputs.columns(items, self.size.kept)
+        for group in meter_events.measure(items, usage, 1_000, self.size.cells, self.size.rounds):
+            yield self._noted(group, usage.digest())
+
+    def summarizing(self) -> Iterator[Group]:
+        """Hourly summaries of meter events of many customers, beside other tools."""
+        from benchmarks import summarizing  # noqa: PLC0415 - needs NumPy, which the groups above do not
+
+        for group, digest in summarizing.measure(self.size.few, max(self.size.turns, 5), print):
+            yield self._noted(group, digest)
+
     def folding(self) -> Iterator[Group]:
         """A, B and C: one number an item, beside other tools."""
-        from benchmarks import folding  # noqa: PLC0415 - needs NumPy, which the groups above do not
+        from benchmarks import folding  # noqa: PLC0415 - as above
 
         for group, digest in folding.measure(self.size.compared, self.size.few, self.size.turns, print):
             yield self._noted(group, digest)
@@ -155,9 +171,13 @@ class Run:
 
 GROUPS: Final[dict[str, Callable[[Run], Iterator[Group]]]] = {
     name: getattr(Run, name)
-    for name in ("appending", "single", "memory", "importing", "billing", "prices", "folding", "invoicing", "rating", "growing")
+    for name in (
+        *("appending", "single", "memory", "importing", "billing", "prices", "events"),
+        *("summarizing", "folding", "invoicing", "rating", "growing"),
+    )
 }
 COMPARED: Final = {
+    "summarizing": ("numpy",),
     "folding": ("numpy",),
     "invoicing": ("numpy", "duckdb", "pyarrow"),
     "rating": ("numpy",),

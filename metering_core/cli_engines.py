@@ -19,7 +19,7 @@ from metering_core.catalog import append_usage, read_usage
 from metering_core.errors import ErrorCode, InvalidValueError, MeteringError, MissingExtraError, UsageRejectedError
 from metering_core.log import UsageLog
 from metering_core.periods import BillingPeriod, Instant
-from metering_core.sql import DuckDBUsage, sql_kernel
+from metering_core.sql import DuckDBUsage, events_kernel, sql_kernel
 from metering_core.subscriptions import Subscription
 
 LARGE_BYTES: Final = 64 * 2**20
@@ -64,9 +64,13 @@ def register(app: App) -> None:
     app.command(print_kernel, name="sql")
 
 
-def print_kernel() -> None:
-    """Print the SQL that judges and folds usage on DuckDB and on Spark, for auditors and for your own warehouse."""
-    sys.stdout.write(sql_kernel())
+def print_kernel(*, events: bool = False) -> None:
+    """Print the SQL that judges and folds usage on DuckDB and on Spark, for auditors and for your own warehouse.
+
+    Args:
+        events: The SQL for meter events instead of that for usage records.
+    """
+    sys.stdout.write("\n;\n".join(events_kernel()) + "\n" if events else sql_kernel())
 
 
 # Choosing ----------------------------------------------------------------------------------------------------------------

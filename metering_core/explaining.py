@@ -59,9 +59,7 @@ class Explanation:
             return [f"Quantity: item {line.subscription_item} is licensed; {total} was agreed for {line.period}."]
         if isinstance(line.aggregate_usage, Formula):
             billed = "" if line.total_usage >= 0 else ", and 0 is billed"
-            plus = "".join(
-                f" and {_exactly(carried)} not billed for {period}" for period, carried in self.carried.items()
-            )
+            plus = "".join(f" and {_exactly(carried)} not billed for {period}" for period, carried in self.carried.items())
             what = f"{_FORMULAS[line.aggregate_usage]} for item {line.subscription_item} in {line.period}"
             return [*self._event_steps(), f"Quantity: {what}{plus} is {total}{billed}."]
         usage = f"Quantity: {_MODES[line.aggregate_usage]} of item {line.subscription_item} in {line.period} is {total}."

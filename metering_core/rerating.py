@@ -190,7 +190,7 @@ def compare_usage(
 
 
 def _biller(price: Price, rounding: Rounding) -> Callable[[Number], int]:
-    """Return :func:`~metering_core.rating.settled_total` for one price; for a built-in model and half up, in integers, at a tenth of the cost.
+    """Return :func:`~metering_core.rating.settled_total` for one price; a built-in model and half up cost a tenth, in integers.
 
     A test holds both to each other. A model of the user's own is always asked itself: that it is linear is only its word.
     """

@@ -7,6 +7,7 @@ from itertools import islice
 
 import numpy as np
 from builders import FEB, JAN, MAR, MODES, START, four_modes
+from hypothesis import settings
 from hypothesis import strategies as st
 
 import metering_core as mc
@@ -17,6 +18,9 @@ from metering_core.periods import from_unix_seconds
 from metering_core.testing.strategies import batches, subscriptions
 
 MAX = 2**63 - 1
+
+FEWER = settings(max_examples=settings.default.max_examples // 4)
+"""For stories: each is the whole life of an engine, and test_engines.py tells thousands of shorter ones."""
 
 
 def grace_and_retries():

@@ -18,7 +18,7 @@ from cyclopts import App
 from metering_core import InvalidValueError, MissingExtraError, finalize_invoice
 from metering_core import cli_engines as engines
 from metering_core.cli_engines import Engine
-from metering_core.sql import sql_kernel
+from metering_core.sql import events_kernel, sql_kernel
 
 TEXT = (
     "subscription_item,quantity,timestamp,action\n"
@@ -119,6 +119,15 @@ def test_the_kernel_is_printed(capsys):
     engines.register(app)
     app("sql", result_action="return_value")
     assert capsys.readouterr().out == sql_kernel()
+
+
+def test_the_kernel_of_meter_events_is_printed(capsys):
+    """With `--events` the command `sql` prints both statements for meter events."""
+    app = App()
+    engines.register(app)
+    app(["sql", "--events"], result_action="return_value")
+    printed = capsys.readouterr().out
+    assert [one.strip() for one in printed.split("\n;\n")] == [one.strip() for one in events_kernel()]
 
 
 def test_printing_the_kernel_needs_no_extra_engine():

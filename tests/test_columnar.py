@@ -12,7 +12,7 @@ import pytest
 np = pytest.importorskip("numpy", reason="needs the extra columnar")
 
 from builders import DAY, FEB, JAN, MAR, MODES, START, four_modes, priced, subscribed  # noqa: E402 - after the skip
-from columnar_twins import MAX, Twins, grace_and_retries, late_and_compacted, live, stories  # noqa: E402
+from columnar_twins import FEWER, MAX, Twins, grace_and_retries, late_and_compacted, live, stories  # noqa: E402
 from hypothesis import given  # noqa: E402
 
 import metering_core as mc  # noqa: E402
@@ -22,12 +22,14 @@ from metering_core.columnar.kernel import Rows  # noqa: E402
 # The same story, told by each of the ways in which the kernel may work --------------------------------------------------
 
 
+@FEWER
 @given(stories())
 def test_columns_are_the_log(story):
     """Receipts, partials, cells, records, summaries, invoices and views are those of the log."""
     live(story)
 
 
+@FEWER
 @given(stories())
 def test_columns_are_the_log_in_bulk(story):
     """The same holds where questions are answered from the rows, many at once, in blocks of few."""
@@ -38,6 +40,7 @@ def test_columns_are_the_log_in_bulk(story):
         live(story)
 
 
+@FEWER
 @given(stories())
 def test_columns_are_the_log_where_every_cell_may_be_touched(story):
     """The same holds where ``set`` is so common that no row is left out of the fold."""
@@ -47,6 +50,7 @@ def test_columns_are_the_log_where_every_cell_may_be_touched(story):
         live(story)
 
 
+@FEWER
 @given(stories())
 def test_columns_are_the_log_where_keys_do_not_fit(story):
     """The same holds where the packed key has too few bits, so that rows are sorted by index."""

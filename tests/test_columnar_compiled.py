@@ -10,7 +10,7 @@ np = pytest.importorskip("numpy", reason="needs the extra columnar")
 pytest.importorskip("numba", reason="needs the extra compiled")
 
 from builders import JAN, START, four_modes  # noqa: E402 - after the skip
-from columnar_twins import MAX, compiled_always, live, same_in_both_kernels, stories, two_kernels_asked  # noqa: E402
+from columnar_twins import FEWER, MAX, compiled_always, live, same_in_both_kernels, stories, two_kernels_asked  # noqa: E402
 from hypothesis import given  # noqa: E402
 from test_columnar import catalog_of, usage_of  # noqa: E402
 
@@ -30,6 +30,7 @@ def test_both_kernels_agree(asked):
         same_in_both_kernels(patch, *asked)
 
 
+@FEWER
 @given(stories())
 def test_columns_are_the_log_where_compiled(story):
     """Receipts, partials, summaries, invoices and views are those of the log, with a unit for every other row."""

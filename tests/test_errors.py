@@ -56,7 +56,7 @@ def test_codes_are_in_the_order_of_the_checks():
 
 
 def test_codes_of_meter_events_are_in_the_order_of_the_checks():
-    """The codes of the meter log's door follow: the session, the event's identity, its payload, its time, then cancellations."""
+    """The meter log's codes follow: the session, the event's identity, its payload, its time, then cancellations."""
     order = list(ErrorCode)
     first = order.index(ErrorCode.SESSION_EXPIRED)
     assert order[first : first + 14] == [

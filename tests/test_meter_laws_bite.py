@@ -10,6 +10,8 @@ from planting import HUNT, plant, source_of
 
 from metering_core.testing.laws import LawBrokenError
 
+pytestmark = pytest.mark.slow  # Half a minute: some defects are only found among many histories.
+
 CHECKS = {**test_laws.CHECKS, **test_meter_laws.CHECKS}
 
 DEFECTS = {

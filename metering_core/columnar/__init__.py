@@ -19,8 +19,9 @@ except ModuleNotFoundError as error:
     raise MissingExtraError.for_extra("columnar", "metering_core.columnar") from error
 
 from metering_core.columnar.batches import UsageBatch
+from metering_core.columnar.event_answers import EventSummaries
 from metering_core.columnar.event_batches import EventBatch
 from metering_core.columnar.events import ColumnarEvents
 from metering_core.columnar.usage import ColumnarUsage
 
-__all__ = ["ColumnarEvents", "ColumnarUsage", "EventBatch", "UsageBatch"]
+__all__ = ["ColumnarEvents", "ColumnarUsage", "EventBatch", "EventSummaries", "UsageBatch"]
