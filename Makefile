@@ -48,5 +48,5 @@ clean:
 
 .venv/ready-%: pyproject.toml | .venv/bin/python
 	@echo "installing into .venv (once): $*"
-	@$(INSTALL) --editable ".[cli,columnar,duckdb,hypothesis,plot]" --group $*
+	@$(INSTALL) --editable ".[arrow,cli,columnar,compiled,duckdb,hypothesis,plot]" --group $*
 	@touch $@

@@ -440,10 +440,11 @@ def test_what_was_asked_before_does_not_matter(formula, window, number):
     log, seen = MeterLog([meter], [billed_to()]), {}
     # A source of its own: Hypothesis has no room for so many choices, and nothing here gets smaller.
     source = random.Random(number)  # noqa: S311 - dice
-    for _ in range(5):
-        for _ in range(source.randrange(1, 60)):
-            # Thirty seconds, an hour or two days, so that some blocks of time are full and others are not.
-            at = START + DAY // 4 + source.randrange(source.choice([30, HOUR, 2 * DAY]))
+    for turn in range(5):
+        # Thirty seconds, an hour or two days, so that some blocks of time are full and others are not; now and then in order.
+        width, later = source.choice([(30, 40 * turn), (30, 0), (HOUR, 0), (2 * DAY, 0)])
+        moments = [START + DAY // 4 + later + source.randrange(width) for _ in range(source.randrange(1, 60))]
+        for at in sorted(moments) if later else moments:
             text = str(source.randrange(-99, 99))
             (receipt,) = log.append([event(text, at=at, identifier=str(len(seen)))], now=NOW + 3 * DAY)
             seen[str(len(seen))] = Seen(receipt.sequence, at * SECOND, "cus_1", (), text)

@@ -57,6 +57,7 @@ def total(source, **options):
 # Law 4 -------------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sql_defects.DEFECTS)
 def test_a_defect_in_the_sql_is_noticed(name, monkeypatch):
     """Each condition of the kernel matters: the comparison with the log dies of every slip planted in the text."""
