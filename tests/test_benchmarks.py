@@ -38,6 +38,7 @@ def test_quick_run_reports_every_group(tmp_path):
     assert all(title in done.stdout for title in data["groups"])
 
 
+@pytest.mark.slow
 def test_other_tools_give_our_answers(tmp_path):
     """Each tool that is installed is asked every question, and not one of them differs from ours in a digit."""
     pytest.importorskip("numpy", reason="needs the extra columnar")

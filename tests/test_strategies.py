@@ -124,12 +124,14 @@ def test_a_cycle_shrinks_to_a_plain_month():
     assert (returning.anchor.day, returning.interval_count) == (31, 1)
 
 
+@pytest.mark.slow
 def test_a_subscription_shrinks_to_one_item():
     """A subscription shrinks to one item with the simplest price."""
     subscription = first(st.from_type(mc.Subscription), lambda subscription: True)
     assert [item.price.model for item in subscription.items] == [mc.PerUnit(0)]
 
 
+@pytest.mark.slow
 def test_meters_and_their_events_shrink_to_plain_ones():
     """A meter shrinks to a sum without windows and dimensions, a rejected batch to the one event that is."""
     assert first(st.from_type(mc.Meter), lambda meter: True) == mc.Meter("mtr_1", "api_requests")
