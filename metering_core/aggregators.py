@@ -262,9 +262,6 @@ class _UniqueCount(Aggregator):
     def present(self, partial: Partial) -> Number:
         return len(partial)
 
-    def fold(self, cells: Mapping[int, Number]) -> Partial:
-        return frozenset(cells.values())
-
 
 class _Average(Aggregator):
     """The mean of the cells; 0 without one. A partial is (sum, count), since two means alone do not merge."""
