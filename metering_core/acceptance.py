@@ -57,6 +57,7 @@ class AcceptancePolicy:
         future_tolerance: how far ahead of now a timestamp may lie (inclusive), for clocks that drift. Zero unless given;
             Stripe was observed to take 300 seconds. Never beyond the end of the current period.
         late_grace: for how long after a period has ended usage stamped in it is still accepted (exclusive). Zero unless given.
+            It reaches back one period: a grace longer than a period is cut at its length.
         late_attribution: which period such usage is billed in.
     """
 

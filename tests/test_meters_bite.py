@@ -197,12 +197,6 @@ DEFECTS = [
             "self._forget(moment for moment, _ in changes)",
             "pass",
         ),
-        (
-            "a new event leaves blocks stale",
-            "timelines.Timeline.settle",
-            "self._forget((self.moments[self._settled],))",
-            "pass",
-        ),
         ("small blocks are stale", "timelines.Timeline._forget", "in _WIDTHS", "in _WIDTHS[:4]"),
         ("part of a block is kept for all of it", "timelines.Timeline._of_block", "if is_whole and", "if"),
         ("a block is taken that ends too late", "timelines.Timeline._between", "or first + kept[1] > end", ""),
