@@ -10,8 +10,6 @@ from test_laws import CHECKS
 
 from metering_core.testing.laws import LawBrokenError
 
-pytestmark = pytest.mark.slow  # A minute: each defect is hunted anew.
-
 
 @attrs.frozen
 class Defect:
