@@ -19,7 +19,8 @@ from benchmarks.datasets import digest_of
 from benchmarks.inputs import SEED
 from benchmarks.measuring import Group, Row
 from benchmarks.peers import Way, imported
-from metering_core.columnar_rating import rate_lines, rate_many, settled_total
+from metering_core.columnar_rating import rate_lines, rate_many
+from metering_core.rating import settled_total
 
 UNIT: Final = "million quantities/s"
 LOOP: Final = "`rate` and `settle` in a loop"

@@ -21,7 +21,7 @@ from metering_core.exact import Number, exact_quantity
 from metering_core.money import Amount, Rounding, half_up, settle
 from metering_core.prices import Price
 from metering_core.pricing import ChargeKind, Graduated, Package, PerUnit, Round, Tier, Volume
-from metering_core.rating import rate
+from metering_core.rating import rate, settled_total
 
 try:
     import_module("numpy")
@@ -187,12 +187,6 @@ def _fitting(lines: _Lines, quantities: NDArray[Any]) -> NDArray[Any]:
         row = int(np.flatnonzero(quantities < 0)[0])
         exact_quantity(int(quantities[row]), f"quantities[{row}]")
     return quantities.astype(np.int64 if _fits(lines, int(quantities.max())) else np.object_, copy=False)
-
-
-def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) -> int:
-    """Return what one quantity comes to: the sum of its settled lines in minor units."""
-    charges = rate(price, quantity).charges
-    return sum(settle(Amount(charge.amount, price.currency), rounding).minor_units for charge in charges)
 
 
 def _checked(quantities: Any) -> list[Number]:  # noqa: ANN401 - as above

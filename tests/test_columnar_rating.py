@@ -12,7 +12,8 @@ from hypothesis import example, given  # noqa: E402 - after the skip
 from hypothesis import strategies as st  # noqa: E402
 
 import metering_core as mc  # noqa: E402
-from metering_core.columnar_rating import rate_lines, rate_many, settled_total  # noqa: E402
+from metering_core.columnar_rating import rate_lines, rate_many  # noqa: E402
+from metering_core.rating import settled_total  # noqa: E402
 from metering_core.testing.strategies import prices, quantities  # noqa: E402
 
 MAX = 2**63 - 1
