@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,8 @@ import attrs
 from metering_core.acceptance import Outcome, Receipt, id_reused, price_refusal, set_refusal
 from metering_core.aggregation import aggregator_of
 from metering_core.cells import ItemCells, PeriodCells
-from metering_core.periods import BillingPeriod, from_unix_seconds
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp
 
@@ -104,6 +106,16 @@ class Account:
             return latest if timestamp < latest.period.end_seconds else None
         return own
 
+    def to_close(self, period: BillingPeriod, now: Instant) -> Closing:
+        """Return the closing of a period that has ended: of the moment when it was closed first, else of ``now``.
+
+        Raises:
+            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
+        """
+        self.subscription.require_ended(period, now)
+        former = self.closing(period.start_seconds)
+        return Closing(period, instant(now, "now") if former is None else former.closed_at)
+
     def close(self, closing: Closing) -> None:
         """Let no more usage into a period."""
         self.closed[self._start_of(closing.period.start_seconds)] = closing
@@ -111,6 +123,19 @@ class Account:
 
     def _start_of(self, timestamp: int) -> int:
         return self.subscription.cycle.period_at(from_unix_seconds(timestamp)).start_seconds
+
+
+def account_of(accounts: Mapping[str, Account], subscription_id: str) -> Account:
+    """Return a log's account of a subscription, by the subscription's id.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+    """
+    account = accounts.get(subscription_id)
+    if account is None:
+        expected = "the id of a subscription in the log"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "subscription", expected, subscription_id)
+    return account
 
 
 class KnownItem:

@@ -34,7 +34,7 @@ from metering_core.acceptance import (
     standing_at,
     time_refusal,
 )
-from metering_core.accounts import Account, Closing, KnownItem, Sent
+from metering_core.accounts import Account, Closing, KnownItem, Sent, account_of
 from metering_core.cells import ItemCells, Kept, PeriodCells
 from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
@@ -489,15 +489,10 @@ class UsageLog(UsageReader):
             InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
         """
         with self.lock:
-            account = self._accounts.get(subscription_id)
-            if account is None:
-                code = ErrorCode.PARAMETER_INVALID_CHOICE
-                expected = "the id of a subscription in the log"
-                raise InvalidValueError.expecting(code, "subscription", expected, subscription_id)
-            account.subscription.require_ended(period, now)
-            closing = account.closing(period.start_seconds) or Closing(period, instant(now, "now"))
+            account = account_of(self._accounts, subscription_id)
+            closing = account.to_close(period, now)
             yield closing.closed_at
-            account.close(attrs.evolve(closing, period=period))
+            account.close(closing)
 
     def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
         """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`."""

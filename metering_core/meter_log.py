@@ -21,7 +21,7 @@ from typing import Any, Final
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
-from metering_core.accounts import Account, Closing
+from metering_core.accounts import Account, account_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain
@@ -41,7 +41,7 @@ from metering_core.meter_events import MeterEvent, MeterEventAdjustment
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
 from metering_core.meters import Formula, Meter, short_name
 from metering_core.names import name, require_iterable
-from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS, Readings
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Series
@@ -650,9 +650,8 @@ class MeterLog(MeterReader):
             InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
         """
         with self.lock:
-            account = self._account(subscription_id)
-            account.subscription.require_ended(period, now)
-            closing = account.closing(period.start_seconds) or Closing(period, instant(now, "now"))
+            account = account_of(self._accounts, subscription_id)
+            closing = account.to_close(period, now)
             yield closing.closed_at
             for item in account.subscription.items:
                 if item.recurring.meter is not None and period not in self.bills_of(item):
@@ -660,20 +659,12 @@ class MeterLog(MeterReader):
                     bill = attrs.evolve(self._bill(item, period), made_at=made_at, number=self.bills_made + 1)
                     self._bills.setdefault(item.id, {})[period] = bill
                     self.bills_made = bill.number
-            account.close(attrs.evolve(closing, period=period))
+            account.close(closing)
 
     def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
         """Close a billing period without an invoice, as if it had been billed for what it comes to now; see :meth:`closing`."""
         with self.closing(subscription_id, period, now=now) as closed_at:
             return closed_at
-
-    def _account(self, subscription_id: str) -> Account:
-        account = self._accounts.get(subscription_id)
-        if account is None:
-            code = ErrorCode.PARAMETER_INVALID_CHOICE
-            expected = "the id of a subscription in the log"
-            raise InvalidValueError.expecting(code, "subscription", expected, subscription_id)
-        return account
 
     def bills_of(self, item: SubscriptionItem) -> Mapping[BillingPeriod, Bill]:
         """Return what was billed of an item's closed periods; for the readers of this log."""
@@ -685,7 +676,7 @@ class MeterLog(MeterReader):
         Raises:
             InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
         """
-        return self._account(subscription_id).subscription
+        return account_of(self._accounts, subscription_id).subscription
 
 
 def _require(kind: type, value: object, param: str) -> None:

@@ -83,12 +83,15 @@ def connect(classic):
     """Return a session that speaks to the server over the network."""
     if not has_connect():
         pytest.skip("needs pyspark[connect], the client of Spark Connect")
-    from pyspark.sql.connect.session import SparkSession  # noqa: PLC0415 - as above
+    with pytest.MonkeyPatch.context() as patch:
+        # pyspark takes a main module without a file, as the workers of pytest-xdist have, for a run of its doctests, and exits.
+        patch.setattr(sys.modules["__main__"], "__file__", __file__, raising=False)
+        from pyspark.sql.connect.session import SparkSession  # noqa: PLC0415 - as above
 
-    address = f"sc://127.0.0.1:{classic.conf.get('spark.connect.grpc.binding.port')}"
-    started = SparkSession.builder.remote(address).getOrCreate()
-    yield started
-    started.stop()
+        address = f"sc://127.0.0.1:{classic.conf.get('spark.connect.grpc.binding.port')}"
+        started = SparkSession.builder.remote(address).getOrCreate()
+        yield started
+        started.stop()
 
 
 @pytest.fixture(params=["classic", "connect"])
