@@ -23,23 +23,36 @@ GROWN: Final = "F: "
 
 def table(data: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the table: what a run says of us in relation to the best peer, or to the one that a target names."""
-    yield "| workload | our speed is | wanted |"
-    yield "| --- | --- | --- |"
+    yield "| workload | ours | our speed is | wanted |"
+    yield "| --- | --- | --- | --- |"
     for title, rows in data["groups"].items():
         if COMPARED.match(title):
             for row in _headlines(rows):
-                yield f"| {_workload(title)} | {row['ratio']:.3g} times {row['relative_to']} | {_wanted(row)} |"
+                ratio = f"{_number(row['ratio'])} times {row['relative_to']}"
+                yield f"| {_workload(title)} | {_mode(row)} | {ratio} | {_wanted(row)} |"
     for title, rows in data["groups"].items():
         if title.startswith(GROWN):
             for row in rows:
                 if row["target"]:
-                    yield f"| F: {row['name']} | {row['ratio']:.3g} times that of {row['relative_to']} | {_wanted(row)} |"
+                    ratio = f"{_number(row['ratio'])} times that of {row['relative_to']}"
+                    yield f"| F: {row['name']} | | {ratio} | {_wanted(row)} |"
 
 
 def _headlines(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return our rows that have a target; without one, our fastest."""
+    """Return our rows that have a target, and our fastest: it stands against the best peer, whom a target need not name."""
     ours = [row for row in rows if row["name"].startswith(OURS) and row["ratio"] is not None]
-    return [row for row in ours if row["target"]] or sorted(ours, key=lambda row: -float(row["value"]))[:1]
+    beside_the_best = [row for row in ours if " against " not in row["name"] and not row["relative_to"].startswith(OURS)]
+    fastest = max(beside_the_best, key=lambda row: float(row["value"]))
+    return [row for row in ours if row["target"] or row is fastest]
+
+
+def _mode(row: dict[str, Any]) -> str:
+    return str(row["name"]).partition(" against ")[0].removeprefix("our best (").rstrip(")").removeprefix("metering_core ")
+
+
+def _number(ratio: float) -> str:
+    """Return three digits, never as a power of ten."""
+    return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
 
 
 def _workload(title: str) -> str:
