@@ -21,6 +21,7 @@ def shown_under(line: str) -> str:
 
 def test_examples_run():
     """Every Python session in the README gives what the README shows."""
+    pytest.importorskip("numpy", reason="one example is in columns")
     failures = pages.failures_of(pages.python_session(pages.README))
     assert not failures, failures
 
