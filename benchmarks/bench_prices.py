@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks.prices import EDGES, NEW, OLD, bare_audit, bare_bills, bare_compare, revenues, summaries
 from metering_core.auditing import audit
 from metering_core.comparing import compare
-from metering_core.rerating import billed
+from metering_core.rating import settled_total
 
 
 def test_audit(benchmark: Callable[..., Any]) -> None:
@@ -28,4 +28,4 @@ def test_rerating(benchmark: Callable[..., Any]) -> None:
     used = summaries(10_000)
     assert benchmark(revenues, used) == bare_bills(used)
     few = used[::500]
-    assert revenues(few) == tuple(sum(billed(one, used_.total_usage) for used_ in few) for one in (OLD, NEW))
+    assert revenues(few) == tuple(sum(settled_total(one, used_.total_usage) for used_ in few) for one in (OLD, NEW))

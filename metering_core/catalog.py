@@ -256,13 +256,14 @@ def _list_of(data: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
-_SUBSCRIPTION_TIMES: Final = ("billing_cycle_anchor", "start_date", "ended_at", "cancel_at")
+SUBSCRIPTION_TIMES: Final = ("billing_cycle_anchor", "start_date", "ended_at", "cancel_at")
+"""The instants of Stripe's Subscription."""
 
 
 def _subscription(data: object, prices: Mapping[str, Price], meters: Mapping[str, Meter]) -> Subscription:
     if not isinstance(data, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "subscription", "an object", data)
-    times = {key: parse_instant(data[key], key) for key in _SUBSCRIPTION_TIMES if isinstance(data.get(key), str)}
+    times = {key: parse_instant(data[key], key) for key in SUBSCRIPTION_TIMES if isinstance(data.get(key), str)}
     items = {"items": _list_of(data, "items")} if isinstance(data.get("items"), Mapping) else {}
     subscription = Subscription.from_dict({**data, **times, **items}, prices)
     for position, item in enumerate(subscription.items):

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import codecs
-import contextlib
 import csv
 import io
-import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from itertools import islice
 from operator import attrgetter
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, TextIO, cast
+from typing import Annotated, Any, Final, cast
 from zoneinfo import ZoneInfo
 
 from cyclopts import App, CycloptsError, Parameter
@@ -25,14 +22,22 @@ from metering_core.aggregation import Usage
 from metering_core.catalog import (
     Catalog,
     UsageFormat,
-    append_events,
-    meter_log,
     parse_quantity,
     read_catalog,
-    read_events,
     read_price,
 )
 from metering_core.cli_engines import Engine, Loaded, choose_engine, load_files, load_text
+from metering_core.cli_files import (
+    OnError,
+    Refusals,
+    StoppedError,
+    complain,
+    format_of,
+    load_events,
+    opened,
+    print_json,
+    shown_name,
+)
 from metering_core.combining import CombinedUsage
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError
 from metering_core.exact import plain
@@ -42,7 +47,7 @@ from metering_core.log import UsageLog
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.money import Amount, Money, settle
-from metering_core.periods import BillingCycle, BillingPeriod, parse_instant
+from metering_core.periods import BillingCycle, BillingPeriod, iso_8601, parse_instant
 from metering_core.pricing import Charge
 from metering_core.rating import RatedUsage, rate
 from metering_core.subscriptions import Subscription
@@ -51,9 +56,6 @@ from metering_core.testing.cases import CaseResult, read_cases, run_cases
 OK: Final = 0
 REFUSED: Final = 1
 UNUSABLE: Final = 2
-
-LONG_FILE_BYTES: Final = 4 * 2**20
-"""From this size on, reading a file of usage shows a progress bar."""
 
 _DEMO: Final = Path(__file__).parent / "demo"
 
@@ -86,17 +88,6 @@ class OutputFormat(StrEnum):
     CSV = "csv"
 
 
-class OnError(StrEnum):
-    """What becomes of a run at a malformed row or a refused record."""
-
-    STOP = "stop"
-    SKIP = "skip"
-
-
-class _StoppedError(Exception):
-    """A complaint about usage that ends the run."""
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status; see ``metering-core --help``."""
     for stream in (sys.stdout, sys.stderr):
@@ -106,23 +97,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except (CycloptsError, MeteringError) as error:
-        _complain(" ".join(str(error).split()))
+        complain(" ".join(str(error).split()))
         return UNUSABLE
-    except _StoppedError as stopped:
-        _complain(str(stopped))
+    except StoppedError as stopped:
+        complain(str(stopped))
         return REFUSED
     except BrokenPipeError:  # The reader (`head`) has seen enough; nothing is left to flush into.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
     return status if isinstance(status, int) else OK
-
-
-def _complain(message: str) -> None:
-    print(f"metering-core: {message}", file=sys.stderr)
-
-
-def _print_json(data: Mapping[str, Any]) -> None:
-    print(json.dumps(data, ensure_ascii=False, indent=2))
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> None:
@@ -201,21 +184,21 @@ def invoice(
     if usage is not None:
         chosen = choose_engine(engine or Engine.AUTO, usage, explains=explained, skips=on_error is OnError.SKIP)
         if engine is not None or chosen.engine is not Engine.MEMORY:
-            _complain(str(chosen))
+            complain(str(chosen))
         records = _load(known.subscriptions, usage, usage_format, on_error, chosen.engine)
-    loaded = records if events is None else _combined(records, *_load_events(known, events, on_error))
+    loaded = records if events is None else _combined(records, *load_events(known, events, on_error))
     periods = loaded.periods
     if at is not None:
         periods = {one.id: () if (found := one.period_at(at)) is None else (found,) for one in known.subscriptions}
     _require_inputs([one for one in known.subscriptions if periods.get(one.id)], usage, events)
     invoices = _invoices(known, loaded.usage, periods)
     if not invoices:
-        _complain("there is no usage to bill" if at is None else f"no subscription has a billing period at {period}")
+        complain("there is no usage to bill" if at is None else f"no subscription has a billing period at {period}")
     match output:
         case OutputFormat.TABLE:
             _print_tables(invoices, explained=explained)
         case OutputFormat.JSON:
-            _print_json({"invoices": [_invoice_fields(one, explained=explained) for one in invoices]})
+            print_json({"invoices": [_invoice_fields(one, explained=explained) for one in invoices]})
         case OutputFormat.CSV:
             _print_csv(invoices)
 
@@ -245,52 +228,18 @@ def _require_inputs(billed: Sequence[Subscription], usage: str | None, events: s
             raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=param)
 
 
-class _Refusals:
-    """What becomes of refused rows: the first one ends the run, or all are told and counted."""
-
-    def __init__(self, on_error: OnError) -> None:
-        self._on_error = on_error
-        self._skipped = 0
-
-    def __call__(self, refusal: MeteringError) -> None:
-        if self._on_error is OnError.STOP:
-            raise _StoppedError(refusal.message)
-        self._skipped += 1
-        _complain(refusal.message)
-
-    def count(self, path: str, accepted: int) -> None:
-        """Say how many rows of a file were skipped, if any."""
-        if self._skipped:
-            _complain(f"{path}: {self._skipped:,} {'row' if self._skipped == 1 else 'rows'} skipped, {accepted:,} accepted")
-
-
 def _load(
     subscriptions: Sequence[Subscription], usage: str, usage_format: UsageFormat | None, on_error: OnError, engine: Engine
 ) -> Loaded:
     """Read a file of usage with an engine, and return the usage and the periods that have some."""
-    refusals = _Refusals(on_error)
+    refusals = Refusals(on_error)
     if engine is Engine.DUCKDB:
         return load_files(subscriptions, usage, refusals)
-    written = _format_of(usage) if usage_format is None else usage_format
-    with _opened(usage) as stream:
-        loaded = load_text(engine, subscriptions, stream, written, _shown_name(usage), refusals)
-    refusals.count(_shown_name(usage), loaded.accepted)
+    written = format_of(usage) if usage_format is None else usage_format
+    with opened(usage) as stream:
+        loaded = load_text(engine, subscriptions, stream, written, shown_name(usage), refusals)
+    refusals.count(shown_name(usage), loaded.accepted)
     return loaded
-
-
-def _load_events(catalog: Catalog, events: str, on_error: OnError) -> tuple[MeterLog, Mapping[str, tuple[BillingPeriod, ...]]]:
-    """Read a file of meter events, and return them with the periods that have some."""
-    refusals = _Refusals(on_error)
-    log = meter_log(catalog)
-    written = _format_of(events)
-    with _opened(events) as stream:
-        periods = append_events(log, read_events(stream, written, path=_shown_name(events)), on_refusal=refusals)
-    refusals.count(_shown_name(events), len(log))
-    return log, periods
-
-
-def _shown_name(path: str) -> str:
-    return "<standard input>" if path == "-" else path
 
 
 def _combined(records: Loaded, events: MeterLog, with_events: Mapping[str, tuple[BillingPeriod, ...]]) -> Loaded:
@@ -300,43 +249,6 @@ def _combined(records: Loaded, events: MeterLog, with_events: Mapping[str, tuple
         for one in {**records.periods, **with_events}
     }
     return Loaded(CombinedUsage(records.usage, events), periods, records.accepted + len(events))
-
-
-def _format_of(usage: str) -> UsageFormat:
-    """Tell the format by the file's extension; by its first character where it comes from standard input."""
-    if usage != "-":
-        return UsageFormat.of_path(usage)
-    beginning = cast("io.BufferedReader", sys.stdin.buffer).peek(1).removeprefix(codecs.BOM_UTF8).lstrip()
-    return UsageFormat.JSONL if beginning.startswith(b"{") else UsageFormat.CSV
-
-
-@contextlib.contextmanager
-def _opened(usage: str) -> Iterator[TextIO]:
-    """Open a file of usage, or standard input; bytes that are no UTF-8 are left to the reader, who knows their line."""
-    with contextlib.ExitStack() as stack:
-        source = sys.stdin.buffer
-        if usage != "-":
-            source = stack.enter_context(_with_progress(stack.enter_context(_open(usage)), usage))
-        yield io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape", newline="")
-
-
-def _open(path: str) -> BinaryIO:
-    try:
-        return Path(path).open("rb")
-    except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror or error}"
-        raise CatalogError(ErrorCode.FILE_UNREADABLE, message, details={"path": path}) from None
-
-
-def _with_progress(file: BinaryIO, path: str) -> contextlib.AbstractContextManager[BinaryIO]:
-    """Show a progress bar on standard error while a long file is read and someone looks."""
-    size = os.fstat(file.fileno()).st_size
-    if size < LONG_FILE_BYTES or not sys.stderr.isatty():
-        return contextlib.nullcontext(file)
-    from rich.console import Console  # noqa: PLC0415 - rich takes its time, and a short file needs none of it
-    from rich.progress import wrap_file  # noqa: PLC0415 - as above
-
-    return wrap_file(file, size, description=f"Reading {path}", console=Console(stderr=True), transient=True)
 
 
 def _invoices(catalog: Catalog, usage: Usage, periods: Mapping[str, tuple[BillingPeriod, ...]]) -> list[Invoice]:
@@ -414,11 +326,11 @@ def summaries(
         as_json: Print Stripe's summaries as JSON: Unix seconds, exact decimals as strings.
     """
     bounds = parse_instant(start, "--from"), parse_instant(end, "--to")
-    log, _ = _load_events(read_catalog(catalog), events, on_error)
+    log, _ = load_events(read_catalog(catalog), events, on_error)
     (whole,) = event_summaries(log, meter, customer, *bounds)
     parts = event_summaries(log, meter, customer, *bounds, value_grouping_window=by, timezone=timezone)
     if as_json:
-        _print_json({"summary": whole.to_dict(), "summaries": [one.to_dict() for one in parts]})
+        print_json({"summary": whole.to_dict(), "summaries": [one.to_dict() for one in parts]})
         return
     footer = _summary_row(whole, timezone) if by is not None else ()
     _print_table(("From", "To", "Events", "Value"), [_summary_row(one, timezone) for one in parts], footer)
@@ -451,7 +363,7 @@ def rate_quantities(
     wanted = [parse_quantity(text, "quantity") for text in quantities]
     rated = [rate(read_price(price), quantity) for quantity in wanted]
     if as_json:
-        _print_json({"ratings": [_rating_fields(one) for one in rated]})
+        print_json({"ratings": [_rating_fields(one) for one in rated]})
         return
     for number, one in enumerate(rated):
         print("" if number == 0 else "\n", end="")
@@ -522,7 +434,7 @@ def check(
     results = {file: found for file in files if (found := _results(file, kind)) is not None}
     different = sum(bool(result.differences) for found in results.values() for result in found)
     if as_json:
-        _print_json(
+        print_json(
             {"files": [{"path": file, "cases": [_case_fields(one) for one in found]} for file, found in results.items()]}
         )
     else:
@@ -538,12 +450,12 @@ def _results(file: str, kind: str | None) -> list[CaseResult] | None:
     try:
         data = read_cases(file)
     except CatalogError as error:
-        _complain(error.message)
+        complain(error.message)
         return None
     try:
         return run_cases(data, kind)
     except CatalogError as error:
-        _complain(f"{file}: {error.message}")
+        complain(f"{file}: {error.message}")
         return None
 
 
@@ -601,5 +513,5 @@ def periods(
 
 def _in_zone(moment: datetime, timezone: str) -> str:
     if timezone == "UTC":
-        return moment.isoformat().replace("+00:00", "Z")
+        return iso_8601(moment)
     return moment.astimezone(ZoneInfo(timezone)).isoformat()

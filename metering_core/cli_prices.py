@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
-from metering_core.aggregation import UsageSummary, summarize_all
+from metering_core.aggregation import Usage, UsageSummary, summarize_all
 from metering_core.auditing import Finding, Severity, audit
-from metering_core.catalog import UsageFormat, append_usage, read_catalog, read_price, read_usage
+from metering_core.catalog import append_usage, read_catalog, read_price, read_usage
+from metering_core.cli_files import OnError, Refusals, format_of, load_events, opened, print_json, shown_name
 from metering_core.comparing import compare
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.log import UsageLog
 from metering_core.plotting import Scale, curve
 from metering_core.prices import Price
@@ -27,10 +26,6 @@ def register(app: App) -> None:
     app.command(audit_prices, name="audit")
     app.command(compare_prices, name="compare")
     app.command(draw_curve, name="curve")
-
-
-def _print_json(data: Mapping[str, Any]) -> None:
-    print(json.dumps(data, ensure_ascii=False, indent=2))
 
 
 def _read_prices(references: tuple[str, ...]) -> list[Price]:
@@ -60,7 +55,7 @@ def audit_prices(
             {"price": price.id, "currency": price.currency, "findings": [one.to_dict() for one in found]}
             for price, found in zip(read, findings, strict=True)
         ]
-        _print_json({"audits": audits})
+        print_json({"audits": audits})
     else:
         for price, found in zip(read, findings, strict=True):
             _print_findings(price, found)
@@ -79,7 +74,8 @@ def compare_prices(
     /,
     *,
     up_to: int | None = None,
-    usage: str | None = None,
+    usage: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    events: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     catalog: str | None = None,
     as_json: AsJson = False,
 ) -> None:
@@ -89,39 +85,57 @@ def compare_prices(
         old: JSON file with a price, or CATALOG.json#price_id.
         new: Another in the same currency.
         up_to: The greatest quantity to compare; all unless given.
-        usage: File of usage (CSV or JSON lines) to bill at both prices; needs --catalog.
-        catalog: JSON file with the subscriptions of the usage; their items at the old price are re-rated.
+        usage: File of usage (CSV or JSON lines; '-' reads standard input) to bill at both prices; needs --catalog.
+        events: File of meter events, in its place where the old price is on a meter.
+        catalog: JSON file with the subscriptions of the usage, and its meters; their items at the old price are re-rated.
         as_json: Print JSON, in minor units.
     """
     before, after = read_price(old), read_price(new)
-    if (usage is None) != (catalog is None):
-        absent = "usage" if usage is None else "catalog"
-        message = f"{absent}: --usage and --catalog go together, received one of them"
-        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=absent)
     comparison = compare(before, after, up_to=up_to)
+    file = _file_of(before, usage, events, catalog)
     over_usage = None
-    if usage is not None and catalog is not None:
-        over_usage = compare_usage(before, after, _summaries(before, usage, catalog))
+    if catalog is not None and file is not None:
+        over_usage = compare_usage(before, after, _summaries(before, file, catalog))
     if as_json:
-        _print_json({**comparison.to_dict(), "usage": None if over_usage is None else over_usage.to_dict()})
+        print_json({**comparison.to_dict(), "usage": None if over_usage is None else over_usage.to_dict()})
         return
     print(comparison)
     if over_usage is not None:
         print(f"\n{over_usage}")
 
 
-def _summaries(price: Price, usage: str, catalog: str) -> list[UsageSummary]:
+def _file_of(price: Price, usage: str | None, events: str | None, catalog: str | None) -> str | None:
+    """Return the file of what a price bills, which goes with a catalog."""
+    given, other = ("usage", usage), ("events", events)
+    if _is_on_meter(price):
+        given, other = other, given
+    if other[1] is not None:
+        message = f"{other[0]}: expected --{given[0]}, which the price {price.id!r} bills, received --{other[0]}"
+        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=other[0])
+    if (given[1] is None) != (catalog is None):
+        absent = given[0] if given[1] is None else "catalog"
+        message = f"{absent}: --{given[0]} and --catalog go together, received one of them"
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=absent)
+    return given[1]
+
+
+def _is_on_meter(price: Price) -> bool:
+    return price.recurring is not None and price.recurring.meter is not None
+
+
+def _summaries(price: Price, file: str, catalog: str) -> list[UsageSummary]:
     """Load a file of usage and return the summaries of every period that has usage, of the items at the price."""
     read = read_catalog(catalog)
     items = items_at(price, read.subscriptions)
-    log = UsageLog(read.subscriptions)
-    try:
-        with Path(usage).open(encoding="utf-8-sig", newline="") as stream:
-            periods = append_usage(log, read_usage(stream, UsageFormat.of_path(usage), path=usage))
-    except OSError as error:
-        message = f"{usage}: expected a file that can be read, received: {error.strerror}"
-        raise CatalogError(ErrorCode.FILE_UNREADABLE, message, param="usage") from None
-    return summarize_all([(item, period) for owner, item in items for period in periods.get(owner.id, ())], log)
+    held: Usage
+    if _is_on_meter(price):
+        held, periods = load_events(read, file, OnError.STOP)
+    else:
+        held = log = UsageLog(read.subscriptions)
+        with opened(file) as stream:
+            rows = read_usage(stream, format_of(file), path=shown_name(file))
+            periods = append_usage(log, rows, on_refusal=Refusals(OnError.STOP))
+    return summarize_all([(item, period) for owner, item in items for period in periods.get(owner.id, ())], held)
 
 
 def draw_curve(
@@ -145,6 +159,6 @@ def draw_curve(
     read = _read_prices(prices)
     path = curve(read, output, up_to=up_to, scale=scale, title=title)
     if as_json:
-        _print_json({"prices": [price.id for price in read], "output": str(path), "scale": scale.value, "up_to": up_to})
+        print_json({"prices": [price.id for price in read], "output": str(path), "scale": scale.value, "up_to": up_to})
     else:
         print(f"drew {', '.join(price.id for price in read)} into {path}")

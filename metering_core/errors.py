@@ -54,7 +54,7 @@ class ErrorCode(StrEnum):
     PARAMETER_INVALID_DECIMAL = (
         "parameter_invalid_decimal",
         "InvalidValueError",
-        "Not an exact, bounded decimal. Floats are refused; so are more than 12 places and negative amounts.",
+        "Not an exact, bounded number. Floats and negative amounts are refused; prices and tier bounds have at most 12 places.",
     )
     PARAMETER_INVALID_STRING = (
         "parameter_invalid_string",
@@ -324,6 +324,16 @@ class InvalidValueError(MeteringError, ValueError):
             param=param,
             details={"expected": expected, "received": received},
         )
+
+    @classmethod
+    def exclusive(cls, *names: str) -> Self:
+        """Refuse parameters of which only one may be given, in Stripe's words; ``param`` is the first.
+
+        >>> print(InvalidValueError.exclusive("now", "received_at"))
+        You may only specify one of these parameters: now, received_at.
+        """
+        message = f"You may only specify one of these parameters: {', '.join(names)}."
+        return cls(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=names[0])
 
 
 class UsageRejectedError(MeteringError):

@@ -177,8 +177,8 @@ class BillingPeriod:
     def __attrs_post_init__(self) -> None:
         """Refuse a period that holds no second."""
         if self.start_seconds >= self.end_seconds:
-            expected = f"a moment at least one second after start, {_iso(self.start)}"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end", expected, _iso(self.end))
+            expected = f"a moment at least one second after start, {iso_8601(self.start)}"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end", expected, iso_8601(self.end))
 
     def __contains__(self, moment: Instant) -> bool:
         """Say whether a moment lies in the period: from the start on, before the end."""
@@ -186,7 +186,7 @@ class BillingPeriod:
 
     def __str__(self) -> str:
         """Write both bounds in ISO 8601, in UTC."""
-        return f"{_iso(self.start)} to {_iso(self.end)}"
+        return f"{iso_8601(self.start)} to {iso_8601(self.end)}"
 
 
 def rfc3339(at: datetime) -> str:
@@ -198,9 +198,14 @@ def rfc3339(at: datetime) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def _iso(value: datetime) -> str:
+def iso_8601(at: datetime) -> str:
+    """Write a UTC datetime for people: no more of the second than there is.
+
+    >>> iso_8601(from_unix_seconds(0))
+    '1970-01-01T00:00:00Z'
+    """
     # Not strftime: its %Y has fewer than four digits before the year 1000 on some platforms.
-    return value.isoformat().removesuffix("+00:00") + "Z"
+    return at.isoformat().removesuffix("+00:00") + "Z"
 
 
 class Interval(StrEnum):

@@ -323,17 +323,17 @@ def _model_from(shape: Mapping[str, Any]) -> PricingModel:
     scheme = _given(shape, "billing_scheme", "per_unit")
     given = {key for key in ("tiers", "transform_quantity", "tiers_mode") if shape.get(key) is not None}
     if {"tiers", "transform_quantity"} <= given:
-        raise _exclusive("tiers", "transform_quantity")
+        raise InvalidValueError.exclusive("tiers", "transform_quantity")
     if scheme == "per_unit":
         if "tiers" in given or "tiers_mode" in given:
-            raise _exclusive("tiers", "billing_scheme=per_unit")
+            raise InvalidValueError.exclusive("tiers", "billing_scheme=per_unit")
         refined = "transform_quantity" if "transform_quantity" in given else None
     else:
         choice(_BillingScheme, scheme, "billing_scheme")
         refined = choice(_TiersMode, required(shape, "tiers_mode"), "tiers_mode").value
         for amount in ("unit_amount", "unit_amount_decimal"):
             if shape.get(amount) is not None:
-                raise _exclusive("tiers", amount)
+                raise InvalidValueError.exclusive("tiers", amount)
     return PRICING_MODELS[scheme, refined].from_stripe(shape)
 
 
@@ -345,8 +345,3 @@ class _BillingScheme(StrEnum):
 class _TiersMode(StrEnum):
     GRADUATED = "graduated"
     VOLUME = "volume"
-
-
-def _exclusive(*names: str) -> InvalidValueError:
-    message = f"You may only specify one of these parameters: {', '.join(names)}."
-    return InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=names[0])

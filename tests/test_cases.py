@@ -269,6 +269,21 @@ def test_surplus_lines_are_shown():
     assert sentence.startswith('lines[1]: expected nothing, received {"kind": "unit", "tier": 2, "quantity": 1')
 
 
+def test_quantities_that_no_decimal_can_write():
+    """A third of a unit at 7 cents is 7/3 of a cent, in whatever terms the ratio is written; a line shows it cut."""
+    case = {**RATING, "price": {"currency": "usd", "unit_amount": 7}}
+    lines = [{"quantity": "1/3", "exact": "14/6", "unit_amount": 7}]
+    for quantity, shown in (("1/3", lines), ("2/6", [{"quantity": "0.333333333333", "amount": 2}])):
+        expected = {"total": 2, "exact": "7/3", "lines": shown}
+        assert run_cases({"cases": [{**case, "quantity": quantity, "expected": expected}]})[0].differences == ()
+    wrong = {"exact": "5/3", "lines": [{"quantity": "2/3"}]}
+    (result,) = run_cases({"cases": [{**case, "quantity": "1/3", "expected": wrong}]})
+    assert result.differences == (
+        'exact: expected "5/3", received "7/3"',
+        'lines[0][quantity]: expected "0.666666666666", received "0.333333333333"',
+    )
+
+
 def test_period_that_holds_an_instant():
     """A period case may ask for the period of an instant; the end is excluded."""
     expected = {"start": "2024-02-29T00:00:00Z", "end": "2024-03-31T00:00:00Z"}
@@ -518,6 +533,15 @@ def test_floats(sample, path):
         (RATING, ["expected", "total"], True, "expected[total]", ErrorCode.PARAMETER_INVALID_INTEGER),
         (RATING, ["expected", "total"], None, "expected[total]", ErrorCode.PARAMETER_INVALID_INTEGER),
         (RATING, ["expected", "exact"], "1e3", "expected[exact]", ErrorCode.PARAMETER_INVALID_DECIMAL),
+        (RATING, ["expected", "exact"], "1/0", "expected[exact]", ErrorCode.PARAMETER_INVALID_DECIMAL),
+        (
+            RATING,
+            ["expected", "lines"],
+            [{"quantity": "0.1234567890123"}],
+            "expected[lines][0][quantity]",
+            ErrorCode.PARAMETER_INVALID_DECIMAL,
+        ),
+        (RATING, ["quantity"], "-1/3", "quantity", ErrorCode.PARAMETER_INVALID_DECIMAL),
         (RATING, ["price"], "p", "price", ErrorCode.PARAMETER_INVALID_OBJECT),
         (RATING, ["price", "tiers_mode"], "graded", "tiers_mode", ErrorCode.PARAMETER_INVALID_CHOICE),
         (RATING, ["quantity"], -1, "quantity", ErrorCode.PARAMETER_INVALID_DECIMAL),

@@ -710,7 +710,7 @@ class TestTheProgram:
         catalog, path = files(HEADER + "".join(f"si_sub_1,1,{START + second}\n" for second in range(100)))
         plain = run("invoice", catalog, path)
         assert plain[2] == ""
-        monkeypatch.setattr(cli, "LONG_FILE_BYTES", 1)
+        monkeypatch.setattr("metering_core.cli_files.LONG_FILE_BYTES", 1)
         assert run("invoice", catalog, path) == plain  # No terminal, no bar.
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         monkeypatch.setenv("TERM", "xterm")

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 
-from metering_core import Price, Subscription, SubscriptionItem, Tier, UsageLog, finalize_invoice
+from metering_core import Meter, Price, Recurring, Subscription, SubscriptionItem, Tier, UsageLog, finalize_invoice
 from metering_core.auditing import audit
 from metering_core.comparing import compare
 
@@ -19,6 +20,7 @@ DAY = 86_400
 TIERS = [Tier(10, unit_amount=900), Tier("inf", unit_amount=800)]
 OLD = Price.volume("old", currency="usd", tiers=TIERS)
 NEW = Price.graduated("new", currency="usd", tiers=TIERS)
+METERED = [attrs.evolve(price, recurring=Recurring(meter="m")) for price in (OLD, NEW)]
 PLAIN = Price.per_unit("plain", currency="usd", unit_amount=100)
 
 
@@ -118,12 +120,40 @@ class TestCompare:
         _, out, _ = run("compare", "old.json", "new.json", "--usage", "usage.csv", "--catalog", "catalog.json")
         assert "\n\n2 bills at new instead of old:\n  revenue USD 188.00 instead of USD 178.00" in out
 
+    def test_events_are_billed_at_both_prices(self, run):
+        """Where the old price is on a meter, its events are re-rated: 10 and 11 units as in the file of records."""
+        on_meter = {
+            "prices": [price.to_dict() for price in METERED],
+            "meters": [Meter("m", "calls").to_dict()],
+            "subscriptions": [Subscription("sub", [SubscriptionItem("si", METERED[0])], START, customer="a").to_dict()],
+        }
+        Path("metered.json").write_text(json.dumps(on_meter))
+        rows = [f"calls,{START + day * DAY},a,{value}" for day, value in ((1, 4), (2, 6), (61, 11))]
+        Path("events.csv").write_text("event_name,timestamp,payload[stripe_customer_id],payload[value]\n" + "\n".join(rows))
+        old = "metered.json#old"
+        status, out, _ = run("compare", old, "new.json", "--events", "events.csv", "--catalog", "metered.json", "--json")
+        usage = json.loads(out)["usage"]
+        assert status == 0
+        assert [usage[key] for key in ("bills", "old_revenue", "new_revenue")] == [2, 17800, 18800]
+        for option, words in (("--usage", "usage: expected --events, which the price 'old' bills"), ("--events", "together")):
+            catalog = ("--catalog", "metered.json") if option == "--usage" else ()
+            status, _, err = run("compare", old, "new.json", option, "events.csv", *catalog)
+            assert (status, words in err) == (2, True)
+
+    def test_a_refused_row_ends_the_comparison(self, run):
+        """A malformed row is named by its line, with exit status 1, as it is where usage is billed."""
+        Path("usage.csv").write_text(f"subscription_item,quantity,timestamp\nsi,1,{START}\nsi,-1,{START}\n")
+        status, out, err = run("compare", "old.json", "new.json", "--usage", "usage.csv", "--catalog", "catalog.json")
+        assert (status, out) == (1, "")
+        assert "usage.csv, line 3: quantity: expected an integer of at least 0" in err
+
     @pytest.mark.parametrize(
         ("arguments", "words"),
         [
             (("--usage", "usage.csv"), "--usage and --catalog go together"),
             (("--catalog", "catalog.json"), "--usage and --catalog go together"),
-            (("--usage", "absent.csv", "--catalog", "catalog.json"), "absent.csv: expected a file that can be read"),
+            (("--usage", "absent.csv", "--catalog", "catalog.json"), "absent.csv: cannot be read"),
+            (("--events", "events.csv", "--catalog", "catalog.json"), "expected --usage, which the price 'old' bills"),
             (("--up-to", "-1"), "up_to: expected an integer of at least 0"),
         ],
     )

@@ -150,7 +150,7 @@ def test_text_of_many_blocks_keeps_its_order(kind, tmp_path):
     in_order(kind, tmp_path / f"u.{kind}", range(80_000), order="other")
     engine = DuckDBUsage(tmp_path / f"u.{kind}", [subscribed()])
     assert engine.partial(subscribed().items[0], JAN) == 79_999
-    assert engine._connection.execute("SELECT COUNT(*) FROM usage WHERE quantity + 1 <> seq").fetchall() == [(0,)]
+    assert engine._tables.connection.execute("SELECT COUNT(*) FROM usage WHERE quantity + 1 <> seq").fetchall() == [(0,)]
 
 
 @pytest.mark.slow
@@ -552,22 +552,16 @@ def test_spilling_changes_nothing(tmp_path):
         second = number * 7 % (31 * DAY)
         cells[second] = cells.get(second, 0) + number
     assert engine.partial(subscription.items[0], JAN) == max(cells.values())
-    assert engine._connection.execute("SELECT current_setting('memory_limit')").fetchall() == [("114.4 MiB",)]
+    assert engine._tables.connection.execute("SELECT current_setting('memory_limit')").fetchall() == [("114.4 MiB",)]
 
 
 def test_progress_is_told():
     """During a long statement the part that is done is told, between 0 and 1."""
     told = []
     rows = 300_000
-    source = pa.table(
-        {
-            "subscription_item": pa.array(["si_0"] * rows),
-            "quantity": pa.array([1] * rows),
-            "timestamp": pa.array([START] * rows),
-        }
-    )
+    source = table(*[("si_0", 1, START)] * rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metering_core.sql.duckdb_engine._POLL_SECONDS", 0.001)
+        patch.setattr("metering_core.sql.duckdb_tables._POLL_SECONDS", 0.001)
         assert total(source, progress=told.append) == rows
     assert told
     assert all(0 <= part <= 1 for part in told)
@@ -580,15 +574,9 @@ def test_an_interruption_stops_the_statement():
         raise KeyboardInterrupt
 
     rows = 300_000
-    source = pa.table(
-        {
-            "subscription_item": pa.array(["si_0"] * rows),
-            "quantity": pa.array([1] * rows),
-            "timestamp": pa.array([START] * rows),
-        }
-    )
+    source = table(*[("si_0", 1, START)] * rows)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("metering_core.sql.duckdb_engine._POLL_SECONDS", 0.0001)
+        patch.setattr("metering_core.sql.duckdb_tables._POLL_SECONDS", 0.0001)
         with pytest.raises(KeyboardInterrupt):
             total(source, progress=stop)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from dataclasses import replace
 from datetime import timedelta
 
@@ -17,7 +18,7 @@ from metering_core.meters import Meter
 
 pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
 
-from metering_core.sql.events import DuckDBEvents, SparkEvents, events_kernel
+from metering_core.sql import DuckDBEvents, SparkEvents, events_kernel
 
 PLAIN = (
     *SMALL,
@@ -197,6 +198,27 @@ def test_sums_beyond_38_digits_are_refused():
     assert refused.value.code == "quantity_out_of_range"
 
 
+def test_nothing_about_a_file_is_guessed(tmp_path):
+    """A row that looks like a comment is a row, and one with too few fields is refused."""
+    file = tmp_path / "events.csv"
+    lines = ["event_name,customer,value,timestamp", f"#sum,a,1,{START}", *[f"sum,a,1,{START}"] * 3]
+    file.write_text("\n".join(lines))
+    assert {seq: receipt.code for seq, receipt in DuckDBEvents(file, METERS).receipts().items()} == {1: "meter_unknown"}
+    file.write_text("\n".join([*lines, "sum,a"]))
+    with pytest.raises(mc.CatalogError, match="events: cannot be read"):
+        DuckDBEvents(file, METERS)
+
+
+def test_the_extra_is_named_where_it_is_missing(monkeypatch):
+    """Without DuckDB or Spark the message says what was asked for, and which extra brings it."""
+    for module in ("duckdb", "pyspark"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(mc.MissingExtraError, match=r"DuckDBEvents needs .*metering-core\[duckdb\]"):
+        DuckDBEvents(rows_of(), METERS)
+    with pytest.raises(mc.MissingExtraError, match=r"SparkEvents needs .*metering-core\[spark\]"):
+        SparkEvents(None, rows_of(), METERS)
+
+
 def test_no_events():
     """An empty table comes to nothing, as an empty log does."""
     history = history_of(1, 0, "default")
@@ -286,7 +308,8 @@ def test_planted_defects_die(right, wrong, monkeypatch):
     broken = tuple(text.replace(right, wrong) for text in kernel)
     if "window_start" in wrong:
         broken = tuple(text.replace("meter, customer, series,\n", "meter, customer,\n") for text in broken)
-    monkeypatch.setattr("metering_core.sql.events.events_kernel", lambda: broken)
+    for module in ("events", "duckdb_events"):  # One folds, the other judges.
+        monkeypatch.setattr(f"metering_core.sql.{module}.events_kernel", lambda: broken)
     assert any(notices(seed) for seed in range(16))
 
 

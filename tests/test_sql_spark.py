@@ -135,7 +135,6 @@ def answered_anew(usage, statement, batch):
     """Let an engine forget and answer again with the kernel as it is now; its input relations are there already."""
     usage._answers.clear()
     usage._non_empty.clear()
-    usage._judged.unpersist()
     usage._judge()
     if statement == "folding":  # No receipt depends on it.
         return engine_cases.Answered(usage, lambda: batch.expected["receipts"], usage.periods_with_usage)
@@ -157,6 +156,19 @@ def test_tables_paths_and_zoned_timestamps_are_read(session, tmp_path):
         engine.close()
     assert {table.name for table in session.catalog.listTables()} - before == {"usage_by_name"}
     session.catalog.dropTempView("usage_by_name")
+
+
+def test_what_the_cluster_keeps_is_given_back(classic):
+    """Nothing stays in the cluster's storage once an engine is closed."""
+
+    def stored():
+        return classic.sparkContext._jsc.getPersistentRDDs().size()
+
+    before = stored()
+    engine = SparkUsage(classic, frame(classic, ("si_0", 5, START, 1)), [subscribed()])
+    assert stored() > before
+    engine.close()
+    assert stored() == before
 
 
 def test_partials_are_written_for_very_many_items(session, tmp_path):

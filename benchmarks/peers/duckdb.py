@@ -16,25 +16,7 @@ from benchmarks import tariff
 from benchmarks.competing import aligned
 from benchmarks.datasets import Dataset, Question
 from benchmarks.peers import Way
-
-JOIN: Final = """
-WITH last_sets AS (
-  SELECT item, timestamp, MAX(seq) AS last_set FROM usage WHERE is_set GROUP BY item, timestamp
-),
-counted AS (
-  SELECT item, timestamp, quantity FROM usage LEFT JOIN last_sets USING (item, timestamp)
-  WHERE last_set IS NULL OR seq >= last_set
-)"""
-
-WINDOW: Final = """
-WITH marked AS (
-  SELECT *, MAX(seq) FILTER (is_set) OVER (PARTITION BY item, timestamp) AS last_set FROM usage
-),
-counted AS (
-  SELECT item, timestamp, quantity FROM marked WHERE last_set IS NULL OR seq >= last_set
-)"""
-
-CELLS: Final = ", cells AS (SELECT item, timestamp, SUM(quantity) AS quantity FROM counted GROUP BY item, timestamp)"
+from benchmarks.sql_forms import CELLS, JOIN, WINDOW
 
 TAKEN_BACK: Final = """
 WITH last_sets AS (

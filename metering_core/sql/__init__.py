@@ -6,8 +6,10 @@ of prices: both answer :class:`~metering_core.Usage`, and receipts, summaries an
 """
 
 from metering_core.sql.duckdb_engine import DuckDBUsage
-from metering_core.sql.events import DuckDBEvents, SparkEvents, events_kernel
+from metering_core.sql.duckdb_events import DuckDBEvents
+from metering_core.sql.events import events_kernel
 from metering_core.sql.kernel import sql_kernel
 from metering_core.sql.spark_engine import SparkUsage
+from metering_core.sql.spark_events import SparkEvents
 
 __all__ = ["DuckDBEvents", "DuckDBUsage", "SparkEvents", "SparkUsage", "events_kernel", "sql_kernel"]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final, NoReturn
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, Final, NoReturn, Protocol
 
 from metering_core.acceptance import AcceptancePolicy, Receipt, item_unknown
 from metering_core.accounts import Closing
@@ -13,7 +13,7 @@ from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
 from metering_core.sql.kernel import statement
-from metering_core.sql.rules import Judged, Request, Row, Rules, Span
+from metering_core.sql.rules import COLUMNS, Judged, Request, Row, Rules, Span
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 JUDGED_COLUMNS: Final = (
@@ -38,6 +38,16 @@ SUM_MAX: Final = 10**38 - 1
 INSTANT_TYPES: Final = "integers (Unix seconds) or timestamps with a time zone"
 
 
+class Tables(Protocol):
+    """Where an engine keeps the relations that the kernel's statements read, and runs these."""
+
+    def define(self, name: str, columns: Mapping[str, str], rows: Iterable[Row]) -> None:
+        """Give the statements the rows of one of their input relations; ``columns`` are names and types."""
+
+    def rows(self, text: str) -> Iterable[Any]:
+        """Run a statement and return its rows."""
+
+
 class SqlUsage:
     """Usage that is judged and folded by SQL; itself a :class:`~metering_core.Usage`. Engines say how a statement is run.
 
@@ -46,6 +56,8 @@ class SqlUsage:
     Attributes:
         rules: subscriptions, policy and closed periods.
     """
+
+    _tables: Tables
 
     def __init__(
         self,
@@ -59,33 +71,30 @@ class SqlUsage:
         self._used: dict[str, Span] = {}
         self._received: dict[str, Span] = {}
 
-    # What an engine says -----------------------------------------------------------------------------------------------
+    # What the kernel says ----------------------------------------------------------------------------------------------
+
+    def _define(self, name: str, rows: Iterable[Row]) -> None:
+        self._tables.define(name, COLUMNS[name], rows)
+
+    def _define_rules(self) -> None:
+        """Give the judging what it reads beside the usage, once that is inspected."""
+        self._define("items", self.rules.item_rows())
+        self._define("standings", self.rules.standing_rows(self._received))
+        self._define("closings", self.rules.closing_rows())
 
     def _folded(self, requests: Sequence[Request]) -> Iterable[tuple[Any, Any, Any]]:
         """Run the folding and return request, timestamp, quantity."""
         self._define("requests", self.rules.request_rows(requests))
-        return self._rows(statement("folding"))
+        return self._tables.rows(statement("folding"))
 
     def _exceptional(self) -> Iterable[Sequence[Any]]:
         """Return the judged records with a verdict, in the order of arrival; columns as :data:`JUDGED_COLUMNS`."""
         columns = ", ".join(JUDGED_COLUMNS)
-        return self._rows(f"SELECT {columns} FROM judged WHERE verdict IS NOT NULL ORDER BY seq")  # noqa: S608 - a constant
+        return self._tables.rows(f"SELECT {columns} FROM judged WHERE verdict IS NOT NULL ORDER BY seq")  # noqa: S608 - a constant
 
     def _numbered(self) -> Iterable[tuple[Any, Any]]:
         """Run the numbering and return seq, sequence."""
-        return self._rows(statement("numbering"))
-
-    def _define(self, name: str, rows: Iterable[Row]) -> None:
-        """Give a statement the rows of one of its input relations."""
-        raise NotImplementedError
-
-    def _rows(self, text: str) -> Iterable[Any]:
-        """Run a statement and return its rows."""
-        raise NotImplementedError
-
-    def _value_at(self, column: str, seq: int) -> object:
-        """Return a value as it is in the source."""
-        raise NotImplementedError
+        return self._tables.rows(statement("numbering"))
 
     # What is asked ---------------------------------------------------------------------------------------------------
 
@@ -156,10 +165,10 @@ class SqlUsage:
 
     # Inspection ------------------------------------------------------------------------------------------------------
 
-    def _take_inspection(self, rows: Iterable[Sequence[Any]]) -> None:
+    def _inspect(self) -> None:
         """Keep the bounds of each item's usage, or refuse the first malformed row by name."""
         worst: tuple[int, int] | None = None
-        for item_id, *bounds_and_faults in rows:
+        for item_id, *bounds_and_faults in self._tables.rows(statement("inspecting")):
             first, last, first_received, last_received, *faults = bounds_and_faults
             found = [(int(seq), column) for column, seq in enumerate(faults) if seq is not None]
             if found:
@@ -169,10 +178,10 @@ class SqlUsage:
                 self._received[item_id] = int(first_received), int(last_received)
         if worst is not None:
             seq, number = worst
-            column = list(EXPECTED)[number]
-            self._refuse_value(column, seq, self._value_at(column, seq))
+            self._refuse_value(list(EXPECTED)[number], seq)
 
-    def _refuse_value(self, column: str, seq: int, value: object) -> NoReturn:
+    def _refuse_value(self, column: str, seq: int) -> NoReturn:
+        ((value,),) = self._tables.rows(f"SELECT {column} FROM source WHERE seq = {seq}")  # noqa: S608 - a name and a number
         code = _CODES[column]
         refused = InvalidValueError.expecting(code, f"{column}, row {seq}", EXPECTED[column], value)
         raise InvalidValueError(code, refused.message, param=column, details={**refused.details, "seq": seq})
@@ -212,10 +221,13 @@ def _judged(row: Sequence[Any]) -> Judged:
     return Judged(**values)
 
 
-def ties_refused(seq: int) -> InvalidValueError:
-    """Say that two rows claim the same place in the order of arrival."""
-    expected = "a different value in each row, because it is the order of arrival"
-    return InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "seq", expected, seq)
+def refuse_ties(tables: Tables, relation: str) -> None:
+    """Refuse two rows that claim the same place in the order of arrival."""
+    text = f"SELECT MIN(seq) FROM (SELECT seq FROM {relation} GROUP BY seq HAVING COUNT(*) > 1) AS ties"  # noqa: S608 - a name
+    ((seq,),) = tables.rows(text)
+    if seq is not None:
+        expected = "a different value in each row, because it is the order of arrival"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "seq", expected, int(seq))
 
 
 def column_refused(column: str, expected: str, received: str) -> InvalidValueError:
@@ -225,9 +237,21 @@ def column_refused(column: str, expected: str, received: str) -> InvalidValueErr
     return InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message, param=column, details=details)
 
 
-def column_missing(column: str) -> InvalidValueError:
-    """Say that the source lacks a column."""
-    return InvalidValueError(ErrorCode.PARAMETER_MISSING, f"usage: the column {column!r} is missing", param=column)
+def require_columns(columns: Collection[str], required: Iterable[str], now: int | None) -> None:
+    """Say which column the source lacks, and refuse two words on when its rows were received."""
+    for column in required:
+        if column not in columns:
+            message = f"usage: the column {column!r} is missing"
+            raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=column)
+    if now is not None and "received_at" in columns:
+        raise InvalidValueError.exclusive("now", "received_at")
+
+
+def received(columns: Collection[str], now: int | None, moment_of: Callable[[str], str]) -> str:
+    """Return the expression of when a row was received: what it says, ``now``, or when it happened."""
+    if "received_at" in columns:
+        return f"COALESCE({moment_of('received_at')}, {moment_of('timestamp')})"
+    return moment_of("timestamp") if now is None else f"CAST({now} AS BIGINT)"
 
 
 def out_of_range(cause: Exception | str) -> InvoicingError:

@@ -9,21 +9,18 @@ forgotten after a time, because whether one counts then depends on the one befor
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
 from functools import cache
 from importlib import resources
-from re import findall
 from typing import Any, Final
-from uuid import uuid4
 
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.aggregators import Partial, formula_of
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
 from metering_core.meter_acceptance import (
     IdentifierScope,
@@ -38,22 +35,18 @@ from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog, content_of
 from metering_core.meters import Formula, Meter
 from metering_core.names import require_iterable
-from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, moment
+from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, from_unix_seconds
 from metering_core.readings import MICROSECONDS
-from metering_core.sql.duckdb_engine import _connect
-from metering_core.sql.engine import INSTANT_TYPES, column_missing, column_refused, ties_refused
+from metering_core.sql.engine import Tables, refuse_ties
 from metering_core.sql.kernel import statement
 from metering_core.sql.rules import Row
-from metering_core.sql.sources import Source, _Stream, files_of, format_of, literal
-from metering_core.sql.spark_engine import _require_spark, _source
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 REQUIRED: Final = ("event_name", "customer", "value", "timestamp")
-_OPTIONAL: Final = ("identifier", "received_at", "seq")
-_CHUNK: Final = 50_000
+OPTIONAL: Final = ("identifier", "received_at", "seq")
 _DAY: Final = 86_400 * MICROSECONDS
 _ENDLESS: Final = 2**60
-_BEGINNING: Final = -62_135_596_800 * MICROSECONDS
+_BEGINNING: Final = SECONDS_MIN * MICROSECONDS
 """The first moment of the year 1: where a look back begins."""
 _EPOCH: Final = from_unix_seconds(0)
 
@@ -147,13 +140,10 @@ class SqlEvents:
                 ErrorCode.PARAMETER_INVALID_OBJECT, "policy[identifier_retention]", expected, received
             )
 
-    # What an engine says -----------------------------------------------------------------------------------------------
+    _tables: Tables
 
     def _define(self, name: str, rows: Iterable[Row]) -> None:
-        raise NotImplementedError
-
-    def _rows(self, text: str) -> Iterable[Any]:
-        raise NotImplementedError
+        self._tables.define(name, _RELATIONS[name], rows)
 
     # Loading ---------------------------------------------------------------------------------------------------------
 
@@ -227,10 +217,8 @@ class SqlEvents:
 
     def _check(self) -> None:
         """Refuse a place in the order that two events claim, an event without a moment, and a value that units do not hold."""
-        for (seq,) in self._rows("SELECT MIN(seq) FROM (SELECT seq FROM events GROUP BY seq HAVING COUNT(*) > 1) AS ties"):
-            if seq is not None:
-                raise ties_refused(int(seq))
-        bounds = f"{_BEGINNING} AND {253_402_300_799 * MICROSECONDS + 999_999}"
+        refuse_ties(self._tables, "events")
+        bounds = f"{_BEGINNING} AND {(SECONDS_MAX + 1) * MICROSECONDS - 1}"
         for column, expected in (("timestamp", "an instant within the years 1 to 9999"), ("event_name", "a string")):
             wrong = f"timestamp IS NULL OR received IS NULL OR NOT timestamp BETWEEN {bounds} OR NOT received BETWEEN {bounds}"
             condition = wrong if column == "timestamp" else "event_name IS NULL"
@@ -242,7 +230,7 @@ class SqlEvents:
         self._refuse_first(f"SELECT MIN(seq) FROM judged WHERE {condition}", "value", expected)
 
     def _refuse_first(self, text: str, column: str, expected: str) -> None:
-        for (seq,) in self._rows(text):
+        for (seq,) in self._tables.rows(text):
             if seq is not None:
                 code = ErrorCode.PARAMETER_INVALID_DECIMAL if column == "value" else ErrorCode.PARAMETER_INVALID_OBJECT
                 message = f"{column}, row {seq}: expected {expected}, received another"
@@ -293,7 +281,7 @@ class SqlEvents:
                 rows.append((2 * number + 1, self._numbers[one.meter], one.customer, beginning, one.starts, False, False))
         self._define("requests", rows)
         found: dict[int, list[Sequence[Any]]] = {}
-        for request, *values in self._rows(events_kernel()[1]):
+        for request, *values in self._tables.rows(events_kernel()[1]):
             found.setdefault(int(request), []).append(values)
         answers = []
         for number, one in enumerate(requests):
@@ -336,13 +324,15 @@ class SqlEvents:
         They are those that a :class:`~metering_core.MeterLog` gives; a row that is not among them was accepted. ``seq`` is the
         value of that column, or where the source has none the number of the row, from 1.
         """
-        exceptional = list(self._rows("SELECT seq, first_seq, verdict FROM judged WHERE verdict IS NOT NULL ORDER BY seq"))
+        exceptional = list(
+            self._tables.rows("SELECT seq, first_seq, verdict FROM judged WHERE verdict IS NOT NULL ORDER BY seq")
+        )
         is_repeated = {"duplicate", "identifier_reused"}
         wanted = "SELECT seq FROM judged WHERE verdict IS NOT NULL UNION SELECT first_seq FROM judged WHERE verdict IS NOT NULL"
         columns = ", ".join(("seq", "event_name", "customer", "value", "timestamp", "received", "identifier", *self._there))
-        sent = {int(row[0]): row for row in self._rows(f"SELECT {columns} FROM sent WHERE seq IN ({wanted})")}
+        sent = {int(row[0]): row for row in self._tables.rows(f"SELECT {columns} FROM sent WHERE seq IN ({wanted})")}
         has_duplicates = any(row[2] == "duplicate" for row in exceptional)
-        numbers = {int(seq): int(number) for seq, number in self._rows(statement("numbering"))} if has_duplicates else {}
+        numbers = {int(seq): int(number) for seq, number in self._tables.rows(statement("numbering"))} if has_duplicates else {}
         found = {}
         for seq, first, verdict in exceptional:
             event, received = self._event(sent[int(seq)])
@@ -395,363 +385,3 @@ class SqlEvents:
             f"received more ({str(cause).splitlines()[0][:200]})"
         )
         return InvoicingError(ErrorCode.QUANTITY_OUT_OF_RANGE, message, param="value")
-
-
-def _quoted(column: str) -> str:
-    return '"' + column.replace('"', '""') + '"'
-
-
-class DuckDBEvents(SqlEvents):
-    """Meter events in files and streams, judged and folded by DuckDB; itself a :class:`~metering_core.Usage`.
-
-    Columns are ``event_name``, ``customer``, ``value`` (text, integers or decimals), ``timestamp`` and optionally
-    ``identifier``, ``received_at``, ``seq`` and the dimension keys of the meters. Arrival order is ``seq``, or the order of the
-    rows; of several files, by name first. An event counts as received when it happened unless ``received_at`` or ``now`` says
-    otherwise. Other columns are not read. The source is copied into DuckDB's own storage once. Needs the extra ``duckdb``.
-
-    Args:
-        source: a path or a glob of Parquet, CSV or JSON lines, a list of them, or an object with ``__arrow_c_stream__``.
-        meters: what to measure.
-        subscriptions: whose items to bill, with a ``customer`` each.
-        customers: the customers whose events are accepted; any customer unless given.
-        policy: what is accepted; it must not forget identifiers.
-        now: the moment of receipt of every row, instead of a column.
-        decimal_places: values may have so many, and with them 38 digits in all.
-
-    Raises:
-        MissingExtraError: without DuckDB.
-        CatalogError: ``file_unreadable``.
-        InvalidValueError: for a column of a type that is not exact (floats) or no instant, for the first malformed row, for a
-            value that the decimal places do not hold, for a policy with an ``identifier_retention``.
-    """
-
-    _engine = "DuckDB"
-
-    def __init__(
-        self,
-        source: Source,
-        meters: Iterable[Meter],
-        subscriptions: Iterable[Subscription] = (),
-        *,
-        customers: Iterable[str] | None = None,
-        policy: MeterPolicy | None = None,
-        now: Instant | None = None,
-        decimal_places: int = 12,
-    ) -> None:
-        super().__init__(meters, subscriptions, customers, policy, decimal_places)
-        self._connection = _connect(None, None)
-        self._running(lambda: self._load(source))
-        self._define_events(None if now is None else moment(now, "now")[1])
-        self._define_rules()
-        self._connection.execute(f"CREATE TEMP TABLE judged AS {events_kernel()[0]}")
-        self._connection.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
-        self._check()
-
-    def close(self) -> None:
-        """Give back the memory; nothing can be asked afterwards but what is remembered."""
-        self._connection.close()
-
-    def _load(self, source: Source) -> None:
-        """Copy what is read of the source, with the order of arrival."""
-        reader, is_json = self._reader(source)
-        known = (*REQUIRED, *_OPTIONAL, *self._keys)
-        columns = [row[0] for row in self._connection.execute(f"DESCRIBE SELECT * FROM {reader}").fetchall()]
-        if is_json:
-            columns = [
-                row[0] for row in self._connection.execute(f"SELECT DISTINCT unnest(json_keys(json)) FROM {reader}").fetchall()
-            ]
-        for column in REQUIRED:
-            if column not in columns and (columns or not is_json):
-                raise column_missing(column)
-        read = [column for column in known if column in (columns or REQUIRED)]
-        fields = [f"json -> {literal('$.' + _quoted(one))} AS {_quoted(one)}" if is_json else _quoted(one) for one in read]
-        order = [] if "seq" in columns else ["row_number() OVER () AS seq"]
-        self._connection.execute(f"CREATE TEMP TABLE source AS SELECT {', '.join([*fields, *order])} FROM {reader}")
-
-    def _reader(self, source: Source) -> tuple[str, bool]:
-        files = files_of(self._connection, source)
-        if files is None:
-            if not hasattr(source, "__arrow_c_stream__"):
-                expected = "a path, a glob, a list of them, or an object with __arrow_c_stream__"
-                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "source", expected, source)
-            self._connection.from_arrow(_Stream(source)).create_view("stream")
-            return "stream", False
-        listed = "[" + ", ".join(map(literal, files)) + "]"
-        kind = format_of(files)
-        if kind == "jsonl":
-            return f"read_json_objects({listed}, format = 'newline_delimited')", True
-        if kind == "parquet":
-            return f"read_parquet({listed}, union_by_name = true)", False
-        options = "header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"', null_padding = false"
-        return f"read_csv({listed}, {options}, strict_mode = true, union_by_name = true)", False
-
-    def _define_events(self, now: int | None) -> None:
-        kinds = {row[0]: row[1] for row in self._connection.execute("DESCRIBE source").fetchall()}
-        if now is not None and "received_at" in kinds:
-            message = "You may only specify one of these parameters: now, received_at."
-            raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="now")
-        timestamp = _moment("timestamp", kinds["timestamp"])
-        received = timestamp if now is None else f"CAST({now} AS BIGINT)"
-        if "received_at" in kinds:
-            received = f"COALESCE({_moment('received_at', kinds['received_at'])}, {timestamp})"
-        keys = [key for key in self._keys if key in kinds]
-        fields = {
-            "seq": "CAST(seq AS BIGINT)",
-            **{key: _text(key, kinds) for key in ("event_name", "customer", "identifier")},
-            "value": _value_text(kinds["value"]),
-            "timestamp": timestamp,
-            "received": received,
-            **{_quoted(f"dimension {key}"): _text(key, kinds) for key in keys},
-        }
-        selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
-        self._connection.execute(f"CREATE TEMP TABLE sent AS SELECT {selected} FROM source")
-        self._dimension_keys, self._there = keys, [_quoted(f"dimension {key}") for key in keys]
-        dimensions = self._dimensions(keys, literal, lambda key: _quoted(f"dimension {key}"))
-        more = ", ".join(f"{expression} AS {name}" for name, expression in dimensions.items())
-        self._connection.execute(f"CREATE TEMP VIEW events AS SELECT *, {more} FROM sent")
-
-    def _rows(self, text: str) -> Iterator[tuple[Any, ...]]:
-        result = self._running(lambda: self._connection.execute(text))
-        rows: list[tuple[Any, ...]] = self._running(result.fetchall)
-        return iter(rows)
-
-    def _running(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
-        """Raise DuckDB's complaints as our own where they are about the events."""
-        import duckdb  # noqa: PLC0415 - the extra is imported where it is needed
-
-        try:
-            return run()
-        except duckdb.OutOfRangeException as error:
-            raise self._out_of_range(error) from None
-        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException) as error:
-            message = f"events: cannot be read: {str(error).splitlines()[0]}"
-            raise CatalogError(ErrorCode.FILE_UNREADABLE, message) from error
-
-    def _define(self, name: str, rows: Iterable[Row]) -> None:
-        columns = {column: kind.replace("STRING", "VARCHAR") for column, kind in _RELATIONS[name].items()}
-        declared = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-        self._connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({declared})")
-        listed = [dict(zip(columns, row, strict=True)) for row in rows]
-        for at in range(0, len(listed), _CHUNK):
-            inserted = f"INSERT INTO {name} SELECT unnest(from_json(?, '{json.dumps([columns])}'), recursive := true)"
-            self._connection.execute(inserted, [json.dumps(listed[at : at + _CHUNK])])
-
-
-_WHOLE: Final = {
-    "TINYINT",
-    "SMALLINT",
-    "INTEGER",
-    "BIGINT",
-    "HUGEINT",
-    "UTINYINT",
-    "USMALLINT",
-    "UINTEGER",
-    "UBIGINT",
-    "UHUGEINT",
-}
-_ISO: Final = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}(:?\d{2})?)"
-
-
-def _moment(column: str, kind: str) -> str:
-    """Return the expression of Unix microseconds; NULL where a text says no instant."""
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return f"epoch_us({column})"
-    if kind in _WHOLE:
-        return f"TRY_CAST({column} AS BIGINT) * 1000000"
-    if kind in {"VARCHAR", "JSON"}:
-        text = f"({column} ->> '$')" if kind == "JSON" else column
-        return (
-            f"CASE WHEN regexp_full_match({text}, '-?[0-9]{{1,12}}') THEN TRY_CAST({text} AS BIGINT) * 1000000 "
-            f"WHEN regexp_full_match({text}, '{_ISO}') THEN epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)) END"
-        )
-    raise column_refused(column, INSTANT_TYPES, kind)
-
-
-def _text(column: str, kinds: Mapping[str, str]) -> str:
-    kind = kinds.get(column, '"NULL"')
-    name = _quoted(column)
-    if kind == '"NULL"':
-        return "CAST(NULL AS VARCHAR)"
-    if kind == "JSON":
-        return f"({name} ->> '$')"
-    if kind == "VARCHAR" or kind.startswith("ENUM"):
-        return f"CAST({name} AS VARCHAR)"
-    raise column_refused(column, "strings", kind)
-
-
-def _value_text(kind: str) -> str:
-    if kind == "JSON":
-        # A JSON number with a point was a float before it came here.
-        refused = "error('value: expected texts or integers, received a float')"
-        return f"CASE WHEN json_type(value) = 'DOUBLE' THEN {refused} ELSE value ->> '$' END"
-    if kind in _WHOLE or kind.startswith(("DECIMAL", "VARCHAR", "ENUM")):
-        return "CAST(value AS VARCHAR)"
-    if kind == '"NULL"':
-        return "CAST(NULL AS VARCHAR)"
-    raise column_refused("value", "texts, integers or decimals", kind)
-
-
-class SparkEvents(SqlEvents):
-    """Meter events in a table of a cluster, judged and folded by Spark where they lie; itself a :class:`~metering_core.Usage`.
-
-    Columns are ``event_name``, ``customer``, ``value`` (text, integers or decimals), ``timestamp``, ``seq`` (the order of
-    arrival: rows of a cluster have none of their own) and optionally ``identifier``, ``received_at`` and the dimension keys of
-    the meters. An event counts as received when it happened unless ``received_at`` or ``now`` says otherwise. Other columns are
-    not read. Needs the extra ``spark`` (Spark 4, ANSI mode).
-
-    Args:
-        session: a ``SparkSession``, classic or Connect; it stays the caller's.
-        table_or_path: the name of a table, a path of Parquet (anything with a ``/``), or a ``DataFrame``.
-        meters: what to measure.
-        subscriptions: whose items to bill, with a ``customer`` each.
-        customers: the customers whose events are accepted; any customer unless given.
-        policy: what is accepted; it must not forget identifiers.
-        now: the moment of receipt of every row, instead of a column.
-        decimal_places: values may have so many, and with them 38 digits in all.
-
-    Raises:
-        MissingExtraError: without pyspark.
-        InvalidValueError: as :class:`DuckDBEvents`, and where ANSI mode is off.
-    """
-
-    _engine = "Spark"
-
-    def __init__(
-        self,
-        session: Any,  # noqa: ANN401 - pyspark is imported lazily
-        table_or_path: Any,  # noqa: ANN401 - as above
-        meters: Iterable[Meter],
-        subscriptions: Iterable[Subscription] = (),
-        *,
-        customers: Iterable[str] | None = None,
-        policy: MeterPolicy | None = None,
-        now: Instant | None = None,
-        decimal_places: int = 12,
-    ) -> None:
-        _require_spark()
-        super().__init__(meters, subscriptions, customers, policy, decimal_places)
-        _require_ansi(session)
-        self._session = session
-        self._views = f"metering_core_{uuid4().hex}"
-        self._defined: list[str] = []
-        self._define_events(_source(session, table_or_path), None if now is None else moment(now, "now")[1])
-        self._define_rules()
-        # Judged once, kept by the cluster without its plan: planning a question anew through all conditions takes minutes.
-        self._judged = self._running(lambda: self._frame(events_kernel()[0]).localCheckpoint())
-        self._name("judged", self._judged)
-        self._name("accepted", self._judged.where("verdict IS NULL"))
-        self._check()
-
-    def close(self) -> None:
-        """Give back what the cluster keeps; nothing can be asked afterwards but what is remembered."""
-        self._judged.unpersist()
-        for view in self._defined:
-            self._session.catalog.dropTempView(view)
-        self._defined = []
-
-    def _define_events(self, source: Any, now: int | None) -> None:  # noqa: ANN401 - as above
-        kinds = dict(source.dtypes)
-        for column in (*REQUIRED, "seq"):
-            if column not in kinds:
-                raise column_missing(column)
-        if now is not None and "received_at" in kinds:
-            message = "You may only specify one of these parameters: now, received_at."
-            raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="now")
-        timestamp = _spark_moment("timestamp", kinds)
-        received = timestamp if now is None else f"CAST({now} AS BIGINT)"
-        if "received_at" in kinds:
-            received = f"COALESCE({_spark_moment('received_at', kinds)}, {timestamp})"
-        keys = [key for key in self._keys if key in kinds]
-        sent = source.selectExpr(
-            "CAST(seq AS BIGINT) AS seq",
-            *(f"{_spark_text(column, kinds)} AS {column}" for column in ("event_name", "customer", "identifier")),
-            f"{_spark_value(kinds)} AS value",
-            f"{timestamp} AS timestamp",
-            f"{received} AS received",
-            *(f"{_spark_text(key, kinds)} AS {_ticked(f'dimension {key}')}" for key in keys),
-        )
-        self._dimension_keys, self._there = keys, [_ticked(f"dimension {key}") for key in keys]
-        self._name("sent", sent)
-        dimensions = self._dimensions(keys, _spark_literal, lambda key: _ticked(f"dimension {key}"))
-        self._name("events", sent.selectExpr("*", *(f"{expression} AS {name}" for name, expression in dimensions.items())))
-
-    def _name(self, relation: str, frame: Any) -> None:  # noqa: ANN401 - as above
-        """Give a relation of the kernel a view of our own in the caller's session."""
-        view = f"{self._views}_{relation}"
-        frame.createOrReplaceTempView(view)
-        if view not in self._defined:
-            self._defined.append(view)
-
-    def _define(self, name: str, rows: Iterable[Row]) -> None:
-        import pyarrow as pa  # noqa: PLC0415 - the extra is imported where it is needed
-
-        # As an Arrow table: a list would be unpacked by Python on the cluster, which it may not have.
-        columns = _RELATIONS[name]
-        types = {"STRING": pa.string(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_()}
-        values = list(zip(*rows, strict=True)) or [()] * len(columns)
-        arrays = [pa.array(one, types[kind]) for one, kind in zip(values, columns.values(), strict=True)]
-        declared = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-        self._name(name, self._session.createDataFrame(pa.table(arrays, list(columns)), declared))
-
-    def _frame(self, text: str) -> Any:  # noqa: ANN401 - as above
-        """Run a statement of the kernel as it is, with the names of its input relations bound in front of it."""
-        relations = {view.removeprefix(f"{self._views}_"): view for view in self._defined}
-        words = set(findall(r"\w+", text))  # What is bound is planned, so no more than may be read.
-        bound = ",\n".join(f"{name} AS (SELECT * FROM {view})" for name, view in relations.items() if name in words)
-        body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
-        return self._session.sql(f"WITH {bound},\n{body[5:]}" if body.startswith("WITH\n") else f"WITH {bound}\n{body}")
-
-    def _rows(self, text: str) -> list[Any]:
-        collected: list[Any] = self._running(lambda: self._frame(text).collect())
-        return collected
-
-    def _running(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
-        """Raise the overflow of ANSI mode as our own error."""
-        from pyspark.errors import ArithmeticException  # noqa: PLC0415 - the extra is imported where it is needed
-
-        try:
-            return run()
-        except ArithmeticException as error:
-            raise self._out_of_range(error) from None
-
-
-def _require_ansi(session: Any) -> None:  # noqa: ANN401 - as above
-    """Without ANSI mode a sum that overflows is NULL, which would bill nothing without a word."""
-    if str(session.conf.get("spark.sql.ansi.enabled")).lower() != "true":
-        expected = "a session with spark.sql.ansi.enabled, so that no sum overflows silently"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "session", expected, "false")
-
-
-def _ticked(column: str) -> str:
-    return "`" + column.replace("`", "``") + "`"
-
-
-def _spark_literal(text: str) -> str:
-    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
-
-
-_SPARK_WHOLE: Final = ("tinyint", "smallint", "int", "bigint")
-
-
-def _spark_moment(column: str, kinds: Mapping[str, str]) -> str:
-    if kinds[column] == "timestamp":
-        return f"UNIX_MICROS({column})"
-    if kinds[column] in _SPARK_WHOLE:
-        return f"CAST({column} AS BIGINT) * 1000000"
-    raise column_refused(column, INSTANT_TYPES, kinds[column])
-
-
-def _spark_text(column: str, kinds: Mapping[str, str]) -> str:
-    kind = kinds.get(column, "void")
-    if kind == "void":
-        return "CAST(NULL AS STRING)"
-    if kind == "string":
-        return _ticked(column)
-    raise column_refused(column, "strings", kind)
-
-
-def _spark_value(kinds: Mapping[str, str]) -> str:
-    kind = kinds["value"]
-    if kind in (*_SPARK_WHOLE, "string", "void") or kind.startswith("decimal"):
-        return "CAST(value AS STRING)"
-    raise column_refused("value", "texts, integers or decimals", kind)

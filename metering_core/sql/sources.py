@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import accumulate
 from os import PathLike, fspath
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+import attrs
+
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError
-from metering_core.sql.engine import INSTANT_TYPES, column_missing, column_refused
+from metering_core.sql.engine import INSTANT_TYPES, column_refused, require_columns
 
 Source: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]] | Any
 """A path, a glob, several of them, or an object with the Arrow PyCapsule interface (``__arrow_c_stream__``)."""
@@ -23,13 +26,26 @@ Source: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]] | Any
 REQUIRED: Final = ("subscription_item", "quantity", "timestamp")
 OPTIONAL: Final = ("action", "id", "received_at", "seq")
 
-_INTEGERS: Final = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")} | {
+INTEGERS: Final = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")} | {
     "INTEGER",
     "UINTEGER",
 }
 _NARROW: Final = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
+_CSV_OPTIONS: Final = {
+    "header": "true",
+    "all_varchar": "true",
+    "delim": "','",
+    "quote": "'\"'",
+    "escape": "'\"'",
+    "comment": "''",
+    "skip": "0",
+    "strict_mode": "true",
+    "null_padding": "false",
+    "ignore_errors": "false",
+}
+"""All that DuckDB would guess otherwise: a guess could skip a row without a word."""
 _EXTENSIONS: Final = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
-_ISO: Final = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}(:?\d{2})?)"
+ISO: Final = r"\d{4}-\d{2}-\d{2}[T ]\d{2}:\d{2}(:\d{2}(\.\d{1,6})?)?(Z|[+-]\d{2}(:?\d{2})?)"
 
 
 def literal(value: str) -> str:
@@ -71,63 +87,58 @@ def format_of(files: Iterable[str]) -> str:
     return str(formats.pop())
 
 
-def define_usage(connection: Any, source: Source, now: int | None) -> bool:  # noqa: ANN401 - as above
-    """Define the relations ``source`` and ``usage``; return whether the order of arrival is a column of the source's own.
+@attrs.frozen
+class Reader:
+    """How DuckDB reads a source.
+
+    Attributes:
+        relation: what stands behind ``FROM``.
+        columns: the names of its columns.
+        kind: ``parquet``, ``csv``, ``jsonl``, or ``stream`` for anything that is no path.
+        files: the files, in the order in which they are read.
+    """
+
+    relation: str
+    columns: Sequence[str]
+    kind: str
+    files: Sequence[str] = ()
+
+
+def reader_of(connection: Any, source: Source, required: Sequence[str]) -> Reader:  # noqa: ANN401 - as above
+    """Return how a source is read; a file of JSON lines without a row has the ``required`` columns.
 
     Raises:
         CatalogError: ``file_unreadable``.
-        InvalidValueError: ``parameter_missing`` or ``parameter_invalid_object`` for a column.
+        InvalidValueError: for a source that is neither a path nor a stream.
     """
     files = files_of(connection, source)
     if files is None:
-        has_order = _define_stream(connection, source)
-        is_text = False
-    else:
-        kind = format_of(files)
-        is_text = kind != "parquet"
-        has_order = _DEFINITIONS[kind](connection, files)
-    columns = {row[0]: row[1] for row in connection.execute("DESCRIBE source").fetchall()}
-    _define_usage(connection, columns, now, is_text=is_text)
-    return has_order
+        return _stream_reader(connection, source)
+    kind = format_of(files)
+    listed = "[" + ", ".join(map(literal, files)) + "]"
+    if kind == "jsonl":
+        objects = f"read_json_objects({listed}, format = 'newline_delimited')"
+        keys = connection.execute(f"SELECT DISTINCT unnest(json_keys(json)) FROM {objects}").fetchall()
+        columns = [row[0] for row in keys] or list(required)
+        fields = ", ".join(f"json -> {literal('$.' + quoted(column))} AS {quoted(column)}" for column in columns)
+        return Reader(f"(SELECT {fields} FROM {objects})", columns, kind, files)
+    reader = "read_parquet" if kind == "parquet" else "read_csv"
+    options = {"union_by_name": "true"} | (_CSV_OPTIONS if kind == "csv" else {})
+    relation = f"{reader}({', '.join([listed, *(f'{name} = {value}' for name, value in options.items())])})"
+    return Reader(relation, _columns_of(connection, relation), kind, files)
 
 
-def _list(files: Iterable[str]) -> str:
-    return "[" + ", ".join(map(literal, files)) + "]"
+def _columns_of(connection: Any, relation: str) -> list[str]:  # noqa: ANN401 - as above
+    return [row[0] for row in connection.execute(f"DESCRIBE FROM {relation}").fetchall()]
 
 
-def _define_parquet(connection: Any, files: list[str]) -> bool:  # noqa: ANN401 - as above
-    """Read Parquet in place: a row's number is its number in the file after the rows of the files before."""
-    counts = dict(connection.execute(f"SELECT file_name, num_rows FROM parquet_file_metadata({_list(files)})").fetchall())
-    before, offsets = 0, []
-    for file in files:
-        offsets.append(before)
-        before += counts[file]
-    reader = f"read_parquet({_list(files)}, union_by_name = true)"
-    columns = [row[0] for row in connection.execute(f"DESCRIBE FROM {reader}").fetchall()]
-    number = f"list_extract({offsets}::BIGINT[], CAST(file_index AS BIGINT) + 1) + file_row_number + 1"
-    if len(files) == 1:
-        number = "file_row_number + 1"
-    return _create(connection, "VIEW", columns, number, reader)
-
-
-def _define_csv(connection: Any, files: list[str]) -> bool:  # noqa: ANN401 - as above
-    # All that DuckDB would guess otherwise: a guess could skip a row without a word.
-    options = (
-        "header = true, all_varchar = true, delim = ',', quote = '\"', escape = '\"', comment = '', skip = 0, "
-        "strict_mode = true, null_padding = false, ignore_errors = false, union_by_name = true"
-    )
-    reader = f"read_csv({_list(files)}, {options})"
-    columns = [row[0] for row in connection.execute(f"DESCRIBE FROM {reader}").fetchall()]
-    return _create(connection, "TABLE", columns, "row_number() OVER ()", reader)
-
-
-def _define_json(connection: Any, files: list[str]) -> bool:  # noqa: ANN401 - as above
-    objects = f"read_json_objects({_list(files)}, format = 'newline_delimited')"
-    keys = f"SELECT DISTINCT unnest(json_keys(json)) FROM {objects}"
-    # A file without a row names no column; each of those required is then there and empty.
-    columns = [row[0] for row in connection.execute(keys).fetchall()] or list(REQUIRED)
-    fields = ", ".join(f"json -> {literal('$.' + _quoted(column))} AS {_quoted(column)}" for column in columns)
-    return _create(connection, "TABLE", columns, "row_number() OVER ()", f"(SELECT {fields} FROM {objects})")
+def _stream_reader(connection: Any, source: Any) -> Reader:  # noqa: ANN401 - as above
+    """Name an Arrow stream, which can be read only once."""
+    if not hasattr(source, "__arrow_c_stream__"):
+        expected = "a path, a glob, a list of them, or an object with __arrow_c_stream__"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "source", expected, source)
+    connection.from_arrow(_Stream(source)).create_view("stream")
+    return Reader("stream", _columns_of(connection, "stream"), "stream")
 
 
 class _Stream:
@@ -140,25 +151,44 @@ class _Stream:
         return self._source.__arrow_c_stream__(requested_schema)
 
 
-def _define_stream(connection: Any, source: Any) -> bool:  # noqa: ANN401 - as above
-    """Copy an Arrow stream, which can be read only once."""
-    if not hasattr(source, "__arrow_c_stream__"):
-        expected = "a path, a glob, a list of them, or an object with __arrow_c_stream__"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "source", expected, source)
-    connection.from_arrow(_Stream(source)).create_view("stream")
-    columns = [row[0] for row in connection.execute("DESCRIBE stream").fetchall()]
-    return _create(connection, "TABLE", columns, "row_number() OVER ()", "stream")
-
-
-_DEFINITIONS: Final = {"parquet": _define_parquet, "csv": _define_csv, "jsonl": _define_json}
-
-
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
+    """Write a column's name for DuckDB."""
     return '"' + name.replace('"', '""') + '"'
 
 
-def _create(connection: Any, kind: str, columns: Sequence[str], number: str, reader: str) -> bool:  # noqa: ANN401 - as above
-    """Create ``source`` with the columns that are read and, unless it has one, ``seq``: the order of arrival."""
+def define_usage(connection: Any, source: Source, now: int | None) -> bool:  # noqa: ANN401 - as above
+    """Define the relations ``source`` and ``usage``; return whether the order of arrival is a column of the source's own.
+
+    Raises:
+        CatalogError: ``file_unreadable``.
+        InvalidValueError: ``parameter_missing`` or ``parameter_invalid_object`` for a column.
+    """
+    reader = reader_of(connection, source, REQUIRED)
+    _refuse_slips(reader.columns)
+    require_columns(reader.columns, REQUIRED, now)
+    in_place = reader.kind == "parquet"
+    read = [quoted(column) for column in (*REQUIRED, *OPTIONAL) if column in reader.columns]
+    if "seq" not in reader.columns:
+        read.append(f"{_number(connection, reader.files) if in_place else 'row_number() OVER ()'} AS seq")
+    kind = "VIEW" if in_place else "TABLE"
+    connection.execute(f"CREATE TEMP {kind} source AS SELECT {', '.join(read)} FROM {reader.relation}")
+    kinds = {row[0]: row[1] for row in connection.execute("DESCRIBE source").fetchall()}
+    _define_usage(connection, kinds, now, is_text=reader.kind in {"csv", "jsonl"})
+    return "seq" in reader.columns
+
+
+def _number(connection: Any, files: Sequence[str]) -> str:  # noqa: ANN401 - as above
+    """Return the expression of a row's number in Parquet that is read in place: that in its file after all files before."""
+    if len(files) == 1:
+        return "file_row_number + 1"
+    listed = "[" + ", ".join(map(literal, files)) + "]"
+    counts = dict(connection.execute(f"SELECT file_name, num_rows FROM parquet_file_metadata({listed})").fetchall())
+    before = list(accumulate((counts[file] for file in files[:-1]), initial=0))
+    return f"list_extract({before}::BIGINT[], CAST(file_index AS BIGINT) + 1) + file_row_number + 1"
+
+
+def _refuse_slips(columns: Sequence[str]) -> None:
+    """Refuse an unknown column whose name is nearly that of one which is not there; others are not read."""
     known = [*REQUIRED, *OPTIONAL]
     for column in columns:
         if column not in known:
@@ -166,23 +196,12 @@ def _create(connection: Any, kind: str, columns: Sequence[str], number: str, rea
             if meant:
                 message = f"usage: received the unknown column {column!r} (did you mean {meant[0]!r}?)"
                 raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=column)
-    for column in REQUIRED:
-        if column not in columns:
-            raise column_missing(column)
-    read = [_quoted(column) for column in known if column in columns]
-    if "seq" not in columns:
-        read.append(f"{number} AS seq")
-    connection.execute(f"CREATE TEMP {kind} source AS SELECT {', '.join(read)} FROM {reader}")
-    return "seq" in columns
 
 
 # Types -------------------------------------------------------------------------------------------------------------------
 
 
 def _define_usage(connection: Any, columns: Mapping[str, str], now: int | None, *, is_text: bool) -> None:  # noqa: ANN401 - as above
-    if now is not None and "received_at" in columns:
-        message = "You may only specify one of these parameters: now, received_at."
-        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="now")
     timestamp = _instant("timestamp", columns["timestamp"], is_text=is_text)
     received = timestamp if now is None else f"CAST({now} AS BIGINT)"
     if "received_at" in columns:
@@ -208,7 +227,7 @@ def _is_absent(column: str, columns: Mapping[str, str]) -> str:
 
 def _integer(column: str, kind: str, *, is_text: bool, type: str) -> str:  # noqa: A002 - what it is
     """Return the expression of an integer; NULL where a text is none."""
-    if kind in _INTEGERS or (kind.startswith("DECIMAL(") and kind.endswith(",0)")):
+    if kind in INTEGERS or (kind.startswith("DECIMAL(") and kind.endswith(",0)")):
         return f"CAST({column} AS BIGINT)" if kind in _NARROW else f"TRY_CAST({column} AS {type})"
     if kind == "JSON":
         return f"CASE WHEN json_type({column}) IN ('UBIGINT', 'BIGINT') THEN TRY_CAST({column} ->> '$' AS {type}) END"
@@ -225,15 +244,15 @@ def _instant(column: str, kind: str, *, is_text: bool) -> str:
         text = f"{column} ->> '$'"
         return (
             f"CASE WHEN json_type({column}) IN ('UBIGINT', 'BIGINT') THEN TRY_CAST({text} AS BIGINT) "
-            f"WHEN json_type({column}) = 'VARCHAR' AND regexp_full_match({text}, '{_ISO}') "
+            f"WHEN json_type({column}) = 'VARCHAR' AND regexp_full_match({text}, '{ISO}') "
             f"THEN {_seconds(f'TRY_CAST({text} AS TIMESTAMPTZ)')} END"
         )
     if is_text and kind == "VARCHAR":
         return (
             f"CASE WHEN regexp_full_match({column}, '-?[0-9]+') THEN TRY_CAST({column} AS BIGINT) "
-            f"WHEN regexp_full_match({column}, '{_ISO}') THEN {_seconds(f'TRY_CAST({column} AS TIMESTAMPTZ)')} END"
+            f"WHEN regexp_full_match({column}, '{ISO}') THEN {_seconds(f'TRY_CAST({column} AS TIMESTAMPTZ)')} END"
         )
-    if kind in _INTEGERS:
+    if kind in INTEGERS:
         return f"TRY_CAST({column} AS BIGINT)"
     raise column_refused(column, INSTANT_TYPES, kind)
 

@@ -8,12 +8,14 @@ kind needs, and ``expected``. Every key of ``expected`` is optional and what is 
 length and position. An unknown key, anywhere, makes the file unreadable, so that a typing slip cannot pass.
 
 Values
-    *amount*: an integer of minor units. *exact*: minor units before rounding, an integer or a decimal string. *quantity*:
-    an integer, or a decimal string where it is not whole; of a usage record an integer. *instant*: Unix seconds, or ISO
-    8601 with an offset (``"2024-01-31T00:00:00Z"``). JSON floats are refused: a number that is not whole is written as a
-    string. *price*: Stripe's Price (or Plan) shape; its ``id`` is ``"price"`` unless given; from Python also the id of one
-    of the ``prices`` passed to :func:`run_cases`. *subscription*: Stripe's Subscription shape, with such prices in its
-    items and ``timezone`` beside Stripe's fields. *period*: ``{"start": instant, "end": instant}``, end excluded.
+    *number*: an integer, a decimal string, or a ratio such as ``"1/3"`` where no decimal can write it. *amount*: an integer
+    of minor units. *exact*: minor units before rounding, a number. *quantity*: a number of at least 0; of a usage record an
+    integer; where it is expected, of at most 12 decimal places, and a ratio is cut to them, as a line shows it. *instant*:
+    Unix seconds, or ISO 8601 with an offset (``"2024-01-31T00:00:00Z"``). JSON floats are refused: a number that is not
+    whole is written as a string. *price*: Stripe's Price (or Plan) shape; its ``id`` is ``"price"`` unless given; from
+    Python also the id of one of the ``prices`` passed to :func:`run_cases`. *subscription*: Stripe's Subscription shape,
+    with such prices in its items and ``timezone`` beside Stripe's fields. *period*: ``{"start": instant, "end": instant}``,
+    end excluded.
 
 ``rating``: what a quantity costs.
     ``price``, ``quantity``. Expected: ``total`` (amount: the sum of the settled lines), ``exact`` (the sum before rounding)
@@ -51,8 +53,7 @@ Values
     ``month``), ``timezone`` (the calendar of the windows; UTC) and ``dimension_filters`` (lists of values by key). Expected:
     ``value`` (of the whole range, which ``value_grouping_window`` does not change) and ``summaries``, each with any of
     ``start_time``, ``end_time`` and ``value``: the buckets that are not empty, in the order of time. An empty one has no event
-    that counts and no level from before. Values are *numbers*: an integer or a decimal string of either sign, or ``"1/3"``
-    where no decimal can write it.
+    that counts and no level from before. Values are *numbers*, of either sign.
 
 A record that is refused in an ``aggregation`` or ``invoice`` case, or an event in a ``meter`` case, is a difference.
 
@@ -80,10 +81,18 @@ import attrs
 
 from metering_core.acceptance import AcceptancePolicy, LateAttribution, Outcome, Receipt
 from metering_core.aggregation import summarize
-from metering_core.catalog import instant_of_file, read_json
+from metering_core.catalog import SUBSCRIPTION_TIMES, instant_of_file, read_json
 from metering_core.currencies import currency
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, MeteringError
-from metering_core.exact import QUANTITY_DIGITS_MAX, exact_decimal, exact_integer, plain, whole_if_possible
+from metering_core.exact import (
+    QUANTITY_DIGITS_MAX,
+    Number,
+    exact_decimal,
+    exact_integer,
+    exact_quantity,
+    plain,
+    whole_if_possible,
+)
 from metering_core.invoicing import describe_charge, finalize_invoice, number_field
 from metering_core.log import UsageLog
 from metering_core.meter_events import MeterEvent
@@ -92,15 +101,12 @@ from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow
 from metering_core.meters import Meter, short_name
 from metering_core.money import Amount, settle
 from metering_core.names import choice, known_keys, name, required
-from metering_core.periods import BillingCycle, BillingPeriod, Instant, Interval, instant, unix_seconds
+from metering_core.periods import BillingCycle, BillingPeriod, Instant, Interval, instant, iso_8601, unix_seconds
 from metering_core.prices import AggregateUsage, Price, Recurring
 from metering_core.pricing import Charge, ChargeKind
 from metering_core.rating import rate
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, UsageRecord
-
-EXACT_PLACES = 24
-"""Decimal places an ``exact`` amount may have: those of a quantity and those of a price."""
 
 
 @attrs.frozen
@@ -325,22 +331,29 @@ def _seconds(value: object, param: str) -> timedelta:
     return timedelta(seconds=exact_integer(value, param, maximum=10**9))
 
 
-def _exact(value: object, param: str) -> str:
-    return plain(exact_decimal(value, param, places=EXACT_PLACES, minimum=None))
-
-
-def _quantity(value: object, param: str) -> int | str:
-    return number_field(whole_if_possible(exact_decimal(value, param)))
-
-
 _RATIO: Final = re.compile(rf"-?[0-9]{{1,{QUANTITY_DIGITS_MAX}}}/0*[1-9][0-9]{{0,{QUANTITY_DIGITS_MAX}}}")
 
 
-def _measured(value: object, param: str) -> str:
-    """Read what a meter measured as text, in its one spelling."""
+def _number(value: object, param: str) -> Number:
+    """Read an integer, a decimal written as text, or a ratio of integers."""
     if isinstance(value, str) and _RATIO.fullmatch(value):
-        return plain(Fraction(value))
-    return plain(exact_decimal(value, param, places=QUANTITY_DIGITS_MAX, minimum=None))
+        return whole_if_possible(Fraction(value))
+    return whole_if_possible(exact_decimal(value, param, places=QUANTITY_DIGITS_MAX, minimum=None))
+
+
+def _exact(value: object, param: str) -> str:
+    """Read a number as text, in its one spelling."""
+    return plain(_number(value, param))
+
+
+def _quantity(value: object, param: str) -> Number:
+    return exact_quantity(_number(value, param), param)
+
+
+def _shown_quantity(value: object, param: str) -> int | str:
+    """Read a quantity as lines show it: only what no decimal can write is cut."""
+    number = _quantity(value, param)
+    return number_field(number if isinstance(number, Fraction) else whole_if_possible(exact_decimal(number, param)))
 
 
 def _text(value: object, param: str) -> str:
@@ -371,8 +384,7 @@ def _timestamp_or_now(value: object, param: str) -> int | str:
 
 def _iso(value: object, param: str) -> str:
     """Read an instant as text, because that is how people compare boundaries."""
-    moment = _instant(value, param).replace(microsecond=0)
-    return moment.isoformat().removesuffix("+00:00") + "Z"
+    return iso_8601(_instant(value, param).replace(microsecond=0))
 
 
 def _period(value: object, param: str) -> BillingPeriod:
@@ -403,13 +415,12 @@ def _with_id(price: Mapping[str, Any]) -> dict[str, Any]:
 
 
 _LIST_OBJECT_KEYS = frozenset({"object", "data", "has_more", "total_count", "url"})
-_SUBSCRIPTION_INSTANTS = ("billing_cycle_anchor", "start_date", "ended_at", "cancel_at")
 
 
 def _subscription(value: object, param: str) -> Subscription:
     """Read Stripe's shape, with our instants in it and with prices that need no id."""
     data = dict(_mapping(value, param))
-    for key in _SUBSCRIPTION_INSTANTS:
+    for key in SUBSCRIPTION_TIMES:
         if data.get(key) is not None:
             data[key] = _instant(data[key], f"{param}[{key}]")
     items = data.get("items")
@@ -474,7 +485,7 @@ class CaseKind:
 _RATING_LINE: dict[str, Reader] = {
     "kind": _named(ChargeKind),
     "tier": _or_null(_count),
-    "quantity": _quantity,
+    "quantity": _shown_quantity,
     "packages": _or_null(_count),
     "unit_amount": _or_null(_exact),
     "exact": _exact,
@@ -487,7 +498,7 @@ _INVOICE_LINE: dict[str, Reader] = {
     "subscription_item": _text,
     "price": _text,
     "period": _shaped({"start": _timestamp, "end": _timestamp}),
-    "total_usage": _quantity,
+    "total_usage": _shown_quantity,
     "aggregate_usage": _or_null(_named(AggregateUsage)),
     "rounding": _text,
 }
@@ -512,7 +523,7 @@ _METER_EVENT: dict[str, Reader] = {
     "identifier": _or_null(short_name),
     **dict.fromkeys(("object", "created", "livemode"), _read_past),
 }
-_SUMMARY: dict[str, Reader] = {"start_time": _iso, "end_time": _iso, "value": _measured}
+_SUMMARY: dict[str, Reader] = {"start_time": _iso, "end_time": _iso, "value": _exact}
 
 _Ask = Callable[[Instant, Instant, str | None], list[MeterEventSummary]]
 """Asks for the summaries of a customer between two moments, by a window or whole."""
@@ -522,7 +533,7 @@ _LONGER_THAN_A_MONTH: Final = 32 * 86_400
 
 def _rated(case: Mapping[str, Any]) -> _Received:
     price: Price = case["price"]
-    rated = rate(price, whole_if_possible(exact_decimal(case["quantity"], "quantity")))
+    rated = rate(price, case["quantity"])
     lines = [_rated_line(price, charge) for charge in rated.charges]
     total = sum(line["amount"] for line in lines)
     return _Received({"total": total, "exact": plain(rated.amount.minor_units), "lines": lines})
@@ -680,7 +691,7 @@ CASE_KINDS: dict[str, CaseKind] = {
             "records": _each(_shaped(_TIMED_RECORD, ("timestamp", "quantity"))),
         },
         ("aggregate_usage", "period", "records", "expected"),
-        {"quantity": _quantity},
+        {"quantity": _shown_quantity},
         _aggregated,
     ),
     "period": CaseKind(
@@ -732,7 +743,7 @@ CASE_KINDS: dict[str, CaseKind] = {
             "dimension_filters": _or_null(_lists_by_key),
         },
         ("meter", "events"),
-        {"value": _measured, "summaries": _each(_shaped(_SUMMARY))},
+        {"value": _exact, "summaries": _each(_shaped(_SUMMARY))},
         _metered,
     ),
 }

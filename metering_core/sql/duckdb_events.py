@@ -1,0 +1,131 @@
+"""Meter events in files and streams, judged and folded by DuckDB on one machine."""
+
+# ruff: noqa: S608 - what is put into SQL here are names of our own, and quoted literals
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from metering_core.meter_acceptance import MeterPolicy
+from metering_core.meters import Meter
+from metering_core.periods import Instant, moment
+from metering_core.sql.duckdb_tables import DuckDBTables
+from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns
+from metering_core.sql.events import OPTIONAL, REQUIRED, SqlEvents, events_kernel
+from metering_core.sql.sources import INTEGERS, ISO, Source, literal, quoted, reader_of
+from metering_core.subscriptions import Subscription
+
+
+class DuckDBEvents(SqlEvents):
+    """Meter events in files and streams, judged and folded by DuckDB; itself a :class:`~metering_core.Usage`.
+
+    Columns are ``event_name``, ``customer``, ``value`` (text, integers or decimals), ``timestamp`` and optionally
+    ``identifier``, ``received_at``, ``seq`` and the dimension keys of the meters. Arrival order is ``seq``, or the order of the
+    rows; of several files, by name first. An event counts as received when it happened unless ``received_at`` or ``now`` says
+    otherwise. Other columns are not read. The source is copied into DuckDB's own storage once. Needs the extra ``duckdb``.
+
+    Args:
+        source: a path or a glob of Parquet, CSV or JSON lines, a list of them, or an object with ``__arrow_c_stream__``.
+        meters: what to measure.
+        subscriptions: whose items to bill, with a ``customer`` each.
+        customers: the customers whose events are accepted; any customer unless given.
+        policy: what is accepted; it must not forget identifiers.
+        now: the moment of receipt of every row, instead of a column.
+        decimal_places: values may have so many, and with them 38 digits in all.
+
+    Raises:
+        MissingExtraError: without DuckDB.
+        CatalogError: ``file_unreadable``.
+        InvalidValueError: for a column of a type that is not exact (floats) or no instant, for the first malformed row, for a
+            value that the decimal places do not hold, for a policy with an ``identifier_retention``.
+    """
+
+    _engine = "DuckDB"
+
+    def __init__(
+        self,
+        source: Source,
+        meters: Iterable[Meter],
+        subscriptions: Iterable[Subscription] = (),
+        *,
+        customers: Iterable[str] | None = None,
+        policy: MeterPolicy | None = None,
+        now: Instant | None = None,
+        decimal_places: int = 12,
+    ) -> None:
+        super().__init__(meters, subscriptions, customers, policy, decimal_places)
+        self._tables: DuckDBTables = DuckDBTables("DuckDBEvents", "events", self._out_of_range)
+        connection, received_at = self._tables.connection, None if now is None else moment(now, "now")[1]
+        self._tables.running(lambda: self._define_events(connection, source, received_at))
+        self._define_rules()
+        connection.execute(f"CREATE TEMP TABLE judged AS {events_kernel()[0]}")
+        connection.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
+        self._check()
+
+    def close(self) -> None:
+        """Give back the memory; nothing can be asked afterwards but what is remembered."""
+        self._tables.close()
+
+    def _define_events(self, connection: Any, source: Source, now: int | None) -> None:  # noqa: ANN401 - DuckDB is imported lazily
+        """Copy what is read of the source, with the order of arrival, and define what the kernel reads."""
+        reader = reader_of(connection, source, REQUIRED)
+        require_columns(reader.columns, REQUIRED, now)
+        read = [quoted(one) for one in (*REQUIRED, *OPTIONAL, *self._keys) if one in reader.columns]
+        order = [] if "seq" in reader.columns else ["row_number() OVER () AS seq"]
+        connection.execute(f"CREATE TEMP TABLE source AS SELECT {', '.join([*read, *order])} FROM {reader.relation}")
+        kinds = {row[0]: row[1] for row in connection.execute("DESCRIBE source").fetchall()}
+        keys = [key for key in self._keys if key in kinds]
+        fields = {
+            "seq": "CAST(seq AS BIGINT)",
+            **{key: _text(key, kinds) for key in ("event_name", "customer", "identifier")},
+            "value": _value_text(kinds["value"]),
+            "timestamp": _moment("timestamp", kinds["timestamp"]),
+            "received": received(kinds, now, lambda column: _moment(column, kinds[column])),
+            **{quoted(f"dimension {key}"): _text(key, kinds) for key in keys},
+        }
+        selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
+        connection.execute(f"CREATE TEMP TABLE sent AS SELECT {selected} FROM source")
+        self._dimension_keys, self._there = keys, [quoted(f"dimension {key}") for key in keys]
+        dimensions = self._dimensions(keys, literal, lambda key: quoted(f"dimension {key}"))
+        more = ", ".join(f"{expression} AS {name}" for name, expression in dimensions.items())
+        connection.execute(f"CREATE TEMP VIEW events AS SELECT *, {more} FROM sent")
+
+
+def _moment(column: str, kind: str) -> str:
+    """Return the expression of Unix microseconds; NULL where a text says no instant."""
+    if kind == "TIMESTAMP WITH TIME ZONE":
+        return f"epoch_us({column})"
+    if kind in INTEGERS:
+        return f"TRY_CAST({column} AS BIGINT) * 1000000"
+    if kind in {"VARCHAR", "JSON"}:
+        text = f"({column} ->> '$')" if kind == "JSON" else column
+        return (
+            f"CASE WHEN regexp_full_match({text}, '-?[0-9]{{1,12}}') THEN TRY_CAST({text} AS BIGINT) * 1000000 "
+            f"WHEN regexp_full_match({text}, '{ISO}') THEN epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)) END"
+        )
+    raise column_refused(column, INSTANT_TYPES, kind)
+
+
+def _text(column: str, kinds: Mapping[str, str]) -> str:
+    kind = kinds.get(column, '"NULL"')
+    name = quoted(column)
+    if kind == '"NULL"':
+        return "CAST(NULL AS VARCHAR)"
+    if kind == "JSON":
+        return f"({name} ->> '$')"
+    if kind == "VARCHAR" or kind.startswith("ENUM"):
+        return f"CAST({name} AS VARCHAR)"
+    raise column_refused(column, "strings", kind)
+
+
+def _value_text(kind: str) -> str:
+    if kind == "JSON":
+        # A JSON number with a point was a float before it came here.
+        refused = "error('value: expected texts or integers, received a float')"
+        return f"CASE WHEN json_type(value) = 'DOUBLE' THEN {refused} ELSE value ->> '$' END"
+    if kind in INTEGERS or kind.startswith(("DECIMAL", "VARCHAR", "ENUM")):
+        return "CAST(value AS VARCHAR)"
+    if kind == '"NULL"':
+        return "CAST(NULL AS VARCHAR)"
+    raise column_refused("value", "texts, integers or decimals", kind)

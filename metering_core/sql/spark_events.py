@@ -1,0 +1,103 @@
+"""Meter events in a table of a cluster, judged and folded by Spark."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from metering_core.meter_acceptance import MeterPolicy
+from metering_core.meters import Meter
+from metering_core.periods import Instant, moment
+from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns
+from metering_core.sql.events import REQUIRED, SqlEvents, events_kernel
+from metering_core.sql.spark_tables import WHOLE, SparkTables, quoted, string_of
+from metering_core.subscriptions import Subscription
+
+
+class SparkEvents(SqlEvents):
+    """Meter events in a table of a cluster, judged and folded by Spark where they lie; itself a :class:`~metering_core.Usage`.
+
+    Columns are ``event_name``, ``customer``, ``value`` (text, integers or decimals), ``timestamp``, ``seq`` (the order of
+    arrival: rows of a cluster have none of their own) and optionally ``identifier``, ``received_at`` and the dimension keys of
+    the meters. An event counts as received when it happened unless ``received_at`` or ``now`` says otherwise. Other columns are
+    not read. Needs the extra ``spark`` (Spark 4, ANSI mode).
+
+    Args:
+        session: a ``SparkSession``, classic or Connect; it stays the caller's.
+        table_or_path: the name of a table, a path of Parquet (anything with a ``/``), or a ``DataFrame``.
+        meters: what to measure.
+        subscriptions: whose items to bill, with a ``customer`` each.
+        customers: the customers whose events are accepted; any customer unless given.
+        policy: what is accepted; it must not forget identifiers.
+        now: the moment of receipt of every row, instead of a column.
+        decimal_places: values may have so many, and with them 38 digits in all.
+
+    Raises:
+        MissingExtraError: without pyspark.
+        InvalidValueError: as :class:`~metering_core.sql.DuckDBEvents`, and where ANSI mode is off.
+    """
+
+    _engine = "Spark"
+
+    def __init__(
+        self,
+        session: Any,  # noqa: ANN401 - pyspark is imported lazily
+        table_or_path: Any,  # noqa: ANN401 - as above
+        meters: Iterable[Meter],
+        subscriptions: Iterable[Subscription] = (),
+        *,
+        customers: Iterable[str] | None = None,
+        policy: MeterPolicy | None = None,
+        now: Instant | None = None,
+        decimal_places: int = 12,
+    ) -> None:
+        self._tables: SparkTables = SparkTables(session, "SparkEvents", self._out_of_range)
+        super().__init__(meters, subscriptions, customers, policy, decimal_places)
+        self._define_events(self._tables.source(table_or_path), None if now is None else moment(now, "now")[1])
+        self._define_rules()
+        judged = self._tables.keep(events_kernel()[0])
+        self._tables.name("judged", judged)
+        self._tables.name("accepted", judged.where("verdict IS NULL"))
+        self._check()
+
+    def close(self) -> None:
+        """Give back what the cluster keeps; nothing can be asked afterwards but what is remembered."""
+        self._tables.close()
+
+    def _define_events(self, source: Any, now: int | None) -> None:  # noqa: ANN401 - as above
+        kinds = dict(source.dtypes)
+        require_columns(kinds, (*REQUIRED, "seq"), now)
+        keys = [key for key in self._keys if key in kinds]
+        sent = source.selectExpr(
+            "CAST(seq AS BIGINT) AS seq",
+            *(f"{string_of(column, kinds)} AS {column}" for column in ("event_name", "customer", "identifier")),
+            f"{_value(kinds)} AS value",
+            f"{_moment('timestamp', kinds)} AS timestamp",
+            f"{received(kinds, now, lambda column: _moment(column, kinds))} AS received",
+            *(f"{string_of(key, kinds)} AS {quoted(f'dimension {key}')}" for key in keys),
+        )
+        self._dimension_keys, self._there = keys, [quoted(f"dimension {key}") for key in keys]
+        self._tables.name("sent", sent)
+        dimensions = self._dimensions(keys, _literal, lambda key: quoted(f"dimension {key}"))
+        self._tables.name(
+            "events", sent.selectExpr("*", *(f"{expression} AS {name}" for name, expression in dimensions.items()))
+        )
+
+
+def _literal(text: str) -> str:
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _moment(column: str, kinds: Mapping[str, str]) -> str:
+    if kinds[column] == "timestamp":
+        return f"UNIX_MICROS({column})"
+    if kinds[column] in WHOLE:
+        return f"CAST({column} AS BIGINT) * 1000000"
+    raise column_refused(column, INSTANT_TYPES, kinds[column])
+
+
+def _value(kinds: Mapping[str, str]) -> str:
+    kind = kinds["value"]
+    if kind in (*WHOLE, "string", "void") or kind.startswith("decimal"):
+        return "CAST(value AS STRING)"
+    raise column_refused("value", "texts, integers or decimals", kind)

@@ -1,0 +1,145 @@
+"""Views of our own in the caller's Spark session: the relations that the kernel's statements read, and how one is run."""
+
+# ruff: noqa: S608 - what is put into SQL here are names of our own
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final
+from uuid import uuid4
+
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, MissingExtraError
+from metering_core.sql.engine import column_refused
+from metering_core.sql.rules import Row
+
+WHOLE: Final = ("tinyint", "smallint", "int", "bigint")
+"""Spark's types of integers."""
+
+
+class SparkTables:
+    """Relations in a Spark session, each a view with a name of its own; see :class:`~metering_core.sql.engine.Tables`.
+
+    Args:
+        session: a ``SparkSession``, classic or Connect; it stays the caller's.
+        asked_by: the name of the class that needs it.
+        overflow: makes the error of a sum that has too many digits.
+
+    Raises:
+        MissingExtraError: without pyspark or pyarrow.
+        InvalidValueError: where ANSI mode is off.
+    """
+
+    def __init__(
+        self,
+        session: Any,  # noqa: ANN401 - pyspark is imported lazily
+        asked_by: str,
+        overflow: Callable[[Exception], InvoicingError],
+    ) -> None:
+        _require_spark(asked_by)
+        _require_ansi(session)
+        self._session, self._overflow = session, overflow
+        self._prefix = f"metering_core_{uuid4().hex}_"
+        self._views: dict[str, str] = {}
+        self._kept: list[Any] = []
+
+    def close(self) -> None:
+        """Take the views out of the session, and give back what the cluster keeps."""
+        for view in self._views.values():
+            self._session.catalog.dropTempView(view)
+        self._views = {}
+        while self._kept:
+            _release(self._kept.pop())
+
+    def source(self, table_or_path: Any) -> Any:  # noqa: ANN401 - as above
+        """Return the frame of a table's name, of a path of Parquet (anything with a ``/``), or of a frame."""
+        if not isinstance(table_or_path, str):
+            return table_or_path
+        return self._session.read.parquet(table_or_path) if "/" in table_or_path else self._session.table(table_or_path)
+
+    def name(self, relation: str, frame: Any) -> None:  # noqa: ANN401 - as above
+        """Let a frame be what statements read under a relation's name."""
+        self._views[relation] = f"{self._prefix}{relation}"
+        frame.createOrReplaceTempView(self._views[relation])
+
+    def define(self, name: str, columns: Mapping[str, str], rows: Iterable[Row]) -> None:
+        """Send the rows of a relation."""
+        self.name(name, self.sent(columns, rows))
+
+    def sent(self, columns: Mapping[str, str], rows: Iterable[Row]) -> Any:  # noqa: ANN401 - as above
+        """Send rows as an Arrow table: a list of them would be unpacked by Python on the cluster, which it may not have."""
+        import pyarrow as pa  # noqa: PLC0415 - the extra is imported where it is needed
+
+        types = {"STRING": pa.string(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_()}
+        values = list(zip(*rows, strict=True)) or [()] * len(columns)
+        arrays = [pa.array(one, types[kind]) for one, kind in zip(values, columns.values(), strict=True)]
+        # Connect asks for the schema of a table without a row.
+        declared = ", ".join(f"{column} {kind}" for column, kind in columns.items())
+        return self._session.createDataFrame(pa.table(arrays, list(columns)), declared)
+
+    def frame(self, text: str) -> Any:  # noqa: ANN401 - as above
+        """Return a statement of the kernel as a frame: as it is, with the names of its input relations bound in front of it."""
+        words = set(re.findall(r"\w+", text))  # What is bound is planned, so no more than may be read.
+        bound = ",\n".join(f"{name} AS (SELECT * FROM {view})" for name, view in self._views.items() if name in words)
+        body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
+        return self._session.sql(f"WITH {bound},\n{body[5:]}" if body.startswith("WITH\n") else f"WITH {bound}\n{body}")
+
+    def keep(self, text: str) -> Any:  # noqa: ANN401 - as above
+        """Run a statement of the kernel and let the cluster keep the rows, without the plan that they came from.
+
+        ``persist`` would keep the plan too, and a question that reads the rows three times is then planned through it three
+        times, which takes minutes. What is lost with a machine of the cluster is not computed again: the question fails.
+        """
+        kept = self.running(lambda: self.frame(text).localCheckpoint())
+        self._kept.append(kept)
+        return kept
+
+    def rows(self, text: str) -> list[Any]:
+        """Run a statement and return its rows."""
+        collected: list[Any] = self.running(lambda: self.frame(text).collect())
+        return collected
+
+    def running(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+        """Raise the overflow of ANSI mode as our own error."""
+        from pyspark.errors import ArithmeticException  # noqa: PLC0415 - the extra is imported where it is needed
+
+        try:
+            return run()
+        except ArithmeticException as error:
+            raise self._overflow(error) from None
+
+
+def _release(kept: Any) -> None:  # noqa: ANN401 - as above
+    """Free the rows that were kept. Over Connect the server does it once nobody names them any more."""
+    if hasattr(kept, "_jdf"):  # `unpersist` knows nothing of checkpoints.
+        kept._jdf.logicalPlan().rdd().unpersist(False)  # noqa: SLF001, FBT003 - there is no public way
+
+
+def _require_spark(asked_by: str) -> None:
+    try:
+        import pyarrow as pa  # noqa: F401, PLC0415 - the extra is imported where it is needed
+        import pyspark  # noqa: F401, PLC0415 - as above
+    except ModuleNotFoundError as error:
+        raise MissingExtraError.for_extra("spark", asked_by) from error
+
+
+def _require_ansi(session: Any) -> None:  # noqa: ANN401 - as above
+    """Without ANSI mode a sum that overflows is NULL, which would bill nothing without a word."""
+    if str(session.conf.get("spark.sql.ansi.enabled")).lower() != "true":
+        expected = "a session with spark.sql.ansi.enabled, so that no sum overflows silently"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "session", expected, "false")
+
+
+def quoted(column: str) -> str:
+    """Write a column's name for Spark."""
+    return "`" + column.replace("`", "``") + "`"
+
+
+def string_of(column: str, kinds: Mapping[str, str]) -> str:
+    """Return the expression of a string; NULL where there is no such column."""
+    kind = kinds.get(column, "void")
+    if kind == "void":
+        return "CAST(NULL AS STRING)"
+    if kind == "string":
+        return quoted(column)
+    raise column_refused(column, "strings", kind)
