@@ -5,9 +5,7 @@ Timed is all from opening the file to a table of lines. The catalog is loaded be
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +13,11 @@ from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pyarrow.parquet import ParquetFile
+from pyarrow.dataset import ParquetFileFormat, dataset
 
 import metering_core as mc
 from benchmarks import competing, ours, tariff
-from benchmarks.datasets import Dataset, Question, expected, generated, write_parquet
+from benchmarks.datasets import ROW_GROUP, Dataset, Question, expected, generated, write_parquet
 from benchmarks.inputs import NOW, START
 from benchmarks.measuring import Group, Row
 from benchmarks.peers import Way, imported
@@ -77,29 +75,17 @@ def _ours(file: Path, usage: Dataset) -> Iterator[Way]:
 
 
 def _in_columns(file: Path, subscribed: list[mc.Subscription]) -> Callable[[], InvoiceLines]:
-    """Read the file part by part on all cores, append the parts in their order, and bill."""
+    """Read the file on all cores, append it, and bill."""
     usage = ColumnarUsage(subscribed)
 
     def run() -> InvoiceLines:
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for batch in pool.map(partial(_batch_of, file), _parts(file)):
-                usage.append(batch, now=NOW)
+        # There are two actions: as a dictionary they are neither decoded nor encoded again.
+        parquet = ParquetFileFormat(dictionary_columns=["action"])
+        batch = UsageBatch.from_arrow(dataset(file, format=parquet).to_table(batch_size=ROW_GROUP))
+        usage.append(batch, now=NOW)
         return invoice_lines(subscribed, usage, START)
 
     return run
-
-
-def _parts(file: Path) -> list[list[int]]:
-    """Cut the row groups of a file into neighbours, two parts a core: one is appended while the next is read."""
-    groups = range(ParquetFile(file).num_row_groups)
-    size = -(-len(groups) // (2 * (os.cpu_count() or 1)))
-    return [list(groups[at : at + size]) for at in range(0, len(groups), size)]
-
-
-def _batch_of(file: Path, groups: list[int]) -> UsageBatch:
-    # There are two actions: as a dictionary they are neither decoded nor encoded again.
-    opened = ParquetFile(file, read_dictionary=["action"])
-    return UsageBatch.from_arrow(opened.read_row_groups(groups, use_threads=False))
 
 
 def _in_place(file: Path, subscribed: list[mc.Subscription]) -> InvoiceLines:

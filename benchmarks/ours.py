@@ -17,7 +17,7 @@ from metering_core.columnar import ColumnarUsage, UsageBatch
 
 ITEMS_A_SUBSCRIPTION: Final = 100
 
-MODES: Final = {
+MODES: Final[dict[Question, list[tuple[mc.AggregateUsage, ...]]]] = {
     Question.SUM: [(mc.AggregateUsage.SUM,)],
     Question.PLAIN_SUM: [(mc.AggregateUsage.SUM,)],
     Question.MAX: [(mc.AggregateUsage.MAX,)],

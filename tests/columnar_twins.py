@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 from builders import FEB, JAN, MAR, MODES, START, four_modes
@@ -329,3 +329,40 @@ def cells_of(cells):
     """Return cells as plain data."""
     sets = [False] * len(cells) if cells.sets is None else cells.sets.tolist()
     return list(zip(cells.keys.tolist(), kernel.whole(cells.limbs), sets, strict=True))
+
+
+ALIKE = [["a", "b"], ["", "a"], ["si_00000", "si_00001"], ["si_00000000", "ti_00000000"], ["si_0" * 4, "si_0" * 4 + "0"]]
+"""Strings that differ in a byte or two: the only, the last, the first, and one more."""
+
+
+@st.composite
+def strings_and_hashes(draw):
+    """Draw a column of strings, where it is cut, whether its offsets are wide, and how many bits of its hashes are kept."""
+    every = [one for some in ALIKE for one in some]
+    one = st.sampled_from(draw(st.sampled_from([*ALIKE, every])))
+    strings = draw(st.lists(one, max_size=30)) + draw(st.lists(st.text(max_size=20), max_size=3))
+    edges = draw(st.lists(st.integers(0, len(strings)), max_size=4))
+    return strings, sorted({0, len(strings), *edges}), draw(st.booleans()), draw(st.sampled_from([0, 1, 64, 64, 64]))
+
+
+def same_codes(patch, strings, edges, is_wide, bits):
+    """Compare the codes of strings with those that Arrow gives; where few bits of hashes are kept, none may be given."""
+    import pyarrow as pa  # noqa: PLC0415 - may be absent, as Numba may
+
+    from metering_core.columnar import compiled_strings, paths  # noqa: PLC0415
+
+    def narrowed(strings, hashes, hash_of=compiled_strings._hash):
+        hash_of(strings, hashes)
+        hashes &= np.uint64(2**bits - 1) << np.uint64(64 - max(bits, 1))
+
+    compiled_always(patch)
+    patch.setattr(compiled_strings, "TABLE_BITS", 1)
+    patch.setattr(compiled_strings, "_hash", narrowed)
+    column = pa.array(strings, pa.large_string() if is_wide else pa.string())
+    found = paths.encoded([column[at:end] for at, end in pairwise(edges)])
+    if bits == 64 or len(set(strings)) == 1:
+        assert (found is None) == (not strings)
+    if found is not None:
+        expected = column.dictionary_encode()
+        assert found[0].tolist() == expected.indices.to_pylist()
+        assert found[1].to_pylist() == expected.dictionary.to_pylist()

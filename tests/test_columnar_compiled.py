@@ -10,13 +10,23 @@ np = pytest.importorskip("numpy", reason="needs the extra columnar")
 pytest.importorskip("numba", reason="needs the extra compiled")
 
 from builders import JAN, START, four_modes  # noqa: E402 - after the skip
-from columnar_twins import FEWER, MAX, compiled_always, live, same_in_both_kernels, stories, two_kernels_asked  # noqa: E402
+from columnar_twins import (  # noqa: E402
+    FEWER,
+    MAX,
+    compiled_always,
+    live,
+    same_codes,
+    same_in_both_kernels,
+    stories,
+    strings_and_hashes,
+    two_kernels_asked,
+)
 from hypothesis import given  # noqa: E402
 from test_columnar import catalog_of, usage_of  # noqa: E402
 
 import metering_core as mc  # noqa: E402
 from metering_core.aggregation import summarize_all  # noqa: E402
-from metering_core.columnar import ColumnarUsage, compiled, kernel, paths  # noqa: E402
+from metering_core.columnar import ColumnarUsage, UsageBatch, compiled, compiled_strings, kernel, paths  # noqa: E402
 from metering_core.columnar.kernel import ORIGIN, Rows, Window  # noqa: E402
 
 LAST = 253_402_300_799
@@ -37,6 +47,34 @@ def test_columns_are_the_log_where_compiled(story):
     with pytest.MonkeyPatch.context() as patch:
         compiled_always(patch, workers=2, unit_rows=2)
         live(story)
+
+
+@given(strings_and_hashes())
+def test_strings_have_the_codes_that_arrow_gives(drawn):
+    """Strings are numbered as Arrow does, in slices too; two with one hash are noticed, and left to Arrow."""
+    pytest.importorskip("pyarrow", reason="needs pyarrow")
+    with pytest.MonkeyPatch.context() as patch:
+        same_codes(patch, *drawn)
+
+
+@pytest.mark.parametrize("is_hash_lost", [False, True])
+def test_a_table_of_arrow_is_read_by_the_compiled_loops(monkeypatch, is_hash_lost):
+    """Items and actions of a table in chunks are those of its strings, also where every string has the same hash."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    items = [f"si_{number % 7}" for number in range(50)]
+    columns = {
+        "subscription_item": items,
+        "quantity": range(50),
+        "timestamp": [START] * 50,
+        "action": ["set", "increment"] * 25,
+    }
+    table = pyarrow.table(columns)
+    compiled_always(monkeypatch)
+    if is_hash_lost:
+        monkeypatch.setattr(compiled_strings, "_hash", lambda strings, hashes: hashes.fill(0))
+    batch = UsageBatch.from_arrow(pyarrow.concat_tables([table[:20], table[20:20], table[20:]]))
+    assert [batch.names[code] for code in batch.codes] == items
+    assert batch.sets.tolist() == [True, False] * 25
 
 
 def rows_of(*columns, sets=None):

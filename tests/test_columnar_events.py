@@ -84,6 +84,27 @@ def test_compiled_loops_say_what_a_log_says(seed, rows, monkeypatch):
         assert list(events.summaries(meter.id, **question)) == right, f"{meter.id} {question}"
 
 
+@pytest.mark.parametrize("buckets", [2, 300])
+@pytest.mark.parametrize("width", [0, 12, 40])
+@pytest.mark.parametrize("least", [-5, 0, 10**6])
+def test_compiled_sums_are_those_of_a_loop(buckets, width, least, monkeypatch):
+    """Few sums and many, in keys of 32 bits and of 64, are those that a loop over a dictionary adds up, in the same order."""
+    compiled = pytest.importorskip("metering_core.columnar.event_compiled", reason="needs the extra 'compiled'")
+    monkeypatch.setattr(compiled, "UNIT_ROWS", 100)
+    chosen = np.random.default_rng(buckets * 64 + width)
+    codes = chosen.integers(0, 40, 2_000, np.int32) * 25
+    places = chosen.integers(0, buckets, 2_000)
+    values = chosen.integers(0, 2**width, 2_000) + least
+    expected = {}
+    for code, place, value in zip(codes.tolist(), places.tolist(), values.tolist(), strict=True):
+        total, events = expected.get((code, place), (0, 0))
+        expected[code, place] = (total + value, events + 1)
+    rows = compiled.EventRows(codes, places * 60 + 7 + chosen.integers(0, 60, 2_000), values)
+    found = compiled.bucket_sums(rows, 976, (7, 60, buckets), width, least)
+    right = [(*key, *expected[key]) for key in sorted(expected)]
+    assert list(zip(*(column.tolist() for column in found), strict=True)) == right
+
+
 @pytest.mark.parametrize("policy", ["default", "history"])
 def test_numbers_beyond_64_bits_stay_exact(policy):
     """Values of up to 100 digits on each side of the point are added, compared and weighted to the last digit."""

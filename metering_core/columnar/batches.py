@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers
+from metering_core.columnar.paths import encoded
 from metering_core.columns import Batch, check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
 from metering_core.exact import exact_integer
@@ -125,12 +126,13 @@ class UsageBatch:
             if column not in table.column_names:
                 raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {column}", param=column)
         given = {column: table.column(column) for column in (*_REQUIRED, *_OPTIONAL) if column in table.column_names}
-        codes, names = _dictionary(given["subscription_item"], "subscription_items")
-        actions = None if "action" not in given else _arrow_actions(given["action"])
-        ids = None if "id" not in given else given["id"].to_pylist()
-        quantities = _arrow_integers(given["quantity"], "quantities")
-        stamps = _arrow_timestamps(given["timestamp"])
-        return cls.from_columns(codes, quantities, stamps, actions, ids, item_ids=names, copy=False)
+        with ThreadPoolExecutor(1) as pool:  # Which copies numbers while strings are encoded.
+            quantities = pool.submit(_arrow_integers, given["quantity"], "quantities")
+            stamps = pool.submit(_arrow_timestamps, given["timestamp"])
+            codes, names = _dictionary(given["subscription_item"], "subscription_items")
+            actions = None if "action" not in given else _arrow_actions(given["action"])
+            ids = None if "id" not in given else given["id"].to_pylist()
+        return cls.from_columns(codes, quantities.result(), stamps.result(), actions, ids, item_ids=names, copy=False)
 
 
 # Columns -------------------------------------------------------------------------------------------------------------
@@ -265,23 +267,28 @@ def _dictionary(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  # n
     pyarrow = import_module("pyarrow")
     types = pyarrow.types
     if types.is_dictionary(column.type):
-        column = column.unify_dictionaries()
-    elif types.is_string(column.type) or types.is_large_string(column.type):
-        column = _encoded_in_pieces(pyarrow, column)
+        chunks = column.unify_dictionaries().chunks
     else:
-        column = _encoded_in_pieces(pyarrow, column.cast(pyarrow.large_string()))
-    if not column.num_chunks:
+        is_text = types.is_string(column.type) or types.is_large_string(column.type)
+        pieces = _pieces(column if is_text else column.cast(pyarrow.large_string()))
+        found = encoded(pieces)
+        if found is not None:
+            return found[0], found[1].to_pylist()
+        chunks = _encoded_by_arrow(pyarrow, pieces)
+    if not chunks:
         return np.empty(0, np.int64), []
-    codes = np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in column.chunks])
-    return codes, column.chunk(column.num_chunks - 1).dictionary.to_pylist()
+    return np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in chunks]), chunks[-1].dictionary.to_pylist()
 
 
-def _encoded_in_pieces(pyarrow: Any, column: Any) -> Any:  # noqa: ANN401 - as above
-    """Encode a column as a dictionary, several pieces at a time: Arrow itself works on one."""
-    starts = ((chunk, at) for chunk in column.chunks for at in range(0, len(chunk), _PIECE))
+def _pieces(column: Any) -> list[Any]:  # noqa: ANN401 - as above
+    return [chunk.slice(at, _PIECE) for chunk in column.chunks for at in range(0, len(chunk), _PIECE)]
+
+
+def _encoded_by_arrow(pyarrow: Any, pieces: list[Any]) -> list[Any]:  # noqa: ANN401 - as above
+    """Encode pieces with one dictionary, several at a time: Arrow itself works on one."""
     with ThreadPoolExecutor() as pool:
-        pieces = list(pool.map(lambda one: one[0].slice(one[1], _PIECE).dictionary_encode(), starts))
-    return pyarrow.chunked_array(pieces).unify_dictionaries() if pieces else column.dictionary_encode()
+        done = list(pool.map(lambda piece: piece.dictionary_encode(), pieces))
+    return list(pyarrow.chunked_array(done).unify_dictionaries().chunks) if done else []
 
 
 def _refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> None:  # noqa: ANN401 - a pyarrow column
@@ -292,8 +299,8 @@ def _refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> No
 
 def _arrow_actions(column: Any) -> Flags:  # noqa: ANN401 - a pyarrow column
     codes, names = _dictionary(column, "actions")
-    flags = np.array([action is Action.SET for action in check_each(names, "actions", as_action)], np.bool_)
-    return flags[codes] if len(names) else np.empty(0, np.bool_)
+    actions = check_each(names, "actions", as_action)
+    return codes == actions.index(Action.SET) if Action.SET in actions else np.zeros(len(codes), np.bool_)
 
 
 def _arrow_integers(column: Any, param: str) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column

@@ -17,7 +17,7 @@ from metering_core.columnar.event_batches import number_of
 from metering_core.columnar.event_groups import KEY_BITS, Groups, Numbers, as_wide, greatest, narrowed, packed_sums
 from metering_core.columnar.event_store import Counting, Label, MeterColumns
 from metering_core.columnar.kernel import INT64_MAX, Integers
-from metering_core.columnar.paths import PAYS_FROM, PAYS_ONCE_LOADED_FROM, compiled
+from metering_core.columnar.paths import pays
 from metering_core.exact import Number, whole_if_possible
 from metering_core.meter_summaries import MeterEventSummary
 from metering_core.meters import Formula, Meter
@@ -91,9 +91,7 @@ class EventSummaries(Sequence[MeterEventSummary]):
 
 def compiled_for(rows: int) -> ModuleType | None:
     """Return the compiled loops where they pay for so many rows; None where they do not, or the extra is absent."""
-    if rows < (PAYS_ONCE_LOADED_FROM if compiled.cache_info().currsize else PAYS_FROM) or compiled() is None:
-        return None
-    return import_module("metering_core.columnar.event_compiled")
+    return import_module("metering_core.columnar.event_compiled") if pays(rows) else None
 
 
 # Summaries -----------------------------------------------------------------------------------------------------------
@@ -187,10 +185,11 @@ class _Asked:
         """Add up in the compiled loops where they pay and are proven exact; None elsewhere."""
         lengths = np.diff(self.bounds)
         fast = compiled_for(len(self.events)) if (lengths == lengths[0]).all() else None
-        units = np.broadcast_to(np.int64(0), len(self.events)) if formula is Formula.COUNT else self.events.units
+        units, least, most = self.events.units, self.events.least, self.events.most
+        if formula is Formula.COUNT:
+            units, least, most = np.broadcast_to(np.int64(0), len(self.events)), 0, 0
         if fast is None or units.dtype == np.object_:
             return None
-        least, most = int(units.min()), int(units.max())
         if max(-least, most) * len(units) > INT64_MAX:
             return None
         width = (most - least).bit_length()

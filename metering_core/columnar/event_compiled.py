@@ -1,9 +1,10 @@
 """Sums of meter events by series and bucket, compiled with Numba (extra ``compiled``), on all cores.
 
 Where sums are few, each worker adds its rows to a table of its own. Where they are many, rows are sorted: a key is the series,
-the bucket and, in its lower part, the value. Keys are spread over units of neighbouring series, small enough for the cache;
-each unit is sorted by NumPy, which is hard to beat, and read off in one pass. Workers share the rows while these are spread,
-and the units afterwards. The caller has proven that 63 bits hold every key, and 64 every sum.
+the bucket and, in its lower part, the value. Keys are spread over units of neighbouring series, small enough for the cache, and
+count series from the first of their unit, so that mostly 32 bits hold them. Each unit is sorted by NumPy, hard to beat at it,
+and read off in one pass. Workers share the rows while these are spread, and the units afterwards. The caller has proven that 63
+bits hold every key, and 64 every sum.
 """
 
 from __future__ import annotations
@@ -68,39 +69,36 @@ def _spread(codes: Column, moments: Column, values: Column, grid: Column, into: 
         code = np.uint64(codes[i])
         bucket = np.uint64(moments[i] - start) // np.uint64(length)
         unit = code >> np.uint64(shift)
-        keys[into[unit]] = np.int64((code * np.uint64(buckets) + bucket) << np.uint64(width)) | (values[i] - least)
+        number = (code - (unit << np.uint64(shift))) * np.uint64(buckets) + bucket
+        keys[into[unit]] = number << np.uint64(width) | np.uint64(values[i] - least)
         into[unit] += 1
 
 
 @_jit
-def _runs(keys: Column, width: int) -> np.int64:
+def _runs(keys: Column, width: np.int64) -> np.int64:
     """Count the runs of keys that are equal above their value."""
     found = np.int64(len(keys) > 0)
     for i in range(1, len(keys)):
-        found += (keys[i] >> width) != (keys[i - 1] >> width)
+        found += np.uint64(keys[i]) >> np.uint64(width) != np.uint64(keys[i - 1]) >> np.uint64(width)
     return found
 
 
 @_jit
-def _read_off(keys: Column, grid: Column, codes: Column, places: Column, sums: Column, counts: Column) -> None:
-    """Write the series, bucket, sum and count of each run of keys."""
-    _, _, buckets, _, width, least = grid
-    mask = (np.int64(1) << width) - 1
-    code = (keys[0] >> width) // buckets
-    until = (code + 1) * buckets
-    at, last = -1, np.int64(-1)
-    for i in range(len(keys)):
-        number, value = keys[i] >> width, (keys[i] & mask) + least
-        if number == last:
-            sums[at] += value
-            counts[at] += 1
-            continue
-        last = number
-        while number >= until:
-            code += 1
-            until += buckets
-        at += 1
-        codes[at], places[at], sums[at], counts[at] = code, number - until + buckets, value, 1
+def _read_off(keys: Column, base: np.int64, grid: Column, codes: Column, places: Column, sums: Column, counts: Column) -> None:
+    """Write the series, bucket, sum and count of each run of keys of a unit whose first series is ``base``."""
+    buckets, width, least = np.uint64(grid[2]), np.uint64(grid[4]), grid[5]
+    mask = (np.uint64(1) << width) - np.uint64(1)
+    at, first, after = np.uint64(0), 0, 0
+    while first < len(keys):
+        number, total = np.uint64(keys[first]) >> width, np.int64(0)
+        while after < len(keys) and np.uint64(keys[after]) >> width == number:
+            total += np.int64(np.uint64(keys[after]) & mask)
+            after += 1
+        code = number // buckets
+        codes[at], places[at], counts[at] = np.uint64(base) + code, number - code * buckets, after - first
+        sums[at] = total + least * (after - first)
+        at += np.uint64(1)
+        first = after
 
 
 @_jit
@@ -110,6 +108,25 @@ def _add(codes: Column, moments: Column, values: Column, grid: Column, table: Co
     for i in range(len(codes)):
         bucket = np.uint64(moments[i] - start) // np.uint64(length)
         table[np.uint64(codes[i]) * np.uint64(buckets) + bucket] += ((values[i] - least) << bits) + 1
+
+
+@_jit
+def _tell(table: Column, grid: Column, codes: Column, places: Column, sums: Column, counts: Column) -> None:
+    """Write the series, bucket, sum and count of each entry of a table that has rows."""
+    _, _, buckets, bits, least = grid
+    mask, at = (np.int64(1) << bits) - 1, np.uint64(0)
+    for code in range(len(table) // buckets):
+        for place in range(buckets):
+            packed = table[np.uint64(code * buckets + place)]
+            if packed:
+                codes[at], places[at], counts[at] = code, place, packed & mask
+                sums[at] = (packed >> bits) + least * (packed & mask)
+                at += np.uint64(1)
+
+
+def _columns(length: int) -> list[Column]:
+    """Return room for series, buckets, sums and counts."""
+    return [np.empty(length, kind) for kind in (np.int32, np.int32, np.int64, np.int32)]
 
 
 def _table_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], bits: int, least: int) -> Sums:
@@ -125,10 +142,9 @@ def _table_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], bits:
     table, *others = _each(work, rows.shares(workers), workers)
     for other in others:
         table += other
-    numbers = np.flatnonzero(table)
-    packed = table[numbers]
-    codes, counts = numbers // buckets[2], packed & ((1 << bits) - 1)
-    return Sums(codes, numbers - codes * buckets[2], (packed >> bits) + least * counts, counts)
+    columns = _columns(int(np.count_nonzero(table)))
+    _tell(table, grid, *columns)
+    return Sums(*columns)
 
 
 def bucket_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], width: int, least: int) -> Sums:
@@ -151,13 +167,16 @@ def bucket_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], width
 
     def runs(unit: Column) -> int:
         unit.sort()
-        return int(_runs(unit, width))
+        return int(_runs(unit, grid[4]))
 
     ends = np.cumsum(_each(runs, units, workers))
-    kinds = (np.int32, np.int32, np.int64, np.int32)
-    columns: list[Column] = [np.empty(int(ends[-1]), kind) for kind in kinds]
-    parts = zip(units, *(np.split(column, ends[:-1]) for column in columns), strict=True)
-    _each(lambda one: _read_off(one[0], grid, *one[1:]), [one for one in parts if len(one[0])], workers)
+    columns = _columns(int(ends[-1]))
+    parts = list(zip(*(np.split(column, ends[:-1]) for column in columns), strict=True))
+
+    def read_off(unit: int) -> None:
+        _read_off(units[unit], np.int64(unit << shift), grid, *parts[unit])
+
+    _each(read_off, range(len(units)), workers)
     return Sums(*columns)
 
 
@@ -168,7 +187,9 @@ def _units(rows: EventRows, number: int, grid: Integers, workers: int) -> list[C
     _each(lambda one: _count(shares[one].codes, grid[3], tallies[one]), range(workers), workers)
     # Unit after unit, and in each worker after worker: where each of them writes.
     into = (np.cumsum(tallies.T) - tallies.T.ravel()).reshape(tallies.T.shape).T.copy()
-    firsts, keys = into[0, 1:].copy(), np.empty(len(rows.codes), np.int64)
+    # Keys of half the width are sorted in half the time.
+    bits = ((int(grid[2]) << int(grid[3])) - 1).bit_length() + int(grid[4])
+    firsts, keys = into[0, 1:].copy(), np.empty(len(rows.codes), np.uint32 if bits <= 32 else np.uint64)
 
     def spread(one: int) -> None:
         _spread(shares[one].codes, shares[one].moments, shares[one].values, grid, into[one], keys)

@@ -38,6 +38,8 @@ class Part:
         decimal_places: see ``units``.
         low: no moment is earlier.
         high: no moment is later.
+        least: no value is less.
+        most: no value is greater.
     """
 
     batch: EventBatch
@@ -50,6 +52,8 @@ class Part:
     decimal_places: int
     low: int
     high: int
+    least: int
+    most: int
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -81,6 +85,8 @@ class Counting:
         decimal_places: see ``units``.
         low: no moment is earlier.
         high: no moment is later.
+        least: no value is less.
+        most: no value is greater.
     """
 
     codes: NDArray[np.int32]
@@ -91,6 +97,8 @@ class Counting:
     decimal_places: int
     low: int
     high: int
+    least: int
+    most: int
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -252,13 +260,16 @@ def _in_order(codes: NDArray[Any], size: int) -> list[int]:
 
 def _gathered(parts: Sequence[Part], meter: Meter) -> Counting:
     places = max((part.decimal_places for part in parts), default=0)
-    units = _joined([times(part.units, 10 ** (places - part.decimal_places)) for part in parts])
+    factors = [10 ** (places - part.decimal_places) for part in parts]
+    units = _joined([times(part.units, factor) for part, factor in zip(parts, factors, strict=True)])
+    least = min((part.least * factor for part, factor in zip(parts, factors, strict=True)), default=0)
+    most = max((part.most * factor for part, factor in zip(parts, factors, strict=True)), default=0)
     codes, moments = _joined([part.codes for part in parts]), _joined([part.moments for part in parts])
     # Numbers that follow each other are not written down: to do so would cost as much as to add the values up.
     rows = None if len(parts) == 1 else _joined([np.arange(part.first, part.first + len(part)) for part in parts])
     first = parts[0].first if parts else 0
     low, high = min((part.low for part in parts), default=0), max((part.high for part in parts), default=0)
-    events = Counting(codes, moments, units, first, rows, places, low, high)
+    events = Counting(codes, moments, units, first, rows, places, low, high, least, most)
     window = meter.event_time_window
     return events if window is None or not len(events) else events.where(_received_last(events, window.seconds * MICROSECONDS))
 

@@ -407,8 +407,8 @@ class ColumnarEvents(MeterReader):
         codes = columns.series_of(batch, meter, places)
         moments, units = (stamps, verdict.units) if places is None else (stamps[places], verdict.units[places])
         when = received if isinstance(received, int) or places is None else received[places]
-        low, high = int(moments.min()), int(moments.max())
-        part = Part(batch, places, self._length, when, codes, moments, units, verdict.decimal_places, low, high)
+        bounds = (int(bound) for column in (moments, units) for bound in (column.min(), column.max()))
+        part = Part(batch, places, self._length, when, codes, moments, units, verdict.decimal_places, *bounds)
         if batch.identifiers is not None:
             rows = range(len(batch)) if places is None else places.tolist()
             own = self._ids(meter)

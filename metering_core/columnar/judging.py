@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from operator import attrgetter
 
 import attrs
 import numpy as np
@@ -26,7 +27,7 @@ from metering_core.acceptance import (
     standing_at,
     time_refusal,
 )
-from metering_core.accounts import KnownItem
+from metering_core.accounts import Account, KnownItem
 from metering_core.columnar.kernel import ORIGIN, STAMP_BITS, Flags, Integers
 from metering_core.periods import unix_seconds
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -41,6 +42,7 @@ class Arriving:
 
     Attributes:
         names: the distinct ids of the batch's items.
+        named: which of the log's items each of ``names`` is, or :data:`NOBODY`.
         places: which of ``names`` each row is of.
         codes: which of the log's items each row is of, or :data:`NOBODY`.
         stamps: Unix seconds.
@@ -50,6 +52,7 @@ class Arriving:
     """
 
     names: Sequence[str]
+    named: NDArray[np.int32]
     places: NDArray[np.int32]
     codes: NDArray[np.int32]
     stamps: Integers
@@ -73,17 +76,21 @@ class Rules:
     """What the door knows about each item, by code, as tables; of items as they are now."""
 
     def __init__(self, items: Sequence[KnownItem], policy: AcceptancePolicy) -> None:
-        self._items = items
         self._policy = policy
         self._tolerance = policy.future_tolerance // timedelta(seconds=1)
         self._closed_until: Integers | None = None
         self._of: dict[object, int] = {}
         self._subscriptions: list[Subscription] = []
-        accounts = {id(known.account): known.account.subscription for known in items}
-        numbers = {key: self._calendar(subscription) for key, subscription in accounts.items()}
-        self._calendars = np.fromiter((numbers[id(known.account)] for known in items), np.int64, len(items))
-        self._is_open = np.array([known.is_active and price_refusal(known.item) is None for known in items] + [False], np.bool_)
-        self._has_thresholds = np.array([self._forbids_set(known) for known in items] + [False], np.bool_)
+        self._accounts = list({id(known.account): known.account for known in items}.values())
+        numbers = {id(account): number for number, account in enumerate(self._accounts)}
+        self._owners = np.fromiter((numbers[id(known.account)] for known in items), np.intp, len(items))
+        calendars = [self._calendar(account.subscription) for account in self._accounts]
+        self._calendars = np.array(calendars, np.int64)[self._owners]
+        is_plain = np.fromiter([*map(attrgetter("is_plain"), items), False], np.bool_, len(items) + 1)
+        self._is_open = is_plain.copy()
+        for code in np.flatnonzero(~is_plain[:-1]).tolist():
+            self._is_open[code] = items[code].is_active and price_refusal(items[code].item) is None
+        self._has_thresholds = self._is_open & ~is_plain  # What else can make an open item not plain.
 
     def _calendar(self, subscription: Subscription) -> int:
         """Number the ways in which billing periods fall; most subscriptions share one."""
@@ -93,32 +100,29 @@ class Rules:
             self._subscriptions.append(subscription)
         return self._of[key]
 
-    @staticmethod
-    def _forbids_set(known: KnownItem) -> bool:
-        return set_refusal(known.item, known.account.subscription, is_set=True) is not None
-
     def acceptable(self, batch: Arriving) -> Flags:
         """Say which rows nothing forbids; closed periods and ids aside."""
         held: Flags = self._within_time(batch)
-        held &= self._is_open[batch.codes]
+        if not self._is_open[batch.named].all():
+            held &= self._is_open[batch.codes]
         if batch.sets is not None and self._has_thresholds.any():
             held &= ~(batch.sets & self._has_thresholds[batch.codes])
         return held
 
     def _within_time(self, batch: Arriving) -> Flags:
-        seen = np.zeros(len(self._items) + 1, np.bool_)
-        seen[batch.codes] = True
-        touched = np.unique(self._calendars[seen[:-1]])
-        if not len(touched):
+        touched = np.unique(self._calendars[batch.named[batch.named != NOBODY]])
+        if not len(touched) or not len(batch):
             return np.zeros(len(batch), np.bool_)
         keys, lows, highs = self._segments(touched, batch)
+        latest = batch.now + self._tolerance
         if len(keys) == 1:  # One way for all, and one standing.
-            held = (batch.stamps >= lows[0]) & (batch.stamps < highs[0])
+            within = _between(batch.stamps, int(lows[0]), int(highs[0]))
         else:
             calendars = np.append(self._calendars, touched[0])[batch.codes]
             rows = np.searchsorted(keys, (calendars << STAMP_BITS) + (batch.now - ORIGIN), side="right") - 1
-            held = (batch.stamps >= lows[rows]) & (batch.stamps < highs[rows])
-        within: Flags = held & (batch.stamps <= batch.now + self._tolerance)
+            within = (batch.stamps >= lows[rows]) & (batch.stamps < highs[rows])
+        if int(batch.stamps.max()) > np.min(latest):
+            within &= batch.stamps <= latest
         return within
 
     def _segments(self, touched: Integers, batch: Arriving) -> tuple[Integers, Integers, Integers]:
@@ -135,7 +139,8 @@ class Rules:
     def may_be_closed(self, batch: Arriving) -> Flags | None:
         """Say which rows lie before the end of a period of their subscription that was finalized; None for none."""
         if self._closed_until is None:
-            self._closed_until = np.array([*map(_closed_until, self._items), ORIGIN], np.int64)
+            ends = np.array(list(map(_closed_until, self._accounts)), np.int64)
+            self._closed_until = np.append(ends[self._owners], ORIGIN)
         if int(self._closed_until.max()) == ORIGIN:
             return None
         flags: Flags = batch.stamps < self._closed_until[batch.codes]
@@ -146,8 +151,16 @@ class Rules:
         self._closed_until = None
 
 
-def _closed_until(known: KnownItem) -> int:
-    return max((closing.period.end_seconds for closing in known.account.closed.values()), default=ORIGIN)
+def _between(stamps: Integers, low: int, high: int) -> Flags:
+    """Say which timestamps lie in ``[low, high)``; mostly all do, and the earliest and the latest show it."""
+    if low <= int(stamps.min()) and int(stamps.max()) < high:
+        return np.ones(len(stamps), np.bool_)
+    within: Flags = (stamps >= low) & (stamps < high)
+    return within
+
+
+def _closed_until(account: Account) -> int:
+    return max((closing.period.end_seconds for closing in account.closed.values()), default=ORIGIN)
 
 
 def standings(subscription: Subscription, first: int, last: int, policy: AcceptancePolicy) -> Iterator[tuple[int, Standing]]:
@@ -204,6 +217,7 @@ def refusals_of(batch: Arriving, rows: Integers, items: Sequence[KnownItem], pol
     kept = attrs.evolve(
         batch,
         names=[batch.names[place] for place in batch.places[rows].tolist()],
+        named=codes,
         places=np.arange(len(rows), dtype=np.int32),
         codes=codes,
         stamps=batch.stamps[rows],

@@ -9,9 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from metering_core.columnar import kernel
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Cells, Flags, Rows, Totals, Window
@@ -47,18 +48,28 @@ def compiled() -> ModuleType | None:
     return import_module("metering_core.columnar.compiled")
 
 
+def pays(rows: int) -> bool:
+    """Say whether compiled loops are installed and worth loading for so many rows."""
+    least = PAYS_ONCE_LOADED_FROM if compiled.cache_info().currsize else PAYS_FROM
+    return 0 < rows >= least and compiled() is not None
+
+
 def _fast(parts: Sequence[Rows], items: int) -> ModuleType | None:
     """Return the compiled loops where they are worth loading and 64 bits are proven to hold every sum of these rows."""
     rows = sum(map(len, parts))
-    if (
-        not rows
-        or rows < (PAYS_ONCE_LOADED_FROM if compiled.cache_info().currsize else PAYS_FROM)
-        or items > ITEMS_A_ROW * rows
-    ):
+    if items > ITEMS_A_ROW * rows or any(len(part.limbs) == 2 for part in parts):
         return None
-    if any(len(part.limbs) == 2 for part in parts) or sum(part.bound for part in parts) > INT64_MAX:
+    return compiled() if sum(part.bound for part in parts) <= INT64_MAX and pays(rows) else None
+
+
+def encoded(pieces: Sequence[Any]) -> tuple[NDArray[np.int32], Any] | None:
+    """Return a code for each string of some Arrow arrays, and the distinct strings; None where Arrow must encode them."""
+    some = [piece for piece in pieces if len(piece)]
+    if not pays(sum(map(len, some))):
         return None
-    return compiled()
+    found: tuple[NDArray[np.int32], Any] | None
+    found = import_module("metering_core.columnar.compiled_strings").encoded(some)
+    return found
 
 
 def fold(rows: Rows) -> Cells:

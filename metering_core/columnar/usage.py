@@ -164,13 +164,10 @@ class ColumnarUsage(UsageReader):
             return receipts
 
     def _arriving(self, given: UsageBatch, seconds: int | Integers) -> Arriving:
-        table = np.array([self._code_of(name) for name in given.names], np.int32)
-        codes = table[given.codes] if len(table) else given.codes
+        named = np.fromiter(map(self._codes.get, given.names, repeat(NOBODY)), np.int32, len(given.names))
+        codes = named[given.codes] if len(named) else given.codes
         stamps = given.timestamps if given.as_now is None else np.where(given.as_now, seconds, given.timestamps)
-        return Arriving(given.names, given.codes, codes, stamps, given.quantities, given.sets, seconds)
-
-    def _code_of(self, item_id: str) -> int:
-        return self._codes.get(item_id, NOBODY)
+        return Arriving(given.names, named, given.codes, codes, stamps, given.quantities, given.sets, seconds)
 
     def _judge(self, arriving: Arriving, given: UsageBatch) -> _Verdict:
         if self._rules is None:
