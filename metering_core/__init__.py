@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         UsageCompactedError,
         UsageRejectedError,
     )
+    from metering_core.exact import Number, Unrounded
     from metering_core.explaining import Explanation, explain
     from metering_core.invoicing import Invoice, InvoiceLineItem, InvoiceStatus, finalize_invoice, preview_invoice
     from metering_core.log import UsageLog
@@ -66,13 +67,13 @@ if TYPE_CHECKING:
     from metering_core.meters import EventTimeWindow, Formula, Meter, MeterStatus
     from metering_core.migration import MigratedPeriod, Migration, migrate_to_meters
     from metering_core.money import Amount, Money, Rounding, down, half_down, half_even, half_up, settle, to_multiple, up
-    from metering_core.periods import BillingCycle, BillingPeriod, Interval
+    from metering_core.periods import BillingCycle, BillingPeriod, Instant, Interval
     from metering_core.plotting import curve
     from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
     from metering_core.pricing import Charge, ChargeKind, Graduated, Package, PerUnit, PricingModel, Round, Tier, Volume
     from metering_core.rating import RatedUsage, rate
     from metering_core.rerating import UsageChange, UsageComparison, compare_usage, summaries_at
-    from metering_core.snapshots import restore, snapshot
+    from metering_core.snapshots import restore, restore_meter_log, snapshot
     from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem
     from metering_core.tariffs import DeclaresBreakpoints
     from metering_core.usage import Action, Cell, UsageRecord
@@ -100,6 +101,7 @@ _MODULES = {
         "UsageCompactedError",
         "UsageRejectedError",
     ),
+    "exact": ("Number", "Unrounded"),
     "explaining": ("Explanation", "explain"),
     "invoicing": ("Invoice", "InvoiceLineItem", "InvoiceStatus", "finalize_invoice", "preview_invoice"),
     "log": ("UsageLog",),
@@ -134,13 +136,13 @@ _MODULES = {
     "meters": ("EventTimeWindow", "Formula", "Meter", "MeterStatus"),
     "migration": ("MigratedPeriod", "Migration", "migrate_to_meters"),
     "money": ("Amount", "Money", "Rounding", "down", "half_down", "half_even", "half_up", "settle", "to_multiple", "up"),
-    "periods": ("BillingCycle", "BillingPeriod", "Interval"),
+    "periods": ("BillingCycle", "BillingPeriod", "Instant", "Interval"),
     "plotting": ("curve",),
     "prices": ("AggregateUsage", "Price", "Recurring", "UsageType"),
     "pricing": ("Charge", "ChargeKind", "Graduated", "Package", "PerUnit", "PricingModel", "Round", "Tier", "Volume"),
     "rating": ("RatedUsage", "rate"),
     "rerating": ("UsageChange", "UsageComparison", "compare_usage", "summaries_at"),
-    "snapshots": ("restore", "snapshot"),
+    "snapshots": ("restore", "restore_meter_log", "snapshot"),
     "subscriptions": ("BillingThresholds", "Subscription", "SubscriptionItem"),
     "tariffs": ("DeclaresBreakpoints",),
     "usage": ("Action", "Cell", "UsageRecord"),
@@ -182,6 +184,7 @@ __all__ = [
     "Gap",
     "Graduated",
     "IdentifierScope",
+    "Instant",
     "Interval",
     "InvalidValueError",
     "Invoice",
@@ -211,6 +214,7 @@ __all__ = [
     "Migration",
     "MissingExtraError",
     "Money",
+    "Number",
     "Outcome",
     "Package",
     "PerUnit",
@@ -232,6 +236,7 @@ __all__ = [
     "SubscriptionItem",
     "Tier",
     "UnbilledDelta",
+    "Unrounded",
     "Usage",
     "UsageChange",
     "UsageCompactedError",
@@ -271,6 +276,7 @@ __all__ = [
     "read_cloudevents",
     "refused_events",
     "restore",
+    "restore_meter_log",
     "settle",
     "snapshot",
     "stripe_async_code",

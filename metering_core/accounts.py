@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
@@ -123,6 +123,20 @@ class Account:
 
     def _start_of(self, timestamp: int) -> int:
         return self.subscription.cycle.period_at(from_unix_seconds(timestamp)).start_seconds
+
+
+def closings_of(accounts: Mapping[str, Account]) -> dict[str, tuple[Closing, ...]]:
+    """Return what was finalized, by subscription; those of which nothing was are left out."""
+    return {key: tuple(account.closed.values()) for key, account in accounts.items() if account.closed}
+
+
+def accounts_with(subscriptions: Iterable[Subscription], closed: Mapping[str, Iterable[Closing]]) -> dict[str, Account]:
+    """Return new accounts of subscriptions of which periods were finalized."""
+    accounts = {subscription.id: Account(subscription) for subscription in subscriptions}
+    for subscription_id, closings in closed.items():
+        for closing in closings:
+            accounts[subscription_id].close(closing)
+    return accounts
 
 
 def account_of(accounts: Mapping[str, Account], subscription_id: str) -> Account:

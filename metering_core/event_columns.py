@@ -1,9 +1,11 @@
-"""Accepted meter events as columns: 36 bytes an event beside its value, and no object per event."""
+"""Accepted meter events as columns: 20 bytes an event beside its value, and no object per event."""
 
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable
+from typing import Self
 
 from metering_core.exact import Number
 
@@ -11,32 +13,33 @@ from metering_core.exact import Number
 class EventColumns:
     """Accepted events in the order of arrival. A row is a position in the columns.
 
+    Every event and every cancellation takes the next number; numbers are told from the rows and from where cancellations came.
+
     Attributes:
         codes: which series, as the log counts them.
         moments: Unix microseconds.
         received: Unix microseconds.
-        sequences: the numbers that the log gave.
         values: what the formula works on.
-        append: keeps one event (code, moment, received, sequence, value).
+        append: keeps one event (code, moment, received, value).
     """
 
-    __slots__ = ("append", "codes", "moments", "received", "sequences", "values")
+    __slots__ = ("_cancellations", "append", "codes", "moments", "received", "values")
 
     def __init__(self) -> None:
         self.codes = array("i")
         self.moments = array("q")
         self.received = array("q")
-        self.sequences = array("q")
         self.values: list[Number | str] = []
+        # How many rows there were at each cancellation, ascending.
+        self._cancellations = array("q")
         # A closure over the columns' own methods because it is called for every single event.
-        add_code, add_moment, add_received = self.codes.append, self.moments.append, self.received.append
-        add_sequence, add_value = self.sequences.append, self.values.append
+        add_code, add_moment = self.codes.append, self.moments.append
+        add_received, add_value = self.received.append, self.values.append
 
-        def append(code: int, moment: int, received: int, sequence: int, value: Number | str) -> None:
+        def append(code: int, moment: int, received: int, value: Number | str) -> None:
             add_code(code)
             add_moment(moment)
             add_received(received)
-            add_sequence(sequence)
             add_value(value)
 
         self.append = append
@@ -45,11 +48,41 @@ class EventColumns:
         """Return the number of rows."""
         return len(self.codes)
 
-    def extend(self, codes: Iterable[int], moments: Iterable[int], received: int, first: int, values: list[int]) -> None:
-        """Keep a batch that arrived at one moment; its numbers go on from ``first``."""
-        length = len(values)
+    @property
+    def sequence(self) -> int:
+        """The number given last."""
+        return len(self.codes) + len(self._cancellations)
+
+    def sequence_of(self, row: int) -> int:
+        """Return the number of the event at a row."""
+        return row + 1 + bisect_right(self._cancellations, row)
+
+    def extend(self, codes: array[int], moments: array[int], received: int, values: Iterable[int]) -> None:
+        """Keep a batch that arrived at one moment."""
         self.codes.extend(codes)
         self.moments.extend(moments)
-        self.received.extend(array("q", [received]) * length)
-        self.sequences.extend(range(first, first + length))
+        self.received.extend(array("q", [received]) * len(moments))
         self.values.extend(values)
+
+    def cancel(self) -> int:
+        """Give the next number to a cancellation."""
+        self._cancellations.append(len(self.codes))
+        return self.sequence
+
+    @classmethod
+    def of(
+        cls,
+        codes: Iterable[int],
+        moments: Iterable[int],
+        received: Iterable[int],
+        values: Iterable[Number | str],
+        cancellations: Iterable[int],
+    ) -> Self:
+        """Build the columns that had these values; ``cancellations`` says how many rows there were at each, ascending."""
+        store = cls()
+        store.codes.extend(codes)
+        store.moments.extend(moments)
+        store.received.extend(received)
+        store.values.extend(values)
+        store._cancellations.extend(cancellations)
+        return store

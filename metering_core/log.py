@@ -34,7 +34,7 @@ from metering_core.acceptance import (
     standing_at,
     time_refusal,
 )
-from metering_core.accounts import Account, Closing, KnownItem, Sent, account_of
+from metering_core.accounts import Account, Closing, KnownItem, Sent, account_of, accounts_with, closings_of
 from metering_core.cells import ItemCells, Kept, PeriodCells
 from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
@@ -553,7 +553,7 @@ class UsageLog(UsageReader):
                 columns=self._store.values(),
                 attributed=dict(self._attributed),
                 ids={known.item.id: dict(known.ids) for known in self._by_code if known.ids},
-                closed={key: tuple(account.closed.values()) for key, account in self._accounts.items() if account.closed},
+                closed=closings_of(self._accounts),
                 kept={item_id: periods for item_id, periods in kept.items() if periods},
                 sequence=self.sequence,
             )
@@ -562,16 +562,13 @@ class UsageLog(UsageReader):
     def from_state(cls, state: LogState, *, clock: Clock | None = None) -> Self:
         """Build the log that had this state. The state is trusted; :func:`~metering_core.restore` checks it first."""
         log = cls(clock=clock, policy=state.policy)
-        log._accounts = {subscription.id: Account(subscription) for subscription in state.subscriptions}
+        log._accounts = accounts_with(state.subscriptions, state.closed)
         for item, subscription_id, is_active in state.items:
             known = log._bind(item, log._accounts[subscription_id])
             if not is_active:
                 known.drop()
         for item_id, sent in state.ids.items():
             log._items[item_id].ids.update(sent)
-        for subscription_id, closings in state.closed.items():
-            for closing in closings:
-                log._accounts[subscription_id].close(closing)
         for item_id, periods in state.kept.items():
             for start, kept in periods.items():
                 log._items[item_id].cells.at(start).kept = kept

@@ -57,18 +57,7 @@ class MeterEvent:
         identifier: str | None = None,
         timestamp: Instant | str = "now",
     ) -> None:
-        # Written by hand because one is built per event: what is plainly right is not looked at twice.
-        if type(event_name) is not str or not 0 < len(event_name) <= EVENT_NAME_MAX:
-            event_name = short_name(event_name, "event_name")
-        if identifier is not None and (type(identifier) is not str or not 0 < len(identifier) <= EVENT_NAME_MAX):
-            identifier = short_name(identifier, "identifier")
-        _set_event_name(self, event_name)
-        _set_payload(self, MappingProxyType(_strings(payload)))
-        _set_identifier(self, identifier)
-        if type(timestamp) is int and 0 <= timestamp <= SECONDS_MAX:
-            _set_microseconds(self, timestamp * _MICROSECONDS)
-        else:
-            _set_microseconds(self, None if timestamp == "now" else moment(timestamp, "timestamp")[1])  # type: ignore[arg-type]
+        filled(self, event_name, payload, identifier, timestamp)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by content; a read-only map cannot be pickled as it is."""
@@ -119,6 +108,34 @@ _set_event_name, _set_payload, _set_identifier, _set_microseconds = (
     getattr(MeterEvent, field.name).__set__ for field in attrs.fields(MeterEvent)
 )
 
+
+def filled(
+    event: MeterEvent, event_name: str, payload: Mapping[str, str], identifier: str | None, timestamp: Instant | str
+) -> MeterEvent:
+    """Fill a new event and return it.
+
+    Written by hand, and apart from the constructor, because one is built per event: what is plainly right is not looked at
+    twice, and a constructor that is called with keywords takes a quarter longer.
+    """
+    if type(event_name) is not str or not 0 < len(event_name) <= EVENT_NAME_MAX:
+        event_name = short_name(event_name, "event_name")
+    if identifier is not None and (type(identifier) is not str or not 0 < len(identifier) <= EVENT_NAME_MAX):
+        identifier = short_name(identifier, "identifier")
+    # A dict is asked for first because asking an abstract class costs as much as all the rest.
+    copied = payload.copy() if type(payload) is dict else _copied(payload)
+    for key in copied:
+        if type(key) is not str or type(copied[key]) is not str:
+            _refuse_entry(key, copied[key])
+    _set_event_name(event, event_name)
+    _set_payload(event, MappingProxyType(copied))
+    _set_identifier(event, identifier)
+    if type(timestamp) is int and 0 <= timestamp <= SECONDS_MAX:
+        _set_microseconds(event, timestamp * _MICROSECONDS)
+    else:
+        _set_microseconds(event, None if timestamp == "now" else moment(timestamp, "timestamp")[1])  # type: ignore[arg-type]
+    return event
+
+
 _EVENT_KEYS: Final = frozenset({"object", "created", "event_name", "identifier", "livemode", "payload", "timestamp"})
 
 
@@ -126,19 +143,12 @@ def _rebuild(event_name: str, payload: dict[str, str], identifier: str | None, t
     return MeterEvent(event_name, payload, identifier=identifier, timestamp=timestamp)
 
 
-def _strings(payload: object) -> dict[str, str]:
-    """Copy a map of strings to strings, or refuse what is none."""
-    if type(payload) is dict:  # Asked first because asking an abstract class costs as much as all the rest.
-        copied = payload.copy()
-    elif isinstance(payload, Mapping):
-        copied = dict(payload)
-    else:
+def _copied(payload: object) -> dict[Any, Any]:
+    """Copy a map, or refuse what is none."""
+    if not isinstance(payload, Mapping):
         expected = "a map of strings to strings"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "payload", expected, payload)
-    for key, value in copied.items():
-        if type(key) is not str or type(value) is not str:
-            _refuse_entry(key, value)
-    return copied
+    return dict(payload)
 
 
 def _refuse_entry(key: object, value: object) -> None:

@@ -14,14 +14,13 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from operator import attrgetter
 from threading import RLock
-from typing import Any, Final
+from typing import Any, Final, Self, cast
 
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
-from metering_core.accounts import Account, account_of
+from metering_core.accounts import Account, account_of, accounts_with, closings_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain
@@ -37,7 +36,8 @@ from metering_core.meter_acceptance import (
     time_refusal,
 )
 from metering_core.meter_bills import Bill
-from metering_core.meter_events import MeterEvent, MeterEventAdjustment
+from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
+from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
 from metering_core.meters import Formula, Meter, short_name
 from metering_core.names import name, require_iterable
@@ -51,26 +51,12 @@ _EPOCH: Final = from_unix_seconds(0)
 _DAY: Final = 86_400 * MICROSECONDS
 _ENDLESS: Final = 2**64
 _PLAIN_DIGITS: Final = 15
+_new: Final = object.__new__
 
 
-_EVENT_NAME, _IDENTIFIER, _PAYLOAD = attrgetter("event_name"), attrgetter("identifier"), attrgetter("payload")
-_MICROSECONDS_OF: Final = attrgetter("microseconds")
-
-
-def _is_plain(text: str) -> bool:
-    """Whether a text is a whole number of few digits that reads back as it was written."""
-    return len(text) <= _PLAIN_DIGITS and text.isdecimal() and text.isascii() and (text[0] != "0" or text == "0")
-
-
-def _plain_values(texts: Sequence[str]) -> list[int] | None:
-    """Return whole numbers of few digits that all read back as they were written; None where one of them does not."""
-    if max(map(len, texts)) > _PLAIN_DIGITS:
-        return None
-    try:
-        values = list(map(int, texts))
-    except ValueError:
-        return None
-    return values if list(map(str, values)) == texts else None
+def _plain_value(text: str) -> int | None:
+    """Return a whole number of few digits that reads back as it was written; None of any other text."""
+    return value if len(text) <= _PLAIN_DIGITS and text.isdecimal() and str(value := int(text)) == text else None
 
 
 class _KnownMeter:
@@ -175,7 +161,6 @@ class MeterLog(MeterReader):
         self._identifiers: dict[int, str] = {}
         self._sent_as_now: set[int] = set()
         self._canceled: dict[int, MeterEventAdjustment] = {}
-        self._sequence = 0
         self._folded = 0
         self._current = Readings()
         # The bounds of time that hold from one UTC midnight of receipt to the next.
@@ -192,7 +177,7 @@ class MeterLog(MeterReader):
     @property
     def sequence(self) -> int:
         """The number of the event or cancellation accepted last; 0 before the first."""
-        return self._sequence
+        return self._store.sequence
 
     @property
     def meters(self) -> tuple[Meter, ...]:
@@ -330,7 +315,7 @@ class MeterLog(MeterReader):
             UsageRejectedError: for a well-formed event that the rules refuse. The log is unchanged.
         """
         # This is the path of a single event: what `with` or a call would cost as much as the step itself is spelt out.
-        event = MeterEvent(event_name, payload, identifier=identifier, timestamp=timestamp)
+        event = filled(_new(MeterEvent), event_name, payload, identifier, timestamp)
         self.lock.acquire()
         try:
             received = now * MICROSECONDS if type(now) is int and 0 <= now <= SECONDS_MAX else self._now(now)
@@ -357,13 +342,13 @@ class MeterLog(MeterReader):
             InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event; nothing was appended.
         """
         batch = list(require_iterable(events, "events"))
-        for position, event in enumerate(batch):
-            if type(event) is not MeterEvent:
+        if not set(map(type, batch)) <= {MeterEvent}:
+            for position, event in enumerate(batch):
                 _require(MeterEvent, event, f"events[{position}]")
         with self.lock:
             received = self._now(now)
             if self._take_all(batch, received):
-                return Receipts(range(self._sequence - len(batch) + 1, self._sequence + 1), {})
+                return Receipts(range(self.sequence - len(batch) + 1, self.sequence + 1), {})
             return self._take_each(batch, received)
 
     def _take_each(self, batch: Sequence[MeterEvent], received: int) -> Receipts:
@@ -373,33 +358,43 @@ class MeterLog(MeterReader):
             receipt = self._take(event, received)
             if receipt is not None:
                 exceptions[position] = receipt
-            sequences.append(self._sequence if receipt is None else 0)
+            sequences.append(self.sequence if receipt is None else 0)
         return Receipts(sequences, exceptions)
 
     def _take_all(self, batch: Sequence[MeterEvent], received: int) -> bool:
         """Keep a whole batch if each event is plainly acceptable, or none of it. The proof takes a pass over each column."""
-        event_names = list(map(_EVENT_NAME, batch))
+        event_names = [event.event_name for event in batch]
         meters = {event_name: self._by_event.get(event_name) for event_name in set(event_names)}
-        if (
-            not batch
-            or any(map(_IDENTIFIER, batch))
-            or not all(known is not None and known.is_plain for known in meters.values())
-        ):
+        keys = {(known.customer_key, known.value_key) if known and known.is_plain else None for known in meters.values()}
+        payloads = [event.payload for event in batch]
+        are_bare = set(map(len, payloads)) == {2} and not any(event.identifier for event in batch)
+        if len(keys) != 1 or None in keys or not are_bare:
             return False
-        keys = {event_name: (known.codes, known.customer_key, known.value_key) for event_name, known in meters.items() if known}
-        payloads = list(map(_PAYLOAD, batch))
-        if set(map(len, payloads)) != {2}:
+        try:
+            customers, texts = ([payload[key] for payload in payloads] for key in keys.pop() or ())
+            stamps = array("q", cast("list[int]", [event.microseconds for event in batch]))
+            numbers = {text: number for text in set(texts) if (number := _plain_value(text)) is not None}
+            values = list(map(numbers.__getitem__, texts))
+        except (KeyError, TypeError):
+            return False  # A key is missing, a value is not plain, or a moment is None.
+        codes = self._codes(event_names, customers)
+        if codes is None or not self._are_in_time(stamps, received):
             return False
-        rows = list(zip(map(keys.__getitem__, event_names), payloads, strict=True))
-        codes = [found.get(payload.get(customer_key), -1) for (found, customer_key, _), payload in rows]
-        texts = [payload.get(value_key, "") for (_, _, value_key), payload in rows]
-        stamps = list(map(_MICROSECONDS_OF, batch))
-        values = _plain_values(texts)
-        if values is None or min(codes) < 0 or None in stamps or not self._are_in_time(stamps, received):
-            return False
-        self._store.extend(codes, stamps, received, self._sequence + 1, values)
-        self._sequence += len(batch)
+        self._store.extend(codes, stamps, received, values)
         return True
+
+    def _codes(self, event_names: Sequence[str], customers: Sequence[str]) -> array[int] | None:
+        """Return which series of plain meters events are of; None where one is of no customer whose events are taken."""
+        tables = {event_name: self._by_event[event_name].codes for event_name in set(event_names)}
+        codes = []
+        for event_name, customer in zip(event_names, customers, strict=True):
+            code = tables[event_name].get(customer)
+            if code is None:
+                if not customer or (self._customers is not None and customer not in self._customers):
+                    return None
+                code = self._series_code(self._by_event[event_name], customer, ())
+            codes.append(code)
+        return array("i", codes)
 
     def _are_in_time(self, stamps: Sequence[int], received: int) -> bool:
         if not self._day <= received < self._until:
@@ -417,13 +412,14 @@ class MeterLog(MeterReader):
         if known is None:
             return meter_unknown(event.event_name)
         payload = event.payload
-        # A customer of a plain meter is a key of its series alone; None and unknown ones are none.
-        code = known.codes.get(payload.get(known.customer_key), -1) if known.is_plain else -1  # type: ignore[arg-type]
-        text = payload.get(known.value_key)
-        is_plain = code >= 0 and text is not None and _is_plain(text)
-        if is_plain:
-            value: Number | str = int(text)  # type: ignore[arg-type]  # it is plain
-        else:
+        value: Number | str
+        try:
+            # A customer of a plain meter is a key of its series alone.
+            code, text = known.codes[payload[known.customer_key]], payload[known.value_key]
+            is_plain = known.is_plain and len(text) <= _PLAIN_DIGITS and text.isdecimal() and str(value := int(text)) == text
+        except KeyError:
+            is_plain = False
+        if not is_plain:
             read_off = self._read(known, payload)
             if isinstance(read_off, Receipt):
                 return read_off
@@ -434,8 +430,7 @@ class MeterLog(MeterReader):
             self._look_up_bounds(received)
         if stamp < self._earliest or stamp - received > self._tolerance:
             return time_refusal(stamp, received, self.policy)
-        self._sequence += 1
-        self._store.append(code, stamp, received, self._sequence, value)
+        self._store.append(code, stamp, received, value)
         if identifier is not None or microseconds is None or not is_plain or len(payload) != 2:
             self._keep_rest(len(self._store) - 1, event, known)
         return None
@@ -457,14 +452,16 @@ class MeterLog(MeterReader):
         reading = read(known.meter, payload, self.policy, self._customers)
         if isinstance(reading, Receipt):
             return reading
-        customer, dimensions = reading.customer, reading.dimensions
+        return self._series_code(known, reading.customer, reading.dimensions), reading.value
+
+    def _series_code(self, known: _KnownMeter, customer: str, dimensions: tuple[str, ...]) -> int:
+        """Return how the log counts a series. A new one is counted even if its first event is refused: an empty one is none."""
         key = (customer, dimensions) if dimensions else customer
         code = known.codes.get(key)
-        # A series is counted from here on although time may still refuse its first event: an empty series says nothing.
         if code is None:
             code = known.codes[key] = len(self._streams)
             self._streams.append(_Stream(known, customer, dimensions))
-        return code, reading.value
+        return code
 
     def _look_up_bounds(self, received: int) -> None:
         self._day = received // _DAY * _DAY
@@ -481,7 +478,7 @@ class MeterLog(MeterReader):
         """Answer an event that comes with a known identifier: a duplicate, or the identifier is reused for other content."""
         first, received = self._content_at(row), content_of(event)
         if received == first:
-            return Receipt(Outcome.DUPLICATE, self._store.sequences[row], details={"row": row})
+            return Receipt(Outcome.DUPLICATE, self._store.sequence_of(row), details={"row": row})
         assert event.identifier is not None, "it was found by it"
         return identifier_reused(event.identifier, first, received)
 
@@ -544,10 +541,9 @@ class MeterLog(MeterReader):
             if row not in self._canceled:
                 self._refuse_late_cancellation(row, at)
                 self._catch_up()
-                self._sequence += 1
                 canceled_at = _EPOCH + timedelta(microseconds=at)
-                self._canceled[row] = MeterEventAdjustment(event_name, identifier, self._sequence, canceled_at)
-                self._series_of(self._current, row).remove(self._store.moments[row], self._store.sequences[row])
+                self._canceled[row] = MeterEventAdjustment(event_name, identifier, self._store.cancel(), canceled_at)
+                self._series_of(self._current, row).remove(self._store.moments[row], self._store.sequence_of(row))
             return self._canceled[row]
 
     def _find(self, event_name: str, identifier: str) -> int:
@@ -583,7 +579,7 @@ class MeterLog(MeterReader):
             code = self._store.codes[row]
             if code not in found:
                 found[code] = self._series_of(into, row)
-            found[code].add(self._store.moments[row], self._store.sequences[row], self._store.values[row])
+            found[code].add(self._store.moments[row], self._store.sequence_of(row), self._store.values[row])
 
     def _series_of(self, readings: Readings, row: int) -> Series:
         stream = self._streams[self._store.codes[row]]
@@ -596,7 +592,7 @@ class MeterLog(MeterReader):
         return readings
 
     def _is_shown(self, row: int, sees: Sees) -> bool:
-        if not sees(self._store.sequences[row], self._store.received[row]):
+        if not sees(self._store.sequence_of(row), self._store.received[row]):
             return False
         canceled = self._canceled.get(row)
         return canceled is None or not sees(canceled.sequence, moment(canceled.canceled_at, "canceled_at")[1])
@@ -620,8 +616,9 @@ class MeterLog(MeterReader):
             for code, stream in enumerate(self._streams)
             if (meter is None or stream.known.meter.id == meter.id) and (customer is None or stream.customer == customer)
         }
-        for row, sequence in enumerate(self._store.sequences):
-            if self._store.codes[row] in wanted and sees(sequence, self._store.received[row]):
+        for row, code in enumerate(self._store.codes):
+            sequence = self._store.sequence_of(row)
+            if code in wanted and sees(sequence, self._store.received[row]):
                 canceled = self._canceled.get(row)
                 canceled_at = None if canceled is None or self._is_shown(row, sees) else canceled.canceled_at
                 received_at = _EPOCH + timedelta(microseconds=self._store.received[row])
@@ -678,6 +675,76 @@ class MeterLog(MeterReader):
         """
         return account_of(self._accounts, subscription_id).subscription
 
+    # State as data ---------------------------------------------------------------------------------------------------
+
+    def state(self) -> MeterLogState:
+        """Return everything the log holds, as values; what :func:`~metering_core.snapshot` writes."""
+        with self.lock:
+            customers, bills = self._customers, ((key, *one) for key, kept in self._bills.items() for one in kept.items())
+            # A refused event may have made a series; one without events is none.
+            places = {code: place for place, code in enumerate(dict.fromkeys(self._store.codes))}
+            streams = [self._streams[code] for code in places]
+            return MeterLogState(
+                policy=self.policy,
+                meters=self.meters,
+                customers=None if customers is None else frozenset(customers),
+                subscriptions=self.subscriptions,
+                items={item_id: account.subscription.id for item_id, account in self._items.items()},
+                series=tuple((stream.known.meter.id, stream.customer, stream.dimensions) for stream in streams),
+                rows=self._event_rows(places),
+                canceled=dict(self._canceled),
+                closed=closings_of(self._accounts),
+                bills=tuple(sorted(bills, key=lambda one: one[2].number)),
+            )
+
+    def _event_rows(self, places: Mapping[int, int]) -> EventRows:
+        store, rows = self._store, range(len(self))
+        return EventRows(
+            tuple(map(places.__getitem__, store.codes)),
+            tuple(store.moments),
+            tuple(store.received),
+            tuple(store.values),
+            tuple(map(self._identifiers.get, rows)),
+            tuple(map(self._payloads.get, rows)),
+            tuple(map(self._sent_as_now.__contains__, rows)),
+        )
+
+    @classmethod
+    def from_state(cls, state: MeterLogState, *, clock: Clock | None = None) -> Self:
+        """Build the log that had this state. The state is trusted; :func:`~metering_core.restore_meter_log` checks it first."""
+        log = cls(state.meters, customers=state.customers, clock=clock, policy=state.policy)
+        log._accounts = accounts_with(state.subscriptions, state.closed)
+        log._items = {item_id: log._accounts[subscription_id] for item_id, subscription_id in state.items.items()}
+        for meter_id, customer, dimensions in state.series:
+            log._series_code(log._meters[meter_id], customer, dimensions)
+        log._take_rows(state)
+        for item_id, period, bill in state.bills:
+            log._bills.setdefault(item_id, {})[period] = bill
+        log.bills_made = len(state.bills)
+        return log
+
+    def _take_rows(self, state: MeterLogState) -> None:
+        rows = state.rows
+        events_before = [one.sequence - 1 - place for place, (_, one) in enumerate(state.in_order_of_cancellation())]
+        self._store = EventColumns.of(rows.codes, rows.moments, rows.received, rows.values, events_before)
+        self._payloads = {row: payload for row, payload in enumerate(rows.payloads) if payload is not None}
+        self._sent_as_now = {row for row, as_now in enumerate(rows.as_now) if as_now}
+        for row, identifier in enumerate(rows.identifiers):
+            if identifier is not None:
+                self._identifiers[row] = identifier
+                # Of events whose identifier was forgotten in between the last one has it.
+                self._streams[rows.codes[row]].known.ids[identifier] = row
+        self._canceled = dict(state.canceled)
+        self._catch_up()
+        for row in self._canceled:
+            self._series_of(self._current, row).remove(self._store.moments[row], self._store.sequence_of(row))
+
+    def __eq__(self, other: object) -> bool:
+        """Whether both logs hold the same meters, subscriptions, policy, events, cancellations, closed periods and bills."""
+        return self.state() == other.state() if isinstance(other, MeterLog) else NotImplemented
+
+    __hash__ = None  # type: ignore[assignment]
+
 
 def _require(kind: type, value: object, param: str) -> None:
     if not isinstance(value, kind):
@@ -689,6 +756,6 @@ def content_of(event: MeterEvent) -> dict[str, Any]:
     at = event.instant
     return {
         "event_name": event.event_name,
-        "payload": dict(event.payload),
+        "payload": dict(sorted(event.payload.items())),
         "timestamp": "now" if at is None else event.timestamp if not at.microsecond else at.isoformat(),
     }

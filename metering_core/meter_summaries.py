@@ -10,7 +10,7 @@ import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta, tzinfo
+from datetime import datetime, tzinfo
 from enum import StrEnum
 from itertools import count, islice, takewhile
 from types import MappingProxyType
@@ -26,7 +26,7 @@ from metering_core.meter_views import MeterReader
 from metering_core.meters import Formula, Meter
 from metering_core.names import choice, name, require_iterable
 from metering_core.periods import BillingCycle, Instant, from_unix_seconds, moment, unix_seconds, zone_named
-from metering_core.readings import MICROSECONDS, window_partial
+from metering_core.readings import MICROSECONDS, window_of
 from metering_core.timelines import Timeline
 
 _HOUR: Final = 3600
@@ -269,8 +269,8 @@ class _Query:
     def summary(self, bucket: int, values: tuple[str, ...]) -> MeterEventSummary:
         """Return one summary."""
         start, end = self.bounds[bucket : bucket + 2]
-        timelines, aggregator = self.timelines[values], formula_of(self.meter)
-        partial = window_partial(aggregator, timelines, start * MICROSECONDS, end * MICROSECONDS)
+        aggregator = formula_of(self.meter)
+        partial, events = window_of(aggregator, self.timelines[values], start * MICROSECONDS, end * MICROSECONDS)
         return MeterEventSummary(
             self.meter.id,
             self.customer,
@@ -278,7 +278,7 @@ class _Query:
             from_unix_seconds(end),
             aggregator.present(partial),
             dict(zip(self.keys, values, strict=True)),
-            sum(one.count(start * MICROSECONDS, end * MICROSECONDS) for one in timelines),
+            events,
         )
 
     def rank(self, place: _Place) -> tuple[int, tuple[str, ...]]:
@@ -402,10 +402,13 @@ def _bounds(start: int, end: int, window: str | None, timezone: str) -> list[int
 
 def _hour_ends(start: int, zone: tzinfo) -> Iterator[int]:
     """Yield where the hour of the zone's clock that holds ``start`` ends, and where every later one does."""
+    past_hour = _past_hour(start, zone)
     while True:
-        past_hour = _past_hour(start, zone)
         end = start - (start + past_hour) % _HOUR + _HOUR
         if _past_hour(end - 1, zone) != past_hour:
+            before, past_hour = past_hour, _past_hour(start, zone)
+            if before != past_hour:  # The clock was moved at the start.
+                continue
             end = _moved(start, end, zone)
         yield end
         start = end
@@ -425,7 +428,7 @@ def _past_hour(seconds: int, zone: tzinfo) -> int:
         code, expected = ErrorCode.PARAMETER_INVALID_INSTANT, "a moment within the years 1 to 9999 of the zone"
         raise InvalidValueError.expecting(code, "start_time", expected, seconds) from None
     assert offset is not None, "a zone has an offset at every moment"
-    return offset // timedelta(seconds=1) % _HOUR
+    return offset.seconds % _HOUR
 
 
 # Dimensions ----------------------------------------------------------------------------------------------------------

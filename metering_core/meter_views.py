@@ -17,7 +17,7 @@ from metering_core.meter_bills import Bill, UnbilledDelta, total
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
 from metering_core.periods import BillingPeriod, from_unix_seconds, moment
-from metering_core.readings import MICROSECONDS, Readings, window_partial
+from metering_core.readings import MICROSECONDS, Readings, window_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Timeline
 from metering_core.views import as_limit
@@ -201,7 +201,7 @@ class MeterReader:
     def _measured(self, item: SubscriptionItem, meter: Meter, period: BillingPeriod) -> Partial:
         customer = self._log().customer_of(item)
         start, end = period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
-        return window_partial(formula_of(meter), (one for _, one in self.timelines(meter.id, customer)), start, end)
+        return window_of(formula_of(meter), (one for _, one in self.timelines(meter.id, customer)), start, end)[0]
 
     def counted(self, item: SubscriptionItem, period: BillingPeriod) -> list[LoggedEvent]:
         """Return the events that count for an item in a period, in the order of time.

@@ -36,11 +36,14 @@ class Readings:
         return list(self._series.get(meter.id, {}))
 
 
-def window_partial(aggregator: Aggregator, timelines: Iterable[Timeline], start: int, end: int) -> Partial:
-    """Return what timelines together come to in ``[start, end)``, in Unix microseconds."""
+def window_of(aggregator: Aggregator, timelines: Iterable[Timeline], start: int, end: int) -> tuple[Partial, int]:
+    """Return what timelines together come to in ``[start, end)``, in Unix microseconds, and how many readings that are."""
     within = before = aggregator.identity
+    readings = 0
     for timeline in timelines:
-        within = aggregator.merge(within, timeline.partial(start, end))
         if aggregator.looks_back:
             before = aggregator.merge(before, timeline.partial(None, start))
-    return aggregator.over(within, before, start, end)
+        partial, own = timeline.window(start, end)
+        within = aggregator.merge(within, partial)
+        readings += own
+    return aggregator.over(within, before, start, end), readings

@@ -7,6 +7,7 @@ is a few steps more at its ends. A reading that comes or goes, at whatever time,
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 from typing import Any, Final
@@ -33,18 +34,21 @@ class Timeline:
         values: what the formula works on.
     """
 
-    __slots__ = ("_aggregator", "_blocks", "_changes", "_settled", "moments", "sequences", "values")
+    __slots__ = ("_after", "_aggregator", "_blocks", "_changes", "_end", "_settled", "moments", "sequences", "values")
 
     def __init__(self, aggregator: Aggregator) -> None:
         self._aggregator = aggregator
-        self.moments: list[int] = []
-        self.sequences: list[int] = []
+        self.moments = array("q")
+        self.sequences = array("q")
         self.values: list[Any] = []
         # What is not in its place yet: (moment, number) → value, or _GONE for what is to be dropped.
         self._changes: dict[tuple[int, int], Any] = {}
-        # How many of the readings the kept partials know of; (width, number of the block) → (partial, readings).
+        # How many of the readings the kept partials know of; width → number of the block → (partial, readings).
         self._settled = 0
-        self._blocks: dict[tuple[int, int], tuple[Partial, int]] = {}
+        self._blocks: dict[int, dict[int, tuple[Partial, int]]] = {}
+        # Where the window asked last ended, and the place of the first reading after it: mostly the next one begins there.
+        self._end: int | None = None
+        self._after = 0
 
     def add(self, moment: int, sequence: int, value: Any) -> None:  # noqa: ANN401 - a number, or any text
         """Take a reading; those of the past are put in their place when something is asked."""
@@ -61,6 +65,9 @@ class Timeline:
 
     def settle(self) -> None:
         """Put readings that came out of order in their place, and drop those that went."""
+        if self._settled == len(self.moments) and not self._changes:
+            return
+        self._end = None
         if self._settled < len(self.moments):
             # Of the blocks that are kept, the later ones of these can lie in none but that of the first.
             self._forget((self.moments[self._settled],))
@@ -78,8 +85,8 @@ class Timeline:
         readings = dict(zip(zip(self.moments[span], self.sequences[span], strict=True), self.values[span], strict=True))
         readings.update(changes)
         kept = sorted(key for key, value in readings.items() if value is not _GONE)
-        self.moments[span] = [moment for moment, _ in kept]
-        self.sequences[span] = [sequence for _, sequence in kept]
+        self.moments[span] = array("q", [moment for moment, _ in kept])
+        self.sequences[span] = array("q", [sequence for _, sequence in kept])
         self.values[span] = [readings[key] for key in kept]
 
     def _place(self, moment: int, sequence: int) -> int:
@@ -89,13 +96,14 @@ class Timeline:
     def _forget(self, moments: Iterable[int]) -> None:
         if self._blocks:
             for moment in moments:
-                for width in _WIDTHS:
-                    self._blocks.pop((width, moment // width), None)
+                for width, blocks in self._blocks.items():
+                    blocks.pop(moment // width, None)
 
     def _places(self, start: int | None, end: int) -> tuple[int, int]:
         self.settle()
-        first = 0 if start is None else bisect_left(self.moments, start)
-        return first, bisect_left(self.moments, end, first)
+        first = 0 if start is None else self._after if start == self._end else bisect_left(self.moments, start)
+        self._end, self._after = end, bisect_left(self.moments, end)
+        return min(first, self._after), self._after
 
     def count(self, start: int | None, end: int) -> int:
         """Return how many readings there are from ``start`` (None: from the beginning) to before ``end``."""
@@ -104,27 +112,37 @@ class Timeline:
 
     def numbers(self, start: int | None, end: int) -> list[int]:
         """Return the numbers of the readings from ``start`` (None: from the beginning) to before ``end``, in order of time."""
-        return self.sequences[slice(*self._places(start, end))]
+        return self.sequences[slice(*self._places(start, end))].tolist()
 
     def partial(self, start: int | None, end: int) -> Partial:
         """Return the partial of the readings from ``start`` (None: from the beginning) to before ``end``."""
+        return self.window(start, end)[0]
+
+    def window(self, start: int | None, end: int) -> tuple[Partial, int]:
+        """Return :meth:`partial` and :meth:`count` together."""
+        first, after = self._places(start, end)
+        depth = 0
         # Widths of which the window holds no whole block are passed over; looking at the cut ones would only take time.
-        depth = 0 if start is None else sum(-(-start // width) >= end // width for width in _WIDTHS)
-        return self._between(*self._places(start, end), depth)
+        while start is not None and depth < len(_WIDTHS) and -(-start // _WIDTHS[depth]) >= end // _WIDTHS[depth]:
+            depth += 1
+        return self._between(first, after, depth), after - first
 
     def _between(self, first: int, end: int, depth: int) -> Partial:
         """Return the partial of the readings that stand from ``first`` to before ``end``, by blocks of a width and smaller."""
         if end - first <= _FEW or depth == len(_WIDTHS):
             return self._one_by_one(first, end)
         merge, partial, moments, width = self._aggregator.merge, self._aggregator.identity, self.moments, _WIDTHS[depth]
+        blocks = self._blocks.setdefault(width, {})
+        is_cut = first and moments[first - 1] // width == moments[first] // width
         while first < end:
             block = moments[first] // width
-            kept = self._blocks.get((width, block))
-            if kept is None or first + kept[1] > end or (first and moments[first - 1] // width == block):
+            kept = blocks.get(block)
+            if kept is None or is_cut or first + kept[1] > end:
                 after = bisect_left(moments, (block + 1) * width, first, end)
                 kept = self._of_block(block, first, after, depth), after - first
             partial = merge(partial, kept[0])
             first += kept[1]
+            is_cut = False
         return partial
 
     def _of_block(self, block: int, first: int, end: int, depth: int) -> Partial:
@@ -133,7 +151,7 @@ class Timeline:
         partial = self._between(first, end, depth + 1)
         is_whole = (not first or moments[first - 1] // width < block) and (end == len(moments) or moments[end] // width > block)
         if is_whole and end - first > _FEW:
-            self._blocks[width, block] = (partial, end - first)
+            self._blocks[width][block] = (partial, end - first)
         return partial
 
     def _one_by_one(self, first: int, end: int) -> Partial:

@@ -28,7 +28,7 @@ DEFECTS = {
         ("no level is carried", "aggregators._WeightedSum.over", "(before[0], multiply", "(0, multiply"),
     ],
     "events": [
-        ("a refusal has a number", "meter_log.MeterLog._take", "return time_", "self._sequence += 1; return time_"),
+        ("a refusal has a number", "meter_log.MeterLog._take", "return time_", "self._store.cancel(); return time_"),
         (
             "a question swallows what comes next",
             "meter_log.MeterLog._catch_up",
@@ -66,14 +66,14 @@ DEFECTS = {
         ),
     ],
     "summaries": [
-        ("an event at the end is inside", "timelines.Timeline._places", "end, first)", "end + 1, first)"),
+        ("an event at the end is inside", "timelines.Timeline._places", "(self.moments, end)", "(self.moments, end + 1)"),
         ("the last bucket is cut off", "meter_summaries._bounds", "one < end, ends), end]", "one < end, ends)]"),
         ("filters let everything through", "meter_summaries._selected", "if all(", "if True or all("),
         ("a page repeats its cursor", "meter_summaries.list_event_summaries", "> cursor]", ">= cursor]"),
         ("empty buckets are listed", "meter_summaries.list_event_summaries", "if not summary.is_empty", ""),
     ],
     "cancellations": [
-        ("a cancellation takes nothing away", "meter_log.MeterLog.cancel", "sequences[row])", "sequences[row] + 1)"),
+        ("a cancellation takes nothing away", "meter_log.MeterLog.cancel", "sequence_of(row))", "sequence_of(row) + 1)"),
         ("a second cancellation has a number", "meter_log.MeterLog.cancel", "if row not in self._canceled:", "if True:"),
         ("a canceled winner leaves an empty window", "timelines.Series.remove", "one[1] != sequence", "False"),
         ("a view knows later cancellations", "meter_log.MeterLog._is_shown", "canceled.sequence,", "0,"),

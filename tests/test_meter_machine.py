@@ -27,7 +27,7 @@ from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
 from metering_core.periods import from_unix_seconds
-from metering_core.readings import window_partial
+from metering_core.readings import window_of
 
 CUSTOMERS = ("cus_1", "cus_2")
 METERS = [
@@ -247,7 +247,7 @@ def read_off(usage, item, start, end):
     meter = usage.meter_of(item)
     aggregator = formula_of(meter)
     timelines = [timeline for _, timeline in usage.timelines(meter.id, "cus_1")]
-    return aggregator.present(window_partial(aggregator, timelines, start * SECOND, end * SECOND))
+    return aggregator.present(window_of(aggregator, timelines, start * SECOND, end * SECOND)[0])
 
 
 class MeterLogMachine(RuleBasedStateMachine):

@@ -6,9 +6,6 @@ laws are those of the state machine, so the hunts are long; ``make slow`` runs t
 
 from __future__ import annotations
 
-import inspect
-import textwrap
-
 import pytest
 import test_formulas
 import test_meter_bills
@@ -16,8 +13,9 @@ import test_meter_log
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
+from planting import HUNT, found, plant, source_of, with_slip
 from test_formulas import ROWS, histories, lengths, starts
-from test_laws_bite import HUNT, Defect, found
+from test_laws_bite import Defect
 from test_meter_bills import actions
 from test_meter_machine import tell
 
@@ -128,14 +126,14 @@ DEFECTS = [
         ("5 minutes are exclusive", "_take", "stamp - received > self._tolerance", "stamp - received >= self._tolerance"),
         ("35 days are exclusive", "_take", "stamp < self._earliest", "stamp <= self._earliest"),
         ("the bounds of time stay", "_take", "if not self._day <= received < self._until", "if self._day < 0"),
-        ("a refusal has a number", "_take", "if known is None:", "self._sequence += known is None\n    if known is None:"),
+        ("a refusal has a number", "_take", "return meter_unknown", "self._store.cancel(); return meter_unknown"),
         ("retention is exclusive", "_remembers", "<= retention", "< retention"),
         ("retention counts from the event's time", "_remembers", "self._store.received[row]", "self._store.moments[row]"),
         ("a retry may have another time", "_answer", "received == first", 'received["payload"] == first["payload"]'),
         ("a retry of now must know when", "_content_at", "in self._sent_as_now", "in ()"),
         ("what was sent is not kept", "_keep_rest", "if self._told(row) != event.payload", "if False"),
         ("a second cancellation has a number", "cancel", "if row not in self._canceled:", "if True:"),
-        ("a cancellation takes nothing away", "cancel", "self._store.sequences[row])", "self._sequence)"),
+        ("a cancellation takes nothing away", "cancel", "self._store.sequence_of(row))", "self.sequence)"),
         (
             "the cancel window counts from the event's time",
             "_refuse_late_cancellation",
@@ -143,14 +141,14 @@ DEFECTS = [
             "at - self._store.moments",
         ),
         ("events are canceled by any name", "_find", "or self._streams[self._store.codes[row]].known is not known", ""),
+        ("leading zeros are dropped", "_take", "and str(value := int(text)) == text", "and bool([value := int(text)])"),
         ("what was folded is folded again", "_catch_up", "self._folded = len(self)", "self._folded = max(len(self) - 1, 0)"),
-        ("a view knows later cancellations", "_is_shown", "sees(canceled.sequence,", "sees(self._store.sequences[row],"),
+        ("a view knows later cancellations", "_is_shown", "sees(canceled.sequence,", "sees(self._store.sequence_of(row),"),
         ("closing again bills again", "closing", "period not in self.bills_of(item)", "True"),
     ),
     *at_the_machine(
         "meter_log",
         ("an inactive meter takes plain events", "_KnownMeter.take", "meter.is_active and takes_numbers", "takes_numbers"),
-        ("leading zeros are dropped", "_is_plain", 'and (text[0] != "0" or text == "0")', ""),
     ),
     *at_the_machine(
         "meter_views",
@@ -197,45 +195,39 @@ DEFECTS = [
             "self._forget(moment for moment, _ in changes)",
             "pass",
         ),
-        ("small blocks are stale", "timelines.Timeline._forget", "in _WIDTHS", "in _WIDTHS[:4]"),
+        (
+            "small blocks are stale",
+            "timelines.Timeline._forget",
+            "moment // width",
+            "moment // width if width > 900_000_000 else 0",
+        ),
         ("part of a block is kept for all of it", "timelines.Timeline._of_block", "if is_whole and", "if"),
         ("a block is taken that ends too late", "timelines.Timeline._between", "or first + kept[1] > end", ""),
+        ("a block is taken that began before", "timelines.Timeline._between", "or is_cut", ""),
         (
             "an event at the end is inside",
             "timelines.Timeline._places",
-            "bisect_left(self.moments, end,",
-            "bisect_left(self.moments, end + 1,",
+            "bisect_left(self.moments, end)",
+            "bisect_left(self.moments, end + 1)",
         ),
         (
             "what is in a window was before it",
-            "readings.window_partial",
+            "readings.window_of",
             "timeline.partial(None, start)",
             "timeline.partial(None, end)",
         ),
     ),
 ]
 
-# Read at once: a file that is edited while the tests run would give other lines than those that were imported.
-SOURCES = {defect.function: textwrap.dedent(inspect.getsource(found(defect.function))) for defect in DEFECTS}
-
-
-def with_defect(function, defect):
-    """Return the function's code with the defect in it; where the right text is gone, the defect must be planted anew."""
-    source = SOURCES[defect.function]
-    source = source[source.index("def ") :]
-    assert defect.right in source, f"{defect.function} no longer reads {defect.right!r}: plant the defect anew"
-    names = dict(function.__globals__)
-    source = "from __future__ import annotations\n" + source.replace(defect.right, defect.wrong)
-    exec(compile(source, "<planted>", "exec"), names)  # noqa: S102 - our own source with one slip of the pen
-    return names[function.__name__].__code__
+for _defect in DEFECTS:
+    source_of(_defect.function)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
 def test_planted_defects_die(defect, monkeypatch):
     """The law that forbids a defect finds it, among the same examples each time."""
-    function = found(defect.function)
-    monkeypatch.setattr(function, "__code__", with_defect(function, defect))
+    plant(monkeypatch, defect.function, defect.right, defect.wrong)
     with pytest.raises((AssertionError, MeteringError, TypeError)):
         LAWS[defect.law]()
 
@@ -243,5 +235,6 @@ def test_planted_defects_die(defect, monkeypatch):
 def test_planted_defects_are_slips():
     """Every defect can still be planted: the right text is in its function, and the wrong one compiles."""
     for defect in DEFECTS:
-        assert with_defect(found(defect.function), defect) != found(defect.function).__code__
+        planted = with_slip(defect.function, defect.right, defect.wrong)
+        assert planted.__code__ != found(defect.function).__code__
     assert len(DEFECTS) >= 25

@@ -129,7 +129,26 @@ def test_a_reading_that_goes_and_comes_back_before_a_question_is_there_once():
     timeline.add(10, 1, 5)
     timeline.remove(20, 2)
     # 5 is left; the 7 went.
-    assert (timeline.partial(None, 30), timeline.moments, timeline.sequences, timeline.values) == (5, [10], [1], [5])
+    assert (timeline.partial(None, 30), [*timeline.moments], [*timeline.sequences], timeline.values) == (5, [10], [1], [5])
+
+
+@pytest.mark.parametrize("came", ["late", "at the end", "away"])
+def test_a_window_that_begins_where_the_last_one_ended_begins_there_still(came):
+    """Between two windows in a row a reading may come before their bound, come after all others, or go."""
+    timeline = Timeline(FORMULAS["sum"])
+    for second in range(10):
+        timeline.add(second * SECOND, second, 1)
+    assert timeline.partial(0, 5 * SECOND) == 5
+    if came == "late":
+        timeline.add(2 * SECOND, 10, 100)
+    elif came == "at the end":
+        timeline.add(9 * SECOND, 10, 100)
+    else:
+        timeline.remove(2 * SECOND, 2)
+    # Seconds 5 to 9, and what came among them.
+    assert timeline.window(5 * SECOND, 10 * SECOND) == ((105, 6) if came == "at the end" else (5, 5))
+    assert timeline.window(8 * SECOND, 3 * SECOND) == (0, 0)
+    assert timeline.window(3 * SECOND, 5 * SECOND) == (2, 2)
 
 
 @pytest.mark.parametrize("readings", [1_000, 100_000, 300_000])
@@ -197,7 +216,7 @@ class TestSeries:
         for moment, sequence, value in ((HOUR - 1, 1, 5), (0, 2, 7), (HOUR, 3, 100)):
             series.add(moment, sequence, value)
         timeline = series.timeline()
-        assert (timeline.partial(0, HOUR), timeline.partial(HOUR, 2 * HOUR), timeline.moments) == (7, 100, [0, HOUR])
+        assert (timeline.partial(0, HOUR), timeline.partial(HOUR, 2 * HOUR), [*timeline.moments]) == (7, 100, [0, HOUR])
 
     def test_a_removed_winner_gives_way_to_the_one_before_it(self):
         """When what counted goes, the reading received before it counts again; when all went, none does."""

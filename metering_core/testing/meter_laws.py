@@ -12,7 +12,9 @@ the log itself, so that a subclass or a stand-in of yours can be held to them; a
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from datetime import datetime
 from fractions import Fraction
 from functools import reduce
 from typing import Any, Final
@@ -24,7 +26,7 @@ from metering_core.aggregation import summarize_all
 from metering_core.aggregators import FORMULAS, Aggregator, Partial
 from metering_core.errors import ErrorCode, InvoicingError, UsageRejectedError
 from metering_core.exact import Number
-from metering_core.meter_events import MeterEvent
+from metering_core.meter_events import MeterEvent, MeterEventAdjustment
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import (
     MeterEventSummary,
@@ -36,6 +38,7 @@ from metering_core.meter_summaries import (
 from metering_core.meter_views import MeterReader
 from metering_core.meters import Formula, Meter
 from metering_core.periods import BillingPeriod, from_unix_seconds
+from metering_core.snapshots import restore_meter_log, snapshot
 from metering_core.subscriptions import SubscriptionItem
 from metering_core.testing.laws import LawBrokenError, used_periods
 
@@ -499,3 +502,64 @@ def _close(log: MeterLog, item: SubscriptionItem, period: BillingPeriod, later: 
         return False
     log.close_period(subscription.id, period, now=later)
     return True
+
+
+# State ---------------------------------------------------------------------------------------------------------------
+
+
+def check_meter_snapshot_laws(log: MeterLog, more: Sequence[MeterEvent] = (), now: int | None = None) -> None:
+    """Check that a log survives being stored as JSON text with its whole past, and goes on as it would have.
+
+    Args:
+        log: any log; ``more`` is appended to it, and what has ended is closed.
+        more: what both logs receive afterwards, such as retries of what the log holds already.
+        now: when they receive it, when all that has an identifier is canceled, and when periods are closed; needed with
+            ``more``.
+    """
+    text = json.dumps(snapshot(log))
+    restored = restore_meter_log(json.loads(text))
+    _compare_restored(log, restored)
+    if json.dumps(snapshot(restored)) != text:
+        raise LawBrokenError("snapshots", f"the text {text} comes back as {json.dumps(snapshot(restored))}")
+    if now is None:
+        return
+    for event, said, heard in zip(more, restored.append(more, now=now), log.append(more, now=now), strict=True):
+        if said != heard:
+            raise LawBrokenError("snapshots", f"{event}, sent afterwards, hears {said} of the restored log, not {heard}")
+    for event_name, identifier in {(one.event.event_name, one.event.identifier or "-") for one in log.events()}:
+        found, due = (_canceled(one, event_name, identifier, now) for one in (restored, log))
+        if found != due:
+            raise LawBrokenError("snapshots", f"{identifier}, canceled afterwards, is {found} in the restored log, not {due}")
+    for item, period in used_periods(log):
+        for one in (log, restored):
+            if period.end_seconds <= now:
+                _close(one, item, period, now)
+    _compare_restored(log, restored)
+
+
+def _canceled(log: MeterLog, event_name: str, identifier: str, now: int) -> MeterEventAdjustment | ErrorCode:
+    try:
+        return log.cancel(event_name, identifier, now=now)
+    except UsageRejectedError as refused:
+        return refused.code
+
+
+def _compare_restored(log: MeterLog, restored: MeterLog) -> None:
+    """Check that a restored log equals the original, says the same, and shows the same past by number and by moment."""
+    if restored != log:
+        raise LawBrokenError("snapshots", f"a log of {log.state()} comes back as one of {restored.state()}")
+    requests = used_periods(log)
+    moments = {one for logged in log.events() for one in (logged.received_at, logged.canceled_at) if one is not None}
+    limits: list[int | datetime] = [*range(log.sequence + 1), *sorted(moments)]
+    pairs: list[tuple[MeterReader, MeterReader]] = [(log.as_of(limit), restored.as_of(limit)) for limit in limits]
+    for original, copy in [(log, restored), *pairs]:
+        found, due = (_told_by(log, one, requests) for one in (copy, original))
+        if found != due:
+            raise LawBrokenError("snapshots", f"{original} says {due} and comes back saying {found}")
+
+
+def _told_by(log: MeterLog, usage: MeterReader, requests: Sequence[tuple[SubscriptionItem, BillingPeriod]]) -> tuple[Any, ...]:
+    customers = [usage.customers(meter.id) for meter in log.meters]
+    unbilled = [usage.unbilled(subscription.id) for subscription in log.subscriptions]
+    carried = [usage.carried(*request) for request in requests]
+    return usage.events(), customers, unbilled, usage.partials(requests), carried

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
-from fractions import Fraction
 from typing import assert_type
 
 from hypothesis.strategies import SearchStrategy
@@ -19,7 +18,7 @@ NOW = datetime(2024, 1, 15, tzinfo=UTC)
 class FlatRate:
     """A pricing model of the user's own needs no base class."""
 
-    def charges(self, quantity: int | Decimal | Fraction) -> Sequence[mc.Charge]:
+    def charges(self, quantity: mc.Number) -> Sequence[mc.Charge]:
         """Charge one amount, whatever was used."""
         return [mc.Charge(mc.ChargeKind.UNIT, quantity, None, Decimal(500))]
 
@@ -48,7 +47,7 @@ def use(subscription: mc.Subscription) -> None:
     assert_type(period, mc.BillingPeriod | None)
     assert period is not None
     usage: mc.Usage = log.as_of(3)
-    assert_type(mc.summarize(subscription.items[0], usage, period).total_usage, int | Decimal | Fraction)
+    assert_type(mc.summarize(subscription.items[0], usage, period).total_usage, mc.Number)
     assert_type(mc.rate(subscription.items[0].price, 5).amount, mc.Amount)
     invoice = mc.preview_invoice(subscription, log, now=NOW, rounding=mc.half_even)
     assert_type(invoice.lines[0].money, mc.Money)
@@ -83,9 +82,10 @@ def measure() -> mc.MeterLog:
     assert_type(log.cancel("tokens", "a"), mc.MeterEventAdjustment)
     view: mc.MeterView = log.as_of(1)
     usage: mc.Usage = view
-    assert_type(mc.preview_invoice(subscription, usage, now=NOW).lines[0].quantity, int | Decimal | Fraction)
+    assert_type(mc.preview_invoice(subscription, usage, now=NOW).lines[0].quantity, mc.Number)
     assert_type(log.events("mtr_tokens", "cus_1")[0], mc.LoggedEvent)
     assert_type(log.unbilled("sub_1"), list[mc.UnbilledDelta])
+    assert_type(mc.restore_meter_log(mc.snapshot(log), clock=lambda: NOW), mc.MeterLog)
     return log
 
 
@@ -93,11 +93,11 @@ def read_off(log: mc.MeterLog) -> None:
     """Summaries, streams, reports and other formats, with the types that come out."""
     summaries = mc.event_summaries(log, "mtr_tokens", "cus_1", NOW, NOW + timedelta(days=1), value_grouping_window="hour")
     assert_type(summaries, list[mc.MeterEventSummary])
-    assert_type(summaries[0].aggregated_value, int | Decimal | Fraction)
+    assert_type(summaries[0].aggregated_value, mc.Number)
     filters = {"model": ["small", "large"]}
     page = mc.list_event_summaries(log, "mtr_tokens", "cus_1", 0, 60, dimension_filters=filters, limit=100)
     assert_type(page, mc.MeterEventSummaryPage)
-    assert_type(mc.total_of(log.meter("mtr_tokens"), page.data), int | Decimal | Fraction)
+    assert_type(mc.total_of(log.meter("mtr_tokens"), page.data), mc.Number)
     assert_type(mc.meter_event_from_cloudevent({}), mc.MeterEvent)
     assert_type(mc.stripe_sync_code(mc.ErrorCode.VALUE_MISSING), str | None)
     both = mc.CombinedUsage(mc.UsageLog([]), log)
@@ -115,5 +115,6 @@ def hold() -> None:
     assert_type(strategies.meter_logs(closes=False), SearchStrategy[mc.MeterLog])
     meter_laws.check_formula_laws(mc.Formula.SUM, [(0, 1), (1, Decimal("2.5"))], {0}, (0, 2))
     meter_laws.check_event_retry_laws(lambda: mc.MeterLog([meter]), mc.MeterEvent("tokens", {}), 0, 1)
+    meter_laws.check_meter_snapshot_laws(measure(), [mc.MeterEvent("tokens", {})], 0)
     laws.check_engine_agrees(lambda log: log.as_of(0), measure())
     laws.check_engine_agrees(lambda log: log.as_of(0), mc.UsageLog([]))

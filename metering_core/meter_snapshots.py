@@ -1,0 +1,286 @@
+"""What a snapshot of a :class:`~metering_core.MeterLog` holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from datetime import timedelta
+from enum import StrEnum
+from types import MappingProxyType
+from typing import Any, Final
+
+import attrs
+
+from metering_core.aggregators import Partial, formula_of
+from metering_core.meter_acceptance import MeterPolicy, Reading, read
+from metering_core.meter_bills import Bill
+from metering_core.meter_events import MeterEventAdjustment
+from metering_core.meter_state import EventRows, MeterLogState
+from metering_core.meters import Formula, Meter, short_name
+from metering_core.names import known_keys
+from metering_core.periods import BillingPeriod, from_unix_seconds, moment
+from metering_core.prices import Price
+from metering_core.readings import MICROSECONDS
+from metering_core.stored_fields import (
+    bounds,
+    closed_fields,
+    number_field,
+    read_closed,
+    read_number,
+    read_subscription,
+    require_moments,
+    subscription_fields,
+    whole,
+    wholes,
+)
+
+FORMAT: Final = "metering_core.meter_log"
+
+_EPOCH: Final = from_unix_seconds(0)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+# Writing -------------------------------------------------------------------------------------------------------------
+
+
+def write_content(state: MeterLogState) -> dict[str, Any]:
+    """Write a state as plain data."""
+    rows = state.rows
+    return {
+        "policy": {name: _policy_field(value) for name, value in attrs.asdict(state.policy).items()},
+        "meters": [meter.to_dict() for meter in state.meters],
+        "customers": None if state.customers is None else sorted(state.customers),
+        "subscriptions": [subscription_fields(subscription) for subscription in state.subscriptions],
+        "items": dict(sorted(state.items.items())),
+        "series": [[meter, customer, list(dimensions)] for meter, customer, dimensions in state.series],
+        "events": {
+            "codes": list(rows.codes),
+            "moments": list(rows.moments),
+            "received": list(rows.received),
+            "values": [value if isinstance(value, str) else number_field(value) for value in rows.values],
+            "identifiers": list(rows.identifiers),
+            "payloads": [None if payload is None else dict(sorted(payload.items())) for payload in rows.payloads],
+            "as_now": list(map(int, rows.as_now)),
+        },
+        "cancellations": [
+            [row, one.sequence, moment(one.canceled_at, "canceled_at")[1]] for row, one in state.in_order_of_cancellation()
+        ],
+        "closed": closed_fields(state.closed),
+        "bills": [_bill_fields(*bill) for bill in state.bills],
+        "sequence": state.sequence,
+    }
+
+
+def _policy_field(value: object) -> object:
+    if isinstance(value, timedelta):
+        return value // _MICROSECOND
+    return value.value if isinstance(value, StrEnum) else value
+
+
+def _bill_fields(item: str, period: BillingPeriod, bill: Bill) -> dict[str, Any]:
+    carried = sorted((*bounds(earlier), number_field(quantity)) for earlier, quantity in bill.carried.items())
+    return {
+        "subscription_item": item,
+        "period": list(bounds(period)),
+        "meter": bill.meter,
+        "partial": _partial_field(bill.partial),
+        "quantity": number_field(bill.quantity),
+        "carried": list(map(list, carried)),
+        "sequence": bill.sequence,
+        "made_at": bill.made_at,
+    }
+
+
+def _partial_field(partial: Partial) -> object:
+    if isinstance(partial, frozenset):
+        return sorted(partial)
+    if isinstance(partial, tuple):
+        return [_partial_field(part) for part in partial]
+    return None if partial is None else number_field(partial)
+
+
+# Reading -------------------------------------------------------------------------------------------------------------
+
+_CONTENT_KEYS: Final = frozenset(
+    {"bills", "cancellations", "closed", "customers", "events", "items", "meters", "policy", "sequence", "series"}
+    | {"subscriptions"}
+)
+
+
+def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:  # noqa: ANN401 - damaged data can be anything
+    """Return the state, held to what appending makes sure of; whatever is raised says that the data is damaged."""
+    known_keys(content, _CONTENT_KEYS, "content")
+    given = tuple(map(Meter.from_dict, content["meters"]))
+    meters = {meter.id: meter for meter in given}
+    series = tuple((meter, _text(customer), tuple(map(_text, rest))) for meter, customer, rest in content["series"])
+    measuring = [meters[meter] for meter, _, _ in series]
+    rows = _rows(content["events"], measuring)
+    customers = content["customers"]
+    state = MeterLogState(
+        policy=_policy(content["policy"]),
+        meters=given,
+        customers=None if customers is None else frozenset(map(_text, customers)),
+        subscriptions=tuple(read_subscription(fields, prices) for fields in content["subscriptions"]),
+        items={item: _text(owner) for item, owner in content["items"].items()},
+        series=series,
+        rows=rows,
+        canceled=_canceled(content["cancellations"], rows, measuring),
+        closed=read_closed(content["closed"]),
+        bills=tuple(_bill(fields, number, meters) for number, fields in enumerate(content["bills"], 1)),
+    )
+    _check(state, meters, whole(content["sequence"]))
+    return state
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+def _policy(fields: Mapping[str, Any]) -> MeterPolicy:
+    given = {field.name: fields[field.name] for field in attrs.fields(MeterPolicy)}
+    for name in ("future_tolerance", "identifier_retention", "cancel_window"):
+        if given[name] is not None:
+            given[name] = timedelta(microseconds=whole(given[name]))
+    return MeterPolicy(**given)
+
+
+def _rows(events: Mapping[str, Any], measuring: list[Meter]) -> EventRows:
+    codes, moments, received = (wholes(events[name]) for name in ("codes", "moments", "received"))
+    read_value = [_text if meter.formula is Formula.UNIQUE_COUNT else read_number for meter in measuring]
+    return EventRows(
+        codes,
+        moments,
+        received,
+        tuple(read_value[code](value) for code, value in zip(codes, events["values"], strict=True)),
+        tuple(None if one is None else short_name(one, "identifier") for one in events["identifiers"]),
+        tuple(None if one is None else _payload(one) for one in events["payloads"]),
+        tuple(map(bool, wholes(events["as_now"]))),
+    )
+
+
+def _payload(fields: Mapping[str, Any]) -> Mapping[str, str]:
+    return MappingProxyType({key: _text(value) for key, value in fields.items()})
+
+
+def _canceled(fields: list[list[int]], rows: EventRows, measuring: list[Meter]) -> dict[int, MeterEventAdjustment]:
+    canceled = {}
+    for row, sequence, at in fields:
+        event_name, identifier = measuring[rows.codes[row]].event_name, _text(rows.identifiers[row])
+        canceled_at = _EPOCH + timedelta(microseconds=whole(at))
+        canceled[row] = MeterEventAdjustment(event_name, identifier, whole(sequence), canceled_at)
+    if len(canceled) < len(fields):
+        raise ValueError("an event was canceled twice")
+    return canceled
+
+
+def _bill(fields: Mapping[str, Any], number: int, meters: Mapping[str, Meter]) -> tuple[str, BillingPeriod, Bill]:
+    aggregator = formula_of(meters[fields["meter"]])
+    partial = _PARTIALS[meters[fields["meter"]].formula](fields["partial"])
+    quantity = read_number(fields["quantity"])
+    if quantity != max(aggregator.present(partial), 0):
+        raise ValueError("a bill's quantity is not what its partial comes to")
+    carried = {BillingPeriod(start, end): read_number(of) for start, end, of in fields["carried"]}
+    sequence, made_at = whole(fields["sequence"]), whole(fields["made_at"])
+    bill = Bill(fields["meter"], partial, quantity, carried, sequence, made_at, number)
+    return fields["subscription_item"], BillingPeriod(*fields["period"]), bill
+
+
+def _optional(value: object) -> Partial:
+    return None if value is None else read_number(value)
+
+
+def _latest(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
+    if value is None:
+        return None
+    (at, sequence), quantity = value
+    return (whole(at), whole(sequence)), read_number(quantity)
+
+
+def _texts(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
+    return frozenset(map(_text, value))
+
+
+def _mean(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
+    added, count = value
+    return read_number(added), whole(count)
+
+
+def _level(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
+    level, area, (start, end) = value
+    return read_number(level), read_number(area), (whole(start), whole(end))
+
+
+_PARTIALS: Final[Mapping[Formula, Callable[[Any], Partial]]] = {
+    Formula.SUM: read_number,
+    Formula.COUNT: whole,
+    Formula.LAST: _latest,
+    Formula.MAX: _optional,
+    Formula.MIN: _optional,
+    Formula.UNIQUE_COUNT: _texts,
+    Formula.AVERAGE: _mean,
+    Formula.WEIGHTED_SUM: _level,
+}
+"""How the partial of a bill is read; one row a formula."""
+
+
+def _check(state: MeterLogState, meters: Mapping[str, Meter], sequence: int) -> None:
+    if state.sequence != sequence:
+        raise ValueError("the events and cancellations are not as many as there are numbers")
+    if len({len(column) for column in attrs.astuple(state.rows, recurse=False)}) != 1:
+        raise ValueError("the columns differ in length")
+    _check_series(state, meters)
+    _check_events(state, meters)
+    _check_cancellations(state)
+    _check_subscriptions(state, meters)
+    _check_bills(state)
+
+
+def _check_series(state: MeterLogState, meters: Mapping[str, Meter]) -> None:
+    if list(dict.fromkeys(state.rows.codes)) != list(range(len(state.series))) or len(set(state.series)) < len(state.series):
+        raise ValueError("the series are not those of the events, in the order in which they came")
+    for meter, customer, dimensions in state.series:
+        if not customer or (state.customers is not None and customer not in state.customers):
+            raise ValueError(f"{customer!r} is no customer whose events are taken")
+        if len(dimensions) != len(meters[meter].dimension_payload_keys):
+            raise ValueError(f"{dimensions} are not the values of the dimensions of {meter!r}")
+
+
+def _check_events(state: MeterLogState, meters: Mapping[str, Meter]) -> None:
+    rows = state.rows
+    require_moments(rows.moments, MICROSECONDS)
+    require_moments(rows.received, MICROSECONDS)
+    for code, value, payload in zip(rows.codes, rows.values, rows.payloads, strict=True):
+        meter, customer, dimensions = state.series[code]
+        if meters[meter].formula is Formula.COUNT and value != 1:
+            raise ValueError("an event counts for more than one")
+        if payload is not None:
+            reading = Reading(customer, value, dimensions)
+            if read(meters[meter], payload, state.policy, state.customers) != reading:
+                raise ValueError(f"{dict(payload)} does not read as {reading}")
+
+
+def _check_cancellations(state: MeterLogState) -> None:
+    before = 0
+    for place, (row, one) in enumerate(state.in_order_of_cancellation()):
+        # How many events there were, which never sinks; the canceled one was among them.
+        former, before = before, one.sequence - 1 - place
+        if not (former <= before <= len(state.rows.codes) and 0 <= row < before):
+            raise ValueError(f"{one} does not come after its event")
+
+
+def _check_subscriptions(state: MeterLogState, meters: Mapping[str, Meter]) -> None:
+    customers = {one.id: one.customer for one in state.subscriptions}
+    metered = [(item, one.id) for one in state.subscriptions for item in one.items if item.recurring.meter is not None]
+    if len(customers) < len(state.subscriptions) or any(customers[owner] is None for owner in state.items.values()):
+        raise ValueError("a subscription is there twice, or has an item on a meter and no customer")
+    if any(state.items.get(item.id) != owner or item.recurring.meter not in meters for item, owner in metered):
+        raise ValueError("the items on a meter are not those of the subscriptions")
+
+
+def _check_bills(state: MeterLogState) -> None:
+    if len({(item, period) for item, period, _ in state.bills}) < len(state.bills):
+        raise ValueError("a period was billed twice")
+    for item, _, bill in state.bills:
+        if item not in state.items or not 0 <= bill.sequence <= state.sequence:
+            raise ValueError(f"{bill} is of nothing here")
+    require_moments([bill.made_at for _, _, bill in state.bills], MICROSECONDS)
