@@ -11,7 +11,7 @@ from functools import cache
 from hypothesis import HealthCheck, Phase, settings
 
 HUNT = settings(
-    max_examples=400,
+    max_examples=2_000,
     derandomize=True,
     database=None,
     deadline=None,

@@ -23,7 +23,12 @@ def named(page: Path) -> str:
     return str(page.relative_to(pages.DOCS))
 
 
-@EVERY_PAGE
+def marked(page: Path) -> object:
+    """Return the page, as slow where it says so itself."""
+    return pytest.param(page, marks=pytest.mark.slow) if "<!-- slow -->" in page.read_text(encoding="utf-8") else page
+
+
+@pytest.mark.parametrize("page", [marked(page) for page in PAGES], ids=lambda page: str(page.relative_to(pages.DOCS)))
 def test_python_examples_run(page):
     """Every Python session on the page gives what the page shows, where the extras that the page needs are installed."""
     for module in pages.needed(page):

@@ -145,7 +145,17 @@ def test_meters_and_their_events_shrink_to_plain_ones():
 
 
 @pytest.mark.parametrize(
-    "kind", [mc.Price, mc.Subscription, mc.UsageRecord, mc.BillingCycle, mc.Amount, mc.Meter, mc.MeterEvent, mc.MeterPolicy]
+    "kind",
+    [
+        mc.Price,
+        pytest.param(mc.Subscription, marks=pytest.mark.slow),
+        mc.UsageRecord,
+        mc.BillingCycle,
+        mc.Amount,
+        mc.Meter,
+        mc.MeterEvent,
+        mc.MeterPolicy,
+    ],
 )
 def test_counterexamples_read_as_values(kind):
     """What Hypothesis shows of a failure is the value as one would write it, not how it was drawn."""
