@@ -17,25 +17,30 @@ END: Final = "<!-- end of comparison -->"
 PICTURE: Final = "![How fast each tool is in each workload, in relation to this library](docs/_static/benchmarks.svg)"
 
 OURS: Final = ("metering_core", "our best")
-COMPARED: Final = re.compile(r"^[A-E]: ")
-GROWN: Final = "F: "
+RACES: Final = re.compile(r"[A-E]: |Hourly summaries ")
+"""Titles of groups that race other tools."""
+
+COSTS: Final = re.compile(r"F: |A summary |[\d,]+ meter events ")
+"""Titles of groups that hold a cost of ours to another one."""
 
 
 def table(data: dict[str, Any]) -> Iterator[str]:
     """Yield the lines of the table: what a run says of us in relation to the best peer, or to the one that a target names."""
-    yield "| workload | ours | our speed is | wanted |"
+    yield "| workload | ours | measured | wanted |"
     yield "| --- | --- | --- | --- |"
     for title, rows in data["groups"].items():
-        if COMPARED.match(title):
+        if RACES.match(title):
             for row in _headlines(rows):
-                ratio = f"{_number(row['ratio'])} times {row['relative_to']}"
-                yield f"| {_workload(title)} | {_mode(row)} | {ratio} | {_wanted(row)} |"
+                yield _line(title, row, f"{_number(row['ratio'])} times as fast as {row['relative_to']}")
     for title, rows in data["groups"].items():
-        if title.startswith(GROWN):
-            for row in rows:
-                if row["target"]:
-                    ratio = f"{_number(row['ratio'])} times that of {row['relative_to']}"
-                    yield f"| F: {row['name']} | | {ratio} | {_wanted(row)} |"
+        if COSTS.match(title):
+            for row in (row for row in rows if row["target"]):
+                yield _line(title, row, f"{_number(row['ratio'])} times that of {row['relative_to']}")
+
+
+def _line(title: str, row: dict[str, Any], measured: str) -> str:
+    workload = re.split(r" \(|, in relation", title)[0]
+    return f"| {workload} | {_mode(row)} | {measured} | {_wanted(row)} |"
 
 
 def _headlines(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -53,10 +58,6 @@ def _mode(row: dict[str, Any]) -> str:
 def _number(ratio: float) -> str:
     """Return three digits, never as a power of ten."""
     return f"{ratio:,.0f}" if ratio >= 100 else f"{ratio:.3g}"
-
-
-def _workload(title: str) -> str:
-    return title.partition(" (")[0]
 
 
 def _wanted(row: dict[str, Any]) -> str:
