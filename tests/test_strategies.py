@@ -68,6 +68,7 @@ def test_every_type_can_be_drawn(kind):
     draws()
 
 
+@pytest.mark.slow
 def test_types_inside_annotations_are_found():
     """A function annotated with our types can be called by `st.builds`."""
 
