@@ -3,8 +3,8 @@
 PYTHON ?= python3
 UV := $(shell command -v uv 2>/dev/null)
 RUN := .venv/bin/python -m
-# On all cores; a file stays in one process, with what its tests share (Spark, a database).
-TEST := $(RUN) pytest --numprocesses=auto --dist=loadfile
+# On all cores, none of which waits for another.
+TEST := $(RUN) pytest --numprocesses=auto --dist=worksteal
 
 ifdef UV
 CREATE := uv venv --quiet --allow-existing --python "$(PYTHON)" .venv
@@ -25,8 +25,9 @@ test: .venv/ready-test
 	$(TEST)
 
 # The slow tests, Spark among them, and the laws with 1,000 examples each; -rs says why one is skipped.
+# A file stays in one process, with the session of Spark that its tests share.
 slow: .venv/ready-test .venv/ready-engines
-	HYPOTHESIS_PROFILE=ci $(TEST) -rs -m "" -k "slow or laws"
+	HYPOTHESIS_PROFILE=ci $(TEST) --dist=loadfile -rs -m "" -k "slow or laws"
 
 lint: .venv/ready-test .venv/ready-lint
 	$(RUN) ruff check

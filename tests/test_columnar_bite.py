@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("numpy", reason="needs the extra columnar")
 
-from builders import FEB, JAN, MODES, START, four_modes
+from builders import FEB, JAN, MODES, START, four_modes, priced
 from columnar_twins import (
     MAX,
     Twins,
@@ -28,6 +28,7 @@ from test_columnar import catalog_of, usage_of
 
 import metering_core as mc
 from metering_core.columnar import answering, kernel
+from metering_core.periods import from_unix_seconds
 
 pytestmark = pytest.mark.slow  # A minute or two: some defects are only found among many stories.
 
@@ -41,6 +42,8 @@ class Defect:
     right: str
     wrong: str
 
+
+SET_OR_NOT = ("set", "increment")
 
 PLACES_REVERSED = "sizes.sum(axis=0) - np.cumsum(sizes, axis=0)"
 
@@ -272,6 +275,21 @@ def edges():
         tolerant.append(records, FEB.start_seconds - 1)
 
 
+def at_the_door():
+    """Compare what few subscriptions refuse, the first second of a period, ids that come twice, and views of a moment."""
+    seats = mc.SubscriptionItem("seats", priced(mode=None))
+    limited = attrs.evolve(four_modes(), billing_thresholds=mc.BillingThresholds(amount_gte=9))
+    limited = attrs.evolve(limited, items=[*limited.items, seats])
+    records = [mc.UsageRecord(item.id, 1, timestamp=START, action=action) for item in limited.items for action in SET_OR_NOT]
+    Twins([limited]).append(records, START)
+    twins = Twins([four_modes()])
+    stamps = [START - 1, START, START, START + 1, START + 1]
+    twins.append([mc.UsageRecord("sum", 1, timestamp=at, id="same") for at in stamps], START + 1)
+    twins.compare(START + 1)
+    twins.import_history([mc.UsageRecord("sum", 1, timestamp=START)] * 3, [START + at for at in (1, 2, 3)])
+    twins.compare_views([from_unix_seconds(START + at) for at in (0, 1, 2, 3)], START + 3)
+
+
 def known_no_more():
     """Compare usage of an item that the newest version of its subscription dropped, and of history from the future."""
     subscription = four_modes()
@@ -352,7 +370,7 @@ def in_bulk():
 
 def hunt_everywhere():
     """Compare the columns with the log in every way above, the quick ones first."""
-    quick = (batch_after_batch, one_number_wide, edges, known_no_more, one_mode, wide_maximum)
+    quick = (batch_after_batch, one_number_wide, edges, at_the_door, known_no_more, one_mode, wide_maximum)
     for hunt in (*quick, late_and_compacted, grace_and_retries, at_once, one_by_one, in_bulk):
         hunt()
 

@@ -188,3 +188,13 @@ def test_shares_keep_the_order_of_arrival(workers):
     shares = compiled._shares(parts, workers)
     assert [stamp for share in shares for rows in share for stamp in rows.stamps.tolist()] == list(range(6))
     assert len(shares) == workers
+
+
+@pytest.mark.parametrize("columns", [1, 20, 32])
+def test_workers_write_to_lines_of_their_own(columns):
+    """No two rows of a table share a line of the cache, which cores would take from each other at every write."""
+    table = np.arange(3 * columns).reshape(3, columns)
+    roomy = compiled.apart(table)
+    assert roomy.tolist() == table.tolist()
+    firsts = [row.ctypes.data for row in roomy]
+    assert all(later - (first + row.nbytes) >= 128 for row, first, later in zip(roomy, firsts, firsts[1:], strict=False))

@@ -13,9 +13,10 @@ would have each worker read all rows, which takes as long as all of its other wo
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, ParamSpec, TypeVar
+from contextlib import contextmanager
+from typing import Any, Final, ParamSpec, Protocol, TypeVar
 
 import attrs
 import numba
@@ -41,6 +42,9 @@ UNITS_MAX: Final = 32
 
 SHARED_FROM: Final = 1 << 18
 """From so many rows on, workers share them; fewer are done before a second one has begun."""
+
+_LINE: Final = 128
+"""Bytes that cores take from each other as one: a line of the cache, and its neighbour that is fetched with it."""
 
 _KEY_BITS: Final = 64
 _SHIFT_MAX: Final = 63
@@ -82,12 +86,35 @@ def _workers(rows: int) -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def _each(work: Callable[[Task], Returned], tasks: Sequence[Task], workers: int) -> list[Returned]:
-    """Do some tasks, several at a time; results in the order of the tasks."""
-    if workers == 1 or len(tasks) < 2:
-        return [work(task) for task in tasks]
+class Each(Protocol):
+    """Does some tasks, several at a time."""
+
+    def __call__(self, work: Callable[[Task], Returned], tasks: Sequence[Task], /) -> list[Returned]:
+        """Return the results in the order of the tasks."""
+
+
+@contextmanager
+def working(workers: int) -> Iterator[Each]:
+    """Keep some workers for several steps: to start one takes longer than many a step of it."""
+    if workers == 1:
+        yield lambda work, tasks: list(map(work, tasks))
+        return
     with ThreadPoolExecutor(workers) as pool:
-        return list(pool.map(work, tasks))
+        yield lambda work, tasks: list(pool.map(work, tasks))
+
+
+def _each(work: Callable[[Task], Returned], tasks: Sequence[Task], workers: int) -> list[Returned]:
+    """Do the tasks of a single step."""
+    with working(max(min(workers, len(tasks)), 1)) as each:
+        return each(work, tasks)
+
+
+def apart(table: Column) -> Column:
+    """Return a copy of a table no rows of which share a line of the cache: each worker writes to its own."""
+    rows, columns = table.shape
+    roomy = np.zeros((rows, columns + _LINE // table.itemsize), table.dtype)[:, :columns]
+    roomy[:] = table
+    return roomy
 
 
 def _shares(parts: Sequence[Rows], workers: int) -> list[list[Rows]]:
@@ -500,6 +527,7 @@ class _Units:
         units = unit_of, edges.astype(np.uint64), ends.astype(np.uint64)
         # A worker's rows of a unit come after those of the workers before it, whose rows arrived earlier.
         places = (ends[:-1] + np.cumsum(sizes, axis=0) - sizes).astype(np.uint64)
+        places = apart(places)
 
         def work(number: int) -> None:
             for rows in shares[number]:

@@ -9,6 +9,7 @@ bits hold every key, and 64 every sum.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
@@ -16,7 +17,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.compiled import _each, _jit, _workers
+from metering_core.columnar.compiled import Each, _each, _jit, _workers, apart, working
 from metering_core.columnar.kernel import Integers
 
 Column = NDArray[Any]
@@ -89,13 +90,15 @@ def _read_off(keys: Column, base: np.int64, grid: Column, codes: Column, places:
     buckets, width, least = np.uint64(grid[2]), np.uint64(grid[4]), grid[5]
     mask = (np.uint64(1) << width) - np.uint64(1)
     at, first, after = np.uint64(0), 0, 0
+    code, below = np.uint64(base), np.uint64(0)
     while first < len(keys):
         number, total = np.uint64(keys[first]) >> width, np.int64(0)
         while after < len(keys) and np.uint64(keys[after]) >> width == number:
             total += np.int64(np.uint64(keys[after]) & mask)
             after += 1
-        code = number // buckets
-        codes[at], places[at], counts[at] = np.uint64(base) + code, number - code * buckets, after - first
+        while number - below >= buckets:
+            code, below = code + np.uint64(1), below + buckets
+        codes[at], places[at], counts[at] = code, number - below, after - first
         sums[at] = total + least * (after - first)
         at += np.uint64(1)
         first = after
@@ -125,8 +128,10 @@ def _tell(table: Column, grid: Column, codes: Column, places: Column, sums: Colu
 
 
 def _columns(length: int) -> list[Column]:
-    """Return room for series, buckets, sums and counts."""
-    return [np.empty(length, kind) for kind in (np.int32, np.int32, np.int64, np.int32)]
+    """Return room for series, buckets, sums and counts: one piece of memory, which comes in larger pages than four."""
+    sums, *others = np.split(np.empty(5 * length, np.int32), [2 * length, 3 * length, 4 * length])
+    codes, places, counts = others
+    return [codes, places, sums.view(np.int64), counts]
 
 
 def _table_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], bits: int, least: int) -> Sums:
@@ -163,36 +168,41 @@ def bucket_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], width
     workers = _workers(len(rows.codes))
     shift = max((size - 1) // min(max(len(rows.codes) // UNIT_ROWS, 1), UNITS_MAX), 1).bit_length()
     grid = np.array([*buckets, shift, width, least], np.int64)
-    units = _units(rows, ((size - 1) >> shift) + 1, grid, workers)
+    with working(workers) as each:
+        return _sorted_sums(_units(rows.shares(workers), ((size - 1) >> shift) + 1, grid, each), grid, each)
+
+
+def _sorted_sums(units: Sequence[Column], grid: Integers, each: Each) -> Sums:
+    """Return the sums of the keys of some units."""
 
     def runs(unit: Column) -> int:
         unit.sort()
         return int(_runs(unit, grid[4]))
 
-    ends = np.cumsum(_each(runs, units, workers))
+    ends = np.cumsum(each(runs, units))
     columns = _columns(int(ends[-1]))
     parts = list(zip(*(np.split(column, ends[:-1]) for column in columns), strict=True))
 
     def read_off(unit: int) -> None:
-        _read_off(units[unit], np.int64(unit << shift), grid, *parts[unit])
+        _read_off(units[unit], np.int64(unit) << grid[3], grid, *parts[unit])
 
-    _each(read_off, range(len(units)), workers)
+    each(read_off, range(len(units)))
     return Sums(*columns)
 
 
-def _units(rows: EventRows, number: int, grid: Integers, workers: int) -> list[Column]:
+def _units(shares: Sequence[EventRows], number: int, grid: Integers, each: Each) -> list[Column]:
     """Return the keys of the rows, unit by unit."""
-    shares = rows.shares(workers)
-    tallies = np.zeros((workers, number), np.int64)
-    _each(lambda one: _count(shares[one].codes, grid[3], tallies[one]), range(workers), workers)
+    tallies = apart(np.zeros((len(shares), number), np.int64))
+    each(lambda one: _count(shares[one].codes, grid[3], tallies[one]), range(len(shares)))
     # Unit after unit, and in each worker after worker: where each of them writes.
-    into = (np.cumsum(tallies.T) - tallies.T.ravel()).reshape(tallies.T.shape).T.copy()
+    into = apart((np.cumsum(tallies.T) - tallies.T.ravel()).reshape(tallies.T.shape).T)
     # Keys of half the width are sorted in half the time.
     bits = ((int(grid[2]) << int(grid[3])) - 1).bit_length() + int(grid[4])
-    firsts, keys = into[0, 1:].copy(), np.empty(len(rows.codes), np.uint32 if bits <= 32 else np.uint64)
+    keys = np.empty(int(tallies.sum()), np.uint32 if bits <= 32 else np.uint64)
+    firsts = into[0, 1:].copy()
 
     def spread(one: int) -> None:
         _spread(shares[one].codes, shares[one].moments, shares[one].values, grid, into[one], keys)
 
-    _each(spread, range(workers), workers)
+    each(spread, range(len(shares)))
     return np.split(keys, firsts)
