@@ -78,7 +78,8 @@ def _by_turns(usage: Dataset) -> NDArray[np.int64]:
     """Return the right answers, each item by its mode."""
     sums, greatest, latest = expected(usage)[Question.EVERY_MODE]
     which = np.arange(usage.items) % len(MODES)
-    return np.where(which == 0, sums, np.where(which == 1, greatest, latest))
+    answers: NDArray[np.int64] = np.where(which == 0, sums, np.where(which == 1, greatest, latest))
+    return answers
 
 
 def _in_process(engine: str, folder: str, items: int) -> dict[str, Any]:

@@ -44,10 +44,10 @@ def summaries(count: int = SUMMARIES) -> list[mc.UsageSummary]:
     return [mc.UsageSummary(f"si_{number}", mode, START, None, number * 7 % (STEP * TIERS * 2)) for number in range(count)]
 
 
-def bare_audit() -> list[Decimal]:
-    """Rate every edge, and keep what the total falls by."""
+def bare_audit() -> list[tuple[mc.Unrounded, mc.Unrounded]]:
+    """Rate every edge, and keep where the total falls."""
     totals = [mc.rate(OLD, edge).amount.minor_units for edge in EDGES]
-    return [before - after for before, after in pairwise(totals) if after < before]
+    return [(before, after) for before, after in pairwise(totals) if after < before]
 
 
 def bare_compare() -> list[bool]:

@@ -103,7 +103,7 @@ class TestVertices:
 class TestPictures:
     @pytest.mark.parametrize(
         ("drawn", "scale"),
-        [(SEATS, "linear"), ([SEATS, TOKENS, MAILS], "log")],
+        [(SEATS, "linear"), ([MAILS, MAILS_DOWN], "log"), ([SEATS, TOKENS, MAILS], "log")],
     )
     def test_equal_prices_give_equal_bytes(self, tmp_path, drawn, scale):
         """An SVG is the same, byte for byte, each time it is drawn, and holds no date."""

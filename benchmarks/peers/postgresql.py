@@ -56,7 +56,7 @@ class PostgreSQL:
             yield Way(f"{self._name}, {form}", partial(partial, self._run, text), partial(aligned_rows, self._items))
 
     def _run(self, text: str) -> list[Any]:
-        return self._connection.execute(text, binary=True).fetchall()  # type: ignore[call-overload]
+        return self._connection.execute(text, binary=True).fetchall()
 
     def close(self) -> None:
         """Give everything back."""

@@ -19,6 +19,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from metering_core.periods import SECONDS_MIN
+
 Integers = NDArray[np.int64]
 Flags = NDArray[np.bool_]
 
@@ -26,7 +28,7 @@ INT64_MAX: Final = 2**63 - 1
 ROWS_MAX: Final = 2**31
 """So many rows, at most: the sums of their limbs fit 64 bits."""
 
-ORIGIN: Final = -62_135_596_800
+ORIGIN: Final = SECONDS_MIN
 """The first second of the year 1: no timestamp is earlier."""
 
 STAMP_BITS: Final = 39
