@@ -81,7 +81,7 @@ def _in_columns(file: Path, subscribed: list[mc.Subscription]) -> Callable[[], I
     def run() -> InvoiceLines:
         # There are two actions: as a dictionary they are neither decoded nor encoded again.
         parquet = ParquetFileFormat(dictionary_columns=["action"])
-        batch = UsageBatch.from_arrow(dataset(file, format=parquet).to_table(batch_size=ROW_GROUP))
+        batch = UsageBatch.from_arrow(dataset(file, format=parquet).to_table(batch_size=ROW_GROUP), copy=False)
         usage.append(batch, now=NOW)
         return invoice_lines(subscribed, usage, START)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from decimal import Decimal
 from functools import partial
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ from metering_core.meters import Meter
 
 NAME: Final = "tokens"
 METER: Final = Meter("mtr_tokens", NAME)
+PLAIN: Final = MeterLog([METER])
+BY_MODEL: Final = Meter("mtr_tokens", NAME, dimension_payload_keys=["model"])
 DAYS: Final = 30
 AT_MOST: Final = 1.5
 
@@ -48,28 +51,50 @@ def _door_rows(best: dict[str, float], doors: list[str], events: int) -> Iterato
 
 def contenders(items: list[str], usage: Columns) -> dict[str, dict[str, Contender]]:
     """Return each door of both logs; every usage is an increment, its event's value the same number as text."""
-    texts = map(str, usage.quantities)
-    payloads = [{"stripe_customer_id": item, "value": text} for item, text in zip(usage.items, texts, strict=True)]
+    payloads = payloads_of(usage)
     identifiers = [f"evt_{number}" for number in range(len(payloads))]
-    rows = zip(payloads, usage.timestamps, strict=True)
-    events = [MeterEvent(NAME, payload, timestamp=timestamp) for payload, timestamp in rows]
+    identified = "one call each, with an identifier"
+    return {
+        **_doors_of(items, usage, payloads),
+        identified: {
+            "usage record": _on_usage(items, usage, lambda log: _record_usage(log, usage, identifiers)),
+            "meter event": _on_meters(payloads, lambda log: _record_events(log, payloads, usage.timestamps, identifiers)),
+        },
+        **_doors_of(items, usage, payloads, MeterLog([METER], policy=MeterPolicy.stripe()), ", Stripe's profile"),
+        **_doors_of(items, usage, payloads_of(usage, ".5"), PLAIN, ", decimals"),
+        **_doors_of(items, usage, payloads_of(usage, model="large"), MeterLog([BY_MODEL]), ", one dimension"),
+    }
+
+
+def _doors_of(
+    items: list[str], usage: Columns, payloads: list[dict[str, str]], like: MeterLog = PLAIN, kind: str = ""
+) -> dict[str, dict[str, Contender]]:
+    """Return both doors for events of one kind, beside the same usage records for each kind."""
+    events, none = events_of(payloads, usage), [None] * len(payloads)
     columns = zip(usage.items, usage.quantities, usage.timestamps, strict=True)
     records = [mc.UsageRecord(item, quantity, timestamp) for item, quantity, timestamp in columns]
-    none = [None] * len(payloads)
     return {
-        "one call each": {
+        f"one call each{kind}": {
             "usage record": _on_usage(items, usage, lambda log: _record_usage(log, usage, none)),
-            "meter event": _on_meters(usage, lambda log: _record_events(log, payloads, usage.timestamps, none)),
+            "meter event": _on_meters(payloads, lambda log: _record_events(log, payloads, usage.timestamps, none), like),
         },
-        "one call each, with an identifier": {
-            "usage record": _on_usage(items, usage, lambda log: _record_usage(log, usage, identifiers)),
-            "meter event": _on_meters(usage, lambda log: _record_events(log, payloads, usage.timestamps, identifiers)),
-        },
-        "append of ready ones": {
+        f"append of ready ones{kind}": {
             "usage record": _on_usage(items, usage, lambda log: log.append(records, now=NOW)),
-            "meter event": _on_meters(usage, lambda log: log.append(events, now=NOW)),
+            "meter event": _on_meters(payloads, lambda log: log.append(events, now=NOW), like),
         },
     }
+
+
+def payloads_of(usage: Columns, places: str = "", **dimensions: str) -> list[dict[str, str]]:
+    """Return a payload for each quantity of the usage, as text with these decimal places."""
+    rows = zip(usage.items, usage.quantities, strict=True)
+    return [{"stripe_customer_id": item, "value": f"{quantity}{places}", **dimensions} for item, quantity in rows]
+
+
+def events_of(payloads: list[dict[str, str]], usage: Columns) -> list[MeterEvent]:
+    """Return ready events with the usage's timestamps."""
+    rows = zip(payloads, usage.timestamps, strict=True)
+    return [MeterEvent(NAME, payload, timestamp=timestamp) for payload, timestamp in rows]
 
 
 def _on_usage(items: list[str], usage: Columns, work: Callable[[mc.UsageLog], object]) -> Contender:
@@ -77,11 +102,15 @@ def _on_usage(items: list[str], usage: Columns, work: Callable[[mc.UsageLog], ob
     return Contender(lambda: partial(_worked, inputs.log_of(items), work), lambda log: inputs.totals(log, expected), expected)
 
 
-def _on_meters(usage: Columns, work: Callable[[MeterLog], object]) -> Contender:
-    expected: dict[str, int] = {}
-    for item, quantity in zip(usage.items, usage.quantities, strict=True):
-        expected[item] = expected.get(item, 0) + quantity
-    return Contender(lambda: partial(_worked, MeterLog([METER]), work), lambda log: _totals(log, expected), expected)
+def _on_meters(payloads: list[dict[str, str]], work: Callable[[MeterLog], object], like: MeterLog = PLAIN) -> Contender:
+    """Return work on a new log with the meters and the policy of another."""
+    expected: dict[str, Decimal] = {}
+    for payload in payloads:
+        customer = payload["stripe_customer_id"]
+        expected[customer] = expected.get(customer, Decimal(0)) + Decimal(payload["value"])
+    return Contender(
+        lambda: partial(_worked, MeterLog(like.meters, policy=like.policy), work), lambda log: _totals(log, expected), expected
+    )
 
 
 def _worked(log: Any, work: Callable[[Any], object]) -> Any:  # noqa: ANN401 - either log
@@ -89,7 +118,7 @@ def _worked(log: Any, work: Callable[[Any], object]) -> Any:  # noqa: ANN401 - e
     return log
 
 
-def _totals(log: MeterLog, customers: dict[str, int]) -> dict[str, Any]:
+def _totals(log: MeterLog, customers: dict[str, Decimal]) -> dict[str, Any]:
     return {one: event_summaries(log, METER.id, one, START, NOW)[0].aggregated_value for one in customers}
 
 

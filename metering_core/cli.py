@@ -26,7 +26,7 @@ from metering_core.catalog import (
     read_catalog,
     read_price,
 )
-from metering_core.cli_engines import Engine, Loaded, choose_engine, load_files, load_text
+from metering_core.cli_engines import Choice, Engine, Loaded, choose_engine, load_files, load_text
 from metering_core.cli_files import (
     OnError,
     Refusals,
@@ -129,7 +129,7 @@ def demo() -> None:
     """Bill a month of an AI API from the files in this package, and say why its second line is what it is."""
     catalog_path, usage_path = _DEMO / "catalog.json", _DEMO / "usage.csv"
     catalog = read_catalog(catalog_path)
-    loaded = _load(catalog.subscriptions, str(usage_path), None, OnError.STOP, Engine.MEMORY)
+    loaded = _load(catalog.subscriptions, str(usage_path), None, OnError.STOP, Choice(Engine.MEMORY, "it is short"))
     for one in _invoices(catalog, loaded.usage, loaded.periods):
         print(one, "", "Why the second line is what it is:", "", explain(one.lines[1]), "", sep="\n")
     print("The same from its files, with every line explained:")
@@ -182,10 +182,10 @@ def invoice(
     known = read_catalog(catalog)
     records = Loaded(UsageLog(known.subscriptions), {})
     if usage is not None:
-        chosen = choose_engine(engine or Engine.AUTO, usage, explains=explained, skips=on_error is OnError.SKIP)
+        chosen = choose_engine(engine or Engine.AUTO, usage, usage_format, explains=explained, skips=on_error is OnError.SKIP)
         if engine is not None or chosen.engine is not Engine.MEMORY:
             complain(str(chosen))
-        records = _load(known.subscriptions, usage, usage_format, on_error, chosen.engine)
+        records = _load(known.subscriptions, usage, usage_format, on_error, chosen)
     loaded = records if events is None else _combined(records, *load_events(known, events, on_error))
     periods = loaded.periods
     if at is not None:
@@ -229,12 +229,18 @@ def _require_inputs(billed: Sequence[Subscription], usage: str | None, events: s
 
 
 def _load(
-    subscriptions: Sequence[Subscription], usage: str, usage_format: UsageFormat | None, on_error: OnError, engine: Engine
+    subscriptions: Sequence[Subscription], usage: str, usage_format: UsageFormat | None, on_error: OnError, chosen: Choice
 ) -> Loaded:
     """Read a file of usage with an engine, and return the usage and the periods that have some."""
-    refusals = Refusals(on_error)
+    refusals, engine = Refusals(on_error), chosen.engine
     if engine is Engine.DUCKDB:
-        return load_files(subscriptions, usage, refusals)
+        try:
+            return load_files(subscriptions, usage, usage_format, refusals)
+        except (MeteringError, StoppedError):
+            if chosen.otherwise is None:
+                raise
+            engine = chosen.otherwise  # A long file is judged as a short one is, to the word.
+            complain(f"engine {engine.value}: {usage} is read again row by row, because DuckDB refuses some of it")
     written = format_of(usage) if usage_format is None else usage_format
     with opened(usage) as stream:
         loaded = load_text(engine, subscriptions, stream, written, shown_name(usage), refusals)

@@ -16,14 +16,23 @@ from cyclopts import App
 from metering_core.acceptance import Outcome, Receipts
 from metering_core.aggregation import Usage
 from metering_core.catalog import append_usage, read_usage
-from metering_core.errors import ErrorCode, InvalidValueError, MeteringError, MissingExtraError, UsageRejectedError
+from metering_core.errors import (
+    CatalogError,
+    ErrorCode,
+    InvalidValueError,
+    MeteringError,
+    MissingExtraError,
+    UsageRejectedError,
+)
 from metering_core.log import UsageLog
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.sql import DuckDBUsage, events_kernel, sql_kernel
+from metering_core.sql.readers import Files
 from metering_core.subscriptions import Subscription
 
 LARGE_BYTES: Final = 64 * 2**20
 """From this size on, text is read by an engine of columns or by DuckDB."""
+_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
 
 Refuse = Callable[[MeteringError], None]
 """Takes each refusal in order; it may raise to stop."""
@@ -40,10 +49,11 @@ class Engine(StrEnum):
 
 @attrs.frozen
 class Choice:
-    """An engine and, for people, why it was taken."""
+    """An engine and, for people, why it was taken; ``otherwise`` reads again what this one does not bill."""
 
     engine: Engine
     reason: str
+    otherwise: Engine | None = None
 
     def __str__(self) -> str:
         """Return the sentence for standard error."""
@@ -76,30 +86,37 @@ def print_kernel(*, events: bool = False) -> None:
 # Choosing ----------------------------------------------------------------------------------------------------------------
 
 
-def choose_engine(engine: Engine, usage: str, *, explains: bool = False, skips: bool = False) -> Choice:
+def choose_engine(
+    engine: Engine, usage: str, usage_format: str | None = None, *, explains: bool = False, skips: bool = False
+) -> Choice:
     """Return the engine that reads a file of usage.
 
     Args:
         engine: what was asked for; ``auto`` picks by format and size among the engines that are installed.
         usage: a path, a glob, or ``-`` for standard input.
+        usage_format: how it is written, where that was said: text, whatever the extension.
         explains: whether lines are to be explained, which takes the records, which DuckDB leaves in their files.
         skips: whether malformed rows are to be skipped, which DuckDB does not do.
 
     Raises:
-        InvalidValueError: ``parameters_exclusive`` where the engine asked for cannot do what is asked.
+        InvalidValueError: ``parameters_exclusive`` where the engine asked for cannot do what is asked, or none can.
     """
+    is_columns = _is_columns(usage, usage_format)
+    choice = Choice(engine, "as asked")
     if engine is Engine.AUTO:
-        return _picked(usage, is_text_only=explains or skips)
-    problem = _problem(engine, usage, explains=explains, skips=skips)
+        choice = _picked(usage, is_columns=is_columns, is_read_by_row=explains or skips)
+    problem = _problem(choice.engine, usage, is_columns=is_columns, explains=explains, skips=skips)
     if problem is not None:
-        message = f"--engine: expected an engine that {problem}, received {engine.value!r}"
+        message = f"--engine: expected an engine that {problem}, received {choice.engine.value!r}"
+        if engine is Engine.AUTO:
+            message += f", because {choice.reason}"
         raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--engine")
-    return Choice(engine, "as asked")
+    return choice
 
 
-def _problem(engine: Engine, usage: str, *, explains: bool, skips: bool) -> str | None:
+def _problem(engine: Engine, usage: str, *, is_columns: bool, explains: bool, skips: bool) -> str | None:
     if engine is not Engine.DUCKDB:
-        return "reads Parquet and several files (duckdb)" if _is_columns(usage) else None
+        return "reads Parquet and several files (duckdb)" if is_columns else None
     if usage == "-":
         return "reads standard input (memory, columnar)"
     if explains:
@@ -107,25 +124,29 @@ def _problem(engine: Engine, usage: str, *, explains: bool, skips: bool) -> str 
     return "skips malformed rows (memory, columnar)" if skips else None
 
 
-def _picked(usage: str, *, is_text_only: bool) -> Choice:
+def _picked(usage: str, *, is_columns: bool, is_read_by_row: bool) -> Choice:
     if usage == "-":
         return Choice(Engine.MEMORY, "standard input is read row by row")
-    if _is_columns(usage):
+    if is_columns:
         return Choice(Engine.DUCKDB, "Parquet and several files are read by DuckDB")
     size = _size(usage)
     if size < LARGE_BYTES:
         return Choice(Engine.MEMORY, f"{usage} is smaller than {LARGE_BYTES // 2**20} MiB")
     reason = f"{usage} has {size / 2**20:,.0f} MiB"
-    if not is_text_only and _is_installed("duckdb"):
-        return Choice(Engine.DUCKDB, reason)
-    if _is_installed("numpy"):
-        return Choice(Engine.COLUMNAR, reason)
-    return Choice(Engine.MEMORY, f"{reason}; the extras 'duckdb' and 'columnar', which are faster, are not installed")
+    by_row = Engine.COLUMNAR if _is_installed("numpy") else Engine.MEMORY
+    if not is_read_by_row and _is_installed("duckdb"):
+        return Choice(Engine.DUCKDB, reason, otherwise=by_row)
+    if by_row is Engine.MEMORY:
+        reason += "; the extras 'duckdb' and 'columnar', which are faster, are not installed"
+    return Choice(by_row, reason)
 
 
-def _is_columns(usage: str) -> bool:
+def _is_columns(usage: str, usage_format: str | None) -> bool:
     """Whether only DuckDB can read it: Parquet, or a glob."""
-    return usage != "-" and (Path(usage).suffix.lower() == ".parquet" or (not Path(usage).exists() and "*" in usage))
+    if usage == "-":
+        return False
+    is_parquet = usage_format is None and Path(usage).suffix.lower() == ".parquet"
+    return is_parquet or (any(one in usage for one in "*?[") and not Path(usage).exists())
 
 
 def _size(usage: str) -> int:
@@ -175,15 +196,23 @@ class _ColumnarDoor:
         return receipts
 
 
-def load_files(subscriptions: Iterable[Subscription], usage: str, refuse: Refuse) -> Loaded:
+def load_files(subscriptions: Iterable[Subscription], usage: str, usage_format: str | None, refuse: Refuse) -> Loaded:
     """Read Parquet, CSV or JSON lines by path or glob where they are, with the engine ``duckdb``.
+
+    Text has the columns of usage files and no others, as for the other engines.
 
     Raises:
         MissingExtraError: without DuckDB.
         CatalogError, InvalidValueError: as :class:`~metering_core.sql.DuckDBUsage`; a malformed row is not skipped.
     """
     with _progress(f"Reading {usage}") as progress:
-        engine = DuckDBUsage(usage, subscriptions, progress=progress)
+        try:
+            engine = DuckDBUsage(Files(usage, usage_format, _COLUMNS), subscriptions, progress=progress)
+        except (CatalogError, InvalidValueError) as problem:
+            placed = _placed(problem, usage)
+            if "seq" in placed.details:
+                refuse(placed)
+            raise placed from None
         for seq, receipt in engine.receipts().items():
             if receipt.outcome is Outcome.REJECTED:
                 error = receipt.error()
@@ -191,6 +220,13 @@ def load_files(subscriptions: Iterable[Subscription], usage: str, refuse: Refuse
                 message = f"{usage}, row {seq}: {error.message}"
                 refuse(UsageRejectedError(error.code, message, param=error.param, details=details))
         return Loaded(engine, engine.periods_with_usage())
+
+
+def _placed(error: MeteringError, usage: str) -> CatalogError:
+    """Return what is wrong with usage, with the path under which it was given."""
+    reason = error.message.removeprefix("usage: ").removeprefix(f"{usage}: ")
+    message = f"{usage}: {reason}"
+    return CatalogError(error.code, message, param=error.param, details={**error.details, "path": usage})
 
 
 @contextlib.contextmanager

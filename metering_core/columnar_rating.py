@@ -176,7 +176,10 @@ def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -
 
 
 def _are_integers(quantities: Any) -> bool:  # noqa: ANN401 - as above
-    return isinstance(quantities, np.ndarray) and quantities.dtype.kind in "iu" and quantities.ndim == 1
+    if not isinstance(quantities, np.ndarray) or quantities.dtype.kind not in "iu" or quantities.ndim != 1:
+        return False
+    # What a mask hides is no quantity, which is said one by one.
+    return type(quantities) is np.ndarray or not isinstance(quantities, np.ma.MaskedArray)
 
 
 def _fitting(lines: _Lines, quantities: NDArray[Any]) -> NDArray[Any]:
@@ -349,7 +352,8 @@ class _Entries:
         half = lines.denominator // 2
         rows: list[tuple[int, bool, int, int, int, int]] = []
         for tier, line in enumerate(reached, start=lines.first_tier):
-            rows.append((tier, False, line.below, greatest if line.up_to is None else line.up_to, line.numerator, half))
+            up_to = greatest if line.up_to is None else min(line.up_to, greatest)
+            rows.append((tier, False, line.below, up_to, line.numerator, half))
             if line.flat is not None:
                 rows.append((tier, True, 0, 0, 0, line.flat * lines.denominator + half))
         own = np.array([1 if line.flat is None else 2 for line in reached], np.intp)
@@ -362,7 +366,9 @@ class _Entries:
 
 def _line_by_line(lines: _Lines, quantities: NDArray[Any]) -> RatedLines:
     """Rate quantities to lines, a block at a time, so that what is in between stays in the cache."""
-    greatest = int(quantities.max(initial=0))
+    if not len(quantities):
+        return RatedLines.joined([])
+    greatest = int(quantities.max())
     reached = _reached(lines, greatest)
     entries = _Entries.of(lines, reached, greatest, quantities.dtype)
     blocks = (

@@ -169,7 +169,7 @@ class ErrorCode(StrEnum):
     CUSTOMER_UNKNOWN = (
         "customer_unknown",
         "UsageRejectedError",
-        "The customer is not among those that the meter log was given.",
+        "The customer is not among those that the meter log was given, or no customer's id can be that long.",
     )
     VALUE_MISSING = (
         "value_missing",

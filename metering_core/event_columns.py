@@ -57,7 +57,7 @@ class EventColumns:
         """Return the number of the event at a row."""
         return row + 1 + bisect_right(self._cancellations, row)
 
-    def extend(self, codes: array[int], moments: array[int], received: int, values: Iterable[int]) -> None:
+    def extend(self, codes: array[int], moments: array[int], received: int, values: Iterable[Number | str]) -> None:
         """Keep a batch that arrived at one moment."""
         self.codes.extend(codes)
         self.moments.extend(moments)

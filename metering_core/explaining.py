@@ -70,7 +70,7 @@ class Explanation:
 
     def _event_steps(self) -> list[str]:
         if not self.has_records:
-            return [f"Events: the engine that aggregated them keeps none of item {self.line.subscription_item}."]
+            return [f"Events: the engine that aggregated them lists none of item {self.line.subscription_item}."]
         shown = [f"  {_event_sentence(logged)}" for logged in self.events[:SHOWN_MAX]]
         more = [f"  … and {len(self.events) - SHOWN_MAX:,} more events"] if len(self.events) > SHOWN_MAX else []
         return [f"Events: {len(self.events)} count for item {self.line.subscription_item}.", *shown, *more]

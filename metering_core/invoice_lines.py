@@ -38,7 +38,8 @@ class InvoiceLines:
 
     Attributes:
         items: what is billed, with the billing period of each.
-        total_usage: the whole quantity of each item in its period.
+        total_usage: the whole quantity of each item in its period; negative where a meter's corrections exceed its usage,
+            which is billed as 0.
         lines: the lines; ``rows`` counts in ``items``.
     """
 
@@ -91,8 +92,8 @@ def _total_usage(items: Sequence[Billed], by_price: Iterable[list[int]], usage: 
 
 
 def _rated(items: Sequence[Billed], places: list[int], total_usage: NDArray[Any], rounding: Rounding) -> RatedLines:
-    """Rate all items of one price; the lines know the places of the items among all."""
-    quantities = total_usage[places]
+    """Rate all items of one price; the lines know the places of the items among all. No quantity is billed below 0."""
+    quantities = total_usage[places].clip(0)
     if quantities.dtype.kind == "O":  # Another price's quantities may be the reason.
         quantities = exact_array(quantities.tolist())
     return rate_lines(items[places[0]][0].price, quantities, rounding=rounding).of(places)

@@ -18,9 +18,9 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import ErrorCode, InvalidValueError, describe
-from metering_core.exact import DIGITS_MAX, Number, exact_integer, whole_if_possible
+from metering_core.exact import DIGITS_MAX, Number, exact_integer
 from metering_core.meters import Formula, Meter
-from metering_core.names import choice
+from metering_core.names import NAME_MAX, choice
 from metering_core.periods import from_unix_seconds
 
 _DAY: Final = 86_400
@@ -143,16 +143,22 @@ class Reading:
     dimensions: tuple[str, ...]
 
 
+def is_customer(customer: str, customers: Container[str] | None) -> bool:
+    """Whether events can be of a customer: one of those known, or anybody whose id a subscription can have."""
+    return 1 <= len(customer) <= NAME_MAX if customers is None else customer in customers
+
+
 def read(meter: Meter, payload: Mapping[str, str], policy: MeterPolicy, customers: Container[str] | None) -> Reading | Receipt:
     """Read an event's payload as its meter says, or refuse it."""
     customer = payload.get(meter.customer_payload_key)
     if not customer:
         return _customer_missing(meter)
-    if customers is not None and customer not in customers:
-        message = f"Expected a known customer in payload[{meter.customer_payload_key}], received {describe(customer)}."
+    if not is_customer(customer, customers):
+        expected = f"the id of a customer, of at most {NAME_MAX} characters," if customers is None else "a known customer"
+        message = f"Expected {expected} in payload[{meter.customer_payload_key}], received {describe(customer)}."
         return rejected(ErrorCode.CUSTOMER_UNKNOWN, message, f"payload[{meter.customer_payload_key}]", customer=customer)
     text = payload.get(meter.value_payload_key)
-    value = _value(meter, text, policy)
+    value = value_of(meter, text, policy)
     if isinstance(value, Receipt):
         return value
     if not meter.dimension_payload_keys and policy.dimensions_max is None:
@@ -168,29 +174,30 @@ _LENGTH_MAX: Final = 2 * DIGITS_MAX + 2
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 
 
-def _value(meter: Meter, text: str | None, policy: MeterPolicy) -> Number | str | Receipt:
-    """Return what the formula works on, or why there is nothing."""
+def value_of(meter: Meter, text: str | None, policy: MeterPolicy) -> Number | str | Receipt:
+    """Return what the formula works on, or why there is nothing; the payload is of a customer of the meter."""
+    formula, digits = meter.formula, policy.significant_digits
     if text is None:
         # Only a count can do without: the value is optional there, but garbage would hide a mistake.
-        return 1 if meter.formula is Formula.COUNT else _value_missing(meter)
-    if meter.formula is Formula.UNIQUE_COUNT:
+        return 1 if formula is Formula.COUNT else _value_missing(meter)
+    if formula is Formula.UNIQUE_COUNT:
         return text
-    if _SMALL.fullmatch(text) and policy.significant_digits is None and not policy.positive_values:
-        number: Number | Receipt = int(text)
+    number: Number | Receipt
+    if _SMALL.fullmatch(text) and (digits is None or len(text) <= digits) and not policy.positive_values:
+        number = int(text)
     else:
         number = _checked_number(meter, text, policy)
-    if meter.formula is Formula.COUNT and not isinstance(number, Receipt):
-        return 1
-    return number
+    return 1 if formula is Formula.COUNT and not isinstance(number, Receipt) else number
 
 
 def _checked_number(meter: Meter, text: str, policy: MeterPolicy) -> Number | Receipt:
     whole, _, places = text.lstrip("+-").partition(".")
     if len(text) > _LENGTH_MAX or not _NUMBER.fullmatch(text) or max(len(whole), len(places)) > DIGITS_MAX:
         return _value_invalid(meter, "a plain decimal number such as '25' or '-2.5'", text)
-    number = whole_if_possible(Decimal(text))
+    places = places.rstrip("0")
+    number = Decimal(text.rstrip("0")) if places else int(Decimal(text))
     allowed = 0 if policy.whole_values else meter.decimal_places
-    if allowed is not None and len(places.rstrip("0")) > allowed:
+    if allowed is not None and len(places) > allowed:
         return _value_invalid(meter, f"at most {allowed} decimal places" if allowed else "a whole number", text)
     if policy.positive_values and number <= 0:
         return _value_invalid(meter, "a number above 0", text)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Container, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -59,10 +60,23 @@ class Bill:
     made_at: int = 0
     number: int = 0
 
-    @property
-    def own(self) -> Number:
-        """What was billed for the period itself; negative where it was used up to make good what earlier ones left."""
-        return subtract(self.quantity, total(self.carried.values()))
+    def own(self, standing: Container[BillingPeriod]) -> Number:
+        """Return what was billed for the period itself; negative where it was used up to make good what earlier ones left.
+
+        What was for a period whose bill no longer stands is the period's own: the new bill of that one knows nothing of it.
+        """
+        return subtract(self.quantity, total(of for earlier, of in self.carried.items() if earlier in standing))
+
+
+def replaced(standing: Sequence[tuple[BillingPeriod, Bill]], period: BillingPeriod) -> slice:
+    """Return where those bills stand, of some in the order of their periods, which a bill of a period replaces.
+
+    They are the ones that it overlaps: the subscription was cut short or made longer since, and nothing is billed twice.
+    """
+    if not standing or standing[-1][0].end <= period.start:  # As nearly always.
+        return slice(len(standing), None)
+    first = bisect_right(standing, period.start, key=lambda one: one[0].end)
+    return slice(first, bisect_left(standing, period.end, key=lambda one: one[0].start))
 
 
 def total(quantities: Iterable[Number]) -> Number:

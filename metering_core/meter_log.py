@@ -14,6 +14,7 @@ from array import array
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from operator import itemgetter
 from threading import RLock
 from typing import Any, Final, Self, cast
 
@@ -34,12 +35,13 @@ from metering_core.meter_acceptance import (
     read,
     rejected,
     time_refusal,
+    value_of,
 )
 from metering_core.meter_bills import Bill
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
-from metering_core.meters import Formula, Meter, short_name
+from metering_core.meters import Meter, short_name
 from metering_core.names import name, require_iterable
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS, Readings
@@ -50,13 +52,8 @@ from metering_core.views import as_limit
 _EPOCH: Final = from_unix_seconds(0)
 _DAY: Final = 86_400 * MICROSECONDS
 _ENDLESS: Final = 2**64
-_PLAIN_DIGITS: Final = 15
+_READINGS_MAX: Final = 4096
 _new: Final = object.__new__
-
-
-def _plain_value(text: str) -> int | None:
-    """Return a whole number of few digits that reads back as it was written; None of any other text."""
-    return value if len(text) <= _PLAIN_DIGITS and text.isdecimal() and str(value := int(text)) == text else None
 
 
 class _KnownMeter:
@@ -66,23 +63,42 @@ class _KnownMeter:
         meter: the newest version.
         ids: identifier → row.
         codes: customer and dimension values → how the log counts this series; the customer alone without dimensions.
-        is_plain: whether an event with just a customer and a whole number of up to 15 digits needs no further look.
+        readings: text → what was read off it lately, and whether it is written as the value is; a bounded number of them.
+        series_key: takes what a series is counted by from a payload.
+        keys: how many of a payload's keys the meter names.
+        keys_max: up to how many keys leave an event of a known series nothing to judge but its value and its time.
+        shape: what meters have in common whose events are read alike.
     """
 
-    __slots__ = ("codes", "customer_key", "ids", "is_plain", "meter", "value_key")
+    __slots__ = ("codes", "ids", "keys", "keys_max", "meter", "readings", "series_key", "shape")
 
     def __init__(self, meter: Meter, ids: dict[str, int], policy: MeterPolicy) -> None:
         self.ids = ids
-        self.codes: dict[str | tuple[str, tuple[str, ...]], int] = {}
-        self.customer_key, self.value_key = meter.customer_payload_key, meter.value_payload_key
+        self.codes: dict[str | tuple[str, ...], int] = {}
+        self.readings: dict[str | None, tuple[Number | str, bool]] = {}
+        self.series_key = itemgetter(meter.customer_payload_key, *meter.dimension_payload_keys)
+        self.keys = 2 + len(meter.dimension_payload_keys)
         self.take(meter, policy)
 
     def take(self, meter: Meter, policy: MeterPolicy) -> None:
         """Take note of a version of the meter."""
         self.meter = meter
-        takes_numbers = meter.formula not in {Formula.COUNT, Formula.UNIQUE_COUNT} and not meter.dimension_payload_keys
-        is_lenient = policy.significant_digits is None and policy.dimensions_max is None and not policy.positive_values
-        self.is_plain = meter.is_active and takes_numbers and is_lenient
+        # The customer's key is one of them; the value's may be missing.
+        bound = _ENDLESS if policy.dimensions_max is None else 1 + policy.dimensions_max
+        self.keys_max = bound if meter.is_active else 0
+        keys = (meter.customer_payload_key, meter.value_payload_key, *meter.dimension_payload_keys)
+        self.shape = (keys, self.keys_max, meter.formula, meter.decimal_places)
+
+    def read(self, text: str | None, policy: MeterPolicy) -> tuple[Number | str | Receipt, bool]:
+        """Return what a value's text says, or why it is refused, and whether it is written as the value is."""
+        value = value_of(self.meter, text, policy)
+        if isinstance(value, Receipt | str):
+            return value, True
+        # A log is asked for many events with few different values; where they are many, no more than these are kept.
+        if len(self.readings) >= _READINGS_MAX:
+            self.readings.clear()
+        reading = self.readings[text] = value, plain(value) == text
+        return reading
 
 
 class _Stream:
@@ -139,7 +155,8 @@ class MeterLog(MeterReader):
         self._shared_ids: dict[str, int] = {}
         self._accounts: dict[str, Account] = {}
         self._items: dict[str, Account] = {}
-        self._bills: dict[str, dict[BillingPeriod, Bill]] = {}
+        # By subscription and item, in the order in which they were made.
+        self._bills: dict[str, dict[str, list[tuple[BillingPeriod, Bill]]]] = {}
         self.bills_made = 0
         self._start_columns()
         for meter in require_iterable(meters, "meters"):
@@ -238,8 +255,8 @@ class MeterLog(MeterReader):
 
         Raises:
             InvalidValueError: ``parameter_missing`` without a customer, ``meter_unknown``, ``meter_inactive`` for an item that
-                is new, ``subscription_changed`` where an item belongs to another subscription or boundaries would move.
-                Nothing changes then.
+                is new or on another meter now, ``subscription_changed`` where an item belongs to another subscription or
+                boundaries would move. Nothing changes then.
         """
         _require(Subscription, subscription, "subscription")
         with self.lock:
@@ -260,8 +277,9 @@ class MeterLog(MeterReader):
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_MISSING, "customer", expected, None)
         meter = self.meter_of(item)
         owner = self._items.get(item.id)
-        if owner is None and not meter.is_active:
-            expected = "an active meter for a new item"
+        former = () if account is None else account.subscription.items
+        if not meter.is_active and all((one.id, one.recurring.meter) != (item.id, meter.id) for one in former):
+            expected = "an active meter for an item that is new on it"
             raise InvalidValueError.expecting(ErrorCode.METER_INACTIVE, "items[price][recurring][meter]", expected, meter.id)
         if owner is not None and owner is not account:
             expected = f"an id that no item of another subscription has ({owner.subscription.id!r} has it)"
@@ -365,36 +383,39 @@ class MeterLog(MeterReader):
         """Keep a whole batch if each event is plainly acceptable, or none of it. The proof takes a pass over each column."""
         event_names = [event.event_name for event in batch]
         meters = {event_name: self._by_event.get(event_name) for event_name in set(event_names)}
-        keys = {(known.customer_key, known.value_key) if known and known.is_plain else None for known in meters.values()}
-        payloads = [event.payload for event in batch]
-        are_bare = set(map(len, payloads)) == {2} and not any(event.identifier for event in batch)
-        if len(keys) != 1 or None in keys or not are_bare:
+        known = next(iter(meters.values()), None)
+        if known is None or len({one and one.shape for one in meters.values()}) > 1:
             return False
+        payloads, value_key = [event.payload for event in batch], known.meter.value_payload_key
+        widths = set(map(len, payloads))
+        if max(widths) > known.keys_max or not {event.identifier for event in batch} <= {None}:
+            return False
+        texts = [payload.get(value_key) for payload in payloads]
+        readings = {text: known.readings.get(text) or known.read(text, self.policy) for text in set(texts)}
         try:
-            customers, texts = ([payload[key] for payload in payloads] for key in keys.pop() or ())
             stamps = array("q", cast("list[int]", [event.microseconds for event in batch]))
-            numbers = {text: number for text in set(texts) if (number := _plain_value(text)) is not None}
-            values = list(map(numbers.__getitem__, texts))
+            codes = self._codes(event_names, payloads, known)
         except (KeyError, TypeError):
-            return False  # A key is missing, a value is not plain, or a moment is None.
-        codes = self._codes(event_names, customers)
-        if codes is None or not self._are_in_time(stamps, received):
+            return False  # A moment is None, a key is missing, or a code is a refusal.
+        if any(isinstance(value, Receipt) for value, _ in readings.values()) or not self._are_in_time(stamps, received):
             return False
+        values = cast("list[Number | str]", [readings[text][0] for text in texts])
         self._store.extend(codes, stamps, received, values)
+        if widths != {known.keys} or not all(is_told for _, is_told in readings.values()):
+            for row, (text, payload) in enumerate(zip(texts, payloads, strict=True), len(self) - len(batch)):
+                if len(payload) != known.keys or not readings[text][1]:
+                    self._payloads[row] = payload
         return True
 
-    def _codes(self, event_names: Sequence[str], customers: Sequence[str]) -> array[int] | None:
-        """Return which series of plain meters events are of; None where one is of no customer whose events are taken."""
+    def _codes(self, event_names: Sequence[str], payloads: Sequence[Mapping[str, str]], alike: _KnownMeter) -> array[int]:
+        """Return which series events of meters that are read alike are of."""
         tables = {event_name: self._by_event[event_name].codes for event_name in set(event_names)}
-        codes = []
-        for event_name, customer in zip(event_names, customers, strict=True):
-            code = tables[event_name].get(customer)
-            if code is None:
-                if not customer or (self._customers is not None and customer not in self._customers):
-                    return None
-                code = self._series_code(self._by_event[event_name], customer, ())
-            codes.append(code)
-        return array("i", codes)
+        rows = zip(event_names, map(alike.series_key, payloads), payloads, strict=True)
+        codes = [
+            self._code_of(self._by_event[event_name], payload) if (code := tables[event_name].get(key)) is None else code
+            for event_name, key, payload in rows
+        ]
+        return array("i", cast("list[int]", codes))
 
     def _are_in_time(self, stamps: Sequence[int], received: int) -> bool:
         if not self._day <= received < self._until:
@@ -412,18 +433,13 @@ class MeterLog(MeterReader):
         if known is None:
             return meter_unknown(event.event_name)
         payload = event.payload
-        value: Number | str
-        try:
-            # A customer of a plain meter is a key of its series alone.
-            code, text = known.codes[payload[known.customer_key]], payload[known.value_key]
-            is_plain = known.is_plain and len(text) <= _PLAIN_DIGITS and text.isdecimal() and str(value := int(text)) == text
-        except KeyError:
-            is_plain = False
-        if not is_plain:
-            read_off = self._read(known, payload)
-            if isinstance(read_off, Receipt):
-                return read_off
-            code, value = read_off
+        code = self._code_of(known, payload)
+        if isinstance(code, Receipt):
+            return code
+        text = payload.get(known.meter.value_payload_key)
+        value, is_told = known.readings.get(text) or known.read(text, self.policy)
+        if isinstance(value, Receipt):
+            return value
         microseconds = event.microseconds
         stamp = received if microseconds is None else microseconds
         if not self._day <= received < self._until:
@@ -431,32 +447,36 @@ class MeterLog(MeterReader):
         if stamp < self._earliest or stamp - received > self._tolerance:
             return time_refusal(stamp, received, self.policy)
         self._store.append(code, stamp, received, value)
-        if identifier is not None or microseconds is None or not is_plain or len(payload) != 2:
-            self._keep_rest(len(self._store) - 1, event, known)
+        if identifier is not None or microseconds is None or not is_told or len(payload) != known.keys:
+            self._keep_rest(event, known, is_told=is_told and len(payload) == known.keys)
         return None
 
-    def _keep_rest(self, row: int, event: MeterEvent, known: _KnownMeter) -> None:
-        """Keep what was sent where it cannot be told from the columns."""
+    def _keep_rest(self, event: MeterEvent, known: _KnownMeter, *, is_told: bool) -> None:
+        """Keep what was sent last where it cannot be told from the columns."""
+        row = len(self._store) - 1
         if event.microseconds is None:
             self._sent_as_now.add(row)
         if event.identifier is not None:
             self._identifiers[row] = event.identifier
             known.ids[event.identifier] = row
-        if self._told(row) != event.payload:
+        if not is_told:
             self._payloads[row] = event.payload
 
-    def _read(self, known: _KnownMeter, payload: Mapping[str, str]) -> tuple[int, Number | str] | Receipt:
-        """Read an event's payload as its meter says: the series and the value, or the refusal."""
+    def _code_of(self, known: _KnownMeter, payload: Mapping[str, str]) -> int | Receipt:
+        """Return how the log counts an event's series, or why the event is refused; then only its value may be at fault."""
+        if len(payload) <= known.keys_max:
+            try:
+                return known.codes[known.series_key(payload)]
+            except KeyError:
+                pass
         if not known.meter.is_active:
             return meter_inactive(known.meter)
         reading = read(known.meter, payload, self.policy, self._customers)
-        if isinstance(reading, Receipt):
-            return reading
-        return self._series_code(known, reading.customer, reading.dimensions), reading.value
+        return reading if isinstance(reading, Receipt) else self._series_code(known, reading.customer, reading.dimensions)
 
     def _series_code(self, known: _KnownMeter, customer: str, dimensions: tuple[str, ...]) -> int:
         """Return how the log counts a series. A new one is counted even if its first event is refused: an empty one is none."""
-        key = (customer, dimensions) if dimensions else customer
+        key = (customer, *dimensions) if dimensions else customer
         code = known.codes.get(key)
         if code is None:
             code = known.codes[key] = len(self._streams)
@@ -640,7 +660,8 @@ class MeterLog(MeterReader):
         """Hold the log still while a period is billed, and keep what was billed if that succeeds.
 
         Yields:
-            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing.
+            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing. Where a later
+            version of the subscription cut it shorter or made it longer, what is billed then replaces what was.
 
         Raises:
             InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
@@ -651,10 +672,9 @@ class MeterLog(MeterReader):
             closing = account.to_close(period, now)
             yield closing.closed_at
             for item in account.subscription.items:
-                if item.recurring.meter is not None and period not in self.bills_of(item):
-                    made_at = moment(closing.closed_at, "now")[1]
-                    bill = attrs.evolve(self._bill(item, period), made_at=made_at, number=self.bills_made + 1)
-                    self._bills.setdefault(item.id, {})[period] = bill
+                if item.recurring.meter is not None and period not in self._known_bills(item.id):
+                    bill = attrs.evolve(self._bill(item, period), made_at=moment(now, "now")[1], number=self.bills_made + 1)
+                    self._keep_bill(item.id, period, bill)
                     self.bills_made = bill.number
             account.close(closing)
 
@@ -663,9 +683,17 @@ class MeterLog(MeterReader):
         with self.closing(subscription_id, period, now=now) as closed_at:
             return closed_at
 
-    def bills_of(self, item: SubscriptionItem) -> Mapping[BillingPeriod, Bill]:
-        """Return what was billed of an item's closed periods; for the readers of this log."""
-        return self._bills.get(item.id, {})
+    def _keep_bill(self, item_id: str, period: BillingPeriod, bill: Bill) -> None:
+        self._bills.setdefault(self._items[item_id].subscription.id, {}).setdefault(item_id, []).append((period, bill))
+
+    def billed_items(self, subscription_id: str) -> list[str]:
+        """Return the ids of the items of a subscription of which a period was billed; for the readers of this log."""
+        return list(self._bills.get(subscription_id, ()))
+
+    def bills_of(self, item_id: str) -> Sequence[tuple[BillingPeriod, Bill]]:
+        """Return what was billed of an item, in the order in which the bills were made; for the readers of this log."""
+        account = self._items.get(item_id)
+        return () if account is None else self._bills.get(account.subscription.id, {}).get(item_id, ())
 
     def subscription(self, subscription_id: str) -> Subscription:
         """Return the newest version of a subscription.
@@ -680,7 +708,8 @@ class MeterLog(MeterReader):
     def state(self) -> MeterLogState:
         """Return everything the log holds, as values; what :func:`~metering_core.snapshot` writes."""
         with self.lock:
-            customers, bills = self._customers, ((key, *one) for key, kept in self._bills.items() for one in kept.items())
+            customers, of_items = self._customers, (one for kept in self._bills.values() for one in kept.items())
+            bills = ((item_id, *one) for item_id, made in of_items for one in made)
             # A refused event may have made a series; one without events is none.
             places = {code: place for place, code in enumerate(dict.fromkeys(self._store.codes))}
             streams = [self._streams[code] for code in places]
@@ -719,7 +748,7 @@ class MeterLog(MeterReader):
             log._series_code(log._meters[meter_id], customer, dimensions)
         log._take_rows(state)
         for item_id, period, bill in state.bills:
-            log._bills.setdefault(item_id, {})[period] = bill
+            log._keep_bill(item_id, period, bill)
         log.bills_made = len(state.bills)
         return log
 

@@ -12,7 +12,7 @@ import attrs
 
 from metering_core.aggregators import Partial, formula_of
 from metering_core.meter_acceptance import MeterPolicy, Reading, read
-from metering_core.meter_bills import Bill
+from metering_core.meter_bills import Bill, replaced
 from metering_core.meter_events import MeterEventAdjustment
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meters import Formula, Meter, short_name
@@ -278,9 +278,13 @@ def _check_subscriptions(state: MeterLogState, meters: Mapping[str, Meter]) -> N
 
 
 def _check_bills(state: MeterLogState) -> None:
-    if len({(item, period) for item, period, _ in state.bills}) < len(state.bills):
-        raise ValueError("a period was billed twice")
-    for item, _, bill in state.bills:
+    standing: dict[str, list[tuple[BillingPeriod, Bill]]] = {}
+    for item, period, bill in state.bills:
+        others = standing.setdefault(item, [])
+        place = replaced(others, period)
+        if any(one == period for one, _ in others[place]):
+            raise ValueError("a period was billed twice")
+        others[place] = [(period, bill)]
         if item not in state.items or not 0 <= bill.sequence <= state.sequence:
             raise ValueError(f"{bill} is of nothing here")
     require_moments([bill.made_at for _, _, bill in state.bills], MICROSECONDS)

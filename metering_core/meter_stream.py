@@ -122,7 +122,12 @@ class MeterEventStream:
             log: takes the events; its policy's ``batch_max`` bounds a batch.
             tokens: gives an authentication token each time it is called, such as ``secrets.token_urlsafe``; never one that
                 an open session has.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` for another log, or for tokens that cannot be called.
         """
+        if not isinstance(log, MeterLog):
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "log", "a MeterLog", log)
         if not callable(tokens):
             expected = "a function that returns a new token each time it is called"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "tokens", expected, tokens)
@@ -163,7 +168,8 @@ class MeterEventStream:
             now: the moment of receipt.
 
         Raises:
-            UsageRejectedError: ``session_expired``: the session is unknown, or ``now`` is at or after its ``expires_at``.
+            UsageRejectedError: ``session_expired``: the session is unknown, or ``now`` is at or after its ``expires_at``. A
+                ``now`` before its ``created`` is taken: a clock that is put back does not make a session expire.
             InvalidValueError: ``param="events"``: an empty batch, too many events or no batch at all; or a ``now`` or session
                 that is none. Nothing was taken.
         """

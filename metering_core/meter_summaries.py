@@ -328,7 +328,10 @@ def _asked(
     bounds = bounds_of(usage.policy, start_time, end_time, value_grouping_window, timezone)
     start, end = bounds[0], bounds[-1]
     allowed, keys = filters_of(meter, filters), keys_of(meter, group_by)
-    selected = _selected(meter, usage.timelines(meter.id, customer), allowed, keys)
+    if keys or allowed:
+        selected = _selected(meter, usage.timelines(meter.id, customer), allowed, keys)
+    else:
+        selected = {(): usage.whole(meter.id, customer)}
     if keys:
         since = None if formula_of(meter).looks_back else start * MICROSECONDS
         selected = {

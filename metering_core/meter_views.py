@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from threading import RLock
 from typing import Protocol
@@ -10,10 +10,10 @@ from typing import Protocol
 import attrs
 
 from metering_core.aggregators import Partial, formula_of
-from metering_core.errors import ErrorCode, InvoicingError
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
 from metering_core.meter_acceptance import LateUsage, MeterPolicy
-from metering_core.meter_bills import Bill, UnbilledDelta, total
+from metering_core.meter_bills import Bill, UnbilledDelta, replaced, total
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
 from metering_core.periods import BillingPeriod, from_unix_seconds, moment
@@ -57,8 +57,11 @@ class MeterSource(Protocol):
     def bills_made(self) -> int:
         """How many bills of items were kept."""
 
-    def bills_of(self, item: SubscriptionItem) -> Mapping[BillingPeriod, Bill]:
-        """Return what was billed of an item's closed periods."""
+    def billed_items(self, subscription_id: str) -> list[str]:
+        """Return the ids of the items of a subscription of which a period was billed, also of those it no longer has."""
+
+    def bills_of(self, item_id: str) -> Sequence[tuple[BillingPeriod, Bill]]:
+        """Return what was billed of an item, in the order in which the bills were made."""
 
     def subscription(self, subscription_id: str) -> Subscription:
         """Return the newest version of a subscription."""
@@ -133,11 +136,16 @@ class MeterReader:
         """Return the readings of a customer by the values of the meter's dimensions; for the summaries."""
         return self._readings().timelines(self.meter(meter_id), customer)
 
+    def whole(self, meter_id: str, customer: str) -> list[Timeline]:
+        """Return the readings of a customer whatever the values of the dimensions, in few timelines; for the summaries."""
+        return self._readings().whole(self.meter(meter_id), customer)
+
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
         """Return the partial of what a bill of the period counts; see :class:`~metering_core.Usage`.
 
         Raises:
             InvoicingError: ``price_not_metered``, or ``subscription_item_unknown``.
+            InvalidValueError: ``subscription_changed`` where the period was billed by another meter than the item's.
         """
         with self._log().lock:
             return self._bill(item, period).partial
@@ -151,72 +159,81 @@ class MeterReader:
         """Return where measured and billed usage of closed periods differ, by item and period.
 
         The differences are late events, cancellations, and what a negative total left when it was billed as 0. Under the policy
-        ``carry_forward`` the next invoice of an additive formula bills them.
+        ``carry_forward`` the next invoice of an additive formula bills them, while the item is on the meter that measured them.
+        Items that the subscription no longer has, or no longer on a meter, come last.
 
         Raises:
             InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
         """
         with self._log().lock:
-            items = self._log().subscription(subscription_id).items
-            return [delta for item in items if item.recurring.meter is not None for delta in self._deltas(item)]
+            subscription = self._log().subscription(subscription_id)
+            customer = subscription.customer
+            if customer is None:
+                return []  # None of its items is on a meter.
+            items = dict.fromkeys([item.id for item in subscription.items] + self._log().billed_items(subscription_id))
+            return [delta for item in items for delta in self._deltas(item, customer, self._known_bills(item))]
 
     def _bill(self, item: SubscriptionItem, period: BillingPeriod) -> Bill:
         """Return what an invoice of the period counts, or counted where it was closed."""
-        kept = self._known_bills(item).get(period)
-        if kept is not None:
-            return kept
-        meter = self.meter_of(item)
+        meter, bills = self.meter_of(item), self._known_bills(item.id)
+        if period in bills:
+            return _by_meter(meter, bills[period])
+        customer = self._log().customer_of(item)
         aggregator = formula_of(meter)
-        partial = self._measured(item, meter, period)
+        partial = self._measured(customer, meter, period)
         carried: dict[BillingPeriod, Number] = {}
         if self.policy.late_usage is LateUsage.CARRY_FORWARD and aggregator.is_additive:
-            earlier = (one for one in self._deltas(item) if one.meter == meter.id and one.period.end <= period.start)
-            carried = {one.period: one.quantity for one in earlier}
+            # What bills carried that this one replaces, it carries itself.
+            others = {one: bill for one, bill in bills.items() if one.end <= period.start or period.end <= one.start}
+            deltas = (one for one in self._deltas(item.id, customer, others) if one.period.end <= period.start)
+            carried = {one.period: one.quantity for one in deltas if one.meter == meter.id}
             for quantity in carried.values():
                 partial = aggregator.merge(partial, quantity)
         return Bill(meter.id, partial, max(aggregator.present(partial), 0), carried, self.sequence)
 
-    def _known_bills(self, item: SubscriptionItem) -> dict[BillingPeriod, Bill]:
-        """Return the bills that had been made of an item, in the order of their periods."""
-        bills = sorted(self._log().bills_of(item).items(), key=lambda one: one[0].start)
-        return {period: bill for period, bill in bills if self._knows(bill)}
+    def _known_bills(self, item_id: str) -> dict[BillingPeriod, Bill]:
+        """Return the bills that had been made of an item and were not replaced, in the order of their periods."""
+        standing: list[tuple[BillingPeriod, Bill]] = []
+        for period, bill in self._log().bills_of(item_id):
+            if self._knows(bill):
+                standing[replaced(standing, period)] = [(period, bill)]
+        return dict(standing)
 
     def _knows(self, bill: Bill) -> bool:
         """Whether a bill had been made."""
         return True
 
-    def _deltas(self, item: SubscriptionItem) -> list[UnbilledDelta]:
-        bills = self._known_bills(item)
+    def _deltas(self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]) -> list[UnbilledDelta]:
         deltas = []
         for period, bill in bills.items():
             # The meter that was billed, although the item may be on another one since.
             meter = self.meter(bill.meter)
-            measured = formula_of(meter).present(self._measured(item, meter, period))
+            measured = formula_of(meter).present(self._measured(customer, meter, period))
             later = total(other.carried[period] for other in bills.values() if period in other.carried)
-            delta = UnbilledDelta(item.id, period, bill.meter, bill.own, measured, later)
+            delta = UnbilledDelta(item_id, period, bill.meter, bill.own(bills), measured, later)
             if delta.quantity:
                 deltas.append(delta)
         return deltas
 
-    def _measured(self, item: SubscriptionItem, meter: Meter, period: BillingPeriod) -> Partial:
-        customer = self._log().customer_of(item)
+    def _measured(self, customer: str, meter: Meter, period: BillingPeriod) -> Partial:
         start, end = period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
-        return window_of(formula_of(meter), (one for _, one in self.timelines(meter.id, customer)), start, end)[0]
+        return window_of(formula_of(meter), self.whole(meter.id, customer), start, end)[0]
 
     def counted(self, item: SubscriptionItem, period: BillingPeriod) -> list[LoggedEvent]:
         """Return the events that count for an item in a period, in the order of time.
 
         Canceled events are not among them, nor those that a later one of their event time window overwrote. Where the formula
-        looks back, the events before the period are among them.
+        looks back, the events before the period are among them. Of a period that was billed they are those that the bill
+        counted, whatever came or was canceled since.
         """
         with self._log().lock:
-            meter, customer = self.meter_of(item), self._log().customer_of(item)
+            meter, kept = self.meter_of(item), self._known_bills(item.id).get(period)
+            sees = self._sees if kept is None else _up_to(_by_meter(meter, kept).sequence)
+            readings = self._readings() if kept is None else self._log().readings_until(sees)
+            customer, end = self._log().customer_of(item), period.end_seconds * MICROSECONDS
             start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
-            counting: set[int] = set()
-            for _, timeline in self.timelines(meter.id, customer):
-                counting.update(timeline.numbers(start, period.end_seconds * MICROSECONDS))
-            logged = self._log().logged(self._sees, meter, customer)
-            return sorted((one for one in logged if one.sequence in counting), key=_by_time)
+            counting = {one for _, timeline in readings.timelines(meter, customer) for one in timeline.numbers(start, end)}
+            return sorted((one for one in self._log().logged(sees, meter, customer) if one.sequence in counting), key=_by_time)
 
     def carried(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
         """Return how much of what a bill of the period counts is for which earlier period."""
@@ -278,3 +295,16 @@ class MeterView(MeterReader):
 
 def _by_time(logged: LoggedEvent) -> tuple[int, int]:
     return logged.event.microseconds or 0, logged.sequence
+
+
+def _by_meter(meter: Meter, bill: Bill) -> Bill:
+    """Return a bill that a meter made, or refuse it to an item that is on another one: its quantity is no such quantity."""
+    if bill.meter != meter.id:
+        expected = f"{bill.meter!r}, the meter by which the period was billed, so the subscription as it was then"
+        raise InvalidValueError.expecting(ErrorCode.SUBSCRIPTION_CHANGED, "items[price][recurring][meter]", expected, meter.id)
+    return bill
+
+
+def _up_to(last: int) -> Sees:
+    """Return what shows everything up to a number."""
+    return lambda sequence, _: sequence <= last

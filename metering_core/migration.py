@@ -6,19 +6,23 @@ the records there come to. A price moves to a meter whose formula does what its 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import Final, Self
+from itertools import count, groupby, takewhile
+from operator import attrgetter
+from typing import Final
 
 import attrs
 
 from metering_core.aggregation import summarize
+from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import Number, plain
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import EVENT_NAME_MAX, Formula, Meter
-from metering_core.names import NAME_MAX, require_iterable
+from metering_core.names import require_iterable
 from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, Instant, instant
 from metering_core.prices import AggregateUsage
 from metering_core.rating import settled_total
@@ -34,6 +38,8 @@ _FORMULAS: Final = {
     AggregateUsage.LAST_EVER: Formula.LAST,
 }
 _ATTRIBUTED: Final = "late records were billed in a later period than their timestamps lie in, and an event never is"
+_METER_PREFIX: Final = "mtr_"
+_DIGEST_DIGITS: Final = 16
 _ALL_TIME: Final = BillingPeriod(SECONDS_MIN, SECONDS_MAX)
 _NOT_AT_STRIPE: Final = {
     AggregateUsage.MAX: "Stripe's meters have no formula 'max'",
@@ -84,9 +90,9 @@ class Migration:
     """Usage records replayed as meter events.
 
     Attributes:
-        log: a meter log with the new meters, the moved subscriptions and the events.
-        subscriptions: as given, with each item that can move on a price with a meter (the same id, ``_metered`` after the
-            price's); where an item cannot, it keeps its price.
+        log: a meter log with the new meters, the events, and the moved subscriptions but for items on meters it was not given.
+        subscriptions: as given, with each item that can move on a price with a meter (the same item id; the price's is the
+            meter's event name and ``_metered``); where an item cannot, it keeps its price.
         events: the events, in the order of their timestamps for each item.
         periods: the comparison, for each item of usage records and each of its periods.
     """
@@ -103,13 +109,21 @@ class Migration:
 
 
 def migrate_to_meters(
-    usage: UsageReader, subscriptions: Iterable[Subscription], *, now: Instant, stripe_formulas: bool = True
+    usage: UsageReader,
+    subscriptions: Iterable[Subscription],
+    *,
+    now: Instant,
+    stripe_formulas: bool = True,
+    meters: Iterable[Meter] = (),
 ) -> Migration:
     """Replay usage records into meter events, and compare what both generations bill in every period that began by ``now``.
 
     Customers are the subscriptions' ``customer``, or the subscription's own id where it has none. There is one meter for each
     price; an item gets one of its own where its customer has another item on the same price, because the two would count the
-    same events.
+    same events. A meter has the name of its price or item: with ``_2`` and so on where that is taken, and with a digest at its
+    end where it is cut to the 100 characters of an event name.
+
+    Items that are on a meter already stay there, and are no part of the comparison.
 
     Args:
         usage: a log or a view of it; its records are read, and nothing is changed.
@@ -117,112 +131,173 @@ def migrate_to_meters(
         now: which periods have begun.
         stripe_formulas: whether only what Stripe's meters have is used: ``sum`` and ``last``, values of up to 15 digits.
             Otherwise ``max`` and ``last_ever`` move too, to our formula ``max`` and to ``last`` with ``carry_forward``.
+        meters: those that items are on already; the log gets them and bills these items too (where the meter is active), and no
+            new meter takes a name of theirs.
 
     Raises:
         InvoicingError: ``subscription_item_unknown`` for an item that the usage does not know.
         UsageCompactedError: where records were dropped, because a total cannot be replayed.
     """
     at = instant(now, "now")
+    _require(UsageReader, usage, "usage", "a UsageLog or a view of it")
     given = tuple(require_iterable(subscriptions, "subscriptions"))
-    log = MeterLog(policy=MeterPolicy.history(significant_digits=STRIPE_DIGITS if stripe_formulas else None))
-    moves = [_Move.of(one, subscription, stripe_formulas) for subscription in given for one in subscription.items]
-    meters = _meters(moves)
-    moved = tuple(_on_meters(subscription, meters, log) for subscription in given)
+    for position, subscription in enumerate(given):
+        _require(Subscription, subscription, f"subscriptions[{position}]", "a Subscription")
+    log = MeterLog(meters, policy=MeterPolicy.history(significant_digits=STRIPE_DIGITS if stripe_formulas else None))
+    moves = list(_moves(given, stripe_formulas=stripe_formulas))
+    new = _meters(moves, _taken(log.meters, given))
+    for meter in dict.fromkeys(new.values()):
+        log.create_meter(meter)
+    moved = tuple(_on_meters(subscription, new) for subscription in given)
+    for subscription in moved:
+        _subscribe(log, subscription)
     events: list[MeterEvent] = []
     periods: list[MigratedPeriod] = []
     for move in moves:
-        if move.mode is not None:
-            reason = move.reason
-            if reason is None:
-                replayed = list(_events(move, meters[move.item.id], usage))
-                refused = next(iter(log.append(replayed, now=at).rejected.values()), None)
-                reason = None if refused is None else refused.message
-                events += replayed
-            periods += _compared(move, usage, log, reason, at)
+        replayed = [] if move.reason is not None else list(_events(move, new[move.item.id], usage))
+        refused = _appended(log, replayed, at)
+        events += replayed
+        periods += _compared(move, new.get(move.item.id), usage, log, refused, at)
     return Migration(log, moved, tuple(events), tuple(periods))
+
+
+def _require(kind: type, value: object, param: str, expected: str) -> None:
+    if not isinstance(value, kind):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
 
 
 @attrs.frozen
 class _Move:
-    """An item on its way to a meter: how it aggregates usage records (None: not at all), and why it cannot move."""
+    """An item of usage records on its way to a meter: how it aggregates them, and why it cannot move."""
 
     item: SubscriptionItem
     subscription: Subscription
-    mode: AggregateUsage | None
+    mode: AggregateUsage
     reason: str | None
-
-    @classmethod
-    def of(cls, item: SubscriptionItem, subscription: Subscription, stripe_formulas: bool) -> Self:  # noqa: FBT001 - passed on
-        mode = item.recurring.aggregate_usage
-        reason = _NOT_AT_STRIPE.get(mode) if stripe_formulas and mode is not None else None
-        return cls(item, subscription, mode, reason)
 
     @property
     def customer(self) -> str:
         return self.subscription.customer or self.subscription.id
 
+    @property
+    def kind(self) -> tuple[str, AggregateUsage]:
+        """What items share a meter by."""
+        return self.item.price.id, self.mode
 
-def _meters(moves: Iterable[_Move]) -> dict[str, Meter]:
+
+def _moves(subscriptions: Iterable[Subscription], *, stripe_formulas: bool) -> Iterator[_Move]:
+    for subscription in subscriptions:
+        for item in subscription.items:
+            mode = item.recurring.aggregate_usage
+            if mode is not None:
+                yield _Move(item, subscription, mode, _NOT_AT_STRIPE.get(mode) if stripe_formulas else None)
+
+
+def _taken(meters: Iterable[Meter], subscriptions: Iterable[Subscription]) -> set[str]:
+    """Return the event names that no new meter may have: it would have the event name, or the id, of another meter."""
+    items = (item for subscription in subscriptions for item in subscription.items)
+    ids = [*(meter.id for meter in meters), *(item.recurring.meter or "" for item in items)]
+    return {*(meter.event_name for meter in meters), *(meter_id.removeprefix(_METER_PREFIX) for meter_id in ids)}
+
+
+def _meters(moves: Iterable[_Move], taken: set[str]) -> dict[str, Meter]:
     """Return the meter of each item that moves: that of its price, or one of its own where its customer has that already."""
-    taken: set[tuple[str, str]] = set()
+    moving = [move for move in moves if move.reason is None]
+    shared = {kind: _meter(*kind, taken) for kind in dict.fromkeys(move.kind for move in moving)}
+    counted: set[tuple[object, str]] = set()
     meters: dict[str, Meter] = {}
-    for move in moves:
-        if move.mode is None or move.reason is not None:
-            continue
-        key = (move.item.price.id, move.customer)
-        event_name = move.item.id if key in taken else move.item.price.id
-        taken.add(key)
-        looks_back = move.mode is AggregateUsage.LAST_EVER
-        meters[move.item.id] = Meter(
-            f"mtr_{event_name}"[:NAME_MAX], event_name[:EVENT_NAME_MAX], _FORMULAS[move.mode], carry_forward=looks_back
-        )
+    for move in moving:
+        key = (move.kind, move.customer)
+        meters[move.item.id] = _meter(move.item.id, move.mode, taken) if key in counted else shared[move.kind]
+        counted.add(key)
     return meters
 
 
-def _on_meters(subscription: Subscription, meters: Mapping[str, Meter], log: MeterLog) -> Subscription:
-    """Return the subscription with its items on their meters, and have the log bill it."""
-    for meter in (meters[item.id] for item in subscription.items if item.id in meters):
-        if meter not in log.meters:
-            log.create_meter(meter)
+def _meter(named_after: str, mode: AggregateUsage, taken: set[str]) -> Meter:
+    """Return a meter under the first name that is free, and note that it is taken."""
+    names = (named_after if number == 1 else f"{named_after}_{number}" for number in count(1))
+    event_name = next(one for one in map(_cut, names) if one not in taken)
+    taken.add(event_name)
+    looks_back = mode is AggregateUsage.LAST_EVER
+    return Meter(f"{_METER_PREFIX}{event_name}", event_name, _FORMULAS[mode], carry_forward=looks_back)
+
+
+def _cut(text: str) -> str:
+    """Return a text as an event name or an identifier: with a digest of the whole at its end where it is too long."""
+    if len(text) <= EVENT_NAME_MAX:
+        return text
+    # JSON may hold half of a surrogate pair, which UTF-8 cannot write.
+    digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:_DIGEST_DIGITS]
+    return f"{text[: EVENT_NAME_MAX - _DIGEST_DIGITS - 1]}_{digest}"
+
+
+def _on_meters(subscription: Subscription, meters: Mapping[str, Meter]) -> Subscription:
+    """Return the subscription with its items on their meters."""
     items = [_on_meter(item, meters[item.id]) if item.id in meters else item for item in subscription.items]
-    moved = attrs.evolve(subscription, items=items, customer=subscription.customer or subscription.id)
-    log.subscribe(moved)
-    return moved
+    return attrs.evolve(subscription, items=items, customer=subscription.customer or subscription.id)
 
 
 def _on_meter(item: SubscriptionItem, meter: Meter) -> SubscriptionItem:
     recurring = attrs.evolve(item.recurring, aggregate_usage=None, meter=meter.id)
-    price = attrs.evolve(item.price, id=f"{item.price.id}_metered"[:NAME_MAX], recurring=recurring)
-    return attrs.evolve(item, price=price)
+    return attrs.evolve(item, price=attrs.evolve(item.price, id=f"{meter.event_name}_metered", recurring=recurring))
+
+
+def _subscribe(log: MeterLog, subscription: Subscription) -> None:
+    """Have the log bill a subscription, but for the items whose meters it has not, or cannot take new items for."""
+    billed = {None, *(meter.id for meter in log.meters if meter.is_active)}
+    items = [item for item in subscription.items if item.recurring.meter in billed]
+    if items:
+        log.subscribe(attrs.evolve(subscription, items=items))
 
 
 def _events(move: _Move, meter: Meter, usage: UsageReader) -> Iterator[MeterEvent]:
     """Yield one event for each cell of the item, in the order of time."""
-    for cell in usage.cells(move.item.id, _ALL_TIME):
-        payload = {meter.customer_payload_key: move.customer, meter.value_payload_key: plain(cell.quantity)}
-        identifier = f"{move.item.id}:{cell.timestamp}"
-        yield MeterEvent(
-            meter.event_name,
-            payload,
-            identifier=identifier if len(identifier) <= EVENT_NAME_MAX else None,
-            timestamp=cell.timestamp,
-        )
+    for timestamp, cells in groupby(usage.cells(move.item.id, _ALL_TIME), key=attrgetter("timestamp")):
+        for number, cell in enumerate(cells, start=1):
+            payload = {meter.customer_payload_key: move.customer, meter.value_payload_key: plain(cell.quantity)}
+            # A late record that was billed in a later period has a cell of its own beside that of its timestamp.
+            suffix = "" if number == 1 else f"#{number}"
+            identifier = _cut(f"{move.item.id}:{timestamp}{suffix}")
+            yield MeterEvent(meter.event_name, payload, identifier=identifier, timestamp=timestamp)
 
 
-def _compared(move: _Move, usage: UsageReader, log: MeterLog, reason: str | None, at: datetime) -> Iterator[MigratedPeriod]:
+def _appended(log: MeterLog, events: Sequence[MeterEvent], now: datetime) -> dict[datetime, str | None]:
+    """Append events, and return the sentences that some are refused with, by when they happened."""
+    refused: dict[datetime, str | None] = {}
+    for position, receipt in log.append(events, now=now).rejected.items():
+        happened = events[position].instant
+        assert happened is not None, "a replayed event says when"
+        refused[happened] = receipt.message
+    return refused
+
+
+def _compared(
+    move: _Move,
+    meter: Meter | None,
+    usage: UsageReader,
+    log: MeterLog,
+    refused: Mapping[datetime, str | None],
+    at: datetime,
+) -> Iterator[MigratedPeriod]:
     """Yield what both generations come to in every period of the item that began."""
-    item, subscription = move.item, move.subscription
-    assert move.mode is not None, "it aggregates usage records"
-    moved = log.subscriptions
-    for summary in reversed(usage.summaries(item.id, now=at)):
-        period = subscription.period_at(summary.start)
-        assert period is not None, "summaries are of the subscription's own periods"
-        records = summary.total_usage
-        events = None
-        if move.reason is None:
-            new = next(one for one in moved if one.id == subscription.id).item(item.id)
-            events = summarize(new, log, period).total_usage
-        both = records, events
-        amounts = [None if quantity is None else settled_total(item.price, quantity) for quantity in both]
-        why = None if records == events else reason or _ATTRIBUTED
-        yield MigratedPeriod(item.id, period, move.mode, records, events, amounts[0] or 0, amounts[1], why)
+    old = move.item
+    new = None if meter is None else _on_meter(old, meter)
+    for period in _periods(move, usage, at):
+        records = summarize(old, usage, period).total_usage
+        events = None if new is None else summarize(new, log, period).total_usage
+        why = None if records == events else move.reason or _difference(move, refused, period)
+        amounts = settled_total(old.price, records), None if events is None else settled_total(old.price, events)
+        yield MigratedPeriod(old.id, period, move.mode, records, events, *amounts, why)
+
+
+def _periods(move: _Move, usage: UsageReader, at: datetime) -> Iterator[BillingPeriod]:
+    """Yield the periods of the subscription as it was given, from the first one that the usage knows of."""
+    for known in usage.summaries(move.item.id, now=at)[-1:]:
+        yield from takewhile(lambda period: period.start <= at, move.subscription.periods_from(known.start))
+
+
+def _difference(move: _Move, refused: Mapping[datetime, str | None], period: BillingPeriod) -> str | None:
+    """Return why the events of a period come to something else than its records."""
+    looks_back = move.mode is AggregateUsage.LAST_EVER
+    counted = (sentence for at, sentence in refused.items() if at in period or (looks_back and at < period.start))
+    return next(counted, _ATTRIBUTED)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
 from typing import Any, TypeVar
@@ -53,6 +53,33 @@ def known_keys(data: object, known: AbstractSet[str], param: str = "") -> Mappin
         place = f"{param}[{unknown[0]}]" if param else unknown[0]
         raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, f"Received unknown parameter: {place}", param=place)
     return data
+
+
+def refuse_slips(received: Collection[str], known: Collection[str], param: str = "usage") -> None:
+    """Refuse an unknown name that is nearly that of a known one which is not there, also but for case and spaces around it.
+
+    Other unknown names are passed over: a wide table has columns that nobody reads.
+
+    Raises:
+        InvalidValueError: ``parameter_unknown``.
+
+    >>> refuse_slips(["id", "ids", "region"], ["id", "action"])
+    >>> refuse_slips(["id", "Action"], ["id", "action"])
+    Traceback (most recent call last):
+    metering_core.errors.InvalidValueError: usage: received the unknown column 'Action' (did you mean 'action'?)
+    """
+    from difflib import get_close_matches  # noqa: PLC0415 - it takes its time, and nobody needs it until a table is read
+
+    absent = {_folded(one): one for one in known if one not in received}
+    for column in received:
+        meant = [] if column in known else get_close_matches(_folded(column), absent, n=1, cutoff=0.8)
+        if meant:
+            message = f"{param}: received the unknown column {column!r} (did you mean {absent[meant[0]]!r}?)"
+            raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=column)
+
+
+def _folded(column: str) -> str:
+    return column.strip().casefold()
 
 
 Element = TypeVar("Element")

@@ -114,6 +114,8 @@ def parse_instant(text: str, param: str) -> datetime:
 
 
 def _to_utc(value: datetime, param: str) -> datetime:
+    if value != value:  # noqa: PLR0124 - pandas' NaT, which is a datetime and no instant
+        raise _not_an_instant(value, param)
     # Asked of utcoffset, not of tzinfo: astimezone would read a datetime without an offset in the machine's zone.
     if value.utcoffset() is None:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, f"{_EXPECTED}, not naive", value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import chain
+from typing import Final
 
 from metering_core.aggregators import Aggregator, Partial, formula_of
 from metering_core.meters import Meter
@@ -12,11 +14,17 @@ MICROSECONDS = 1_000_000
 """In a second; moments of events are kept in Unix microseconds."""
 
 
+_FEW: Final = 16
+"""Series whose partials are merged at each question: a timeline of all of them would cost as much memory as they do."""
+
+
 class Readings:
     """What meters read off some events: by meter, customer and dimension values."""
 
     def __init__(self) -> None:
         self._series: dict[str, dict[str, dict[tuple[str, ...], Series]]] = {}
+        # By meter and customer: the readings of all their series.
+        self._wholes: dict[tuple[str, str], Timeline] = {}
 
     def series(self, meter: Meter, customer: str, dimensions: tuple[str, ...]) -> Series:
         """Return the readings with these dimension values, made where there are none."""
@@ -24,12 +32,26 @@ class Readings:
         if dimensions not in by_dimensions:
             window = None if meter.event_time_window is None else meter.event_time_window.seconds * MICROSECONDS
             by_dimensions[dimensions] = Series(formula_of(meter), window)
+            if (meter.id, customer) in self._wholes:
+                by_dimensions[dimensions].enter(self._wholes[meter.id, customer])
         return by_dimensions[dimensions]
 
     def timelines(self, meter: Meter, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
         """Return what a customer's events of a meter come to, by their dimension values."""
         found = self._series.get(meter.id, {}).get(customer, {})
         return [(dimensions, series.timeline()) for dimensions, series in found.items()]
+
+    def whole(self, meter: Meter, customer: str) -> list[Timeline]:
+        """Return what a customer's events of a meter come to whatever their dimension values, in few timelines."""
+        found = self._series.get(meter.id, {}).get(customer, {})
+        timelines = [series.timeline() for series in found.values()]
+        if len(timelines) <= _FEW:
+            return timelines
+        if (meter.id, customer) not in self._wholes:
+            whole = self._wholes[meter.id, customer] = Timeline(formula_of(meter))
+            for reading in sorted(chain.from_iterable(series.enter(whole) for series in found.values()), key=_by_time):
+                whole.add(*reading)
+        return [self._wholes[meter.id, customer]]
 
     def customers(self, meter: Meter) -> list[str]:
         """Return the customers that have events of a meter, in the order in which they came."""
@@ -47,3 +69,7 @@ def window_of(aggregator: Aggregator, timelines: Iterable[Timeline], start: int,
         within = aggregator.merge(within, partial)
         readings += own
     return aggregator.over(within, before, start, end), readings
+
+
+def _by_time(reading: tuple[int, int, object]) -> tuple[int, int]:
+    return reading[:2]

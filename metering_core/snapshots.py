@@ -26,11 +26,16 @@ def snapshot(log: UsageLog | MeterLog) -> dict[str, Any]:
 
     The clock is not part of it. A price with a pricing model of the user's own is kept by its id, and must be given to
     :func:`restore` or :func:`restore_meter_log`.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_object`` for anything else, such as a view or another engine.
     """
     if isinstance(log, MeterLog):
         kind, content = meter_snapshots.FORMAT, meter_snapshots.write_content(log.state())
-    else:
+    elif isinstance(log, UsageLog):
         kind, content = usage_snapshots.FORMAT, usage_snapshots.write_content(log.state())
+    else:
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "log", "a UsageLog or a MeterLog", log)
     return {"format": kind, "version": VERSION, "checksum": _checksum(content), "content": content}
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_left
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
 from metering_core.aggregators import Aggregator, Partial
@@ -62,6 +62,11 @@ class Timeline:
     def remove(self, moment: int, sequence: int) -> None:
         """Drop a reading that is there, when something is asked."""
         self._changes[moment, sequence] = _GONE
+
+    def readings(self) -> Iterator[tuple[int, int, Any]]:
+        """Return the moments, numbers and values, in the order of time."""
+        self.settle()
+        return zip(self.moments, self.sequences, self.values, strict=True)
 
     def settle(self) -> None:
         """Put readings that came out of order in their place, and drop those that went."""
@@ -168,10 +173,11 @@ class Series:
     others are kept, because a cancellation makes the one before it count again.
     """
 
-    __slots__ = ("_counting", "_timeline", "_touched", "_window", "_windows")
+    __slots__ = ("_counting", "_timelines", "_touched", "_window", "_windows")
 
     def __init__(self, aggregator: Aggregator, window: int | None) -> None:
-        self._timeline = Timeline(aggregator)
+        # Its own, and where there is one that of all series of the customer.
+        self._timelines = [Timeline(aggregator)]
         self._window = window
         # Window → its readings in the order of arrival; and which of them is in the timeline, by window.
         self._windows: dict[int, list[tuple[int, int, Any]]] = {}
@@ -181,7 +187,8 @@ class Series:
     def add(self, moment: int, sequence: int, value: Any) -> None:  # noqa: ANN401 - a number, or any text
         """Take a reading; readings come in the order of their numbers."""
         if self._window is None:
-            self._timeline.add(moment, sequence, value)
+            for timeline in self._timelines:
+                timeline.add(moment, sequence, value)
         else:
             window = moment // self._window
             self._windows.setdefault(window, []).append((moment, sequence, value))
@@ -190,7 +197,8 @@ class Series:
     def remove(self, moment: int, sequence: int) -> None:
         """Drop a reading that is there."""
         if self._window is None:
-            self._timeline.remove(moment, sequence)
+            for timeline in self._timelines:
+                timeline.remove(moment, sequence)
         else:
             window = moment // self._window
             self._windows[window] = [one for one in self._windows[window] if one[1] != sequence]
@@ -202,14 +210,21 @@ class Series:
             readings = self._windows[window]
             self._count(window, readings[-1] if readings else None)
         self._touched.clear()
-        return self._timeline
+        return self._timelines[0]
+
+    def enter(self, whole: Timeline) -> Iterable[tuple[int, int, Any]]:
+        """Keep the readings that count in a timeline of several series, too; return those that are there already."""
+        readings = self.timeline().readings()
+        self._timelines.append(whole)
+        return readings
 
     def _count(self, window: int, winner: tuple[int, int, Any] | None) -> None:
         former = self._counting.get(window)
         if former == winner:
             return
-        if former is not None:
-            self._timeline.remove(*former[:2])
-        if winner is not None:
-            self._timeline.add(*winner)
+        for timeline in self._timelines:
+            if former is not None:
+                timeline.remove(*former[:2])
+            if winner is not None:
+                timeline.add(*winner)
         self._counting[window] = winner

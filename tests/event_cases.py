@@ -211,7 +211,7 @@ def generated(seed, size, policy="default", *, values=(*SMALL, *SMALL, *ODD, *WR
         history.rows.append(
             Row(
                 name,
-                draw.choice([*CUSTOMERS, *CUSTOMERS, *CUSTOMERS, "cus_9", "", None]),
+                draw.choice([*CUSTOMERS, *CUSTOMERS, *CUSTOMERS, "cus_9", "", "c" * 256, None]),
                 draw.choice(values),
                 draw.choice(
                     [

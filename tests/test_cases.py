@@ -15,6 +15,7 @@ import pytest
 
 from metering_core import Charge, ChargeKind, Price
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError
+from metering_core.periods import instant, iso_8601
 from metering_core.testing import cases as runner
 from metering_core.testing.cases import CASE_KINDS, CaseResult, read_cases, run_cases
 
@@ -373,11 +374,63 @@ def test_range_of_a_meter_case_covers_its_events_in_whole_windows():
         assert run(bare, value_grouping_window=window, timezone=zone, expected=expected) == ()
 
 
-def test_meter_case_without_events_needs_its_customer_and_its_range():
-    """Where there is nothing to tell them by, what is missing is named."""
-    for key in ("customer", "start_time", "end_time"):
-        error = refused({**without(METER, key), "events": []})
-        assert (error.param, error.details["code"]) == (key, ErrorCode.PARAMETER_MISSING)
+@pytest.mark.parametrize("window", [None, "hour", "day", "week", "month"])
+@pytest.mark.parametrize("bounds", [(), ("start_time",), ("end_time",), ("start_time", "end_time")])
+@pytest.mark.parametrize("events", [[], METER["events"]], ids=["no events", "another's events"])
+def test_customer_without_events_comes_to_nothing(events, bounds, window):
+    """Nothing is 0 in any range, whatever of it the case says, and has no summaries."""
+    sample = without(METER, *{"start_time", "end_time"} - set(bounds))
+    nothing = {"value": 0, "summaries": []}
+    assert run(sample, events=events, customer="cus_2", value_grouping_window=window, expected=nothing) == ()
+
+
+@pytest.mark.parametrize(
+    ("given", "window", "start", "end"),
+    [
+        ({"start_time": "1970-01-02T10:20:30Z"}, None, "1970-01-02T10:20:30Z", "1970-01-02T10:21:00Z"),
+        ({"start_time": "1970-01-02T10:20:00Z"}, "hour", "1970-01-02T10:20:00Z", "1970-01-02T11:00:00Z"),
+        ({"start_time": "1970-02-01T00:00:00Z"}, "month", "1970-02-01T00:00:00Z", "1970-03-01T00:00:00Z"),
+        ({"end_time": "1970-01-01T00:02:00Z"}, None, "1970-01-01T00:01:00Z", "1970-01-01T00:02:00Z"),
+        ({"end_time": "1970-01-01T00:00:00Z"}, "day", "1969-12-31T00:00:00Z", "1970-01-01T00:00:00Z"),
+        ({"start_time": "1969-12-31T00:00:00Z"}, "day", "1969-12-31T00:00:00Z", "1970-01-02T00:00:00Z"),
+        ({"end_time": "1970-01-03T00:00:00Z"}, "day", "1970-01-01T00:00:00Z", "1970-01-03T00:00:00Z"),
+    ],
+)
+def test_one_bound_of_a_meter_case_tells_the_other(given, window, start, end, monkeypatch):
+    """Where no event lies on the side of the bound that is absent, the range is the rest of the window of the other bound."""
+    asked = []
+
+    def event_summaries(log, meter_id, customer, start_time, end_time, **options):
+        asked.append([iso_8601(instant(bound, "bound")) for bound in (start_time, end_time)])
+        return real(log, meter_id, customer, start_time, end_time, **options)
+
+    real = runner.event_summaries
+    monkeypatch.setattr(runner, "event_summaries", event_summaries)
+    run({**without(METER, "start_time", "end_time"), **given}, value_grouping_window=window)
+    assert asked[-2:] == [[start, end]] * 2
+
+
+def test_level_is_carried_into_a_range_after_the_last_event():
+    """A case may ask what a level comes to later than anything happened."""
+    meter = {**METER["meter"], "default_aggregation": {"formula": "last"}, "carry_forward": True}
+    day = {"start_time": 86_400, "end_time": 172_800, "value": "4"}
+    later = {**without(METER, "end_time"), "meter": meter, "start_time": 86_400}
+    assert run(later, value_grouping_window="day", expected={"value": "4", "summaries": [day]}) == ()
+
+
+def test_window_beyond_the_calendar_is_refused():
+    """The window of the calendar's last minute ends after the calendar, so the case must say an end."""
+    event = {**METER["events"][0], "timestamp": "9999-12-31T23:59:59Z"}
+    sample = without(METER, "end_time", "value_grouping_window")
+    error = refused({**sample, "events": [event]})
+    assert (error.param, error.details["code"]) == ("end_time", ErrorCode.PARAMETER_INVALID_INSTANT)
+    assert run(METER, events=[event], start_time="9999-12-31T00:00:00Z", end_time="9999-12-31T23:00:00Z") == ()
+
+
+def test_meter_case_without_events_needs_its_customer():
+    """Where there is nothing to tell the customer by, the case must name one."""
+    error = refused({**without(METER, "customer"), "events": []})
+    assert (error.param, error.details["code"]) == ("customer", ErrorCode.PARAMETER_MISSING)
 
 
 def test_customer_of_a_meter_case_must_be_told_from_others():
@@ -604,6 +657,14 @@ def test_malformed_case(sample, path, value, param, code):
     """A value that cannot be read makes the file unreadable; param and code say what it was."""
     error = refused(placed(sample, path, value))
     assert (error.param, error.details["code"]) == (param, code)
+
+
+@pytest.mark.parametrize("value", [None, True, [], "abc", "1/0", "1e3", f"0.{'1' * 201}", "9" * 201])
+def test_complaint_about_a_number_speaks_json(value):
+    """It says what can be written in a file, and names no type of Python's."""
+    error = refused({**METER, "expected": {"value": value}})
+    assert (error.param, error.details["code"]) == ("expected[value]", ErrorCode.PARAMETER_INVALID_DECIMAL)
+    assert 'expected an integer, or a decimal or a ratio written as a string such as "0.5" or "1/3"' in str(error)
 
 
 @pytest.mark.parametrize("key", ["quantity", "price", "id", "kind", "expected"])

@@ -215,6 +215,11 @@ def one_row(**changed):
     return {"subscription_items": ["si_0"] * 2, "quantities": [1, 1], "timestamps": [START, START]} | changed
 
 
+def hidden(values):
+    """Return two values of which a mask hides the second."""
+    return np.ma.array(values, mask=[False, True])
+
+
 @pytest.mark.parametrize(
     ("changed", "param", "code"),
     [
@@ -231,6 +236,13 @@ def one_row(**changed):
         ({"timestamps": np.array([START, START], "datetime64[s]")}, "timestamps[0]", "parameter_invalid_instant"),
         ({"timestamps": [datetime(2024, 1, 1), START]}, "timestamps[0]", "parameter_invalid_instant"),  # noqa: DTZ001 - naive
         ({"actions": ["set", "delete"]}, "actions[1]", "parameter_invalid_choice"),
+        ({"quantities": hidden([1, 1_000])}, "quantities[1]", "parameter_invalid_integer"),
+        ({"timestamps": hidden([START, START])}, "timestamps[1]", "parameter_invalid_instant"),
+        ({"timestamps": hidden(np.array([START, START], "datetime64[ns]"))}, "timestamps[0]", "parameter_invalid_instant"),
+        ({"actions": hidden(["set", "set"])}, "actions[1]", "parameter_invalid_choice"),
+        ({"ids": hidden([1, 2])}, "ids[0]", "parameter_invalid_string"),
+        ({"subscription_items": hidden(["si_0", "si_0"])}, "subscription_items[1]", "parameter_invalid_string"),
+        ({"subscription_items": hidden([0, 0]), "item_ids": ["si_0"]}, "subscription_items[1]", "parameter_invalid_integer"),
         ({"actions": np.array(["set", "delete"])}, "actions[1]", "parameter_invalid_choice"),
         ({"ids": ["a", ""]}, "ids[1]", "parameter_invalid_string"),
         ({"ids": ["a", 7]}, "ids[1]", "parameter_invalid_string"),
@@ -249,6 +261,21 @@ def test_malformed_columns_are_refused_by_row(changed, param, code):
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
+def test_a_mask_that_hides_nothing():
+    """A masked array is its values, and an id that is hidden is none."""
+    batch = UsageBatch.from_columns(**one_row(quantities=np.ma.array([1, 2])), ids=hidden(["a", "b"]))
+    assert batch.quantities.tolist() == [1, 2]
+    assert batch.ids == ["a", None]
+
+
+def test_absent_instants_of_pandas_are_refused():
+    """What pandas holds where a timestamp is absent is a datetime, but no instant."""
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
+    stamps = pandas.Series([START, None]).astype("Int64")
+    with pytest.raises(mc.InvalidValueError, match=r"timestamps\[1\]: expected .* received NaT"):
+        UsageBatch.from_columns(**one_row(timestamps=pandas.to_datetime(stamps, unit="s", utc=True)))
+
+
 @pytest.mark.parametrize("kind", [np.int8, np.uint8, np.int32, np.uint64, ">i8"])
 def test_columns_of_any_integers_and_strings(kind):
     """Items may be strings or codes in any integer type, and quantities of any integer type keep their value."""
@@ -261,6 +288,7 @@ def test_columns_of_any_integers_and_strings(kind):
         UsageBatch.from_columns(
             np.array([0, 1, 0], kind), **columns, actions=np.array([False, True, True]), item_ids=["si_1", "si_0"]
         ),
+        UsageBatch.from_columns(["si_1", "si_0", "si_1"], **columns, actions=[False, True, True]),
     ]
     for batch in ways:
         usage = ColumnarUsage([subscribed(priced(), priced())])
@@ -294,8 +322,9 @@ def test_moments_of_receipt_as_an_array():
     receipts = usage.append(batch, received_at=np.array([START, FEB.start_seconds, FEB.start_seconds]))
     assert [receipt.code for receipt in receipts] == [None, None, "timestamp_before_current_period"]
     assert usage.records()[1].received_at == FEB.start
-    with pytest.raises(mc.InvalidValueError, match=r"received_at\[1\]"):
-        usage.append(batch, received_at=np.array([START, 2**62, START]))
+    for wrong in (np.array([START, 2**62, START]), np.ma.array([START] * 3, mask=[0, 1, 0])):
+        with pytest.raises(mc.InvalidValueError, match=r"received_at\[1\]"):
+            usage.append(batch, received_at=wrong)
 
 
 def test_an_empty_batch():
@@ -389,12 +418,26 @@ def test_arrow_streams(monkeypatch, way):
         ({"quantity": [1.0, 2.0, 2.0]}, "quantities[0]"),
         ({"timestamp": [None, 1, 2]}, "timestamps[0]"),
         ({"subscription_item": ["a", "b", None]}, "subscription_items[2]"),
-        ({"action": ["set", None, "set"]}, "actions[1]"),
+        ({"action": ["set", "delete", "set"]}, "actions[1]"),
+        ({"action": ["set", None, "delete"]}, "actions[2]"),
+        ({"action": [1, None, 1]}, "actions[0]"),
+        ({"subscription_item": [7, 8, 7]}, "subscription_items[0]"),
+        ({"subscription_item": [7.0, 8.0, 7.0]}, "subscription_items[0]"),
+        ({"subscription_item": [b"a", b"b", b"c"]}, "subscription_items[0]"),
+        ({"subscription_item": [None, None, None]}, "subscription_items[0]"),
+        ({"id": [1, 2, 3]}, "ids[0]"),
+        ({"seq": [1, 2, 2]}, "seq[2]"),
+        ({"seq": [3, 2, 1]}, "seq[1]"),
+        ({"seq": [1, None, 3]}, "seq[1]"),
+        ({"seq": [1.0, 2.0, 3.0]}, "seq[0]"),
+        ({"received_at": [START, START, START]}, "received_at"),
+        ({"Seq": [1, 2, 3]}, "Seq"),
+        ({"recieved_at": [START, START, START]}, "recieved_at"),
         ({"timestamp": [datetime(2024, 1, 1)] * 3}, "timestamps"),  # noqa: DTZ001 - naive
     ],
 )
 def test_malformed_arrow_columns(changed, param):
-    """A null, a float or a naive timestamp is refused by its column and row."""
+    """A null, a float, a naive timestamp, rows out of order and slips are refused by their column and row."""
     with pytest.raises(mc.InvalidValueError) as caught:
         UsageBatch.from_arrow(arrow_table(**changed))
     assert caught.value.param == param
@@ -406,6 +449,108 @@ def test_arrow_needs_its_columns_and_its_interface():
         UsageBatch.from_arrow(arrow_table().drop_columns("quantity"))
     with pytest.raises(mc.InvalidValueError, match="__arrow_c_stream__"):
         UsageBatch.from_arrow([1, 2])
+
+
+@pytest.mark.parametrize("column", ["action", "id"])
+@pytest.mark.parametrize("slip", ["{}s", "{} ", str.upper, str.title])
+def test_misspelt_arrow_columns_are_refused(column, slip):
+    """A column that is nearly one that is read would change the bill by not being read."""
+    spelt = slip.format(column) if isinstance(slip, str) else slip(column)
+    renamed = arrow_table().rename_columns({column: spelt})
+    with pytest.raises(mc.InvalidValueError) as caught:
+        UsageBatch.from_arrow(renamed)
+    assert (caught.value.code, caught.value.param) == ("parameter_unknown", spelt)
+    assert f"did you mean {column!r}" in caught.value.message
+
+
+@pytest.mark.parametrize("column", ["subscription_item", "quantity", "action", "seq"])
+def test_columns_that_are_there_twice_are_refused(column):
+    """Of two columns with one name nobody can say which is meant."""
+    table = arrow_table(seq=[1, 2, 3])
+    with pytest.raises(mc.InvalidValueError, match=f"{column}: expected one column of that name, received 2"):
+        UsageBatch.from_arrow(table.append_column(column, table[column]))
+
+
+def test_the_order_of_arrival_may_be_a_column():
+    """Where ``seq`` ascends it says what the order of the rows says; other columns are not read."""
+    batch = UsageBatch.from_arrow(arrow_table(seq=[-5, 2, MAX], region=["eu", None, "us"]))
+    assert batch.quantities.tolist() == [1, 2, MAX]
+
+
+def words(names, codes):
+    """Return an Arrow dictionary of actions."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    return pyarrow.DictionaryArray.from_arrays(pyarrow.array(codes, pyarrow.int8()), pyarrow.array(names, pyarrow.string()))
+
+
+@pytest.mark.parametrize(
+    ("actions", "sets"),
+    [
+        (lambda: [None, "set", None], [False, True, False]),
+        (lambda: [None, None, None], None),
+        (lambda: ["increment", None, "increment"], None),
+        (lambda: [False, True, True], [False, True, True]),
+        (lambda: [True, None, False], [True, False, False]),
+        (lambda: words(["increment", "set", "set"], [0, 1, 2]), [False, True, True]),
+        (lambda: words(["set", "increment", "delete"], [1, 0, 0]), [False, True, True]),
+        (lambda: words(["set", None], [0, 1, 0]), [True, False, True]),
+        (lambda: words(["set", "increment"], [0, None, 0]), [True, False, True]),
+    ],
+)
+def test_actions_in_arrow(actions, sets):
+    """Words, flags and dictionaries, whatever they repeat or never use; a null is an increment, as in files."""
+    batch = UsageBatch.from_arrow(arrow_table(action=actions()))
+    assert (batch.sets if batch.sets is None else batch.sets.tolist()) == sets
+
+
+def test_dictionaries_name_the_row():
+    """A malformed action of a dictionary is named by the first row that has it."""
+    with pytest.raises(mc.InvalidValueError) as caught:
+        UsageBatch.from_arrow(arrow_table(action=words(["delete", "set"], [1, 1, 0])))
+    assert (caught.value.code, caught.value.param) == ("parameter_invalid_choice", "actions[2]")
+
+
+def shared(stamps, chunks):
+    """Return arrays, and a table that looks into them."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    quantities, seconds = np.array([1, 2, 3]), np.array([START, START + 1, START + 2])
+    kind = pyarrow.timestamp("s", "UTC") if stamps == "instants" else pyarrow.int64()
+    columns = {"quantity": pyarrow.array(quantities), "timestamp": pyarrow.array(seconds).view(kind)}
+    table = pyarrow.table({"subscription_item": ["si_0"] * 3} | columns)
+    parts = [table] if chunks == 1 else [table[:1], table[1:]]
+    return quantities, seconds, pyarrow.concat_tables(parts)
+
+
+@pytest.mark.parametrize("chunks", [1, 2])
+@pytest.mark.parametrize("stamps", ["integers", "instants"])
+def test_a_table_may_change_afterwards(stamps, chunks):
+    """What the caller does to a frame, or to the arrays behind it, changes no batch."""
+    quantities, seconds, table = shared(stamps, chunks)
+    batch = UsageBatch.from_arrow(table)
+    quantities[:] = -1_000
+    seconds[:] = 0
+    assert batch.quantities.tolist() == [1, 2, 3]
+    assert batch.timestamps.tolist() == [START, START + 1, START + 2]
+
+
+@pytest.mark.parametrize("stamps", ["integers", "instants"])
+def test_a_table_is_used_where_it_is_when_asked(stamps):
+    """Without a copy, numbers that can be used as they are stay where they are."""
+    quantities, seconds, table = shared(stamps, 1)
+    batch = UsageBatch.from_arrow(table, copy=False)
+    assert np.shares_memory(batch.quantities, quantities)
+    assert np.shares_memory(batch.timestamps, seconds)
+
+
+def test_frames_of_pandas_may_change_afterwards():
+    """A frame that is changed in place does not change what was appended."""
+    pandas = pytest.importorskip("pandas", reason="needs pandas")
+    pytest.importorskip("pyarrow", reason="needs pyarrow")
+    frame = pandas.DataFrame({"subscription_item": ["si_0"] * 2, "quantity": [5, 7], "timestamp": [START] * 2})
+    usage = ColumnarUsage([subscribed()])
+    usage.append(UsageBatch.from_arrow(frame), now=START)
+    frame.loc[0, "quantity"] = 1_000_000
+    assert usage.partial(subscribed().items[0], JAN) == 12
 
 
 # Without NumPy -------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
 from pathlib import Path
@@ -19,10 +20,12 @@ from metering_core.columnar import event_answers  # noqa: E402
 from metering_core.columnar import events as events_module  # noqa: E402
 from metering_core.columnar.event_batches import EventBatch  # noqa: E402
 from metering_core.columnar.events import ColumnarEvents  # noqa: E402
+from metering_core.meter_acceptance import MeterPolicy  # noqa: E402
 from metering_core.meter_events import MeterEvent  # noqa: E402
 from metering_core.meter_log import MeterLog  # noqa: E402
 from metering_core.meter_summaries import event_summaries, list_event_summaries  # noqa: E402
 from metering_core.meters import Meter  # noqa: E402
+from metering_core.periods import from_unix_seconds  # noqa: E402
 
 
 def columns_of(history):
@@ -92,14 +95,14 @@ def test_compiled_sums_are_those_of_a_loop(buckets, width, least, monkeypatch):
     compiled = pytest.importorskip("metering_core.columnar.event_compiled", reason="needs the extra 'compiled'")
     monkeypatch.setattr(compiled, "UNIT_ROWS", 100)
     chosen = np.random.default_rng(buckets * 64 + width)
-    codes = chosen.integers(0, 40, 2_000, np.int32) * 25
-    places = chosen.integers(0, buckets, 2_000)
-    values = chosen.integers(0, 2**width, 2_000) + least
+    codes = chosen.integers(0, 40, 4_000, np.int32) * 25
+    places = chosen.integers(0, buckets, 4_000)
+    values = chosen.integers(0, 2**width, 4_000) + least
     expected = {}
     for code, place, value in zip(codes.tolist(), places.tolist(), values.tolist(), strict=True):
         total, events = expected.get((code, place), (0, 0))
         expected[code, place] = (total + value, events + 1)
-    rows = compiled.EventRows(codes, places * 60 + 7 + chosen.integers(0, 60, 2_000), values)
+    rows = compiled.EventRows(codes, places * 60 + 7 + chosen.integers(0, 60, 4_000), values)
     found = compiled.bucket_sums(rows, 976, (7, 60, buckets), width, least)
     right = [(*key, *expected[key]) for key in sorted(expected)]
     assert list(zip(*(column.tolist() for column in found), strict=True)) == right
@@ -156,6 +159,53 @@ def test_accepted_events_can_be_read_again():
     for meter_id in (None, "m_regions", "m_unique"):
         for customer in (None, "cus_2"):
             assert events.events(meter_id, customer) == log.events(meter_id, customer)
+
+
+@pytest.mark.parametrize("policy", ["history", "retained"])
+@pytest.mark.parametrize("seed", range(2))
+def test_the_events_that_count_for_an_item(policy, seed):
+    """Columns list the events behind a quantity as the log does: of one moment, overwritten, and from before the period."""
+    history = generated(seed, 250, policy)
+    (log, _), (events, _) = history.log, appended(history, (1, 7, 40))
+    for item, period in history.requests():
+        assert events.counted(item, period) == log.counted(item, period), f"{item.id} in {period}"
+
+
+def test_counted_events_worked_by_hand():
+    """Of the customer's three events in the period, the two of June count; columns without events count none."""
+    price = mc.Price.per_unit("p", currency="usd", unit_amount=3, recurring=mc.Recurring(meter="m"))
+    subscription = mc.Subscription("s", [mc.SubscriptionItem("i", price)], START, customer="a")
+    events, period = ColumnarEvents([Meter("m", "m")], [subscription]), mc.BillingPeriod(START, START + DAY)
+    item = subscription.items[0]
+    assert events.counted(item, period) == []
+    batch = EventBatch.from_columns("m", ["a", "b", "a", "a"], [1, 2, 3, 4], [START + 9, START, START, START + DAY])
+    events.append(batch, now=NOON)
+    assert [(one.sequence, one.event.payload["value"]) for one in events.counted(item, period)] == [(3, "3"), (1, "1")]
+    text = str(mc.explain(mc.preview_invoice(subscription, events, now=NOON).lines[0]))
+    assert "Events: the engine that aggregated them lists none of item i." in text
+
+
+@pytest.mark.parametrize(
+    ("options", "param"),
+    [
+        ({"customers": "cus_1"}, "customers"),
+        ({"customers": 5}, "customers"),
+        ({"customers": ["cus_1", ["cus_2"]]}, "customer"),
+        ({"policy": MeterPolicy(late_usage="carry_forward")}, "policy[late_usage]"),
+    ],
+)
+def test_what_columns_cannot_be_made_of(options, param):
+    """A bare string is no list of customers, as for the log; and what no period is closed for cannot be carried forward."""
+    with pytest.raises(mc.InvalidValueError) as refused:
+        ColumnarEvents(METERS, **options)
+    assert refused.value.param == param
+
+
+def test_customers_may_be_an_iterator():
+    """Customers are read once, and only their events are accepted."""
+    events = ColumnarEvents([Meter("m", "m")], customers=iter(["a", "b"]))
+    batch = EventBatch.from_columns("m", ["a", "c", "b"], [1, 2, 3], [START] * 3)
+    assert [receipt.code for receipt in events.append(batch, now=NOON)] == [None, "customer_unknown", None]
 
 
 def twins(batch, now=NOON, policy=None, meters=METERS):
@@ -230,6 +280,65 @@ def test_batches_do_not_change_with_their_source():
     assert (batch.values.tolist(), batch.moments.tolist()) == ([1, 2], [START * SECOND] * 2)
 
 
+NAMES = ("\u00e9", "z", "", "eu", "EU", "a", "10", "9", "a\x00", " a")
+"""Values of dimensions whose order is not that of their arrival, nor that of an array of texts, which drops the last NUL."""
+
+QUESTIONS = [
+    {"dimension_group_by_keys": ["region", "model"]},
+    {"dimension_group_by_keys": ["model", "region"], "value_grouping_window": "hour"},
+    {"dimension_group_by_keys": ["model"], "value_grouping_window": "hour"},
+    {"dimension_filters": {"region": ["z", "none"]}, "dimension_group_by_keys": ["model"]},
+    {"dimension_filters": {"region": "a", "model": [str(at) for at in range(20)]}, "value_grouping_window": "hour"},
+    {"dimension_filters": {"region": "none"}, "dimension_group_by_keys": ["region"]},
+]
+
+
+@pytest.mark.parametrize("formula", ["sum", "last", "average", "unique_count"])
+@pytest.mark.parametrize("loops", ["plain", "compiled"])
+def test_many_dimension_values(formula, loops, monkeypatch):
+    """Combinations that are nearly all new, in every batch, are grouped and filtered as the log does."""
+    if loops == "compiled":
+        compiled = pytest.importorskip("metering_core.columnar.event_compiled", reason="needs the extra 'compiled'")
+        monkeypatch.setattr(event_answers, "compiled_for", lambda events: compiled if events else None)
+    meter = Meter("m", "m", formula, dimension_payload_keys=["region", "model"])
+    log, events = MeterLog([meter]), ColumnarEvents([meter])
+    chosen = np.random.default_rng(17)
+    ids = [f"cus_{at}" for at in range(3_000)]
+    for size in (1, 100, 150):
+        batch = EventBatch.from_columns(
+            "m",
+            chosen.choice([2_999, 7, 41, 0], size),
+            chosen.integers(0, 9, size),
+            START + chosen.integers(0, DAY // 2, size),
+            customer_ids=ids,
+            dimensions={
+                "region": [NAMES[at] for at in chosen.integers(0, len(NAMES), size)],
+                "model": [str(at) for at in chosen.integers(0, 30, size)],
+            },
+        )
+        log.append([batch.event_at(row, meter) for row in range(size)], now=NOON)
+        assert events.append(batch, now=NOON).accepted == size
+    assert events.customers("m") == log.customers("m")
+    assert set(events.timelines("m", "cus_7")[0][0]) <= {*NAMES, *map(str, range(30))}
+    for question in QUESTIONS:
+        span = {"start_time": START, "end_time": START + DAY // 2, **question}
+        found = [one for customer in log.customers("m") for one in event_summaries(log, "m", customer, **span)]
+        order = {customer: at for at, customer in enumerate(log.customers("m"))}
+        found.sort(key=lambda one: (order[one.customer], list(one.dimensions.values()), one.start_time))
+        assert list(events.summaries("m", **span)) == [one for one in found if not one.is_empty], question
+
+
+def test_labels_are_a_sequence():
+    """The labels of groups are pairs of a customer and values, one by one or some at once."""
+    events = ColumnarEvents([Meter("m", "m", dimension_payload_keys=["region"])])
+    regions = {"region": ["us", "eu", "us"]}
+    events.append(EventBatch.from_columns("m", ["b", "b", "a"], [1, 2, 3], [START] * 3, dimensions=regions), now=NOON)
+    labels = events.summaries("m", START, START + 1, dimension_group_by_keys=["region"]).labels
+    assert list(labels) == labels[:] == [("b", ("eu",)), ("b", ("us",)), ("a", ("us",))]
+    assert labels[-1] == ("a", ("us",))
+    assert labels[1:2] == [("b", ("us",))]
+
+
 def test_customers_and_meters_may_come_later():
     """A customer or a meter that is added, and a meter that is deactivated, count from then on."""
     events = ColumnarEvents(customers=["a"])
@@ -263,6 +372,8 @@ def test_customers_and_meters_may_come_later():
         ({"timestamps": [START, "soon"]}, "timestamps[1]"),
         ({"timestamps": np.array([START, 10**15])}, "timestamps[1]"),
         ({"timestamps": np.array(["2024-01-01", "2024-01-02"], "M8[s]")}, "timestamps[0]"),
+        ({"timestamps": np.ma.array([START, START], mask=[0, 1])}, "timestamps[1]"),
+        ({"customers": np.ma.array([0, 1], mask=[0, 1]), "customer_ids": ["a", "b"]}, "customers"),
         ({"identifiers": ["a", ""]}, "identifiers[1]"),
         ({"identifiers": ["a", "b" * 101]}, "identifiers[1]"),
         ({"identifiers": ["a", 5]}, "identifiers[1]"),
@@ -278,6 +389,13 @@ def test_malformed_columns_are_refused_by_name(changes, param):
     with pytest.raises(mc.InvalidValueError) as refused:
         EventBatch.from_columns(**{**given, **changes})
     assert refused.value.param == param
+
+
+def test_what_a_mask_hides_is_absent():
+    """A value or a text that a mask hides is not in the payload, and one that it shows is."""
+    customers, values = np.ma.array(["a", "b"], mask=[1, 0]), np.ma.array([5, 1_000], mask=[0, 1])
+    batch = EventBatch.from_columns("sum", customers, values, [START, START])
+    assert [batch.payload_at(row, None) for row in (0, 1)] == [{"value": "5"}, {"stripe_customer_id": "b"}]
 
 
 def test_malformed_appends_change_nothing():
@@ -301,6 +419,164 @@ def test_malformed_appends_change_nothing():
     assert len(events) == 0
     with pytest.raises(mc.InvalidValueError, match="all with one name"):
         EventBatch.from_events([event, MeterEvent("max", {}, timestamp=START)])
+
+
+# Arrow ---------------------------------------------------------------------------------------------------------------
+
+
+def arrow_table(**changed):
+    """Return a table of three events."""
+    pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
+    columns = {"customer": ["b", None, "b"], "value": [250, 7, -1], "timestamp": [START, START + 1, START]}
+    return pyarrow.table(columns | {"model": ["x", None, ""], "identifier": ["one", None, "two"]} | changed)
+
+
+def events_of(batch):
+    """Return the events that the rows of a batch stand for."""
+    return [batch.event_at(row, None) for row in range(len(batch))]
+
+
+def sent(customer, value, at, identifier=None, **dimensions):
+    """Return an event as its sender would have made it, ``at`` in seconds after the start."""
+    own = {"stripe_customer_id": customer, "value": value, **dimensions}
+    payload = {key: text for key, text in own.items() if text is not None}
+    return MeterEvent("sum", payload, identifier=identifier, timestamp=from_unix_seconds(START) + timedelta(seconds=at))
+
+
+THREE = [sent("b", "2.5", 0, "one", model="x"), sent(None, "0.07", 1), sent("b", "-0.01", 0, "two", model="")]
+
+
+@pytest.mark.parametrize(
+    "way", ["plain", "s", "ms", "us", "ns", "dictionary", "views", "chunks", "nothing", "decimals", "copies"]
+)
+def test_arrow_streams_are_columns(way):
+    """A table is the events that its rows say, whatever the encoding of its columns and the unit of its timestamps."""
+    table, pyarrow = arrow_table(), pytest.importorskip("pyarrow")
+    replaced = lambda column, values: table.set_column(table.column_names.index(column), column, values)  # noqa: E731
+    match way:
+        case "s" | "ms" | "us" | "ns":
+            unit = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[way]
+            stamps = [START * unit, START * unit + unit, START * unit]
+            table = replaced("timestamp", pyarrow.array(stamps, pyarrow.timestamp(way, "Asia/Kolkata")))
+        case "dictionary":
+            table = replaced("customer", table["customer"].dictionary_encode())
+        case "views":
+            table = replaced("model", table["model"].cast(pyarrow.string_view()))
+        case "chunks":
+            table = pyarrow.concat_tables([table.slice(0, 1), table.slice(1, 0), table.slice(1, 2)])
+        case "decimals":
+            table = replaced("value", pyarrow.array([Decimal("2.5"), Decimal("0.07"), Decimal("-0.01")]))
+        case "nothing":
+            assert len(EventBatch.from_arrow("sum", table.slice(0, 0), dimensions="model")) == 0
+    batch = EventBatch.from_arrow("sum", table, dimensions=["model"], decimal_places=2, copy=way != "copies")
+    assert events_of(batch) == THREE
+
+
+def test_optional_columns_of_an_arrow_stream():
+    """Events need no value and no identifier; a name and numbers of arrival may be there, and other columns are not read."""
+    table = arrow_table(event_name=["sum"] * 3, seq=[1, 5, 6]).drop_columns(["value", "identifier", "model"])
+    assert events_of(EventBatch.from_arrow("sum", table)) == [sent("b", None, 0), sent(None, None, 1), sent("b", None, 0)]
+    texts = arrow_table(value=["1", None, "much"], customer=["b", "c", "b"], spare=[1.5, 2.5, 3.5])
+    expected = [sent("b", "1", 0, "one"), sent("c", None, 1), sent("b", "much", 0, "two")]
+    assert events_of(EventBatch.from_arrow("sum", texts)) == expected
+
+
+def test_fractions_of_a_second_survive_an_arrow_stream():
+    """Events keep their microseconds; nanoseconds are floored to them, before 1970, too."""
+    pyarrow = pytest.importorskip("pyarrow")
+    stamps = pyarrow.array([1_500_000_999, -1, 0], pyarrow.timestamp("ns", "UTC"))
+    assert EventBatch.from_arrow("sum", arrow_table(timestamp=stamps)).moments.tolist() == [1_500_000, -1, 0]
+    now = EventBatch.from_arrow("sum", arrow_table(timestamp=["now"] * 3))
+    assert [now.is_as_now(row) for row in range(3)] == [True] * 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "param"),
+    [
+        ({"customer": [1, 2, 3]}, "customers[0]"),
+        ({"value": [1.5, 2.5, 3.5]}, "values[0]"),
+        ({"value": [True, None, False]}, "values[0]"),
+        ({"timestamp": [START, None, START]}, "timestamps[1]"),
+        ({"timestamp": [datetime(2024, 1, 1)] * 3}, "timestamps"),  # noqa: DTZ001 - naive
+        ({"timestamp": [START, 10**15, START]}, "timestamps[1]"),
+        ({"timestamp": [START + 0.5] * 3}, "timestamps[0]"),
+        ({"identifier": ["one", "", "two"]}, "identifiers[1]"),
+        ({"model": [1, 2, 3]}, "dimensions[model][0]"),
+        ({"event_name": ["sum", None, "sum"]}, "event_name[1]"),
+        ({"event_name": ["sum", "sum", "max"]}, "event_name[2]"),
+        ({"seq": [1, 3, 2]}, "seq[2]"),
+        ({"received_at": [START] * 3}, "received_at"),
+        ({"recieved_at": [START] * 3}, "recieved_at"),
+        ({"Event_Name": ["sum"] * 3}, "Event_Name"),
+    ],
+)
+def test_malformed_arrow_columns(changed, param):
+    """What is no column of events is refused by its column and row; of timestamps also those without a zone."""
+    with pytest.raises(mc.InvalidValueError) as refused:
+        EventBatch.from_arrow("sum", arrow_table(**changed), dimensions=["model"])
+    assert refused.value.param == param
+
+
+def test_timestamps_outside_the_calendar_are_refused_by_their_row():
+    """A timestamp in milliseconds that no year up to 9999 has is refused, and does not wrap."""
+    pyarrow = pytest.importorskip("pyarrow")
+    stamps = pyarrow.array([START, 2**63 - 1, START], pyarrow.timestamp("ms", "UTC"))
+    with pytest.raises(mc.InvalidValueError) as refused:
+        EventBatch.from_arrow("sum", arrow_table(timestamp=stamps))
+    assert refused.value.param == "timestamps[1]"
+
+
+@pytest.mark.parametrize("column", ["customer", "timestamp", "value", "identifier", "model"])
+@pytest.mark.parametrize("slip", ["{}s", " {}", "title"])
+def test_misspelt_arrow_columns_are_refused(column, slip):
+    """A column that is nearly one that is read would change the bill by not being read."""
+    spelt = column.title() if slip == "title" else slip.format(column)
+    with pytest.raises(mc.InvalidValueError, match=f"did you mean '{column}'") as refused:
+        EventBatch.from_arrow("sum", arrow_table().rename_columns({column: spelt}), dimensions=["model"])
+    assert (refused.value.code, refused.value.param) == ("parameter_unknown", spelt)
+
+
+def test_arrow_needs_its_columns_and_its_interface(monkeypatch):
+    """An absent column, one that is there twice, a key that is none, no stream and no pyarrow are refused by name."""
+    table = arrow_table()
+    for drop, keys, param in [
+        ("customer", [], "customer"),
+        ("model", ["model"], "model"),
+        ("model", ["value"], "dimensions[0]"),
+        ("model", [""], "dimensions[0]"),
+        ("value", ["model", "model"], "dimensions[1]"),
+    ]:
+        with pytest.raises(mc.InvalidValueError) as refused:
+            EventBatch.from_arrow("sum", table.drop_columns(drop), dimensions=keys)
+        assert refused.value.param == param
+    with pytest.raises(mc.InvalidValueError, match="model: expected one column of that name"):
+        EventBatch.from_arrow("sum", table.append_column("model", table["model"]), dimensions="model")
+    with pytest.raises(mc.InvalidValueError, match="__arrow_c_stream__"):
+        EventBatch.from_arrow("sum", [1, 2])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(mc.MissingExtraError, match=r"EventBatch\.from_arrow"):
+        EventBatch.from_arrow("sum", table)
+
+
+def test_columns_of_arrow_keep_their_zones_and_nulls():
+    """Timestamps with a zone and integers with nulls are what they are, as single columns, too; so are integers of NumPy."""
+    pyarrow = pytest.importorskip("pyarrow")
+    stamps = pyarrow.array([START * SECOND, START * SECOND + SECOND], pyarrow.timestamp("us", "Asia/Kolkata"))
+    batch = EventBatch.from_columns("sum", pyarrow.array(["b", "c"]), pyarrow.array([1, None]), stamps)
+    assert events_of(batch) == [sent("b", "1", 0), sent("c", None, 1)]
+    mixed = [np.int64(250), "2.5"]
+    assert EventBatch.from_columns("sum", ["b", "b"], mixed, [START] * 2, decimal_places=2).value_at(0) == "2.5"
+
+
+def test_columns_of_polars_keep_their_zones_and_nulls():
+    """The same of Polars: its columns as they are, and its data frames as Arrow streams."""
+    polars = pytest.importorskip("polars", reason="needs Polars")
+    pytest.importorskip("pyarrow")
+    aware = from_unix_seconds(START)
+    frame = polars.DataFrame({"customer": ["b", "c"], "value": [1, None], "timestamp": [aware, aware + timedelta(seconds=1)]})
+    columns = EventBatch.from_columns("sum", frame["customer"], frame["value"], frame["timestamp"])
+    expected = [sent("b", "1", 0), sent("c", None, 1)]
+    assert events_of(columns) == events_of(EventBatch.from_arrow("sum", frame)) == expected
 
 
 DEFECTS = [
@@ -339,6 +615,15 @@ DEFECTS = [
         "time before series",
     ),
     ("event_store", "10 ** (places - part.decimal_places)", "1", "units of one batch are those of another"),
+    ("event_series", "_ranks(self.names[at])[codes[at][chosen]]", "codes[at][chosen]", "values as they came"),
+    ("event_series", "np.sort(firsts[firsts", "-np.sort(-firsts[firsts", "customers from the last row on"),
+    (
+        "event_series",
+        "combined[::-1]] = np.arange(len(combined) - 1, -1, -1)",
+        "combined] = np.arange(len(combined))",
+        "last rows",
+    ),
+    ("event_series", "combined * more + column", "combined + column", "other values are one series"),
     ("events", "ok &= False if given is None else", "ok &= True if given is None else", "a dimension may be missing"),
     (
         "events",

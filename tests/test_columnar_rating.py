@@ -64,11 +64,15 @@ GRADUATED = mc.Price.graduated(
     "p", currency="usd", tiers=[mc.Tier(5, unit_amount=700), mc.Tier(9, "0.5", 40), mc.Tier("inf", unit_amount=650)]
 )
 VOLUME = mc.Price.volume("p", currency="usd", tiers=GRADUATED.model.tiers)
+BEYOND = mc.Price.graduated("p", currency="usd", tiers=[mc.Tier(2**70, unit_amount="1.5", flat_amount=3), mc.Tier("inf", 1)])
 
 
 @given(priced_quantities())
 @example((GRADUATED, [0, 5, 6, 9, 10, MAX]))
 @example((VOLUME, [0, 5, 6, 9, 10, MAX]))
+@example((BEYOND, [0, 1, 7]))
+@example((mc.Price.volume("p", currency="usd", tiers=BEYOND.model.tiers), [0, 1, 7]))
+@example((BEYOND, [MAX, 1]))
 @example((mc.Price.package("p", currency="usd", unit_amount=3, divide_by=2), [0, 1, 2, MAX]))
 def test_lines_of_many_are_the_charges_of_each(case):
     """Each quantity has the lines of its charges in their order, each settled, and their sum is the total."""
@@ -169,9 +173,21 @@ def test_decimals_and_other_roundings():
     assert rate_many(price, np.array([], np.int64)).tolist() == []
 
 
-@pytest.mark.parametrize("bad", [np.array([1, -1]), [1, -1], np.array([1.0, 0.5])])
+@pytest.mark.parametrize("price", [mc.Price.per_unit("p", currency="usd", unit_amount=10**30), GRADUATED, VOLUME, BEYOND])
+def test_no_quantities_have_no_lines(price):
+    """Nothing is rated to nothing, also where the amounts of a price exceed 64 bits."""
+    assert columns_of(rate_lines(price, np.array([], np.int64))) == []
+    assert rate_many(price, np.array([], np.int64)).tolist() == []
+
+
+def test_a_mask_that_hides_nothing():
+    """A masked array is rated as its values are."""
+    assert rate_many(GRADUATED, np.ma.array([6, 2])).tolist() == [3541, 1400]  # 5 × 700, 1 × 0.5 and 40; 2 × 700
+
+
+@pytest.mark.parametrize("bad", [np.array([1, -1]), [1, -1], np.array([1.0, 0.5]), np.ma.array([1, 5], mask=[False, True])])
 def test_malformed_quantities_are_refused(bad):
-    """A negative quantity or a float is refused, and its row is named."""
+    """A negative quantity, a float, or one that a mask hides is refused, and its row is named."""
     price = mc.Price.per_unit("p", currency="usd", unit_amount=1)
     for rating in (rate_many, rate_lines):
         with pytest.raises(mc.InvalidValueError, match=r"quantities\[[01]\]"):

@@ -225,11 +225,26 @@ def test_what_a_bill_carries_is_explained():
     assert f" and 2 not billed for {JAN} is 3." in str(explain(line))
 
 
+def test_an_invoice_made_again_is_explained_as_it_was_billed():
+    """10 were billed; 7 came late and the 10 were canceled: the invoice made again is still of the event of 10, #1."""
+    subscription = subscribed(priced(PerUnit(10), recurring=Recurring(meter="m")), customer="cus_1")
+    log = MeterLog([Meter("m", "load")], [subscription])
+    payload = {"stripe_customer_id": "cus_1", "value": "10"}
+    log.record("load", payload, identifier="a", timestamp=JAN.end_seconds - 9, now=JAN.end_seconds - 9)
+    (first,) = finalize_invoice(subscription, log, JAN, now=JAN.end).lines
+    log.record("load", {**payload, "value": "7"}, timestamp=JAN.end_seconds - 5, now=JAN.end)
+    log.cancel("load", "a", now=JAN.end)
+    for usage in (log, log.as_of(log.sequence), log.as_of(JAN.end)):
+        (again,) = finalize_invoice(subscription, usage, JAN, now=FEB.end).lines
+        assert str(explain(again)) == str(explain(first))
+        assert [one.sequence for one in explain(again).events] == [1]
+
+
 def test_an_engine_without_events_says_so():
     """A meter's line from an engine that keeps no events is explained from its quantity on, and says what is missing."""
     line = metered("sum", "2").line
     text = str(explain(attrs.evolve(line, usage=None)))
-    assert "Events: the engine that aggregated them keeps none of item si_0." in text
+    assert "Events: the engine that aggregated them lists none of item si_0." in text
     assert "is 2." in text
 
 

@@ -105,3 +105,24 @@ def test_nobody_and_another_rounding():
     made = [mc.Subscription("a", [mc.SubscriptionItem("seat", priced(mc.PerUnit("0.5"), None), 7)], START)]
     lines = invoice_lines(made, mc.UsageLog(made), START, rounding=mc.half_down)
     assert lines.lines.amounts.tolist() == [Decimal(3)]
+
+
+@pytest.mark.parametrize(
+    ("values", "total", "billed"),
+    [
+        (["-5"], -5, (0, 0)),
+        (["5", "-7"], -2, (0, 0)),
+        (["5", "-7.5"], Decimal("-2.5"), (0, 0)),
+        (["7.5", "-5"], Decimal("2.5"), (Decimal("2.5"), 3)),  # 2.5 cents are rounded up.
+    ],
+)
+def test_negative_totals_of_meters_are_billed_as_0(values, total, billed):
+    """Where corrections exceed the usage the total says so, and nothing is due, as on the invoice."""
+    price = mc.Price("calls", "usd", mc.PerUnit(1), mc.Recurring(meter="mtr"))
+    made = [mc.Subscription("a", [mc.SubscriptionItem("si_a", price)], START, customer="cus_a")]
+    usage = mc.MeterLog([mc.Meter("mtr", "calls")], made)
+    payloads = [{"stripe_customer_id": "cus_a", "value": value} for value in values]
+    usage.append([mc.MeterEvent("calls", payload, timestamp=START) for payload in payloads], now=START + DAY)
+    lines = invoice_lines(made, usage, START)
+    assert lines.total_usage.tolist() == [total]
+    assert rows_of(lines) == [(("si_a", JAN), 0, False, *billed)] == lines_of(mc.invoice_all(made, usage, START))

@@ -23,6 +23,8 @@ from metering_core import (
     explain,
     finalize_invoice,
     preview_invoice,
+    restore_meter_log,
+    snapshot,
 )
 from metering_core.aggregation import summarize, summarize_all
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
@@ -279,6 +281,44 @@ def test_items_keep_what_they_owe_on_the_meter_that_measured_it():
     assert finalized(log, MAR).lines[0].quantity == 5
 
 
+LICENSED = Price.per_unit("l", currency="usd", unit_amount=3, recurring=Recurring(usage_type="licensed"))
+
+
+@pytest.mark.parametrize("items", [[item_on(id="other")], [item_on(id="other"), SubscriptionItem("si", LICENSED)]])
+def test_items_that_left_their_meter_still_owe(items):
+    """What an item owes stays visible where it left the subscription, or its meter, also to a view and after a snapshot."""
+    log = log_of("sum", CARRYING, billed_to("cus_1", item_on(), item_on(id="other")))
+    log.append([event("10", identifier="a")], now=NOW)
+    finalized(log, JAN)
+    log.cancel("tokens", "a", now=AFTER_JAN)
+    log.subscribe(billed_to("cus_1", *items))
+    for usage in (log, log.as_of(log.sequence), restore_meter_log(snapshot(log))):
+        assert [(one.subscription_item, one.quantity) for one in usage.unbilled("sub")] == [("other", -10), ("si", -10)]
+
+
+def test_a_subscription_without_meters_owes_nothing():
+    """A subscription of licensed items has no customer to ask, and nothing of it is unbilled."""
+    log = log_of("sum", IGNORING, Subscription("sub", [SubscriptionItem("si", LICENSED)], START))
+    assert log.unbilled("sub") == []
+
+
+@pytest.mark.parametrize(("formula", "other"), [("sum", "last"), ("last", "sum"), ("sum", "sum"), ("average", "unique_count")])
+def test_a_bill_is_not_told_in_the_units_of_another_meter(formula, other):
+    """A billed period is asked for by the meter that billed it; the item on another one since is refused by name."""
+    log = MeterLog(
+        [Meter("mtr_tokens", "tokens", formula), Meter("mtr_seconds", "seconds", other)], [billed_to()], policy=IGNORING
+    )
+    log.append([event("10")], now=NOW)
+    january = finalized(log, JAN)
+    moved = billed_to("cus_1", item_on("mtr_seconds"))
+    log.subscribe(moved)
+    assert written(finalized(log, JAN, now=AFTER_FEB)) == written(january)
+    for ask in (lambda: finalized(log, JAN, moved), lambda: log.counted(moved.items[0], JAN)):
+        with pytest.raises(InvalidValueError) as refusal:
+            ask()
+        assert (refusal.value.code, refusal.value.param) == (ErrorCode.SUBSCRIPTION_CHANGED, "items[price][recurring][meter]")
+
+
 # Closing -----------------------------------------------------------------------------------------------------------------
 
 
@@ -321,6 +361,7 @@ def test_closing_says_when_it_was_first():
     for now in (AFTER_JAN + 7, AFTER_FEB):
         with log.closing("sub", JAN, now=now) as closed_at:
             assert closed_at == datetime.fromtimestamp(AFTER_JAN + 7, tz=NOON.tzinfo)
+    assert log.bills_made == 1
 
 
 def test_a_period_can_be_closed_without_an_invoice():
@@ -343,6 +384,75 @@ def test_items_of_other_kinds_are_not_billed_here():
     log.append([event("4")], now=NOW)
     assert [line.amount for line in finalized(log, JAN, subscription).lines] == [4, 15]
     assert log.unbilled("sub") == []
+
+
+def until(day):
+    """Return the subscription, ended at the beginning of a day of January."""
+    return Subscription("sub", [item_on()], START, customer="cus_1", ended_at=START + (day - 1) * DAY)
+
+
+def test_a_period_that_is_cut_short_is_billed_anew():
+    """January was billed with 15, then ended on the 16th: the new invoice of 10 replaces it, and 5 are nobody's any more."""
+    log = log_of()
+    log.append([event("10", at=START + DAY), event("5", at=START + 20 * DAY)], now=NOW)
+    whole = finalized(log, JAN)
+    then = log.as_of(log.sequence)
+    log.subscribe(until(16))
+    cut = finalized(log, until(16).period_at(START), until(16), now=AFTER_JAN)
+    assert (whole.total, cut.total, whole.id == cut.id) == (15, 10, True)
+    log.append([event("1", at=START + DAY), event("1", at=START + 20 * DAY)], now=AFTER_JAN + 1)
+    assert [(one.billed, one.measured) for one in log.unbilled("sub")] == [(10, 11)]
+    # Who looks back sees the invoice of then.
+    assert written(finalized(then, JAN)) == written(whole)
+
+
+def test_a_period_that_is_made_longer_is_billed_once():
+    """Ended on the 16th, billed with 10 and reopened: the new invoice has 15, and a late unit is carried once, not twice."""
+    log = log_of("sum", CARRYING, until(16))
+    log.append([event("10", at=START + DAY), event("5", at=START + 20 * DAY)], now=NOW)
+    assert finalized(log, until(16).period_at(START), until(16)).total == 10
+    log.subscribe(billed_to())
+    assert finalized(log, JAN).total == 15
+    log.append([event("1", at=START + DAY)], now=AFTER_JAN + 1)
+    assert deltas(log) == [(JAN, 15, 16, 0, 1)]
+    assert finalized(log, FEB).total == 1
+    assert restore_meter_log(snapshot(log)) == log
+
+
+def test_a_replaced_bill_takes_back_what_it_carried():
+    """What a bill carried for an earlier month is carried by the bill that replaces it, and owed once."""
+    log = log_of()
+    finalized(log, JAN)
+    log.append([event("2")], now=AFTER_JAN)
+    assert finalized(log, FEB).total == 2
+    cut = Subscription("sub", [item_on()], START, customer="cus_1", ended_at=AFTER_JAN + 9 * DAY)
+    log.subscribe(cut)
+    assert finalized(log, cut.period_at(AFTER_JAN), cut, now=AFTER_FEB).total == 2
+    assert deltas(log) == []
+
+
+def test_what_was_carried_and_is_billed_again_is_given_back():
+    """February carried 2 of January; January is made longer and billed anew with them: February billed 2 too many, once."""
+    log = log_of("sum", CARRYING, until(16))
+    finalized(log, until(16).period_at(START), until(16))
+    log.append([event("2", at=START + DAY), event("9", at=AFTER_FEB)], now=AFTER_JAN)
+    log.subscribe(billed_to())
+    assert finalized(log, FEB).total == 2
+    assert finalized(log, JAN, now=AFTER_FEB).total == 2
+    assert deltas(log) == [(FEB, 2, 0, 0, -2)]
+    assert finalized(log, MAR).total == 7
+    assert deltas(log) == []
+
+
+def test_periods_side_by_side_replace_nothing():
+    """Days that are closed in any order keep their bills: what comes late is owed by the day it is of."""
+    account = Account(CARRYING)
+    for at in (0, 3, 1, 2):
+        account.use(at, "5")
+        account.close(at, None)
+    for at in range(4):
+        account.use(at, str(at + 1))
+    assert deltas(account.log) == [(day(at), 5, 6 + at, 0, 1 + at) for at in range(4)]
 
 
 # Views of bills ------------------------------------------------------------------------------------------------------------
@@ -380,6 +490,27 @@ def test_views_before_a_closing_show_what_was_measured_then():
     assert (deltas(log), deltas(after)) == ([], [(JAN, 5, 7, 0, 2)])
     # A preview is reproduced, too, with what it carried.
     assert written(preview_invoice(billed_to(), after, now=AFTER_JAN + 1)) == written(preview)
+
+
+def test_views_of_a_moment_know_the_bills_of_it():
+    """What replaced a bill was made when it was made: a view of the moment before still shows the one of then."""
+    log = log_of()
+    log.append([event("10", at=START + DAY), event("5", at=START + 20 * DAY)], now=NOW)
+    whole = finalized(log, JAN)
+    log.append([event("7", at=START + 20 * DAY)], now=AFTER_JAN + 1)
+    log.subscribe(until(16))
+    finalized(log, until(16).period_at(START), until(16), now=AFTER_FEB)
+    log.append([event("1", at=START + DAY)], now=AFTER_FEB)
+    moments = [datetime.fromtimestamp(at, tz=NOON.tzinfo) for at in (AFTER_JAN - 1, AFTER_JAN, AFTER_FEB - 1, AFTER_FEB)]
+    views = [log.as_of(at) for at in moments]
+    assert [[(one.period, one.quantity) for one in view.unbilled("sub")] for view in views] == [
+        [],
+        [],
+        [(JAN, 7)],
+        [(until(16).period_at(START), 1)],
+    ]
+    assert [view.partial(item_on(), JAN) for view in views[:3]] == [15] * 3
+    assert written(finalized(views[1], JAN)) == written(finalized(views[2], JAN)) == written(whole)
 
 
 def test_lines_explain_themselves():
@@ -485,6 +616,75 @@ def test_what_ignore_bills(steps):
         if action == "close" and step[0] not in closed:
             closed.add(step[0])
             assert account.billed[step[0]] == max(account.measured({step[0]}), 0)
+
+
+# First and last days of a subscription that begins and ends anew; None has no end. Months are cut by them.
+lives = st.sampled_from([(0, None), (0, 12), (0, 25), (5, None), (5, 40), (20, None), (20, 70)])
+changes = st.lists(
+    st.one_of(
+        st.tuples(st.just("use"), st.sampled_from([0, 4, 6, 15, 22, 28, 33, 45, 75]), st.integers(-3, 9).map(str)),
+        st.tuples(st.just("cancel"), st.integers(0, 9), st.none()),
+        st.tuples(st.just("live"), lives, st.none()),
+        st.tuples(st.just("close"), st.sampled_from([0, 4, 6, 15, 22, 28, 33, 45, 75]), st.none()),
+    ),
+    max_size=25,
+)
+
+
+class ChangingAccount(Account):
+    """An account by the month whose subscription begins and ends anew; what stands of its bills is kept in a list."""
+
+    def __init__(self, policy):
+        super().__init__(policy)
+        self.log = log_of("sum", policy)
+        self.standing = []  # (first day, day after the last, quantity)
+
+    def live(self, life, _):
+        first, last = (None if at is None else START + at * DAY for at in life)
+        self.log.subscribe(Subscription("sub", [item_on()], START, start_date=first, ended_at=last, customer="cus_1"))
+
+    def close(self, at, _):
+        subscription = self.log.subscription("sub")
+        period = subscription.period_at(START + at * DAY)
+        if period is None:
+            return
+        invoice = finalize_invoice(subscription, self.log, period, now=START + 99 * DAY)
+        quantity = Fraction(invoice.lines[0].quantity)
+        first, end = ((one - START) // DAY for one in (period.start_seconds, period.end_seconds))
+        former = [one for one in self.standing if one[:2] == (first, end)]
+        assert former in ([], [(first, end, quantity)])
+        self.standing = [one for one in self.standing if one[1] <= first or end <= one[0]] + [(first, end, quantity)]
+
+    def days(self):
+        return {at for first, end, _ in self.standing for at in range(first, end)}
+
+
+@pytest.mark.parametrize("policy", [IGNORING, CARRYING], ids=["ignore", "carry_forward"])
+@few
+@given(changes)
+def test_nothing_is_lost_where_periods_change(policy, steps):
+    """Whatever begins and ends anew: what stands of the bills and what is unbilled are together what was measured of it."""
+    account = ChangingAccount(policy)
+    for action, *step in steps:
+        getattr(account, action)(*step)
+        billed = sum((quantity for *_, quantity in account.standing), Fraction(0))
+        assert billed + account.unbilled() == account.measured(account.days())
+    assert restore_meter_log(snapshot(account.log)) == account.log
+
+
+@pytest.mark.parametrize("policy", [IGNORING, CARRYING], ids=["ignore", "carry_forward"])
+@few
+@given(actions)
+def test_explanations_add_up(policy, steps):
+    """The events and what is carried, as an invoice is explained, sum to its quantity, also of one that is made again."""
+    account = Account(policy)
+    for action, *step in steps:
+        getattr(account, action)(*step)
+        for at in account.billed:
+            (line,) = finalize_invoice(BY_DAY, account.log, day(at), now=START + 99 * DAY).lines
+            explanation = explain(line)
+            events = sum(Fraction(one.event.payload["value"]) for one in explanation.events)
+            assert events + sum(map(Fraction, explanation.carried.values())) == line.total_usage
 
 
 @few

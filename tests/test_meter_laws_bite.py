@@ -36,7 +36,9 @@ DEFECTS = {
             "range(self._folded * 2,",
         ),
         ("record() returns the first event", "meter_log.MeterLog.record", "len(self) - 1 if", "0 if"),
-        ("what was sent is not kept", "meter_log.MeterLog._keep_rest", "if self._told(row) != event.payload", "if False"),
+        ("what was sent is not kept", "meter_log.MeterLog._keep_rest", "if not is_told", "if False"),
+        ("a batch keeps no text that is not the value's", "meter_log.MeterLog._take_all", "or not readings[text][1]", ""),
+        ("a batch keeps no other keys", "meter_log.MeterLog._take_all", "len(payload) != known.keys or", ""),
     ],
     "event retries": [
         ("a retry counts again", "meter_log.MeterLog._take", "if row is not None and", "if False and"),
@@ -79,7 +81,7 @@ DEFECTS = {
         ("a view knows later cancellations", "meter_log.MeterLog._is_shown", "canceled.sequence,", "0,"),
     ],
     "unbilled": [
-        ("late events change a bill", "meter_views.MeterReader._bill", "if kept is not None:", "if False:"),
+        ("late events change a bill", "meter_views.MeterReader._bill", "if period in bills:", "if False:"),
         (
             "less than 0 counts as billed",
             "meter_views.MeterReader._bill",

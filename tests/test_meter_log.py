@@ -113,12 +113,35 @@ def test_receipts_come_in_order():
     assert (len(log), log.sequence) == (2, 2)
 
 
-plain_events = st.tuples(
-    st.sampled_from(["tokens", "tokens", "peaks"]),
-    st.sampled_from(["cus_1", "cus_2"]),
-    st.sampled_from(["0", "7", "123456789012345"]),
-    st.sampled_from([NOW, NOW - 1, NOW + 300, NOON - MICRO]),
-).map(lambda one: event(one[2], at=one[3], name=one[0], customer=one[1]))
+DOOR_METERS = [
+    TOKENS,
+    Meter("mtr_peaks", "peaks", "max"),
+    Meter("mtr_calls", "calls", "count"),
+    Meter("mtr_users", "users", "unique_count"),
+    Meter("mtr_routed", "routed", dimension_payload_keys=["plan"]),
+    Meter("mtr_coarse", "coarse", decimal_places=1),
+]
+
+
+def plain_events(*names):
+    """Draw events that a meter may take without a further look, by names of meters that are read alike."""
+    drawn = st.tuples(
+        st.sampled_from(names),
+        st.sampled_from(["cus_1", "cus_2"]),
+        st.sampled_from(["0", "7", "123456789012345", "2.5", "-1", "07", "0.0000001"]),
+        st.sampled_from([NOW, NOW - 1, NOW + 300, NOON - MICRO]),
+        st.sampled_from(["pro", "free"]),
+    )
+    return drawn.map(lambda one: event(one[2], at=one[3], name=one[0], customer=one[1], **planned(one[0], one[4])))
+
+
+def planned(name, plan):
+    return {"plan": plan} if name == "routed" else {}
+
+
+plain_batches = st.sampled_from(
+    [("tokens", "peaks"), ("calls",), ("users",), ("routed",), ("coarse",), ("routed", "calls")]
+).flatmap(lambda names: st.lists(plain_events(*names), min_size=1, max_size=4))
 ODD_EVENTS = [
     event("2.5"),
     event("07"),
@@ -136,11 +159,19 @@ ODD_EVENTS = [
     event(customer="cus_3"),
     event(customer=""),
     event(plan="pro"),
+    event(name="calls", plan="pro"),
+    event(name="routed"),
+    event(name="routed", plan="pro", trace="1"),
+    event("", name="users"),
+    event("2.55", name="coarse"),
+    MeterEvent("calls", {"stripe_customer_id": "cus_1"}, timestamp=NOW),
+    MeterEvent("calls", {"stripe_customer_id": "cus_1", "plan": "pro"}, timestamp=NOW),
+    MeterEvent("users", {"stripe_customer_id": "cus_1"}, timestamp=NOW),
     MeterEvent("tokens", {"stripe_customer_id": "cus_1", "plan": "pro"}, timestamp=NOW),
     MeterEvent("tokens", {"value": "1", "plan": "cus_1"}, timestamp=NOW),
 ]
 BATCHES = st.tuples(
-    st.lists(st.lists(plain_events, min_size=1, max_size=4), max_size=4),
+    st.lists(plain_batches, max_size=4),
     st.lists(st.tuples(st.integers(0, 9), st.sampled_from(ODD_EVENTS)), max_size=2),
     st.sampled_from([NOW, NOW + DAY]),
 )
@@ -151,8 +182,9 @@ POLICIES = pytest.mark.parametrize(
         (MeterPolicy(), None),
         (MeterPolicy.stripe(), None),
         (MeterPolicy(dimensions_max=0), ["cus_1", "cus_2"]),
+        (MeterPolicy(dimensions_max=1, significant_digits=1, positive_values=True), None),
     ],
-    ids=["ours", "anybody's", "stripe", "narrow"],
+    ids=["ours", "anybody's", "stripe", "narrow", "strict"],
 )
 
 
@@ -172,8 +204,7 @@ def test_one_odd_event_is_judged_by_itself(policy, customers, odd):
 
 
 def agree_one_by_one(policy, customers, batches):
-    meters = [TOKENS, Meter("mtr_peaks", "peaks", "max"), Meter("mtr_calls", "calls", "count")]
-    together, alone = (MeterLog(meters, [billed_to()], customers=customers, policy=policy) for _ in range(2))
+    together, alone = (MeterLog(DOOR_METERS, [billed_to()], customers=customers, policy=policy) for _ in range(2))
     nobodys = event(name="nobody")  # Refused without a trace; beside it, an event is judged by itself.
     plain, odd, now = batches
     for batch in plain:
@@ -184,6 +215,38 @@ def agree_one_by_one(policy, customers, batches):
         assert receipts == [(one.outcome, one.code, one.sequence, one.message) for one in single]
     assert together == alone
     assert total(together) == total(alone)
+
+
+@POLICIES
+def test_what_a_log_has_seen_changes_no_receipt(policy, customers):
+    """An event of a known series and with a known value hears what it hears from a log that has seen nothing, and is kept."""
+    names, plans = [meter.event_name for meter in DOOR_METERS], ["pro", "free"]
+    warm = [event(value, name=name, **planned(name, plan)) for name in names for value in ("7", "2.5") for plan in plans]
+    odd = [one for one in ODD_EVENTS if one.identifier is None]
+    log = MeterLog(DOOR_METERS, customers=customers, policy=policy)
+    log.append(warm, now=NOW)
+    for one in [*warm, *odd, *odd]:
+        (seen,) = log.append([one], now=NOW)
+        (first,) = MeterLog(DOOR_METERS, customers=customers, policy=policy).append([one], now=NOW)
+        assert (seen.outcome, seen.code, seen.message) == (first.outcome, first.code, first.message)
+        if seen.outcome is Outcome.ACCEPTED and one.microseconds is not None:
+            assert log.events()[-1].event == one
+
+
+def test_few_digits_are_counted_in_small_numbers_too():
+    """A bound below 15 digits holds for whole numbers of few digits; zeros at the end are none of them."""
+    log = MeterLog([TOKENS], policy=MeterPolicy(significant_digits=3))
+    receipts = log.append([event(value) for value in ("123", "1230", "1234", "12.34")], now=NOW)
+    assert [one.code for one in receipts] == [None, None, "value_too_many_digits", "value_too_many_digits"]
+
+
+def test_many_different_values_are_read_as_few():
+    """A log forgets what it has read off texts once they are many; what it holds is the same."""
+    log = MeterLog([TOKENS], [billed_to()])
+    for value in [*range(5_000), 7]:
+        log.record("tokens", paid(str(value)), now=NOW)
+    log.append([event(str(value)) for value in range(5_000)], now=NOW)
+    assert total(log) == 2 * sum(range(5_000)) + 7
 
 
 def test_an_event_of_a_subclass_is_an_event():
@@ -738,6 +801,17 @@ def test_customers_can_be_listed_and_added():
     assert anybody.append([event(customer="cus_3")], now=NOW)[0].outcome is Outcome.ACCEPTED
 
 
+def test_customers_ids_are_those_that_can_be_asked_for():
+    """An id of 255 characters can be summarized and subscribed; a longer one is no customer's, alone or in a batch."""
+    log = MeterLog([TOKENS], [billed_to("c" * 255)])
+    batch = [event(customer="c" * length) for length in (255, 256)]
+    assert [one.code for one in log.append(batch, now=NOW)] == [None, ErrorCode.CUSTOMER_UNKNOWN]
+    with pytest.raises(UsageRejectedError, match="of at most 255 characters, in") as refusal:
+        log.record("tokens", paid(customer="c" * 256), now=NOW)
+    assert (refusal.value.code, refusal.value.param) == (ErrorCode.CUSTOMER_UNKNOWN, "payload[stripe_customer_id]")
+    assert (total(log), log.customers("mtr_tokens")) == (1, ["c" * 255])
+
+
 def test_an_inactive_meter_takes_no_new_item():
     """An item on an inactive meter is refused where it is new; one that was attached before stays, and still bills."""
     log = MeterLog([TOKENS], [billed_to()])
@@ -748,6 +822,20 @@ def test_an_inactive_meter_takes_no_new_item():
         log.subscribe(billed_to("cus_1", item_on(), item_on(id="si_new")))
     assert (refusal.value.code, refusal.value.param) == (ErrorCode.METER_INACTIVE, "items[price][recurring][meter]")
     assert (total(log), log.subscriptions) == (5, (billed_to(),))
+
+
+def test_an_inactive_meter_takes_no_item_of_another():
+    """An item that is there already moves to no inactive meter, and cannot come back to one that it left."""
+    log = MeterLog([TOKENS, Meter("mtr_old", "old").deactivate(NOW)], [billed_to()])
+    with pytest.raises(InvalidValueError) as refusal:
+        log.subscribe(billed_to("cus_1", item_on("mtr_old")))
+    assert (refusal.value.code, refusal.value.param) == (ErrorCode.METER_INACTIVE, "items[price][recurring][meter]")
+    assert log.subscriptions == (billed_to(),)
+    log.update_meter(TOKENS.deactivate(NOW))
+    log.create_meter(Meter("mtr_new", "new"))
+    log.subscribe(billed_to("cus_1", item_on("mtr_new")))
+    with pytest.raises(InvalidValueError, match="an active meter for an item that is new on it"):
+        log.subscribe(billed_to())
 
 
 OTHER_CYCLE = Subscription("sub", [item_on()], START + DAY, customer="cus_1")

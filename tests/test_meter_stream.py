@@ -187,6 +187,14 @@ def test_tokens_must_be_a_function():
     assert caught.value.param == "tokens"
 
 
+@pytest.mark.parametrize("log", [5, None, MeterLog().as_of(0)])
+def test_a_stream_is_over_a_meter_log(log):
+    """What is no log to append to is refused when the stream is opened, not with the first event."""
+    with pytest.raises(InvalidValueError) as caught:
+        MeterEventStream(log, tokens=lambda: "t")
+    assert (caught.value.code, caught.value.param) == ("parameter_invalid_object", "log")
+
+
 @pytest.mark.parametrize("now", [datetime.max.replace(tzinfo=UTC), datetime(2024, 6, 1), 1.5, "now"])  # noqa: DTZ001
 def test_a_session_needs_a_moment(now):
     """A session cannot begin at no moment, nor 15 minutes before the calendar ends."""

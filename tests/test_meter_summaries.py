@@ -14,8 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from meter_oracle import SECOND, Seen, counting, measured
+from test_meter_machine import tell
 
-from metering_core import meter_summaries
+from metering_core import meter_summaries, readings
 from metering_core.aggregators import Aggregator
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.meter_acceptance import MeterPolicy
@@ -734,3 +735,42 @@ def test_a_warm_question_costs_its_buckets_not_its_events(monkeypatch, zone):
         assert sum(values(found)) == size
         merges[size] = counter.calls
     assert merges[100_000] <= merges[1_000]
+
+
+def test_a_summary_costs_the_same_however_many_dimension_values(monkeypatch):
+    """A day by hours of a warm log takes no more merges for events of 1,000 sets of dimension values than for one set."""
+    counter, start = _CountsMerges(), at("2024-05-01")
+    monkeypatch.setattr("metering_core.readings.formula_of", lambda _: counter)
+    monkeypatch.setattr(meter_summaries, "formula_of", lambda _: counter)
+    meter = Meter("mtr_models", "models", dimension_payload_keys=["model"])
+    merges = {}
+    for sets in (1, 1_000):
+        log = MeterLog([meter], policy=MeterPolicy.history())
+        payloads = [{"stripe_customer_id": "cus_1", "value": "1", "model": str(one % sets)} for one in range(5_000)]
+        log.append([MeterEvent("models", one, timestamp=start + at_ * 17) for at_, one in enumerate(payloads)], now=NOW)
+        for _ in range(2):
+            counter.calls = 0
+            hours = event_summaries(log, meter.id, "cus_1", start, start + DAY, value_grouping_window="hour")
+            merges[sets] = counter.calls
+        assert sum(values(hours)) == 5_000
+    assert merges[1_000] <= merges[1]
+
+
+def test_many_dimension_values_change_no_answer(monkeypatch):
+    """Readings of all dimension values in one timeline say what each alone says, whatever comes, goes and is overwritten."""
+    monkeypatch.setattr(readings, "_FEW", 0)
+    for number in range(1000, 1060):
+        tell(number, steps=20)
+
+
+def test_overwritten_values_leave_the_timeline_of_all(monkeypatch):
+    """5 overwrites the 1 of its hour and region, of which another region knows nothing; canceled, it gives the 1 back."""
+    monkeypatch.setattr(readings, "_FEW", 0)
+    meter, start = Meter("mtr_levels", "levels", event_time_window="hour", dimension_payload_keys=["region"]), at("2024-05-01")
+    log = log_of(meter, [(start, "1", "eu"), (start, "20", "us")])
+    assert values(event_summaries(log, meter.id, "cus_1", start, start + DAY)) == [21]
+    payload = {"stripe_customer_id": "cus_1", "value": "5", "region": "eu"}
+    log.record("levels", payload, identifier="again", timestamp=start + 9, now=NOW)
+    assert values(event_summaries(log, meter.id, "cus_1", start, start + DAY)) == [25]
+    log.cancel("levels", "again", now=NOW)
+    assert values(event_summaries(log, meter.id, "cus_1", start, start + DAY)) == [21]

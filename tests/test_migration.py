@@ -6,7 +6,7 @@ from datetime import timedelta
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metering_core as mc
@@ -132,6 +132,203 @@ def test_late_records_that_were_billed_later_are_told():
     assert "late records were billed in a later period" in first.reason
 
 
+def test_a_late_record_billed_later_is_replayed_beside_the_cell_of_its_timestamp():
+    """5 billed in January and 3 in February for one second are two events, of 8 in January: none is lost."""
+    policy = mc.AcceptancePolicy(late_grace=timedelta(days=2), late_attribution="open_period")
+    subscription = mc.Subscription("sub", [item("sum")], START, customer="cus")
+    log = mc.UsageLog([subscription], policy=policy)
+    second = MONTHS[1] - 1
+    log.record("si_sum", 5, timestamp=second, now=second)
+    log.close_period("sub", subscription.period_at(START), now=MONTHS[1])
+    log.record("si_sum", 3, timestamp=second, now=MONTHS[1])
+    migration = migrate_to_meters(log, [subscription], now=NOW)
+    assert [one.identifier for one in migration.events] == [f"si_sum:{second}", f"si_sum:{second}#2"]
+    assert [(one.records, one.events) for one in migration.periods] == [(5, 8), (3, 0)]
+    assert all("late records" in one.reason for one in migration.periods)
+
+
+@settings(max_examples=settings.default.max_examples // 4)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([f"si_{mode}" for mode in MODES]),
+            st.integers(0, 9),
+            st.sampled_from([MONTHS[1] - 60, MONTHS[1] - 1, MONTHS[1], MONTHS[1] + 60]),
+            st.sampled_from(["increment", "set"]),
+            st.sampled_from([0, 0, 3600]),
+        ),
+        max_size=20,
+    )
+)
+def test_only_late_records_make_a_difference(rows):
+    """Where a period differs, a record that lies in it was billed in the next, or one billed in it lies in the last."""
+    policy = mc.AcceptancePolicy(late_grace=timedelta(days=2), late_attribution="open_period")
+    subscription = mc.Subscription("sub", [item(mode) for mode in MODES], START, customer="cus")
+    log = mc.UsageLog([subscription], policy=policy)
+    for item_id, quantity, timestamp, action, delay in sorted(rows, key=lambda row: row[2] + row[4]):
+        if timestamp + delay >= MONTHS[1]:
+            log.close_period("sub", subscription.period_at(START), now=MONTHS[1])
+        log.record(item_id, quantity, timestamp=timestamp, action=action, now=timestamp + delay)
+    for one in migrate_to_meters(log, [subscription], now=NOW, stripe_formulas=False).periods:
+        stamps = [
+            {logged.record.timestamp in one.period, logged.billed_at in one.period}
+            for logged in log.records(one.subscription_item)
+        ]
+        assert one.is_equal or {True, False} in stamps
+
+
+def test_a_reason_is_that_of_its_period():
+    """A value that Stripe refuses is the reason in January alone; in March it is the late record of February."""
+    policy = mc.AcceptancePolicy(late_grace=timedelta(days=2), late_attribution="open_period")
+    subscription = mc.Subscription("sub", [item("sum")], START, customer="cus")
+    log = mc.UsageLog([subscription], policy=policy)
+    log.record("si_sum", 10**15 + 1, timestamp=START, now=START)
+    log.close_period("sub", subscription.period_at(MONTHS[1]), now=MONTHS[2])
+    log.record("si_sum", 8, timestamp=MONTHS[2] - 1, now=MONTHS[2])
+    january, february, march = (one.reason for one in migrate_to_meters(log, [subscription], now=MONTHS[2]).periods)
+    assert january.startswith("Meter event values may have at most 15 digits.")
+    assert february == march
+    assert march.startswith("late records were billed in a later period")
+
+
+def test_a_level_that_a_meter_refuses_is_missed_in_later_periods():
+    """A level of 101 digits is no event's, so the month after it misses it, too, and says why."""
+    subscription = mc.Subscription("sub", [item("last_ever")], START, customer="cus")
+    log = filled(subscription, [("si_last_ever", 10**100, START, "set")])
+    for one in migrate_to_meters(log, [subscription], now=NOW, stripe_formulas=False).periods:
+        assert (one.records, one.events) == (10**100, 0)
+        assert one.reason.startswith("payload[value]: expected a plain decimal number")
+
+
+names = st.sampled_from(["p", "q", "p_2", "mtr_p", "p" * 100 + "1", "p" * 100 + "2", "p" * 255, "q_metered", "\ud800" * 101])
+customers = st.dictionaries(
+    names, st.lists(st.tuples(names, st.sampled_from(MODES)), min_size=1, max_size=3), min_size=1, max_size=3
+)
+
+
+@settings(max_examples=settings.default.max_examples // 4)
+@given(customers, st.data())
+def test_every_item_is_billed_for_its_own_usage_whatever_it_is_called(customers, data):
+    """Prices and items may have any names, also the same: each item's events come to its own records, of no other item."""
+    free = data.draw(st.permutations(["p", "q", "p_2", "p_3", "mtr_p", "r", "p" * 101, "p" * 255, "\ud800" * 102]))
+    subscriptions = [
+        mc.Subscription(
+            f"sub_{customer[:200]}", [item(mode, free.pop(), price_id) for price_id, mode in prices], START, customer=customer
+        )
+        for customer, prices in customers.items()
+    ]
+    log = mc.UsageLog(subscriptions)
+    items = [one for subscription in subscriptions for one in subscription.items]
+    for power, one in enumerate(items):
+        log.record(one.id, 2**power, timestamp=START, now=START)
+    migration = migrate_to_meters(log, subscriptions, now=START, stripe_formulas=False)
+    assert [(one.subscription_item, one.records, one.events) for one in migration.periods] == [
+        (one.id, 2**power, 2**power) for power, one in enumerate(items)
+    ]
+    moved = [one.price for subscription in migration.subscriptions for one in subscription.items]
+    for price_id in {price.id for price in moved}:
+        assert len({price.recurring.meter for price in moved if price.id == price_id}) == 1
+
+
+def test_names_that_are_taken():
+    """An item that is called as another price is gets a free name; a price in two modes has two meters."""
+    items = [item("sum", "i1", "p"), item("sum", "q", "p"), item("sum", "i3", "q"), item("max", "i4", "p")]
+    subscription = mc.Subscription("sub", items, START, customer="cus")
+    log = filled(subscription, [("i1", 1, START, "set"), ("q", 20, START, "set"), ("i3", 300, START, "set")])
+    migration = migrate_to_meters(log, [subscription], now=START, stripe_formulas=False)
+    assert migration.is_equal
+    assert [one.recurring.meter for one in migration.subscriptions[0].items] == ["mtr_p", "mtr_q_2", "mtr_q", "mtr_p_2"]
+    assert [one.price.id for one in migration.subscriptions[0].items] == [
+        "p_metered",
+        "q_2_metered",
+        "q_metered",
+        "p_2_metered",
+    ]
+
+
+def test_names_that_are_too_long():
+    """Event names and identifiers are cut to 100 characters, and are as different as the whole; sent twice they count once."""
+    common = "p" * 100
+    items = [item("sum", f"i{common}{number}", f"{common}{number}") for number in (1, 2)]
+    subscription = mc.Subscription("sub", items, START, customer="cus")
+    log = filled(subscription, [(one.id, number, START, "set") for number, one in enumerate(items, start=1)])
+    migration = migrate_to_meters(log, [subscription], now=START)
+    assert [(one.records, one.events) for one in migration.periods] == [(1, 1), (2, 2)]
+    for names in (
+        [one.event_name for one in migration.log.meters],
+        [one.identifier for one in migration.events],
+        [one.price.id.removesuffix("_metered") for one in migration.subscriptions[0].items],
+    ):
+        assert [len(one) for one in names] == [100, 100]
+        assert len(set(names)) == 2
+    assert migration.log.append(migration.events, now=START).duplicates == 2
+    # Which name it is does not depend on the other prices, so that customers can move one by one.
+    (alone,) = migrate_to_meters(log, [attrs.evolve(subscription, items=items[1:])], now=START).log.meters
+    assert alone in migration.log.meters
+
+
+TOKENS = mc.Meter("mtr_p", "tokens")
+
+
+def half_moved():
+    """Return a subscription with one item on a meter, and a log of the records of its other."""
+    price = mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=mc.Recurring(meter=TOKENS.id))
+    items = [mc.SubscriptionItem("new", price), item("sum", "old", "p"), item("sum", "older", "tokens")]
+    subscription = mc.Subscription("sub", items, START, customer="cus")
+    return subscription, filled(subscription, [("old", 4, START, "set"), ("older", 5, START, "set")])
+
+
+def test_a_subscription_that_is_half_moved():
+    """An item on a meter stays there and is not compared; its meter's id goes to no other, and the log bills the others."""
+    subscription, log = half_moved()
+    subscription = attrs.evolve(subscription, items=subscription.items[:2])
+    migration = migrate_to_meters(log, [subscription], now=START)
+    assert [(one.subscription_item, one.records, one.events) for one in migration.periods] == [("old", 4, 4)]
+    assert [one.id for one in migration.log.meters] == ["mtr_p_2"]
+    (moved,) = migration.subscriptions
+    assert moved.items[0] == subscription.items[0]
+    with pytest.raises(mc.InvalidValueError) as caught:
+        mc.preview_invoice(moved, migration.log, now=START)
+    assert caught.value.code is mc.ErrorCode.METER_UNKNOWN
+    migration.log.create_meter(TOKENS)
+    migration.log.subscribe(moved)
+    assert mc.preview_invoice(moved, migration.log, now=START).lines[0].quantity == 0
+
+
+def test_a_subscription_that_is_half_moved_with_its_meters():
+    """With its meters the log bills the whole of it, once it has their events, which none of the moved items counts."""
+    subscription, log = half_moved()
+    migration = migrate_to_meters(log, [subscription], now=START, meters=[TOKENS])
+    assert migration.is_equal
+    assert [one.event_name for one in migration.log.meters] == ["tokens", "p_2", "tokens_2"]
+    migration.log.record("tokens", {"stripe_customer_id": "cus", "value": "3"}, now=START)
+    lines = mc.preview_invoice(migration.subscriptions[0], migration.log, now=START).lines
+    assert [(line.subscription_item, line.quantity) for line in lines if line.quantity] == [
+        ("new", 3),
+        ("old", 4),
+        ("older", 5),
+    ]
+
+
+def test_a_subscription_that_is_moved():
+    """Nothing is left to compare where all items are on meters, whether or not these are given or take new items."""
+    subscription = attrs.evolve(half_moved()[0], items=half_moved()[0].items[:1])
+    for meters in ([], [TOKENS], [TOKENS.deactivate(START)]):
+        migration = migrate_to_meters(mc.UsageLog(), [subscription], now=START, meters=meters)
+        assert (migration.subscriptions, migration.events, migration.periods) == ((subscription,), (), ())
+        assert migration.log.subscriptions == ((subscription,) if meters == [TOKENS] else ())
+
+
+def test_the_subscription_that_is_given_says_the_mode_and_the_periods():
+    """Both generations are asked what the version that is given bills, also where the usage knows another."""
+    known = mc.Subscription("sub", [item("max", "si", "p")], START, customer="cus")
+    log = filled(known, [("si", 5, START, "increment"), ("si", 4, START + 60, "increment")])
+    other = mc.Subscription("sub", [item("sum", "si", "p")], START, customer="cus", start_date=START + 60)
+    (period,) = migrate_to_meters(log, [other], now=START + 60).periods
+    assert (period.period.start_seconds, period.records, period.events) == (START + 60, 4, 4)
+    assert migrate_to_meters(log, [known], now=START - 1).periods == ()
+
+
 def test_items_without_usage_records_stay_as_they_are():
     """A licensed item and one that is on a meter already are no part of the comparison, and keep their price."""
     licensed = mc.SubscriptionItem("seat", mc.Price.per_unit("seat", currency="usd", unit_amount=1, recurring=LICENSED), 3)
@@ -174,6 +371,11 @@ def test_what_is_not_known_is_refused():
     with pytest.raises(mc.InvoicingError) as caught:
         migrate_to_meters(mc.UsageLog(), [mc.Subscription("sub", [item("sum")], START)], now=START)
     assert caught.value.code is mc.ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN
-    with pytest.raises(mc.InvalidValueError) as caught:
-        migrate_to_meters(mc.UsageLog(), None, now=START)
-    assert caught.value.param == "subscriptions"
+    for usage, subscriptions, param in (
+        (mc.UsageLog(), None, "subscriptions"),
+        (mc.UsageLog(), ["sub"], "subscriptions[0]"),
+        (mc.MeterLog(), [], "usage"),
+    ):
+        with pytest.raises(mc.InvalidValueError) as caught:
+            migrate_to_meters(usage, subscriptions, now=START)
+        assert caught.value.param == param

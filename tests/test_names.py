@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.names import NAME_MAX, choice, known_keys, name, optional_name, required
+from metering_core.names import NAME_MAX, choice, known_keys, name, optional_name, refuse_slips, required
 from metering_core.usage import Action
 
 
@@ -56,3 +56,24 @@ def test_null_is_absent():
     for data in ({}, {"a": None}):
         with pytest.raises(InvalidValueError, match=r"Missing required param: items\[a\]"):
             required(data, "a", "items")
+
+
+@pytest.mark.parametrize("column", ["Seq", "SEQ ", " seq", "\tseq", "sequ", "seqs", "Sequ"])
+def test_slips_in_names_of_columns_are_refused(column):
+    """A name that is nearly a known one, in whatever case and with whatever spaces, is no column of its own."""
+    with pytest.raises(InvalidValueError) as caught:
+        refuse_slips(["quantity", column], ["quantity", "seq", "Model"], "events")
+    assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_UNKNOWN, column)
+    assert caught.value.message == f"events: received the unknown column {column!r} (did you mean 'seq'?)"
+
+
+def test_the_nearest_name_is_meant():
+    """A slip hears the known name that is nearest, spelt as it is known."""
+    with pytest.raises(InvalidValueError, match=r"usage: .*'mode' \(did you mean 'Model'\?\)"):
+        refuse_slips(["mode"], ["moderator", "Model"])
+
+
+@pytest.mark.parametrize("received", [[], ["seq"], ["seq", "region", ""], ["seq", "seqs"], ["seq", "Seq"]])
+def test_other_unknown_columns_are_passed_over(received):
+    """What is near to nothing is not read, nor what is near to a name that is there."""
+    refuse_slips(received, ["seq"])

@@ -115,6 +115,24 @@ class TestInstant:
         assert error.details["expected"].startswith("an aware datetime or Unix seconds, within the years 1 to 9999")
         assert error.details["received"] is value
 
+    def test_an_absent_datetime_is_no_instant(self) -> None:
+        """What pandas holds where a timestamp is absent is a datetime that equals nothing and has no offset to ask for."""
+
+        class Absent(datetime):
+            __hash__ = datetime.__hash__
+
+            def __eq__(self, other: object) -> bool:
+                return False
+
+            def __ne__(self, other: object) -> bool:
+                return True
+
+            def utcoffset(self) -> None:
+                raise ValueError("NaTType does not support utcoffset")
+
+        error = refusal(instant, Absent(2024, 1, 1), "timestamp")
+        assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_INSTANT, "timestamp")
+
     def test_the_message_says_naive(self) -> None:
         """A naive datetime is told from other nonsense, since it looks right in print."""
         assert "not naive" in str(refusal(instant, NAIVE, "timestamp"))

@@ -14,6 +14,8 @@ from metering_core import (
     AcceptancePolicy,
     BillingThresholds,
     Charge,
+    InvalidValueError,
+    MeterLog,
     Price,
     Recurring,
     SnapshotError,
@@ -133,3 +135,11 @@ def test_equal_logs_have_equal_text():
     one, other = used((START, 1), (START + 5, 2), now=START + 5), UsageLog([subscribed()])
     other.append_columns(["si_0"] * 2, [1, 2], [START, "now"], now=START + 5)
     assert json.dumps(snapshot(one)) == json.dumps(snapshot(other))
+
+
+@pytest.mark.parametrize("other", [5, None, used((START, 1)).as_of(0), MeterLog().as_of(0)])
+def test_only_logs_have_snapshots(other):
+    """A view, or anything else that is no log, is refused by name."""
+    with pytest.raises(InvalidValueError) as caught:
+        snapshot(other)
+    assert (caught.value.code, caught.value.param) == ("parameter_invalid_object", "log")

@@ -25,6 +25,9 @@ from metering_core import (
     preview_invoice,
 )
 from metering_core.sql import DuckDBUsage, kernel, sql_kernel
+from metering_core.sql.duckdb_tables import DuckDBTables
+from metering_core.sql.engine import out_of_range
+from metering_core.sql.sources import define_usage
 
 duckdb = pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow, to make Arrow tables and Parquet files")
@@ -631,3 +634,102 @@ def test_attributed_usage_is_billed_in_the_open_period():
         (JAN.end_seconds - 1, 9),
     ]
     assert engine.periods_with_usage() == {"sub": (february,)}
+
+
+# The order, slips and memory -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("seq", ["", "abc", "1.5", str(2**63)])
+@pytest.mark.parametrize("kind", ["csv", "jsonl"])
+def test_text_without_a_place_in_the_order_is_refused(kind, seq, tmp_path):
+    """A ``seq`` that is no integer of 64 bits is refused with what it says; its row, which sorts nowhere, cannot vanish."""
+    rows = [(5, "1"), (10, "2"), (7, seq)]
+    if kind == "csv":
+        lines = ["subscription_item,quantity,timestamp,seq", *(f"si_0,{quantity},{START},{place}" for quantity, place in rows)]
+    else:
+        line = '{"subscription_item": "si_0", "quantity": %d, "timestamp": %d, "seq": %s}'
+        lines = [line % (quantity, START, place if place.isdigit() else json.dumps(place)) for quantity, place in rows]
+    (tmp_path / f"u.{kind}").write_text("\n".join(lines))
+    with pytest.raises(InvalidValueError, match=r"^seq: expected an integer of at most 64 bits in each row") as refused:
+        total(tmp_path / f"u.{kind}")
+    assert (refused.value.code, refused.value.param) == ("parameter_invalid_integer", "seq")
+    assert refused.value.details["received"] == ((seq or None) if kind == "csv" else lines[2][lines[2].index("seq") + 6 : -1])
+
+
+@pytest.mark.parametrize("values", [[1, 2, None], [1, None, None], [1, 2, 2**63 + 5]])
+@pytest.mark.parametrize("stored", [False, True])
+def test_columns_without_a_place_in_the_order_are_refused(values, stored, tmp_path):
+    """The same of a column: one NULL, two of them (which are no tie), and a number above 64 bits; also beside ids."""
+    source = table(*ROWS).append_column("seq", pa.array(values, pa.uint64()))
+    if stored:
+        pq.write_table(source, tmp_path / "u.parquet")
+    with pytest.raises(InvalidValueError, match=r"^seq: expected an integer of at most 64 bits in each row"):
+        DuckDBUsage(tmp_path / "u.parquet" if stored else source, [subscribed()])
+
+
+def test_a_file_without_the_order_of_the_others_is_refused(tmp_path):
+    """Where one file of several has ``seq``, the rows of the others have no place."""
+    pq.write_table(table(*ROWS), tmp_path / "a.parquet")
+    pq.write_table(table(*ROWS).append_column("seq", pa.array([1, 2, 3])), tmp_path / "b.parquet")
+    with pytest.raises(InvalidValueError, match=r"^seq: expected .* received None"):
+        total(tmp_path / "*.parquet")
+
+
+def test_a_row_without_a_place_hides_no_malformed_quantity():
+    """The order is inspected before the values, which are named by it: a negative quantity beside a NULL is not billed."""
+    source = table(("si_0", 5, START), ("si_0", -10, START)).append_column("seq", pa.array([1, None], pa.int64()))
+    with pytest.raises(InvalidValueError, match=r"^seq: expected"):
+        total(source)
+
+
+@pytest.mark.parametrize("places", [(5_000_000_000, "007"), (1, 2)])
+def test_malformed_values_are_named_by_a_seq_of_text(places, tmp_path):
+    """The row of a malformed value is found by its ``seq`` also where that is text of many digits, or of leading zeros."""
+    rows = f"si_0,1,{START},{places[0]}\nsi_0,-1,{START},{places[1]}\n"
+    (tmp_path / "u.csv").write_text(f"subscription_item,quantity,timestamp,seq\n{rows}")
+    with pytest.raises(InvalidValueError, match=rf"^quantity, row {int(places[1])}: expected .* received '-1'"):
+        total(tmp_path / "u.csv")
+
+
+@pytest.mark.parametrize("slip", ["ID", "Id", " id", "Seq", "Action", "ACTION", "recieved_at"])
+def test_slips_of_case_are_noticed(slip):
+    """A column that is ours but for case, spaces or a letter is refused: unread, a retry would be billed twice."""
+    source = table(*[row[:3] for row in ROWS]).append_column(slip, pa.array([1, 2, 3]))
+    with pytest.raises(InvalidValueError, match=rf"^usage: received the unknown column '{slip}' \(did you mean ") as refused:
+        total(source)
+    assert (refused.value.code, refused.value.param) == ("parameter_unknown", slip)
+
+
+@pytest.mark.parametrize("limit", ["2 potatoes", "-5GB", "", "none", 2])
+def test_memory_limits_that_are_none_are_refused(limit):
+    """A limit that is no size, or that DuckDB would take for none at all, is refused in our words."""
+    with pytest.raises(InvalidValueError, match=r"^memory_limit: expected a size with its unit, such as '2GB'") as refused:
+        total(table(*ROWS), memory_limit=limit)
+    assert (refused.value.param, refused.value.details["received"]) == ("memory_limit", limit)
+
+
+@pytest.mark.parametrize("limit", ["2KB", "1MB"])
+def test_too_little_memory_is_an_error_of_ours(limit):
+    """Where DuckDB cannot even spill, the limit is at fault, at the start as later."""
+    with pytest.raises(InvalidValueError, match=r"^memory_limit: expected memory enough for what cannot be spilled") as refused:
+        total(table(*ROWS), memory_limit=limit)
+    assert (refused.value.param, refused.value.details["received"]) == ("memory_limit", limit)
+
+
+@pytest.mark.parametrize("kind", ["csv", "jsonl", "stream"])
+def test_progress_is_told_while_a_source_is_copied(kind, tmp_path, monkeypatch):
+    """Text and streams are copied before anything is asked, and the caller hears of it then."""
+    rows, told = 300_000, []
+    source = table(*[("si_0", 1, START)] * rows)
+    if kind == "csv":
+        (tmp_path / "u.csv").write_text("subscription_item,quantity,timestamp\n" + f"si_0,1,{START}\n" * rows)
+        source = tmp_path / "u.csv"
+    if kind == "jsonl":
+        (tmp_path / "u.jsonl").write_text(f'{{"subscription_item": "si_0", "quantity": 1, "timestamp": {START}}}\n' * rows)
+        source = tmp_path / "u.jsonl"
+    monkeypatch.setattr("metering_core.sql.duckdb_tables._POLL_SECONDS", 0.001)
+    tables = DuckDBTables("DuckDBUsage", "usage", out_of_range, progress=told.append)
+    define_usage(tables, source, None)
+    tables.close()
+    assert told
+    assert all(0 <= part <= 1 for part in told)

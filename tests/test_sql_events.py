@@ -162,9 +162,18 @@ def rows_of(**columns):
         ({"timestamp": [1.5]}, "timestamp"),
         ({"timestamp": [None]}, "timestamp"),
         ({"timestamp": [10**12]}, "timestamp"),
+        ({"timestamp": [2**62]}, "timestamp"),
         ({"event_name": [None]}, "event_name"),
+        ({"event_name": ["x" * 101]}, "event_name"),
+        ({"identifier": [""]}, "identifier"),
+        ({"identifier": ["x" * 101]}, "identifier"),
         ({"customer": [5]}, "customer"),
         ({"received_at": [START]}, "now"),
+        ({"seq": [None]}, "seq"),
+        ({"seq": ["1"]}, "seq"),
+        ({"seq": [1.5]}, "seq"),
+        ({"identifer": ["a"]}, "identifer"),
+        ({"Region": ["eu"]}, "Region"),
     ],
 )
 def test_what_sql_cannot_hold_exactly_is_refused_by_name(columns, param):
@@ -172,6 +181,28 @@ def test_what_sql_cannot_hold_exactly_is_refused_by_name(columns, param):
     with pytest.raises(mc.InvalidValueError) as refused:
         DuckDBEvents(rows_of(**columns), METERS, now=NOON)
     assert refused.value.param == param
+
+
+HEADER = "event_name,customer,value,timestamp"
+
+
+@pytest.mark.parametrize("seq", ["", "abc", "1.5", str(2**63)])
+def test_an_event_without_a_place_in_the_order_is_refused(seq, tmp_path):
+    """An event whose ``seq`` is no integer of 64 bits is refused with what it says, instead of vanishing."""
+    (tmp_path / "events.csv").write_text(f"{HEADER},seq\nsum,a,5,{START},1\nsum,a,7,{START},{seq}\n")
+    with pytest.raises(mc.InvalidValueError, match=r"^seq: expected an integer of at most 64 bits") as refused:
+        DuckDBEvents(tmp_path / "events.csv", METERS)
+    assert (refused.value.param, refused.value.details["received"]) == ("seq", seq or None)
+
+
+@pytest.mark.parametrize("received", ["garbage", "2025-01-01T00:00:00", "2025-13-01T00:00:00Z"])
+def test_an_unreadable_moment_of_receipt_is_refused(received, tmp_path):
+    """What ``received_at`` says and nobody can read is no absence, which would be judged as received when it happened."""
+    rows = f"sum,a,5,{START},\nsum,a,7,{START},{received}\n"
+    (tmp_path / "events.csv").write_text(f"{HEADER},received_at\n{rows}")
+    with pytest.raises(mc.InvalidValueError, match=r"^received_at, row 2: expected an instant") as refused:
+        DuckDBEvents(tmp_path / "events.csv", METERS)
+    assert (refused.value.param, refused.value.details["received"]) == ("received_at", received)
 
 
 def test_what_sql_cannot_say_is_refused_by_name():
@@ -184,6 +215,33 @@ def test_what_sql_cannot_say_is_refused_by_name():
     pa = pytest.importorskip("pyarrow")
     with pytest.raises(mc.InvalidValueError, match="order of arrival"):
         DuckDBEvents(pa.concat_tables([rows_of(seq=[1])] * 2), METERS, now=NOON)
+
+
+@pytest.mark.parametrize(
+    ("keys", "key"), [(["Customer"], "Customer"), (["seq"], "seq"), (["region", "Region"], "Region")], ids=lambda one: f"{one}"
+)
+def test_a_dimension_that_names_another_column_is_refused(keys, key):
+    """SQL takes names that differ in case for one column, which would be read as the dimension."""
+    with pytest.raises(mc.InvalidValueError, match="keys that DuckDB can tell from") as refused:
+        DuckDBEvents(rows_of(), [Meter("m", "sum", dimension_payload_keys=keys)], now=NOON)
+    assert (refused.value.param, refused.value.details["received"]) == ("meters[dimension_payload_keys]", key)
+
+
+def test_no_option_is_passed_over():
+    """One customer's id is no list of letters, and late usage cannot be carried where no period is closed."""
+    with pytest.raises(mc.InvalidValueError, match="an iterable of customers' ids"):
+        DuckDBEvents(rows_of(), METERS, customers="cus_1", now=NOON)
+    with pytest.raises(mc.InvalidValueError, match="DuckDB closes no periods"):
+        DuckDBEvents(rows_of(), METERS, policy=MeterPolicy(late_usage="carry_forward"), now=NOON)
+
+
+def test_who_only_counts_needs_no_values():
+    """The column of values may be absent where all meters count."""
+    item = mc.SubscriptionItem("si", mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=mc.Recurring(meter="m")))
+    subscription = mc.Subscription("sub", [item], START, customer="a")
+    meter = Meter("m", "sum", "count")
+    engine = DuckDBEvents(rows_of().drop_columns(["value"]), [meter], [subscription])
+    assert engine.partial(item, mc.BillingPeriod(START, START + DAY)) == 1
 
 
 def test_sums_beyond_38_digits_are_refused():
@@ -272,10 +330,23 @@ def test_spark_says_what_a_log_says(policy, session):
 def test_spark_refuses_by_name(session):
     """What Spark cannot hold exactly is refused, and so is a table without an order or a session that would not tell."""
     rows = rows_of(seq=[1])
-    for changes, param in (({"value": [1.5]}, "value"), ({"value": ["1" * 27]}, "value"), ({"customer": [5]}, "customer")):
+    pa = pytest.importorskip("pyarrow", reason="writes what is read")
+    for changes, param in (
+        ({"value": [1.5]}, "value"),
+        ({"value": ["1" * 27]}, "value"),
+        ({"customer": [5]}, "customer"),
+        ({"timestamp": [2**62]}, "timestamp"),
+        ({"seq": pa.array([None], pa.int64())}, "seq"),
+        ({"seq": pa.array([2**63], pa.decimal128(38, 0))}, "seq"),
+        ({"seq": ["1"]}, "seq"),
+        ({"identifer": ["a"]}, "identifer"),
+        ({"Region": ["eu"]}, "Region"),
+    ):
         with pytest.raises(mc.InvalidValueError) as refused:
-            SparkEvents(session, session.createDataFrame(rows_of(seq=[1], **changes)), METERS, now=NOON)
+            SparkEvents(session, session.createDataFrame(rows_of(**{"seq": [1], **changes})), METERS, now=NOON)
         assert refused.value.param == param
+    with pytest.raises(mc.CatalogError, match=r"^events: cannot be read: \[TABLE_OR_VIEW_NOT_FOUND\]"):
+        SparkEvents(session, "nowhere", METERS, now=NOON)
     with pytest.raises(mc.InvalidValueError, match="'seq' is missing"):
         SparkEvents(session, session.createDataFrame(rows.drop_columns(["seq"])), METERS, now=NOON)
     session.conf.set("spark.sql.ansi.enabled", "false")

@@ -16,7 +16,7 @@ import pytest
 import sql_defects
 from builders import JAN, START, four_modes, priced, subscribed
 
-from metering_core import InvalidValueError, InvoicingError, MissingExtraError
+from metering_core import CatalogError, InvalidValueError, InvoicingError, MissingExtraError
 from metering_core.sql import SparkUsage
 
 pytest.importorskip("pyspark", reason="needs the extra 'spark'")
@@ -231,6 +231,9 @@ def test_a_session_without_ansi_mode_is_refused(session):
         ("subscription_item BIGINT, quantity BIGINT, timestamp BIGINT, seq BIGINT", "subscription_item"),
         ("subscription_item STRING, quantity BIGINT, timestamp BIGINT", "seq"),
         ("subscription_item STRING, quantity BIGINT, timestamp BIGINT, seq STRING", "seq"),
+        ("subscription_item STRING, quantity BIGINT, timestamp BIGINT, seq BIGINT, Action STRING", "Action"),
+        ("subscription_item STRING, quantity BIGINT, timestamp BIGINT, seq BIGINT, ID STRING", "ID"),
+        ("subscription_item STRING, quantity BIGINT, timestamp BIGINT, seq BIGINT, recieved_at BIGINT", "recieved_at"),
     ],
 )
 def test_inexact_and_missing_columns_are_refused(schema, param, session):
@@ -246,6 +249,43 @@ def test_malformed_values_and_ties_are_refused(session):
         SparkUsage(session, frame(session, ("si_0", 1, START, 1), ("si_0", -1, START, 2)), [subscribed()])
     with pytest.raises(InvalidValueError, match="expected a different value in each row"):
         SparkUsage(session, frame(session, ("si_0", 1, START, 1), ("si_0", 1, START, 1)), [subscribed()])
+
+
+@pytest.mark.parametrize("seqs", [("1", "NULL"), ("NULL", "NULL"), ("1", str(2**63))])
+def test_a_row_without_a_place_in_the_order_is_refused(seqs, session):
+    """A ``seq`` that is absent, or that 64 bits do not hold, is refused by name: no comparison would find its row again."""
+    columns = f"'si_0' AS subscription_item, 5 AS quantity, {START}L AS timestamp"
+    rows = [session.sql(f"SELECT {columns}, CAST({seq} AS DECIMAL(38, 0)) AS seq") for seq in seqs]
+    with pytest.raises(InvalidValueError, match=r"^seq: expected an integer of at most 64 bits in each row") as refused:
+        SparkUsage(session, rows[0].unionAll(rows[1]), [subscribed()])
+    assert refused.value.code == "parameter_invalid_integer"
+
+
+def test_an_increment_without_a_place_hides_no_malformed_quantity(session):
+    """The order is inspected before the values, which are named by it."""
+    with pytest.raises(InvalidValueError, match=r"^seq: expected"):
+        SparkUsage(session, frame(session, ("si_0", 5, START, 1), ("si_0", -10, START, None)), [subscribed()])
+
+
+def test_what_spark_cannot_find_is_an_error_of_ours(session):
+    """A table, a path or a column that Spark cannot tell is refused in the words of other sources."""
+    twice = session.sql(f"SELECT 'si_0' AS subscription_item, 5 AS quantity, 6 AS quantity, {START}L AS timestamp, 1L AS seq")
+    for source, said in (
+        ("nowhere", "TABLE_OR_VIEW_NOT_FOUND"),
+        ("/nowhere/usage", "PATH_NOT_FOUND"),
+        (twice, "AMBIGUOUS_REFERENCE"),
+    ):
+        with pytest.raises(CatalogError, match=rf"^usage: cannot be read: \[{said}\]") as refused:
+            SparkUsage(session, source, [subscribed()])
+        assert refused.value.code == "file_unreadable"
+
+
+def test_a_refused_opening_leaves_nothing(session):
+    """No view of ours stays in the session where usage was refused, and a good table is opened after a bad one."""
+    before = {table.name for table in session.catalog.listTables()}
+    with pytest.raises(InvalidValueError, match=r"^quantity, row 1"):
+        SparkUsage(session, frame(session, ("si_0", -1, START, 1)), [subscribed()])
+    assert {table.name for table in session.catalog.listTables()} == before
 
 
 def test_now_is_the_moment_of_receipt_of_all(session):

@@ -17,7 +17,7 @@ from metering_core.columnar.paths import encoded
 from metering_core.columns import Batch, check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
 from metering_core.exact import exact_integer
-from metering_core.names import NAME_MAX, name, optional_name
+from metering_core.names import NAME_MAX, name, optional_name, refuse_slips
 from metering_core.periods import SECONDS_MAX
 from metering_core.usage import Action, UsageRecord, as_action, as_timestamp
 
@@ -25,7 +25,7 @@ Column = Any
 """A NumPy array, a sequence, or what NumPy can read as an array (a column of Polars, pandas or pyarrow)."""
 
 _REQUIRED: Final = ("subscription_item", "quantity", "timestamp")
-_OPTIONAL: Final = ("action", "id")
+_OPTIONAL: Final = ("action", "id", "seq", "received_at")
 
 _PIECE: Final = 1 << 20
 """Strings that are encoded as one piece."""
@@ -108,38 +108,46 @@ class UsageBatch:
         return cls.from_columns(batch.item_ids, batch.quantities, batch.timestamps, actions, batch.ids)
 
     @classmethod
-    def from_arrow(cls, source: object) -> Self:
+    def from_arrow(cls, source: object, *, copy: bool = True) -> Self:
         """Read a table with the Arrow stream interface (``__arrow_c_stream__``): of Polars, pandas, pyarrow or DuckDB.
 
         Its columns are ``subscription_item``, ``quantity``, ``timestamp`` (Unix seconds, or timestamps with a time zone) and
-        optionally ``action`` and ``id``. Strings may be dictionary-encoded.
+        optionally ``action`` (words, or flags that are true for ``set``; a null is an ``increment``) and ``id``. Strings may be
+        dictionary-encoded. The order of the rows is the order of arrival: a column ``seq`` must ascend. When the rows were
+        received is said where the batch is appended, not in a column. Other columns are not read.
+
+        Args:
+            source: the table. Its stream is read with pyarrow.
+            copy: whether to copy numbers that could be used where they are. Without a copy the table, and what it was made
+                of, must not be changed afterwards.
 
         Raises:
-            InvalidValueError: for an object without the interface, an absent column (``parameter_missing``), a malformed value.
-            MissingExtraError: where neither pyarrow nor Polars is installed to read the stream.
+            InvalidValueError: for an object without the interface; for a column that is absent (``parameter_missing``), there
+                twice, misspelt or ``received_at`` (``parameter_unknown``); for a malformed value.
+            MissingExtraError: without pyarrow.
         """
-        if not hasattr(source, "__arrow_c_stream__"):
-            code = ErrorCode.PARAMETER_INVALID_OBJECT
-            raise InvalidValueError.expecting(code, "source", "an object with __arrow_c_stream__", source)
-        table = _arrow_table(source)
-        for column in _REQUIRED:
-            if column not in table.column_names:
-                raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {column}", param=column)
-        given = {column: table.column(column) for column in (*_REQUIRED, *_OPTIONAL) if column in table.column_names}
+        given = _arrow_columns(_arrow_table(source))
+        if "seq" in given:
+            _refuse_disorder(given["seq"])
         with ThreadPoolExecutor(1) as pool:  # Which copies numbers while strings are encoded.
-            quantities = pool.submit(_arrow_integers, given["quantity"], "quantities")
-            stamps = pool.submit(_arrow_timestamps, given["timestamp"])
+            quantities = pool.submit(_arrow_integers, given["quantity"], "quantities", copy=copy)
+            stamps = pool.submit(_arrow_timestamps, given["timestamp"], copy=copy)
             codes, names = _dictionary(given["subscription_item"], "subscription_items")
             actions = None if "action" not in given else _arrow_actions(given["action"])
             ids = None if "id" not in given else given["id"].to_pylist()
+        # What had to be copied has been by now.
         return cls.from_columns(codes, quantities.result(), stamps.result(), actions, ids, item_ids=names, copy=False)
 
 
 # Columns -------------------------------------------------------------------------------------------------------------
 
 
-def _as_array(values: Column) -> NDArray[Any]:
-    return values if isinstance(values, np.ndarray) else np.asarray(values)
+def as_array(values: Column) -> NDArray[Any]:
+    """Return a column as an array; what a mask hides is None there, and no value."""
+    array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray) and array.dtype.kind != "M":
+        return np.array(array.tolist(), np.object_)
+    return array
 
 
 def _is_sequence(values: Column) -> bool:
@@ -154,7 +162,7 @@ def _encoded(values: Column, item_ids: Sequence[str] | None, *, copy: bool) -> t
         if not _are_names(names):
             names = tuple(check_each(names, "item_ids", name))
         return names, _integers(values, column, len(names) - 1, 0).astype(np.int32, copy=copy)
-    rows = values if _is_sequence(values) else _as_array(values).tolist()
+    rows = values if _is_sequence(values) else as_array(values).tolist()
     table: dict[str, int] = {}
     try:
         table = dict(zip(dict.fromkeys(rows), count(), strict=False))
@@ -181,7 +189,7 @@ def _integers(values: Column, column: str, maximum: int, minimum: int) -> NDArra
 
     if _is_sequence(values):
         return np.array(_all_integers(values, column, maximum, minimum, check), dtype=np.int64)
-    array = _as_array(values)
+    array = as_array(values)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         return np.array(check_each(array.tolist(), column, check), dtype=np.int64)
     if len(array) and not minimum <= int(array.min()) <= int(array.max()) <= maximum:
@@ -205,7 +213,7 @@ def _quantities(values: Column, *, copy: bool) -> Integers:
 def _timestamps(values: Column, *, copy: bool) -> tuple[Integers, Flags | None]:
     """Return Unix seconds, and where a timestamp is ``"now"`` instead."""
     if not _is_sequence(values):
-        array = _as_array(values)
+        array = as_array(values)
         if array.dtype.kind in "iu" and array.ndim == 1:
             return _unix_seconds(array, copy=copy), None
         values = array.tolist() if array.dtype.kind != "M" else list(array)
@@ -226,7 +234,7 @@ def _unix_seconds(array: NDArray[Any], *, copy: bool) -> Integers:
 def _sets(values: Column | None, *, copy: bool) -> Flags | None:
     if values is None:
         return None
-    array = None if _is_sequence(values) else _as_array(values)
+    array = None if _is_sequence(values) else as_array(values)
     if array is not None and array.dtype == np.bool_:
         flags = array.astype(np.bool_, copy=copy)
     elif array is not None and array.dtype.kind == "U":
@@ -235,14 +243,15 @@ def _sets(values: Column | None, *, copy: bool) -> Flags | None:
             check_each(array.tolist(), "actions", as_action)
     else:
         rows = values if array is None else array.tolist()
-        flags = np.array([action is Action.SET for action in check_each(rows, "actions", as_action)], np.bool_)
+        are_flags = set(map(type, rows)) == {bool}
+        flags = np.array(rows if are_flags else [one is Action.SET for one in check_each(rows, "actions", as_action)], np.bool_)
     return flags if flags.any() else None
 
 
 def _ids(values: Column | None) -> list[str | None] | None:
     if values is None:
         return None
-    rows = list(values) if _is_sequence(values) else _as_array(values).tolist()
+    rows = list(values) if _is_sequence(values) else as_array(values).tolist()
     given = [value for value in rows if value is not None]
     if not _are_names(given):
         check_each(rows, "ids", optional_name)
@@ -252,13 +261,48 @@ def _ids(values: Column | None) -> list[str | None] | None:
 # Arrow ---------------------------------------------------------------------------------------------------------------
 
 
-def _arrow_table(source: object) -> Any:  # noqa: ANN401 - a pyarrow.Table, which has no types
+def _arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any:  # noqa: ANN401 - a pyarrow.Table, without types
     """Read an Arrow stream with pyarrow."""
+    if not hasattr(source, "__arrow_c_stream__"):
+        code = ErrorCode.PARAMETER_INVALID_OBJECT
+        raise InvalidValueError.expecting(code, "source", "an object with __arrow_c_stream__", source)
     try:
         pyarrow = import_module("pyarrow")
     except ModuleNotFoundError as error:
-        raise MissingExtraError.for_extra("arrow", "UsageBatch.from_arrow") from error
+        raise MissingExtraError.for_extra("arrow", feature) from error
     return pyarrow.RecordBatchReader.from_stream(source).read_all()
+
+
+def _arrow_columns(
+    table: Any,  # noqa: ANN401 - as above
+    required: Sequence[str] = _REQUIRED,
+    optional: Sequence[str] = _OPTIONAL,
+    param: str = "usage",
+) -> dict[str, Any]:
+    """Return the columns that are read, by their names; refuse what would be read otherwise than it was meant."""
+    names, known = table.column_names, (*required, *optional)
+    refuse_slips(names, known, param)
+    for column in required:
+        if column not in names:
+            raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {column}", param=column)
+    for column in known:
+        if names.count(column) > 1:
+            expected, code = "one column of that name", ErrorCode.PARAMETER_INVALID_OBJECT
+            raise InvalidValueError.expecting(code, column, expected, names.count(column))
+    if "received_at" in names:
+        message = f"{param}: received the column 'received_at', which is an argument instead: append(batch, received_at=…)"
+        raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param="received_at")
+    return {column: table.column(column) for column in known if column in names}
+
+
+def _refuse_disorder(column: Any) -> None:  # noqa: ANN401 - a pyarrow column
+    """Refuse numbers of arrival that say another order than that of the rows."""
+    _refuse_nulls(column, "seq", "an integer", ErrorCode.PARAMETER_INVALID_INTEGER)
+    numbers = _integers(column.to_numpy(), "seq", INT64_MAX, -INT64_MAX)
+    for row in np.flatnonzero(numbers[1:] <= numbers[:-1])[:1].tolist():
+        expected = f"more than the {numbers[row]} of the row before, because rows arrive in their order (sort them by seq)"
+        code = ErrorCode.PARAMETER_INVALID_OBJECT
+        raise InvalidValueError.expecting(code, f"seq[{row + 1}]", expected, int(numbers[row + 1]))
 
 
 def _dictionary(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  # noqa: ANN401 - a pyarrow column
@@ -269,8 +313,11 @@ def _dictionary(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  # n
     if types.is_dictionary(column.type):
         chunks = column.unify_dictionaries().chunks
     else:
-        is_text = types.is_string(column.type) or types.is_large_string(column.type)
-        pieces = _pieces(column if is_text else column.cast(pyarrow.large_string()))
+        if not (types.is_string(column.type) or types.is_large_string(column.type)):
+            for value in column[:1].to_pylist():  # Arrow would write numbers as strings.
+                name(value, f"{param}[0]")
+            column = column.cast(pyarrow.large_string())
+        pieces = _pieces(column)
         found = encoded(pieces)
         if found is not None:
             return found[0], found[1].to_pylist()
@@ -297,29 +344,49 @@ def _refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> No
         raise InvalidValueError.expecting(code, f"{param}[{row}]", expected, None)
 
 
-def _arrow_actions(column: Any) -> Flags:  # noqa: ANN401 - a pyarrow column
+def _arrow_actions(column: Any) -> Flags | None:  # noqa: ANN401 - a pyarrow column
+    """Return where the action is ``set``, None for nowhere; a null is an ``increment``, as it is in files."""
+    pyarrow = import_module("pyarrow")
+    flags: Flags | None = None
+    if pyarrow.types.is_boolean(column.type):
+        return np.asarray(column.fill_null(fill_value=False).to_numpy(), np.bool_)
+    if column.null_count:
+        column = column.cast(pyarrow.string()).fill_null(Action.INCREMENT.value)
     codes, names = _dictionary(column, "actions")
-    actions = check_each(names, "actions", as_action)
-    return codes == actions.index(Action.SET) if Action.SET in actions else np.zeros(len(codes), np.bool_)
+    for place, value in enumerate(names):
+        if value == Action.SET:
+            flags = codes == place if flags is None else flags | (codes == place)
+        elif value not in {Action.INCREMENT, None}:
+            for row in np.flatnonzero(codes == place)[:1].tolist():
+                as_action(value, f"actions[{row}]")
+    return flags
 
 
-def _arrow_integers(column: Any, param: str) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
+def _arrow_integers(column: Any, param: str, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
     expected = f"an integer of at least 0 and at most {INT64_MAX}"
     _refuse_nulls(column, param, expected, ErrorCode.PARAMETER_INVALID_INTEGER)
-    array: NDArray[Any] = column.to_numpy()
-    return array
+    return _arrow_numbers(column, copy=copy)
 
 
-def _arrow_timestamps(column: Any) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
+def _arrow_timestamps(column: Any, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
     expected = "Unix seconds, or a timestamp with a time zone"
     code = ErrorCode.PARAMETER_INVALID_INSTANT
     _refuse_nulls(column, "timestamps", expected, code)
     pyarrow = import_module("pyarrow")
     if not pyarrow.types.is_timestamp(column.type):
-        array: NDArray[Any] = column.to_numpy()
-        return array
+        return _arrow_numbers(column, copy=copy)
     if column.type.tz is None:
         raise InvalidValueError.expecting(code, "timestamps", expected, str(column.type))
     units = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
-    ticks: NDArray[Any] = column.cast(pyarrow.int64()).to_numpy()
+    ticks = _arrow_numbers(column.cast(pyarrow.int64()), copy=copy and units == 1)
     return ticks if units == 1 else ticks // units
+
+
+def _arrow_numbers(column: Any, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
+    """Return a column without nulls as an array: with a copy, in memory that is nobody else's."""
+    array: NDArray[Any]
+    if copy and column.num_chunks:
+        array = np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks])
+    else:
+        array = column.to_numpy()
+    return array

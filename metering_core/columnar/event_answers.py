@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from metering_core.aggregators import Partial, formula_of
 from metering_core.columnar.event_batches import number_of
 from metering_core.columnar.event_groups import KEY_BITS, Groups, Numbers, as_wide, greatest, narrowed, packed_sums
-from metering_core.columnar.event_store import Counting, Label, MeterColumns
+from metering_core.columnar.event_series import Label
+from metering_core.columnar.event_store import Counting, MeterColumns
 from metering_core.columnar.kernel import INT64_MAX, Integers
 from metering_core.columnar.paths import pays
 from metering_core.exact import Number, whole_if_possible
@@ -134,18 +135,16 @@ class _Asked:
     bounds: Integers
 
     @classmethod
-    def of(cls, events: Counting, chosen: Integers | None, bounds: Integers, *, looks_back: bool) -> _Asked:
+    def of(cls, events: Counting, chosen: NDArray[Any] | None, bounds: Integers, *, looks_back: bool) -> _Asked:
         """Leave out what no bucket and no group asks for."""
         start, end = int(bounds[0]), int(bounds[-1])
-        flags = None
+        groups, flags = events.codes if chosen is None else chosen[events.codes], None
         if events.high >= end or (events.low < start and not looks_back):
             flags = (events.moments < end) & ((events.moments >= start) | looks_back)
-        if chosen is not None and len(events):
-            is_chosen = chosen[events.codes] >= 0
-            flags = is_chosen if flags is None else flags & is_chosen
+        if chosen is not None and (chosen < 0).any():
+            flags = groups >= 0 if flags is None else flags & (groups >= 0)
         if flags is not None and not flags.all():
-            events = events.where(flags)
-        groups: NDArray[Any] = events.codes if chosen is None else chosen[events.codes]
+            events, groups = events.where(flags), groups[flags]
         return cls(events, groups, bounds)
 
     def answer(self, meter: Meter, size: int) -> _Found:
@@ -309,7 +308,7 @@ def _partials(columns: MeterColumns, meter: Meter, asked: Sequence[tuple[str, in
     spans = [
         (number, *index.span(code, start, end))
         for number, (customer, start, end) in enumerate(asked)
-        for code in columns.customers.get(customer, ())
+        for code in columns.series.of(customer)
     ]
     owners, firsts, ends = np.array(spans, np.int64).reshape(-1, 3).T
     lengths = ends - firsts

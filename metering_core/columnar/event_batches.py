@@ -6,9 +6,10 @@ integers in units of a power of ten; no float is ever made of one.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
+from importlib import import_module
 from itertools import count
 from typing import Any, Final, Self
 
@@ -16,13 +17,23 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.batches import Column
+from metering_core.columnar.batches import (
+    Column,
+    _arrow_columns,
+    _arrow_numbers,
+    _arrow_table,
+    _dictionary,
+    _refuse_disorder,
+    _refuse_nulls,
+    as_array,
+)
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers
 from metering_core.columns import check_each
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, Number, exact_integer, plain, whole_if_possible
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
+from metering_core.names import require_iterable
 from metering_core.periods import SECONDS_MAX, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS
 
@@ -167,6 +178,51 @@ class EventBatch:
         )
 
     @classmethod
+    def from_arrow(
+        cls, event_name: str, source: object, *, dimensions: Iterable[str] = (), decimal_places: int = 0, copy: bool = True
+    ) -> Self:
+        """Read a table with the Arrow stream interface (``__arrow_c_stream__``): of Polars, pandas, pyarrow or DuckDB.
+
+        Its columns are ``customer``, ``timestamp`` (Unix seconds, or timestamps with a time zone), the dimensions, and
+        optionally ``value`` (integers, decimals or texts) and ``identifier``. Texts may be dictionary-encoded; nulls are absent
+        from the payload. A column ``event_name`` must say the name of these events, and a column ``seq`` ascend. When the rows
+        were received is said where the batch is appended. Other columns are not read.
+
+        Args:
+            event_name: of all events, 1 to 100 characters.
+            source: the table. Its stream is read with pyarrow.
+            dimensions: the payload keys that have a column of their own.
+            decimal_places: as :meth:`from_columns` says.
+            copy: as :meth:`from_columns` says.
+
+        Raises:
+            InvalidValueError: for an object without the interface; for a column that is absent (``parameter_missing``), there
+                twice, misspelt or ``received_at`` (``parameter_unknown``); for a malformed value.
+            MissingExtraError: without pyarrow.
+        """
+        places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
+        keys = _dimension_keys(dimensions)
+        given = _arrow_columns(_arrow_table(source, "EventBatch.from_arrow"), (*_REQUIRED, *keys), _OPTIONAL, "events")
+        if "seq" in given:
+            _refuse_disorder(given["seq"])
+        if "event_name" in given:
+            _refuse_other_names(_arrow_texts(given["event_name"], "event_name"), event_name)
+        customers = _arrow_texts(given["customer"], "customers")
+        moments, as_now = _arrow_moments(given["timestamp"], copy=copy)
+        nothing = Texts((None,), np.zeros(len(customers), np.int32))
+        values = _arrow_values(given["value"], places, copy=copy) if "value" in given else nothing
+        return cls(
+            short_name(event_name, "event_name"),
+            customers,
+            values,
+            places if isinstance(values, np.ndarray) else 0,
+            moments,
+            as_now,
+            _identifiers(given["identifier"].to_pylist()) if "identifier" in given else None,
+            {key: _arrow_texts(given[key], f"dimensions[{key}]") for key in keys},
+        )
+
+    @classmethod
     def from_events(cls, events: Sequence[MeterEvent], meter: Meter | None = None) -> Self:
         """Take events with one name apart, as their meter reads them; at least one.
 
@@ -278,7 +334,10 @@ def as_units(integers: Sequence[int]) -> NDArray[Any]:
 def _rows(values: Column) -> Sequence[Any]:
     if isinstance(values, list | tuple | range):
         return values
-    array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    for own in ("to_pylist", "to_list"):  # Of pyarrow, and of Polars and pandas: an array knows neither zones nor nulls.
+        if hasattr(values, own):
+            return list(getattr(values, own)())
+    array = as_array(values)
     rows: Sequence[Any] = array.tolist() if array.dtype.kind != "M" else list(array)
     return rows
 
@@ -296,7 +355,7 @@ def _text(value: object, param: str) -> str | None:
 
 
 def _codes(values: Column, column: str, maximum: int) -> NDArray[np.int32]:
-    array = values if isinstance(values, np.ndarray) else np.array(_rows(values), dtype=None if len(values) else np.int32)
+    array = as_array(values) if isinstance(values, np.ndarray) else np.array(_rows(values), None if len(values) else np.int32)
     if array.dtype.kind not in "iu" or array.ndim != 1:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, column, "integers", str(array.dtype))
     if len(array) and not 0 <= int(array.min()) <= int(array.max()) <= maximum:
@@ -307,9 +366,7 @@ def _codes(values: Column, column: str, maximum: int) -> NDArray[np.int32]:
 
 def _values(values: Column, places: int, *, copy: bool) -> Integers | Texts:
     """Return integers of 64 bits as they are, anything else as the text that a payload would have."""
-    array = values if isinstance(values, np.ndarray) else None
-    if array is None and not isinstance(values, list | tuple | range):
-        array = np.asarray(values)
+    array = None if isinstance(values, list | tuple | range) else as_array(values)
     if array is not None and array.dtype.kind in "iu" and array.ndim == 1:
         if array.dtype != np.uint64 or not len(array) or int(array.max()) <= INT64_MAX:
             return np.ascontiguousarray(array.astype(np.int64, copy=copy))
@@ -330,21 +387,22 @@ def _as_text(value: object, param: str, places: int) -> str | None:
         return value
     if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < 2 * DIGITS_MAX:
         return plain(value)
-    if isinstance(value, int) and not isinstance(value, bool):
-        return written(value, places)
-    expected = "an integer, a Decimal or a text (a float has already lost what it meant)"
-    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value)
+    try:
+        return written(exact_integer(value, param, minimum=None), places)
+    except InvalidValueError:
+        expected = "an integer, a Decimal or a text (a float has already lost what it meant)"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value) from None
 
 
-def _moments(values: Column, *, copy: bool, are_microseconds: bool) -> tuple[Integers, Flags | None]:
+def _moments(values: Column, *, copy: bool, are_microseconds: bool = False) -> tuple[Integers, Flags | None]:
     """Return Unix microseconds, and where a timestamp is ``"now"`` instead."""
     unit = 1 if are_microseconds else MICROSECONDS
     if not isinstance(values, list | tuple):
-        array = values if isinstance(values, np.ndarray) else np.asarray(values)
+        array = as_array(values)
         if array.dtype.kind in "iu" and array.ndim == 1 and _in_calendar(array, unit):
             stamps = array.astype(np.int64, copy=copy and unit == 1)
             return np.ascontiguousarray(stamps if unit == 1 else stamps * unit), None
-        values = _rows(array)
+        values = _rows(values)
     given = [_moment(value, f"timestamps[{row}]", unit) for row, value in enumerate(values)]
     as_now = np.array([value is None for value in given], np.bool_)
     return np.array([value or 0 for value in given], np.int64), as_now if as_now.any() else None
@@ -373,3 +431,64 @@ def _identifiers(values: Column | None) -> list[str | None] | None:
     if not are_strings or min(map(len, given), default=1) < 1 or max(map(len, given), default=1) > EVENT_NAME_MAX:
         rows = [None if value is None else short_name(value, f"identifiers[{row}]") for row, value in enumerate(rows)]
     return rows if given else None
+
+
+# Arrow ---------------------------------------------------------------------------------------------------------------
+
+_REQUIRED: Final = ("customer", "timestamp")
+_OPTIONAL: Final = ("value", "identifier", "event_name", "seq", "received_at")
+
+
+def _dimension_keys(keys: Iterable[str]) -> list[str]:
+    """Return payload keys that are no other column."""
+    given = [keys] if isinstance(keys, str) else list(require_iterable(keys, "dimensions"))
+    for at, key in enumerate(given):
+        if short_name(key, f"dimensions[{at}]") in {*_REQUIRED, *_OPTIONAL, *given[:at]}:
+            expected = "a payload key that is no other column"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"dimensions[{at}]", expected, key)
+    return given
+
+
+def _refuse_other_names(texts: Texts, event_name: str) -> None:
+    for row in np.flatnonzero(~texts.each(lambda one: one == event_name))[:1].tolist():
+        code, expected = ErrorCode.PARAMETER_INVALID_STRING, f"{event_name!r}, as all events of a batch have one name"
+        raise InvalidValueError.expecting(code, f"event_name[{row}]", expected, texts.at(row))
+
+
+def _arrow_texts(column: Any, param: str) -> Texts:  # noqa: ANN401 - a pyarrow column, which has no types
+    pyarrow = import_module("pyarrow")
+    if pyarrow.types.is_string_view(column.type):
+        column = column.cast(pyarrow.large_string())
+    if not _holds_texts(column) or column.null_count:
+        return Texts.of(column.to_pylist(), param)
+    codes, names = _dictionary(column, param)
+    return Texts.of(codes, param, names)
+
+
+def _holds_texts(column: Any) -> bool:  # noqa: ANN401 - as above
+    types = import_module("pyarrow").types
+    kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_dictionary)
+    return any(is_kind(column.type) for is_kind in kinds)
+
+
+def _arrow_values(column: Any, places: int, *, copy: bool) -> Integers | Texts:  # noqa: ANN401 - as above
+    if _holds_texts(column):
+        return _arrow_texts(column, "values")
+    are_integers = import_module("pyarrow").types.is_integer(column.type) and not column.null_count
+    return _values(_arrow_numbers(column, copy=copy) if are_integers else column.to_pylist(), places, copy=False)
+
+
+def _arrow_moments(column: Any, *, copy: bool) -> tuple[Integers, Flags | None]:  # noqa: ANN401 - as above
+    pyarrow = import_module("pyarrow")
+    expected, code = "Unix seconds, or a timestamp with a time zone", ErrorCode.PARAMETER_INVALID_INSTANT
+    _refuse_nulls(column, "timestamps", expected, code)
+    if not pyarrow.types.is_timestamp(column.type):
+        return _moments(column.to_pylist() if not pyarrow.types.is_integer(column.type) else column.to_numpy(), copy=copy)
+    if column.type.tz is None:
+        raise InvalidValueError.expecting(code, "timestamps", expected, str(column.type))
+    unit = {"s": MICROSECONDS, "ms": 1000, "us": 1, "ns": 1}[column.type.unit]
+    ticks = _arrow_numbers(column.cast(pyarrow.int64()), copy=copy)
+    ticks = ticks // 1000 if column.type.unit == "ns" else ticks
+    if not _in_calendar(ticks, unit):
+        return _moments([tick * unit for tick in ticks.tolist()], copy=copy, are_microseconds=True)
+    return np.ascontiguousarray(ticks if unit == 1 else ticks * unit), None

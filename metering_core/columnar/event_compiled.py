@@ -48,6 +48,9 @@ class Sums(NamedTuple):
 
 _KEY_BITS: Final = 63
 
+TABLE_ROWS: Final = 2
+"""With fewer rows for each sum than this, a table of all sums is slower than sorting: its entries are fetched at random."""
+
 UNIT_ROWS: Final = 50_000
 """A unit has about so many rows."""
 
@@ -89,19 +92,19 @@ def _read_off(keys: Column, base: np.int64, grid: Column, codes: Column, places:
     """Write the series, bucket, sum and count of each run of keys of a unit whose first series is ``base``."""
     buckets, width, least = np.uint64(grid[2]), np.uint64(grid[4]), grid[5]
     mask = (np.uint64(1) << width) - np.uint64(1)
-    at, first, after = np.uint64(0), 0, 0
-    code, below = np.uint64(base), np.uint64(0)
-    while first < len(keys):
-        number, total = np.uint64(keys[first]) >> width, np.int64(0)
-        while after < len(keys) and np.uint64(keys[after]) >> width == number:
-            total += np.int64(np.uint64(keys[after]) & mask)
-            after += 1
+    at, total, events = ~np.uint64(0), np.int64(0), np.int64(0)
+    code, below, last = np.uint64(base), np.uint64(0), ~np.uint64(0)
+    for i in range(len(keys)):
+        number = np.uint64(keys[i]) >> width
+        # Without a branch: how long a run is cannot be guessed, and a wrong guess costs more than to write each row of it.
+        is_same = np.int64(number == last)
+        total = total * is_same + np.int64(np.uint64(keys[i]) & mask)
+        events = events * is_same + 1
         while number - below >= buckets:
             code, below = code + np.uint64(1), below + buckets
-        codes[at], places[at], counts[at] = code, number - below, after - first
-        sums[at] = total + least * (after - first)
-        at += np.uint64(1)
-        first = after
+        at += np.uint64(1 - is_same)
+        codes[at], places[at], sums[at], counts[at] = code, number - below, total + least * events, events
+        last = number
 
 
 @_jit
@@ -163,7 +166,7 @@ def bucket_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], width
         least: the least value.
     """
     bits = len(rows.codes).bit_length()
-    if size * buckets[2] <= len(rows.codes) and width + 2 * bits <= _KEY_BITS:
+    if TABLE_ROWS * size * buckets[2] <= len(rows.codes) and width + 2 * bits <= _KEY_BITS:
         return _table_sums(rows, size, buckets, bits, least)
     workers = _workers(len(rows.codes))
     shift = max((size - 1) // min(max(len(rows.codes) // UNIT_ROWS, 1), UNITS_MAX), 1).bit_length()

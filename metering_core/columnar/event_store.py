@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Any, Self
 
 import attrs
@@ -13,14 +12,12 @@ from numpy.typing import NDArray
 
 from metering_core.columnar.event_batches import EPOCH, EventBatch, number_of
 from metering_core.columnar.event_groups import Numbers, last_of_each, times
+from metering_core.columnar.event_series import Labels, Series
 from metering_core.columnar.kernel import Flags, Integers
 from metering_core.exact import Number
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Formula, Meter
 from metering_core.readings import MICROSECONDS
-
-Label = tuple[str, tuple[str, ...]]
-"""A customer and the values of some dimensions."""
 
 
 @attrs.frozen(eq=False)
@@ -142,20 +139,15 @@ class MeterColumns:
     Attributes:
         ids: identifier → which of all accepted events has it; one mapping for all meters where the scope is global.
         parts: the events, in the order of arrival.
-        labels: the customer and dimension values of each series, by code.
-        customers: in the order in which they came.
-        owners: which of ``customers`` each series is of.
+        series: the customers and dimension values that occur together, by code.
         texts: the texts that are counted by ``unique_count``, by code.
     """
 
-    def __init__(self, ids: dict[str, int]) -> None:
+    def __init__(self, ids: dict[str, int], meter: Meter) -> None:
         self.ids = ids
         self.parts: list[Part] = []
-        self.labels: list[Label] = []
-        self.customers: dict[str, list[int]] = {}
-        self.owners: list[int] = []
+        self.series = Series(len(meter.dimension_payload_keys))
         self.texts: dict[str, int] = {}
-        self._codes: dict[Label, int] = {}
         self._counting: Counting | None = None
         self._index: Index | None = None
 
@@ -168,33 +160,7 @@ class MeterColumns:
 
     def series_of(self, batch: EventBatch, meter: Meter, places: Integers | None) -> NDArray[np.int32]:
         """Return which series some rows of a batch are of; series that are new are numbered in the order of these rows."""
-        columns = [batch.customers, *(batch.dimensions[key] for key in meter.dimension_payload_keys)]
-        combined: NDArray[Any] = columns[0].codes if places is None else columns[0].codes[places]
-        size = len(columns[0].names)
-        names: list[tuple[int, ...]] | None = None
-        if len(columns) > 1:
-            every = [one.codes if places is None else one.codes[places] for one in columns]
-            stacked, combined = np.unique(np.column_stack(every), axis=0, return_inverse=True)
-            names, size = list(map(tuple, stacked.tolist())), len(stacked)
-        table = np.full(size, -1, np.int32)
-        for code in _in_order(combined, size):
-            places_of_names = (code,) if names is None else names[code]
-            customer, *values = (column.names[at] or "" for column, at in zip(columns, places_of_names, strict=True))
-            table[code] = self._series(customer, tuple(values))
-        found: NDArray[np.int32] = table[combined]
-        return found
-
-    def _series(self, customer: str, values: tuple[str, ...]) -> int:
-        label = customer, values
-        code = self._codes.get(label)
-        if code is None:
-            code = self._codes[label] = len(self.labels)
-            self.labels.append(label)
-            self.customers.setdefault(customer, []).append(code)
-            self.owners.append(
-                len(self.customers) - 1 if len(self.customers[customer]) == 1 else self.owners[self.customers[customer][0]]
-            )
-        return code
+        return self.series.take([batch.customers, *(batch.dimensions[key] for key in meter.dimension_payload_keys)], places)
 
     def text_codes(self, names: Iterable[str | None]) -> NDArray[np.int64]:
         """Return which of the counted texts each of some is; None is none of them."""
@@ -202,24 +168,10 @@ class MeterColumns:
 
     def groups(
         self, meter: Meter, allowed: Mapping[str, frozenset[str]], keys: Sequence[str]
-    ) -> tuple[Integers | None, list[Label]]:
-        """Return which group each series is in, and the label of each group, in the order of customers and of the values.
-
-        A group is a customer and the values of ``keys``; -1 for a series that a filter leaves out. None where each series is a
-        group of its own.
-        """
-        if not meter.dimension_payload_keys:
-            return None, self.labels
-        places = {key: at for at, key in enumerate(meter.dimension_payload_keys)}
-        wanted: dict[tuple[int, tuple[str, ...]], int] = {}
-        chosen: list[tuple[int, tuple[str, ...]] | None] = []
-        for owner, (_, values) in zip(self.owners, self.labels, strict=True):
-            is_in = all(values[places[key]] in some for key, some in allowed.items())
-            chosen.append((owner, tuple(values[places[key]] for key in keys)) if is_in else None)
-        wanted = dict(zip(sorted({one for one in chosen if one is not None}), count(), strict=False))
-        names = list(self.customers)
-        numbers = np.array([-1 if one is None else wanted[one] for one in chosen], np.int64)
-        return numbers, [(names[owner], values) for owner, values in wanted]
+    ) -> tuple[NDArray[np.int32] | None, Labels]:
+        """Return which group each series is in, and the label of each group; see :meth:`Series.groups`."""
+        places = {key: at for at, key in enumerate(meter.dimension_payload_keys, 1)}
+        return self.series.groups({places[key]: some for key, some in allowed.items()}, [places[key] for key in keys])
 
     # Columns ---------------------------------------------------------------------------------------------------------
 
@@ -234,7 +186,7 @@ class MeterColumns:
         if self._index is None:
             events = self.counting(meter)
             order = np.lexsort((events.moments, events.codes))
-            starts = np.searchsorted(events.codes[order], np.arange(len(self.labels) + 1))
+            starts = np.searchsorted(events.codes[order], np.arange(len(self.series) + 1))
             self._index = Index(order, events.moments[order], starts)
         return self._index
 
@@ -248,14 +200,6 @@ class MeterColumns:
         if meter.formula is Formula.COUNT:
             return [1] * len(units)
         return [number_of(one, events.decimal_places) for one in units]
-
-
-def _in_order(codes: NDArray[Any], size: int) -> list[int]:
-    """Return the codes that occur, in the order of their first row."""
-    firsts = np.full(size, len(codes), np.int64)
-    firsts[codes[::-1]] = np.arange(len(codes) - 1, -1, -1)  # Of rows with one code the last assignment stays.
-    order: list[int] = np.argsort(firsts, kind="stable")[: np.count_nonzero(firsts < len(codes))].tolist()
-    return order
 
 
 def _gathered(parts: Sequence[Part], meter: Meter) -> Counting:

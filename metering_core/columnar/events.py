@@ -26,9 +26,11 @@ from metering_core.columnar.usage import received_moments
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meter_acceptance import (
     IdentifierScope,
+    LateUsage,
     MeterPolicy,
     Reading,
     identifier_reused,
+    is_customer,
     meter_inactive,
     meter_unknown,
     read,
@@ -72,7 +74,8 @@ class ColumnarEvents(MeterReader):
 
     Receipts, partials, summaries and invoices are those of a :class:`~metering_core.MeterLog` that takes the same events; all
     formulas are exact. It is for history and for bulk questions. There are no cancellations, views of the past and closed
-    periods here, and so nothing that is unbilled: what changes after a bill belongs in a log.
+    periods here, and so nothing that is unbilled: what changes after a bill belongs in a log, and a policy that carries late
+    usage forward is refused.
 
     Args:
         meters: what to measure. More can come later with :meth:`create_meter`.
@@ -100,12 +103,17 @@ class ColumnarEvents(MeterReader):
         customers: Iterable[str] | None = None,
         policy: MeterPolicy | None = None,
     ) -> None:
-        known = None if customers is None else dict.fromkeys(require_iterable(customers, "customers"))
-        # An empty log keeps the meters and the subscriptions; only events are kept here.
-        self._book = MeterLog(customers=known, policy=policy)
+        if customers is not None and not isinstance(customers, str):
+            customers = list(require_iterable(customers, "customers"))
+        # An empty log keeps the meters and the subscriptions, and refuses what it always refuses; only events are kept here.
+        self._book = MeterLog(customers=customers, policy=policy)
         self.policy = self._book.policy
+        if self.policy.late_usage is LateUsage.CARRY_FORWARD:
+            expected = "'ignore', because columns close no periods whose late usage a later invoice could carry"
+            code = ErrorCode.PARAMETER_INVALID_CHOICE
+            raise InvalidValueError.expecting(code, "policy[late_usage]", expected, self.policy.late_usage.value)
         self.lock = self._book.lock
-        self._customers = known
+        self._customers = None if customers is None else dict.fromkeys(customers)
         self._shared_ids: dict[str, int] = {}
         self._columns: dict[str, MeterColumns] = {}
         self._meter_ids: dict[str, str] = {}
@@ -144,7 +152,7 @@ class ColumnarEvents(MeterReader):
         with self.lock:
             self._book.create_meter(meter)
             ids = self._shared_ids if self.policy.identifier_scope is IdentifierScope.GLOBAL else {}
-            self._columns[meter.id] = MeterColumns(ids)
+            self._columns[meter.id] = MeterColumns(ids, meter)
             self._meter_ids[meter.event_name] = meter.id
 
     def update_meter(self, meter: Meter) -> None:
@@ -250,7 +258,7 @@ class ColumnarEvents(MeterReader):
     def _read(self, batch: EventBatch, meter: Meter, columns: MeterColumns) -> tuple[Flags, Numbers, int]:
         """Say which rows the meter can read, and what it reads."""
         known = self._customers
-        ok = batch.customers.each(lambda one: bool(one) and (known is None or one in known))
+        ok = batch.customers.each(lambda one: one is not None and is_customer(one, known))
         if meter.formula is Formula.UNIQUE_COUNT:
             texts = batch.texts()
             units: Numbers = columns.text_codes(texts.names)[texts.codes]
@@ -446,7 +454,7 @@ class ColumnarEvents(MeterReader):
     def customers(self, meter_id: str) -> list[str]:
         """Return the customers that have events of a meter, in the order in which they came."""
         with self.lock:
-            return list(self._columns[self.meter(meter_id).id].customers)
+            return list(self._columns[self.meter(meter_id).id].series.names[0])
 
     def timelines(self, meter_id: str, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
         """Return the readings of a customer by the values of the meter's dimensions; for the summaries."""
@@ -454,7 +462,7 @@ class ColumnarEvents(MeterReader):
         columns = self._columns[meter.id]
         events, index = columns.counting(meter), columns.index(meter)
         found = []
-        for code in columns.customers.get(customer, ()):
+        for code in columns.series.of(customer):
             places = index.order[index.starts[code] : index.starts[code + 1]]
             timeline = Timeline(formula_of(meter))
             values = columns.values_at(meter, places)
@@ -462,8 +470,12 @@ class ColumnarEvents(MeterReader):
                 events.moments[places].tolist(), events.rows_at(places).tolist(), values, strict=True
             ):
                 timeline.add(moment, row + 1, value)
-            found.append((columns.labels[code][1], timeline))
+            found.append((columns.series.values(code), timeline))
         return found
+
+    def whole(self, meter_id: str, customer: str) -> list[Timeline]:
+        """Return the readings of a customer whatever the values of the dimensions; for the summaries."""
+        return [timeline for _, timeline in self.timelines(meter_id, customer)]
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
         """Return the partial of what a bill of the period counts; see :class:`~metering_core.Usage`.
@@ -496,7 +508,24 @@ class ColumnarEvents(MeterReader):
                 meter = self._meter_named(part.batch.event_name)
                 assert meter is not None, "its events were accepted"
                 if wanted is None or wanted.id == meter.id:
-                    labels = self._columns[meter.id].labels
-                    rows = (at for at, code in enumerate(part.codes.tolist()) if customer in {None, labels[code][0]})
-                    found += [LoggedEvent(part.first + at + 1, *part.event_of(part.first + at, meter)) for at in rows]
+                    own = None if customer is None else set(self._columns[meter.id].series.of(customer))
+                    rows = (at for at, code in enumerate(part.codes.tolist()) if own is None or code in own)
+                    found += [_logged(part, part.first + at, meter) for at in rows]
             return found
+
+    def counted(self, item: SubscriptionItem, period: BillingPeriod) -> list[LoggedEvent]:
+        """Return the events that count for an item in a period, in the order of time; as :meth:`MeterLog.counted` says."""
+        with self.lock:
+            meter, customer = self.meter_of(item), self._book.customer_of(item)
+            start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
+            columns = self._columns[meter.id]
+            events, index = columns.counting(meter), columns.index(meter)
+            spans = [index.span(code, start, period.end_seconds * MICROSECONDS) for code in columns.series.of(customer)]
+            places = np.concatenate([np.empty(0, np.intp), *(index.order[first:end] for first, end in spans)])
+            rows = events.rows_at(places[np.lexsort((places, events.moments[places]))])
+            return [_logged(self._part_of(row), row, meter) for row in rows.tolist()]
+
+
+def _logged(part: Part, row: int, meter: Meter) -> LoggedEvent:
+    """Return one of the accepted events; ``row`` counts all of them from 0."""
+    return LoggedEvent(row + 1, *part.event_of(row, meter))

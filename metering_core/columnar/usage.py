@@ -21,7 +21,7 @@ from metering_core.aggregation import required_mode
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.answering import Answers, Part, Question, Questions
-from metering_core.columnar.batches import Column, UsageBatch
+from metering_core.columnar.batches import Column, UsageBatch, as_array
 from metering_core.columnar.identity import Claims, Identities, hashes_of
 from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, judge, refusals_of
 from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BITS, Flags, Integers, Rows
@@ -659,7 +659,7 @@ def received_moments(length: int, now: Instant | None, received_at: Column | Non
             raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
         return moment(now, "now")
     require_length(received_at, length, "received_at")
-    values = np.asarray(received_at) if not isinstance(received_at, list | tuple) else None
+    values = as_array(received_at) if not isinstance(received_at, list | tuple) else None
     if values is not None and values.dtype.kind in "iu" and _in_calendar(values):
         seconds = values.astype(np.int64)
         return seconds, seconds * _MICROSECONDS  # At most 3 * 10**17, by the check above.

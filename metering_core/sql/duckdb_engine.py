@@ -9,9 +9,10 @@ from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
 from metering_core.periods import Instant, instant, unix_seconds
 from metering_core.sql.duckdb_tables import DuckDBTables
-from metering_core.sql.engine import SqlUsage, out_of_range, refuse_ties
+from metering_core.sql.engine import SqlUsage, out_of_range, require_order
 from metering_core.sql.kernel import statement
-from metering_core.sql.sources import Source, define_usage
+from metering_core.sql.readers import Source
+from metering_core.sql.sources import define_usage
 from metering_core.subscriptions import Subscription
 
 
@@ -34,13 +35,15 @@ class DuckDBUsage(SqlUsage):
         memory_limit: what DuckDB may hold in memory, such as ``"2GB"``; beyond it, it spills. 80 % of the machine's unless
             given.
         temp_directory: where it spills to; the working directory's ``.tmp`` unless given.
-        progress: called a few times a second during a long statement with the part of it that is done, from 0 to 1.
+        progress: called a few times a second during a long statement, such as copying text, with the part of it that is done,
+            from 0 to 1.
 
     Raises:
         MissingExtraError: without DuckDB.
         CatalogError: ``file_unreadable``.
         InvalidValueError: for a column of a type that is not exact (floats) or not an instant (timestamps without a zone), for
-            the first malformed value, and for a ``seq`` that comes twice.
+            a misspelt one, for the first malformed value, for a ``seq`` that a row lacks or that comes twice, and for a
+            ``memory_limit`` that is none or too small.
     """
 
     def __init__(
@@ -64,12 +67,13 @@ class DuckDBUsage(SqlUsage):
             temp_directory=temp_directory,
             progress=progress,
         )
-        connection, seconds = self._tables.connection, None if now is None else unix_seconds(instant(now, "now"))
-        has_order = self._tables.running(lambda: define_usage(connection, source, seconds))
+        seconds = None if now is None else unix_seconds(instant(now, "now"))
+        seq = self._tables.running(lambda: define_usage(self._tables, source, seconds))
+        if seq is not None:
+            require_order(self._tables, "usage", seq)
         self._inspect()
-        if has_order:
-            refuse_ties(self._tables, "usage")
         self._define_rules()
+        connection = self._tables.connection
         connection.execute(f"CREATE TEMP VIEW judged AS {statement('judging')}")
         connection.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
 

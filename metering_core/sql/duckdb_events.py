@@ -11,9 +11,10 @@ from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
 from metering_core.periods import Instant, moment
 from metering_core.sql.duckdb_tables import DuckDBTables
-from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns
+from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns, require_order
 from metering_core.sql.events import OPTIONAL, REQUIRED, SqlEvents, events_kernel
-from metering_core.sql.sources import INTEGERS, ISO, Source, literal, quoted, reader_of
+from metering_core.sql.readers import INTEGERS, ZONED, Source, literal, quoted, reader_of
+from metering_core.sql.sources import ISO, floored, integer_of, is_absent
 from metering_core.subscriptions import Subscription
 
 
@@ -38,7 +39,8 @@ class DuckDBEvents(SqlEvents):
         MissingExtraError: without DuckDB.
         CatalogError: ``file_unreadable``.
         InvalidValueError: for a column of a type that is not exact (floats) or no instant, for the first malformed row, for a
-            value that the decimal places do not hold, for a policy with an ``identifier_retention``.
+            value that the decimal places do not hold, for a policy with an ``identifier_retention`` or that carries late usage
+            forward, and for a dimension with the name of a column.
     """
 
     _engine = "DuckDB"
@@ -57,9 +59,10 @@ class DuckDBEvents(SqlEvents):
         super().__init__(meters, subscriptions, customers, policy, decimal_places)
         self._tables: DuckDBTables = DuckDBTables("DuckDBEvents", "events", self._out_of_range)
         connection, received_at = self._tables.connection, None if now is None else moment(now, "now")[1]
-        self._tables.running(lambda: self._define_events(connection, source, received_at))
+        seq = self._tables.running(lambda: self._define_events(connection, source, received_at))
+        require_order(self._tables, "events", seq)
         self._define_rules()
-        connection.execute(f"CREATE TEMP TABLE judged AS {events_kernel()[0]}")
+        self._tables.running(lambda: self._tables.execute(f"CREATE TEMP TABLE judged AS {events_kernel()[0]}"))
         connection.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
         self._check()
 
@@ -67,21 +70,24 @@ class DuckDBEvents(SqlEvents):
         """Give back the memory; nothing can be asked afterwards but what is remembered."""
         self._tables.close()
 
-    def _define_events(self, connection: Any, source: Source, now: int | None) -> None:  # noqa: ANN401 - DuckDB is imported lazily
-        """Copy what is read of the source, with the order of arrival, and define what the kernel reads."""
-        reader = reader_of(connection, source, REQUIRED)
-        require_columns(reader.columns, REQUIRED, now)
-        read = [quoted(one) for one in (*REQUIRED, *OPTIONAL, *self._keys) if one in reader.columns]
+    def _define_events(self, connection: Any, source: Source, now: int | None) -> str:  # noqa: ANN401 - DuckDB is imported lazily
+        """Copy what is read of the source, and define what the kernel reads; return the expression of the order of arrival."""
+        known = dict.fromkeys((*REQUIRED, *OPTIONAL, *self._keys))
+        required, optional = self._required, [column for column in known if column not in self._required]
+        reader = reader_of(self._tables, source, required, optional)
+        require_columns(reader.columns, required, optional, now, "events")
+        read = [quoted(one) for one in known if one in reader.columns]
         order = [] if "seq" in reader.columns else ["row_number() OVER () AS seq"]
         connection.execute(f"CREATE TEMP TABLE source AS SELECT {', '.join([*read, *order])} FROM {reader.relation}")
         kinds = {row[0]: row[1] for row in connection.execute("DESCRIBE source").fetchall()}
         keys = [key for key in self._keys if key in kinds]
+        seq = integer_of("seq", kinds["seq"], is_text=reader.kind in {"csv", "jsonl"}, type="BIGINT")
         fields = {
-            "seq": "CAST(seq AS BIGINT)",
+            "seq": seq,
             **{key: _text(key, kinds) for key in ("event_name", "customer", "identifier")},
-            "value": _value_text(kinds["value"]),
+            "value": _value_text(kinds.get("value", '"NULL"')),
             "timestamp": _moment("timestamp", kinds["timestamp"]),
-            "received": received(kinds, now, lambda column: _moment(column, kinds[column])),
+            "received": received(kinds, now, lambda column: _moment(column, kinds[column]), is_absent("received_at", kinds)),
             **{quoted(f"dimension {key}"): _text(key, kinds) for key in keys},
         }
         selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
@@ -90,14 +96,16 @@ class DuckDBEvents(SqlEvents):
         dimensions = self._dimensions(keys, literal, lambda key: quoted(f"dimension {key}"))
         more = ", ".join(f"{expression} AS {name}" for name, expression in dimensions.items())
         connection.execute(f"CREATE TEMP VIEW events AS SELECT *, {more} FROM sent")
+        return seq
 
 
 def _moment(column: str, kind: str) -> str:
     """Return the expression of Unix microseconds; NULL where a text says no instant."""
-    if kind == "TIMESTAMP WITH TIME ZONE":
-        return f"epoch_us({column})"
+    if kind in ZONED:
+        epoch, second = ZONED[kind]
+        return floored(f"{epoch}({column})", second // 10**6)
     if kind in INTEGERS:
-        return f"TRY_CAST({column} AS BIGINT) * 1000000"
+        return f"TRY_CAST(CAST(TRY_CAST({column} AS BIGINT) AS HUGEINT) * 1000000 AS BIGINT)"
     if kind in {"VARCHAR", "JSON"}:
         text = f"({column} ->> '$')" if kind == "JSON" else column
         return (
@@ -121,8 +129,8 @@ def _text(column: str, kinds: Mapping[str, str]) -> str:
 
 def _value_text(kind: str) -> str:
     if kind == "JSON":
-        # A JSON number with a point was a float before it came here.
-        refused = "error('value: expected texts or integers, received a float')"
+        # A JSON number with a point, or beyond 64 bits, was a float before it came here.
+        refused = "error('value: expected texts, or integers of at most 64 bits, received a float')"
         return f"CASE WHEN json_type(value) = 'DOUBLE' THEN {refused} ELSE value ->> '$' END"
     if kind in INTEGERS or kind.startswith(("DECIMAL", "VARCHAR", "ENUM")):
         return "CAST(value AS VARCHAR)"

@@ -6,11 +6,12 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitTimeoutError
+from functools import partial
 from itertools import islice
 from os import PathLike, fspath
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
-from metering_core.errors import CatalogError, ErrorCode, InvoicingError, MissingExtraError
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, MissingExtraError
 from metering_core.sql.rules import Row
 
 _CHUNK: Final = 50_000
@@ -43,7 +44,7 @@ class DuckDBTables:
         progress: Callable[[float], None] | None = None,
     ) -> None:
         try:
-            import duckdb  # noqa: PLC0415 - the extra is imported where it is needed
+            import duckdb  # noqa: F401, PLC0415 - the extra is imported where it is needed
         except ModuleNotFoundError as error:
             raise MissingExtraError.for_extra("duckdb", asked_by) from error
         # Nothing is fetched from anywhere, and no Python variable is taken for a table.
@@ -52,10 +53,10 @@ class DuckDBTables:
             settings["memory_limit"] = memory_limit
         if temp_directory is not None:
             settings["temp_directory"] = fspath(temp_directory)
-        self._read, self._overflow, self._progress = read, overflow, progress
-        self.connection: Final[Any] = duckdb.connect(":memory:", config=settings)
-        # Progress is counted for those who ask for it, and never printed by DuckDB.
-        self.connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false")
+        self._read, self._overflow, self._progress, self._memory_limit = read, overflow, progress, memory_limit
+        self.connection: Final[Any] = self.running(lambda: _connected(settings))
+        # Progress is counted for those who ask for it, and never printed by DuckDB; the machine's time zone changes nothing.
+        self.connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET TimeZone = 'UTC'")
 
     def close(self) -> None:
         """Give back memory and temporary files."""
@@ -70,15 +71,16 @@ class DuckDBTables:
         remaining = iter(rows)
         # As JSON: lists as parameters take DuckDB 1.4 a time that grows with the square of their length.
         while chunk := [dict(zip(columns, row, strict=True)) for row in islice(remaining, _CHUNK)]:
-            self.connection.execute(inserted, [json.dumps(chunk)])
+            self.running(partial(self.connection.execute, inserted, [json.dumps(chunk)]))
 
     def rows(self, text: str) -> Iterator[tuple[Any, ...]]:
         """Run a statement and yield its rows; one statement at a time."""
-        result = self.running(lambda: self._execute(text))
+        result = self.running(lambda: self.execute(text))
         while chunk := self.running(lambda: result.fetchmany(_CHUNK)):
             yield from chunk
 
-    def _execute(self, text: str) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
+    def execute(self, text: str) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
+        """Run a statement that may take long, and tell how much of it is done."""
         if self._progress is None:
             return self.connection.execute(text)
         with ThreadPoolExecutor(1) as pool:
@@ -100,6 +102,26 @@ class DuckDBTables:
             return run()
         except duckdb.OutOfRangeException as error:
             raise self._overflow(error) from None
+        except duckdb.OutOfMemoryException as error:
+            expected = f"memory enough for what cannot be spilled ({str(error).splitlines()[0]})"
+            _refuse_limit(expected, self._memory_limit)
         except (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException) as error:
             message = f"{self._read}: cannot be read: {str(error).splitlines()[0]}"
             raise CatalogError(ErrorCode.FILE_UNREADABLE, message) from error
+
+
+def _connected(settings: dict[str, Any]) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
+    """Open a database in memory."""
+    import duckdb  # noqa: PLC0415 - the extra is imported where it is needed
+
+    limit, expected = settings.get("memory_limit", "1GB"), "a size with its unit, such as '2GB'"
+    if not str(limit).strip()[:1].isdigit():  # A limit of less than nothing is none to DuckDB.
+        _refuse_limit(expected, limit)
+    try:
+        return duckdb.connect(":memory:", config=settings)
+    except duckdb.ParserException:
+        _refuse_limit(expected, limit)
+
+
+def _refuse_limit(expected: str, received: object) -> NoReturn:
+    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "memory_limit", expected, received) from None

@@ -10,6 +10,7 @@ from metering_core.accounts import Closing
 from metering_core.aggregation import required_mode
 from metering_core.aggregators import AGGREGATORS, Partial
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.names import refuse_slips
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
 from metering_core.sql.kernel import statement
@@ -178,13 +179,8 @@ class SqlUsage:
                 self._received[item_id] = int(first_received), int(last_received)
         if worst is not None:
             seq, number = worst
-            self._refuse_value(list(EXPECTED)[number], seq)
-
-    def _refuse_value(self, column: str, seq: int) -> NoReturn:
-        ((value,),) = self._tables.rows(f"SELECT {column} FROM source WHERE seq = {seq}")  # noqa: S608 - a name and a number
-        code = _CODES[column]
-        refused = InvalidValueError.expecting(code, f"{column}, row {seq}", EXPECTED[column], value)
-        raise InvalidValueError(code, refused.message, param=column, details={**refused.details, "seq": seq})
+            column = list(EXPECTED)[number]
+            refuse_value(self._tables, _CODES[column], column, EXPECTED[column], seq)
 
 
 _CODES: Final = {
@@ -221,13 +217,26 @@ def _judged(row: Sequence[Any]) -> Judged:
     return Judged(**values)
 
 
-def refuse_ties(tables: Tables, relation: str) -> None:
-    """Refuse two rows that claim the same place in the order of arrival."""
-    text = f"SELECT MIN(seq) FROM (SELECT seq FROM {relation} GROUP BY seq HAVING COUNT(*) > 1) AS ties"  # noqa: S608 - a name
-    ((seq,),) = tables.rows(text)
-    if seq is not None:
+def require_order(tables: Tables, relation: str, seq: str) -> None:
+    """Refuse a row without a place in the order of arrival, and two rows that claim the same one.
+
+    What is NULL compares with nothing: such a row would be neither billed nor refused. ``seq`` reads a place from ``source``.
+    """
+    claims = f"SELECT seq FROM {relation} GROUP BY seq HAVING seq IS NULL OR COUNT(*) > 1"  # noqa: S608 - a name
+    for (place,) in tables.rows(f"{claims} ORDER BY seq NULLS FIRST LIMIT 1"):
+        if place is None:
+            ((value,),) = tables.rows(f"SELECT MIN(seq) FROM source WHERE ({seq}) IS NULL")  # noqa: S608 - an expression of ours
+            expected = "an integer of at most 64 bits in each row, because it is the order of arrival"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "seq", expected, value)
         expected = "a different value in each row, because it is the order of arrival"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "seq", expected, int(seq))
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "seq", expected, int(place))
+
+
+def refuse_value(tables: Tables, code: ErrorCode, column: str, expected: str, seq: int) -> NoReturn:
+    """Refuse the value that a row of ``source`` has in a column."""
+    ((value,),) = tables.rows(f"SELECT {column} FROM source WHERE CAST(seq AS BIGINT) = {seq}")  # noqa: S608 - a name and a number
+    refused = InvalidValueError.expecting(code, f"{column}, row {seq}", expected, value)
+    raise InvalidValueError(code, refused.message, param=column, details={**refused.details, "seq": seq})
 
 
 def column_refused(column: str, expected: str, received: str) -> InvalidValueError:
@@ -237,20 +246,31 @@ def column_refused(column: str, expected: str, received: str) -> InvalidValueErr
     return InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message, param=column, details=details)
 
 
-def require_columns(columns: Collection[str], required: Iterable[str], now: int | None) -> None:
-    """Say which column the source lacks, and refuse two words on when its rows were received."""
+def require_columns(
+    columns: Collection[str], required: Collection[str], optional: Collection[str], now: int | None, read: str = "usage"
+) -> None:
+    """Refuse misspelt columns, say which one the source lacks, and refuse two words on when its rows were received.
+
+    ``read`` is what the source is called in a refusal.
+    """
+    refuse_slips(columns, (*required, *optional), read)
     for column in required:
         if column not in columns:
-            message = f"usage: the column {column!r} is missing"
+            message = f"{read}: the column {column!r} is missing"
             raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=column)
     if now is not None and "received_at" in columns:
         raise InvalidValueError.exclusive("now", "received_at")
 
 
-def received(columns: Collection[str], now: int | None, moment_of: Callable[[str], str]) -> str:
-    """Return the expression of when a row was received: what it says, ``now``, or when it happened."""
+def received(
+    columns: Collection[str], now: int | None, moment_of: Callable[[str], str], is_absent: str = "received_at IS NULL"
+) -> str:
+    """Return the expression of when a row was received: what it says, ``now``, or when it happened.
+
+    A row that says nothing was received when it happened; one that says what is no moment has none, and is refused.
+    """
     if "received_at" in columns:
-        return f"COALESCE({moment_of('received_at')}, {moment_of('timestamp')})"
+        return f"CASE WHEN {is_absent} THEN {moment_of('timestamp')} ELSE {moment_of('received_at')} END"
     return moment_of("timestamp") if now is None else f"CAST({now} AS BIGINT)"
 
 

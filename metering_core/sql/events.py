@@ -24,6 +24,7 @@ from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
 from metering_core.meter_acceptance import (
     IdentifierScope,
+    LateUsage,
     MeterPolicy,
     identifier_reused,
     meter_inactive,
@@ -33,11 +34,11 @@ from metering_core.meter_acceptance import (
 )
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog, content_of
-from metering_core.meters import Formula, Meter
+from metering_core.meters import EVENT_NAME_MAX, Formula, Meter
 from metering_core.names import require_iterable
 from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, from_unix_seconds
 from metering_core.readings import MICROSECONDS
-from metering_core.sql.engine import Tables, refuse_ties
+from metering_core.sql.engine import Tables, refuse_value
 from metering_core.sql.kernel import statement
 from metering_core.sql.rules import Row
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -124,21 +125,38 @@ class SqlEvents:
         policy: MeterPolicy | None,
         decimal_places: int,
     ) -> None:
-        known = None if customers is None else dict.fromkeys(require_iterable(customers, "customers"))
+        if customers is not None and not isinstance(customers, str):
+            customers = list(require_iterable(customers, "customers"))
         # An empty log keeps the meters and the subscriptions, and refuses what it always refuses.
-        self._book = MeterLog(meters, subscriptions, customers=known, policy=policy)
+        self._book = MeterLog(meters, subscriptions, customers=customers, policy=policy)
         self.policy: Final = self._book.policy
-        self._customers = known
+        self._customers = None if customers is None else dict.fromkeys(customers)
         self._places = exact_integer(decimal_places, "decimal_places", maximum=37)
         self._numbers = {meter.id: number for number, meter in enumerate(self._book.meters)}
         self._names = {meter.event_name: meter for meter in self._book.meters}
         self._answers: dict[_Request, Partial] = {}
-        if self.policy.identifier_retention is not None:
+        self._refuse_policy()
+        self._refuse_dimensions()
+
+    def _refuse_policy(self) -> None:
+        retention, code = self.policy.identifier_retention, ErrorCode.PARAMETER_INVALID_OBJECT
+        if retention is not None:
             expected = f"None, because {self._engine} remembers every identifier for ever"
-            received = self.policy.identifier_retention
-            raise InvalidValueError.expecting(
-                ErrorCode.PARAMETER_INVALID_OBJECT, "policy[identifier_retention]", expected, received
-            )
+            raise InvalidValueError.expecting(code, "policy[identifier_retention]", expected, retention)
+        if self.policy.late_usage is LateUsage.CARRY_FORWARD:
+            expected = f"'ignore', because {self._engine} closes no periods whose late usage a later invoice could carry"
+            code = ErrorCode.PARAMETER_INVALID_CHOICE
+            raise InvalidValueError.expecting(code, "policy[late_usage]", expected, self.policy.late_usage.value)
+
+    def _refuse_dimensions(self) -> None:
+        """Refuse keys that name the same column as something else: SQL tells no case of letters apart."""
+        columns = {column: f"the column {column!r}" for column in (*REQUIRED, *OPTIONAL)}
+        for key in self._keys:
+            other = columns.setdefault(key.casefold(), f"the dimension {key!r}")
+            if other != f"the dimension {key!r}":
+                expected = f"keys that {self._engine} can tell from {other}"
+                code = ErrorCode.PARAMETER_INVALID_CHOICE
+                raise InvalidValueError.expecting(code, "meters[dimension_payload_keys]", expected, key)
 
     _tables: Tables
 
@@ -146,6 +164,12 @@ class SqlEvents:
         self._tables.define(name, _RELATIONS[name], rows)
 
     # Loading ---------------------------------------------------------------------------------------------------------
+
+    @property
+    def _required(self) -> Sequence[str]:
+        """The columns that the source must have: who only counts needs no values."""
+        counts = all(meter.formula is Formula.COUNT for meter in self._book.meters)
+        return [column for column in REQUIRED if not (counts and column == "value")]
 
     @property
     def _keys(self) -> list[str]:
@@ -216,13 +240,16 @@ class SqlEvents:
         )
 
     def _check(self) -> None:
-        """Refuse a place in the order that two events claim, an event without a moment, and a value that units do not hold."""
-        refuse_ties(self._tables, "events")
-        bounds = f"{_BEGINNING} AND {(SECONDS_MAX + 1) * MICROSECONDS - 1}"
-        for column, expected in (("timestamp", "an instant within the years 1 to 9999"), ("event_name", "a string")):
-            wrong = f"timestamp IS NULL OR received IS NULL OR NOT timestamp BETWEEN {bounds} OR NOT received BETWEEN {bounds}"
-            condition = wrong if column == "timestamp" else "event_name IS NULL"
-            self._refuse_first(f"SELECT MIN(seq) FROM events WHERE {condition}", column, expected)
+        """Refuse an event without a moment or a name, and a value that units do not hold."""
+        bounds = f"BETWEEN {_BEGINNING} AND {(SECONDS_MAX + 1) * MICROSECONDS - 1}"
+        instant, name = "an instant within the years 1 to 9999", f"a string of 1 to {EVENT_NAME_MAX} characters"
+        for column, expected, right in (
+            ("timestamp", instant, f"timestamp {bounds}"),
+            ("received_at", instant, f"received {bounds}"),
+            ("event_name", name, f"LENGTH(event_name) BETWEEN 1 AND {EVENT_NAME_MAX}"),
+            ("identifier", name, f"identifier IS NULL OR LENGTH(identifier) BETWEEN 1 AND {EVENT_NAME_MAX}"),
+        ):
+            self._refuse_first(f"SELECT MIN(seq) FROM events WHERE ({right}) IS NOT TRUE", column, expected)
         condition = "verdict IS NULL AND units IS NULL AND formula NOT IN ('count', 'unique_count')"
         expected = (
             f"a value of at most {self._places} decimal places and 38 digits in all, which is what {self._engine} adds exactly"
@@ -233,8 +260,7 @@ class SqlEvents:
         for (seq,) in self._tables.rows(text):
             if seq is not None:
                 code = ErrorCode.PARAMETER_INVALID_DECIMAL if column == "value" else ErrorCode.PARAMETER_INVALID_OBJECT
-                message = f"{column}, row {seq}: expected {expected}, received another"
-                raise InvalidValueError(code, message, param=column, details={"expected": expected, "seq": int(seq)})
+                refuse_value(self._tables, code, column, expected, int(seq))
 
     # Questions -------------------------------------------------------------------------------------------------------
 

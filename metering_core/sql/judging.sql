@@ -1,7 +1,7 @@
 -- Judging: which records count, and why the others do not.
 --
--- Reads   usage      one row a record: seq (order of arrival, unique), subscription_item, quantity, timestamp and received
---                    (Unix seconds), is_set, id (NULL where it has none)
+-- Reads   usage      one row a record: seq (order of arrival, unique and never NULL), subscription_item, quantity, timestamp
+--                    and received (Unix seconds), is_set, id (NULL where it has none)
 --         items      one row a subscription item: subscription_item, item (its number), calendar, aggregate_usage (NULL where
 --                    the price takes no usage records), has_thresholds
 --         standings  how the subscriptions of a calendar stand for records received in [received_from, received_before):

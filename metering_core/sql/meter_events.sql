@@ -1,9 +1,9 @@
 -- Judging meter events: which count, and why the others do not.
 --
--- Reads   events     one row an event: seq (order of arrival, unique), event_name, customer, value (the text of the payload),
---                    timestamp and received (Unix microseconds), identifier (NULL where it has none), dimensions (all of them,
---                    as one text), series (the values of those that its meter has, as one text; NULL where one is missing),
---                    dimension_count
+-- Reads   events     one row an event: seq (order of arrival, unique and never NULL), event_name, customer, value (the text of
+--                    the payload), timestamp and received (Unix microseconds), identifier (NULL where it has none), dimensions
+--                    (all of them, as one text), series (the values of those that its meter has, as one text; NULL where one
+--                    is missing), dimension_count
 --         meters     one row a meter: event_name, meter (its number), formula, is_active, places (how many decimal places a
 --                    value may have; NULL for any), window_length (of its event time window, in microseconds; 0 without one)
 --         customers  the customers whose events are accepted, where rules.has_customers
@@ -58,7 +58,7 @@ judged_alone AS (
       WHEN meter IS NULL THEN 'meter_unknown'
       WHEN NOT is_active THEN 'meter_inactive'
       WHEN customer IS NULL OR customer = '' THEN 'customer_missing'
-      WHEN has_customers AND NOT is_known THEN 'customer_unknown'
+      WHEN (has_customers AND NOT is_known) OR LENGTH(customer) > 255 THEN 'customer_unknown'
       WHEN value IS NULL AND formula <> 'count' THEN 'value_missing'
       WHEN value IS NOT NULL AND formula <> 'unique_count' AND (
         NOT is_number OR LENGTH(digits_after) > places OR (is_positive AND (is_negative OR significant = ''))

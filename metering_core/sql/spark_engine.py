@@ -14,11 +14,11 @@ from metering_core.sql.engine import (
     column_refused,
     out_of_range,
     received,
-    refuse_ties,
     require_columns,
+    require_order,
 )
 from metering_core.sql.kernel import statement
-from metering_core.sql.spark_tables import WHOLE, SparkTables, string_of
+from metering_core.sql.spark_tables import WHOLE, SparkTables, integer_of, place_of, string_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 _NAMED: Final = {
@@ -29,6 +29,7 @@ _NAMED: Final = {
     "period_end": "BIGINT",
 }
 _REQUIRED: Final = ("subscription_item", "quantity", "timestamp", "seq")
+_OPTIONAL: Final = ("action", "id", "received_at")
 
 
 class SparkUsage(SqlUsage):
@@ -48,8 +49,9 @@ class SparkUsage(SqlUsage):
 
     Raises:
         MissingExtraError: without pyspark or pyarrow.
-        InvalidValueError: where ANSI mode is off, for a column of a type that is not exact, for the first malformed value, and
-            for a ``seq`` that comes twice.
+        CatalogError: ``file_unreadable`` where Spark does not find the table, the path or a column.
+        InvalidValueError: where ANSI mode is off, for a column of a type that is not exact or that is misspelt, for the first
+            malformed value, and for a ``seq`` that is NULL or comes twice.
     """
 
     def __init__(
@@ -62,13 +64,14 @@ class SparkUsage(SqlUsage):
         closed: Mapping[str, Iterable[Closing]] | None = None,
         now: Instant | None = None,
     ) -> None:
-        self._tables: SparkTables = SparkTables(session, "SparkUsage", out_of_range)
+        self._tables: SparkTables = SparkTables(session, "SparkUsage", "usage", out_of_range)
         super().__init__(subscriptions, policy, closed)
-        self._define_usage(self._tables.source(table_or_path), None if now is None else unix_seconds(instant(now, "now")))
-        self._inspect()
-        refuse_ties(self._tables, "usage")
-        self._define_rules()
-        self._judge()
+        seconds = None if now is None else unix_seconds(instant(now, "now"))
+        with self._tables.opening():
+            require_order(self._tables, "usage", self._tables.reading(lambda: self._define_usage(table_or_path, seconds)))
+            self._inspect()
+            self._define_rules()
+            self._judge()
 
     def close(self) -> None:
         """Give back what the cluster keeps for this usage; nothing can be asked afterwards but what is remembered."""
@@ -100,29 +103,24 @@ class SparkUsage(SqlUsage):
         self._tables.name("judged", judged)
         self._tables.name("accepted", judged.where("verdict IS NULL"))
 
-    def _define_usage(self, source: Any, now: int | None) -> None:  # noqa: ANN401 - as above
+    def _define_usage(self, table_or_path: Any, now: int | None) -> str:  # noqa: ANN401 - as above
+        """Define what the kernel reads; return the expression of the order of arrival."""
+        source = self._tables.source(table_or_path)
         kinds = dict(source.dtypes)
-        require_columns(kinds, _REQUIRED, now)
-        self._tables.name("source", source)
+        require_columns(kinds, _REQUIRED, _OPTIONAL, now)
         self._tables.name(
             "usage",
             source.selectExpr(
-                f"CAST({_integer('seq', kinds)} AS BIGINT) AS seq",
+                f"{place_of(kinds)} AS seq",
                 f"{string_of('subscription_item', kinds)} AS subscription_item",
-                f"{_integer('quantity', kinds)} AS quantity",
+                f"{integer_of('quantity', kinds)} AS quantity",
                 f"{_instant('timestamp', kinds)} AS timestamp",
                 f"{_is_set(kinds)} AS is_set",
                 f"{string_of('id', kinds)} AS id",
                 f"{received(kinds, now, lambda column: _instant(column, kinds))} AS received",
             ),
         )
-
-
-def _integer(column: str, kinds: Mapping[str, str]) -> str:
-    kind = kinds[column]
-    if kind in WHOLE or (kind.startswith("decimal(") and kind.endswith(",0)")):
-        return column
-    raise column_refused(column, "integers", kind)
+        return place_of(kinds)
 
 
 def _instant(column: str, kinds: Mapping[str, str]) -> str:

@@ -8,9 +8,9 @@ from typing import Any
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
 from metering_core.periods import Instant, moment
-from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns
-from metering_core.sql.events import REQUIRED, SqlEvents, events_kernel
-from metering_core.sql.spark_tables import WHOLE, SparkTables, quoted, string_of
+from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns, require_order
+from metering_core.sql.events import OPTIONAL, SqlEvents, events_kernel
+from metering_core.sql.spark_tables import WHOLE, SparkTables, place_of, quoted, string_of
 from metering_core.subscriptions import Subscription
 
 
@@ -34,6 +34,7 @@ class SparkEvents(SqlEvents):
 
     Raises:
         MissingExtraError: without pyspark.
+        CatalogError: ``file_unreadable`` where Spark does not find the table, the path or a column.
         InvalidValueError: as :class:`~metering_core.sql.DuckDBEvents`, and where ANSI mode is off.
     """
 
@@ -51,25 +52,29 @@ class SparkEvents(SqlEvents):
         now: Instant | None = None,
         decimal_places: int = 12,
     ) -> None:
-        self._tables: SparkTables = SparkTables(session, "SparkEvents", self._out_of_range)
+        self._tables: SparkTables = SparkTables(session, "SparkEvents", "events", self._out_of_range)
         super().__init__(meters, subscriptions, customers, policy, decimal_places)
-        self._define_events(self._tables.source(table_or_path), None if now is None else moment(now, "now")[1])
-        self._define_rules()
-        judged = self._tables.keep(events_kernel()[0])
-        self._tables.name("judged", judged)
-        self._tables.name("accepted", judged.where("verdict IS NULL"))
-        self._check()
+        received_at = None if now is None else moment(now, "now")[1]
+        with self._tables.opening():
+            require_order(self._tables, "events", self._tables.reading(lambda: self._define_events(table_or_path, received_at)))
+            self._define_rules()
+            judged = self._tables.keep(events_kernel()[0])
+            self._tables.name("judged", judged)
+            self._tables.name("accepted", judged.where("verdict IS NULL"))
+            self._check()
 
     def close(self) -> None:
         """Give back what the cluster keeps; nothing can be asked afterwards but what is remembered."""
         self._tables.close()
 
-    def _define_events(self, source: Any, now: int | None) -> None:  # noqa: ANN401 - as above
+    def _define_events(self, table_or_path: Any, now: int | None) -> str:  # noqa: ANN401 - as above
+        """Define what the kernel reads; return the expression of the order of arrival."""
+        source = self._tables.source(table_or_path)
         kinds = dict(source.dtypes)
-        require_columns(kinds, (*REQUIRED, "seq"), now)
+        require_columns(kinds, (*self._required, "seq"), ("value", *OPTIONAL, *self._keys), now, "events")
         keys = [key for key in self._keys if key in kinds]
         sent = source.selectExpr(
-            "CAST(seq AS BIGINT) AS seq",
+            f"{place_of(kinds)} AS seq",
             *(f"{string_of(column, kinds)} AS {column}" for column in ("event_name", "customer", "identifier")),
             f"{_value(kinds)} AS value",
             f"{_moment('timestamp', kinds)} AS timestamp",
@@ -82,6 +87,7 @@ class SparkEvents(SqlEvents):
         self._tables.name(
             "events", sent.selectExpr("*", *(f"{expression} AS {name}" for name, expression in dimensions.items()))
         )
+        return place_of(kinds)
 
 
 def _literal(text: str) -> str:
@@ -92,12 +98,14 @@ def _moment(column: str, kinds: Mapping[str, str]) -> str:
     if kinds[column] == "timestamp":
         return f"UNIX_MICROS({column})"
     if kinds[column] in WHOLE:
-        return f"CAST({column} AS BIGINT) * 1000000"
+        return f"TRY_MULTIPLY(CAST({column} AS BIGINT), 1000000)"
     raise column_refused(column, INSTANT_TYPES, kinds[column])
 
 
 def _value(kinds: Mapping[str, str]) -> str:
-    kind = kinds["value"]
+    kind = kinds.get("value")
+    if kind is None:
+        return "CAST(NULL AS STRING)"
     if kind in (*WHOLE, "string", "void") or kind.startswith("decimal"):
         return "CAST(value AS STRING)"
     raise column_refused("value", "texts, integers or decimals", kind)

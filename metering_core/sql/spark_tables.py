@@ -5,11 +5,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, Final
 from uuid import uuid4
 
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, MissingExtraError
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, MissingExtraError
 from metering_core.sql.engine import column_refused
 from metering_core.sql.rules import Row
 
@@ -23,6 +24,7 @@ class SparkTables:
     Args:
         session: a ``SparkSession``, classic or Connect; it stays the caller's.
         asked_by: the name of the class that needs it.
+        read: what its source is called in a refusal.
         overflow: makes the error of a sum that has too many digits.
 
     Raises:
@@ -34,11 +36,12 @@ class SparkTables:
         self,
         session: Any,  # noqa: ANN401 - pyspark is imported lazily
         asked_by: str,
+        read: str,
         overflow: Callable[[Exception], InvoicingError],
     ) -> None:
         _require_spark(asked_by)
         _require_ansi(session)
-        self._session, self._overflow = session, overflow
+        self._session, self._read, self._overflow = session, read, overflow
         self._prefix = f"metering_core_{uuid4().hex}_"
         self._views: dict[str, str] = {}
         self._kept: list[Any] = []
@@ -51,11 +54,22 @@ class SparkTables:
         while self._kept:
             _release(self._kept.pop())
 
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Leave nothing in the session where what is opened is refused."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
     def source(self, table_or_path: Any) -> Any:  # noqa: ANN401 - as above
-        """Return the frame of a table's name, of a path of Parquet (anything with a ``/``), or of a frame."""
-        if not isinstance(table_or_path, str):
-            return table_or_path
-        return self._session.read.parquet(table_or_path) if "/" in table_or_path else self._session.table(table_or_path)
+        """Return the frame of a table's name, of a path of Parquet (anything with a ``/``), or of a frame, and name it."""
+        frame = table_or_path
+        if isinstance(frame, str):
+            frame = self._session.read.parquet(frame) if "/" in frame else self._session.table(frame)
+        self.name("source", frame)
+        return frame
 
     def name(self, relation: str, frame: Any) -> None:  # noqa: ANN401 - as above
         """Let a frame be what statements read under a relation's name."""
@@ -108,6 +122,16 @@ class SparkTables:
         except ArithmeticException as error:
             raise self._overflow(error) from None
 
+    def reading(self, define: Callable[[], Any]) -> Any:  # noqa: ANN401 - as above
+        """Raise as our own that there is no such table or path, or that a column of it comes twice."""
+        from pyspark.errors import AnalysisException  # noqa: PLC0415 - the extra is imported where it is needed
+
+        try:
+            return define()
+        except AnalysisException as error:
+            message = f"{self._read}: cannot be read: {str(error).strip().splitlines()[0]}"
+            raise CatalogError(ErrorCode.FILE_UNREADABLE, message) from error
+
 
 def _release(kept: Any) -> None:  # noqa: ANN401 - as above
     """Free the rows that were kept. Over Connect the server does it once nobody names them any more."""
@@ -133,6 +157,19 @@ def _require_ansi(session: Any) -> None:  # noqa: ANN401 - as above
 def quoted(column: str) -> str:
     """Write a column's name for Spark."""
     return "`" + column.replace("`", "``") + "`"
+
+
+def integer_of(column: str, kinds: Mapping[str, str]) -> str:
+    """Return the expression of an integer."""
+    kind = kinds[column]
+    if kind in WHOLE or (kind.startswith("decimal(") and kind.endswith(",0)")):
+        return column
+    raise column_refused(column, "integers", kind)
+
+
+def place_of(kinds: Mapping[str, str]) -> str:
+    """Return the expression of ``seq``; NULL where 64 bits do not hold it."""
+    return f"TRY_CAST({integer_of('seq', kinds)} AS BIGINT)"
 
 
 def string_of(column: str, kinds: Mapping[str, str]) -> str:

@@ -49,8 +49,9 @@ Values
     ``payload`` (strings by string), ``timestamp`` and optionally ``identifier``; ``object``, ``created`` and ``livemode`` are
     read past. The events arrive in the order given, each at its own time, and may lie outside the range; a duplicate counts
     once. All else is optional: ``customer`` (the only one that the events have), ``start_time`` and ``end_time`` (excluded;
-    the whole windows, or minutes, that hold the customer's events), ``value_grouping_window`` (``hour``, ``day``, ``week``,
-    ``month``), ``timezone`` (the calendar of the windows; UTC) and ``dimension_filters`` (lists of values by key). Expected:
+    the whole windows, or minutes, that hold the customer's events, or where none lies there, the other bound),
+    ``value_grouping_window`` (``hour``, ``day``, ``week``, ``month``), ``timezone`` (the calendar of the windows; UTC) and
+    ``dimension_filters`` (lists of values by key). A customer without events comes to 0, and has no summaries. Expected:
     ``value`` (of the whole range, which ``value_grouping_window`` does not change) and ``summaries``, each with any of
     ``start_time``, ``end_time`` and ``value``: the buckets that are not empty, in the order of time. An empty one has no event
     that counts and no level from before. Values are *numbers*, of either sign.
@@ -338,7 +339,12 @@ def _number(value: object, param: str) -> Number:
     """Read an integer, a decimal written as text, or a ratio of integers."""
     if isinstance(value, str) and _RATIO.fullmatch(value):
         return whole_if_possible(Fraction(value))
-    return whole_if_possible(exact_decimal(value, param, places=QUANTITY_DIGITS_MAX, minimum=None))
+    try:
+        return whole_if_possible(exact_decimal(value, param, places=QUANTITY_DIGITS_MAX, minimum=None))
+    except InvalidValueError as error:
+        digits = f"with at most {QUANTITY_DIGITS_MAX} digits on either side"
+        expected = f'an integer, or a decimal or a ratio written as a string such as "0.5" or "1/3", {digits}'
+        raise InvalidValueError.expecting(error.code, param, expected, value) from error
 
 
 def _exact(value: object, param: str) -> str:
@@ -528,6 +534,7 @@ _SUMMARY: dict[str, Reader] = {"start_time": _iso, "end_time": _iso, "value": _e
 _Ask = Callable[[Instant, Instant, str | None], list[MeterEventSummary]]
 """Asks for the summaries of a customer between two moments, by a window or whole."""
 
+_MINUTE: Final = 60
 _LONGER_THAN_A_MONTH: Final = 32 * 86_400
 
 
@@ -623,7 +630,7 @@ def _metered(case: Mapping[str, Any]) -> _Received:
             log, meter.id, customer, start, end, value_grouping_window=window, timezone=zone, dimension_filters=filters
         )
 
-    happened = [one.instant for one in events if one.payload.get(meter.customer_payload_key) == customer]
+    happened = [unix_seconds(one.instant) for one in events if one.payload.get(meter.customer_payload_key) == customer]
     start, end = _range(case, ask, happened)
     (whole,) = ask(start, end, None)
     buckets = ask(start, end, case.get("value_grouping_window"))
@@ -649,24 +656,28 @@ def _customer(case: Mapping[str, Any]) -> str:
     return named
 
 
-def _range(case: Mapping[str, Any], ask: _Ask, happened: Sequence[datetime]) -> tuple[datetime, datetime]:
-    """Return the bounds; one that is absent is that of the whole window, or minute, of the customer's outermost event."""
-    window = case.get("value_grouping_window")
-    start, end = (
-        _window_at(outermost(happened), window, ask)[side] if case.get(key) is None and happened else required(case, key)
-        for side, (key, outermost) in enumerate((("start_time", min), ("end_time", max)))
+def _range(case: Mapping[str, Any], ask: _Ask, happened: Sequence[int]) -> tuple[Instant, Instant]:
+    """Return the bounds; one that is absent is that of the whole window, or minute, of what lies outermost.
+
+    That is an event of the customer, or where none lies on its side, the other bound; without either, any range is as empty.
+    """
+    start, end = case.get("start_time"), case.get("end_time")
+    first = [] if start is None else [unix_seconds(start)]
+    last = [] if end is None else [unix_seconds(end) - 1]
+    window, known = case.get("value_grouping_window"), [*happened, *first, *last] or [0]
+    return (
+        _window_at(min(known), window, ask)[0] if start is None else start,
+        _window_at(max(known), window, ask)[1] if end is None else end,
     )
-    return start, end
 
 
-def _window_at(at: datetime, window: str | None, ask: _Ask) -> tuple[datetime, datetime]:
-    """Return the whole window that holds a moment."""
+def _window_at(at: int, window: str | None, ask: _Ask) -> tuple[Instant, Instant]:
+    """Return the whole window that holds a second."""
     if window is None:
-        minute = at.replace(second=0, microsecond=0)
-        return minute, minute + timedelta(minutes=1)
-    seconds = unix_seconds(at)
-    around = ask(seconds - _LONGER_THAN_A_MONTH, seconds + _LONGER_THAN_A_MONTH, window)
-    return next((one.start_time, one.end_time) for one in around if one.start_time <= at < one.end_time)
+        minute = at - at % _MINUTE
+        return minute, minute + _MINUTE
+    around = ask(at - _LONGER_THAN_A_MONTH, at + _LONGER_THAN_A_MONTH, window)
+    return next((one.start_time, one.end_time) for one in around if unix_seconds(one.end_time) > at)
 
 
 def _summarized(summary: MeterEventSummary) -> dict[str, str]:
