@@ -308,7 +308,7 @@ def _bucket_of(cursor: object) -> Any:  # noqa: ANN401 - whatever the text holds
 def _reader(usage: object) -> MeterReader:
     if not isinstance(usage, MeterReader):
         code = ErrorCode.PARAMETER_INVALID_OBJECT
-        raise InvalidValueError.expecting(code, "usage", "a MeterLog or a MeterView", usage)
+        raise InvalidValueError.expecting(code, "usage", "a MeterLog, a view of one, or ColumnarEvents", usage)
     return usage
 
 

@@ -638,6 +638,7 @@ DEFECTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("module", "right", "wrong", "slip"), DEFECTS, ids=[defect[3] for defect in DEFECTS])
 def test_planted_defects_die(module, right, wrong, slip, monkeypatch):
     """A slip in the columns is noticed by the comparison with the log."""
