@@ -40,6 +40,7 @@ def test_both_kernels_agree(asked):
         same_in_both_kernels(patch, *asked)
 
 
+@pytest.mark.slow
 @FEWER
 @given(stories())
 def test_columns_are_the_log_where_compiled(story):

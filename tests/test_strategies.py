@@ -81,6 +81,7 @@ def test_types_inside_annotations_are_found():
 # Shrinking -----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_price_shrinks_to_one_unit_amount():
     """Any price that costs something shrinks to the simplest one: per unit, whole minor units."""
     price = first(st.from_type(mc.Price), lambda price: mc.rate(price, 1).amount.minor_units >= 1)
@@ -105,6 +106,7 @@ def test_a_rounded_line_shrinks_to_a_half():
     assert amount == mc.Amount(Decimal("0.5"), "usd")
 
 
+@pytest.mark.slow
 def test_a_batch_shrinks_to_the_records_that_matter():
     """A set that lowers a cell shrinks to the two records it takes."""
 
@@ -145,6 +147,7 @@ def test_meters_and_their_events_shrink_to_plain_ones():
     assert batch == [mc.MeterEvent("api_requests", {"value": "0"})]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "kind",
     [
@@ -290,6 +293,7 @@ SECOND = 1_000_000
 MEDIUM_NOW = JANUARY.start_seconds + 10 * 86_400
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "holds"),
     [
@@ -309,6 +313,7 @@ def test_quantities_of_meters_are_shares(what, holds):
         reached(of_records, lambda quantity: type(quantity) is not int)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "holds"),
     [
@@ -362,6 +367,7 @@ def test_events_meet(what, holds):
     assert reached(drawn.meter_events(meter, customers=["x", "y"]), meets), what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "shape", [{}, {"dimension_payload_keys": ["region", "model"], "decimal_places": 2}, {"decimal_places": 0}]
 )
@@ -392,6 +398,7 @@ def test_misfits_say_what_is_wrong(misfit):
     assert receipt.code == codes.get(misfit)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("formula", mc.Formula)
 @pytest.mark.parametrize("window", [None, "hour", "day"])
 def test_meters_of_every_kind_are_drawn(formula, window):
@@ -412,6 +419,7 @@ def test_subscriptions_on_meters_take_no_usage_records(subscription):
         assert item.is_metered is (item.recurring.meter in {"mtr_1", "mtr_2"})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("what", "holds"),
     [
