@@ -139,7 +139,8 @@ class Run:
         """Hourly summaries of meter events of many customers, beside other tools."""
         from benchmarks import summarizing  # noqa: PLC0415 - needs NumPy, which the groups above do not
 
-        for group, digest in summarizing.measure(self.size.few, max(self.size.turns, 5), print):
+        # A question takes milliseconds, and the best of few turns would say more of the machine than of the tools.
+        for group, digest in summarizing.measure(self.size.few, 7 * self.size.turns, print):
             yield self._noted(group, digest)
 
     def folding(self) -> Iterator[Group]:

@@ -117,11 +117,24 @@ def test_who_is_wrong_does_not_count():
 def test_the_readme_shows_the_latest_run():
     """The table of the comparison in the README is what the latest full run says, as far as it compared."""
     readme = pytest.importorskip("benchmarks.readme")
-    data = json.loads(readme.RESULTS.read_text(encoding="utf-8"))
+    data = readme.latest()
     if not any(title.startswith("A: ") for title in data["groups"]):
         pytest.skip("the latest run compared nothing")
     text = readme.README.read_text(encoding="utf-8")
     assert readme.written(text, data) == text
+
+
+def test_a_workload_that_was_measured_again_stands_as_it_was_then(tmp_path):
+    """What was measured alone after the full run takes the place of the same workload, and nothing else does."""
+    readme = pytest.importorskip("benchmarks.readme")
+    runs = {
+        "latest": ("2026-01-02", {"A: one": [1], "B: two": [1]}),
+        "folding": ("2026-01-03", {"A: one": [2], "A: ten": [2]}),
+        "rating": ("2026-01-01", {"B: two": [3]}),
+    }
+    for name, (measured_at, groups) in runs.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps({"measured_at": measured_at, "groups": groups}), encoding="utf-8")
+    assert readme.latest(tmp_path)["groups"] == {"A: one": [2], "B: two": [1]}
 
 
 def test_the_table_of_the_readme():

@@ -40,6 +40,7 @@ def test_columns_are_the_log_in_bulk(story):
         live(story)
 
 
+@pytest.mark.slow
 @FEWER
 @given(stories())
 def test_columns_are_the_log_where_every_cell_may_be_touched(story):
@@ -50,6 +51,7 @@ def test_columns_are_the_log_where_every_cell_may_be_touched(story):
         live(story)
 
 
+@pytest.mark.slow
 @FEWER
 @given(stories())
 def test_columns_are_the_log_where_keys_do_not_fit(story):

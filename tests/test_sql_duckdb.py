@@ -287,6 +287,7 @@ def test_seq_is_the_order_of_arrival():
     assert [(seq, receipt.sequence) for seq, receipt in engine.receipts().items()] == [(90, 1)]
 
 
+@pytest.mark.slow
 def test_numbers_of_originals_count_over_many_rows():
     """The number of a duplicate's original counts the accepted rows before it, over blocks of rows and refused ones."""
     rows = [("si_0" if number % 3 else "unknown", 1, START + number % 7, None, None) for number in range(140_000)]
