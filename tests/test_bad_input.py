@@ -9,6 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 from builders import DAY, FEB, JAN, MAR, START, priced, subscribed
+from damaging import changed, replaced
 
 from metering_core import (
     AcceptancePolicy,
@@ -44,7 +45,6 @@ from metering_core import (
     summarize,
     to_multiple,
 )
-from metering_core.snapshots import _checksum
 
 NOW = FEB.start_seconds + DAY  # January has ended, February is current.
 LONG = "x" * 256
@@ -581,26 +581,6 @@ def test_after_comes_before_closed():
 
 
 # Snapshots -----------------------------------------------------------------------------------------------------------
-
-
-def changed(*path, value):
-    """Return a change of a snapshot's content that leaves its checksum right, so that only the content can betray it."""
-
-    def change(data):
-        place = data["content"]
-        for key in path[:-1]:
-            place = place[key]
-        if value is KeyError:
-            del place[path[-1]]
-        else:
-            place[path[-1]] = value
-        data["checksum"] = _checksum(data["content"])
-
-    return change
-
-
-def replaced(**values):
-    return lambda data: data.update(values)
 
 
 DAMAGED = [

@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 import pytest
 from builders import DAY, FEB, JAN, MAR, START, priced, subscribed
+from damaging import changed, replaced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
@@ -40,7 +41,6 @@ from metering_core import (
     snapshot,
 )
 from metering_core.errors import UsageRejectedError
-from metering_core.snapshots import _checksum
 from metering_core.testing import meter_laws
 from metering_core.testing import strategies as drawn
 from metering_core.testing.laws import LawBrokenError
@@ -297,26 +297,6 @@ def test_both_logs_know_the_customer():
 
 
 # Damage --------------------------------------------------------------------------------------------------------------
-
-
-def changed(*path, value):
-    """Return a change of the content that leaves its checksum right, so that only the content can betray it."""
-
-    def change(data):
-        place = data["content"]
-        for key in path[:-1]:
-            place = place[key]
-        if value is KeyError:
-            del place[path[-1]]
-        else:
-            place[path[-1]] = value(place[path[-1]]) if callable(value) else value
-        data["checksum"] = _checksum(data["content"])
-
-    return change
-
-
-def replaced(**values):
-    return lambda data: data.update(values)
 
 
 DAMAGED = [
