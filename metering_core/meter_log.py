@@ -11,7 +11,7 @@ A period that was billed stays as it was billed. Events and cancellations that c
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from operator import itemgetter
@@ -240,6 +240,11 @@ class MeterLog(MeterReader):
             expected = f"the id of a meter in the log ({', '.join(self._meters) or 'none'})"
             raise InvalidValueError.expecting(ErrorCode.METER_UNKNOWN, "meter", expected, meter_id)
         return self._meters[meter_id].meter
+
+    @property
+    def known_customers(self) -> KeysView[str] | None:
+        """The customers whose events are accepted, as they are now; None for any."""
+        return None if self._customers is None else self._customers.keys()
 
     def add_customer(self, customer: str) -> None:
         """Accept a customer's events; of no account for a log that accepts any customer's."""

@@ -26,7 +26,6 @@ from metering_core.columnar.usage import received_moments
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meter_acceptance import (
     IdentifierScope,
-    LateUsage,
     MeterPolicy,
     Reading,
     identifier_reused,
@@ -34,6 +33,7 @@ from metering_core.meter_acceptance import (
     meter_inactive,
     meter_unknown,
     read,
+    require_no_carrying,
     time_refusal,
 )
 from metering_core.meter_events import MeterEvent
@@ -103,17 +103,11 @@ class ColumnarEvents(MeterReader):
         customers: Iterable[str] | None = None,
         policy: MeterPolicy | None = None,
     ) -> None:
-        if customers is not None and not isinstance(customers, str):
-            customers = list(require_iterable(customers, "customers"))
         # An empty log keeps the meters and the subscriptions, and refuses what it always refuses; only events are kept here.
         self._book = MeterLog(customers=customers, policy=policy)
         self.policy = self._book.policy
-        if self.policy.late_usage is LateUsage.CARRY_FORWARD:
-            expected = "'ignore', because columns close no periods whose late usage a later invoice could carry"
-            code = ErrorCode.PARAMETER_INVALID_CHOICE
-            raise InvalidValueError.expecting(code, "policy[late_usage]", expected, self.policy.late_usage.value)
+        require_no_carrying(self.policy, "columns close")
         self.lock = self._book.lock
-        self._customers = None if customers is None else dict.fromkeys(customers)
         self._shared_ids: dict[str, int] = {}
         self._columns: dict[str, MeterColumns] = {}
         self._meter_ids: dict[str, str] = {}
@@ -161,10 +155,7 @@ class ColumnarEvents(MeterReader):
 
     def add_customer(self, customer: str) -> None:
         """Accept a customer's events; of no account where any customer's are accepted."""
-        with self.lock:
-            self._book.add_customer(customer)
-            if self._customers is not None:
-                self._customers[customer] = None
+        self._book.add_customer(customer)
 
     def subscribe(self, subscription: Subscription) -> None:
         """Bill a subscription's items from now on; refusals as :meth:`~metering_core.MeterLog.subscribe`."""
@@ -257,7 +248,7 @@ class ColumnarEvents(MeterReader):
 
     def _read(self, batch: EventBatch, meter: Meter, columns: MeterColumns) -> tuple[Flags, Numbers, int]:
         """Say which rows the meter can read, and what it reads."""
-        known = self._customers
+        known = self._book.known_customers
         ok = batch.customers.each(lambda one: one is not None and is_customer(one, known))
         if meter.formula is Formula.UNIQUE_COUNT:
             texts = batch.texts()
@@ -337,7 +328,7 @@ class ColumnarEvents(MeterReader):
             verdict.answered.update(dict.fromkeys(rows, receipt))
             return
         for row in rows:
-            said = read(meter, batch.payload_at(row, meter), self.policy, self._customers)
+            said = read(meter, batch.payload_at(row, meter), self.policy, self._book.known_customers)
             at = received if isinstance(received, int) else int(received[row])
             refusal = said if isinstance(said, Receipt) else time_refusal(int(stamps[row]), at, self.policy)
             assert refusal is not None, f"columns refused row {row}, the rules accept it"

@@ -24,18 +24,17 @@ from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
 from metering_core.meter_acceptance import (
     IdentifierScope,
-    LateUsage,
     MeterPolicy,
     identifier_reused,
     meter_inactive,
     meter_unknown,
     read,
+    require_no_carrying,
     time_refusal,
 )
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog, content_of
 from metering_core.meters import EVENT_NAME_MAX, Formula, Meter
-from metering_core.names import require_iterable
 from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, from_unix_seconds
 from metering_core.readings import MICROSECONDS
 from metering_core.sql.engine import Tables, refuse_value
@@ -125,12 +124,9 @@ class SqlEvents:
         policy: MeterPolicy | None,
         decimal_places: int,
     ) -> None:
-        if customers is not None and not isinstance(customers, str):
-            customers = list(require_iterable(customers, "customers"))
         # An empty log keeps the meters and the subscriptions, and refuses what it always refuses.
         self._book = MeterLog(meters, subscriptions, customers=customers, policy=policy)
         self.policy: Final = self._book.policy
-        self._customers = None if customers is None else dict.fromkeys(customers)
         self._places = exact_integer(decimal_places, "decimal_places", maximum=37)
         self._numbers = {meter.id: number for number, meter in enumerate(self._book.meters)}
         self._names = {meter.event_name: meter for meter in self._book.meters}
@@ -143,10 +139,7 @@ class SqlEvents:
         if retention is not None:
             expected = f"None, because {self._engine} remembers every identifier for ever"
             raise InvalidValueError.expecting(code, "policy[identifier_retention]", expected, retention)
-        if self.policy.late_usage is LateUsage.CARRY_FORWARD:
-            expected = f"'ignore', because {self._engine} closes no periods whose late usage a later invoice could carry"
-            code = ErrorCode.PARAMETER_INVALID_CHOICE
-            raise InvalidValueError.expecting(code, "policy[late_usage]", expected, self.policy.late_usage.value)
+        require_no_carrying(self.policy, f"{self._engine} closes")
 
     def _refuse_dimensions(self) -> None:
         """Refuse keys that name the same column as something else: SQL tells no case of letters apart."""
@@ -221,13 +214,14 @@ class SqlEvents:
                 for meter in self._book.meters
             ],
         )
-        self._define("customers", [(customer,) for customer in self._customers or ()])
+        customers = self._book.known_customers
+        self._define("customers", [(customer,) for customer in customers or ()])
         back, ahead = policy.backdate_days, policy.future_tolerance
         self._define(
             "rules",
             [
                 (
-                    self._customers is not None,
+                    customers is not None,
                     policy.significant_digits,
                     policy.positive_values,
                     policy.dimensions_max,
@@ -392,7 +386,7 @@ class SqlEvents:
             return meter_unknown(event.event_name)
         if not meter.is_active:
             return meter_inactive(meter)
-        said = read(meter, event.payload, self.policy, self._customers)
+        said = read(meter, event.payload, self.policy, self._book.known_customers)
         assert event.microseconds is not None, "a row has a timestamp"
         refusal = said if isinstance(said, Receipt) else time_refusal(event.microseconds, received, self.policy)
         assert refusal is not None, f"{self._engine} refused an event, the rules accept it: {event}"
