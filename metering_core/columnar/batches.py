@@ -126,13 +126,13 @@ class UsageBatch:
                 twice, misspelt or ``received_at`` (``parameter_unknown``); for a malformed value.
             MissingExtraError: without pyarrow.
         """
-        given = _arrow_columns(_arrow_table(source))
+        given = arrow_columns(arrow_table(source))
         if "seq" in given:
-            _refuse_disorder(given["seq"])
+            refuse_disorder(given["seq"])
         with ThreadPoolExecutor(1) as pool:  # Which copies numbers while strings are encoded.
             quantities = pool.submit(_arrow_integers, given["quantity"], "quantities", copy=copy)
             stamps = pool.submit(_arrow_timestamps, given["timestamp"], copy=copy)
-            codes, names = _dictionary(given["subscription_item"], "subscription_items")
+            codes, names = dictionary_of(given["subscription_item"], "subscription_items")
             actions = None if "action" not in given else _arrow_actions(given["action"])
             ids = None if "id" not in given else given["id"].to_pylist()
         # What had to be copied has been by now.
@@ -261,7 +261,7 @@ def _ids(values: Column | None) -> list[str | None] | None:
 # Arrow ---------------------------------------------------------------------------------------------------------------
 
 
-def _arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any:  # noqa: ANN401 - a pyarrow.Table, without types
+def arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any:  # noqa: ANN401 - a pyarrow.Table, without types
     """Read an Arrow stream with pyarrow."""
     if not hasattr(source, "__arrow_c_stream__"):
         code = ErrorCode.PARAMETER_INVALID_OBJECT
@@ -273,7 +273,7 @@ def _arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any:
     return pyarrow.RecordBatchReader.from_stream(source).read_all()
 
 
-def _arrow_columns(
+def arrow_columns(
     table: Any,  # noqa: ANN401 - as above
     required: Sequence[str] = _REQUIRED,
     optional: Sequence[str] = _OPTIONAL,
@@ -295,9 +295,9 @@ def _arrow_columns(
     return {column: table.column(column) for column in known if column in names}
 
 
-def _refuse_disorder(column: Any) -> None:  # noqa: ANN401 - a pyarrow column
+def refuse_disorder(column: Any) -> None:  # noqa: ANN401 - a pyarrow column
     """Refuse numbers of arrival that say another order than that of the rows."""
-    _refuse_nulls(column, "seq", "an integer", ErrorCode.PARAMETER_INVALID_INTEGER)
+    refuse_nulls(column, "seq", "an integer", ErrorCode.PARAMETER_INVALID_INTEGER)
     numbers = _integers(column.to_numpy(), "seq", INT64_MAX, -INT64_MAX)
     for row in np.flatnonzero(numbers[1:] <= numbers[:-1])[:1].tolist():
         expected = f"more than the {numbers[row]} of the row before, because rows arrive in their order (sort them by seq)"
@@ -305,9 +305,9 @@ def _refuse_disorder(column: Any) -> None:  # noqa: ANN401 - a pyarrow column
         raise InvalidValueError.expecting(code, f"seq[{row + 1}]", expected, int(numbers[row + 1]))
 
 
-def _dictionary(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  # noqa: ANN401 - a pyarrow column
+def dictionary_of(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  # noqa: ANN401 - a pyarrow column
     """Return codes and the dictionary that they count in; refuse a null by its row."""
-    _refuse_nulls(column, param, "a string of 1 to 255 characters", ErrorCode.PARAMETER_INVALID_STRING)
+    refuse_nulls(column, param, "a string of 1 to 255 characters", ErrorCode.PARAMETER_INVALID_STRING)
     pyarrow = import_module("pyarrow")
     types = pyarrow.types
     if types.is_dictionary(column.type):
@@ -338,7 +338,8 @@ def _encoded_by_arrow(pyarrow: Any, pieces: list[Any]) -> list[Any]:  # noqa: AN
     return list(pyarrow.chunked_array(done).unify_dictionaries().chunks) if done else []
 
 
-def _refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> None:  # noqa: ANN401 - a pyarrow column
+def refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> None:  # noqa: ANN401 - a pyarrow column
+    """Refuse a null by its row."""
     if column.null_count:
         row = column.is_null().to_numpy(zero_copy_only=False).argmax()
         raise InvalidValueError.expecting(code, f"{param}[{row}]", expected, None)
@@ -352,7 +353,7 @@ def _arrow_actions(column: Any) -> Flags | None:  # noqa: ANN401 - a pyarrow col
         return np.asarray(column.fill_null(fill_value=False).to_numpy(), np.bool_)
     if column.null_count:
         column = column.cast(pyarrow.string()).fill_null(Action.INCREMENT.value)
-    codes, names = _dictionary(column, "actions")
+    codes, names = dictionary_of(column, "actions")
     for place, value in enumerate(names):
         if value == Action.SET:
             flags = codes == place if flags is None else flags | (codes == place)
@@ -364,25 +365,25 @@ def _arrow_actions(column: Any) -> Flags | None:  # noqa: ANN401 - a pyarrow col
 
 def _arrow_integers(column: Any, param: str, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
     expected = f"an integer of at least 0 and at most {INT64_MAX}"
-    _refuse_nulls(column, param, expected, ErrorCode.PARAMETER_INVALID_INTEGER)
-    return _arrow_numbers(column, copy=copy)
+    refuse_nulls(column, param, expected, ErrorCode.PARAMETER_INVALID_INTEGER)
+    return arrow_numbers(column, copy=copy)
 
 
 def _arrow_timestamps(column: Any, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
     expected = "Unix seconds, or a timestamp with a time zone"
     code = ErrorCode.PARAMETER_INVALID_INSTANT
-    _refuse_nulls(column, "timestamps", expected, code)
+    refuse_nulls(column, "timestamps", expected, code)
     pyarrow = import_module("pyarrow")
     if not pyarrow.types.is_timestamp(column.type):
-        return _arrow_numbers(column, copy=copy)
+        return arrow_numbers(column, copy=copy)
     if column.type.tz is None:
         raise InvalidValueError.expecting(code, "timestamps", expected, str(column.type))
     units = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
-    ticks = _arrow_numbers(column.cast(pyarrow.int64()), copy=copy and units == 1)
+    ticks = arrow_numbers(column.cast(pyarrow.int64()), copy=copy and units == 1)
     return ticks if units == 1 else ticks // units
 
 
-def _arrow_numbers(column: Any, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
+def arrow_numbers(column: Any, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
     """Return a column without nulls as an array: with a copy, in memory that is nobody else's."""
     array: NDArray[Any]
     if copy and column.num_chunks:

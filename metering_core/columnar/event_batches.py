@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 
 from metering_core.columnar.batches import (
     Column,
-    _arrow_columns,
-    _arrow_numbers,
-    _arrow_table,
-    _dictionary,
-    _refuse_disorder,
-    _refuse_nulls,
+    arrow_columns,
+    arrow_numbers,
+    arrow_table,
     as_array,
+    dictionary_of,
+    refuse_disorder,
+    refuse_nulls,
 )
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers
 from metering_core.columns import check_each
@@ -202,9 +202,9 @@ class EventBatch:
         """
         places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
         keys = _dimension_keys(dimensions)
-        given = _arrow_columns(_arrow_table(source, "EventBatch.from_arrow"), (*_REQUIRED, *keys), _OPTIONAL, "events")
+        given = arrow_columns(arrow_table(source, "EventBatch.from_arrow"), (*_REQUIRED, *keys), _OPTIONAL, "events")
         if "seq" in given:
-            _refuse_disorder(given["seq"])
+            refuse_disorder(given["seq"])
         if "event_name" in given:
             _refuse_other_names(_arrow_texts(given["event_name"], "event_name"), event_name)
         customers = _arrow_texts(given["customer"], "customers")
@@ -461,7 +461,7 @@ def _arrow_texts(column: Any, param: str) -> Texts:  # noqa: ANN401 - a pyarrow 
         column = column.cast(pyarrow.large_string())
     if not _holds_texts(column) or column.null_count:
         return Texts.of(column.to_pylist(), param)
-    codes, names = _dictionary(column, param)
+    codes, names = dictionary_of(column, param)
     return Texts.of(codes, param, names)
 
 
@@ -475,19 +475,19 @@ def _arrow_values(column: Any, places: int, *, copy: bool) -> Integers | Texts: 
     if _holds_texts(column):
         return _arrow_texts(column, "values")
     are_integers = import_module("pyarrow").types.is_integer(column.type) and not column.null_count
-    return _values(_arrow_numbers(column, copy=copy) if are_integers else column.to_pylist(), places, copy=False)
+    return _values(arrow_numbers(column, copy=copy) if are_integers else column.to_pylist(), places, copy=False)
 
 
 def _arrow_moments(column: Any, *, copy: bool) -> tuple[Integers, Flags | None]:  # noqa: ANN401 - as above
     pyarrow = import_module("pyarrow")
     expected, code = "Unix seconds, or a timestamp with a time zone", ErrorCode.PARAMETER_INVALID_INSTANT
-    _refuse_nulls(column, "timestamps", expected, code)
+    refuse_nulls(column, "timestamps", expected, code)
     if not pyarrow.types.is_timestamp(column.type):
         return _moments(column.to_pylist() if not pyarrow.types.is_integer(column.type) else column.to_numpy(), copy=copy)
     if column.type.tz is None:
         raise InvalidValueError.expecting(code, "timestamps", expected, str(column.type))
     unit = {"s": MICROSECONDS, "ms": 1000, "us": 1, "ns": 1}[column.type.unit]
-    ticks = _arrow_numbers(column.cast(pyarrow.int64()), copy=copy)
+    ticks = arrow_numbers(column.cast(pyarrow.int64()), copy=copy)
     ticks = ticks // 1000 if column.type.unit == "ns" else ticks
     if not _in_calendar(ticks, unit):
         return _moments([tick * unit for tick in ticks.tolist()], copy=copy, are_microseconds=True)
