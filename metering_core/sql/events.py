@@ -237,24 +237,24 @@ class SqlEvents:
         """Refuse an event without a moment or a name, and a value that units do not hold."""
         bounds = f"BETWEEN {_BEGINNING} AND {(SECONDS_MAX + 1) * MICROSECONDS - 1}"
         instant, name = "an instant within the years 1 to 9999", f"a string of 1 to {EVENT_NAME_MAX} characters"
-        for column, expected, right in (
+        checks = (
             ("timestamp", instant, f"timestamp {bounds}"),
             ("received_at", instant, f"received {bounds}"),
             ("event_name", name, f"LENGTH(event_name) BETWEEN 1 AND {EVENT_NAME_MAX}"),
             ("identifier", name, f"identifier IS NULL OR LENGTH(identifier) BETWEEN 1 AND {EVENT_NAME_MAX}"),
-        ):
-            self._refuse_first(f"SELECT MIN(seq) FROM events WHERE ({right}) IS NOT TRUE", column, expected)
+        )
+        firsts = ", ".join(f"MIN(CASE WHEN ({right}) IS NOT TRUE THEN seq END)" for _, _, right in checks)
+        (found,) = self._tables.rows(f"SELECT {firsts} FROM events")
+        for (column, expected, _), seq in zip(checks, found, strict=True):
+            if seq is not None:
+                refuse_value(self._tables, ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, int(seq))
         condition = "verdict IS NULL AND units IS NULL AND formula NOT IN ('count', 'unique_count')"
         expected = (
             f"a value of at most {self._places} decimal places and 38 digits in all, which is what {self._engine} adds exactly"
         )
-        self._refuse_first(f"SELECT MIN(seq) FROM judged WHERE {condition}", "value", expected)
-
-    def _refuse_first(self, text: str, column: str, expected: str) -> None:
-        for (seq,) in self._tables.rows(text):
-            if seq is not None:
-                code = ErrorCode.PARAMETER_INVALID_DECIMAL if column == "value" else ErrorCode.PARAMETER_INVALID_OBJECT
-                refuse_value(self._tables, code, column, expected, int(seq))
+        ((seq,),) = self._tables.rows(f"SELECT MIN(seq) FROM judged WHERE {condition}")
+        if seq is not None:
+            refuse_value(self._tables, ErrorCode.PARAMETER_INVALID_DECIMAL, "value", expected, int(seq))
 
     # Questions -------------------------------------------------------------------------------------------------------
 
