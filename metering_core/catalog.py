@@ -597,9 +597,11 @@ def _event_row(path: str, line: int, fields: Mapping[str, Any]) -> EventRow:
     return EventRow(path, line, event, happened if received is None else received)
 
 
-_USAGE_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
+USAGE_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
+"""The columns of files of usage."""
+
 _EVENT_COLUMNS: Final = ("event_name", "timestamp", "identifier", "received_at")
-_USAGE: Final = _Layout(_USAGE_COLUMNS, _USAGE_COLUMNS[:3], _USAGE_COLUMNS, _usage_row)
+_USAGE: Final = _Layout(USAGE_COLUMNS, USAGE_COLUMNS[:3], USAGE_COLUMNS, _usage_row)
 _EVENTS: Final = _Layout(
     (*_EVENT_COLUMNS, _PAYLOAD_COLUMN),
     _EVENT_COLUMNS[:2],

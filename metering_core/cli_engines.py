@@ -15,7 +15,7 @@ from cyclopts import App
 
 from metering_core.acceptance import Outcome, Receipts
 from metering_core.aggregation import Usage
-from metering_core.catalog import append_usage, read_usage
+from metering_core.catalog import USAGE_COLUMNS, append_usage, read_usage
 from metering_core.errors import (
     CatalogError,
     ErrorCode,
@@ -32,7 +32,6 @@ from metering_core.subscriptions import Subscription
 
 LARGE_BYTES: Final = 64 * 2**20
 """From this size on, text is read by an engine of columns or by DuckDB."""
-_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
 
 Refuse = Callable[[MeteringError], None]
 """Takes each refusal in order; it may raise to stop."""
@@ -207,7 +206,7 @@ def load_files(subscriptions: Iterable[Subscription], usage: str, usage_format: 
     """
     with _progress(f"Reading {usage}") as progress:
         try:
-            engine = DuckDBUsage(Files(usage, usage_format, _COLUMNS), subscriptions, progress=progress)
+            engine = DuckDBUsage(Files(usage, usage_format, USAGE_COLUMNS), subscriptions, progress=progress)
         except (CatalogError, InvalidValueError) as problem:
             placed = _placed(problem, usage)
             if "seq" in placed.details:
