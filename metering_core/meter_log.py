@@ -42,7 +42,7 @@ from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
 from metering_core.meters import Meter, short_name
-from metering_core.names import name, require_iterable
+from metering_core.names import name, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS, Readings
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -142,8 +142,8 @@ class MeterLog(MeterReader):
         policy: MeterPolicy | None = None,
     ) -> None:
         code = ErrorCode.PARAMETER_INVALID_OBJECT
-        if policy is not None and not isinstance(policy, MeterPolicy):
-            raise InvalidValueError.expecting(code, "policy", "a MeterPolicy", policy)
+        if policy is not None:
+            require_kind(MeterPolicy, policy, "policy")
         if clock is not None and not callable(clock):
             raise InvalidValueError.expecting(code, "clock", "a function that returns the moment it is called", clock)
         self.policy = MeterPolicy() if policy is None else policy
@@ -214,7 +214,7 @@ class MeterLog(MeterReader):
         Raises:
             InvalidValueError: ``meter_changed`` where the id or the event name belongs to another meter, also an inactive one.
         """
-        _require(Meter, meter, "meter")
+        require_kind(Meter, meter, "meter")
         with self.lock:
             for param, taken in (("id", self._meters.get(meter.id)), ("event_name", self._by_event.get(meter.event_name))):
                 if taken is not None:
@@ -229,7 +229,7 @@ class MeterLog(MeterReader):
         Raises:
             InvalidValueError: ``meter_unknown``, or ``meter_changed`` where it changes anything else.
         """
-        _require(Meter, meter, "meter")
+        require_kind(Meter, meter, "meter")
         with self.lock:
             self.known_meter(meter.id).require_successor(meter)
             self._meters[meter.id].take(meter, self.policy)
@@ -263,7 +263,7 @@ class MeterLog(MeterReader):
                 is new or on another meter now, ``subscription_changed`` where an item belongs to another subscription or
                 boundaries would move. Nothing changes then.
         """
-        _require(Subscription, subscription, "subscription")
+        require_kind(Subscription, subscription, "subscription")
         with self.lock:
             account = self._accounts.get(subscription.id)
             metered = [item for item in subscription.items if item.recurring.meter is not None]
@@ -367,7 +367,7 @@ class MeterLog(MeterReader):
         batch = list(require_iterable(events, "events"))
         if not set(map(type, batch)) <= {MeterEvent}:
             for position, event in enumerate(batch):
-                _require(MeterEvent, event, f"events[{position}]")
+                require_kind(MeterEvent, event, f"events[{position}]")
         with self.lock:
             received = self._now(now)
             if self._take_all(batch, received):
@@ -778,11 +778,6 @@ class MeterLog(MeterReader):
         return self.state() == other.state() if isinstance(other, MeterLog) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _require(kind: type, value: object, param: str) -> None:
-    if not isinstance(value, kind):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, f"a {kind.__name__}", value)
 
 
 def content_of(event: MeterEvent) -> dict[str, Any]:

@@ -18,7 +18,7 @@ from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedErro
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import short_name
-from metering_core.names import known_keys, name, require_iterable, required
+from metering_core.names import known_keys, name, require_iterable, require_kind, required
 from metering_core.periods import INSTANT_TEXT, Instant, from_unix_seconds, instant, parse_instant, rfc3339, unix_seconds
 
 SESSION_SECONDS: Final = 15 * 60
@@ -126,8 +126,7 @@ class MeterEventStream:
         Raises:
             InvalidValueError: ``parameter_invalid_object`` for another log, or for tokens that cannot be called.
         """
-        if not isinstance(log, MeterLog):
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "log", "a MeterLog", log)
+        require_kind(MeterLog, log, "log")
         if not callable(tokens):
             expected = "a function that returns a new token each time it is called"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "tokens", expected, tokens)

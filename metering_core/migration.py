@@ -16,13 +16,12 @@ from typing import Final
 import attrs
 
 from metering_core.aggregation import summarize
-from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import Number, plain
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import EVENT_NAME_MAX, Formula, Meter
-from metering_core.names import require_iterable
+from metering_core.names import require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, Instant, instant
 from metering_core.prices import AggregateUsage
 from metering_core.rating import settled_total
@@ -139,10 +138,10 @@ def migrate_to_meters(
         UsageCompactedError: where records were dropped, because a total cannot be replayed.
     """
     at = instant(now, "now")
-    _require(UsageReader, usage, "usage", "a UsageLog or a view of it")
+    require_kind(UsageReader, usage, "usage", "a UsageLog or a view of it")
     given = tuple(require_iterable(subscriptions, "subscriptions"))
     for position, subscription in enumerate(given):
-        _require(Subscription, subscription, f"subscriptions[{position}]", "a Subscription")
+        require_kind(Subscription, subscription, f"subscriptions[{position}]")
     log = MeterLog(meters, policy=MeterPolicy.history(significant_digits=STRIPE_DIGITS if stripe_formulas else None))
     moves = list(_moves(given, stripe_formulas=stripe_formulas))
     new = _meters(moves, _taken(log.meters, given))
@@ -159,11 +158,6 @@ def migrate_to_meters(
         events += replayed
         periods += _compared(move, new.get(move.item.id), usage, log, refused, at)
     return Migration(log, moved, tuple(events), tuple(periods))
-
-
-def _require(kind: type, value: object, param: str, expected: str) -> None:
-    if not isinstance(value, kind):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
 
 
 @attrs.frozen

@@ -85,6 +85,13 @@ def _folded(column: str) -> str:
 Element = TypeVar("Element")
 
 
+def require_kind(kind: type, value: object, param: str, expected: str = "") -> None:
+    """Refuse what is not of a kind, with ``parameter_invalid_object``; ``expected`` says it where the kind's name does not."""
+    if not isinstance(value, kind):
+        code = ErrorCode.PARAMETER_INVALID_OBJECT
+        raise InvalidValueError.expecting(code, param, expected or f"a {kind.__name__}", value)
+
+
 def require_iterable(values: Iterable[Element], param: str) -> Iterable[Element]:
     """Return ``values``, or refuse what cannot be iterated with ``parameter_invalid_object``."""
     if not isinstance(values, Iterable):
