@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from metering_core.aggregators import Partial, formula_of
-from metering_core.meter_acceptance import MeterPolicy, Reading, read
+from metering_core.meter_acceptance import MeterPolicy, Reading, is_customer, read
 from metering_core.meter_bills import Bill, replaced
 from metering_core.meter_events import MeterEventAdjustment
 from metering_core.meter_state import EventRows, MeterLogState
@@ -239,7 +239,7 @@ def _check_series(state: MeterLogState, meters: Mapping[str, Meter]) -> None:
     if list(dict.fromkeys(state.rows.codes)) != list(range(len(state.series))) or len(set(state.series)) < len(state.series):
         raise ValueError("the series are not those of the events, in the order in which they came")
     for meter, customer, dimensions in state.series:
-        if not customer or (state.customers is not None and customer not in state.customers):
+        if not is_customer(customer, state.customers):
             raise ValueError(f"{customer!r} is no customer whose events are taken")
         if len(dimensions) != len(meters[meter].dimension_payload_keys):
             raise ValueError(f"{dimensions} are not the values of the dimensions of {meter!r}")
