@@ -11,7 +11,8 @@ Who must act decides the class: the caller who built nonsense (:class:`InvalidVa
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Final, Self
+from unicodedata import category
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -370,7 +371,7 @@ class MissingExtraError(MeteringError, ImportError):
 
 
 def describe(value: object) -> str:
-    """Show a value and its type, cut to a readable length.
+    """Show a value and its type, cut to a readable length; never raises, and never breaks a line.
 
     >>> describe("7")
     "'7' (str)"
@@ -378,9 +379,37 @@ def describe(value: object) -> str:
     if value is None:
         return "None"
     try:
-        shown = repr(value)
-    except ValueError:  # Python does not write out an int of more than 4300 digits.
-        shown = "a number too long to show"
-    if len(shown) > 80:
-        shown = shown[:77] + "..."
-    return f"{shown} ({type(value).__name__})"
+        written = repr(value)
+    except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything from its `repr`
+        # Python does not write out an int of more than 4300 digits.
+        written = "a number too long to show" if isinstance(value, int) else "a value that cannot be shown"
+    if len(written) > 80:
+        written = written[:77] + "..."
+    return f"{shown(written)} ({type(value).__name__})"
+
+
+_ESCAPED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
+_DIRECTIONS: Final = frozenset(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+
+
+def shown(text: str) -> str:
+    r"""Write what comes from outside so that it stays in its place: on one line, and without power over a terminal.
+
+    Ids, titles, payloads and names of files are the sender's; a sentence, a table or a log line is ours. Control characters,
+    line separators, lone surrogates and marks that turn the direction of writing are escaped as Python writes them; all other
+    characters of any script stay. It is applied where a text enters a sentence, never to what is kept.
+
+    >>> print(shown("Tokens\nTotal   USD 0.00\x1b[8m"))
+    Tokens\nTotal   USD 0.00\x1b[8m
+    >>> shown("Müller & 東京")
+    'Müller & 東京'
+    """
+    if text.isprintable():  # As nearly always; what follows lets more through, such as a space that does not break.
+        return text
+    return "".join(map(_escaped, text))
+
+
+def _escaped(character: str) -> str:
+    if category(character) not in _ESCAPED_CATEGORIES and character not in _DIRECTIONS:
+        return character
+    return character.encode("unicode_escape").decode("ascii")

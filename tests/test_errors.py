@@ -7,7 +7,7 @@ import pickle
 import pytest
 
 from metering_core import errors
-from metering_core.errors import ErrorCode, InvalidValueError, MeteringError, MissingExtraError, describe
+from metering_core.errors import ErrorCode, InvalidValueError, MeteringError, MissingExtraError, describe, shown
 
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MeteringError)]
 
@@ -77,19 +77,43 @@ def test_codes_of_meter_events_are_in_the_order_of_the_checks():
     ]
 
 
+class Unshowable:
+    """As a row of an ORM whose session is closed."""
+
+    def __repr__(self):
+        raise RuntimeError
+
+
 @pytest.mark.parametrize(
-    ("value", "shown"),
+    ("value", "written"),
     [
         (None, "None"),
         (True, "True (bool)"),
         ("7", "'7' (str)"),
         ("x" * 100, "'" + "x" * 76 + "... (str)"),
         pytest.param(10**5000, "a number too long to show (int)", id="huge"),
+        pytest.param(Unshowable(), "a value that cannot be shown (Unshowable)", id="its repr raises"),
     ],
 )
-def test_values_are_shown_with_their_type_and_cut(value, shown):
+def test_values_are_shown_with_their_type_and_cut(value, written):
     """What was received is shown with its type, at most 80 characters of it, whatever it is."""
-    assert describe(value) == shown
+    assert describe(value) == written
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("line\nbreak\r", "line\\nbreak\\r"),
+        ("\x1b[2Jgone\x9b", "\\x1b[2Jgone\\x9b"),
+        ("\u2028 \u2029", "\\u2028 \\u2029"),
+        ("\u202edrawkcab\u2066", "\\u202edrawkcab\\u2066"),
+        ("\ud800", "\\ud800"),
+        ("1\xa0000 Euro, 東京, \u200d👩", "1\xa0000 Euro, 東京, \u200d👩"),
+    ],
+)
+def test_what_comes_from_outside_stays_in_its_line(text, escaped):
+    """Control characters, line separators, surrogates and marks of direction are escaped; every script stays as it is."""
+    assert shown(text) == escaped
 
 
 def test_expecting_keeps_the_values():
