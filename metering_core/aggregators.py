@@ -17,8 +17,9 @@ import heapq
 from collections.abc import Mapping
 from fractions import Fraction
 from functools import reduce
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
+from metering_core.errors import ErrorCode, InvoicingError
 from metering_core.exact import Number, add, multiply, subtract, whole_if_possible
 from metering_core.meters import Formula, Meter
 from metering_core.prices import AggregateUsage
@@ -325,3 +326,23 @@ FORMULAS: dict[Formula, Aggregator] = {
 def formula_of(meter: Meter) -> Aggregator:
     """Return the row of a meter: that of its formula, or with ``carry_forward`` the one that looks back."""
     return AGGREGATORS[AggregateUsage.LAST_EVER] if meter.carry_forward else FORMULAS[meter.formula]
+
+
+Row = TypeVar("Row")
+
+
+def row_for(table: Mapping[Any, Row], asked: AggregateUsage | Formula, engine: str) -> Row:
+    """Return the row that an engine's own table has for a mode or a formula; every engine asks its tables through this.
+
+    An engine that was not told of a new mode would otherwise answer with what a table without the row happens to come to.
+
+    Raises:
+        InvoicingError: ``formula_not_available`` where the table has none.
+    """
+    found = table.get(asked)
+    if found is None:
+        param = "aggregate_usage" if isinstance(asked, AggregateUsage) else "formula"
+        known = ", ".join(repr(one.value) for one in table)
+        message = f"{param}: expected one that {engine} can compute ({known}), received {asked.value!r}"
+        raise InvoicingError(ErrorCode.FORMULA_NOT_AVAILABLE, message, param=param)
+    return found

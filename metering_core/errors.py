@@ -222,6 +222,11 @@ class ErrorCode(StrEnum):
         "InvoicingError",
         "Values of this formula cannot be added over a split of time, customers or dimensions.",
     )
+    FORMULA_NOT_AVAILABLE = (
+        "formula_not_available",
+        "InvoicingError",
+        "This engine cannot compute the mode or the formula, and does not guess: a log computes every one.",
+    )
     SUBSCRIPTION_CHANGED = (
         "subscription_changed",
         "InvalidValueError",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders import JAN, MODES, START, four_modes, priced, used
+from builders import JAN, MODES, START, four_modes, planted, priced, used
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,6 +19,8 @@ from metering_core import (
     summarize,
 )
 from metering_core.aggregation import required_mode, summarize_all
+from metering_core.aggregators import row_for
+from metering_core.meters import Formula
 
 NAIVE = {
     "sum": lambda cells: sum(cells.values()),
@@ -194,3 +196,15 @@ def test_every_mode_has_a_row():
     assert set(AGGREGATORS) == set(AggregateUsage)
     assert [mode for mode, row in AGGREGATORS.items() if row.looks_back] == ["last_ever"]
     assert [item.recurring.aggregate_usage for item in four_modes().items] == list(MODES)
+
+
+@pytest.mark.parametrize(("kind", "param"), [(AggregateUsage, "aggregate_usage"), (Formula, "formula")])
+def test_a_table_without_a_row_refuses_it_by_name(kind, param):
+    """An engine that does not know a mode or a formula says so and what it knows, whatever its table would come to."""
+    table = {member: at for at, member in enumerate(kind)}
+    assert [row_for(table, member, "columns") for member in kind] == list(range(len(kind)))
+    with pytest.raises(InvoicingError) as caught:
+        row_for(table, planted(kind, "median"), "columns")
+    assert (caught.value.code, caught.value.param) == ("formula_not_available", param)
+    known = ", ".join(repr(member.value) for member in kind)
+    assert caught.value.message == f"{param}: expected one that columns can compute ({known}), received 'median'"

@@ -81,6 +81,7 @@ NOT_OF_EVENTS = {
     *("timezone_unknown", "currency_unknown", "currency_mismatch", "subscription_item_unknown", "id_reused"),
     *("price_not_metered", "subscription_canceled", "set_with_billing_thresholds", "timestamp_after_current_period"),
     *("timestamp_before_current_period", "period_closed", "meter_changed", "formula_not_additive", "subscription_changed"),
+    "formula_not_available",
     *("period_not_of_subscription", "period_not_ended", "quantity_out_of_range", "pricing_model_broken", "usage_compacted"),
     *("snapshot_version_unknown", "snapshot_damaged", "snapshot_needs_price", "file_unreadable", "extra_missing"),
 }
