@@ -14,7 +14,7 @@ from typing import Any, Final, cast
 from metering_core.accounts import Closing
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError
 from metering_core.exact import Number, plain, whole_if_possible
-from metering_core.periods import BillingPeriod, from_unix_seconds, unix_seconds
+from metering_core.periods import SECONDS_MIN, BillingPeriod, from_unix_seconds, unix_seconds
 from metering_core.prices import Price
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
@@ -74,7 +74,7 @@ def require_moments(stamps: Iterable[int], in_a_second: int) -> None:
 def subscription_fields(subscription: Subscription) -> dict[str, Any]:
     """Write a subscription; a price with a pricing model of the user's own by its id."""
     thresholds = subscription.billing_thresholds
-    ended_at, start_date = subscription.ended_at, subscription.start_date
+    ended_at = subscription.ended_at
     return {
         "id": subscription.id,
         "items": [item_fields(item) for item in subscription.items],
@@ -83,7 +83,7 @@ def subscription_fields(subscription: Subscription) -> dict[str, Any]:
         "currency": subscription.currency,
         **({} if subscription.customer is None else {"customer": subscription.customer}),
         "ended_at": None if ended_at is None else unix_seconds(ended_at),
-        "start_date": None if start_date is None else unix_seconds(start_date),
+        "start_date": unix_seconds(subscription.start_date),
         "timezone": subscription.timezone,
     }
 
@@ -103,14 +103,15 @@ def item_fields(item: SubscriptionItem) -> dict[str, Any]:
 
 
 def read_subscription(fields: Mapping[str, Any], prices: Mapping[str, Price]) -> Subscription:
-    """Return the subscription.
+    """Return the subscription. One without a start date was written when that meant that it has always been.
 
     Raises:
         SnapshotError: ``snapshot_needs_price``.
     """
     for item in fields["items"]:
         _require_price(item, prices)
-    return Subscription.from_dict(fields, prices)
+    start_date = SECONDS_MIN if fields["start_date"] is None else fields["start_date"]
+    return Subscription.from_dict({**fields, "start_date": start_date}, prices)
 
 
 def read_item(fields: Mapping[str, Any], prices: Mapping[str, Price]) -> SubscriptionItem:

@@ -1,8 +1,9 @@
 """Who pays for what, and when: subscription items, subscriptions and their billing thresholds.
 
-A subscription is a value. What happens to it (it ends, an item's price changes) makes a new value under the same id; the log
-is told with ``log.subscribe``. Its billing periods follow from the anchor and the interval of its prices and are cut where
-the subscription starts and ends, so they tile its life without gap or overlap.
+A subscription is a value. It begins at its ``start_date``, and at its anchor where none is given. What happens to it (it
+ends, an item's price changes) makes a new value under the same id; the log is told with ``log.subscribe``. Its billing periods
+follow from the anchor and the interval of its prices and are cut where the subscription starts and ends, so they tile its life
+without gap or overlap.
 """
 
 from __future__ import annotations
@@ -183,7 +184,7 @@ def _anchor(value: object) -> datetime:
     return from_unix_seconds(unix_seconds(instant(value, "billing_cycle_anchor")))
 
 
-def _start_date(value: object) -> datetime | None:
+def _start_date(value: object) -> datetime | Any:  # noqa: ANN401 - None becomes the anchor when that is known
     return None if value is None else from_unix_seconds(unix_seconds(instant(value, "start_date")))
 
 
@@ -202,7 +203,8 @@ class Subscription:
         currency: that of its prices; given, it must agree.
         billing_thresholds: ``amount_gte`` of this subscription, or None.
         timezone: an IANA zone whose wall clock the boundaries keep; UTC unless given.
-        start_date: first instant (inclusive) of its life; None where it has always been.
+        start_date: first instant (inclusive) of its life: the anchor unless given. The calendar's first instant
+            (``datetime.min`` in UTC) says that it has always been.
         ended_at: end of its life (exclusive); None while it runs.
         customer: the id of the customer whose meter events its items on a meter bill; None where it has none.
 
@@ -217,7 +219,7 @@ class Subscription:
     currency: str = attrs.field(default="", kw_only=True)
     billing_thresholds: BillingThresholds | None = attrs.field(default=None, converter=_thresholds, kw_only=True)
     timezone: str = attrs.field(default="UTC", kw_only=True)
-    start_date: datetime | None = attrs.field(default=None, converter=_start_date, kw_only=True)
+    start_date: datetime = attrs.field(default=None, converter=_start_date, kw_only=True)
     ended_at: datetime | None = attrs.field(default=None, converter=_ended_at, kw_only=True)
     customer: str | None = attrs.field(default=None, converter=_customer, kw_only=True)
     cycle: BillingCycle = attrs.field(init=False, repr=False, eq=False)
@@ -225,6 +227,8 @@ class Subscription:
     def __attrs_post_init__(self) -> None:
         """Check what the parts say against each other, and derive the cycle."""
         object.__setattr__(self, "currency", self._agreed_currency())
+        if self.start_date is None:
+            object.__setattr__(self, "start_date", self.billing_cycle_anchor)
         first = self.items[0].recurring
         for index, item in enumerate(self.items):
             if (item.recurring.interval, item.recurring.interval_count) != (first.interval, first.interval_count):
@@ -238,7 +242,7 @@ class Subscription:
             raise InvalidValueError.expecting(code, "billing_thresholds", expected, self.billing_thresholds)
         cycle = BillingCycle(self.billing_cycle_anchor, first.interval, first.interval_count, self.timezone)
         object.__setattr__(self, "cycle", cycle)
-        if self.start_date is not None and self.ended_at is not None and self.ended_at <= self.start_date:
+        if self.ended_at is not None and self.ended_at <= self.start_date:
             expected = f"an instant after start_date ({self.start_date.isoformat()})"
             code = ErrorCode.PARAMETER_INVALID_OBJECT
             raise InvalidValueError.expecting(code, "ended_at", expected, self.ended_at.isoformat())
@@ -266,7 +270,7 @@ class Subscription:
 
     def is_alive_at(self, at: datetime) -> bool:
         """Whether the instant lies in the subscription's life."""
-        return (self.start_date is None or self.start_date <= at) and (self.ended_at is None or at < self.ended_at)
+        return self.start_date <= at and (self.ended_at is None or at < self.ended_at)
 
     def period_at(self, at: datetime | int) -> BillingPeriod | None:
         """Return the billing period that holds the instant, cut where the subscription starts and ends; None outside."""
@@ -276,14 +280,13 @@ class Subscription:
     def periods_from(self, at: datetime | int) -> Iterator[BillingPeriod]:
         """Yield the billing periods in order, from the one that holds the instant or the first after it."""
         when = instant(at, "at")
-        begin = when if self.start_date is None else max(when, self.start_date)
-        for period in self.cycle.periods_from(begin):  # pragma: no branch - a cycle has no end
+        for period in self.cycle.periods_from(max(when, self.start_date)):  # pragma: no branch - a cycle has no end
             if self.ended_at is not None and period.start >= self.ended_at:
                 return
             yield self._within_life(period)
 
     def _within_life(self, period: BillingPeriod) -> BillingPeriod:
-        start = period.start if self.start_date is None else max(period.start, self.start_date)
+        start = max(period.start, self.start_date)
         end = period.end if self.ended_at is None else min(period.end, self.ended_at)
         return period if (start, end) == (period.start, period.end) else BillingPeriod(start, end)
 
@@ -355,7 +358,7 @@ class Subscription:
             **({} if self.customer is None else {"customer": self.customer}),
             "ended_at": None if self.ended_at is None else unix_seconds(self.ended_at),
             "items": [item.to_dict() for item in self.items],
-            "start_date": None if self.start_date is None else unix_seconds(self.start_date),
+            "start_date": unix_seconds(self.start_date),
             "timezone": self.timezone,
         }
 

@@ -15,7 +15,7 @@ from metering_core.aggregation import UsageSummary, aggregator_of, summarize
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.exact import exact_integer
-from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.periods import SECONDS_MIN, BillingPeriod, Instant, from_unix_seconds, instant, moment, unix_seconds
 from metering_core.subscriptions import SubscriptionItem
 from metering_core.usage import Cell, UsageRecord
 
@@ -125,7 +125,7 @@ class UsageReader:
         """Return the usage of an item by billing period, newest first, as Stripe lists it.
 
         The first is the open period (``end`` and ``invoice`` None) unless the subscription has ended; every elapsed period of
-        the subscription's life follows, also where it is empty. Its life begins at ``start_date``, else at the period of
+        the subscription's life follows, also where it is empty. Of one that has always been, they go back to the period of
         the anchor or of the first usage, whichever is earlier.
 
         Args:
@@ -143,7 +143,7 @@ class UsageReader:
         """Return the periods that have begun by ``at``, newest first."""
         subscription = known.account.subscription
         begin = subscription.start_date
-        if begin is None:
+        if unix_seconds(begin) == SECONDS_MIN:
             used = [from_unix_seconds(cells.start) for cells in self._cells(known.item.id)]
             begin = min([subscription.billing_cycle_anchor, *used])
         begun = takewhile(lambda period: period.start <= at, subscription.periods_from(begin))

@@ -249,7 +249,8 @@ def step_of(twins, subscription, step, waiting, now):
         case "view":
             twins.compare_views([twins.log.sequence - 1 if twins.log.sequence else 0], now)
         case "end":
-            newer = subscription.canceled(now + 1) if subscription.start_date is None else subscription
+            starts_late = subscription.start_date > subscription.billing_cycle_anchor
+            newer = subscription if starts_late else subscription.canceled(now + 1)
             twins.same(lambda usage: usage.subscribe(newer))
         case "again":
             twins.same(lambda usage: usage.subscribe(subscription))

@@ -35,6 +35,7 @@ from metering_core import (
     finalize_invoice,
 )
 from metering_core.aggregation import summarize_all
+from metering_core.periods import SECONDS_MIN
 
 POLICIES = {
     "literal": AcceptancePolicy(),
@@ -153,7 +154,8 @@ def _subscription(draw, case):
         item_thresholds = thresholds if draw.random() < 0.1 and mode in MODES else None
         price = priced(draw.choice(MODELS), recurring=recurring)
         items.append(SubscriptionItem(f"{case}/{number}", price, billing_thresholds=item_thresholds))
-    life = draw.choice([{}, {}, {}, {"start_date": START + DAY // 2}, {"ended_at": START + DAY + 3600}])
+    always = {"start_date": SECONDS_MIN}
+    life = draw.choice([{}, always, always, {"start_date": START + DAY // 2}, {**always, "ended_at": START + DAY + 3600}])
     if draw.random() < 0.1:
         life["billing_thresholds"] = BillingThresholds(amount_gte=1)
     anchor = draw.choice([START, START, START + 3600, START + 30 * DAY])

@@ -355,7 +355,7 @@ MALFORMED = [
         "2024-01-01T00:00:00Z to 2024-01-02T00:00:00Z",
     ),
     (
-        lambda log: finalize_invoice(subscribed(ended_at=START), log, JAN, now=NOW),
+        lambda log: finalize_invoice(subscribed(start_date=0, ended_at=START), log, JAN, now=NOW),
         "period_not_of_subscription",
         "period",
         "2024-01",

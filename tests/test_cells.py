@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import attrs
 import pytest
 from builders import FEB, JAN, MAR, MODES, START, four_modes
 from hypothesis import given
@@ -19,6 +20,7 @@ from metering_core import (
     summarize,
 )
 from metering_core.cells import PeriodCells
+from metering_core.periods import SECONDS_MIN
 
 STAMPS = [START, START + 1, JAN.end_seconds - 1, JAN.end_seconds, FEB.end_seconds - 1]
 EDGES = sorted({*STAMPS, *(stamp + 1 for stamp in STAMPS), FEB.end_seconds})
@@ -61,7 +63,7 @@ def test_a_stretch_beside_the_usage_is_empty(stretch):
 
 def test_cells_come_by_timestamp():
     """Cells are listed by timestamp whatever the order of arrival, and records out of order find their period."""
-    log = UsageLog([four_modes()])
+    log = UsageLog([attrs.evolve(four_modes(), start_date=SECONDS_MIN)])
     late, early = JAN.end_seconds - 1, START
     log.append_columns(["sum"] * 3, [1, 2, 3], [late, early, late], received_at=[late] * 3)
     log.record("sum", 9, timestamp=START - 5, now=START - 5)  # The clock went back, to December.

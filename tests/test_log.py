@@ -25,6 +25,7 @@ from metering_core import (
     snapshot,
     summarize,
 )
+from metering_core.periods import SECONDS_MIN
 from metering_core.views import UsageReader
 
 NOW = START + DAY
@@ -198,8 +199,9 @@ def test_a_log_knows_several_subscriptions():
 
 def test_summaries_are_newest_first():
     """Every elapsed period has a summary, also an empty one; the open one has no end, a finalized one its invoice's id."""
-    log = used((START - 40 * DAY, 1), (START, 5), (FEB.end_seconds, 7))
-    finalize_invoice(subscribed(), log, JAN, now=FEB.end)
+    always = subscribed(start_date=SECONDS_MIN)
+    log = used((START - 40 * DAY, 1), (START, 5), (FEB.end_seconds, 7), subscription=always)
+    finalize_invoice(always, log, JAN, now=FEB.end)
     found = log.summaries("si_0", now=MAR.start_seconds + 5)
     assert [one.total_usage for one in found] == [7, 0, 5, 0, 1]
     assert [one.end for one in found[:3]] == [None, FEB.end, JAN.end]
@@ -208,7 +210,7 @@ def test_summaries_are_newest_first():
 
 
 def test_summaries_cover_the_life_of_the_subscription():
-    """They begin at the start date and stop at the end; without usage they begin at the anchor's period."""
+    """They begin at the start date and stop at the end; where neither start nor usage is known, at the anchor's period."""
     alive = subscribed(start_date=START + DAY, ended_at=FEB.start_seconds + DAY)
     found = UsageLog([alive]).summaries("si_0", now=MAR.end)
     assert [(one.start, one.end) for one in found] == [
@@ -216,6 +218,8 @@ def test_summaries_cover_the_life_of_the_subscription():
         (START_PLUS_DAY, JAN.end),
     ]
     assert [one.start for one in UsageLog([subscribed()]).summaries("si_0", now=FEB.start)] == [FEB.start, JAN.start]
+    always = UsageLog([subscribed(start_date=SECONDS_MIN)])
+    assert [one.start for one in always.summaries("si_0", now=FEB.start)] == [FEB.start, JAN.start]
     assert UsageLog([subscribed()]).summaries("si_0", now=START - 1) == []
 
 

@@ -10,6 +10,7 @@ import pytest
 from builders import DAY, FEB, JAN, MAR, START, priced, subscribed
 
 from metering_core import BillingPeriod, BillingThresholds, InvoicingError, Price, Recurring, Subscription, SubscriptionItem
+from metering_core.periods import SECONDS_MIN
 
 MID_JAN, MID_FEB = START + 14 * DAY, FEB.start_seconds + 14 * DAY
 
@@ -17,7 +18,8 @@ MID_JAN, MID_FEB = START + 14 * DAY, FEB.start_seconds + 14 * DAY
 @pytest.mark.parametrize(
     ("life", "at", "period"),
     [
-        ({}, START - 1, BillingPeriod(START - 31 * DAY, START)),  # December: a subscription without a start has always been.
+        ({}, START - 1, None),  # Without a start date it begins at its anchor.
+        ({"start_date": SECONDS_MIN}, START - 1, BillingPeriod(START - 31 * DAY, START)),  # December: it has always been.
         ({}, START, JAN),
         ({}, JAN.end, FEB),
         ({"start_date": MID_JAN}, MID_JAN - 1, None),

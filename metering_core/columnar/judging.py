@@ -178,7 +178,7 @@ def _next_change(subscription: Subscription, standing: Standing, policy: Accepta
         changes.append(standing.current.end_seconds)
     if standing.late is not None:
         changes.append(standing.late.end_seconds + policy.late_grace // timedelta(seconds=1))
-    if not changes and not standing.ended and subscription.start_date is not None:
+    if not changes and not standing.ended:
         changes.append(unix_seconds(subscription.start_date))
     return min(changes, default=None)
 

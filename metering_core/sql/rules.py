@@ -78,14 +78,14 @@ class Calendar:
 
     Attributes:
         cycle: where the boundaries are.
-        start_date: first instant of the life, or None.
+        start_date: first instant of the life.
         ended_at: end of the life, or None.
         closings: what was finalized.
         looks_back: whether a closed period also closes all before it; told apart only where something is closed.
     """
 
     cycle: BillingCycle
-    start_date: datetime | None
+    start_date: datetime
     ended_at: datetime | None
     closings: tuple[Closing, ...]
     looks_back: bool

@@ -102,7 +102,7 @@ from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow
 from metering_core.meters import Meter, short_name
 from metering_core.money import Amount, settle
 from metering_core.names import choice, known_keys, name, required
-from metering_core.periods import BillingCycle, BillingPeriod, Instant, Interval, instant, iso_8601, unix_seconds
+from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, Instant, Interval, instant, iso_8601, unix_seconds
 from metering_core.prices import AggregateUsage, Price, Recurring
 from metering_core.pricing import Charge, ChargeKind
 from metering_core.rating import rate
@@ -564,7 +564,7 @@ def _aggregated(case: Mapping[str, Any]) -> _Received:
     """Append to a log of one made-up item, whose own billing periods do not matter: the case says the period."""
     recurring = Recurring(aggregate_usage=case["aggregate_usage"])
     item = SubscriptionItem("item", Price.per_unit("price", currency="usd", unit_amount=1, recurring=recurring))
-    log = UsageLog([Subscription("subscription", [item], case["period"].start)])
+    log = UsageLog([Subscription("subscription", [item], case["period"].start, start_date=SECONDS_MIN)])
     refusals = _appended(log, [{"subscription_item": item.id, **record} for record in case["records"]])
     return _Received({"quantity": number_field(summarize(item, log, case["period"]).total_usage)}, refusals)
 

@@ -38,7 +38,14 @@ from metering_core.meter_events import MeterEvent  # noqa: E402
 from metering_core.meter_log import MeterLog  # noqa: E402
 from metering_core.meters import EventTimeWindow, Formula, Meter  # noqa: E402
 from metering_core.money import Amount, Money  # noqa: E402
-from metering_core.periods import INTERVAL_COUNT_MAX, BillingCycle, BillingPeriod, Interval, from_unix_seconds  # noqa: E402
+from metering_core.periods import (  # noqa: E402
+    INTERVAL_COUNT_MAX,
+    SECONDS_MIN,
+    BillingCycle,
+    BillingPeriod,
+    Interval,
+    from_unix_seconds,
+)
 from metering_core.prices import AggregateUsage, Price, Recurring, UsageType  # noqa: E402
 from metering_core.pricing import Graduated, Package, PerUnit, PricingModel, Tier, Volume  # noqa: E402
 from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem  # noqa: E402
@@ -385,7 +392,7 @@ def subscriptions(
         timezones: which zones' wall clocks the boundaries keep.
         licensed: whether licensed items occur beside metered ones.
         thresholds: whether some have billing thresholds, which forbid ``set``.
-        ends: whether some start or end within the first two periods from the anchor on.
+        ends: whether some start or end within the first two periods from the anchor on, or have always been.
         meters: what measures the metered items; usage records do unless given. They need a ``customer``.
         customer: whose subscription it is.
         id: the subscription's id.
@@ -395,7 +402,7 @@ def subscriptions(
     plain = _made(_subscription, names, cycles(timezones=timezones), st.sampled_from(currencies), agreements)
     if thresholds:
         plain = _made(_with_thresholds, plain, st.booleans())
-    return _made(_with_a_life, plain, st.sampled_from(["always", "starts", "ends"])) if ends else plain
+    return _made(_with_a_life, plain, st.sampled_from(["runs", "always", "starts", "ends"])) if ends else plain
 
 
 def _subscription(
@@ -418,7 +425,9 @@ def _with_a_life(subscription: Subscription, life: str) -> Subscription:
     first, second = islice(cycle.periods_from(cycle.anchor), 2)
     if life == "starts":
         return attrs.evolve(subscription, start_date=first.start + timedelta(seconds=1))
-    return subscription if life == "always" else subscription.canceled(second.end - timedelta(seconds=2))
+    if life == "always":
+        return attrs.evolve(subscription, start_date=SECONDS_MIN)
+    return subscription if life == "runs" else subscription.canceled(second.end - timedelta(seconds=2))
 
 
 # Usage ---------------------------------------------------------------------------------------------------------------
