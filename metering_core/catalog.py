@@ -68,6 +68,14 @@ class Catalog:
     subscriptions: tuple[Subscription, ...]
     meters: Mapping[str, Meter]
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle by content; a read-only map cannot be pickled as it is."""
+        return _catalog, (dict(self.prices), self.subscriptions, dict(self.meters))
+
+
+def _catalog(prices: dict[str, Price], subscriptions: tuple[Subscription, ...], meters: dict[str, Meter]) -> Catalog:
+    return Catalog(MappingProxyType(prices), subscriptions, MappingProxyType(meters))
+
 
 @attrs.frozen
 class UsageRow:
@@ -204,7 +212,7 @@ def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
         _refuse_shared_items(subscriptions.values())
     except InvalidValueError as error:
         raise _unreadable(path, None, _with_suggestion(error), error.param) from None
-    return Catalog(MappingProxyType(prices), tuple(subscriptions.values()), MappingProxyType(meters))
+    return _catalog(prices, tuple(subscriptions.values()), meters)
 
 
 def _with_suggestion(error: InvalidValueError) -> str:

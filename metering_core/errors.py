@@ -257,6 +257,11 @@ class ErrorCode(StrEnum):
         "UsageCompactedError",
         "The answer would need records that `compact` has dropped.",
     )
+    EXPLANATION_NEEDS_USAGE = (
+        "explanation_needs_usage",
+        "InvoicingError",
+        "A line that was pickled, stored or outlived its log is explained with the log beside it: `explain(line, usage=log)`.",
+    )
     SNAPSHOT_VERSION_UNKNOWN = (
         "snapshot_version_unknown",
         "SnapshotError",
@@ -304,8 +309,22 @@ class MeteringError(Exception):
         self.details = dict(details or {})
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle with all four attributes, so that errors cross process boundaries whole."""
-        return _rebuild, (type(self), self.code, self.message, self.param, self.details)
+        """Pickle with all four attributes, so that errors cross process boundaries whole.
+
+        What was received may be anything, also a lock or a generator: where it cannot travel, its description does.
+        """
+        details = {key: value if _travels(value) else describe(value) for key, value in self.details.items()}
+        return _rebuild, (type(self), self.code, self.message, self.param, details)
+
+
+def _travels(value: object) -> bool:
+    import pickle  # noqa: PLC0415 - it takes its time, and nobody needs it until an error travels
+
+    try:
+        pickle.dumps(value)
+    except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything when it is pickled
+        return False
+    return True
 
 
 def _rebuild(

@@ -7,12 +7,15 @@ from decimal import Decimal
 
 import attrs
 
+from metering_core.aggregation import Usage, summarize
 from metering_core.aggregators import AGGREGATORS
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, cut, plain
-from metering_core.invoicing import InvoiceLineItem, grouped
+from metering_core.invoicing import InvoiceLineItem, KeepsRecords, RoutesItems, grouped
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula
 from metering_core.money import Amount
+from metering_core.names import require_kind
 from metering_core.periods import BillingPeriod, from_unix_seconds
 from metering_core.prices import AggregateUsage
 from metering_core.pricing import ChargeKind
@@ -103,15 +106,61 @@ _FORMULAS = {
 }
 
 
-def explain(line: InvoiceLineItem) -> Explanation:
+def explain(line: InvoiceLineItem, *, usage: KeepsRecords | None = None) -> Explanation:
     """Return the records or meter events, the cells, tiers and rounding behind an invoice line.
 
     The answer is about the usage as it was when the line was made, whatever arrived since.
 
+    Args:
+        line: of a preview or an invoice, also one that was pickled or stored.
+        usage: the log (or what was restored from its snapshot) that the line was made of, where the line no longer has it:
+            it came from another process or from a file, or its log is gone.
+
     Raises:
+        InvoicingError: ``explanation_needs_usage`` where the line lost its usage and none, or other usage, is given.
         UsageCompactedError: where the records behind the line were dropped by ``compact``.
     """
-    usage, mode = line.usage, line.aggregate_usage
+    require_kind(InvoiceLineItem, line, "line", "an InvoiceLineItem, such as one of an invoice's lines")
+    try:
+        return _explained(line, _usage_of(line, usage))
+    except ReferenceError:
+        raise _needs_usage("the line outlived the log that it was made of") from None
+
+
+def _usage_of(line: InvoiceLineItem, given: KeepsRecords | None) -> KeepsRecords | None:
+    """Return the usage as it was when the line was made; None where the line is licensed or its engine keeps no records."""
+    if line.aggregate_usage is None:
+        return None
+    if given is not None:
+        return _as_it_was(line, given)
+    if line.usage is None or line.usage.view is not None:
+        return None if line.usage is None else line.usage.view
+    raise _needs_usage("the line was pickled, copied or stored without it")
+
+
+def _as_it_was(line: InvoiceLineItem, given: Usage) -> KeepsRecords:
+    """Return given usage up to what the line knew, if it comes to the line's quantity: other usage explains other lines."""
+    item = SubscriptionItem(line.subscription_item, line.price)
+    engine = given.engine_of(item) if isinstance(given, RoutesItems) else given
+    if not isinstance(engine, KeepsRecords):
+        expected = "usage that keeps its records, such as a UsageLog or a MeterLog"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "usage", expected, engine)
+    sequence = None if line.usage is None else line.usage.sequence
+    view = engine if sequence is None else engine.as_of(sequence)
+    total = summarize(item, view, line.period).total_usage
+    if total != line.total_usage:
+        quantities = f"expected a quantity of {plain(line.total_usage)}, received one of {plain(total)}"
+        raise _needs_usage(f"the usage given is not what the line was made of ({quantities})")
+    return view
+
+
+def _needs_usage(reason: str) -> InvoicingError:
+    message = f"usage: expected the log that the line was made of, as explain(line, usage=log), because {reason}"
+    return InvoicingError(ErrorCode.EXPLANATION_NEEDS_USAGE, message, param="usage")
+
+
+def _explained(line: InvoiceLineItem, usage: KeepsRecords | None) -> Explanation:
+    mode = line.aggregate_usage
     if isinstance(mode, Formula) and isinstance(usage, MeterReader):
         item = SubscriptionItem(line.subscription_item, line.price)
         events, carried = usage.counted(item, line.period), usage.carried(item, line.period)

@@ -11,7 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from enum import StrEnum
 from itertools import count
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
 
@@ -58,6 +58,38 @@ class KeepsRecords(Usage, Protocol):
 
 
 @runtime_checkable
+class HoldsWeakly(KeepsRecords, Protocol):
+    """A view of a log that can do without keeping the log alive."""
+
+    def weakly(self) -> Self:
+        """Return this view, from now on without keeping its log alive."""
+        ...  # pragma: no cover
+
+
+@attrs.frozen(eq=False)
+class Evidence:
+    """Which usage a line was made of. A line outlives it: it keeps no log alive, and leaves it behind when it travels.
+
+    Attributes:
+        sequence: the number of the last record or event that the line knew of; None where it was not written down.
+        view: the usage as it was then; None for a line that was copied to another process or stored.
+    """
+
+    sequence: int | None
+    view: KeepsRecords | None
+
+    @classmethod
+    def of(cls, usage: KeepsRecords) -> Self:
+        """Return how some usage is now."""
+        view = usage.as_of(usage.sequence)
+        return cls(usage.sequence, view.weakly() if isinstance(view, HoldsWeakly) else view)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle and copy the number alone."""
+        return type(self), (self.sequence, None)
+
+
+@runtime_checkable
 class RoutesItems(Protocol):
     """Usage that is made of several engines."""
 
@@ -87,7 +119,8 @@ class InvoiceLineItem:
         aggregate_usage: the mode or formula by which usage became that quantity; None for a licensed item.
         rounding: the name of the rounding that settled the line.
         usage: the records behind the line as they were when it was made, for :func:`~metering_core.explain`; None where the
-            engine keeps none. Two lines are equal whatever they remember.
+            engine keeps none. It keeps no log alive and does not travel: a line that was pickled or stored is explained with
+            the log beside it. Two lines are equal whatever they remember.
     """
 
     id: str
@@ -103,7 +136,7 @@ class InvoiceLineItem:
     total_usage: Number
     aggregate_usage: AggregateUsage | Formula | None
     rounding: str
-    usage: KeepsRecords | None = attrs.field(default=None, eq=False, repr=False)
+    usage: Evidence | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
     def money(self) -> Money:
@@ -277,7 +310,7 @@ def _invoice(
     return invoice_of(subscription, period, summaries, evidence_in(usage), rounding, status, finalized_at)
 
 
-Evidence = Callable[[SubscriptionItem], KeepsRecords | None]
+EvidenceOf = Callable[[SubscriptionItem], Evidence | None]
 """Which usage an item's lines are made of, as it is now; None where the engine keeps no records."""
 
 
@@ -285,7 +318,7 @@ def invoice_of(
     subscription: Subscription,
     period: BillingPeriod,
     summaries: Mapping[str, UsageSummary],
-    evidence: Evidence,
+    evidence: EvidenceOf,
     rounding: Rounding,
     status: InvoiceStatus,
     finalized_at: datetime | None,
@@ -301,11 +334,11 @@ def invoice_of(
     return Invoice(invoice_id, subscription.id, subscription.currency, period, status, tuple(lines), finalized_at)
 
 
-def evidence_in(usage: Usage) -> Evidence:
+def evidence_in(usage: Usage) -> EvidenceOf:
     """Return what finds the evidence for an item's lines in some usage."""
     if isinstance(usage, RoutesItems):
         return lambda item: evidence_in(usage.engine_of(item))(item)
-    evidence = usage.as_of(usage.sequence) if isinstance(usage, KeepsRecords) else None
+    evidence = Evidence.of(usage) if isinstance(usage, KeepsRecords) else None
     return lambda _: evidence
 
 
@@ -315,7 +348,7 @@ def _lines(
     period: BillingPeriod,
     rounding: Rounding,
     ids: Iterator[str],
-    evidence: KeepsRecords | None,
+    evidence: Evidence | None,
 ) -> Iterator[InvoiceLineItem]:
     """Rate an item's quantity and settle each charge."""
     agreed = item.quantity or 0

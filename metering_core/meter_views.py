@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from threading import RLock
-from typing import Protocol
+from typing import Protocol, Self
 
 import attrs
 
@@ -20,7 +20,7 @@ from metering_core.periods import BillingPeriod, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS, Readings, window_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Timeline
-from metering_core.views import as_limit
+from metering_core.views import as_limit, held_weakly
 
 Sees = Callable[[int, int], bool]
 """Whether a reader shows what has a number and was received at a moment (Unix microseconds)."""
@@ -277,6 +277,11 @@ class MeterView(MeterReader):
             view._received_by = self._received_by if own is None else min(own, self._received_by)
         view._bills_made = self._bills_made
         return view
+
+    def weakly(self) -> Self:
+        """Return this view without keeping its log alive; see :meth:`metering_core.views.UsageView.weakly`."""
+        self._whole = held_weakly(self._whole)
+        return self
 
     def _log(self) -> MeterSource:
         return self._whole

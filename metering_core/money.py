@@ -274,11 +274,20 @@ def to_multiple(multiple: int, rounding: Rounding = half_up) -> Rounding:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "multiple", expected, multiple)
     share = EXACT.scaleb(Decimal(10**_MULTIPLE_PLACES // step), -_MULTIPLE_PLACES)
 
-    def rounded(value: Unrounded) -> int:
-        return step * _whole_result(rounding, multiply(value, share))
+    return _ToMultiple(step, share, rounding, f"{_name(rounding)}_to_multiple_of_{step}")
 
-    rounded.__name__ = rounded.__qualname__ = f"{_name(rounding)}_to_multiple_of_{step}"
-    return rounded
+
+@attrs.frozen
+class _ToMultiple:
+    """A rounding to multiples; a value and no closure, so that it can be pickled."""
+
+    step: int
+    share: Decimal
+    rounding: Rounding
+    __name__: str
+
+    def __call__(self, value: Unrounded) -> int:
+        return self.step * _whole_result(self.rounding, multiply(value, self.share))
 
 
 def _name(rounding: Rounding) -> str:

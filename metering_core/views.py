@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 from itertools import takewhile
 from threading import RLock
-from typing import Protocol
+from typing import Protocol, Self, TypeVar, cast
+from weakref import ProxyTypes, proxy
 
 import attrs
 
@@ -185,6 +186,14 @@ class UsageView(UsageReader):
             view._received_by = self._received_by if known is None else min(known, self._received_by)
         return view
 
+    def weakly(self) -> Self:
+        """Return this view without keeping its log alive; asked after the log is gone, it raises ``ReferenceError``.
+
+        Invoice lines remember their usage so: an archive of invoices must not be an archive of logs.
+        """
+        self._log = held_weakly(self._log)
+        return self
+
     def _source(self) -> Source:
         return self._log
 
@@ -227,6 +236,14 @@ class UsageView(UsageReader):
     def _closing(self, account: Account, period: BillingPeriod) -> Closing | None:
         closing = super()._closing(account, period)
         return closing if closing is not None and self._sees(moment(closing.closed_at, "closed_at")[1]) else None
+
+
+Held = TypeVar("Held")
+
+
+def held_weakly(log: Held) -> Held:
+    """Return what stands for a log without keeping it alive."""
+    return log if isinstance(log, ProxyTypes) else cast(Held, proxy(log))
 
 
 def as_limit(limit: int | datetime, sequence: int) -> tuple[int, datetime | None]:

@@ -90,7 +90,8 @@ def test_an_invoice_of_both():
 
 def test_lines_know_their_evidence():
     """A line of records explains its records, one of events says its formula."""
-    old, _, new = finalize_invoice(BOTH, combined(), JAN, now=AFTER).lines
+    usage = combined()
+    old, _, new = finalize_invoice(BOTH, usage, JAN, now=AFTER).lines
     assert len(explain(old).records) == 1
     assert "the sum of the meter events" in str(explain(new))
 

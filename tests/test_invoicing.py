@@ -95,7 +95,8 @@ def test_nothing_depends_on_the_ambient_decimal_context():
     """Prices, usage, bill, explanation and snapshot made under a hostile context are the same in every digit."""
     with decimal.localcontext(hostile()):
         subscription, log = everything()
-        invoice = finalize_invoice(subscription, restore(snapshot(log)), JAN, now=JAN.end)
+        restored = restore(snapshot(log))
+        invoice = finalize_invoice(subscription, restored, JAN, now=JAN.end)
         text, told = str(invoice), [str(explain(line)) for line in invoice.lines]
         written = json.dumps(invoice.to_dict())
     subscription, log = everything()
