@@ -76,7 +76,8 @@ class UsageSummary:
         aggregate_usage: the mode, or the meter's formula, by which the usage became one quantity.
         start: start of the period, inclusive.
         end: end of the period, exclusive; None while it is open.
-        total_usage: the aggregated quantity, in units; negative where a meter's corrections exceed its usage.
+        total_usage: the aggregated quantity, in units; negative where a meter's corrections exceed its usage. A level that is
+            averaged over time is averaged over the whole billing period, also where a subscription cut it.
         invoice: the id of the finalized invoice that billed it; None before.
     """
 
@@ -96,6 +97,9 @@ class UsageSummary:
 def summarize(item: SubscriptionItem, usage: Usage, period: BillingPeriod) -> UsageSummary:
     """Return the usage of an item in a period as one quantity, whatever engine holds the usage.
 
+    A period of a subscription's own (``period_at``, ``periods_from``) knows which whole billing period it was cut from; one
+    that was made of a start and an end is whole.
+
     Raises:
         InvoicingError: ``price_not_metered`` where the item's price does not aggregate usage records.
     """
@@ -109,7 +113,7 @@ def summarize_all(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]], us
     asked = [(item, period, *_row_of(item, meters)) for item, period in requests]
     partials = usage.partials([(item, period) for item, period, _, _ in asked])
     return [
-        UsageSummary(item.id, mode, period.start, period.end, aggregator.present(partial))
+        UsageSummary(item.id, mode, period.start, period.end, aggregator.billed(partial, period.share))
         for (item, period, mode, aggregator), partial in zip(asked, partials, strict=True)
     ]
 

@@ -35,11 +35,14 @@ class Aggregator:
         identity: the partial of no cells.
         looks_back: whether the cells of all earlier periods count too, as in ``last_ever``.
         is_additive: whether the quantities of the parts of any split (of time, customers or dimensions) add up to the whole's.
+        is_weighed: whether the quantity is an average over the time of the window, so that a part of a billing period has that
+            part of it.
     """
 
     identity: Partial = None
     looks_back: bool = False
     is_additive: bool = False
+    is_weighed: bool = False
 
     def prepare(self, timestamp: int, quantity: Number) -> Partial:
         """Return the partial of one cell."""
@@ -52,6 +55,15 @@ class Aggregator:
     def present(self, partial: Partial) -> Number:
         """Return the quantity that is billed."""
         raise NotImplementedError
+
+    def billed(self, partial: Partial, share: Fraction) -> Number:
+        """Return the quantity of a billing period, of which a subscription lived through a ``share``.
+
+        A level counts for the time that it was there, of the whole period's: 10 on one day of 30 is a third. All else is what
+        :meth:`present` says, since usage is billed as it was used.
+        """
+        quantity = self.present(partial)
+        return whole_if_possible(multiply(quantity, share)) if self.is_weighed and share != 1 else quantity
 
     def prepare_event(self, microseconds: int, sequence: int, value: Any) -> Partial:  # noqa: ANN401 - a number, or any text
         """Return the partial of one meter event, a cell of its own; ``sequence`` tells events of one moment apart."""
@@ -290,6 +302,7 @@ class _WeightedSum(Aggregator):
 
     identity = (0, 0, None)
     looks_back = True
+    is_weighed = True
 
     def prepare(self, timestamp: int, quantity: Number) -> Partial:
         return (quantity, multiply(quantity, timestamp), None)

@@ -46,10 +46,9 @@ from metering_core.invoicing import Invoice, InvoiceLineItem, describe_charge, f
 from metering_core.log import UsageLog
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
-from metering_core.money import Amount, Money, settle
+from metering_core.money import Amount, Money
 from metering_core.periods import BillingCycle, BillingPeriod, iso_8601, parse_instant
-from metering_core.pricing import Charge
-from metering_core.rating import RatedUsage, rate
+from metering_core.rating import RatedUsage, SettledCharge, rate
 from metering_core.subscriptions import Subscription
 from metering_core.testing.cases import CaseResult, read_cases, run_cases
 
@@ -376,18 +375,19 @@ def rate_quantities(
         _print_rating(one)
 
 
-def _settled(one: RatedUsage) -> list[tuple[Charge, Money]]:
-    return [(charge, settle(Amount(charge.amount, one.price.currency))) for charge in one.charges]
-
-
 def _total(one: RatedUsage) -> Money:
-    return Money(sum(money.minor_units for _, money in _settled(one)), one.price.currency)
+    return Money(sum(line.amount for line in one.settled()), one.price.currency)
 
 
 def _print_rating(one: RatedUsage) -> None:
     rows = [
-        (describe_charge(one.price, charge), grouped(charge.quantity), str(Amount(charge.amount, one.price.currency)), str(due))
-        for charge, due in _settled(one)
+        (
+            describe_charge(one.price, line.charge),
+            grouped(line.charge.quantity),
+            str(Amount(line.exact, one.price.currency)),
+            str(Money(line.amount, one.price.currency)),
+        )
+        for line in one.settled()
     ]
     footer = ("Total", grouped(one.quantity), str(one.amount), str(_total(one)))
     _print_table(("Description", "Quantity", "Exactly", "Amount"), rows, footer)
@@ -398,13 +398,14 @@ def _rating_fields(one: RatedUsage) -> dict[str, Any]:
         "price": one.price.id,
         "currency": one.price.currency,
         "quantity": number_field(one.quantity),
-        "lines": [_charge_fields(one, charge, due) for charge, due in _settled(one)],
+        "lines": [_charge_fields(one, line) for line in one.settled()],
         "exact": plain(one.amount.minor_units),
         "total": _total(one).minor_units,
     }
 
 
-def _charge_fields(one: RatedUsage, charge: Charge, due: Money) -> dict[str, Any]:
+def _charge_fields(one: RatedUsage, line: SettledCharge) -> dict[str, Any]:
+    charge = line.charge
     return {
         "description": describe_charge(one.price, charge),
         "kind": charge.kind.value,
@@ -412,8 +413,8 @@ def _charge_fields(one: RatedUsage, charge: Charge, due: Money) -> dict[str, Any
         "quantity": number_field(charge.quantity),
         "packages": charge.packages,
         "unit_amount": None if charge.unit_amount is None else plain(charge.unit_amount),
-        "exact": plain(charge.amount),
-        "amount": due.minor_units,
+        "exact": plain(line.exact),
+        "amount": line.amount,
     }
 
 

@@ -18,7 +18,8 @@ import attrs
 
 from metering_core.errors import MissingExtraError
 from metering_core.exact import Number, exact_quantity
-from metering_core.money import Amount, Rounding, half_up, settle
+from metering_core.money import Rounding, half_up
+from metering_core.periods import WHOLE
 from metering_core.prices import Price
 from metering_core.pricing import ChargeKind, Graduated, Package, PerUnit, Round, Tier, Volume
 from metering_core.rating import rate, settled_total
@@ -171,8 +172,25 @@ def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -
     lines = _lines_of(price) if rounding is half_up else None
     # Where a bound is no integer, neither is the quantity of a line.
     if lines is None or lines.scale != 1 or not _are_integers(quantities):
-        return _lines_one_by_one(price, quantities, rounding)
+        values = _checked(quantities)
+        return lines_one_by_one(price, values, [WHOLE] * len(values), rounding=rounding)
     return _line_by_line(lines, _fitting(lines, quantities))
+
+
+def lines_one_by_one(
+    price: Price, quantities: Iterable[Number], shares: Iterable[Fraction], *, rounding: Rounding = half_up
+) -> RatedLines:
+    """Return the settled lines of each quantity for its share of a billing period: those of an invoice, in columns."""
+    rated = enumerate(zip(quantities, shares, strict=True))
+    billed = [(row, one) for row, (units, share) in rated for one in rate(price, units).settled(rounding, share=share)]
+    charges = [one.charge for _, one in billed]
+    return RatedLines(
+        np.array([row for row, _ in billed], np.intp),
+        np.array([charge.tier or 0 for charge in charges], np.int64),
+        np.array([charge.kind is ChargeKind.FLAT for charge in charges], np.bool_),
+        exact_array([charge.quantity for charge in charges]),
+        exact_array([one.amount for _, one in billed]),
+    )
 
 
 def _are_integers(quantities: Any) -> bool:  # noqa: ANN401 - as above
@@ -199,18 +217,6 @@ def _checked(quantities: Any) -> list[Number]:  # noqa: ANN401 - as above
 
 def _one_by_one(price: Price, quantities: Any, rounding: Rounding) -> NDArray[Any]:  # noqa: ANN401 - as above
     return exact_array([settled_total(price, quantity, rounding) for quantity in _checked(quantities)])
-
-
-def _lines_one_by_one(price: Price, quantities: Any, rounding: Rounding) -> RatedLines:  # noqa: ANN401 - as above
-    charged = [(row, charge) for row, one in enumerate(_checked(quantities)) for charge in rate(price, one).charges]
-    charges = [charge for _, charge in charged]
-    return RatedLines(
-        np.array([row for row, _ in charged], np.intp),
-        np.array([charge.tier or 0 for charge in charges], np.int64),
-        np.array([charge.kind is ChargeKind.FLAT for charge in charges], np.bool_),
-        exact_array([charge.quantity for charge in charges]),
-        exact_array([settle(Amount(charge.amount, price.currency), rounding).minor_units for charge in charges]),
-    )
 
 
 def exact_array(values: Sequence[Number]) -> NDArray[Any]:

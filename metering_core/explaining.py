@@ -8,9 +8,9 @@ from decimal import Decimal
 import attrs
 
 from metering_core.aggregation import Usage, summarize
-from metering_core.aggregators import AGGREGATORS
+from metering_core.aggregators import AGGREGATORS, FORMULAS
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
-from metering_core.exact import Number, cut, plain
+from metering_core.exact import Number, Unrounded, cut, plain
 from metering_core.invoicing import InvoiceLineItem, KeepsRecords, RoutesItems, grouped
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula
@@ -52,7 +52,7 @@ class Explanation:
 
     def __str__(self) -> str:
         """Return the explanation as sentences, from the records to the money."""
-        steps = [*self._usage_steps(), _charge_sentence(self.line), _rounding_sentence(self.line)]
+        steps = [*self._usage_steps(), *_charge_sentences(self.line), _rounding_sentence(self.line)]
         return "\n".join([f"{self.line.money} for {self.line.description}", *(f"  {step}" for step in steps)])
 
     def _usage_steps(self) -> list[str]:
@@ -64,7 +64,9 @@ class Explanation:
             billed = "" if line.total_usage >= 0 else ", and 0 is billed"
             plus = "".join(f" and {_exactly(carried)} not billed for {period}" for period, carried in self.carried.items())
             what = f"{_FORMULAS[line.aggregate_usage]} for item {line.subscription_item} in {line.period}"
-            return [*self._event_steps(), f"Quantity: {what}{plus} is {total}{billed}."]
+            part = line.period.part if FORMULAS[line.aggregate_usage].is_weighed else ""
+            over = f", averaged over the whole billing period, of which {part} are billed," if part else ""
+            return [*self._event_steps(), f"Quantity: {what}{plus}{over} is {total}{billed}."]
         usage = f"Quantity: {_MODES[line.aggregate_usage]} of item {line.subscription_item} in {line.period} is {total}."
         if not self.has_records:
             return [f"Records: the engine that aggregated them keeps none of item {line.subscription_item}.", usage]
@@ -102,7 +104,8 @@ _FORMULAS = {
     Formula.MIN: "the least meter event",
     Formula.UNIQUE_COUNT: "the number of different values among the meter events",
     Formula.AVERAGE: "the average of the meter events",
-    Formula.WEIGHTED_SUM: "the time-weighted sum of the meter events",
+    # So a preview takes the level of now to stay until the period's end.
+    Formula.WEIGHTED_SUM: "the average level, which each meter event holds until the next one and the last until the end,",
 }
 
 
@@ -206,8 +209,17 @@ def _event_sentence(logged: LoggedEvent) -> str:
     return f"{event.instant.isoformat().replace('+00:00', 'Z')}: {event.event_name}{name}: {payload} (#{logged.sequence})"
 
 
-def _charge_sentence(line: InvoiceLineItem) -> str:
-    charge, units, exact = line.charge, _exactly(line.quantity), _exact_amount(line)
+def _charge_sentences(line: InvoiceLineItem) -> list[str]:
+    whole = line.charge.amount
+    charged = _charge_sentence(line, _exact_amount(whole, line.currency))
+    if line.proration is None:
+        return [charged]
+    amounts = f"{Amount(whole, line.currency)} × {line.proration} = {_exact_amount(line.exact, line.currency)}"
+    return [charged, f"Proration: {line.period.part or line.proration} of the billing period are billed, to the second; {amounts}."]
+
+
+def _charge_sentence(line: InvoiceLineItem, exact: str) -> str:
+    charge, units = line.charge, _exactly(line.quantity)
     place = "Price" if charge.tier is None else f"Tier {charge.tier}"
     if charge.unit_amount is None:
         return f"{place}: {units} units come to {exact}."
@@ -225,9 +237,9 @@ def _exactly(quantity: Number) -> str:
     return grouped(quantity) if cut(quantity) == quantity else f"{grouped(quantity)} (exactly {plain(quantity)})"
 
 
-def _exact_amount(line: InvoiceLineItem) -> str:
-    amount = Amount(line.exact, line.currency)
-    return f"{amount} exactly" if isinstance(line.exact, Decimal) else f"{amount} (exactly {plain(line.exact)} minor units)"
+def _exact_amount(exact: Unrounded, currency: str) -> str:
+    amount = Amount(exact, currency)
+    return f"{amount} exactly" if isinstance(amount.minor_units, Decimal) else f"{amount} (exactly {plain(exact)} minor units)"
 
 
 def _rounding_sentence(line: InvoiceLineItem) -> str:

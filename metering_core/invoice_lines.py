@@ -6,14 +6,16 @@ Needs the extra ``columnar``. Quantities are asked of the engine at once and rat
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import attrs
 
 from metering_core.aggregation import Usage, summarize_all
-from metering_core.columnar_rating import RatedLines, exact_array, rate_lines
+from metering_core.columnar_rating import RatedLines, exact_array, lines_one_by_one, rate_lines
+from metering_core.invoicing import billed_share
 from metering_core.money import Rounding, half_up
-from metering_core.periods import BillingPeriod, Instant, instant
+from metering_core.periods import WHOLE, BillingPeriod, Instant, instant
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 if TYPE_CHECKING:
@@ -69,11 +71,12 @@ def invoice_lines(
     when = instant(at, "at")
     due = [(one, period) for one in subscriptions if (period := one.period_at(when)) is not None]
     items = tuple((item, period) for one, period in due for item in one.items)
-    by_price: dict[int, list[int]] = {}
-    for place, (item, _) in enumerate(items):
-        by_price.setdefault(id(item.price), []).append(place)
+    shares = [billed_share(item, period) for item, period in items]
+    by_price: dict[tuple[int, bool], list[int]] = {}
+    for place, ((item, _), share) in enumerate(zip(items, shares, strict=True)):
+        by_price.setdefault((id(item.price), share is WHOLE), []).append(place)
     total_usage = _total_usage(items, by_price.values(), usage)
-    rated = (_rated(items, places, total_usage, rounding) for places in by_price.values())
+    rated = (_rated(items, places, total_usage, shares, rounding) for places in by_price.values())
     return InvoiceLines(items, total_usage, RatedLines.joined(rated).in_order())
 
 
@@ -91,9 +94,22 @@ def _total_usage(items: Sequence[Billed], by_price: Iterable[list[int]], usage: 
     return exact_array([item.quantity or 0 if place in licensed else next(used) for place, (item, _) in enumerate(items)])
 
 
-def _rated(items: Sequence[Billed], places: list[int], total_usage: NDArray[Any], rounding: Rounding) -> RatedLines:
-    """Rate all items of one price; the lines know the places of the items among all. No quantity is billed below 0."""
+def _rated(
+    items: Sequence[Billed],
+    places: list[int],
+    total_usage: NDArray[Any],
+    shares: Sequence[Fraction],
+    rounding: Rounding,
+) -> RatedLines:
+    """Rate all items of one price, in whole periods or in partial ones; the lines know the places of the items among all.
+
+    No quantity is billed below 0.
+    """
     quantities = total_usage[places].clip(0)
     if quantities.dtype.kind == "O":  # Another price's quantities may be the reason.
         quantities = exact_array(quantities.tolist())
-    return rate_lines(items[places[0]][0].price, quantities, rounding=rounding).of(places)
+    price = items[places[0]][0].price
+    if shares[places[0]] is WHOLE:
+        return rate_lines(price, quantities, rounding=rounding).of(places)
+    prorated = [shares[place] for place in places]
+    return lines_one_by_one(price, quantities.tolist(), prorated, rounding=rounding).of(places)

@@ -10,17 +10,19 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime
 from enum import StrEnum
+from fractions import Fraction
 from itertools import count
 from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
 
 from metering_core.aggregation import Usage, UsageSummary, summarize_all
+from metering_core.aggregators import FORMULAS
 from metering_core.errors import ErrorCode, InvoicingError
 from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
 from metering_core.meters import Formula
-from metering_core.money import Amount, Money, Rounding, half_up, settle
-from metering_core.periods import BillingPeriod, Instant, instant
+from metering_core.money import Amount, Money, Rounding, half_up
+from metering_core.periods import WHOLE, BillingPeriod, Instant, instant
 from metering_core.prices import AggregateUsage, Price
 from metering_core.pricing import Charge, ChargeKind
 from metering_core.rating import rate
@@ -118,6 +120,8 @@ class InvoiceLineItem:
             usage it is negative, and 0 is billed.
         aggregate_usage: the mode or formula by which usage became that quantity; None for a licensed item.
         rounding: the name of the rounding that settled the line.
+        proration: which part of the whole billing period a licensed item is billed for, where the subscription begins or ends
+            within it, to the second; ``exact`` is that part of the charge's amount. None for a whole period, and for usage.
         usage: the records behind the line as they were when it was made, for :func:`~metering_core.explain`; None where the
             engine keeps none. It keeps no log alive and does not travel: a line that was pickled or stored is explained with
             the log beside it. Two lines are equal whatever they remember.
@@ -136,6 +140,7 @@ class InvoiceLineItem:
     total_usage: Number
     aggregate_usage: AggregateUsage | Formula | None
     rounding: str
+    proration: Fraction | None = None
     usage: Evidence | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
@@ -165,6 +170,7 @@ class InvoiceLineItem:
             "total_usage": number_field(self.total_usage),
             "aggregate_usage": None if self.aggregate_usage is None else self.aggregate_usage.value,
             "rounding": self.rounding,
+            "proration": None if self.proration is None else str(self.proration),
         }
 
 
@@ -305,6 +311,7 @@ def _invoice(
     status: InvoiceStatus,
     finalized_at: datetime | None,
 ) -> Invoice:
+    period = subscription.in_cycle(period)
     requests = [(item, period) for item in subscription.items if item.is_metered]
     summaries = {one.subscription_item: one for one in summarize_all(requests, usage)}
     return invoice_of(subscription, period, summaries, evidence_in(usage), rounding, status, finalized_at)
@@ -353,25 +360,44 @@ def _lines(
     """Rate an item's quantity and settle each charge."""
     agreed = item.quantity or 0
     quantity = agreed if summary is None else summary.billable_usage
-    price = item.price
-    for charge in rate(price, quantity).charges:
-        exact = Amount(charge.amount, price.currency)
+    price, share = item.price, billed_share(item, period)
+    part = _part(item, summary, period)
+    for one in rate(price, quantity).settled(rounding, share=share):
+        charge = one.charge
         yield InvoiceLineItem(
             id=next(ids),
             subscription_item=item.id,
             price=price,
             period=period,
-            description=describe_charge(price, charge),
+            description=describe_charge(price, charge) + part,
             quantity=charge.quantity,
-            amount=settle(exact, rounding).minor_units,
-            exact=exact.minor_units,
+            amount=one.amount,
+            exact=one.exact,
             currency=price.currency,
             charge=charge,
             total_usage=quantity if summary is None else summary.total_usage,
             aggregate_usage=None if summary is None else summary.aggregate_usage,
             rounding=getattr(rounding, "__name__", type(rounding).__name__),
+            proration=None if share == WHOLE else share,
             usage=evidence,
         )
+
+
+def billed_share(item: SubscriptionItem, period: BillingPeriod) -> Fraction:
+    """Return by which part of a billing period an item's amount is prorated.
+
+    A licensed item was agreed for the whole period: where the subscription begins or ends within it, the seconds of its life
+    are billed, of those of the whole. Usage is billed as it was used.
+    """
+    return WHOLE if item.is_metered else period.share
+
+
+def _part(item: SubscriptionItem, summary: UsageSummary | None, period: BillingPeriod) -> str:
+    """Write what is billed of a period that was cut, where that makes the line smaller; for the end of its description."""
+    is_weighed = (
+        summary is not None and isinstance(summary.aggregate_usage, Formula) and FORMULAS[summary.aggregate_usage].is_weighed
+    )
+    return f", {period.part}" if period.part and (is_weighed or not item.is_metered) else ""
 
 
 def describe_charge(price: Price, charge: Charge) -> str:

@@ -689,6 +689,7 @@ class MeterLog(MeterReader):
             return closed_at
 
     def _keep_bill(self, item_id: str, period: BillingPeriod, bill: Bill) -> None:
+        period = self._items[item_id].subscription.in_cycle(period)
         self._bills.setdefault(self._items[item_id].subscription.id, {}).setdefault(item_id, []).append((period, bill))
 
     def billed_items(self, subscription_id: str) -> list[str]:

@@ -208,9 +208,11 @@ class MeterReader:
         for period, bill in bills.items():
             # The meter that was billed, although the item may be on another one since.
             meter = self.meter(bill.meter)
-            measured = formula_of(meter).present(self._measured(customer, meter, period))
+            aggregator = formula_of(meter)
+            measured = aggregator.billed(self._measured(customer, meter, period), period.share)
             later = total(other.carried[period] for other in bills.values() if period in other.carried)
-            delta = UnbilledDelta(item_id, period, bill.meter, bill.own(bills), measured, later)
+            billed = max(aggregator.billed(bill.partial, period.share), 0) if aggregator.is_weighed else bill.own(bills)
+            delta = UnbilledDelta(item_id, period, bill.meter, billed, measured, later)
             if delta.quantity:
                 deltas.append(delta)
         return deltas

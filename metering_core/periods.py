@@ -12,6 +12,7 @@ import zoneinfo
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, tzinfo
 from enum import StrEnum
+from fractions import Fraction
 from functools import lru_cache
 from typing import Final
 
@@ -26,10 +27,15 @@ Instant = datetime | int
 
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_PER_DAY: Final = 86_400
+_UNITS: Final = ((_SECONDS_PER_DAY, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 _DIGITS: Final = re.compile(r"-?[0-9]{1,1000}")
 INSTANT_TEXT: Final = "Unix seconds, or ISO 8601 with an offset such as '2024-01-31T00:00:00Z'"
 """What an instant looks like in a file."""
 _EXPECTED: Final = "an aware datetime or Unix seconds, within the years 1 to 9999"
+
+
+WHOLE: Final = Fraction(1)
+"""The share of a billing period that no subscription begins or ends in."""
 
 
 def unix_seconds(value: datetime) -> int:
@@ -152,6 +158,8 @@ class BillingPeriod:
         end: the first moment after it.
         start_seconds: ``start`` in Unix seconds.
         end_seconds: ``end`` in Unix seconds.
+        cut_from: the whole billing period of the cycle, where a subscription begins or ends within it and this is what is left;
+            None for a whole one. Two periods are equal whatever they were cut from.
 
     >>> january = BillingPeriod(1_704_067_200, 1_706_745_600)
     >>> print(january)
@@ -167,6 +175,7 @@ class BillingPeriod:
     end: datetime = attrs.field(converter=_as_end)
     start_seconds: int = attrs.field(init=False, eq=False, repr=False)
     end_seconds: int = attrs.field(init=False, eq=False, repr=False)
+    cut_from: BillingPeriod | None = attrs.field(default=None, eq=False, repr=False, kw_only=True)
 
     @start_seconds.default
     def _start_in_seconds(self) -> int:
@@ -181,6 +190,42 @@ class BillingPeriod:
         if self.start_seconds >= self.end_seconds:
             expected = f"a moment at least one second after start, {iso_8601(self.start)}"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end", expected, iso_8601(self.end))
+        whole = self.cut_from
+        if whole is not None and not (
+            isinstance(whole, BillingPeriod)
+            and whole.start_seconds <= self.start_seconds
+            and self.end_seconds <= whole.end_seconds
+        ):
+            expected = f"a BillingPeriod that holds {self}, or None"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "cut_from", expected, whole)
+
+    @property
+    def share(self) -> Fraction:
+        """How much of the whole billing period this is, to the second; 1 unless it was cut.
+
+        >>> june = BillingPeriod(1_780_272_000, 1_782_864_000)
+        >>> BillingPeriod(1_781_568_000, 1_782_864_000, cut_from=june).share
+        Fraction(1, 2)
+        """
+        whole = self.cut_from
+        if whole is None:
+            return WHOLE
+        return Fraction(self.end_seconds - self.start_seconds, whole.end_seconds - whole.start_seconds)
+
+    @property
+    def part(self) -> str:
+        """What of the whole billing period this is, in the greatest unit of which both are whole; empty where it was not cut.
+
+        >>> june = BillingPeriod(1_780_272_000, 1_782_864_000)
+        >>> BillingPeriod(1_781_568_000, 1_782_864_000, cut_from=june).part
+        '15 of 30 days'
+        """
+        whole = self.cut_from
+        if whole is None:
+            return ""
+        own, all_ = self.end_seconds - self.start_seconds, whole.end_seconds - whole.start_seconds
+        length, unit = next((length, unit) for length, unit in _UNITS if not (own % length or all_ % length))
+        return f"{own // length:,} of {all_ // length:,} {unit}"
 
     def __contains__(self, moment: Instant) -> bool:
         """Say whether a moment lies in the period: from the start on, before the end."""

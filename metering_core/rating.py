@@ -12,10 +12,26 @@ from fractions import Fraction
 import attrs
 
 from metering_core.errors import ErrorCode, InvoicingError, describe
-from metering_core.exact import Number, add, exact_quantity
+from metering_core.exact import Number, Unrounded, add, exact_quantity, multiply
 from metering_core.money import Amount, Rounding, half_up, settle
+from metering_core.periods import WHOLE
 from metering_core.prices import Price
 from metering_core.pricing import Charge
+
+
+@attrs.frozen
+class SettledCharge:
+    """One charge as it is billed.
+
+    Attributes:
+        charge: what the pricing model made of the whole quantity.
+        exact: what is due of it before rounding, in minor units: its amount, or the part of it that a partial period owes.
+        amount: what is due, in whole minor units.
+    """
+
+    charge: Charge
+    exact: Unrounded
+    amount: int
 
 
 @attrs.frozen
@@ -37,8 +53,33 @@ class RatedUsage:
         """The exact sum of the charges. What is paid is the sum of the settled lines, which may differ."""
         total: Number = 0
         for charge in self.charges:
-            total = add(total, charge.amount)
+            total = add(total, exact_due(charge, WHOLE))
         return Amount(total, self.price.currency)
+
+    def settled(self, rounding: Rounding = half_up, *, share: Fraction = WHOLE) -> tuple[SettledCharge, ...]:
+        """Return what is billed, line by line: the one way from a price to what is due.
+
+        Whatever says what something costs comes through here: invoices, columns, comparisons, migrations, cases, the command
+        line. What stands between rating and settling is :func:`exact_due` alone, so that it changes them all.
+
+        Args:
+            rounding: how each charge is settled.
+            share: which part of the whole billing period is billed; 1 for usage, which is never prorated.
+
+        >>> seat = Price.per_unit("seat", currency="usd", unit_amount=3000)
+        >>> [one.amount for one in rate(seat, 1).settled(share=Fraction(1, 2))]
+        [1500]
+        """
+        return tuple(self._settled(charge, rounding, share) for charge in self.charges)
+
+    def _settled(self, charge: Charge, rounding: Rounding, share: Fraction) -> SettledCharge:
+        exact = Amount(exact_due(charge, share), self.price.currency)
+        return SettledCharge(charge, exact.minor_units, settle(exact, rounding).minor_units)
+
+
+def exact_due(charge: Charge, share: Fraction) -> Unrounded:
+    """Return what is due of a charge, before rounding: in a partial period its share of the whole period's amount, exactly."""
+    return charge.amount if share == WHOLE else multiply(charge.amount, share)
 
 
 def rate(price: Price, quantity: Number) -> RatedUsage:
@@ -79,8 +120,7 @@ def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) 
     >>> settled_total(Price.per_unit("tokens", currency="usd", unit_amount="0.4"), 1031)
     412
     """
-    charges = rate(price, quantity).charges
-    return sum(settle(Amount(charge.amount, price.currency), rounding).minor_units for charge in charges)
+    return sum(one.amount for one in rate(price, quantity).settled(rounding))
 
 
 def _is_exact(number: object) -> bool:

@@ -288,7 +288,18 @@ class Subscription:
     def _within_life(self, period: BillingPeriod) -> BillingPeriod:
         start = max(period.start, self.start_date)
         end = period.end if self.ended_at is None else min(period.end, self.ended_at)
-        return period if (start, end) == (period.start, period.end) else BillingPeriod(start, end)
+        if (start, end) == (period.start, period.end):
+            return period
+        return BillingPeriod(start, end, cut_from=period)
+
+    def in_cycle(self, period: BillingPeriod) -> BillingPeriod:
+        """Return the same period, knowing which whole billing period it was cut from; what is part of none, as it is.
+
+        Periods of the subscription's own know it already. Those of a caller or a file are start and end alone.
+        """
+        whole = self.cycle.period_at(period.start)
+        is_part = period != whole and period.end <= whole.end
+        return attrs.evolve(period, cut_from=whole if is_part else None)
 
     def require_ended(self, period: BillingPeriod, now: datetime | int) -> None:
         """Refuse a period that is not one of this subscription's or that has not ended.

@@ -201,7 +201,7 @@ def test_an_invoice_is_written_for_json():
         "id": f"in_sub_{START}_1", "subscription_item": "si_0", "price": "mail",
         "description": "250 × mail (at 2 × USD 0.125 per 100 / month)", "period": {"start": START, "end": JAN.end_seconds},
         "kind": "package", "tier": None, "quantity": 250, "packages": 2, "unit_amount": "12.5", "exact": "25", "amount": 25,
-        "total_usage": 250, "aggregate_usage": "sum", "rounding": "half_up",
+        "total_usage": 250, "aggregate_usage": "sum", "rounding": "half_up", "proration": None,
     }  # fmt: skip
     subscription, log = everything()
     data = finalize_invoice(subscription, log, JAN, now=JAN.end).to_dict()
@@ -281,7 +281,7 @@ def test_quantities_are_shown_with_at_most_twelve_places(number, text, field):
 
 
 def test_stubs_are_billed_as_they_are():
-    """A subscription that starts and ends inside a month is billed for that stretch, licensed items included."""
+    """A subscription of ten seconds is billed for that stretch: all of its usage, and of what it agreed for a month nothing."""
     start, end = START + 10, START + 20
     subscription = Subscription(
         "sub", [SubscriptionItem("si_0", priced()), SubscriptionItem("seat", priced(PerUnit(100), None), 2)], START,
@@ -289,4 +289,4 @@ def test_stubs_are_billed_as_they_are():
     )  # fmt: skip
     log = used((start, 5), (end - 1, 7), subscription=subscription)
     invoice = finalize_invoice(subscription, log, BillingPeriod(start, end), now=end)
-    assert [line.amount for line in invoice.lines] == [12, 200]
+    assert [line.amount for line in invoice.lines] == [12, 0]

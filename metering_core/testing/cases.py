@@ -42,7 +42,8 @@ Values
     ``subscription``, ``period`` (one of the subscription's billing periods) and ``records`` as in ``append``, but with a
     ``timestamp`` each; they count as received when they happened, or at their ``received_at``. Expected: ``total``,
     ``subtotal``, ``currency`` and ``lines``, with the keys of a rating line and ``id``, ``subscription_item``, ``price``
-    (its id), ``period``, ``total_usage``, ``aggregate_usage``, ``rounding``.
+    (its id), ``period``, ``total_usage``, ``aggregate_usage``, ``rounding``, ``proration`` (a number, such as ``"1/2"``; null
+    for a whole period).
 
 ``meter``: what the events of a meter come to.
     ``meter`` (Stripe's Meter shape; its ``id`` is the event name unless given) and ``events``, each with ``event_name``,
@@ -100,12 +101,11 @@ from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.meters import Meter, short_name
-from metering_core.money import Amount, settle
 from metering_core.names import choice, known_keys, name, required
 from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, Instant, Interval, instant, iso_8601, unix_seconds
 from metering_core.prices import AggregateUsage, Price, Recurring
-from metering_core.pricing import Charge, ChargeKind
-from metering_core.rating import rate
+from metering_core.pricing import ChargeKind
+from metering_core.rating import SettledCharge, rate
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, UsageRecord
 
@@ -507,6 +507,7 @@ _INVOICE_LINE: dict[str, Reader] = {
     "total_usage": _shown_quantity,
     "aggregate_usage": _or_null(_named(AggregateUsage)),
     "rounding": _text,
+    "proration": _or_null(_exact),
 }
 _RECEIPT: dict[str, Reader] = {
     "outcome": _named(Outcome),
@@ -541,21 +542,21 @@ _LONGER_THAN_A_MONTH: Final = 32 * 86_400
 def _rated(case: Mapping[str, Any]) -> _Received:
     price: Price = case["price"]
     rated = rate(price, case["quantity"])
-    lines = [_rated_line(price, charge) for charge in rated.charges]
+    lines = [_rated_line(price, one) for one in rated.settled()]
     total = sum(line["amount"] for line in lines)
     return _Received({"total": total, "exact": plain(rated.amount.minor_units), "lines": lines})
 
 
-def _rated_line(price: Price, charge: Charge) -> dict[str, Any]:
-    exact = Amount(charge.amount, price.currency)
+def _rated_line(price: Price, one: SettledCharge) -> dict[str, Any]:
+    charge = one.charge
     return {
         "kind": charge.kind.value,
         "tier": charge.tier,
         "quantity": number_field(charge.quantity),
         "packages": charge.packages,
         "unit_amount": None if charge.unit_amount is None else plain(charge.unit_amount),
-        "exact": plain(exact.minor_units),
-        "amount": settle(exact).minor_units,
+        "exact": plain(one.exact),
+        "amount": one.amount,
         "description": describe_charge(price, charge),
     }
 

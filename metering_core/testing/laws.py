@@ -644,7 +644,8 @@ def check_invoice_laws(invoice: Invoice, subscription: Subscription | None = Non
         )
     for line in invoice.lines:
         exact = Fraction(line.exact)
-        if exact != Fraction(line.charge.amount) or line.currency != invoice.currency:
+        due = Fraction(line.charge.amount) * (1 if line.proration is None else line.proration)
+        if exact != due or line.currency != invoice.currency:
             raise LawBrokenError("invoices", f"line {line.id} settles {exact} {line.currency}, but its charge is {line.charge}")
         if line.rounding.startswith("half_") and abs(line.amount - exact) > Fraction(1, 2):
             raise LawBrokenError("invoices", f"line {line.id} is {line.amount}, more than half a minor unit from {exact}")
@@ -666,9 +667,21 @@ def _check_billed(invoice: Invoice, subscription: Subscription, usage: Usage) ->
     for item in subscription.items:
         agreed = 0 if item.quantity is None else item.quantity
         due[item.id] = summarize(item, usage, invoice.period).total_usage if item.is_metered else agreed
+    _check_prorated(invoice, subscription)
     found = {line.subscription_item: line.total_usage for line in invoice.lines}
     if found != due:
         raise LawBrokenError("invoices", f"the invoice for {invoice.period} bills {found}, but the usage was {due}")
+
+
+def _check_prorated(invoice: Invoice, subscription: Subscription) -> None:
+    """Check that what was agreed is billed by the second where the cycle's own period was cut, and usage never is."""
+    whole = subscription.cycle.period_at(invoice.period.start)
+    lived = Fraction((invoice.period.end - invoice.period.start) / timedelta(seconds=1))
+    part = lived / Fraction((whole.end - whole.start) / timedelta(seconds=1))
+    for line in invoice.lines:
+        due = None if subscription.item(line.subscription_item).is_metered or part == 1 else part
+        if line.proration != due:
+            raise LawBrokenError("invoices", f"line {line.id} is prorated by {line.proration}, not by {due}")
 
 
 # State and surroundings ----------------------------------------------------------------------------------------------
