@@ -215,7 +215,10 @@ def _charge_sentences(line: InvoiceLineItem) -> list[str]:
     if line.proration is None:
         return [charged]
     amounts = f"{Amount(whole, line.currency)} × {line.proration} = {_exact_amount(line.exact, line.currency)}"
-    return [charged, f"Proration: {line.period.part or line.proration} of the billing period are billed, to the second; {amounts}."]
+    return [
+        charged,
+        f"Proration: {line.period.part or line.proration} of the billing period are billed, to the second; {amounts}.",
+    ]
 
 
 def _charge_sentence(line: InvoiceLineItem, exact: str) -> str:
