@@ -11,7 +11,7 @@ import difflib
 import json
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from functools import partial
 from os import PathLike, fspath
@@ -436,7 +436,53 @@ def read_events(
     return _read_rows(_EVENTS, stream, format, path)
 
 
-Row = TypeVar("Row", UsageRow, EventRow)
+Row = TypeVar("Row", UsageRow, EventRow, "TextRow")
+
+
+@attrs.frozen
+class TextRow:
+    """One row of a text file as its writer left it.
+
+    Attributes:
+        path: the file, as complaints name it.
+        line: where the row begins, from 1.
+        fields: what it says by column or key; a column of CSV that is empty is absent.
+    """
+
+    path: str
+    line: int
+    fields: Mapping[str, Any]
+
+
+def read_text(
+    stream: TextIO,
+    format: str,  # noqa: A002 - the word for it
+    *,
+    path: str,
+    required: Sequence[str],
+    columns: Sequence[str] | None = None,
+) -> Iterator[TextRow | CatalogError]:
+    """Yield the rows of a text file whatever they say, and for each that is no row of such a file the complaint about it.
+
+    Args:
+        stream: text, as for :func:`read_usage`.
+        format: ``csv`` or ``jsonl``.
+        path: what complaints call the file.
+        required: the columns that a header of CSV must have.
+        columns: those that a header may have, and the keys of JSON; any unless given.
+    """
+    known = tuple(columns or ())
+    layout = _Layout(known, tuple(required), known, TextRow, is_open=columns is None)
+    return _read_rows(layout, stream, format, path)
+
+
+def require_header(header: Sequence[str], path: str, line: int, columns: Sequence[str], required: Sequence[str]) -> None:
+    """Refuse a header of CSV that has other columns than these, one of them twice, or lacks a required one.
+
+    Raises:
+        CatalogError: ``file_unreadable``.
+    """
+    _checked_header(_Layout(tuple(columns), tuple(required), (), TextRow), list(header), path, line)
 
 
 @attrs.frozen
@@ -448,16 +494,18 @@ class _Layout(Generic[Row]):
         required: those of them that a header must have.
         keys: those of JSON.
         row: makes a row of its path, line and fields.
+        is_open: whether other columns and keys are read past.
     """
 
     columns: tuple[str, ...]
     required: tuple[str, ...]
     keys: tuple[str, ...]
     row: Callable[[str, int, Mapping[str, Any]], Row]
+    is_open: bool = False
 
     def has_column(self, column: str) -> bool:
         """Return whether CSV may have the column; ``payload[…]`` stands for one for each key of a payload."""
-        return column in self.columns or (_PAYLOAD_COLUMN in self.columns and _payload_key(column) is not None)
+        return self.is_open or column in self.columns or (_PAYLOAD_COLUMN in self.columns and _payload_key(column) is not None)
 
 
 _PAYLOAD_COLUMN: Final = "payload[…]"
@@ -489,16 +537,16 @@ def _lines(stream: TextIO, path: str) -> Iterator[str]:
 def _json_rows(layout: _Layout[Row], stream: TextIO, path: str) -> Iterator[Row | CatalogError]:
     for line, text in enumerate(_lines(stream, path), start=1):
         if text.strip():
-            yield _row(layout, path, line, partial(_json_fields, layout.keys, text))
+            yield _row(layout, path, line, partial(_json_fields, None if layout.is_open else layout.keys, text))
 
 
-def _json_fields(keys: tuple[str, ...], text: str) -> Mapping[str, Any]:
+def _json_fields(keys: tuple[str, ...] | None, text: str) -> Mapping[str, Any]:
     _require_text(text)
     fields = _parsed(text)
     if not isinstance(fields, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "row", "an object", fields)
     for key in fields:
-        if key not in keys:
+        if keys is not None and key not in keys:
             message = f"Received unknown parameter: {key}{_near(key, keys)}"
             raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=key)
     return fields
@@ -556,7 +604,11 @@ def _csv_fields(header: list[str], values: list[str]) -> Mapping[str, Any]:
         message = f"expected {len(header)} fields as in the header, received {len(values)}"
         raise InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message)
     _require_text("".join(values))
-    fields: dict[str, Any] = {column: value for column, value in zip(header, values, strict=True) if value}
+    return numbers_for_digits({column: value for column, value in zip(header, values, strict=True) if value})
+
+
+def numbers_for_digits(fields: dict[str, Any]) -> dict[str, Any]:
+    """Return the fields of a row of CSV with numbers for digits where numbers are meant."""
     for column in ("quantity", "timestamp", "received_at"):
         text = fields.get(column)
         if text is not None and _INTEGER.fullmatch(text):
@@ -576,7 +628,12 @@ def _row(layout: _Layout[Row], path: str, line: int, fields: Callable[[], Mappin
         return _unreadable(path, line, f"is not usable JSON: {error}")
 
 
-def _usage_row(path: str, line: int, fields: Mapping[str, Any]) -> UsageRow:
+def usage_row(path: str, line: int, fields: Mapping[str, Any]) -> UsageRow:
+    """Return the row that fields stand for, digits being numbers already.
+
+    Raises:
+        InvalidValueError: ``param`` names the first malformed field.
+    """
     action, received_at = fields.get("action"), fields.get("received_at")
     record = UsageRecord(
         required(fields, "subscription_item"),
@@ -609,7 +666,7 @@ USAGE_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", 
 """The columns of files of usage."""
 
 _EVENT_COLUMNS: Final = ("event_name", "timestamp", "identifier", "received_at")
-_USAGE: Final = _Layout(USAGE_COLUMNS, USAGE_COLUMNS[:3], USAGE_COLUMNS, _usage_row)
+_USAGE: Final = _Layout(USAGE_COLUMNS, USAGE_COLUMNS[:3], USAGE_COLUMNS, usage_row)
 _EVENTS: Final = _Layout(
     (*_EVENT_COLUMNS, _PAYLOAD_COLUMN),
     _EVENT_COLUMNS[:2],

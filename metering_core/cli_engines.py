@@ -13,7 +13,7 @@ from typing import Any, Final, TextIO, cast
 import attrs
 from cyclopts import App
 
-from metering_core.acceptance import Outcome, Receipts
+from metering_core.acceptance import Receipts
 from metering_core.aggregation import Usage
 from metering_core.catalog import USAGE_COLUMNS, append_usage, read_usage
 from metering_core.errors import (
@@ -22,7 +22,6 @@ from metering_core.errors import (
     InvalidValueError,
     MeteringError,
     MissingExtraError,
-    UsageRejectedError,
 )
 from metering_core.log import UsageLog
 from metering_core.periods import BillingPeriod, Instant
@@ -202,23 +201,17 @@ def load_files(subscriptions: Iterable[Subscription], usage: str, usage_format: 
 
     Raises:
         MissingExtraError: without DuckDB.
-        CatalogError, InvalidValueError: as :class:`~metering_core.sql.DuckDBUsage`; a malformed row is not skipped.
+        CatalogError: as :class:`~metering_core.sql.DuckDBUsage`, which skips malformed rows where ``refuse`` does not raise.
     """
     with _progress(f"Reading {usage}") as progress:
         try:
-            engine = DuckDBUsage(Files(usage, usage_format, USAGE_COLUMNS), subscriptions, progress=progress)
-        except (CatalogError, InvalidValueError) as problem:
-            placed = _placed(problem, usage)
-            if "seq" in placed.details:
-                refuse(placed)
-            raise placed from None
-        for seq, receipt in engine.receipts().items():
-            if receipt.outcome is Outcome.REJECTED:
-                error = receipt.error()
-                details = {**error.details, "path": usage, "row": seq}
-                message = f"{usage}, row {seq}: {error.message}"
-                refuse(UsageRejectedError(error.code, message, param=error.param, details=details))
-        return Loaded(engine, engine.periods_with_usage())
+            source = Files(usage, usage_format, USAGE_COLUMNS)
+            engine = DuckDBUsage(source, subscriptions, progress=progress, skip_malformed=True)
+        except InvalidValueError as problem:
+            raise _placed(problem, usage) from None
+        for refusal in engine.refusals():
+            refuse(refusal)
+        return Loaded(engine, engine.periods_with_usage(), engine.counts().accepted)
 
 
 def _placed(error: MeteringError, usage: str) -> CatalogError:

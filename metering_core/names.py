@@ -70,15 +70,16 @@ def refuse_slips(received: Collection[str], known: Collection[str], param: str =
     """
     from difflib import get_close_matches  # noqa: PLC0415 - it takes its time, and nobody needs it until a table is read
 
-    absent = {_folded(one): one for one in known if one not in received}
+    absent = {folded(one): one for one in known if one not in received}
     for column in received:
-        meant = [] if column in known else get_close_matches(_folded(column), absent, n=1, cutoff=0.8)
+        meant = [] if column in known else get_close_matches(folded(column), absent, n=1, cutoff=0.8)
         if meant:
             message = f"{param}: received the unknown column {column!r} (did you mean {absent[meant[0]]!r}?)"
             raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=column)
 
 
-def _folded(column: str) -> str:
+def folded(column: str) -> str:
+    """Return a name without the case of its letters and the blanks around it, in which slips differ from what was meant."""
     return column.strip().casefold()
 
 

@@ -153,7 +153,7 @@ def test_text_of_many_blocks_keeps_its_order(kind, tmp_path):
     in_order(kind, tmp_path / f"u.{kind}", range(80_000), order="other")
     engine = DuckDBUsage(tmp_path / f"u.{kind}", [subscribed()])
     assert engine.partial(subscribed().items[0], JAN) == 79_999
-    assert engine._tables.connection.execute("SELECT COUNT(*) FROM usage WHERE quantity + 1 <> seq").fetchall() == [(0,)]
+    assert engine._tables.fetched("SELECT COUNT(*) FROM usage WHERE quantity + 1 <> seq") == [(0,)]
 
 
 @pytest.mark.slow
@@ -397,9 +397,9 @@ def test_inexact_columns_are_refused(column, kind, value):
     ],
 )
 def test_malformed_values_are_refused(column, value):
-    """The first malformed value is refused with its column, its row and what it is."""
+    """The first malformed value is refused with its column and its row, in the words of a log's readers."""
     row = dict(zip(list(TYPES)[:5], ROWS[0], strict=True)) | {column: value}
-    with pytest.raises(InvalidValueError, match=rf"^{column}, row 2: expected .* received ") as refused:
+    with pytest.raises(InvalidValueError, match=rf"^usage, row 2: .*{column}") as refused:
         DuckDBUsage(table(ROWS[0], tuple(row.values()), tuple(row.values())), [subscribed()])
     assert (refused.value.param, refused.value.details["seq"]) == (column, 2)
 
@@ -408,7 +408,7 @@ def test_malformed_values_are_refused(column, value):
 def test_malformed_numbers_of_csv_are_refused(text, tmp_path):
     """A quantity of CSV is digits and nothing else."""
     (tmp_path / "u.csv").write_text(f"subscription_item,quantity,timestamp\nsi_0,{text},{START}\n")
-    with pytest.raises(InvalidValueError, match=r"^quantity, row 1: expected an integer"):
+    with pytest.raises(CatalogError, match=r"u\.csv, line 2: (quantity: expected an integer|Missing required param: quantity)"):
         total(tmp_path / "u.csv")
 
 
@@ -440,7 +440,7 @@ def test_rows_of_csv_with_other_fields_than_the_header_are_refused(row, tmp_path
 def test_malformed_instants_of_csv_are_refused(text, tmp_path):
     """A timestamp of CSV is Unix seconds, or ISO 8601 with an offset."""
     (tmp_path / "u.csv").write_text(f"subscription_item,quantity,timestamp\nsi_0,1,{text}\n")
-    with pytest.raises(InvalidValueError, match=r"^timestamp, row 1: expected an instant"):
+    with pytest.raises(CatalogError, match=r"u\.csv, line 2: timestamp: expected Unix seconds, or ISO 8601 with an offset"):
         total(tmp_path / "u.csv")
 
 
@@ -452,7 +452,7 @@ def test_malformed_values_of_json_are_refused(field, value, tmp_path):
     """A value of JSON has the type it should have: no number as text, no float, no bool."""
     line = {"subscription_item": "si_0", "quantity": 1, "timestamp": START} | {field: value}
     (tmp_path / "u.jsonl").write_text(json.dumps(line) + "\n")
-    with pytest.raises(InvalidValueError, match=rf"^{field}, row 1: expected"):
+    with pytest.raises(CatalogError, match=rf"u\.jsonl, line 1: {field}: expected"):
         total(tmp_path / "u.jsonl")
 
 
@@ -491,7 +491,7 @@ def test_broken_files_are_refused(tmp_path):
     """A file that is not what its extension says is refused with its reader's complaint."""
     for name in ("u.parquet", "u.jsonl"):
         (tmp_path / name).write_text('{"quantity": ')
-        with pytest.raises(CatalogError, match="cannot be read"):
+        with pytest.raises(CatalogError, match=rf"{name}(: cannot be read|, line 1: is not JSON)"):
             total(tmp_path / name)
 
 
@@ -556,7 +556,7 @@ def test_spilling_changes_nothing(tmp_path):
         second = number * 7 % (31 * DAY)
         cells[second] = cells.get(second, 0) + number
     assert engine.partial(subscription.items[0], JAN) == max(cells.values())
-    assert engine._tables.connection.execute("SELECT current_setting('memory_limit')").fetchall() == [("114.4 MiB",)]
+    assert engine._tables.fetched("SELECT current_setting('memory_limit')") == [("114.4 MiB",)]
 
 
 def test_progress_is_told():
@@ -602,7 +602,7 @@ def test_the_kernel_is_plain_sql():
     """What is printed runs as it stands in a plain DuckDB, over tables made by hand from its own description."""
     connection = duckdb.connect()
     connection.execute(f"""
-        CREATE TABLE usage AS SELECT 1 AS seq, 'si_0' AS subscription_item, 5 AS quantity, {START} AS timestamp,
+        CREATE TABLE given AS SELECT 1 AS seq, 'si_0' AS subscription_item, 5 AS quantity, {START} AS timestamp,
           {START} AS received, FALSE AS is_set, NULL::VARCHAR AS id;
         CREATE TABLE items AS SELECT 'si_0' AS subscription_item, 0 AS item, 0 AS calendar, 'sum' AS aggregate_usage,
           FALSE AS has_thresholds;
@@ -615,6 +615,9 @@ def test_the_kernel_is_plain_sql():
     """)
     for name in kernel.STATEMENTS:
         result = connection.execute(kernel.statement(name)).fetchall()
+        if name == "sifting":
+            connection.execute(f"CREATE TABLE sifted AS {kernel.statement(name)}")
+            connection.execute("CREATE VIEW usage AS SELECT * FROM sifted WHERE fault IS NULL")
         if name == "judging":
             connection.execute(f"CREATE TABLE judged AS {kernel.statement(name)}")
             connection.execute("CREATE VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
@@ -688,7 +691,7 @@ def test_malformed_values_are_named_by_a_seq_of_text(places, tmp_path):
     """The row of a malformed value is found by its ``seq`` also where that is text of many digits, or of leading zeros."""
     rows = f"si_0,1,{START},{places[0]}\nsi_0,-1,{START},{places[1]}\n"
     (tmp_path / "u.csv").write_text(f"subscription_item,quantity,timestamp,seq\n{rows}")
-    with pytest.raises(InvalidValueError, match=rf"^quantity, row {int(places[1])}: expected .* received '-1'"):
+    with pytest.raises(CatalogError, match=rf"u\.csv, row {int(places[1])}: quantity: expected .* received -1 "):
         total(tmp_path / "u.csv")
 
 

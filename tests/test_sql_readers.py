@@ -90,15 +90,19 @@ def test_columns_of_csv_that_come_twice_are_refused(header, tmp_path):
             total(file)
 
 
-@pytest.mark.parametrize("field", [' "a"', '"a" ', ' "a" ', ' ""'])
+@pytest.mark.parametrize(("field", "said"), [(' "a"', ' "a"'), (' "a" ', ' "a" '), (' ""', ' ""'), ('"a" ', None)])
 @pytest.mark.parametrize("order", ["quantity,timestamp,id", "id,quantity,timestamp"])
-def test_blanks_beside_quotes_are_refused(field, order, tmp_path):
-    """Where a blank meets a quote readers of CSV disagree on what the field says, so nobody guesses."""
+def test_blanks_beside_quotes_say_what_they_say_to_others(field, said, order, tmp_path):
+    """DuckDB would pass over a blank before a quote; here it is a part of the id, as in a log, and one after it is refused."""
     values = {"quantity": "5", "timestamp": str(START), "id": field}
     row = ",".join(values[column] for column in order.split(","))
     (tmp_path / "u.csv").write_text(f"subscription_item,{order}\nsi_0,{row}")
-    with pytest.raises(CatalogError, match="expected no blanks between a quote and a comma"):
-        total(tmp_path / "u.csv")
+    if said is None:
+        with pytest.raises(CatalogError, match=r"u\.csv, line 2: is not CSV: ',' expected after '\"'"):
+            total(tmp_path / "u.csv")
+    else:
+        engine = DuckDBUsage(tmp_path / "u.csv", [subscribed()])
+        assert engine._tables.fetched("SELECT id, quantity FROM usage") == [(said, 5)]
 
 
 @pytest.mark.parametrize("field", ['"a, ""b"" , c"', '" "', '"a "", b"', '"\n ""x"""'])
@@ -130,7 +134,7 @@ def test_keys_of_json_that_come_twice_are_refused(again, tmp_path):
 def test_objects_that_end_with_a_comma_are_refused(end, tmp_path):
     """A comma before a closing brace is no JSON, although DuckDB reads it."""
     (tmp_path / "u.jsonl").write_text(f'{{"subscription_item":"si_0","quantity":5,"timestamp":{START}{end}\n')
-    with pytest.raises(CatalogError, match="ends with a comma"):
+    with pytest.raises(CatalogError, match=r"u\.jsonl, line 1: is not JSON: "):
         total(tmp_path / "u.jsonl")
 
 
@@ -144,7 +148,7 @@ def test_commas_and_braces_of_texts_are_no_end(tmp_path):
 def test_a_file_of_one_character_is_not_empty(text, tmp_path):
     """A file that broke off after its first character is refused, and is not read as a file without rows."""
     (tmp_path / "u.jsonl").write_text(text)
-    with pytest.raises(CatalogError, match=r"u\.jsonl: is not JSON lines"):
+    with pytest.raises(CatalogError, match=r"u\.jsonl, line 1: (is not JSON|row: expected an object)"):
         total(tmp_path / "u.jsonl")
 
 
@@ -222,7 +226,7 @@ def test_the_machine_has_no_time_zone(monkeypatch):
     """DuckDB works in UTC, whatever the machine's zone is (law 12)."""
     monkeypatch.setenv("TZ", "America/New_York")
     engine = DuckDBUsage(pa.table(columns(5)), [subscribed()])
-    assert engine._tables.connection.execute("SELECT current_setting('TimeZone')").fetchall() == [("UTC",)]
+    assert engine._tables.fetched("SELECT current_setting('TimeZone')") == [("UTC",)]
 
 
 # Instants ------------------------------------------------------------------------------------------------------------------
@@ -247,7 +251,7 @@ def test_nanoseconds_are_floored_to_the_second(moment, second, as_file, tmp_path
     if as_file:
         pq.write_table(source, tmp_path / "u.parquet")
     engine = DuckDBUsage(tmp_path / "u.parquet" if as_file else source, [subscribed()])
-    assert engine._tables.connection.execute("SELECT timestamp FROM usage").fetchall() == [(second,)]
+    assert engine._tables.fetched("SELECT timestamp FROM usage") == [(second,)]
 
 
 @pytest.mark.parametrize(
@@ -264,7 +268,7 @@ def test_nanoseconds_of_events_are_floored_to_the_microsecond(moment, microsecon
     event = {"event_name": [METERS[0].event_name], "customer": ["cus_1"], "value": ["1"]}
     source = pa.table({**event, "timestamp": pa.array([moment], pa.timestamp("ns", "UTC"))})
     engine = DuckDBEvents(source, METERS)
-    assert engine._tables.connection.execute("SELECT timestamp FROM events").fetchall() == [(microsecond,)]
+    assert engine._tables.fetched("SELECT timestamp FROM events") == [(microsecond,)]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])
@@ -274,7 +278,7 @@ def test_an_hour_is_at_most_23(kind, text, tmp_path):
     row = columns(5, timestamp=[text])
     lines = {"csv": f"{HEADER}\nsi_0,5,{text}\n", "jsonl": json.dumps({key: value[0] for key, value in row.items()})}
     (tmp_path / f"u.{kind}").write_text(lines[kind])
-    with pytest.raises(InvalidValueError, match=r"^timestamp, row 1: expected an instant"):
+    with pytest.raises(CatalogError, match=r"line [12]: timestamp: expected Unix seconds, or ISO 8601 with an offset"):
         total(tmp_path / f"u.{kind}")
 
 

@@ -37,13 +37,17 @@ class DuckDBUsage(SqlUsage):
         temp_directory: where it spills to; the working directory's ``.tmp`` unless given.
         progress: called a few times a second during a long statement, such as copying text, with the part of it that is done,
             from 0 to 1.
+        skip_malformed: leave malformed rows out and count them, instead of refusing the source for the first of them;
+            :meth:`refusals` says what is wrong with each.
 
     Raises:
         MissingExtraError: without DuckDB.
-        CatalogError: ``file_unreadable``.
+        CatalogError: ``file_unreadable``: also for the first malformed row of a file, in the words of
+            :func:`~metering_core.read_usage`, for a path that is no file of this machine, and whenever DuckDB finds a file
+            damaged.
         InvalidValueError: for a column of a type that is not exact (floats) or not an instant (timestamps without a zone), for
-            a misspelt one, for the first malformed value, for a ``seq`` that a row lacks or that comes twice, and for a
-            ``memory_limit`` that is none or too small.
+            a misspelt one, for the first malformed row of a stream, for a ``seq`` that a row lacks or that comes twice, and for
+            an option of another kind, or a ``memory_limit`` that is none or too small.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class DuckDBUsage(SqlUsage):
         memory_limit: str | None = None,
         temp_directory: str | PathLike[str] | None = None,
         progress: Callable[[float], None] | None = None,
+        skip_malformed: bool = False,
     ) -> None:
         super().__init__(subscriptions, policy, closed)
         self._tables: DuckDBTables = DuckDBTables(
@@ -68,14 +73,15 @@ class DuckDBUsage(SqlUsage):
             progress=progress,
         )
         seconds = None if now is None else unix_seconds(instant(now, "now"))
-        seq = self._tables.running(lambda: define_usage(self._tables, source, seconds))
-        if seq is not None:
-            require_order(self._tables, "usage", seq)
-        self._inspect()
+        origin, seq = define_usage(self._tables, source, seconds)
+        if origin.has_seq:
+            require_order(self._tables, "given", seq)
+        self._tables.execute(f"CREATE TEMP VIEW sifted AS {statement('sifting')}")
+        self._tables.execute("CREATE TEMP VIEW usage AS SELECT * FROM sifted WHERE fault IS NULL")
+        self._inspect(origin, skip_malformed=skip_malformed)
         self._define_rules()
-        connection = self._tables.connection
-        connection.execute(f"CREATE TEMP VIEW judged AS {statement('judging')}")
-        connection.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
+        self._tables.execute(f"CREATE TEMP VIEW judged AS {statement('judging')}")
+        self._tables.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
 
     def close(self) -> None:
         """Give back memory and temporary files; nothing can be asked afterwards but what is remembered."""

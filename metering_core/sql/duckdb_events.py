@@ -5,15 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Final
 
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
 from metering_core.periods import Instant, moment
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns, require_order
-from metering_core.sql.events import OPTIONAL, REQUIRED, SqlEvents, events_kernel
-from metering_core.sql.readers import INTEGERS, ZONED, Source, literal, quoted, reader_of
+from metering_core.sql.events import OPTIONAL, REQUIRED, SIFTED, SqlEvents, events_kernel
+from metering_core.sql.loading import Origin, load
+from metering_core.sql.readers import INTEGERS, ZONED, Source, literal, quoted
 from metering_core.sql.sources import ISO, floored, integer_of, is_absent
 from metering_core.subscriptions import Subscription
 
@@ -34,13 +35,15 @@ class DuckDBEvents(SqlEvents):
         policy: what is accepted; it must not forget identifiers.
         now: the moment of receipt of every row, instead of a column.
         decimal_places: values may have so many, and with them 38 digits in all.
+        skip_malformed: leave malformed rows out and count them, instead of refusing the source for the first of them;
+            :meth:`refusals` says what is wrong with each.
 
     Raises:
         MissingExtraError: without DuckDB.
-        CatalogError: ``file_unreadable``.
-        InvalidValueError: for a column of a type that is not exact (floats) or no instant, for the first malformed row, for a
-            value that the decimal places do not hold, for a policy with an ``identifier_retention`` or that carries late usage
-            forward, and for a dimension with the name of a column.
+        CatalogError: ``file_unreadable``: also for the first malformed row of a file.
+        InvalidValueError: for a column of a type that is not exact (floats) or no instant, for the first malformed row of a
+            stream, for a value that ``decimal_places`` do not hold, for a policy with an ``identifier_retention`` or that
+            carries late usage forward, and for a dimension with the name of a column.
     """
 
     _engine = "DuckDB"
@@ -55,48 +58,56 @@ class DuckDBEvents(SqlEvents):
         policy: MeterPolicy | None = None,
         now: Instant | None = None,
         decimal_places: int = 12,
+        skip_malformed: bool = False,
     ) -> None:
         super().__init__(meters, subscriptions, customers, policy, decimal_places)
         self._tables: DuckDBTables = DuckDBTables("DuckDBEvents", "events", self._out_of_range)
-        connection, received_at = self._tables.connection, None if now is None else moment(now, "now")[1]
-        seq = self._tables.running(lambda: self._define_events(connection, source, received_at))
-        require_order(self._tables, "events", seq)
+        received_at = None if now is None else moment(now, "now")[1]
+        origin, seq = self._define_events(source, received_at)
+        require_order(self._tables, "sent", seq)
+        self._tables.execute(f"CREATE TEMP VIEW sifted AS {SIFTED}")
+        self._tables.execute("CREATE TEMP VIEW events AS SELECT * FROM sifted WHERE fault IS NULL")
+        self._check(origin, skip_malformed=skip_malformed)
         self._define_rules()
-        self._tables.running(lambda: self._tables.execute(f"CREATE TEMP TABLE judged AS {events_kernel()[0]}"))
-        connection.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
-        self._check()
+        self._tables.execute(f"CREATE TEMP TABLE judged AS {events_kernel()[0]}")
+        self._tables.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
+        self._check_values()
 
     def close(self) -> None:
         """Give back the memory; nothing can be asked afterwards but what is remembered."""
         self._tables.close()
 
-    def _define_events(self, connection: Any, source: Source, now: int | None) -> str:  # noqa: ANN401 - DuckDB is imported lazily
-        """Copy what is read of the source, and define what the kernel reads; return the expression of the order of arrival."""
-        known = dict.fromkeys((*REQUIRED, *OPTIONAL, *self._keys))
-        required, optional = self._required, [column for column in known if column not in self._required]
-        reader = reader_of(self._tables, source, required, optional)
-        require_columns(reader.columns, required, optional, now, "events")
-        read = [quoted(one) for one in known if one in reader.columns]
-        order = [] if "seq" in reader.columns else ["row_number() OVER () AS seq"]
-        connection.execute(f"CREATE TEMP TABLE source AS SELECT {', '.join([*read, *order])} FROM {reader.relation}")
-        kinds = {row[0]: row[1] for row in connection.execute("DESCRIBE source").fetchall()}
+    def _define_events(self, source: Source, now: int | None) -> tuple[Origin, str]:
+        """Copy what is read of the source, and define what is sifted; return what is known, and the order of arrival."""
+        required = self._required
+        optional = [column for column in dict.fromkeys((*REQUIRED, *OPTIONAL, *self._keys)) if column not in required]
+        origin = load(self._tables, source, required, optional, in_place=False)
+        require_columns(origin.reader.columns, required, optional, now, "events")
+        kinds = origin.kinds
         keys = [key for key in self._keys if key in kinds]
-        seq = integer_of("seq", kinds["seq"], is_text=reader.kind in {"csv", "jsonl"}, type="BIGINT")
+        seq = integer_of("seq", kinds["seq"], is_text=origin.is_text, type="BIGINT")
         fields = {
             "seq": seq,
             **{key: _text(key, kinds) for key in ("event_name", "customer", "identifier")},
             "value": _value_text(kinds.get("value", '"NULL"')),
+            "is_inexact": _INEXACT if kinds.get("value") == "JSON" else "FALSE",
             "timestamp": _moment("timestamp", kinds["timestamp"]),
             "received": received(kinds, now, lambda column: _moment(column, kinds[column]), is_absent("received_at", kinds)),
             **{quoted(f"dimension {key}"): _text(key, kinds) for key in keys},
         }
         selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
-        connection.execute(f"CREATE TEMP TABLE sent AS SELECT {selected} FROM source")
+        self._tables.execute(f"CREATE TEMP TABLE sent AS SELECT {selected} FROM source")
         self._dimension_keys, self._there = keys, [quoted(f"dimension {key}") for key in keys]
         dimensions = self._dimensions(keys, literal, lambda key: quoted(f"dimension {key}"))
         more = ", ".join(f"{expression} AS {name}" for name, expression in dimensions.items())
-        connection.execute(f"CREATE TEMP VIEW events AS SELECT *, {more} FROM sent")
-        return seq
+        self._tables.execute(f"CREATE TEMP VIEW events_sent AS SELECT *, {more} FROM sent")
+        return origin, seq
+
+
+_INEXACT: Final = (
+    "json_type(value) IN ('DOUBLE', 'OBJECT', 'ARRAY', 'BOOLEAN') AND NOT regexp_full_match(CAST(value AS VARCHAR), '-?[0-9]+')"
+)
+"""A JSON number with a point was a float before it came here."""
 
 
 def _moment(column: str, kind: str) -> str:
@@ -129,9 +140,7 @@ def _text(column: str, kinds: Mapping[str, str]) -> str:
 
 def _value_text(kind: str) -> str:
     if kind == "JSON":
-        # A JSON number with a point, or beyond 64 bits, was a float before it came here.
-        refused = "error('value: expected texts, or integers of at most 64 bits, received a float')"
-        return f"CASE WHEN json_type(value) = 'DOUBLE' THEN {refused} ELSE value ->> '$' END"
+        return "value ->> '$'"
     if kind in INTEGERS or kind.startswith(("DECIMAL", "VARCHAR", "ENUM")):
         return "CAST(value AS VARCHAR)"
     if kind == '"NULL"':

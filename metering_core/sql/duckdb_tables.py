@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitTimeoutError
-from functools import partial
 from itertools import islice
 from os import PathLike, fspath
 from typing import Any, Final, NoReturn
 
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, MissingExtraError
+from metering_core.errors import (
+    CatalogError,
+    ErrorCode,
+    InvalidValueError,
+    InvoicingError,
+    MeteringError,
+    MissingExtraError,
+    shown,
+)
 from metering_core.sql.rules import Row
 
 _CHUNK: Final = 50_000
@@ -30,7 +37,7 @@ class DuckDBTables:
         progress: called with the part that is done.
 
     Attributes:
-        connection: DuckDB's own.
+        files: those that are read, once they are known; a complaint names the first.
     """
 
     def __init__(
@@ -47,67 +54,113 @@ class DuckDBTables:
             import duckdb  # noqa: F401, PLC0415 - the extra is imported where it is needed
         except ModuleNotFoundError as error:
             raise MissingExtraError.for_extra("duckdb", asked_by) from error
-        # Nothing is fetched from anywhere, and no Python variable is taken for a table.
-        settings: dict[str, Any] = {"autoinstall_known_extensions": False, "python_enable_replacements": False}
+        # Nothing is fetched from anywhere, no extension is looked for, and no Python variable is taken for a table.
+        settings: dict[str, Any] = {
+            **dict.fromkeys(("autoinstall_known_extensions", "autoload_known_extensions", "allow_community_extensions"), False),
+            "python_enable_replacements": False,
+        }
         if memory_limit is not None:
             settings["memory_limit"] = memory_limit
         if temp_directory is not None:
-            settings["temp_directory"] = fspath(temp_directory)
+            settings["temp_directory"] = _folder(temp_directory)
+        if progress is not None and not callable(progress):
+            _refuse("progress", "something to call with the part that is done", progress)
         self._read, self._overflow, self._progress, self._memory_limit = read, overflow, progress, memory_limit
-        self.connection: Final[Any] = self.running(lambda: _connected(settings))
+        self.files: Sequence[str] = ()
+        self._is_closed = False
+        self._connection: Final[Any] = self.running(lambda: _connected(settings))
         # Progress is counted for those who ask for it, and never printed by DuckDB; the machine's time zone changes nothing.
-        self.connection.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET TimeZone = 'UTC'")
+        self.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET TimeZone = 'UTC'")
 
     def close(self) -> None:
         """Give back memory and temporary files."""
-        self.connection.close()
+        self._is_closed = True
+        self._connection.close()
 
     def define(self, name: str, columns: Mapping[str, str], rows: Iterable[Row]) -> None:
         """Fill a table, chunk by chunk."""
         columns = {column: kind.replace("STRING", "VARCHAR") for column, kind in columns.items()}
         declared = ", ".join(f"{column} {kind}" for column, kind in columns.items())
-        self.connection.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({declared})")
+        self.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({declared})")
         inserted = f"INSERT INTO {name} SELECT unnest(from_json(?, '{json.dumps([columns])}'), recursive := true)"
         remaining = iter(rows)
         # As JSON: lists as parameters take DuckDB 1.4 a time that grows with the square of their length.
         while chunk := [dict(zip(columns, row, strict=True)) for row in islice(remaining, _CHUNK)]:
-            self.running(partial(self.connection.execute, inserted, [json.dumps(chunk)]))
+            self.execute(inserted, [json.dumps(chunk)])
 
     def rows(self, text: str) -> Iterator[tuple[Any, ...]]:
         """Run a statement and yield its rows; one statement at a time."""
-        result = self.running(lambda: self.execute(text))
+        result = self.execute(text)
         while chunk := self.running(lambda: result.fetchmany(_CHUNK)):
             yield from chunk
 
-    def execute(self, text: str) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
-        """Run a statement that may take long, and tell how much of it is done."""
+    def fetched(self, text: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
+        """Run a statement with values and return its rows."""
+        rows: list[tuple[Any, ...]] = self.running(self.execute(text, values).fetchall)
+        return rows
+
+    def view(self, name: str, stream: Any) -> None:  # noqa: ANN401 - anything with __arrow_c_stream__
+        """Let statements read an Arrow stream under a name; whatever the stream raises is a complaint about what is read."""
+        self.reading(lambda: self._connection.from_arrow(stream).create_view(name))
+
+    def execute(self, text: str, values: Sequence[object] = ()) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
+        """Run a statement that may take long, tell how much of it is done, and complain in our own words."""
+        return self.running(lambda: self._executed(text, list(values)))
+
+    def _executed(self, text: str, values: list[object]) -> Any:  # noqa: ANN401 - as above
         if self._progress is None:
-            return self.connection.execute(text)
+            return self._connection.execute(text, values)
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(self.connection.execute, text)
+            running = pool.submit(self._connection.execute, text, values)
             while True:
                 try:
                     return running.result(_POLL_SECONDS)
                 except WaitTimeoutError:
-                    self._progress(max(0.0, self.connection.query_progress()) / 100)
+                    self._progress(max(0.0, self._connection.query_progress()) / 100)
                 except BaseException:
-                    self.connection.interrupt()
+                    self._connection.interrupt()
                     raise
 
     def running(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
-        """Raise DuckDB's complaints as our own where they are about what is read."""
+        """Raise all that DuckDB complains of as our own."""
         import duckdb  # noqa: PLC0415 - the extra is imported where it is needed
 
+        if self._is_closed:
+            raise self.unreadable("it was closed, and only what is remembered can be asked")
         try:
             return run()
         except duckdb.OutOfRangeException as error:
             raise self._overflow(error) from None
         except duckdb.OutOfMemoryException as error:
-            expected = f"memory enough for what cannot be spilled ({str(error).splitlines()[0]})"
-            _refuse_limit(expected, self._memory_limit)
-        except (duckdb.IOException, duckdb.InvalidInputException, duckdb.ConversionException) as error:
-            message = f"{self._read}: cannot be read: {str(error).splitlines()[0]}"
-            raise CatalogError(ErrorCode.FILE_UNREADABLE, message) from error
+            expected = f"memory enough for what cannot be spilled ({_first_line(error)})"
+            _refuse("memory_limit", expected, self._memory_limit)
+        except duckdb.Error as error:
+            raise self.unreadable(_first_line(error)) from error
+
+    def reading(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+        """Run what reads the caller's own object, which may raise anything, as :meth:`running` runs a statement."""
+        try:
+            return self.running(run)
+        except MeteringError:
+            raise
+        except Exception as error:
+            raise self.unreadable(f"{type(error).__name__}: {_first_line(error)}") from error
+
+    def unreadable(self, reason: str) -> CatalogError:
+        """Return the complaint that what is read cannot be read, with the file where there is one."""
+        place = shown(self.files[0]) + (" and others" if len(self.files) > 1 else "") if self.files else self._read
+        details = {"path": self.files[0], "line": None} if self.files else {}
+        return CatalogError(ErrorCode.FILE_UNREADABLE, f"{place}: cannot be read: {shown(reason)}", details=details)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0][:400]
+
+
+def _folder(given: object) -> str:
+    if not isinstance(given, str | PathLike) or "\0" in (folder := str(fspath(given))):
+        _refuse("temp_directory", "the path of a folder", given)
+    return folder
 
 
 def _connected(settings: dict[str, Any]) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
@@ -116,12 +169,12 @@ def _connected(settings: dict[str, Any]) -> Any:  # noqa: ANN401 - DuckDB is imp
 
     limit, expected = settings.get("memory_limit", "1GB"), "a size with its unit, such as '2GB'"
     if not str(limit).strip()[:1].isdigit():  # A limit of less than nothing is none to DuckDB.
-        _refuse_limit(expected, limit)
+        _refuse("memory_limit", expected, limit)
     try:
         return duckdb.connect(":memory:", config=settings)
     except duckdb.ParserException:
-        _refuse_limit(expected, limit)
+        _refuse("memory_limit", expected, limit)
 
 
-def _refuse_limit(expected: str, received: object) -> NoReturn:
-    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "memory_limit", expected, received) from None
+def _refuse(param: str, expected: str, received: object) -> NoReturn:
+    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, received) from None

@@ -1,19 +1,24 @@
 """What every SQL engine does the same way: ask once, remember the answers, and turn rows into partials and receipts."""
 
+# ruff: noqa: S608 - what is put into SQL here are names and numbers of our own
+
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final, NoReturn, Protocol
+from typing import Any, Final
 
-from metering_core.acceptance import AcceptancePolicy, Receipt, item_unknown
+from metering_core.acceptance import AcceptancePolicy, LateAttribution, Receipt, item_unknown
 from metering_core.accounts import Closing
 from metering_core.aggregation import required_mode
-from metering_core.aggregators import AGGREGATORS, Partial
+from metering_core.aggregators import AGGREGATORS, Partial, row_for
+from metering_core.catalog import usage_row
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.names import refuse_slips
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
 from metering_core.sql.kernel import statement
+from metering_core.sql.loading import Origin
+from metering_core.sql.refusing import SqlRows, Tables
 from metering_core.sql.rules import COLUMNS, Judged, Request, Row, Rules, Span
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
@@ -39,17 +44,7 @@ SUM_MAX: Final = 10**38 - 1
 INSTANT_TYPES: Final = "integers (Unix seconds) or timestamps with a time zone"
 
 
-class Tables(Protocol):
-    """Where an engine keeps the relations that the kernel's statements read, and runs these."""
-
-    def define(self, name: str, columns: Mapping[str, str], rows: Iterable[Row]) -> None:
-        """Give the statements the rows of one of their input relations; ``columns`` are names and types."""
-
-    def rows(self, text: str) -> Iterable[Any]:
-        """Run a statement and return its rows."""
-
-
-class SqlUsage:
+class SqlUsage(SqlRows):
     """Usage that is judged and folded by SQL; itself a :class:`~metering_core.Usage`. Engines say how a statement is run.
 
     Answers are remembered: ask :meth:`partials` for everything once, and single questions cost nothing afterwards.
@@ -57,8 +52,6 @@ class SqlUsage:
     Attributes:
         rules: subscriptions, policy and closed periods.
     """
-
-    _tables: Tables
 
     def __init__(
         self,
@@ -80,8 +73,18 @@ class SqlUsage:
     def _define_rules(self) -> None:
         """Give the judging what it reads beside the usage, once that is inspected."""
         self._define("items", self.rules.item_rows())
-        self._define("standings", self.rules.standing_rows(self._received))
+        self._define("standings", self.rules.standing_rows(self._spans("usage", "received", self._received)))
         self._define("closings", self.rules.closing_rows())
+
+    def _spans(self, relation: str, moment: str, bounds: Mapping[str, Span]) -> dict[str, list[Span]]:
+        """Return by item where its moments lie: between its bounds, or where those are far apart, around those it has."""
+        if all(last - first <= _WIDE for first, last in bounds.values()):
+            return {item_id: [span] for item_id, span in bounds.items()}
+        found: dict[str, list[Span]] = {}
+        for item_id, first, last in self._tables.rows(_CLUSTERS.format(relation=relation, moment=moment)):
+            if item_id in bounds:
+                found.setdefault(item_id, []).append((int(first) * _DAY, (int(last) + 1) * _DAY - 1))
+        return found
 
     def _folded(self, requests: Sequence[Request]) -> Iterable[tuple[Any, Any, Any]]:
         """Run the folding and return request, timestamp, quantity."""
@@ -91,7 +94,7 @@ class SqlUsage:
     def _exceptional(self) -> Iterable[Sequence[Any]]:
         """Return the judged records with a verdict, in the order of arrival; columns as :data:`JUDGED_COLUMNS`."""
         columns = ", ".join(JUDGED_COLUMNS)
-        return self._tables.rows(f"SELECT {columns} FROM judged WHERE verdict IS NOT NULL ORDER BY seq")  # noqa: S608 - a constant
+        return self._tables.rows(f"SELECT {columns} FROM judged WHERE verdict IS NOT NULL ORDER BY seq")
 
     def _numbered(self) -> Iterable[tuple[Any, Any]]:
         """Run the numbering and return seq, sequence."""
@@ -126,7 +129,9 @@ class SqlUsage:
         if item.id not in self.rules.items:
             message = item_unknown(item.id).message or ""
             raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
-        return item.id, required_mode(item), period.start_seconds, period.end_seconds
+        mode = required_mode(item)
+        row_for(FOLDED, mode, "SQL")
+        return item.id, mode, period.start_seconds, period.end_seconds
 
     def _ask(self, requests: Sequence[Request]) -> dict[Request, Partial]:
         answers = {request: AGGREGATORS[request[1]].identity for request in requests}
@@ -139,22 +144,35 @@ class SqlUsage:
     def receipts(self) -> dict[int, Receipt]:
         """Return the receipts of the rows that were refused or were duplicates, by ``seq``, in the order of arrival.
 
-        They are those that a :class:`~metering_core.UsageLog` gives; a row that is not among them was accepted. ``seq`` is the
-        value of that column, or where the source has none the number of the row, from 1.
+        They are those that a :class:`~metering_core.UsageLog` gives; a row that is not among them was accepted, or is malformed
+        and was skipped. ``seq`` is the value of that column, or where the source has none the number of the row, from 1.
         """
         exceptional = [_judged(row) for row in self._exceptional()]
         has_duplicates = any(judged.verdict == "duplicate" for judged in exceptional)
         sequences = {int(seq): int(sequence) for seq, sequence in self._numbered()} if has_duplicates else {}
         return {judged.seq: self.rules.receipt(judged, sequences) for judged in exceptional}
 
+    def _read_columns(self) -> Sequence[str]:
+        return list(EXPECTED)
+
+    @staticmethod
+    def _fault(column: str, fields: Mapping[str, Any]) -> InvalidValueError:
+        """Return what the readers of the other engines say of a row, or what SQL cannot hold although they take it."""
+        try:
+            usage_row("", 1, fields)
+        except InvalidValueError as error:
+            return error
+        return InvalidValueError.expecting(_CODES[column], column, EXPECTED[column], fields.get(column))
+
     def periods_with_usage(self) -> dict[str, tuple[BillingPeriod, ...]]:
         """Return the billing periods that bill accepted records, in order, by the id of their subscription.
 
         The partials of all of them are remembered on the way: what is billed next costs no further run.
         """
+        used = self._spans("accepted", "billed_at", self._used_bounds())
         candidates = [
             (subscription, period, self._request(item, period), _probe(self._request(item, period)))
-            for subscription, item, period in self.rules.candidates(self._used, self._received)
+            for subscription, item, period in self.rules.candidates(used)
         ]
         self._remember([request for one in candidates for request in one[2:]])
         found: dict[str, dict[int, BillingPeriod]] = {}
@@ -164,24 +182,49 @@ class SqlUsage:
         order = (key for key in self.rules.accounts if key in found)
         return {key: tuple(found[key][start] for start in sorted(found[key])) for key in order}
 
+    def _used_bounds(self) -> dict[str, Span]:
+        """Return the bounds of what is billed: late usage may be billed in the period in which it was received."""
+        if self.rules.policy.late_attribution is not LateAttribution.OPEN_PERIOD:
+            return self._used
+        both = ((item_id, (span, self._received[item_id])) for item_id, span in self._used.items())
+        return {item_id: (min(one[0] for one in spans), max(one[1] for one in spans)) for item_id, spans in both}
+
     # Inspection ------------------------------------------------------------------------------------------------------
 
-    def _inspect(self) -> None:
-        """Keep the bounds of each item's usage, or refuse the first malformed row by name."""
-        worst: tuple[int, int] | None = None
-        for item_id, *bounds_and_faults in self._tables.rows(statement("inspecting")):
-            first, last, first_received, last_received, *faults = bounds_and_faults
-            found = [(int(seq), column) for column, seq in enumerate(faults) if seq is not None]
-            if found:
-                worst = min([*found, *([] if worst is None else [worst])])
-            elif item_id in self.rules.items:
-                self._used[item_id] = int(first), int(last)
-                self._received[item_id] = int(first_received), int(last_received)
-        if worst is not None:
-            seq, number = worst
-            column = list(EXPECTED)[number]
-            refuse_value(self._tables, _CODES[column], column, EXPECTED[column], seq)
+    def _inspect(self, origin: Origin, *, skip_malformed: bool) -> None:
+        """Keep the bounds of each item's usage; refuse the first malformed row by name, or count such rows."""
+        self._origin = origin
+        count, firsts = 0, []
+        for item_id, malformed, first_malformed, usable, *bounds in self._tables.rows(statement("inspecting")):
+            if malformed:
+                count += int(malformed)
+                firsts.append(int(first_malformed))
+            if usable and item_id in self.rules.items:
+                first, last, first_received, last_received = map(int, bounds)
+                self._used[item_id], self._received[item_id] = (first, last), (first_received, last_received)
+        self._sift(count, firsts, skip=skip_malformed)
 
+
+_DAY: Final = 86_400
+_WIDE: Final = 62 * _DAY
+"""Within so many seconds each period is looked at. Beyond, only those near a row: a sender may say anything of time."""
+
+_CLUSTERS: Final = """WITH
+days AS (
+  SELECT DISTINCT subscription_item, CAST(FLOOR({moment} / 86400) AS BIGINT) AS day FROM {relation}
+),
+beside AS (
+  SELECT subscription_item, day, LAG(day) OVER (PARTITION BY subscription_item ORDER BY day) AS before FROM days
+),
+clustered AS (
+  SELECT
+    subscription_item, day,
+    SUM(CASE WHEN day - before <= 31 THEN 0 ELSE 1 END) OVER (PARTITION BY subscription_item ORDER BY day) AS cluster
+  FROM beside
+)
+SELECT subscription_item, MIN(day) AS first_day, MAX(day) AS last_day FROM clustered GROUP BY subscription_item, cluster
+"""
+"""Days with a row of an item, those at most a month apart together."""
 
 _CODES: Final = {
     "subscription_item": ErrorCode.PARAMETER_INVALID_STRING,
@@ -193,14 +236,31 @@ _CODES: Final = {
 }
 
 
+def _whole(_: object, quantity: object) -> Partial:
+    """Return a quantity in Python's own ints."""
+    return int(quantity)  # type: ignore[call-overload]  # an int or a Decimal of the engine
+
+
+def _latest(timestamp: object, quantity: object) -> Partial:
+    """Return the timestamp of the latest cell and its quantity, in Python's own ints."""
+    return int(timestamp), int(quantity)  # type: ignore[call-overload]  # as above
+
+
+FOLDED: Final[Mapping[AggregateUsage, Callable[[object, object], Partial]]] = {
+    AggregateUsage.SUM: _whole,
+    AggregateUsage.MAX: _whole,
+    AggregateUsage.LAST_DURING_PERIOD: _latest,
+    AggregateUsage.LAST_EVER: _latest,
+}
+"""One row a mode that the folding knows: what its aggregator works on, of a row of partials. Another mode is refused."""
+
+
 def _partial(mode: AggregateUsage, timestamp: object, quantity: object) -> Partial:
-    """Return what the mode's aggregator works on, in Python's own ints."""
-    value = int(quantity)  # type: ignore[call-overload]  # an int or a Decimal of the engine
+    """Return what the mode's aggregator works on."""
+    value = int(quantity)  # type: ignore[call-overload]  # as above
     if value > SUM_MAX:  # DuckDB before 2.0 goes on to 2**127 - 1 and refuses only then.
         raise out_of_range(f"the {mode.value} is {value}")
-    if mode in {AggregateUsage.SUM, AggregateUsage.MAX}:
-        return value
-    return int(timestamp), value  # type: ignore[call-overload]  # as above
+    return FOLDED[mode](timestamp, quantity)
 
 
 def _probe(request: Request) -> Request:
@@ -222,21 +282,14 @@ def require_order(tables: Tables, relation: str, seq: str) -> None:
 
     What is NULL compares with nothing: such a row would be neither billed nor refused. ``seq`` reads a place from ``source``.
     """
-    claims = f"SELECT seq FROM {relation} GROUP BY seq HAVING seq IS NULL OR COUNT(*) > 1"  # noqa: S608 - a name
+    claims = f"SELECT seq FROM {relation} GROUP BY seq HAVING seq IS NULL OR COUNT(*) > 1"
     for (place,) in tables.rows(f"{claims} ORDER BY seq NULLS FIRST LIMIT 1"):
         if place is None:
-            ((value,),) = tables.rows(f"SELECT MIN(seq) FROM source WHERE ({seq}) IS NULL")  # noqa: S608 - an expression of ours
+            ((value,),) = tables.rows(f"SELECT MIN(seq) FROM source WHERE ({seq}) IS NULL")
             expected = "an integer of at most 64 bits in each row, because it is the order of arrival"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "seq", expected, value)
         expected = "a different value in each row, because it is the order of arrival"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "seq", expected, int(place))
-
-
-def refuse_value(tables: Tables, code: ErrorCode, column: str, expected: str, seq: int) -> NoReturn:
-    """Refuse the value that a row of ``source`` has in a column."""
-    ((value,),) = tables.rows(f"SELECT {column} FROM source WHERE CAST(seq AS BIGINT) = {seq}")  # noqa: S608 - a name and a number
-    refused = InvalidValueError.expecting(code, f"{column}, row {seq}", expected, value)
-    raise InvalidValueError(code, refused.message, param=column, details={**refused.details, "seq": seq})
 
 
 def column_refused(column: str, expected: str, received: str) -> InvalidValueError:

@@ -19,7 +19,8 @@ from typing import Any, Final
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
-from metering_core.aggregators import Partial, formula_of
+from metering_core.aggregators import Partial, formula_of, row_for
+from metering_core.catalog import instant_of_file
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
 from metering_core.meter_acceptance import (
@@ -35,11 +36,13 @@ from metering_core.meter_acceptance import (
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog, content_of
 from metering_core.meters import EVENT_NAME_MAX, Formula, Meter
-from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, from_unix_seconds
+from metering_core.names import folded, required
+from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, from_unix_seconds, instant, unix_seconds
 from metering_core.readings import MICROSECONDS
-from metering_core.sql.engine import Tables, refuse_value
 from metering_core.sql.kernel import statement
-from metering_core.sql.rules import Row
+from metering_core.sql.loading import Origin
+from metering_core.sql.refusing import SqlRows
+from metering_core.sql.rules import Row, united
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 REQUIRED: Final = ("event_name", "customer", "value", "timestamp")
@@ -70,6 +73,7 @@ _RELATIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "is_global": "BOOLEAN",
         "decimal_places": "BIGINT",
     },
+    "lives": {"meter": "BIGINT", "customer": "STRING", "starts": "BIGINT", "ends": "BIGINT"},
     "requests": {
         "request": "BIGINT",
         "meter": "BIGINT",
@@ -104,7 +108,69 @@ class _Request:
     ends: int
 
 
-class SqlEvents:
+@attrs.frozen
+class EventsWithoutItem:
+    """Accepted events of a meter and a customer that no subscription item bills.
+
+    Attributes:
+        meter: the meter's id.
+        customer: the customer that the events name.
+        events: how many there are.
+        first: the ``seq`` of the first of them.
+        meant: the customer of a subscription whose id differs in case and blanks only, or None.
+    """
+
+    meter: str
+    customer: str
+    events: int
+    first: int
+    meant: str | None
+
+
+def _meant(customer: str, billed: Iterable[str]) -> str | None:
+    return next((one for one in billed if one != customer and folded(one) == folded(customer)), None)
+
+
+SIFTED: Final = f"""SELECT
+  events_sent.*,
+  CASE
+    WHEN timestamp IS NULL OR timestamp NOT BETWEEN {_BEGINNING} AND {(SECONDS_MAX + 1) * MICROSECONDS - 1} THEN 'timestamp'
+    WHEN received IS NULL OR received NOT BETWEEN {_BEGINNING} AND {(SECONDS_MAX + 1) * MICROSECONDS - 1} THEN 'received_at'
+    WHEN event_name IS NULL OR LENGTH(event_name) NOT BETWEEN 1 AND {EVENT_NAME_MAX} THEN 'event_name'
+    WHEN LENGTH(identifier) NOT BETWEEN 1 AND {EVENT_NAME_MAX} THEN 'identifier'
+    WHEN is_inexact THEN 'value'
+  END AS fault
+FROM events_sent"""
+"""What is malformed of the events as they were read; the kernel judges those without a fault."""
+
+
+@attrs.frozen
+class _Folded:
+    """What the folding says of one request; ``text`` of each different value where those are counted."""
+
+    texts: frozenset[str | None]
+    events: int
+    total: Number
+    greatest: Number
+    least: Number
+    last: Any
+    moment: Number
+
+
+FOLDED: Final[Mapping[Formula, Callable[[_Folded], Partial]]] = {
+    Formula.SUM: lambda folded: folded.total,
+    Formula.COUNT: lambda folded: folded.events,
+    Formula.MAX: lambda folded: folded.greatest,
+    Formula.MIN: lambda folded: folded.least,
+    Formula.AVERAGE: lambda folded: (folded.total, folded.events),
+    Formula.LAST: lambda folded: folded.last,
+    Formula.UNIQUE_COUNT: lambda folded: folded.texts,
+    Formula.WEIGHTED_SUM: lambda folded: (folded.total, folded.moment, None),
+}
+"""One row a formula that the folding knows: what its aggregator works on. Another formula is refused by name."""
+
+
+class SqlEvents(SqlRows):
     """Meter events that are judged and folded by SQL; itself a :class:`~metering_core.Usage`. Engines say how one is run.
 
     Answers are remembered: ask :meth:`partials` for everything once, and single questions cost nothing afterwards. There are no
@@ -150,8 +216,6 @@ class SqlEvents:
                 expected = f"keys that {self._engine} can tell from {other}"
                 code = ErrorCode.PARAMETER_INVALID_CHOICE
                 raise InvalidValueError.expecting(code, "meters[dimension_payload_keys]", expected, key)
-
-    _tables: Tables
 
     def _define(self, name: str, rows: Iterable[Row]) -> None:
         self._tables.define(name, _RELATIONS[name], rows)
@@ -233,28 +297,42 @@ class SqlEvents:
             ],
         )
 
-    def _check(self) -> None:
-        """Refuse an event without a moment or a name, and a value that units do not hold."""
-        bounds = f"BETWEEN {_BEGINNING} AND {(SECONDS_MAX + 1) * MICROSECONDS - 1}"
-        instant, name = "an instant within the years 1 to 9999", f"a string of 1 to {EVENT_NAME_MAX} characters"
-        checks = (
-            ("timestamp", instant, f"timestamp {bounds}"),
-            ("received_at", instant, f"received {bounds}"),
-            ("event_name", name, f"LENGTH(event_name) BETWEEN 1 AND {EVENT_NAME_MAX}"),
-            ("identifier", name, f"identifier IS NULL OR LENGTH(identifier) BETWEEN 1 AND {EVENT_NAME_MAX}"),
-        )
-        firsts = ", ".join(f"MIN(CASE WHEN ({right}) IS NOT TRUE THEN seq END)" for _, _, right in checks)
-        (found,) = self._tables.rows(f"SELECT {firsts} FROM events")
-        for (column, expected, _), seq in zip(checks, found, strict=True):
-            if seq is not None:
-                refuse_value(self._tables, ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, int(seq))
+    def _check(self, origin: Origin, *, skip_malformed: bool) -> None:
+        """Refuse the first malformed event by name, or count them."""
+        self._origin = origin
+        first = "MIN(CASE WHEN fault IS NOT NULL THEN seq END)"
+        ((malformed, seq),) = self._tables.rows(f"SELECT COUNT(fault), {first} FROM sifted")
+        self._sift(int(malformed), [] if seq is None else [int(seq)], skip=skip_malformed)
+
+    def _read_columns(self) -> Sequence[str]:
+        return [column for column in (*REQUIRED, *OPTIONAL) if column != "seq"]
+
+    @staticmethod
+    def _fault(column: str, fields: Mapping[str, Any]) -> InvalidValueError:
+        """Return what the readers of the other engines say of an event, or what SQL cannot hold although they take it."""
+        try:
+            for one in ("timestamp", "received_at"):
+                if one == "timestamp" or fields.get(one) is not None:
+                    instant(instant_of_file(required(fields, one), one), one)
+            MeterEvent(required(fields, "event_name"), {"": ""}, identifier=fields.get("identifier"), timestamp=0)
+        except InvalidValueError as error:
+            return error
+        expected = {"value": "a text, or an integer", "identifier": "a text"}
+        said = expected.get(column, "an instant within the years 1 to 9999")
+        return InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, said, fields.get(column))
+
+    def _check_values(self) -> None:
+        """Refuse a value that counts and that units do not hold."""
         condition = "verdict IS NULL AND units IS NULL AND formula NOT IN ('count', 'unique_count')"
-        expected = (
-            f"a value of at most {self._places} decimal places and 38 digits in all, which is what {self._engine} adds exactly"
-        )
         ((seq,),) = self._tables.rows(f"SELECT MIN(seq) FROM judged WHERE {condition}")
         if seq is not None:
-            refuse_value(self._tables, ErrorCode.PARAMETER_INVALID_DECIMAL, "value", expected, int(seq))
+            ((value,),) = self._tables.rows(f"SELECT value FROM sent WHERE seq = {int(seq)}")
+            expected = (
+                f"a value of at most {self._places} decimal places (decimal_places={self._places} says so) and 38 digits in "
+                f"all, which is what {self._engine} adds exactly"
+            )
+            error = InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, "value", expected, value)
+            raise self._origin.places(self._tables, [int(seq)])[int(seq)].complaint(error)
 
     # Questions -------------------------------------------------------------------------------------------------------
 
@@ -283,6 +361,7 @@ class SqlEvents:
         asked = []
         for item, period in requests:
             meter, customer = self.meter_of(item), self._book.customer_of(item)
+            row_for(FOLDED, meter.formula, self._engine)
             asked.append(_Request(meter.id, customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS))
         new = [one for one in dict.fromkeys(asked) if one not in self._answers]
         if new:
@@ -314,23 +393,21 @@ class SqlEvents:
         """Return what the formula works on, in Python's own numbers."""
         if not rows:
             return formula_of(meter).identity
-        if meter.formula is Formula.UNIQUE_COUNT:
-            return frozenset(row[0] for row in rows)
-        ((_, events, total, greatest, least, last_timestamp, last_seq, last_units, area),) = rows
-        match meter.formula:
-            case Formula.SUM:
-                return self._number(total)
-            case Formula.COUNT:
-                return int(events)
-            case Formula.MAX:
-                return self._number(greatest)
-            case Formula.MIN:
-                return self._number(least)
-            case Formula.AVERAGE:
-                return self._number(total), int(events)
-            case Formula.LAST:
-                return (int(last_timestamp), int(last_seq)), self._number(last_units)
-        return self._number(total), self._number(int(total) * starts + int(area or 0)), None
+        return row_for(FOLDED, meter.formula, self._engine)(self._folded(rows, starts))
+
+    def _folded(self, rows: Sequence[Sequence[Any]], starts: int) -> _Folded:
+        """Return the rows of a request in Python's own numbers; where texts are wanted there is one a text, of no numbers."""
+        _, events, total, greatest, least, last_timestamp, last_seq, last_units, area = rows[0]
+        total = int(total or 0)
+        return _Folded(
+            frozenset(row[0] for row in rows),
+            int(events or 0),
+            self._number(total),
+            self._number(greatest or 0),
+            self._number(least or 0),
+            ((int(last_timestamp or 0), int(last_seq or 0)), self._number(last_units or 0)),
+            self._number(total * starts + int(area or 0)),
+        )
 
     def _number(self, units: object) -> Number:
         value = int(units)  # type: ignore[call-overload]  # an int or a Decimal of the engine
@@ -364,6 +441,41 @@ class SqlEvents:
             assert said == verdict, f"{self._engine} said {verdict!r} of row {seq}, the rules say {said!r}"
             found[int(seq)] = receipt
         return found
+
+    def events_without_item(self) -> tuple[EventsWithoutItem, ...]:
+        """Return the accepted events that no subscription item bills, by meter and customer, in the order of arrival.
+
+        Nobody has a subscription for that customer and meter, or none that lived at the moment of the event. The first cause is
+        often an id that is written otherwise than in the subscription: then ``meant`` says which one is nearly the same.
+        """
+        self._define("lives", self._lives())
+        text = (
+            "SELECT accepted.meter, accepted.customer, COUNT(*), MIN(accepted.seq) FROM accepted LEFT JOIN lives "
+            "ON lives.meter = accepted.meter AND lives.customer = accepted.customer "
+            "AND lives.starts <= accepted.timestamp AND accepted.timestamp < lives.ends "
+            "WHERE lives.meter IS NULL GROUP BY accepted.meter, accepted.customer ORDER BY 4"
+        )
+        billed = dict.fromkeys(one.customer for one in self._book.subscriptions if one.customer is not None)
+        names = list(self._numbers)
+        return tuple(
+            EventsWithoutItem(names[int(meter)], customer, int(events), int(first), _meant(customer, billed))
+            for meter, customer, events, first in self._tables.rows(text)
+        )
+
+    def _lives(self) -> list[Row]:
+        """Return from when to when something bills the events of a meter and a customer; no two of these meet."""
+        lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
+        for one in self._book.subscriptions:
+            starts = SECONDS_MIN if one.start_date is None else unix_seconds(one.start_date)
+            ends = SECONDS_MAX if one.ended_at is None else unix_seconds(one.ended_at) - 1
+            for item in one.items:
+                if item.recurring.meter is not None and one.customer is not None:
+                    lives.setdefault((self._numbers[item.recurring.meter], one.customer), []).append((starts, ends))
+        return [
+            (meter, customer, starts * MICROSECONDS, (ends + 1) * MICROSECONDS)
+            for (meter, customer), spans in lives.items()
+            for starts, ends in united(spans)
+        ]
 
     _there: Sequence[str] = ()
     """The columns of dimensions, as SQL names them."""

@@ -10,7 +10,7 @@ from functools import cache
 from importlib import resources
 from typing import Final
 
-STATEMENTS: Final = ("inspecting", "judging", "folding", "numbering")
+STATEMENTS: Final = ("sifting", "inspecting", "judging", "folding", "numbering")
 """The statements of the kernel, in the order in which an engine runs them."""
 
 
@@ -24,6 +24,6 @@ def sql_kernel() -> str:
     """Return the whole kernel as text, with what each statement reads and writes.
 
     >>> print(sql_kernel().splitlines()[0])
-    -- Inspecting: what each item has, and the first malformed value of each column.
+    -- Sifting: which column of a row is the first that is malformed.
     """
     return "\n".join(f"{statement(name).rstrip()};\n" for name in STATEMENTS)

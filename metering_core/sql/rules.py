@@ -6,8 +6,11 @@ standing does not change, each stretch is looked up with the log's own function,
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import pairwise
 from typing import Final, TypeAlias
 
@@ -29,6 +32,7 @@ from metering_core.acceptance import (
 from metering_core.accounts import Account, Closing, Sent
 from metering_core.aggregators import AGGREGATORS
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.names import require_iterable, require_kind
 from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, unix_seconds
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -128,14 +132,19 @@ class Rules:
         policy: AcceptancePolicy | None,
         closed: Mapping[str, Iterable[Closing]] | None,
     ) -> None:
+        if policy is not None:
+            require_kind(AcceptancePolicy, policy, "policy", "an AcceptancePolicy")
         self.policy: Final = AcceptancePolicy() if policy is None else policy
         self.accounts: dict[str, Account] = {}
         self.items: dict[str, tuple[SubscriptionItem, Account]] = {}
         self.numbers: dict[str, int] = {}
         self._calendars: dict[Calendar, tuple[int, Account]] = {}
         self._calendar_of: dict[str, int] = {}
-        for subscription in subscriptions:
+        for subscription in require_iterable(subscriptions, "subscriptions"):
+            require_kind(Subscription, subscription, "subscriptions", "Subscriptions")
             self._take(subscription)
+        if closed is not None:
+            require_kind(Mapping, closed, "closed", "closings by subscription")
         for subscription_id, closings in (closed or {}).items():
             self._close(subscription_id, closings)
         for item, account in self.items.values():
@@ -159,7 +168,8 @@ class Rules:
         if subscription_id not in self.accounts:
             expected = "ids of the subscriptions given"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "closed", expected, subscription_id)
-        for closing in closings:
+        for closing in require_iterable(closings, "closed"):
+            require_kind(Closing, closing, "closed", "Closings")
             self.accounts[subscription_id].close(closing)
 
     def _number_calendar(self, item: SubscriptionItem, account: Account) -> int:
@@ -179,17 +189,15 @@ class Rules:
             calendar = self._calendar_of[item.id]
             yield item.id, self.numbers[item.id], calendar, None if mode is None else mode.value, has_thresholds
 
-    def standing_rows(self, received: Mapping[str, Span]) -> Iterator[Row]:
+    def standing_rows(self, received: Mapping[str, Sequence[Span]]) -> Iterator[Row]:
         """Yield the rows of ``standings`` that cover when each item's records were received, by item id."""
-        spans: dict[int, Span] = {}
-        for item_id, (first, last) in received.items():
+        spans: dict[int, list[Span]] = {}
+        for item_id, found in received.items():
             if item_id in self._calendar_of:
-                number = self._calendar_of[item_id]
-                known_first, known_last = spans.get(number, (first, last))
-                spans[number] = min(first, known_first), max(last, known_last)
+                spans.setdefault(self._calendar_of[item_id], []).extend(found)
         for calendar, (number, account) in self._calendars.items():
-            if number in spans:
-                yield from self._stretches(calendar, number, account, spans[number])
+            for span in united(spans.get(number, ())):
+                yield from self._stretches(calendar, number, account, span)
 
     def _stretches(self, calendar: Calendar, number: int, account: Account, span: Span) -> Iterator[Row]:
         first, last = span
@@ -207,14 +215,12 @@ class Rules:
 
     @staticmethod
     def _boundaries(subscription: Subscription, span: Span) -> Iterator[int]:
-        first, last = span
         for moment in (subscription.start_date, subscription.ended_at):
             if moment is not None:
                 yield unix_seconds(moment)
-        for period in subscription.periods_from(first):
+        for period in periods_within(subscription, span):
             yield period.start_seconds
-            if period.end_seconds > last:
-                break
+            yield period.end_seconds
 
     def _standing(self, calendar: Calendar, account: Account, now: int) -> Row:
         standing = standing_at(account.subscription, now, self.policy)
@@ -246,22 +252,14 @@ class Rules:
         for number, (item_id, mode, start, end) in enumerate(requests):
             yield number, self.numbers[item_id], mode.value, SECONDS_MIN if AGGREGATORS[mode].looks_back else start, end
 
-    def candidates(
-        self, used: Mapping[str, Span], received: Mapping[str, Span]
-    ) -> Iterator[tuple[Subscription, SubscriptionItem, BillingPeriod]]:
+    def candidates(self, used: Mapping[str, Sequence[Span]]) -> Iterator[tuple[Subscription, SubscriptionItem, BillingPeriod]]:
         """Yield the billing periods that may have usage of a subscription, with each of its items that may have it."""
-        bills_late = self.policy.late_attribution is LateAttribution.OPEN_PERIOD
         for account in self.accounts.values():
             subscription = account.subscription
             items = [item for item in subscription.items if item.id in used and item.recurring.aggregate_usage is not None]
-            if not items:
-                continue
-            # Late usage may be billed in the period in which it was received.
-            spans = [used[item.id] for item in items] + [received[item.id] for item in items if bills_late]
-            last = max(span[1] for span in spans)
-            for period in subscription.periods_from(min(span[0] for span in spans)):
-                if period.start_seconds > last:
-                    break
+            spans = united([span for item in items for span in used[item.id]])
+            periods = dict.fromkeys(period for span in spans for period in periods_within(subscription, span))
+            for period in periods:
                 yield from ((subscription, item, period) for item in items)
 
     # Receipts --------------------------------------------------------------------------------------------------------
@@ -292,6 +290,49 @@ class Rules:
         closing = account.closing(timestamp, looks_back=_looks_back(item))
         assert closing is not None, f"SQL refused row {judged.seq}, the rules accept it"
         return period_closed(timestamp, closing.period, closing.closed_at)
+
+
+def united(spans: Iterable[Span]) -> Iterator[Span]:
+    """Yield spans in order, those that touch as one.
+
+    >>> list(united([(7, 9), (0, 2), (3, 4), (8, 12)]))
+    [(0, 4), (7, 12)]
+    """
+    first, last = None, 0
+    for begins, ends in sorted(spans):
+        if first is not None and begins <= last + 1:
+            last = max(last, ends)
+            continue
+        if first is not None:
+            yield first, last
+        first, last = begins, ends
+    if first is not None:
+        yield first, last
+
+
+def periods_within(subscription: Subscription, span: Span) -> Iterator[BillingPeriod]:
+    """Yield the billing periods that meet a span, but for those that the years 1 to 9999 do not hold whole."""
+    first, last = span
+    if first < _EARLY_SECONDS:  # The first period may have begun before the year 1.
+        days = range(max(first, SECONDS_MIN), min(last, _EARLY_SECONDS), 86_400)
+        first = next(iter(days[bisect_left(days, True, key=partial(_begins, subscription)) :]), _EARLY_SECONDS)  # noqa: FBT003 - what is looked for
+    with suppress(InvalidValueError):  # The year 9999 is over.
+        for period in subscription.periods_from(first):
+            if period.start_seconds > last:
+                return
+            yield period
+
+
+_EARLY_SECONDS: Final = SECONDS_MIN + 4 * 366 * 86_400
+"""The longest period that may have begun before the year 1 ends by then."""
+
+
+def _begins(subscription: Subscription, at: int) -> bool:
+    try:
+        next(subscription.periods_from(at), None)
+    except InvalidValueError:
+        return False
+    return True
 
 
 Request: TypeAlias = tuple[str, AggregateUsage, int, int]

@@ -1,21 +1,20 @@
 """Usage as DuckDB can read it, with the types that the kernel reads.
 
-A source becomes two relations: ``source``, the rows as they are with a column ``seq``, and ``usage``, the same with the types
-that the kernel reads. A value that cannot be read exactly becomes NULL in ``usage``, which the inspection refuses by name.
+A source becomes two relations: ``source``, the rows as they are with a column ``seq``, and ``given``, the same with the types
+that the kernel reads. A value that cannot be read exactly becomes NULL in ``given``, which the sifting finds.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are names and numbers of our own, and quoted literals
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from itertools import accumulate
-from os.path import realpath
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns
-from metering_core.sql.readers import INTEGERS, ZONED, Source, listed, quoted, reader_of
+from metering_core.sql.loading import Origin, load
+from metering_core.sql.readers import INTEGERS, ZONED, Source
 
 REQUIRED: Final = ("subscription_item", "quantity", "timestamp")
 OPTIONAL: Final = ("action", "id", "received_at", "seq")
@@ -26,41 +25,17 @@ ISO: Final = rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_HOUR}:\d{{2}}(:\d{{2}}(\.\d+)?)?(Z|
 """DuckDB would also take 24 for an hour; beyond six digits of a second it reads on and cuts, as Python does."""
 
 
-def define_usage(tables: DuckDBTables, source: Source, now: int | None) -> str | None:
-    """Define the relations ``source`` and ``usage``; return the expression of ``seq`` where it is a column of the source's own.
+def define_usage(tables: DuckDBTables, source: Source, now: int | None) -> tuple[Origin, str]:
+    """Define the relations ``source`` and ``given``; return what is known of the first, and the expression of ``seq``.
 
     Raises:
         CatalogError: ``file_unreadable``.
         InvalidValueError: ``parameter_missing`` or ``parameter_invalid_object`` for a column.
     """
-    connection = tables.connection
-    reader = reader_of(tables, source, REQUIRED, OPTIONAL)
-    require_columns(reader.columns, REQUIRED, OPTIONAL, now)
-    in_place = reader.kind == "parquet"
-    read = [quoted(column) for column in (*REQUIRED, *OPTIONAL) if column in reader.columns]
-    if "seq" not in reader.columns:
-        read.append(f"{_number(connection, reader.files) if in_place else 'row_number() OVER ()'} AS seq")
-    kind = "VIEW" if in_place else "TABLE"
-    tables.execute(f"CREATE TEMP {kind} source AS SELECT {', '.join(read)} FROM {reader.relation}")
-    kinds = {row[0]: row[1] for row in connection.execute("DESCRIBE source").fetchall()}
-    seq = _define_usage(connection, kinds, now, is_text=reader.kind in {"csv", "jsonl"})
-    return seq if "seq" in reader.columns else None
+    origin = load(tables, source, REQUIRED, OPTIONAL, in_place=True)
+    require_columns(origin.reader.columns, REQUIRED, OPTIONAL, now)
+    columns, is_text = origin.kinds, origin.is_text
 
-
-def _number(connection: Any, files: Sequence[str]) -> str:  # noqa: ANN401 - DuckDB is imported lazily
-    """Return the expression of a row's number in Parquet that is read in place: that in its file after all files before."""
-    if len(files) == 1:
-        return "file_row_number + 1"
-    counted = connection.execute(f"SELECT file_name, num_rows FROM parquet_file_metadata({listed(files)})").fetchall()
-    counts = {realpath(file): rows for file, rows in counted}
-    before = list(accumulate((counts[realpath(file)] for file in files[:-1]), initial=0))
-    return f"list_extract({before}::BIGINT[], CAST(file_index AS BIGINT) + 1) + file_row_number + 1"
-
-
-# Types -------------------------------------------------------------------------------------------------------------------
-
-
-def _define_usage(connection: Any, columns: Mapping[str, str], now: int | None, *, is_text: bool) -> str:  # noqa: ANN401 - as above
     def moment_of(column: str) -> str:
         return _instant(column, columns[column], is_text=is_text)
 
@@ -75,8 +50,11 @@ def _define_usage(connection: Any, columns: Mapping[str, str], now: int | None, 
         "received": received(columns, now, moment_of, is_absent("received_at", columns)),
     }
     selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
-    connection.execute(f"CREATE OR REPLACE TEMP VIEW usage AS SELECT {selected} FROM source")
-    return seq
+    tables.execute(f"CREATE TEMP VIEW given AS SELECT {selected} FROM source")
+    return origin, seq
+
+
+# Types -------------------------------------------------------------------------------------------------------------------
 
 
 def is_absent(column: str, columns: Mapping[str, str]) -> str:
@@ -90,7 +68,8 @@ def integer_of(column: str, kind: str, *, is_text: bool, type: str) -> str:  # n
     if kind in INTEGERS or (kind.startswith("DECIMAL(") and kind.endswith(",0)")):
         return f"CAST({column} AS BIGINT)" if kind in _NARROW else f"TRY_CAST({column} AS {type})"
     if kind == "JSON":
-        return f"CASE WHEN json_type({column}) IN ('UBIGINT', 'BIGINT') THEN TRY_CAST({column} ->> '$' AS {type}) END"
+        text = f"CAST({column} AS VARCHAR)"  # Of a number, its digits: also beyond 64 bits, where its type would be a float.
+        return f"CASE WHEN regexp_full_match({text}, '-?[0-9]+') THEN TRY_CAST({text} AS {type}) END"
     if is_text and kind == "VARCHAR":
         return f"CASE WHEN regexp_full_match({column}, '-?[0-9]+') THEN TRY_CAST({column} AS {type}) END"
     raise column_refused(column, "integers", kind)

@@ -18,7 +18,7 @@ from metering_core.sql.engine import (
     require_order,
 )
 from metering_core.sql.kernel import statement
-from metering_core.sql.spark_tables import WHOLE, SparkTables, integer_of, place_of, string_of
+from metering_core.sql.spark_tables import WHOLE, SparkTables, integer_of, origin_of, place_of, string_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 _NAMED: Final = {
@@ -63,13 +63,14 @@ class SparkUsage(SqlUsage):
         policy: AcceptancePolicy | None = None,
         closed: Mapping[str, Iterable[Closing]] | None = None,
         now: Instant | None = None,
+        skip_malformed: bool = False,
     ) -> None:
         self._tables: SparkTables = SparkTables(session, "SparkUsage", "usage", out_of_range)
         super().__init__(subscriptions, policy, closed)
         seconds = None if now is None else unix_seconds(instant(now, "now"))
         with self._tables.opening():
-            require_order(self._tables, "usage", self._tables.reading(lambda: self._define_usage(table_or_path, seconds)))
-            self._inspect()
+            require_order(self._tables, "given", self._tables.reading(lambda: self._define_usage(table_or_path, seconds)))
+            self._inspect(self._origin, skip_malformed=skip_malformed)
             self._define_rules()
             self._judge()
 
@@ -108,8 +109,9 @@ class SparkUsage(SqlUsage):
         source = self._tables.source(table_or_path)
         kinds = dict(source.dtypes)
         require_columns(kinds, _REQUIRED, _OPTIONAL, now)
+        self._origin = origin_of(kinds)
         self._tables.name(
-            "usage",
+            "given",
             source.selectExpr(
                 f"{place_of(kinds)} AS seq",
                 f"{string_of('subscription_item', kinds)} AS subscription_item",
@@ -120,6 +122,8 @@ class SparkUsage(SqlUsage):
                 f"{received(kinds, now, lambda column: _instant(column, kinds))} AS received",
             ),
         )
+        self._tables.name("sifted", self._tables.frame(statement("sifting")))
+        self._tables.name("usage", self._tables.frame("SELECT * FROM sifted WHERE fault IS NULL"))
         return place_of(kinds)
 
 

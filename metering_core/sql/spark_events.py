@@ -9,8 +9,8 @@ from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
 from metering_core.periods import Instant, moment
 from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns, require_order
-from metering_core.sql.events import OPTIONAL, SqlEvents, events_kernel
-from metering_core.sql.spark_tables import WHOLE, SparkTables, place_of, quoted, string_of
+from metering_core.sql.events import OPTIONAL, SIFTED, SqlEvents, events_kernel
+from metering_core.sql.spark_tables import WHOLE, SparkTables, origin_of, place_of, quoted, string_of
 from metering_core.subscriptions import Subscription
 
 
@@ -31,6 +31,7 @@ class SparkEvents(SqlEvents):
         policy: what is accepted; it must not forget identifiers.
         now: the moment of receipt of every row, instead of a column.
         decimal_places: values may have so many, and with them 38 digits in all.
+        skip_malformed: as for :class:`~metering_core.sql.DuckDBEvents`.
 
     Raises:
         MissingExtraError: without pyspark.
@@ -51,17 +52,21 @@ class SparkEvents(SqlEvents):
         policy: MeterPolicy | None = None,
         now: Instant | None = None,
         decimal_places: int = 12,
+        skip_malformed: bool = False,
     ) -> None:
         self._tables: SparkTables = SparkTables(session, "SparkEvents", "events", self._out_of_range)
         super().__init__(meters, subscriptions, customers, policy, decimal_places)
         received_at = None if now is None else moment(now, "now")[1]
         with self._tables.opening():
-            require_order(self._tables, "events", self._tables.reading(lambda: self._define_events(table_or_path, received_at)))
+            require_order(self._tables, "sent", self._tables.reading(lambda: self._define_events(table_or_path, received_at)))
+            self._tables.name("sifted", self._tables.frame(SIFTED))
+            self._tables.name("events", self._tables.frame("SELECT * FROM sifted WHERE fault IS NULL"))
+            self._check(self._origin, skip_malformed=skip_malformed)
             self._define_rules()
             judged = self._tables.keep(events_kernel()[0])
             self._tables.name("judged", judged)
             self._tables.name("accepted", judged.where("verdict IS NULL"))
-            self._check()
+            self._check_values()
 
     def close(self) -> None:
         """Give back what the cluster keeps; nothing can be asked afterwards but what is remembered."""
@@ -72,11 +77,13 @@ class SparkEvents(SqlEvents):
         source = self._tables.source(table_or_path)
         kinds = dict(source.dtypes)
         require_columns(kinds, (*self._required, "seq"), ("value", *OPTIONAL, *self._keys), now, "events")
+        self._origin = origin_of(kinds)
         keys = [key for key in self._keys if key in kinds]
         sent = source.selectExpr(
             f"{place_of(kinds)} AS seq",
             *(f"{string_of(column, kinds)} AS {column}" for column in ("event_name", "customer", "identifier")),
             f"{_value(kinds)} AS value",
+            "FALSE AS is_inexact",
             f"{_moment('timestamp', kinds)} AS timestamp",
             f"{received(kinds, now, lambda column: _moment(column, kinds))} AS received",
             *(f"{string_of(key, kinds)} AS {quoted(f'dimension {key}')}" for key in keys),
@@ -85,7 +92,7 @@ class SparkEvents(SqlEvents):
         self._tables.name("sent", sent)
         dimensions = self._dimensions(keys, _literal, lambda key: quoted(f"dimension {key}"))
         self._tables.name(
-            "events", sent.selectExpr("*", *(f"{expression} AS {name}" for name, expression in dimensions.items()))
+            "events_sent", sent.selectExpr("*", *(f"{expression} AS {name}" for name, expression in dimensions.items()))
         )
         return place_of(kinds)
 

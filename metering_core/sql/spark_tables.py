@@ -12,6 +12,8 @@ from uuid import uuid4
 
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, MissingExtraError
 from metering_core.sql.engine import column_refused
+from metering_core.sql.loading import Origin
+from metering_core.sql.readers import Reader
 from metering_core.sql.rules import Row
 
 WHOLE: Final = ("tinyint", "smallint", "int", "bigint")
@@ -131,6 +133,11 @@ class SparkTables:
         except AnalysisException as error:
             message = f"{self._read}: cannot be read: {str(error).strip().splitlines()[0]}"
             raise CatalogError(ErrorCode.FILE_UNREADABLE, message) from error
+
+
+def origin_of(kinds: Mapping[str, str]) -> Origin:
+    """Return what is known of ``source``: the columns of a table, with an order of its own."""
+    return Origin(Reader(None, list(kinds), "stream"), kinds, has_seq=True)
 
 
 def _release(kept: Any) -> None:  # noqa: ANN401 - as above

@@ -1,0 +1,136 @@
+"""What became of each row of a source: what was taken, and where the others stand and why they were not."""
+
+# ruff: noqa: S608 - what is put into SQL here are names and numbers of our own
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, Self
+
+import attrs
+
+from metering_core.acceptance import Outcome, Receipt
+from metering_core.errors import InvalidValueError, MeteringError
+from metering_core.sql.loading import Origin
+from metering_core.sql.rules import Row
+
+
+class Tables(Protocol):
+    """Where an engine keeps the relations that the kernel's statements read, and runs these."""
+
+    def define(self, name: str, columns: Mapping[str, str], rows: Iterable[Row]) -> None:
+        """Give the statements the rows of one of their input relations; ``columns`` are names and types."""
+
+    def rows(self, text: str) -> Iterable[Any]:
+        """Run a statement and return its rows."""
+
+
+@attrs.frozen
+class Counts:
+    """What became of the rows of a source.
+
+    Attributes:
+        accepted: rows that are billed where something bills them.
+        duplicates: rows that were accepted before, under the same id.
+        rejected: by code, how many well-formed rows the rules refuse.
+        malformed: rows that were skipped because they are none.
+    """
+
+    accepted: int
+    duplicates: int
+    rejected: Mapping[str, int]
+    malformed: int
+
+    @classmethod
+    def of(cls, verdicts: Iterable[Sequence[Any]], malformed: int) -> Self:
+        """Count rows of verdict and number."""
+        found = {verdict: int(number) for verdict, number in verdicts}
+        accepted, duplicates = found.pop(None, 0), found.pop(Outcome.DUPLICATE.value, 0)
+        return cls(accepted, duplicates, {code: found[code] for code in sorted(found)}, malformed)
+
+    @property
+    def refused(self) -> int:
+        """How many rows were not taken: malformed ones and those that the rules refuse."""
+        return self.malformed + sum(self.rejected.values())
+
+
+class SqlRows:
+    """Rows that were sifted and judged by SQL, and why those that were not taken were not; the base of all SQL engines."""
+
+    _tables: Tables
+    _origin: Origin
+    _malformed: int = 0
+    _counts: Counts | None = None
+
+    def receipts(self) -> dict[int, Receipt]:
+        """Return the receipts of the rows that were refused or were duplicates, by ``seq``, in the order of arrival."""
+        raise NotImplementedError
+
+    def _read_columns(self) -> Sequence[str]:
+        """Return the columns of ``source`` that can be malformed."""
+        raise NotImplementedError
+
+    @staticmethod
+    def _fault(column: str, fields: Mapping[str, Any]) -> InvalidValueError:
+        """Return what is wrong with a row of which SQL found a column malformed."""
+        raise NotImplementedError
+
+    def counts(self) -> Counts:
+        """Return what became of the rows, counted in one run; the answer is remembered."""
+        if self._counts is None:
+            counted = "SELECT verdict, COUNT(*) FROM judged GROUP BY verdict"
+            self._counts = Counts.of(self._tables.rows(counted), self._malformed + len(self._origin.complaints))
+        return self._counts
+
+    def refusals(self) -> Iterator[MeteringError]:
+        """Yield why each row that was not taken was not, in the order of arrival; a duplicate was taken before.
+
+        These are the errors, to the word, that :func:`~metering_core.append_usage` hands to ``on_refusal``: a
+        :class:`~metering_core.CatalogError` for a malformed row (of a stream an :class:`~metering_core.InvalidValueError`), and
+        a :class:`~metering_core.UsageRejectedError` for a record that the rules refuse. ``details`` has ``seq``, and where the
+        source is a file also ``path``, and ``line``, or in Parquet ``row``.
+
+        Malformed rows are among them with ``skip_malformed`` only: else the first one was raised when the source was opened.
+        Where text has a column ``seq``, lines that are no rows, and therefore have none, come first.
+        """
+        refused = {seq: receipt for seq, receipt in self.receipts().items() if receipt.outcome is Outcome.REJECTED}
+        malformed = self._malformed_rows() if self._malformed else {}
+        complaints = self._origin.complaints
+        places = self._origin.places(self._tables, {*refused, *malformed})
+        errors: dict[int, MeteringError] = {seq: places[seq].complaint(error) for seq, error in malformed.items()}
+        errors.update((seq, places[seq].refusal(receipt.error())) for seq, receipt in refused.items())
+        if self._origin.has_seq:
+            yield from complaints.values()
+        else:
+            errors.update(complaints)
+        yield from (errors[seq] for seq in sorted(errors))
+
+    def _sift(self, malformed: int, firsts: Iterable[int], *, skip: bool) -> None:
+        """Keep how many rows are malformed, or refuse the first of them by name.
+
+        Raises:
+            CatalogError, InvalidValueError: for the first malformed row, unless they are skipped.
+        """
+        self._malformed = malformed
+        complaints = self._origin.complaints
+        first = min([*firsts, *complaints], default=None)
+        if skip or first is None:
+            return
+        if first in complaints:
+            raise complaints[first]
+        raise self._origin.places(self._tables, [first])[first].complaint(self._malformed_rows(first)[first])
+
+    def _malformed_rows(self, first: int | None = None) -> dict[int, InvalidValueError]:
+        """Return what is wrong with each malformed row, by ``seq``, or with the first one alone."""
+        origin = self._origin
+        columns = [column for column in self._read_columns() if column in origin.kinds]
+        read = ", ".join(f"{origin.shown(f'source.{column}', column)} AS {column}" for column in columns)
+        only = "" if first is None else f" AND sifted.seq = {first}"
+        text = (
+            f"SELECT sifted.seq, sifted.fault, {read} FROM sifted JOIN source ON CAST(source.seq AS BIGINT) = sifted.seq "
+            f"WHERE sifted.fault IS NOT NULL{only}"
+        )
+        return {
+            int(seq): self._fault(fault, origin.fields(dict(zip(columns, values, strict=True))))
+            for seq, fault, *values in self._tables.rows(text)
+        }
