@@ -13,9 +13,11 @@ from typing import Any, overload
 
 import attrs
 
+from metering_core.aggregators import AGGREGATORS
 from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError
 from metering_core.names import choice
 from metering_core.periods import BillingPeriod, from_unix_seconds, unix_seconds
+from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 
@@ -23,7 +25,9 @@ class LateAttribution(StrEnum):
     """Which period late usage is billed in, within the late grace.
 
     ``usage_period``: the one its timestamp lies in; once that is finalized, late usage is refused with ``period_closed``.
-    ``open_period``: the same while it is open, then the current one (what Stripe documents for ``sum``).
+    ``open_period``: the same while it is open, then the current one, at its tiers (what Stripe documents for ``sum``). Only an
+    increment of a ``sum`` is the difference it makes; other usage of a finalized period is refused with
+    ``late_usage_not_billable``.
     """
 
     USAGE_PERIOD = "usage_period"
@@ -297,6 +301,32 @@ def period_closed(timestamp: int, period: BillingPeriod, closed_at: datetime) ->
         f"Expected a timestamp in an open period, received {_shown(timestamp)}, in {period}."
     )
     return _rejected(ErrorCode.PERIOD_CLOSED, message, "timestamp", received=timestamp, closed_at=closed_at)
+
+
+def late_refusal(
+    timestamp: int, period: BillingPeriod, closed_at: datetime, mode: AggregateUsage, *, is_set: bool
+) -> Receipt | None:
+    """Refuse usage of a finalized period that the open one cannot bill as the difference it makes, or return None.
+
+    An increment of a sum is that difference. A ``set`` would bill its cell a second time, and what is late of the other modes
+    is compared with the cells of another period, or changes nothing.
+    """
+    if AGGREGATORS[mode].is_additive and not is_set:
+        return None
+    if AGGREGATORS[mode].is_additive:
+        param, why = "action", "late usage is billed as the difference it makes"
+        expected = "action 'increment' with what was used more"
+        received = f"'set' at {_shown(timestamp)}; what was billed too much is given back beside the log"
+    else:
+        param, why = "timestamp", f"what an item aggregates by {mode.value!r} cannot be billed as the difference it makes later"
+        expected = "a timestamp in an open period, or a price that aggregates by 'sum'"
+        received = f"{_shown(timestamp)}, in {period}"
+    message = (
+        f"Cannot create the usage record because its billing period was finalized at {closed_at:%Y-%m-%dT%H:%M:%SZ} and {why}. "
+        f"Expected {expected}, received {received}."
+    )
+    details = {"received": timestamp, "closed_at": closed_at, "aggregate_usage": mode.value, "is_set": is_set}
+    return _rejected(ErrorCode.LATE_USAGE_NOT_BILLABLE, message, param, **details)
 
 
 def _shown(seconds: int) -> str:

@@ -8,8 +8,20 @@ from typing import Any
 
 import attrs
 
-from metering_core.acceptance import Outcome, Receipt, id_reused, price_refusal, set_refusal
-from metering_core.aggregation import aggregator_of
+from metering_core.acceptance import (
+    AcceptancePolicy,
+    LateAttribution,
+    Outcome,
+    Receipt,
+    id_reused,
+    late_refusal,
+    period_closed,
+    price_refusal,
+    set_refusal,
+    standing_at,
+)
+from metering_core.aggregation import required_mode
+from metering_core.aggregators import AGGREGATORS
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant
@@ -106,6 +118,30 @@ class Account:
             return latest if timestamp < latest.period.end_seconds else None
         return own
 
+    def judge_closed(
+        self, item: SubscriptionItem, timestamp: int, now: int, policy: AcceptancePolicy, *, is_set: bool
+    ) -> Receipt | int | None:
+        """Judge usage that nothing but a finalized period may forbid: the one place that says what becomes of late usage.
+
+        Returns:
+            None where its period is open; else the start of the open period that bills it, or why it is refused.
+        """
+        mode = required_mode(item)
+        looks_back = AGGREGATORS[mode].looks_back
+        closing = self.closing(timestamp, looks_back=looks_back)
+        if closing is None:
+            return None
+        current = standing_at(self.subscription, now, policy).current
+        if (
+            policy.late_attribution is not LateAttribution.OPEN_PERIOD
+            or current is None
+            or timestamp >= current.start_seconds
+            or self.closing(current.start_seconds, looks_back=looks_back) is not None
+        ):
+            return period_closed(timestamp, closing.period, closing.closed_at)
+        refusal = late_refusal(timestamp, closing.period, closing.closed_at, mode, is_set=is_set)
+        return current.start_seconds if refusal is None else refusal
+
     def to_close(self, period: BillingPeriod, now: Instant) -> Closing:
         """Return the closing of a period that has ended: of the moment when it was closed first, else of ``now``.
 
@@ -175,10 +211,6 @@ class KnownItem:
     def drop(self) -> None:
         """Take no more usage: the newest version of the subscription has no such item."""
         self.is_active = self.is_plain = False
-
-    def closing(self, timestamp: int) -> Closing | None:
-        """Return the closing that forbids usage of this item at the timestamp, if there is one."""
-        return self.account.closing(timestamp, looks_back=aggregator_of(self.item).looks_back)
 
     def is_settled(self, cells: PeriodCells, latest: datetime | None) -> bool:
         """Whether a period's cells can be asked for as a whole only: finalized, ended by ``latest``, and holding them all."""

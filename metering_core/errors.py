@@ -142,6 +142,11 @@ class ErrorCode(StrEnum):
         "UsageRejectedError",
         "The billing period of the timestamp was finalized: its usage cannot change any more.",
     )
+    LATE_USAGE_NOT_BILLABLE = (
+        "late_usage_not_billable",
+        "UsageRejectedError",
+        "The billing period of the timestamp was finalized, and a later one cannot bill the difference: a `set`, or no `sum`.",
+    )
     SESSION_EXPIRED = (
         "session_expired",
         "UsageRejectedError",

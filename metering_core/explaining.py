@@ -39,7 +39,7 @@ class Explanation:
         deciding: the cells that make the quantity: all for ``sum``, the greatest for ``max``, the latest for ``last_…``.
         has_records: whether the engine could be asked for records, or for the events of a meter.
         events: the meter events that count, in the order of time; where the formula looks back, also those before the period.
-        carried: how much of the quantity is for which earlier period that was billed already.
+        carried: how much of the quantity is late usage of which earlier period, that was billed already.
     """
 
     line: InvoiceLineItem
@@ -71,7 +71,13 @@ class Explanation:
         if not self.has_records:
             return [f"Records: the engine that aggregated them keeps none of item {line.subscription_item}.", usage]
         records = f"Records: {len(self.records)} of item {line.subscription_item}, folded into {len(self.cells)} cells."
-        return [records, *self._cell_steps(), usage]
+        return [records, *self._cell_steps(), usage, *self._late_steps()]
+
+    def _late_steps(self) -> list[str]:
+        return [
+            f"Late: {_exactly(quantity)} of it came after {period}, in which it was used, had been finalized."
+            for period, quantity in self.carried.items()
+        ]
 
     def _event_steps(self) -> list[str]:
         if not self.has_records:
@@ -179,7 +185,8 @@ def _explained(line: InvoiceLineItem, usage: KeepsRecords | None) -> Explanation
     if AGGREGATORS[mode].looks_back:
         stamps = {cell.timestamp for cell in deciding}
         cells, records = deciding, [one for one in records if one.record.timestamp in stamps]
-    return Explanation(line, tuple(records), cells, deciding, has_records=True)
+    late = usage.late(line.subscription_item, line.period)
+    return Explanation(line, tuple(records), cells, deciding, has_records=True, carried=late)
 
 
 def _deciding(mode: AggregateUsage, cells: tuple[Cell, ...], quantity: Number) -> tuple[Cell, ...]:

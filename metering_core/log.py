@@ -22,13 +22,11 @@ import attrs
 
 from metering_core.acceptance import (
     AcceptancePolicy,
-    LateAttribution,
     Outcome,
     Receipt,
     Receipts,
     canceled_refusal,
     item_unknown,
-    period_closed,
     price_refusal,
     set_refusal,
     standing_at,
@@ -344,18 +342,9 @@ class UsageLog(UsageReader):
             or set_refusal(known.item, subscription, is_set=is_set)
             or time_refusal(timestamp, standing, self.policy)
         )
-        closing = None if refusal is not None else known.closing(timestamp)
-        if closing is None:
+        if refusal is not None:
             return refusal
-        current = standing.current
-        if (
-            self.policy.late_attribution is LateAttribution.OPEN_PERIOD
-            and current is not None
-            and timestamp < current.start_seconds
-            and known.closing(current.start_seconds) is None
-        ):
-            return current.start_seconds
-        return period_closed(timestamp, closing.period, closing.closed_at)
+        return known.account.judge_closed(known.item, timestamp, now, self.policy, is_set=is_set)
 
     def _now(self, now: Instant | None) -> tuple[int, int]:
         """Return the moment of receipt in Unix seconds and microseconds."""

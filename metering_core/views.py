@@ -122,6 +122,19 @@ class UsageReader:
             logged = self._source().logged(self._rows(item_id))
             return [one for one in logged if period is None or one.billed_at in period]
 
+    def late(self, item_id: str, period: BillingPeriod) -> dict[BillingPeriod, int]:
+        """Return how much of what a period bills of an item is late usage of which earlier one, that was finalized before.
+
+        Raises:
+            UsageCompactedError: where their records were dropped.
+        """
+        cycle, late = self._source().known(item_id).account.subscription.cycle, dict[BillingPeriod, int]()
+        for one in self.records(item_id, period):
+            if one.record.timestamp != "now" and one.record.timestamp < period.start_seconds:
+                earlier = cycle.period_at(from_unix_seconds(one.record.timestamp))
+                late[earlier] = late.get(earlier, 0) + one.record.quantity
+        return late
+
     def summaries(self, item_id: str, *, now: Instant, limit: int | None = None) -> list[UsageSummary]:
         """Return the usage of an item by billing period, newest first, as Stripe lists it.
 

@@ -43,6 +43,8 @@ POLICIES = {
     "drifting": AcceptancePolicy(future_tolerance=timedelta(seconds=300), late_grace=timedelta(days=40)),
     "attributed": AcceptancePolicy(late_grace=timedelta(days=3), late_attribution="open_period"),
 }
+# Late usage that is billed at all must be frequent where a policy bills it.
+BILLABLE_LATE = dict.fromkeys(POLICIES, ()) | {"attributed": ("sum",) * 8}
 QUANTITIES = (0, 1, 2, 5, 10, 2**53 + 1, 2**63 - 1, 2**63 - 1)
 INTERVALS = (("day", 1), ("week", 1), ("month", 1), ("month", 2))
 TIERS = [Tier(5, 3, 100), Tier(None, "1.5")]
@@ -127,7 +129,7 @@ def generated(seed: int, cases: int, policy: str) -> Batch:
     batch = Batch(POLICIES[policy])
     rows = []
     for number in range(cases):
-        subscription = _subscription(draw, f"c{number}")
+        subscription = _subscription(draw, f"c{number}", BILLABLE_LATE[policy])
         batch.subscriptions.append(subscription)
         periods = batch.periods(subscription)
         closed = draw.choice([0, 1, 1, 2])
@@ -139,11 +141,11 @@ def generated(seed: int, cases: int, policy: str) -> Batch:
     return batch
 
 
-def _subscription(draw, case):
+def _subscription(draw, case, more_modes):
     interval, count = draw.choice(INTERVALS)
     thresholds = BillingThresholds(usage_gte=5)
     items = []
-    for number, mode in enumerate(draw.sample((*MODES, *MODES, None, "meter"), draw.randint(1, 4))):
+    for number, mode in enumerate(draw.sample((*MODES, *MODES, None, "meter", *more_modes), draw.randint(1, 4))):
         recurring = Recurring(
             interval=interval,
             interval_count=count,

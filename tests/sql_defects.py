@@ -42,6 +42,8 @@ DEFECTS = {
     ),
     "late usage stays in its period": ("judging", "ELSE late_billed_at END", "ELSE timestamp END"),
     "what is in the closed current period is late": ("judging", "(late_billed_at IS NULL OR", "(FALSE OR"),
+    "a late set is billed again": ("judging", "(is_set OR aggregate_usage <> 'sum')", "aggregate_usage <> 'sum'"),
+    "late usage of any mode is billed": ("judging", "(is_set OR aggregate_usage <> 'sum')", "is_set"),
     "a refused record claims its id": ("judging", "id IS NOT NULL AND refusal IS NULL", "id IS NOT NULL"),
     "the last record claims the id": ("judging", "MIN(seq) AS seq, MIN_BY(quantity", "MAX(seq) AS seq, MIN_BY(quantity"),
     "a claim has the content of the last": ("judging", "MIN_BY(quantity, seq)", "MAX_BY(quantity, seq)"),

@@ -418,16 +418,18 @@ def test_the_table_is_long():
 # The door ------------------------------------------------------------------------------------------------------------
 
 TOLERANT = AcceptancePolicy(future_tolerance=timedelta(days=1))
+MOVING = AcceptancePolicy(late_grace=timedelta(days=9), late_attribution="open_period")
 NEAR_END = FEB.end_seconds - 10
 OLD = JAN.end_seconds - 1
 
 
-def sent_once(*, then=None, closed=False, **row):
+def sent_once(*, then=None, closed=False, policy=None, mode="sum"):
     """Return a log whose ``si_0`` was sent 5 under the id "a" in January, after which its subscription became ``then``."""
-    log = UsageLog([subscribed()])
+    subscription = subscribed(priced(mode=mode))
+    log = UsageLog([subscription], policy=policy)
     log.record("si_0", 5, timestamp=START, id="a", now=START)
     if closed:
-        finalize_invoice(subscribed(), log, JAN, now=NOW)
+        finalize_invoice(subscription, log, JAN, now=NOW)
     if then is not None:
         log.subscribe(then)
     return log
@@ -502,6 +504,22 @@ REFUSED = [
     ),
     (lambda: UsageLog([subscribed(start_date=MAR.start)]), {}, NOW, "timestamp_before_current_period", "timestamp", str(NOW)),
     (lambda: sent_once(closed=True), {"timestamp": OLD}, OLD, "period_closed", "timestamp", str(OLD)),
+    (
+        lambda: sent_once(closed=True, policy=MOVING),
+        {"timestamp": OLD, "action": "set"},
+        NOW,
+        "late_usage_not_billable",
+        "action",
+        "Expected action 'increment' with what was used more, received 'set'",
+    ),
+    (
+        lambda: sent_once(closed=True, policy=MOVING, mode="max"),
+        {"timestamp": OLD},
+        NOW,
+        "late_usage_not_billable",
+        "timestamp",
+        "what an item aggregates by 'max' cannot be billed as the difference it makes later",
+    ),
 ]
 
 
@@ -558,6 +576,14 @@ PRECEDENCE = [
     ),
     # No timestamp is both after and before the current period: its end is after its start. The next check stands in.
     ("timestamp_before_current_period", "period_closed", lambda: sent_once(closed=True), {"timestamp": OLD}, NOW),
+    # A closed period has an open one after it or has none, so no record hears both of the last two. The one before stands in.
+    (
+        "timestamp_before_current_period",
+        "late_usage_not_billable",
+        lambda: sent_once(closed=True, policy=MOVING),
+        {"timestamp": OLD, "action": "set"},
+        NOW + 9 * DAY,
+    ),
 ]
 
 

@@ -164,7 +164,8 @@ DEFECTS = [
         ("refused items are not looked for", "judging.Rules.acceptable", "self._is_open[batch.named].all()", "True"),
         ("closed periods are forgotten", "judging.Rules.may_be_closed", "flags.any()", "False"),
         ("closed periods are looked up once", "judging.Rules.forget_closed", "self._closed_until = None", "pass"),
-        ("late usage is never attributed", "judging.judge", "is LateAttribution.OPEN_PERIOD", "is None"),
+        ("late usage is never attributed", "usage.ColumnarUsage._judge_closed", "elif said is not None", "elif False"),
+        ("a late set is an increment", "usage.ColumnarUsage._judge_closed", "is_set=is_set", "is_set=False"),
         # Ids
         ("ids of the batch itself are not seen", "identity.Identities.suspects", "twice[1:] |= is_twice", "pass"),
         ("ids of earlier batches are not seen", "identity.Identities.suspects", "twice |= run.hashes", "twice &= run.hashes"),

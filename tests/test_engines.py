@@ -60,7 +60,7 @@ def test_cases_reach_every_refusal():
     assert seen == {
         *("accepted", "duplicate", "subscription_item_unknown", "id_reused", "price_not_metered", "subscription_canceled"),
         *("set_with_billing_thresholds", "timestamp_in_future", "timestamp_after_current_period"),
-        *("timestamp_before_current_period", "period_closed"),
+        *("timestamp_before_current_period", "period_closed", "late_usage_not_billable"),
     }
 
 

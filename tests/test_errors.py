@@ -42,7 +42,7 @@ def test_codes_are_in_the_order_of_the_checks():
     """The door's codes stand in the order in which the door checks."""
     order = list(ErrorCode)
     first = order.index(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN)
-    assert order[first : first + 9] == [
+    assert order[first : first + 10] == [
         "subscription_item_unknown",
         "id_reused",
         "price_not_metered",
@@ -52,6 +52,7 @@ def test_codes_are_in_the_order_of_the_checks():
         "timestamp_after_current_period",
         "timestamp_before_current_period",
         "period_closed",
+        "late_usage_not_billable",
     ]
 
 

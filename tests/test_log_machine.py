@@ -154,6 +154,8 @@ class LogMachine(RuleBasedStateMachine):
         if day in self.closed or (item == "last_ever" and any(day < closed for closed in self.closed)):
             if not (is_grace and self.policy.late_attribution == "open_period" and today not in self.closed):
                 return ErrorCode.PERIOD_CLOSED, None
+            if item != "sum" or action == "set":
+                return ErrorCode.LATE_USAGE_NOT_BILLABLE, None
             day = today
         one = Kept(len(self.kept) + 1, self.now, item, quantity, timestamp, sent, action, record_id, day)
         self.kept.append(one)

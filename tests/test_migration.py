@@ -168,7 +168,8 @@ def test_only_late_records_make_a_difference(rows):
     for item_id, quantity, timestamp, action, delay in sorted(rows, key=lambda row: row[2] + row[4]):
         if timestamp + delay >= MONTHS[1]:
             log.close_period("sub", subscription.period_at(START), now=MONTHS[1])
-        log.record(item_id, quantity, timestamp=timestamp, action=action, now=timestamp + delay)
+        # Late usage that no later period can bill is refused.
+        log.append([mc.UsageRecord(item_id, quantity, timestamp, action)], now=timestamp + delay)
     for one in migrate_to_meters(log, [subscription], now=NOW, stripe_formulas=False).periods:
         stamps = [
             {logged.record.timestamp in one.period, logged.billed_at in one.period}

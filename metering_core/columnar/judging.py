@@ -16,12 +16,10 @@ from numpy.typing import NDArray
 
 from metering_core.acceptance import (
     AcceptancePolicy,
-    LateAttribution,
     Receipt,
     Standing,
     canceled_refusal,
     item_unknown,
-    period_closed,
     price_refusal,
     set_refusal,
     standing_at,
@@ -187,24 +185,6 @@ def _accepted(standing: Standing) -> tuple[int, int]:
     """Return the timestamps that the billing periods allow, ``[low, high)``; an empty range for none."""
     first, last = standing.late or standing.current, standing.current or standing.late
     return (1, 0) if first is None or last is None else (first.start_seconds, last.end_seconds)
-
-
-def judge(known: KnownItem, timestamp: int, now: int, policy: AcceptancePolicy) -> Receipt | int | None:
-    """Judge a row that only a finalized period may forbid; as the log does.
-
-    Returns:
-        Why it is refused; or the start of the period it is attributed to; or None for its timestamp's own.
-    """
-    closing = known.closing(timestamp)
-    if closing is None:
-        return None
-    current = standing_at(known.account.subscription, now, policy).current
-    is_late = current is not None and timestamp < current.start_seconds
-    if policy.late_attribution is LateAttribution.OPEN_PERIOD and is_late:
-        assert current is not None, "or nothing would be late"
-        if known.closing(current.start_seconds) is None:
-            return current.start_seconds
-    return period_closed(timestamp, closing.period, closing.closed_at)
 
 
 Refusal = Callable[[int], Receipt]

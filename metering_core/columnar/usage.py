@@ -23,7 +23,7 @@ from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.answering import Answers, Part, Question, Questions
 from metering_core.columnar.batches import Column, UsageBatch, as_array
 from metering_core.columnar.identity import Claims, Identities, hashes_of
-from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, judge, refusals_of
+from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
 from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BITS, Flags, Integers, Rows
 from metering_core.columns import check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError
@@ -183,7 +183,8 @@ class ColumnarUsage(UsageReader):
             return
         for row in np.flatnonzero(suspects & verdict.accepted).tolist():
             known = self._items[arriving.codes[row]]
-            said = judge(known, int(arriving.stamps[row]), arriving.now_at(row), self.policy)
+            stamp, now, is_set = int(arriving.stamps[row]), arriving.now_at(row), arriving.is_set_at(row)
+            said = known.account.judge_closed(known.item, stamp, now, self.policy, is_set=is_set)
             if isinstance(said, Receipt):
                 verdict.accepted[row] = False
                 verdict.answered[row] = said

@@ -43,6 +43,8 @@ judged_alone AS (
       WHEN timestamp >= current_end THEN 'timestamp_after_current_period'
       WHEN NOT (accepted_from <= timestamp AND timestamp < accepted_before) THEN 'timestamp_before_current_period'
       WHEN closed_calendar IS NOT NULL AND (late_billed_at IS NULL OR timestamp >= late_billed_at) THEN 'period_closed'
+      -- Only an increment of a sum is the difference it makes in the period that bills it.
+      WHEN closed_calendar IS NOT NULL AND (is_set OR aggregate_usage <> 'sum') THEN 'late_usage_not_billable'
     END AS refusal
   FROM placed
 ),

@@ -23,7 +23,6 @@ from metering_core.acceptance import (
     Receipt,
     canceled_refusal,
     item_unknown,
-    period_closed,
     price_refusal,
     set_refusal,
     standing_at,
@@ -287,9 +286,9 @@ class Rules:
         )
         if refusal is not None:
             return refusal
-        closing = account.closing(timestamp, looks_back=_looks_back(item))
-        assert closing is not None, f"SQL refused row {judged.seq}, the rules accept it"
-        return period_closed(timestamp, closing.period, closing.closed_at)
+        verdict = account.judge_closed(item, timestamp, judged.received, self.policy, is_set=judged.is_set)
+        assert isinstance(verdict, Receipt), f"SQL refused row {judged.seq}, the rules accept it"
+        return verdict
 
 
 def united(spans: Iterable[Span]) -> Iterator[Span]:

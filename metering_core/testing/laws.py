@@ -449,8 +449,9 @@ def _check_late_for_closed(log: UsageLog, sent: UsageRecord, later: int, closed:
     before = summarize(item, log, closed)
     current = subscription.period_at(later)
     (receipt,) = log.append([sent], now=later)
-    goes_on = log.policy.late_attribution is LateAttribution.OPEN_PERIOD and current is not None
-    code = None if goes_on else ErrorCode.PERIOD_CLOSED
+    is_open = log.policy.late_attribution is LateAttribution.OPEN_PERIOD and current is not None
+    goes_on = is_open and sent.action is Action.INCREMENT and item.recurring.aggregate_usage is AggregateUsage.SUM
+    code = None if goes_on else ErrorCode.LATE_USAGE_NOT_BILLABLE if is_open else ErrorCode.PERIOD_CLOSED
     if receipt.code is not code:
         raise LawBrokenError("late grace", f"{sent} for {closed}, which is closed, hears {receipt}, not {code or 'accepted'}")
     if summarize(item, log, closed) != before:
