@@ -9,27 +9,40 @@ from __future__ import annotations
 import csv
 import difflib
 import json
+import os
 import re
+import stat
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Generic, NoReturn, TextIO, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, TextIO, TypeVar
 
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, UsageRejectedError, describe
+from metering_core.errors import (
+    CatalogError,
+    ErrorCode,
+    InvalidValueError,
+    MeteringError,
+    UsageRejectedError,
+    describe,
+    shown,
+)
 from metering_core.exact import Number, exact_decimal, exact_quantity, whole_if_possible
+from metering_core.file_instants import PlausibleTime
 from metering_core.log import UsageLog
+from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
 from metering_core.names import choice, known_keys, required
-from metering_core.periods import INSTANT_TEXT, BillingPeriod, Instant, instant, parse_instant
+from metering_core.periods import BillingPeriod, Instant, instant, iso_8601, parse_instant
 from metering_core.prices import Price
 from metering_core.subscriptions import Subscription
 from metering_core.usage import Action, UsageRecord
@@ -55,9 +68,19 @@ class UsageFormat(StrEnum):
         """
         extension = Path(path).suffix.lower()
         formats = {".csv": cls.CSV, ".jsonl": cls.JSONL, ".ndjson": cls.JSONL}
-        if extension not in formats:
-            raise _unreadable(fspath(path), None, f"expected the extension .csv, .jsonl or .ndjson, received {extension!r}")
-        return formats[extension]
+        if extension in formats:
+            return formats[extension]
+        expected = "expected the extension .csv, .jsonl or .ndjson"
+        raise _unreadable(fspath(path), None, f"{expected}, received {extension!r}{_instead(Path(path), extension)}")
+
+
+def _instead(path: Path, extension: str) -> str:
+    """Return what works instead of a file that cannot be read, as an ending of a sentence."""
+    if extension in {".gz", ".zip", ".bz2", ".xz", ".zst"}:
+        return " (compressed text is not read: unpack it, or write Parquet, which is compressed)"
+    if os.path.isdir(path):  # noqa: PTH112 - it refuses no path, whatever stands in it
+        return f" (a folder is read by a glob: '{shown(str(path))}/*.parquet', '{shown(str(path))}/*.csv')"
+    return " (usage may also be Parquet, .parquet)"
 
 
 @attrs.frozen
@@ -83,15 +106,19 @@ class UsageRow:
 
     Attributes:
         path: the file, as complaints name it.
-        line: where the row begins, from 1.
+        line: where the row begins, from 1; of a table, which row it is.
         record: the record; its timestamp is Unix seconds.
         received_at: when it arrived, Unix seconds or an aware datetime.
+        place: the path and the line, as complaints name them.
+        source: the row as it stands in the file.
     """
 
     path: str
     line: int
     record: UsageRecord
     received_at: Instant
+    place: str = attrs.field(default="", eq=False, repr=False)
+    source: object = attrs.field(default=None, eq=False, repr=False)
 
 
 @attrs.frozen
@@ -103,12 +130,16 @@ class EventRow:
         line: where the row begins, from 1.
         event: the event; its timestamp is a moment, never ``"now"``.
         received_at: when it arrived, Unix seconds or an aware datetime.
+        place: the path and the line, as complaints name them.
+        source: the row as it stands in the file.
     """
 
     path: str
     line: int
     event: MeterEvent
     received_at: Instant
+    place: str = attrs.field(default="", eq=False, repr=False)
+    source: object = attrs.field(default=None, eq=False, repr=False)
 
 
 # Complaints ----------------------------------------------------------------------------------------------------------
@@ -116,11 +147,8 @@ class EventRow:
 
 def _unreadable(path: str, line: int | None, reason: str, param: str | None = None) -> CatalogError:
     details = {"path": path, "line": line}
-    return CatalogError(ErrorCode.FILE_UNREADABLE, f"{_place(path, line)}: {reason}", param=param, details=details)
-
-
-def _place(path: str, line: int | None) -> str:
-    return path if line is None else f"{path}, line {line}"
+    place = shown(path) if line is None else f"{shown(path)}, line {line}"
+    return CatalogError(ErrorCode.FILE_UNREADABLE, f"{place}: {reason}", param=param, details=details)
 
 
 def _near(word: str, known: Iterable[str]) -> str:
@@ -152,13 +180,25 @@ def read_json(source: str | PathLike[str] | TextIO) -> Any:  # noqa: ANN401 - wh
 def _text_of(source: str | PathLike[str] | TextIO) -> tuple[str, str]:
     path = fspath(source) if isinstance(source, str | PathLike) else _name_of(source)
     try:
-        text = Path(source).read_text("utf-8-sig") if isinstance(source, str | PathLike) else source.read()
+        if isinstance(source, str | PathLike):
+            refuse_pipe(path)
+            text = Path(source).read_text("utf-8-sig")
+        else:
+            text = source.read()
     except OSError as error:
         raise _unreadable(path, None, f"cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
         raise _unreadable(path, line, f"is not UTF-8: {error.reason}") from None
+    except ValueError as error:  # A path that no system takes, such as one with a NUL.
+        raise _unreadable(path, None, f"cannot be read: {error}") from None
     return path, text.removeprefix("\ufeff")
+
+
+def refuse_pipe(path: str) -> None:
+    """Refuse a pipe by its own name: reading it may wait for ever. What a shell puts under ``/dev/fd`` is read."""
+    if stat.S_ISFIFO(os.lstat(path).st_mode):
+        raise _unreadable(path, None, "cannot be read: expected a file, received a named pipe ('-' reads standard input)")
 
 
 def _name_of(stream: TextIO) -> str:
@@ -336,12 +376,12 @@ def _price_of(path: str, price_id: str) -> Price:
     return prices[price_id]
 
 
-def meter_log(catalog: Catalog) -> MeterLog:
-    """Return an empty log of a catalog's meters and subscriptions.
+def meter_log(catalog: Catalog, policy: MeterPolicy | None = None) -> MeterLog:
+    """Return an empty log of a catalog's meters and subscriptions, which accepts what the policy says.
 
     Subscriptions may be on a meter that was deactivated after they began: what it measured is billed.
     """
-    log = MeterLog((meter.reactivate() for meter in catalog.meters.values()), catalog.subscriptions)
+    log = MeterLog((meter.reactivate() for meter in catalog.meters.values()), catalog.subscriptions, policy=policy)
     for meter in catalog.meters.values():
         log.update_meter(meter)
     return log
@@ -379,18 +419,22 @@ def read_usage(
     format: str,  # noqa: A002 - the word for it
     *,
     path: str | None = None,
+    time: PlausibleTime | None = None,
+    arrivals: Arrivals | None = None,
 ) -> Iterator[UsageRow | CatalogError]:
     r"""Yield the rows of a file of usage in order, and for each malformed row the complaint about it.
 
     Columns (CSV, with a header) or keys (JSON lines) are ``subscription_item``, ``quantity``, ``timestamp``, and optionally
     ``action``, ``id``, ``received_at``. Times are Unix seconds or ISO 8601 with an offset. Quantities are whole: digits in
     CSV, an integer in JSON. An empty field of CSV and a null of JSON are absent. Without ``received_at`` a row was received
-    when it happened. Empty lines are skipped.
+    when it happened. Empty lines are skipped. The order of rows is that of arrival, so ``received_at`` never falls.
 
     Args:
         stream: text, UTF-8 with or without a byte order mark; open a CSV file with ``newline=""``.
         format: ``csv`` or ``jsonl``.
         path: what complaints call the file; the stream's own name unless given.
+        time: the moments that rows may name; those from the year 2000 on unless given.
+        arrivals: what was received last by the files before, where several are read as one.
 
     Raises:
         CatalogError: ``file_unreadable`` where no more row can be told from another: an absent or wrong header, or text that
@@ -402,7 +446,22 @@ def read_usage(
     >>> print(row.line, row.record.quantity, row.record.timestamp, complaint, sep="; ")
     2; 5; 1704067200; usage.csv, line 3: quantity: expected an integer of at least 0, received -5 (int)
     """
-    return _read_rows(_USAGE, stream, format, path)
+    place = _name_of(stream) if path is None else path
+    return _read_rows(_Reading(_USAGE, place, time or PlausibleTime(), arrivals or Arrivals()), stream, format)
+
+
+def usage_of_table(
+    rows: Iterable[tuple[int, Mapping[str, Any]]], *, path: str, time: PlausibleTime | None = None
+) -> Iterator[UsageRow | CatalogError]:
+    """Yield what :func:`read_usage` yields, of the rows of a table: the number of each and its fields by column.
+
+    Args:
+        rows: numbers and fields; a field that is None is absent.
+        path: what complaints call the table.
+        time: as in :func:`read_usage`.
+    """
+    reading = _Reading(_USAGE, path, time or PlausibleTime(), Arrivals(), "row")
+    return (_row(reading, number, fields, partial(dict, fields)) for number, fields in rows)
 
 
 def read_events(
@@ -410,6 +469,7 @@ def read_events(
     format: str,  # noqa: A002 - the word for it
     *,
     path: str | None = None,
+    time: PlausibleTime | None = None,
 ) -> Iterator[EventRow | CatalogError]:
     r"""Yield the rows of a file of meter events in order, and for each malformed row the complaint about it.
 
@@ -423,6 +483,7 @@ def read_events(
         stream: text, UTF-8 with or without a byte order mark; open a CSV file with ``newline=""``.
         format: ``csv`` or ``jsonl``.
         path: what complaints call the file; the stream's own name unless given.
+        time: as in :func:`read_usage`.
 
     Raises:
         CatalogError: ``file_unreadable`` as in :func:`read_usage`.
@@ -433,7 +494,8 @@ def read_events(
     >>> print(row.line, row.event.event_name, dict(row.event.payload))
     2 tokens {'stripe_customer_id': 'cus_1', 'value': '2.5'}
     """
-    return _read_rows(_EVENTS, stream, format, path)
+    place = _name_of(stream) if path is None else path
+    return _read_rows(_Reading(_EVENTS, place, time or PlausibleTime(), Arrivals()), stream, format)
 
 
 Row = TypeVar("Row", UsageRow, EventRow, "TextRow")
@@ -472,8 +534,8 @@ def read_text(
         columns: those that a header may have, and the keys of JSON; any unless given.
     """
     known = tuple(columns or ())
-    layout = _Layout(known, tuple(required), known, TextRow, is_open=columns is None)
-    return _read_rows(layout, stream, format, path)
+    layout = _Layout(known, tuple(required), known, _text_row, is_open=columns is None)
+    return _read_rows(_Reading(layout, path), stream, format)
 
 
 def require_header(header: Sequence[str], path: str, line: int, columns: Sequence[str], required: Sequence[str]) -> None:
@@ -482,7 +544,7 @@ def require_header(header: Sequence[str], path: str, line: int, columns: Sequenc
     Raises:
         CatalogError: ``file_unreadable``.
     """
-    _checked_header(_Layout(tuple(columns), tuple(required), (), TextRow), list(header), path, line)
+    _checked_header(_Layout(tuple(columns), tuple(required), (), _text_row), list(header), path, line)
 
 
 @attrs.frozen
@@ -493,14 +555,14 @@ class _Layout(Generic[Row]):
         columns: those of CSV.
         required: those of them that a header must have.
         keys: those of JSON.
-        row: makes a row of its path, line and fields.
+        row: makes a row of its reading, line, fields and source.
         is_open: whether other columns and keys are read past.
     """
 
     columns: tuple[str, ...]
     required: tuple[str, ...]
     keys: tuple[str, ...]
-    row: Callable[[str, int, Mapping[str, Any]], Row]
+    row: Callable[[_Reading[Row], int, Mapping[str, Any], object], Row]
     is_open: bool = False
 
     def has_column(self, column: str) -> bool:
@@ -516,10 +578,59 @@ def _payload_key(column: str) -> str | None:
     return column[8:-1] or None if column.startswith("payload[") and column.endswith("]") else None
 
 
-def _read_rows(layout: _Layout[Row], stream: TextIO, written: str, path: str | None) -> Iterator[Row | CatalogError]:
-    place = _name_of(stream) if path is None else path
+@attrs.define
+class Arrivals:
+    """What was received last among the rows that say it: their order is that of arrival."""
+
+    latest: datetime | None = None
+    place: str = ""
+
+    def take(self, received: datetime, place: str) -> None:
+        """Take note of a row's moment of receipt, or refuse one that lies before that of an earlier row."""
+        if self.latest is not None and received < self.latest:
+            message = (
+                f"received_at: expected a moment at or after {iso_8601(self.latest)}, that of {self.place}, because the order "
+                f"of rows is the order of arrival, received {iso_8601(received)}"
+            )
+            raise InvalidValueError(ErrorCode.PARAMETER_INVALID_INSTANT, message, param="received_at")
+        self.latest, self.place = received, place
+
+
+@attrs.frozen
+class _Reading(Generic[Row]):
+    """One reading of a file: what its rows are made of, what complaints call it, and what is held to bounds.
+
+    Attributes:
+        layout: what the rows are made of.
+        path: what complaints call the file.
+        time: the moments that rows may name.
+        arrivals: what was received last.
+        counted: what the numbers of rows count.
+    """
+
+    layout: _Layout[Row]
+    path: str
+    time: PlausibleTime = attrs.field(factory=PlausibleTime)
+    arrivals: Arrivals = attrs.field(factory=Arrivals)
+    counted: str = "line"
+
+    def place(self, number: int) -> str:
+        return f"{shown(self.path)}, {self.counted} {number}"
+
+    def received(self, fields: Mapping[str, Any]) -> datetime | None:
+        value = fields.get("received_at")
+        return None if value is None else instant(self.time.moment(value, "received_at"), "received_at")
+
+    def unreadable(self, number: int, source: object, reason: str, error: InvalidValueError | None = None) -> CatalogError:
+        """Return the complaint about a row; the code of what is wrong with a value is its ``cause``."""
+        details = {"path": self.path, "line": number, "source": source, **({} if error is None else {"cause": error.code})}
+        param = None if error is None else error.param
+        return CatalogError(ErrorCode.FILE_UNREADABLE, f"{self.place(number)}: {reason}", param=param, details=details)
+
+
+def _read_rows(reading: _Reading[Row], stream: TextIO, written: str) -> Iterator[Row | CatalogError]:
     read = {UsageFormat.CSV: _csv_rows, UsageFormat.JSONL: _json_rows}[choice(UsageFormat, written, "format")]
-    return read(layout, stream, place)
+    return read(reading, stream)
 
 
 def _lines(stream: TextIO, path: str) -> Iterator[str]:
@@ -534,10 +645,11 @@ def _lines(stream: TextIO, path: str) -> Iterator[str]:
         raise _unreadable(path, None, f"cannot be read after line {count}: {error.strerror or error}") from None
 
 
-def _json_rows(layout: _Layout[Row], stream: TextIO, path: str) -> Iterator[Row | CatalogError]:
-    for line, text in enumerate(_lines(stream, path), start=1):
+def _json_rows(reading: _Reading[Row], stream: TextIO) -> Iterator[Row | CatalogError]:
+    keys = None if reading.layout.is_open else reading.layout.keys
+    for line, text in enumerate(_lines(stream, reading.path), start=1):
         if text.strip():
-            yield _row(layout, path, line, partial(_json_fields, None if layout.is_open else layout.keys, text))
+            yield _row(reading, line, text, partial(_json_fields, keys, text))
 
 
 def _json_fields(keys: tuple[str, ...] | None, text: str) -> Mapping[str, Any]:
@@ -547,7 +659,7 @@ def _json_fields(keys: tuple[str, ...] | None, text: str) -> Mapping[str, Any]:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "row", "an object", fields)
     for key in fields:
         if keys is not None and key not in keys:
-            message = f"Received unknown parameter: {key}{_near(key, keys)}"
+            message = f"Received unknown parameter: {shown(key)}{_near(key, keys)}"
             raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=key)
     return fields
 
@@ -562,7 +674,8 @@ def _require_text(text: str) -> None:
             raise InvalidValueError(ErrorCode.PARAMETER_INVALID_STRING, message) from None
 
 
-def _csv_rows(layout: _Layout[Row], stream: TextIO, path: str) -> Iterator[Row | CatalogError]:
+def _csv_rows(reading: _Reading[Row], stream: TextIO) -> Iterator[Row | CatalogError]:
+    path, layout = reading.path, reading.layout
     lines = csv.reader(_lines(stream, path), strict=True)
     header: list[str] | None = None
     while True:
@@ -572,14 +685,14 @@ def _csv_rows(layout: _Layout[Row], stream: TextIO, path: str) -> Iterator[Row |
         except StopIteration:
             break
         except csv.Error as error:
-            yield _unreadable(path, line, f"is not CSV: {error}")
+            yield reading.unreadable(line, None, f"is not CSV: {error}")
             continue
         if not fields:
             continue
         if header is None:
             header = _checked_header(layout, fields, path, line)
         else:
-            yield _row(layout, path, line, partial(_csv_fields, header, fields))
+            yield _row(reading, line, fields, partial(_csv_fields, header, fields))
     if header is None:
         raise _unreadable(path, 1, f"expected a header with the columns {', '.join(layout.required)}, received none")
 
@@ -616,72 +729,75 @@ def numbers_for_digits(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _row(layout: _Layout[Row], path: str, line: int, fields: Callable[[], Mapping[str, Any]]) -> Row | CatalogError:
+def _row(reading: _Reading[Row], line: int, source: object, fields: Callable[[], Mapping[str, Any]]) -> Row | CatalogError:
     """Return the row, or the complaint about it."""
     try:
-        return layout.row(path, line, fields())
+        return reading.layout.row(reading, line, fields(), source)
     except InvalidValueError as error:
-        return _unreadable(path, line, error.message, error.param)
+        return reading.unreadable(line, source, error.message, error)
     except json.JSONDecodeError as error:
-        return _unreadable(path, line, f"is not JSON: {error.msg} (column {error.colno})")
+        return reading.unreadable(line, source, f"is not JSON: {error.msg} (column {error.colno})")
     except (ValueError, RecursionError) as error:
-        return _unreadable(path, line, f"is not usable JSON: {error}")
+        return reading.unreadable(line, source, f"is not usable JSON: {error}")
 
 
-def usage_row(path: str, line: int, fields: Mapping[str, Any]) -> UsageRow:
+def _text_row(reading: _Reading[TextRow], line: int, fields: Mapping[str, Any], source: object) -> TextRow:  # noqa: ARG001 - as the other rows
+    return TextRow(reading.path, line, fields)
+
+
+def usage_row(path: str, line: int, fields: Mapping[str, Any], *, time: PlausibleTime | None = None) -> UsageRow:
     """Return the row that fields stand for, digits being numbers already.
 
     Raises:
         InvalidValueError: ``param`` names the first malformed field.
     """
-    action, received_at = fields.get("action"), fields.get("received_at")
+    return _usage_row(_Reading(_USAGE, path, time or PlausibleTime()), line, fields, None)
+
+
+def _usage_row(reading: _Reading[UsageRow], line: int, fields: Mapping[str, Any], source: object) -> UsageRow:
+    action = fields.get("action")
     record = UsageRecord(
         required(fields, "subscription_item"),
         required(fields, "quantity"),
-        instant_of_file(required(fields, "timestamp"), "timestamp"),
+        reading.time.moment(required(fields, "timestamp"), "timestamp"),
         Action.INCREMENT if action is None else action,
         fields.get("id"),
     )
-    assert record.timestamp != "now", "instant_of_file refuses it"
-    moment = record.timestamp if received_at is None else instant(instant_of_file(received_at, "received_at"), "received_at")
-    return UsageRow(path, line, record, moment)
+    assert record.timestamp != "now", "a moment of a file is never this word"
+    received, place = reading.received(fields), reading.place(line)
+    if received is not None:
+        reading.arrivals.take(received.replace(microsecond=0), place)
+    return UsageRow(reading.path, line, record, record.timestamp if received is None else received, place, source)
 
 
-def _event_row(path: str, line: int, fields: Mapping[str, Any]) -> EventRow:
-    received_at, timestamp = fields.get("received_at"), fields.get("timestamp")
-    received = None if received_at is None else instant(instant_of_file(received_at, "received_at"), "received_at")
+def _event_row(reading: _Reading[EventRow], line: int, fields: Mapping[str, Any], source: object) -> EventRow:
+    received, timestamp = reading.received(fields), fields.get("timestamp")
     if timestamp is None and received is not None:
         happened: Instant = received
     else:
-        happened = instant_of_file(required(fields, "timestamp"), "timestamp")
+        happened = reading.time.moment(required(fields, "timestamp"), "timestamp")
     payload = fields.get("payload")
     if payload is None:
         payload = {key: value for column, value in fields.items() if (key := _payload_key(column)) is not None}
         payload = payload or required(fields, "payload")
     event = MeterEvent(required(fields, "event_name"), payload, identifier=fields.get("identifier"), timestamp=happened)
-    return EventRow(path, line, event, happened if received is None else received)
+    place = reading.place(line)
+    if received is not None:
+        reading.arrivals.take(received, place)
+    return EventRow(reading.path, line, event, happened if received is None else received, place, source)
 
 
 USAGE_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
 """The columns of files of usage."""
 
 _EVENT_COLUMNS: Final = ("event_name", "timestamp", "identifier", "received_at")
-_USAGE: Final = _Layout(USAGE_COLUMNS, USAGE_COLUMNS[:3], USAGE_COLUMNS, usage_row)
+_USAGE: Final = _Layout(USAGE_COLUMNS, USAGE_COLUMNS[:3], USAGE_COLUMNS, _usage_row)
 _EVENTS: Final = _Layout(
     (*_EVENT_COLUMNS, _PAYLOAD_COLUMN),
     _EVENT_COLUMNS[:2],
     (*_EVENT_COLUMNS, "payload", "created", "livemode", "object"),
     _event_row,
 )
-
-
-def instant_of_file(value: Any, param: str) -> Instant:  # noqa: ANN401 - whatever the file holds
-    """Return an instant of a file: text is ISO 8601, for digits are numbers there; all else is left to who takes it."""
-    if not isinstance(value, str):
-        return cast("Instant", value)
-    if _INTEGER.fullmatch(value):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, INSTANT_TEXT, value)
-    return parse_instant(value, param)
 
 
 def _raise(refusal: MeteringError) -> None:
@@ -704,26 +820,32 @@ def append_usage(
         The billing periods that bill usage among these rows, in order, by subscription.
     """
     owners = {item.id: subscription for subscription in log.subscriptions for item in subscription.items}
+    spellings = Spellings(owners)
     periods = _PeriodsWithUsage()
 
     def note(item_id: str, billed_at: int) -> None:
         periods.note(owners[item_id], billed_at)
+
+    def refuse(receipt: Receipt, row: UsageRow) -> None:
+        is_unknown = receipt.code is ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN
+        meant = spellings.near(row.record.subscription_item) if is_unknown else ""
+        on_refusal(placed(receipt.error(), row, meant))
 
     chunk: list[UsageRow] = []
     for row in rows:
         if isinstance(row, UsageRow):
             chunk.append(row)
         if len(chunk) >= CHUNK_ROWS or not isinstance(row, UsageRow):
-            _append_chunk(log, chunk, note, on_refusal)
+            _append_chunk(log, chunk, note, refuse)
             chunk = []
         if not isinstance(row, UsageRow):
             on_refusal(row)
-    _append_chunk(log, chunk, note, on_refusal)
+    _append_chunk(log, chunk, note, refuse)
     return periods.by_subscription()
 
 
 def _append_chunk(
-    log: UsageLog, rows: list[UsageRow], note: Callable[[str, int], None], on_refusal: Callable[[MeteringError], None]
+    log: UsageLog, rows: list[UsageRow], note: Callable[[str, int], None], refuse: Callable[[Receipt, UsageRow], None]
 ) -> None:
     records = [row.record for row in rows]
     receipts = log.append_columns(
@@ -742,18 +864,38 @@ def _append_chunk(
             assert record.timestamp != "now", "a row of a file has a moment"
             note(record.subscription_item, record.timestamp if later is None else later)
     for position, receipt in rejected.items():
-        on_refusal(_placed(receipt, rows[position]))
+        refuse(receipt, rows[position])
 
 
-def _placed(receipt: Receipt, row: UsageRow | EventRow) -> UsageRejectedError:
-    """Return the refusal of a row with its place."""
-    error = receipt.error()
-    details = {**error.details, "path": row.path, "line": row.line}
-    return UsageRejectedError(error.code, f"{_place(row.path, row.line)}: {error.message}", param=error.param, details=details)
+def placed(error: MeteringError, row: UsageRow | EventRow, meant: str = "") -> UsageRejectedError:
+    """Return the refusal of a row with its place, and with what was probably meant."""
+    details = {**error.details, "path": row.path, "line": row.line, "source": row.source}
+    return UsageRejectedError(error.code, f"{row.place}: {error.message}{meant}", param=error.param, details=details)
+
+
+class Spellings:
+    """Ids by how they read, to find the one that was meant by one with blanks around it or in other capitals."""
+
+    def __init__(self, known: Iterable[str]) -> None:
+        self._known = {_folded(one): one for one in known}
+
+    def near(self, received: object) -> str:
+        """Return the id that was meant, as an ending of a sentence; empty where none suggests itself."""
+        meant = self._known.get(_folded(received)) if isinstance(received, str) else None
+        return "" if meant in {None, received} else f" (did you mean {meant!r}?)"
+
+
+def _folded(text: str) -> str:
+    """Return a text without what cannot be seen, in one sort of letters."""
+    return "".join(one for one in text if one.isprintable() and not one.isspace()).casefold()
 
 
 def append_events(
-    log: MeterLog, rows: Iterable[EventRow | CatalogError], *, on_refusal: Callable[[MeteringError], None] = _raise
+    log: MeterLog,
+    rows: Iterable[EventRow | CatalogError],
+    *,
+    on_refusal: Callable[[MeteringError], None] = _raise,
+    on_unbilled: Callable[[MeteringError], None] | None = None,
 ) -> dict[str, tuple[BillingPeriod, ...]]:
     """Append rows in their order, each at its own moment of receipt: how history is imported.
 
@@ -765,27 +907,24 @@ def append_events(
         log: the log; it must know the meters and the subscriptions.
         rows: what :func:`read_events` yields.
         on_refusal: as in :func:`append_usage`.
+        on_unbilled: called with ``usage_unbilled`` for each event that was accepted and that no item bills; it says why not.
 
     Returns:
         The billing periods that have events among these rows, in order, by subscription.
     """
-    billed = _subscriptions_by_customer(log)
-    customer_keys = {meter.event_name: meter.customer_payload_key for meter in log.meters}
+    billed = _Billed(log)
     inactive = {meter.event_name: meter for meter in log.meters if not meter.is_active}
-    periods = _PeriodsWithUsage()
     for row in rows:
         if not isinstance(row, EventRow):
             on_refusal(row)
             continue
-        event = row.event
-        receipt = _append_event(log, row, inactive.get(event.event_name))
+        receipt = _append_event(log, row, inactive.get(row.event.event_name))
         if receipt.outcome is Outcome.REJECTED:
-            on_refusal(_placed(receipt, row))
-            continue
-        for subscription in billed.get((event.event_name, event.payload[customer_keys[event.event_name]]), ()):
-            assert event.timestamp != "now", "a row of a file has a moment"
-            periods.note(subscription, event.timestamp)
-    return periods.by_subscription()
+            is_unknown = receipt.code is ErrorCode.METER_UNKNOWN
+            on_refusal(placed(receipt.error(), row, billed.event_names.near(row.event.event_name) if is_unknown else ""))
+        elif not billed.note(row.event) and on_unbilled is not None:
+            on_unbilled(placed(billed.unbilled(row.event), row))
+    return billed.periods.by_subscription()
 
 
 def _append_event(log: MeterLog, row: EventRow, inactive: Meter | None) -> Receipt:
@@ -800,13 +939,43 @@ def _append_event(log: MeterLog, row: EventRow, inactive: Meter | None) -> Recei
     return receipt
 
 
-def _subscriptions_by_customer(log: MeterLog) -> dict[tuple[str, str | None], list[Subscription]]:
-    """Return which subscriptions bill the events with a name of a customer."""
-    found: dict[tuple[str, str | None], list[Subscription]] = {}
-    for subscription in log.subscriptions:
-        for meter_id in {item.recurring.meter for item in subscription.items if item.recurring.meter is not None}:
-            found.setdefault((log.meter(meter_id).event_name, subscription.customer), []).append(subscription)
-    return found
+class _Billed:
+    """Which subscriptions bill the events of a customer, and in which periods."""
+
+    def __init__(self, log: MeterLog) -> None:
+        self.periods = _PeriodsWithUsage()
+        self.event_names = Spellings(meter.event_name for meter in log.meters)
+        self._customers = Spellings(one.customer for one in log.subscriptions if one.customer is not None)
+        self._known = {one.customer for one in log.subscriptions}
+        self._keys = {meter.event_name: meter.customer_payload_key for meter in log.meters}
+        self._by_customer: dict[tuple[str, str | None], list[Subscription]] = {}
+        for subscription in log.subscriptions:
+            for meter_id in {item.recurring.meter for item in subscription.items if item.recurring.meter is not None}:
+                key = log.meter(meter_id).event_name, subscription.customer
+                self._by_customer.setdefault(key, []).append(subscription)
+
+    def note(self, event: MeterEvent) -> bool:
+        """Take note of the periods that bill an accepted event; return whether there is one."""
+        assert event.timestamp != "now", "a row of a file has a moment"
+        owners = self._by_customer.get((event.event_name, self._customer(event)), ())
+        noted = [self.periods.note(subscription, event.timestamp) for subscription in owners]
+        return any(noted)
+
+    def unbilled(self, event: MeterEvent) -> MeteringError:
+        """Say why no item bills an event."""
+        customer = self._customer(event)
+        if customer not in self._known:
+            reason = "expected a customer of one of the subscriptions"
+            meant = self._customers.near(customer)
+        elif (event.event_name, customer) not in self._by_customer:
+            reason, meant = f"expected an item on the meter of {event.event_name!r} for its customer", ""
+        else:
+            reason, meant = "expected a moment in the life of a subscription of its customer", ""
+        message = f"No item bills this event: {reason}, received the customer {describe(customer)}{meant}"
+        return MeteringError(ErrorCode.USAGE_UNBILLED, message, param="payload", details={"customer": customer})
+
+    def _customer(self, event: MeterEvent) -> str:
+        return event.payload[self._keys[event.event_name]]
 
 
 class _PeriodsWithUsage:
@@ -816,14 +985,16 @@ class _PeriodsWithUsage:
         self._latest: dict[str, BillingPeriod] = {}
         self._found: dict[str, dict[int, BillingPeriod]] = {}
 
-    def note(self, owner: Subscription, timestamp: int) -> None:
-        """Take note of the period of accepted usage; what lies outside the subscription's life has none."""
+    def note(self, owner: Subscription, timestamp: int) -> bool:
+        """Take note of the period of accepted usage; return whether there is one, within the subscription's life."""
         latest = self._latest.get(owner.id)
         if latest is None or not latest.start_seconds <= timestamp < latest.end_seconds:
             period = owner.period_at(timestamp)
-            if period is not None:
-                self._latest[owner.id] = period
-                self._found.setdefault(owner.id, {})[period.start_seconds] = period
+            if period is None:
+                return False
+            self._latest[owner.id] = period
+            self._found.setdefault(owner.id, {})[period.start_seconds] = period
+        return True
 
     def by_subscription(self) -> dict[str, tuple[BillingPeriod, ...]]:
         """Return the periods found so far, in order."""

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import csv
+import contextlib
 import io
 import os
 import sys
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
 from operator import attrgetter
@@ -15,9 +15,11 @@ from pathlib import Path
 from typing import Annotated, Any, Final, cast
 from zoneinfo import ZoneInfo
 
+import attrs
 from cyclopts import App, CycloptsError, Parameter
 
 from metering_core import cli_engines, cli_prices
+from metering_core.acceptance import AcceptancePolicy
 from metering_core.aggregation import Usage
 from metering_core.catalog import (
     Catalog,
@@ -26,24 +28,29 @@ from metering_core.catalog import (
     read_catalog,
     read_price,
 )
-from metering_core.cli_engines import Choice, Engine, Loaded, choose_engine, load_files, load_text
+from metering_core.cli_engines import Engine, Loaded, UsageSource, choose_engine, load_usage
 from metering_core.cli_files import (
     OnError,
+    Reading,
     Refusals,
+    RejectsFile,
     StoppedError,
     complain,
-    format_of,
+    duration,
     load_events,
-    opened,
     print_json,
-    shown_name,
+    refusals_of,
+    refuse_same_file,
+    write_csv_rows,
 )
 from metering_core.combining import CombinedUsage
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, shown
 from metering_core.exact import plain
 from metering_core.explaining import explain
+from metering_core.file_instants import ANY_TIME, PlausibleTime
 from metering_core.invoicing import Invoice, InvoiceLineItem, describe_charge, finalize_invoice, grouped, number_field
 from metering_core.log import UsageLog
+from metering_core.meter_acceptance import IdentifierScope, MeterPolicy
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.money import Amount, Money
@@ -55,13 +62,17 @@ from metering_core.testing.cases import CaseResult, read_cases, run_cases
 OK: Final = 0
 REFUSED: Final = 1
 UNUSABLE: Final = 2
+UNWRITTEN: Final = 3
+INTERRUPTED: Final = 130
+"""128 and the number of SIGINT, as shells have it."""
 
 _DEMO: Final = Path(__file__).parent / "demo"
 
 _HELP = """Billing as a query over an append-only log of usage: exact, repeatable, explainable.
 
-Exit status: 0 where all is well; 1 where a row of usage was refused or a case differs; 2 where the arguments or a file
-cannot be used. Complaints go to standard error, one line each.
+Exit status: 0 where all is well; 1 where a row of usage was refused or is on no bill, nothing was billed, or a case differs;
+2 where the arguments or a file cannot be used; 3 where output could not be written. Complaints go to standard error, one
+line each.
 """
 
 
@@ -92,27 +103,51 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # The same bytes everywhere, whatever the locale and its line ends.
             stream.reconfigure(encoding="utf-8", errors="backslashreplace", newline="\n")
+    if sys.stdout is None:
+        complain("standard output: cannot be written: it is closed")
+        return UNWRITTEN
     try:
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except (CycloptsError, MeteringError) as error:
         complain(" ".join(str(error).split()))
-        return UNUSABLE
+        return UNWRITTEN if getattr(error, "code", None) is ErrorCode.FILE_UNWRITABLE else UNUSABLE
     except StoppedError as stopped:
         complain(str(stopped))
         return REFUSED
-    except BrokenPipeError:  # The reader (`head`) has seen enough; nothing is left to flush into.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return OK
+    except OSError as error:  # Files complain in words of their own, so this is what results are printed to.
+        complain(f"standard output: cannot be written: {error.strerror or error}")
+        return UNWRITTEN
+    except KeyboardInterrupt:
+        complain("interrupted")
+        return INTERRUPTED
+    finally:
+        _give_up_unwritten()
     return status if isinstance(status, int) else OK
+
+
+def _give_up_unwritten() -> None:
+    """Leave nothing in a stream that cannot take it: Python would complain of it at the end, in words of its own."""
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            if stream is not None:
+                stream.flush()
+        except OSError:
+            with contextlib.suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _print_table(header: Sequence[str], rows: Sequence[Sequence[str]], footer: Sequence[str] = ()) -> None:
     """Print a table: the first column to the left, all others to the right."""
+    header, footer, rows = _shown(header), _shown(footer), [_shown(row) for row in rows]
     widths = [max(map(len, column)) for column in zip(header, *rows, *([footer] if footer else []), strict=True)]
     rule = "-" * (sum(widths) + 2 * len(widths) - 2)
     lines = [_aligned(header, widths), rule, *(_aligned(row, widths) for row in rows)]
     print(*lines, *([rule, _aligned(footer, widths)] if footer else []), sep="\n")
+
+
+def _shown(row: Sequence[str]) -> list[str]:
+    return [shown(cell) for cell in row]
 
 
 def _aligned(row: Sequence[str], widths: Sequence[int]) -> str:
@@ -128,11 +163,59 @@ def demo() -> None:
     """Bill a month of an AI API from the files in this package, and say why its second line is what it is."""
     catalog_path, usage_path = _DEMO / "catalog.json", _DEMO / "usage.csv"
     catalog = read_catalog(catalog_path)
-    loaded = _load(catalog.subscriptions, str(usage_path), None, OnError.STOP, Choice(Engine.MEMORY, "it is short"))
+    source = UsageSource(str(usage_path), None, Reading(PlausibleTime(), Refusals(OnError.STOP)))
+    loaded = load_usage(catalog.subscriptions, source, Engine.MEMORY)
     for one in _invoices(catalog, loaded.usage, loaded.periods):
         print(one, "", "Why the second line is what it is:", "", explain(one.lines[1]), "", sep="\n")
     print("The same from its files, with every line explained:")
     print(f"  metering-core invoice {catalog_path} {usage_path} --explain")
+
+
+# policies ----------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Policies:
+    """What is accepted: the options that two commands share.
+
+    Attributes:
+        future_tolerance: How far after its receipt usage may happen, such as 300s or 5m; none for usage records and 5m for
+            meter events unless given.
+        late_grace: For how long after the end of a period its usage records are accepted, such as 2h or 1d; not at all
+            unless given. Of meter events --backdate-days says it.
+        backdate_days: How many days before its receipt a meter event may have happened; 35 unless given.
+        identifier_scope: Whether an identifier is unique among the meter events of one name or among all of them.
+        any_time: Take instants before the year 2000 and more than ten years ahead, which usually are something else.
+    """
+
+    future_tolerance: str | None = None
+    late_grace: str | None = None
+    backdate_days: int | None = None
+    identifier_scope: IdentifierScope | None = None
+    any_time: Annotated[bool, Parameter(negative="", show_default=False)] = False
+
+    def time(self) -> PlausibleTime:
+        """Return the moments that files may name."""
+        return ANY_TIME if self.any_time else PlausibleTime.until(datetime.now(UTC))
+
+    def of_usage(self) -> AcceptancePolicy:
+        """Return what is accepted of usage records."""
+        tolerance, grace = (self._duration(name) or timedelta(0) for name in ("future_tolerance", "late_grace"))
+        return AcceptancePolicy(future_tolerance=tolerance, late_grace=grace)
+
+    def of_events(self) -> MeterPolicy:
+        """Return what is accepted of meter events."""
+        given: dict[str, Any] = {"backdate_days": self.backdate_days, "identifier_scope": self.identifier_scope}
+        given["future_tolerance"] = self._duration("future_tolerance")
+        return MeterPolicy(**{key: value for key, value in given.items() if value is not None})
+
+    def _duration(self, name: str) -> timedelta | None:
+        value = getattr(self, name)
+        return None if value is None else timedelta(seconds=duration(value, f"--{name.replace('_', '-')}"))
+
+
+PolicyOptions = Annotated[Policies, Parameter(name="*")]
+_UNLESS_GIVEN: Final = Policies()
 
 
 # invoice -----------------------------------------------------------------------------------------------------------------
@@ -149,9 +232,11 @@ def invoice(
     explained: Annotated[bool, Parameter(name="--explain", negative="", show_default=False)] = False,
     output: Annotated[OutputFormat, Parameter(name="--format")] = OutputFormat.TABLE,
     on_error: OnError = OnError.STOP,
+    rejects: RejectsFile = None,
     usage_format: UsageFormat | None = None,
     engine: Engine | None = None,
-) -> None:
+    policies: PolicyOptions = _UNLESS_GIVEN,
+) -> int:
     """Bill usage: an invoice for each subscription and billing period that has usage.
 
     Usage has the columns (CSV) or keys (JSON lines) subscription_item, quantity, timestamp, and optionally action, id,
@@ -167,32 +252,59 @@ def invoice(
             also where it has no usage, and no other.
         explained: Say for each line which records, tiers and rounding are behind it (not with --format csv).
         output: Print tables in major units, or JSON or CSV (one row a line item) in minor units.
-        on_error: At a malformed row or a refused record stop with exit status 1, or skip it; both name its line.
+        on_error: At a malformed row or a refused record stop, or skip it and bill the rest; both name its line, and the exit
+            status is 1. It is 1 too where meter events are on no bill.
+        rejects: Write each such row into this file (.csv, .jsonl): path, line, code, message and the row.
         usage_format: How the usage is written; the file's extension (.csv, .jsonl, .ndjson) says it unless given, or the first
             character of standard input ({ begins JSON lines).
         engine: What judges and folds the usage; all make the same bill. 'auto', which is also what happens without the option,
             takes memory for short files and standard input, duckdb for Parquet, globs and long files, and says so.
+        policies: What is accepted.
     """
     if explained and output is OutputFormat.CSV:
         message = "--explain: expected --format table or json, received csv"
         raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--explain")
     at = None if period is None else parse_instant(period, "--period")
-    _refuse_inputs(usage, events, about_usage={"--engine": engine, "--usage-format": usage_format})
+    about_usage = {"--engine": engine, "--usage-format": usage_format, "--late-grace": policies.late_grace}
+    about_events = {"--backdate-days": policies.backdate_days, "--identifier-scope": policies.identifier_scope}
+    _refuse_inputs(usage, events, about_usage=about_usage, about_events=about_events)
+    refuse_same_file(rejects, catalog, usage, events)
     known = read_catalog(catalog)
-    records = Loaded(UsageLog(known.subscriptions), {})
-    if usage is not None:
-        chosen = choose_engine(engine or Engine.AUTO, usage, usage_format, explains=explained, skips=on_error is OnError.SKIP)
-        if engine is not None or chosen.engine is not Engine.MEMORY:
-            complain(str(chosen))
-        records = _load(known.subscriptions, usage, usage_format, on_error, chosen)
-    loaded = records if events is None else _combined(records, *load_events(known, events, on_error))
+    with refusals_of(on_error, rejects) as refusals:
+        reading = Reading(policies.time(), refusals)
+        loaded = Loaded(UsageLog(known.subscriptions), {})
+        if usage is not None:
+            source = UsageSource(usage, usage_format, reading, policies.of_usage())
+            loaded = _load_records(known, source, engine, explained=explained)
+        if events is not None:
+            loaded = _combined(loaded, *load_events(known, events, reading, policies.of_events()))
     periods = loaded.periods
     if at is not None:
         periods = {one.id: () if (found := one.period_at(at)) is None else (found,) for one in known.subscriptions}
     _require_inputs([one for one in known.subscriptions if periods.get(one.id)], usage, events)
     invoices = _invoices(known, loaded.usage, periods)
+    _print_invoices(invoices, output, explained=explained)
     if not invoices:
-        complain("there is no usage to bill" if at is None else f"no subscription has a billing period at {period}")
+        complain(_nothing(period, has_rows=refusals.found or loaded.accepted > 0))
+    return REFUSED if refusals.found or not invoices else OK
+
+
+def _load_records(known: Catalog, source: UsageSource, engine: Engine | None, *, explained: bool) -> Loaded:
+    """Read usage records with the engine that was asked for, or that suits the file, and say which."""
+    chosen = choose_engine(engine or Engine.AUTO, source.usage, source.format, explains=explained)
+    if engine is not None or chosen.engine is not Engine.MEMORY:
+        complain(str(chosen))
+    return load_usage(known.subscriptions, source, chosen.engine)
+
+
+def _nothing(period: str | None, *, has_rows: bool) -> str:
+    """Say why there is no invoice."""
+    if period is not None:
+        return f"no subscription has a billing period at {period}"
+    return "nothing is billed: no row of the usage is on a bill" if has_rows else "there is no usage to bill"
+
+
+def _print_invoices(invoices: Sequence[Invoice], output: OutputFormat, *, explained: bool) -> None:
     match output:
         case OutputFormat.TABLE:
             _print_tables(invoices, explained=explained)
@@ -202,7 +314,9 @@ def invoice(
             _print_csv(invoices)
 
 
-def _refuse_inputs(usage: str | None, events: str | None, *, about_usage: Mapping[str, object]) -> None:
+def _refuse_inputs(
+    usage: str | None, events: str | None, *, about_usage: Mapping[str, object], about_events: Mapping[str, object]
+) -> None:
     """Refuse files and options that do not go together."""
     if usage is None and events is None:
         message = "USAGE requires an argument where --events has none"
@@ -210,10 +324,11 @@ def _refuse_inputs(usage: str | None, events: str | None, *, about_usage: Mappin
     if usage == events:
         message = f"--events: expected another file than that of USAGE, received {usage!r} twice"
         raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--events")
-    for option, value in about_usage.items():
-        if usage is None and value is not None:
-            message = f"{option}: expected it with a file USAGE, which it is about, received it without"
-            raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=option)
+    for file, options, about in ((usage, about_usage, "USAGE"), (events, about_events, "--events")):
+        for option, value in options.items():
+            if file is None and value is not None:
+                message = f"{option}: expected it with a file {about}, which it is about, received it without"
+                raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=option)
 
 
 def _require_inputs(billed: Sequence[Subscription], usage: str | None, events: str | None) -> None:
@@ -225,26 +340,6 @@ def _require_inputs(billed: Sequence[Subscription], usage: str | None, events: s
         if file is None:
             message = f"{param}: expected a file of {sort}, which the item {item.id!r} bills, received none"
             raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=param)
-
-
-def _load(
-    subscriptions: Sequence[Subscription], usage: str, usage_format: UsageFormat | None, on_error: OnError, chosen: Choice
-) -> Loaded:
-    """Read a file of usage with an engine, and return the usage and the periods that have some."""
-    refusals, engine = Refusals(on_error), chosen.engine
-    if engine is Engine.DUCKDB:
-        try:
-            return load_files(subscriptions, usage, usage_format, refusals)
-        except (MeteringError, StoppedError):
-            if chosen.otherwise is None:
-                raise
-            engine = chosen.otherwise  # A long file is judged as a short one is, to the word.
-            complain(f"engine {engine.value}: {usage} is read again row by row, because DuckDB refuses some of it")
-    written = format_of(usage) if usage_format is None else usage_format
-    with opened(usage) as stream:
-        loaded = load_text(engine, subscriptions, stream, written, shown_name(usage), refusals)
-    refusals.count(shown_name(usage), loaded.accepted)
-    return loaded
 
 
 def _combined(records: Loaded, events: MeterLog, with_events: Mapping[str, tuple[BillingPeriod, ...]]) -> Loaded:
@@ -279,12 +374,8 @@ def _invoice_fields(one: Invoice, *, explained: bool) -> dict[str, Any]:
 
 
 def _print_csv(invoices: Sequence[Invoice]) -> None:
-    rows = csv.writer(sys.stdout, lineterminator="\n")
-    rows.writerow(_LINE_COLUMNS)
-    for one in invoices:
-        for line in one.lines:
-            fields = _line_fields(one, line)
-            rows.writerow([fields[column] for column in _LINE_COLUMNS])
+    lines = (_line_fields(one, line) for one in invoices for line in one.lines)
+    write_csv_rows(sys.stdout, [_LINE_COLUMNS, *([fields[column] for column in _LINE_COLUMNS] for fields in lines)])
 
 
 def _line_fields(one: Invoice, line: InvoiceLineItem) -> dict[str, Any]:
@@ -314,8 +405,10 @@ def summaries(
     by: ValueGroupingWindow | None = None,
     timezone: str = "UTC",
     on_error: OnError = OnError.STOP,
+    rejects: RejectsFile = None,
+    policies: PolicyOptions = _UNLESS_GIVEN,
     as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
-) -> None:
+) -> int:
     """Say what a customer's events of a meter come to, in a range of time and in each hour, day, week or month of it.
 
     Args:
@@ -327,18 +420,25 @@ def summaries(
         end: First moment after it.
         by: What to cut the range into.
         timezone: IANA zone of the calendar, in which times are printed.
-        on_error: At a malformed row or a refused event stop with exit status 1, or skip it; both name its line.
+        on_error: At a malformed row or a refused event stop, or skip it; both name its line, and the exit status is 1.
+        rejects: Write each such row into this file (.csv, .jsonl): path, line, code, message and the row.
+        policies: What is accepted.
         as_json: Print Stripe's summaries as JSON: Unix seconds, exact decimals as strings.
     """
     bounds = parse_instant(start, "--from"), parse_instant(end, "--to")
-    log, _ = load_events(read_catalog(catalog), events, on_error)
+    refuse_same_file(rejects, catalog, events)
+    _refuse_inputs(None, events, about_usage={"--late-grace": policies.late_grace}, about_events={})
+    with refusals_of(on_error, rejects) as refusals:
+        reading = Reading(policies.time(), refusals)
+        log, _ = load_events(read_catalog(catalog), events, reading, policies.of_events(), is_billed=False)
     (whole,) = event_summaries(log, meter, customer, *bounds)
     parts = event_summaries(log, meter, customer, *bounds, value_grouping_window=by, timezone=timezone)
     if as_json:
         print_json({"summary": whole.to_dict(), "summaries": [one.to_dict() for one in parts]})
-        return
-    footer = _summary_row(whole, timezone) if by is not None else ()
-    _print_table(("From", "To", "Events", "Value"), [_summary_row(one, timezone) for one in parts], footer)
+    else:
+        footer = _summary_row(whole, timezone) if by is not None else ()
+        _print_table(("From", "To", "Events", "Value"), [_summary_row(one, timezone) for one in parts], footer)
+    return REFUSED if refusals.found else OK
 
 
 def _summary_row(one: MeterEventSummary, timezone: str) -> tuple[str, ...]:
@@ -470,7 +570,8 @@ def _print_differences(results: Mapping[str, Sequence[CaseResult]]) -> None:
     for file, found in results.items():
         for result in found:
             if result.differences:
-                print(f"{file}: {result.id} ({result.kind})", *(f"  {one}" for one in result.differences), sep="\n")
+                differences = [f"  {shown(one)}" for one in result.differences]
+                print(shown(f"{file}: {result.id} ({result.kind})"), *differences, sep="\n")
 
 
 def _count_sentence(cases: int, files: int, different: int) -> str:

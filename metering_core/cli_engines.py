@@ -4,36 +4,44 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
-from pathlib import Path
-from typing import Any, Final, TextIO, cast
+from typing import Any, Final, cast
 
 import attrs
 from cyclopts import App
 
-from metering_core.acceptance import Receipts
+from metering_core.acceptance import AcceptancePolicy, Receipts
 from metering_core.aggregation import Usage
-from metering_core.catalog import USAGE_COLUMNS, append_usage, read_usage
+from metering_core.catalog import (
+    USAGE_COLUMNS,
+    Spellings,
+    UsageFormat,
+    UsageRow,
+    append_usage,
+    read_usage,
+)
+from metering_core.cli_files import Reading, complain, format_of, is_watched, lines_of, opened, shown_name
 from metering_core.errors import (
     CatalogError,
     ErrorCode,
     InvalidValueError,
+    InvoicingError,
     MeteringError,
     MissingExtraError,
+    shown,
 )
 from metering_core.log import UsageLog
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.sql import DuckDBUsage, events_kernel, sql_kernel
+from metering_core.sql.engine import EXPECTED
 from metering_core.sql.readers import Files
 from metering_core.subscriptions import Subscription
 
 LARGE_BYTES: Final = 64 * 2**20
 """From this size on, text is read by an engine of columns or by DuckDB."""
-
-Refuse = Callable[[MeteringError], None]
-"""Takes each refusal in order; it may raise to stop."""
 
 
 class Engine(StrEnum):
@@ -47,11 +55,10 @@ class Engine(StrEnum):
 
 @attrs.frozen
 class Choice:
-    """An engine and, for people, why it was taken; ``otherwise`` reads again what this one does not bill."""
+    """An engine and, for people, why it was taken."""
 
     engine: Engine
     reason: str
-    otherwise: Engine | None = None
 
     def __str__(self) -> str:
         """Return the sentence for standard error."""
@@ -84,9 +91,7 @@ def print_kernel(*, events: bool = False) -> None:
 # Choosing ----------------------------------------------------------------------------------------------------------------
 
 
-def choose_engine(
-    engine: Engine, usage: str, usage_format: str | None = None, *, explains: bool = False, skips: bool = False
-) -> Choice:
+def choose_engine(engine: Engine, usage: str, usage_format: str | None = None, *, explains: bool = False) -> Choice:
     """Return the engine that reads a file of usage.
 
     Args:
@@ -94,16 +99,15 @@ def choose_engine(
         usage: a path, a glob, or ``-`` for standard input.
         usage_format: how it is written, where that was said: text, whatever the extension.
         explains: whether lines are to be explained, which takes the records, which DuckDB leaves in their files.
-        skips: whether malformed rows are to be skipped, which DuckDB does not do.
 
     Raises:
-        InvalidValueError: ``parameters_exclusive`` where the engine asked for cannot do what is asked, or none can.
+        InvalidValueError: ``parameters_exclusive`` where the engine asked for cannot do what is asked.
     """
-    is_columns = _is_columns(usage, usage_format)
+    is_table = _is_table(usage, usage_format)
     choice = Choice(engine, "as asked")
     if engine is Engine.AUTO:
-        choice = _picked(usage, is_columns=is_columns, is_read_by_row=explains or skips)
-    problem = _problem(choice.engine, usage, is_columns=is_columns, explains=explains, skips=skips)
+        choice = _picked(usage, is_table=is_table, explains=explains)
+    problem = _problem(choice.engine, usage, is_table=is_table, explains=explains)
     if problem is not None:
         message = f"--engine: expected an engine that {problem}, received {choice.engine.value!r}"
         if engine is Engine.AUTO:
@@ -112,43 +116,50 @@ def choose_engine(
     return choice
 
 
-def _problem(engine: Engine, usage: str, *, is_columns: bool, explains: bool, skips: bool) -> str | None:
+def _problem(engine: Engine, usage: str, *, is_table: bool, explains: bool) -> str | None:
     if engine is not Engine.DUCKDB:
-        return "reads Parquet and several files (duckdb)" if is_columns else None
+        return "reads Parquet and several files (duckdb)" if is_table else None
     if usage == "-":
         return "reads standard input (memory, columnar)"
-    if explains:
-        return "keeps records to explain lines by (memory, columnar)"
-    return "skips malformed rows (memory, columnar)" if skips else None
+    return "keeps records to explain lines by (memory, columnar)" if explains else None
 
 
-def _picked(usage: str, *, is_columns: bool, is_read_by_row: bool) -> Choice:
+def _picked(usage: str, *, is_table: bool, explains: bool) -> Choice:
     if usage == "-":
         return Choice(Engine.MEMORY, "standard input is read row by row")
-    if is_columns:
+    if is_table:
         return Choice(Engine.DUCKDB, "Parquet and several files are read by DuckDB")
     size = _size(usage)
     if size < LARGE_BYTES:
         return Choice(Engine.MEMORY, f"{usage} is smaller than {LARGE_BYTES // 2**20} MiB")
     reason = f"{usage} has {size / 2**20:,.0f} MiB"
-    by_row = Engine.COLUMNAR if _is_installed("numpy") else Engine.MEMORY
-    if not is_read_by_row and _is_installed("duckdb"):
-        return Choice(Engine.DUCKDB, reason, otherwise=by_row)
-    if by_row is Engine.MEMORY:
+    if not explains and _is_installed("duckdb"):
+        return Choice(Engine.DUCKDB, reason)
+    if _by_row() is Engine.MEMORY:
         reason += "; the extras 'duckdb' and 'columnar', which are faster, are not installed"
-    return Choice(by_row, reason)
+    return Choice(_by_row(), reason)
 
 
-def _is_columns(usage: str, usage_format: str | None) -> bool:
-    """Whether only DuckDB can read it: Parquet, or a glob."""
-    if usage == "-":
-        return False
-    is_parquet = usage_format is None and Path(usage).suffix.lower() == ".parquet"
-    return is_parquet or (any(one in usage for one in "*?[") and not Path(usage).exists())
+def _by_row() -> Engine:
+    """Return the engine for many rows that are read one by one."""
+    return Engine.COLUMNAR if _is_installed("numpy") else Engine.MEMORY
+
+
+def _is_table(usage: str, usage_format: str | None) -> bool:
+    """Whether only DuckDB can read it: Parquet, or several files."""
+    return usage != "-" and (_is_parquet(usage, usage_format) or _is_glob(usage))
+
+
+def _is_parquet(usage: str, usage_format: str | None) -> bool:
+    return usage_format is None and usage.lower().endswith(".parquet")
+
+
+def _is_glob(usage: str) -> bool:
+    return any(one in usage for one in "*?[") and not os.path.exists(usage)  # noqa: PTH110 - it refuses no path
 
 
 def _size(usage: str) -> int:
-    return Path(usage).stat().st_size if Path(usage).is_file() else 0
+    return os.path.getsize(usage) if os.path.isfile(usage) else 0  # noqa: PTH113, PTH202 - as above
 
 
 def _is_installed(module: str) -> bool:
@@ -158,34 +169,87 @@ def _is_installed(module: str) -> bool:
 # Loading -----------------------------------------------------------------------------------------------------------------
 
 
-def load_text(
-    engine: Engine, subscriptions: Sequence[Subscription], stream: TextIO, usage_format: str, path: str, refuse: Refuse
-) -> Loaded:
-    """Read CSV or JSON lines into memory, row by row, with the engine ``memory`` or ``columnar``.
+@attrs.frozen
+class UsageSource:
+    """A file of usage, or several, as the command line was given it.
+
+    Attributes:
+        usage: a path, a glob, or ``-`` for standard input.
+        format: how it is written, where that was said.
+        reading: which moments it may name, and what becomes of rows that do not count.
+        policy: what is accepted.
+    """
+
+    usage: str
+    format: UsageFormat | None
+    reading: Reading
+    policy: AcceptancePolicy | None = None
+
+    @property
+    def is_table(self) -> bool:
+        """Whether only DuckDB can read it."""
+        return _is_table(self.usage, self.format)
+
+    def rows(self) -> Iterator[UsageRow | CatalogError]:
+        """Yield the rows of a file of text, and the complaint about each malformed one."""
+        written = format_of(self.usage) if self.format is None else self.format
+        with opened(self.usage) as stream:
+            yield from read_usage(stream, written, path=shown_name(self.usage), time=self.reading.time)
+
+
+def load_usage(subscriptions: Sequence[Subscription], source: UsageSource, engine: Engine) -> Loaded:
+    """Read usage with an engine. What DuckDB does not bill as it is, is read row by row, which finds each row at fault.
 
     Raises:
-        MissingExtraError: without NumPy, for ``columnar``.
+        MissingExtraError: without what the engine or the format needs.
+        CatalogError: where no row can be told from another.
     """
-    rows = read_usage(stream, usage_format, path=path)
+    if engine is Engine.DUCKDB:
+        loaded = load_files(subscriptions, source)
+        if loaded is None:
+            engine = _by_row()
+            complain(f"engine {engine.value}: {source.usage} is read again row by row, because DuckDB refuses some of it")
+            loaded = load_rows(subscriptions, source, engine)
+    else:
+        loaded = load_rows(subscriptions, source, engine)
+    source.reading.refusals.count(shown_name(source.usage), loaded.accepted)
+    return loaded
+
+
+def load_rows(subscriptions: Sequence[Subscription], source: UsageSource, engine: Engine) -> Loaded:
+    """Read usage into memory, row by row, with the engine ``memory`` or ``columnar``."""
+    refusals = source.reading.refusals
     if engine is Engine.MEMORY:
-        log = UsageLog(subscriptions)
-        return Loaded(log, append_usage(log, rows, on_refusal=refuse), len(log))
-    door = _ColumnarDoor(subscriptions)
-    periods = append_usage(cast("UsageLog", door), rows, on_refusal=refuse)
+        log = UsageLog(subscriptions, policy=source.policy)
+        return Loaded(log, append_usage(log, source.rows(), on_refusal=refusals), len(log))
+    door = _ColumnarDoor(subscriptions, source.policy)
+    periods = append_usage(cast("UsageLog", door), map(_in_64_bits, source.rows()), on_refusal=refusals)
     return Loaded(door.usage, periods, len(door.usage))
+
+
+def _in_64_bits(row: UsageRow | CatalogError) -> UsageRow | CatalogError:
+    """Refuse a quantity that columns do not hold."""
+    if isinstance(row, CatalogError) or row.record.quantity < 2**63:
+        return row
+    message = (
+        f"{row.place}: quantity: expected at most 2^63 - 1, which is what the engine columnar holds (--engine memory takes "
+        f"more), received {row.record.quantity}"
+    )
+    details = {"path": row.path, "line": row.line, "source": row.source, "cause": ErrorCode.PARAMETER_INVALID_INTEGER}
+    return CatalogError(ErrorCode.FILE_UNREADABLE, message, param="quantity", details=details)
 
 
 class _ColumnarDoor:
     """The columnar engine as :func:`append_usage` appends to it."""
 
-    def __init__(self, subscriptions: Sequence[Subscription]) -> None:
+    def __init__(self, subscriptions: Sequence[Subscription], policy: AcceptancePolicy | None) -> None:
         if not _is_installed("numpy"):
             raise MissingExtraError.for_extra("columnar", "--engine columnar")
         from metering_core.columnar import ColumnarUsage, UsageBatch  # noqa: PLC0415 - it needs the extra
 
-        self.usage: Any = ColumnarUsage(subscriptions)
+        self.usage: Any = ColumnarUsage(subscriptions, policy=policy)
         self.subscriptions = tuple(subscriptions)
-        self.attributed: dict[int, int] = {}  # The strict policy attributes nothing to another period.
+        self.attributed: dict[int, int] = {}  # No period is closed while a file is read, so nothing moves to another.
         self._batch: Any = UsageBatch
 
     def append_columns(self, *columns: Sequence[Any], received_at: Sequence[Instant]) -> Receipts:
@@ -194,37 +258,77 @@ class _ColumnarDoor:
         return receipts
 
 
-def load_files(subscriptions: Iterable[Subscription], usage: str, usage_format: str | None, refuse: Refuse) -> Loaded:
-    """Read Parquet, CSV or JSON lines by path or glob where they are, with the engine ``duckdb``.
+def load_files(subscriptions: Sequence[Subscription], source: UsageSource) -> Loaded | None:
+    """Read usage where it is with DuckDB; None for text that DuckDB cannot judge as it stands, and rows can.
 
-    Text has the columns of usage files and no others, as for the other engines.
+    That is usage whose receipts fall from row to row, or what only SQL has bounds for. Text has the columns of usage files and
+    no others, as for the other engines.
 
     Raises:
         MissingExtraError: without DuckDB.
-        CatalogError: as :class:`~metering_core.sql.DuckDBUsage`, which skips malformed rows where ``refuse`` does not raise.
+        CatalogError: as :class:`~metering_core.sql.DuckDBUsage`, which skips malformed rows.
     """
-    with _progress(f"Reading {usage}") as progress:
+    usage, told = source.usage, source.reading.refusals
+    with _progress(f"Reading {shown(usage)}") as progress:
         try:
-            source = Files(usage, usage_format, USAGE_COLUMNS)
-            engine = DuckDBUsage(source, subscriptions, progress=progress, skip_malformed=True)
-        except InvalidValueError as problem:
-            raise _placed(problem, usage) from None
-        for refusal in engine.refusals():
-            refuse(refusal)
-        return Loaded(engine, engine.periods_with_usage(), engine.counts().accepted)
+            files = Files(usage, source.format, USAGE_COLUMNS)
+            engine = DuckDBUsage(
+                *(files, subscriptions),
+                policy=source.policy,
+                progress=progress,
+                skip_malformed=True,
+                time=source.reading.time,
+            )
+            engine.require_order_of_arrival()
+            refusals = list(engine.refusals())
+            loaded = Loaded(engine, engine.periods_with_usage(), engine.counts().accepted)
+        except (CatalogError, InvalidValueError, InvoicingError) as problem:
+            is_of_rows = "seq" in problem.details or isinstance(problem, InvoicingError)
+            if is_of_rows and not source.is_table:
+                return None
+            raise _of_file(problem, usage) from None
+    if not source.is_table and any(_is_of_sql(one) for one in refusals):
+        return None
+    for refusal in _with_rows(refusals, engine, source):
+        told(refusal)
+    return loaded
 
 
-def _placed(error: MeteringError, usage: str) -> CatalogError:
-    """Return what is wrong with usage, with the path under which it was given."""
+def _is_of_sql(refusal: MeteringError) -> bool:
+    """Whether a row is refused by a bound that only SQL has."""
+    return any(expected in refusal.message for expected in EXPECTED.values())
+
+
+def _with_rows(refusals: Sequence[MeteringError], engine: DuckDBUsage, source: UsageSource) -> Iterator[MeteringError]:
+    """Yield refusals with the rows that they are about as these stand in their files, and with what was meant."""
+    spellings = Spellings(engine.rules.items)
+    wanted = [one.details for one in refusals]
+    rows = engine.rows_at(one["seq"] for one in wanted if one.get("line") is None)
+    lines: dict[str, dict[int, str]] = {}
+    for path in {one["path"] for one in wanted if one.get("line") is not None}:
+        lines[path] = lines_of(path, {one["line"] for one in wanted if one["path"] == path})
+    for refusal in refusals:
+        details = dict(refusal.details)
+        line = details.get("line")
+        details["source"] = rows.get(details.get("seq", 0)) if line is None else lines[details["path"]].get(line)
+        details["line"] = details.get("row") if line is None else line
+        details.setdefault("path", source.usage)
+        is_unknown = refusal.code is ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN
+        meant = spellings.near(details.get("received")) if is_unknown else ""
+        yield type(refusal)(refusal.code, refusal.message + meant, param=refusal.param, details=details)
+
+
+def _of_file(error: MeteringError, usage: str) -> CatalogError:
+    """Return what is wrong with a file as a whole, with the path under which it was given."""
     reason = error.message.removeprefix("usage: ").removeprefix(f"{usage}: ")
-    message = f"{usage}: {reason}"
+    message = f"{shown(usage)}: {reason}"
     return CatalogError(error.code, message, param=error.param, details={**error.details, "path": usage})
 
 
 @contextlib.contextmanager
 def _progress(description: str) -> Iterator[Callable[[float], None] | None]:
     """Show a progress bar on standard error while someone looks; yield what it is told by."""
-    if not sys.stderr.isatty():
+    if not is_watched():
         yield None
         return
     from rich.console import Console  # noqa: PLC0415 - rich takes its time, and a short run needs none of it

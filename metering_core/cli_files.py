@@ -1,25 +1,36 @@
-"""What all commands share: files that are read, rows that are refused, and what is written of them."""
+"""What all commands share: files that are read, rows that are refused or unbilled, and what is written of them."""
 
 from __future__ import annotations
 
 import codecs
 import contextlib
+import csv
 import io
 import json
 import os
+import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator, Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, BinaryIO, Final, TextIO, cast
+from typing import Annotated, Any, BinaryIO, Final, TextIO, cast
 
-from metering_core.catalog import Catalog, UsageFormat, append_events, meter_log, read_events
-from metering_core.errors import CatalogError, ErrorCode, MeteringError
+import attrs
+from cyclopts import Parameter
+
+from metering_core.catalog import Catalog, UsageFormat, append_events, meter_log, read_events, refuse_pipe
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, shown
+from metering_core.file_instants import PlausibleTime
+from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_log import MeterLog
 from metering_core.periods import BillingPeriod
+from metering_core.replacing import replacing
 
 LONG_FILE_BYTES: Final = 4 * 2**20
 """From this size on, reading a file of usage shows a progress bar."""
+
+NAMED_MAX: Final = 10
+"""Rows of one file that are named on standard error; all others are counted, and stand in the file of ``--rejects``."""
 
 
 class OnError(StrEnum):
@@ -29,47 +40,202 @@ class OnError(StrEnum):
     SKIP = "skip"
 
 
+RejectsFile = Annotated[Path | None, Parameter(name="--rejects")]
+
+
 class StoppedError(Exception):
     """A complaint about usage that ends the run."""
 
 
+# What is said and written ------------------------------------------------------------------------------------------------
+
+
 def complain(message: str) -> None:
-    """Say a sentence on standard error."""
-    print(f"metering-core: {message}", file=sys.stderr)
+    """Say a sentence on standard error, on one line whatever it quotes; where there is none, nobody is told."""
+    if sys.stderr is not None:
+        with contextlib.suppress(OSError):
+            print(f"metering-core: {shown(message)}", file=sys.stderr, flush=True)
+
+
+_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def print_json(data: Mapping[str, Any]) -> None:
-    """Print data as JSON that people can read."""
-    print(json.dumps(data, ensure_ascii=False, indent=2))
+    """Print data as JSON that people can read, in which no text has power over a terminal."""
+    text = json.dumps(data, ensure_ascii=False, indent=2)
+    print(_UNPRINTABLE.sub(lambda found: f"\\u{ord(found[0]):04x}", text))
+
+
+def spreadsheet_cell(value: object) -> object:
+    """Return what stands in a cell of CSV: text that a spreadsheet would run or read as a date gets a leading quote.
+
+    >>> [spreadsheet_cell(one) for one in ("=1+1", "1/12", "-31.5", -2, "Tokens")]
+    ["'=1+1", "'1/12", '-31.5', -2, 'Tokens']
+    """
+    if not isinstance(value, str) or _NUMBER.fullmatch(value):
+        return value
+    return f"'{value}" if _FORMULA.match(value) or _FRACTION.fullmatch(value) else value
+
+
+_NUMBER: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
+_FORMULA: Final = re.compile(r"[=+\-@\t\r\n]")
+_FRACTION: Final = re.compile(r"-?[0-9]+/[0-9]+")
+
+
+def write_csv_rows(stream: TextIO, rows: Sequence[Sequence[object]]) -> None:
+    """Write rows of CSV as a spreadsheet may open them."""
+    csv.writer(stream, lineterminator="\n").writerows([[spreadsheet_cell(one) for one in row] for row in rows])
+
+
+# Rows that do not count --------------------------------------------------------------------------------------------------
 
 
 class Refusals:
-    """What becomes of refused rows: the first one ends the run, or all are told and counted."""
+    """What becomes of rows that are refused or that nobody bills, over all files of a run.
 
-    def __init__(self, on_error: OnError) -> None:
-        self._on_error = on_error
+    Refused rows end the run at the first one, or are skipped; events that nobody bills are on no bill in either case. The
+    first few of a file are named, all are counted, and all stand in the file of rejects.
+    """
+
+    def __init__(self, on_error: OnError, rejects: TextIO | None = None, *, as_csv: bool = True) -> None:
+        self._on_error, self._rejects, self._as_csv = on_error, rejects, as_csv
         self._skipped = 0
+        self._unbilled: list[str] = []
+        self._unbilled_count = 0
+        self.found = False
+        """Whether there was any such row in the run."""
+        if rejects is not None and as_csv:
+            write_csv_rows(rejects, [REJECT_COLUMNS])
 
     def __call__(self, refusal: MeteringError) -> None:
         """Take a refusal, in the order of rows."""
+        self.found = True
+        self._write(refusal)
         if self._on_error is OnError.STOP:
             raise StoppedError(refusal.message)
         self._skipped += 1
-        complain(refusal.message)
+        if self._skipped <= NAMED_MAX:
+            complain(refusal.message)
 
-    def count(self, path: str, accepted: int) -> None:
-        """Say how many rows of a file were skipped, if any."""
+    def unbilled(self, error: MeteringError) -> None:
+        """Take an event that was accepted and is on no bill; it is told once the file is read."""
+        self.found = True
+        self._write(error)
+        self._unbilled_count += 1
+        if len(self._unbilled) < NAMED_MAX:
+            self._unbilled.append(error.message)
+
+    def count(self, path: str, accepted: int | None = None) -> None:
+        """Say how many rows of a file were skipped, and how many are on no bill, if any."""
         if self._skipped:
-            complain(f"{path}: {self._skipped:,} {'row' if self._skipped == 1 else 'rows'} skipped, {accepted:,} accepted")
+            complain(f"{path}: {_rows(self._skipped)} skipped" + ("" if accepted is None else f", {accepted:,} accepted"))
+        for message in self._unbilled:
+            complain(message)
+        if self._unbilled_count:
+            complain(f"{path}: {_rows(self._unbilled_count)} on no bill")
+        self._skipped, self._unbilled, self._unbilled_count = 0, [], 0
+
+    def _write(self, error: MeteringError) -> None:
+        if self._rejects is None:
+            return
+        details = error.details
+        code = str(details.get("cause", error.code))
+        fields = (shown(str(details["path"])), details["line"], code, shown(error.message), _as_text(details.get("source")))
+        if self._as_csv:
+            write_csv_rows(self._rejects, [fields])
+        else:
+            self._rejects.write(json.dumps(dict(zip(REJECT_COLUMNS, fields, strict=True))) + "\n")
 
 
-def load_events(catalog: Catalog, events: str, on_error: OnError) -> tuple[MeterLog, dict[str, tuple[BillingPeriod, ...]]]:
-    """Read a file of meter events, and return them with the periods that have some."""
-    refusals = Refusals(on_error)
-    log = meter_log(catalog)
+def _rows(count: int) -> str:
+    return f"{count:,} {'row' if count == 1 else 'rows'}"
+
+
+REJECT_COLUMNS: Final = ("path", "line", "code", "message", "row")
+"""What a file of rejects has of each row: the row is the text as it stands in the file, or JSON for one of a table."""
+
+
+def _as_text(source: object) -> str:
+    """Write a row as it stands in its file."""
+    if isinstance(source, list):
+        text = io.StringIO()
+        csv.writer(text, lineterminator="").writerow(source)
+        return text.getvalue()
+    if isinstance(source, Mapping):
+        return json.dumps(source, ensure_ascii=False, default=str)
+    return "" if source is None else str(source).rstrip("\r\n")
+
+
+@contextlib.contextmanager
+def refusals_of(on_error: OnError, rejects: Path | None) -> Iterator[Refusals]:
+    """Yield what takes refused rows, and put the file of rejects in its place at the end, also where a row ended the run."""
+    if rejects is None:
+        yield Refusals(on_error)
+        return
+    as_csv = UsageFormat.of_path(rejects) is UsageFormat.CSV
+    stopped: StoppedError | None = None
+    with replacing(rejects) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+        try:
+            yield Refusals(on_error, stream, as_csv=as_csv)
+        except StoppedError as error:
+            stopped = error
+    if stopped is not None:
+        raise stopped
+
+
+def refuse_same_file(rejects: Path | None, *read: str | None) -> None:
+    """Refuse to write rejects over a file that is read."""
+    for one in read:
+        if rejects is not None and one is not None and os.path.realpath(one) == os.path.realpath(rejects):
+            message = f"--rejects: expected another file than those that are read, received {str(rejects)!r}"
+            raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--rejects")
+
+
+# Policies ----------------------------------------------------------------------------------------------------------------
+
+
+_DURATION: Final = re.compile(r"([0-9]{1,9})(s|m|h|d)")
+_SECONDS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+
+
+def duration(text: str, param: str) -> int:
+    """Return the seconds of a duration such as ``300s``, ``2h`` or ``1d``.
+
+    >>> duration("2h", "--late-grace")
+    7200
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_string``.
+    """
+    found = _DURATION.fullmatch(text)
+    if found is None:
+        expected = "a duration of seconds, minutes, hours or days, such as 300s, 5m, 2h or 1d"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, expected, text)
+    return int(found[1]) * _SECONDS[found[2]]
+
+
+# Files that are read -----------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class Reading:
+    """How files of usage are read: which moments they may name, and what becomes of rows that do not count."""
+
+    time: PlausibleTime
+    refusals: Refusals
+
+
+def load_events(
+    catalog: Catalog, events: str, reading: Reading, policy: MeterPolicy | None = None, *, is_billed: bool = True
+) -> tuple[MeterLog, dict[str, tuple[BillingPeriod, ...]]]:
+    """Read a file of meter events, and return them with the periods that have some; tell those that nobody bills."""
+    refusals = reading.refusals
+    log = meter_log(catalog, policy)
     written = format_of(events)
     with opened(events) as stream:
-        periods = append_events(log, read_events(stream, written, path=shown_name(events)), on_refusal=refusals)
+        rows = read_events(stream, written, path=shown_name(events), time=reading.time)
+        unbilled = refusals.unbilled if is_billed else None
+        periods = append_events(log, rows, on_refusal=refusals, on_unbilled=unbilled)
     refusals.count(shown_name(events), len(log))
     return log, periods
 
@@ -83,34 +249,65 @@ def format_of(usage: str) -> UsageFormat:
     """Tell the format by the file's extension; by its first character where it comes from standard input."""
     if usage != "-":
         return UsageFormat.of_path(usage)
-    beginning = cast("io.BufferedReader", sys.stdin.buffer).peek(1).removeprefix(codecs.BOM_UTF8).lstrip()
+    beginning = cast("io.BufferedReader", _standard_input()).peek(1).removeprefix(codecs.BOM_UTF8).lstrip()
     return UsageFormat.JSONL if beginning.startswith(b"{") else UsageFormat.CSV
+
+
+def _standard_input() -> BinaryIO:
+    if sys.stdin is None:
+        raise CatalogError(ErrorCode.FILE_UNREADABLE, "<standard input>: cannot be read: it is closed")
+    return sys.stdin.buffer
 
 
 @contextlib.contextmanager
 def opened(usage: str) -> Iterator[TextIO]:
     """Open a file of usage, or standard input; bytes that are no UTF-8 are left to the reader, who knows their line."""
     with contextlib.ExitStack() as stack:
-        source = sys.stdin.buffer
-        if usage != "-":
-            source = stack.enter_context(_with_progress(stack.enter_context(_open(usage)), usage))
+        source = (
+            _standard_input() if usage == "-" else stack.enter_context(_with_progress(stack.enter_context(_open(usage)), usage))
+        )
         yield io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape", newline="")
+
+
+def lines_of(path: str, wanted: Container[int]) -> dict[int, str]:
+    """Return lines of a file of text by their numbers, from 1; one that ends within quotes goes on in the next."""
+    found: dict[int, str] = {}
+    begun = 0
+    with opened(path) as stream:
+        for number, text in enumerate(stream, start=1):
+            if begun:
+                found[begun] += text
+            elif number in wanted:
+                found[number] = text
+                begun = number
+            if begun and found[begun].count('"') % 2 == 0:
+                begun = 0
+    return found
 
 
 def _open(path: str) -> BinaryIO:
     try:
+        refuse_pipe(path)
         return Path(path).open("rb")
-    except OSError as error:
-        message = f"{path}: cannot be read: {error.strerror or error}"
+    except (OSError, ValueError) as error:
+        if isinstance(error, MeteringError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        message = f"{shown(path)}: cannot be read: {reason}"
         raise CatalogError(ErrorCode.FILE_UNREADABLE, message, details={"path": path}) from None
 
 
 def _with_progress(file: BinaryIO, path: str) -> contextlib.AbstractContextManager[BinaryIO]:
     """Show a progress bar on standard error while a long file is read and someone looks."""
     size = os.fstat(file.fileno()).st_size
-    if size < LONG_FILE_BYTES or not sys.stderr.isatty():
+    if size < LONG_FILE_BYTES or not is_watched():
         return contextlib.nullcontext(file)
     from rich.console import Console  # noqa: PLC0415 - rich takes its time, and a short file needs none of it
     from rich.progress import wrap_file  # noqa: PLC0415 - as above
 
-    return wrap_file(file, size, description=f"Reading {path}", console=Console(stderr=True), transient=True)
+    return wrap_file(file, size, description=f"Reading {shown(path)}", console=Console(stderr=True), transient=True)
+
+
+def is_watched() -> bool:
+    """Whether someone looks at standard error."""
+    return sys.stderr is not None and sys.stderr.isatty()

@@ -10,9 +10,19 @@ from cyclopts import App, Parameter
 from metering_core.aggregation import Usage, UsageSummary, summarize_all
 from metering_core.auditing import Finding, Severity, audit
 from metering_core.catalog import append_usage, read_catalog, read_price, read_usage
-from metering_core.cli_files import OnError, Refusals, format_of, load_events, opened, print_json, shown_name
+from metering_core.cli_files import (
+    OnError,
+    Reading,
+    Refusals,
+    format_of,
+    load_events,
+    opened,
+    print_json,
+    shown_name,
+)
 from metering_core.comparing import compare
-from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError, shown
+from metering_core.file_instants import PlausibleTime
 from metering_core.log import UsageLog
 from metering_core.plotting import Scale, curve
 from metering_core.prices import Price
@@ -63,9 +73,9 @@ def audit_prices(
 
 
 def _print_findings(price: Price, findings: tuple[Finding, ...]) -> None:
-    print(f"{price.id}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
+    print(f"{shown(price.id)}: {len(findings) or 'no'} finding{'' if len(findings) == 1 else 's'}")
     for one in findings:
-        print(f"  {one.severity.value:<8}{one.code.value:<18}{one.message}")
+        print(f"  {one.severity.value:<8}{one.code.value:<18}{shown(one.message)}")
 
 
 def compare_prices(
@@ -128,13 +138,14 @@ def _summaries(price: Price, file: str, catalog: str) -> list[UsageSummary]:
     read = read_catalog(catalog)
     items = items_at(price, read.subscriptions)
     held: Usage
+    reading = Reading(PlausibleTime(), Refusals(OnError.STOP))
     if _is_on_meter(price):
-        held, periods = load_events(read, file, OnError.STOP)
+        held, periods = load_events(read, file, reading)
     else:
         held = log = UsageLog(read.subscriptions)
         with opened(file) as stream:
             rows = read_usage(stream, format_of(file), path=shown_name(file))
-            periods = append_usage(log, rows, on_refusal=Refusals(OnError.STOP))
+            periods = append_usage(log, rows, on_refusal=reading.refusals)
     return summarize_all([(item, period) for owner, item in items for period in periods.get(owner.id, ())], held)
 
 
@@ -161,4 +172,4 @@ def draw_curve(
     if as_json:
         print_json({"prices": [price.id for price in read], "output": str(path), "scale": scale.value, "up_to": up_to})
     else:
-        print(f"drew {', '.join(price.id for price in read)} into {path}")
+        print(shown(f"drew {', '.join(price.id for price in read)} into {path}"))

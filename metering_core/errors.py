@@ -282,10 +282,20 @@ class ErrorCode(StrEnum):
         "SnapshotError",
         "The snapshot names a price with a pricing model of the user's own, which must be given to `restore`.",
     )
+    USAGE_UNBILLED = (
+        "usage_unbilled",
+        "UsageRejectedError",
+        "A meter event of a file was accepted and no item bills it: nobody's customer, or no subscription at its moment.",
+    )
     FILE_UNREADABLE = (
         "file_unreadable",
         "CatalogError",
         "A file is absent, is not the JSON or CSV it should be, or has a malformed line.",
+    )
+    FILE_UNWRITABLE = (
+        "file_unwritable",
+        "CatalogError",
+        "A file cannot be written; what stood there before is whole.",
     )
     EXTRA_MISSING = (
         "extra_missing",

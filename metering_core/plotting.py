@@ -17,11 +17,12 @@ import attrs
 
 from metering_core.auditing import FindingCode, audit
 from metering_core.currencies import currency
-from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
+from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError, shown
 from metering_core.exact import exact_integer
-from metering_core.names import choice
+from metering_core.names import choice, require_kind
 from metering_core.prices import Price
 from metering_core.pricing import Graduated, Package, PerUnit, Volume
+from metering_core.replacing import replacing
 from metering_core.tariffs import Piece, Tariff, tariff, units, written
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
 
 STEPS_MAX: Final = 10_000
 """Steps of packages that one picture shows; more would be a solid band."""
+
+QUANTITY_MAX: Final = 10**18
+"""The greatest quantity that a picture shows."""
 
 NAME_MAX: Final = 40
 """Characters of a price's title that a picture shows."""
@@ -71,17 +75,23 @@ def curve(
     Raises:
         MissingExtraError: ``extra_missing`` without Matplotlib.
         InvalidValueError: ``parameter_missing`` without a price, ``currency_mismatch``, ``parameter_invalid_choice`` for
-            another ending or scale, ``parameter_invalid_integer`` for an ``up_to`` below 2 or one that would show more than
-            :data:`STEPS_MAX` packages; and those of :func:`~metering_core.tariffs.tariff`.
+            another ending or scale, ``parameter_invalid_integer`` for an ``up_to`` below 2, above :data:`QUANTITY_MAX` or one
+            that would show more than :data:`STEPS_MAX` packages; and those of :func:`~metering_core.tariffs.tariff`.
+        CatalogError: ``file_unwritable``; a picture that stood there is whole.
     """
     target, how = Path(path), choice(Scale, scale, "scale")
     if target.suffix not in {".svg", ".png"}:
         expected = "a file that ends in .svg or .png"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "path", expected, str(path))
+    if title is not None:
+        require_kind(str, title, "title", "a string")
     tariffs = _tariffs(prices)
     end = _end(tariffs) if up_to is None else exact_integer(up_to, "up_to", minimum=2)
+    if end > QUANTITY_MAX:
+        expected = f"at most {QUANTITY_MAX:,}, which a picture can show"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "up_to", expected, end)
     _refuse_too_many(tariffs, end)
-    _draw(_Picture(tariffs, end, how, _title(tariffs) if title is None else title), target)
+    _draw(_Picture(tariffs, end, how, _title(tariffs) if title is None else shown(title)), target)
     return target
 
 
@@ -101,7 +111,7 @@ def _end(tariffs: Sequence[Tariff]) -> int:
     """Return a quantity that shows every breakpoint with some room after it, and six packages."""
     bounds = [piece.last for each in tariffs for piece in each.pieces if piece.last]
     widths = [piece.width for each in tariffs for piece in each.pieces if piece.width > 1]
-    wanted = max([4 * bound // 3 for bound in bounds] + [6 * width for width in widths] + [10])
+    wanted = min(max([4 * bound // 3 for bound in bounds] + [6 * width for width in widths] + [10]), QUANTITY_MAX)
     return wanted if not widths else min(wanted, max(widths) * 100)
 
 
@@ -122,7 +132,7 @@ MODEL_NAMES: Final[dict[type, str]] = {
 
 def _name(of: Tariff) -> str:
     """Return the price's title, cut where a legend would cover the picture; Matplotlib hides what begins with `_`."""
-    title = of.price.title
+    title = shown(of.price.title)
     short = title if len(title) <= NAME_MAX else title[: NAME_MAX - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return f" {short}" if short.startswith("_") else short
 
@@ -222,7 +232,7 @@ class _Picture:
     @property
     def unit(self) -> str:
         labels = {each.price.unit_label for each in self.tariffs}
-        return labels.pop() or "unit" if len(labels) == 1 else "unit"
+        return shown(labels.pop() or "unit") if len(labels) == 1 else "unit"
 
     @property
     def is_stair(self) -> bool:
@@ -265,7 +275,8 @@ def _draw(picture: _Picture, target: Path) -> None:
         _draw_averages(bottom, picture)
         _label(figure, (top, middle, bottom), picture)
         metadata = {"Date": None} if target.suffix == ".svg" else {"Software": None}
-        figure.savefig(target, format=target.suffix[1:], dpi=120, metadata=metadata)
+        with replacing(target) as beside:
+            figure.savefig(beside, format=target.suffix[1:], dpi=120, metadata=metadata)
 
 
 _STYLE: Final[dict[str, Any]] = {
@@ -401,7 +412,8 @@ def _bent(flight: Flight, picture: _Picture) -> Iterator[Point]:
 def _label(figure: Figure, panels: Sequence[Axes], picture: _Picture) -> None:
     from matplotlib.ticker import FuncFormatter, MaxNLocator  # noqa: PLC0415 - an extra
 
-    figure.suptitle(picture.title, fontsize=12, wrap=True)
+    # Matplotlib measures what it wraps as if a dollar sign began a formula.
+    figure.suptitle(picture.title, fontsize=12, wrap="$" not in picture.title)
     bottom = panels[-1]
     bottom.set_xlabel(f"quantity ({picture.plural})")
     if picture.scale is Scale.LOG:

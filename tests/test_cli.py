@@ -196,12 +196,12 @@ class TestInvoice:
         """Nothing is billed, and standard error says why."""
         catalog = files(f"{HEADER}si_sub_1,1,{FEBRUARY}\n", subscriptions=[subscription(start_date=FEBRUARY)])
         status, out, err = run("invoice", *catalog, "--format", "json", "--period", str(START))
-        assert (status, json.loads(out)) == (0, {"invoices": []})
+        assert (status, json.loads(out)) == (1, {"invoices": []})
         assert err == f"metering-core: no subscription has a billing period at {START}\n"
 
     def test_no_usage_is_said(self, run, files):
-        """An empty file is no error, but it is said."""
-        assert run("invoice", *files(HEADER)) == (0, "", "metering-core: there is no usage to bill\n")
+        """An empty file is a bill of nothing, which is said and has an exit status."""
+        assert run("invoice", *files(HEADER)) == (1, "", "metering-core: there is no usage to bill\n")
 
     @pytest.mark.parametrize(
         ("currency", "unit_amount", "quantity", "shown"),
@@ -244,10 +244,10 @@ class TestComplaintsAboutUsage:
         assert refusal(run("invoice", catalog, path), 1).startswith(f"{path}, line 3: No such subscription item")
 
     def test_bad_rows_can_be_skipped_and_are_counted(self, run, files):
-        """The rest is billed; each complaint and the count go to standard error."""
+        """The rest is billed; each complaint and the count go to standard error, and the exit status says that some is not."""
         catalog, path = files(f"{HEADER}si_sub_1,1,{START}\nsi_2,1,{START}\nsi_sub_1,x,{START}\nsi_sub_1,4,{START}\n")
         status, out, err = run("invoice", catalog, path, "--on-error", "skip")
-        assert status == 0
+        assert status == 1
         assert out.splitlines()[-1].endswith("USD 0.15")
         first, second, count = err.splitlines()
         assert first.startswith(f"metering-core: {path}, line 3: ")
@@ -371,8 +371,9 @@ TOKENS = (
     f"tokens,2024-01-05T12:00:00Z,a,cus_1,1000.5,small\n"  # a retry
     f"tokens,{FEBRUARY},,cus_1,100,large\n"
     f"tokens,{FEBRUARY},,cus_2,7,large\n"
-    f"tokens,{FEBRUARY},,cus_9,5000,large\n"  # nobody's customer
 )
+NOBODYS = f"tokens,{FEBRUARY},,cus_9,5000,large\n"
+"""An event of nobody's customer."""
 
 
 def as_json_lines(table: str) -> str:
@@ -429,7 +430,8 @@ class TestMeters:
     def test_events_alone_need_no_usage(self, run, meters):
         """Who has moved to meters altogether has no usage records; the format is told by the extension."""
         alone = {**MIGRATION, "subscriptions": MIGRATION["subscriptions"][:1]}
-        catalog, table, lines = meters(alone, events_csv=TOKENS, events_jsonl=as_json_lines(TOKENS))
+        tokens = TOKENS.replace(f"tokens,{FEBRUARY},,cus_2,7,large\n", "")
+        catalog, table, lines = meters(alone, events_csv=tokens, events_jsonl=as_json_lines(tokens))
         for events in (table, lines):
             result = run("invoice", catalog, "--events", events, "--format", "json")
             assert totals(result) == [("new", START, 500), ("new", FEBRUARY, 50)]
@@ -466,19 +468,19 @@ class TestMeters:
         """Exit status 1, one line, nothing billed."""
         catalog, events = meters(events_csv=f"{TOKENS}token,{START},,cus_1,1,small\n")
         said = refusal(run("invoice", catalog, "--events", events), 1)
-        assert said.startswith(f"{events}, line 7: No meter was found matching event_name 'token'")
+        assert said.startswith(f"{events}, line 6: No meter was found matching event_name 'token'")
 
     def test_bad_events_can_be_skipped_and_are_counted(self, run, meters):
         """The rest is billed; each complaint and the count go to standard error, of each file its own."""
         bad = f"{TOKENS}tokens,{START},,cus_1,x,small\ntokens,{START},a,cus_1,1,small\n"
         catalog, usage, events = meters(usage_csv=f"{CALLS}si_old,x,{START}\n", events_csv=bad)
         status, out, err = run("invoice", catalog, usage, "--events", events, "--on-error", "skip")
-        assert (status, out) == (0, (GOLDEN / "meter_invoice.txt").read_text(encoding="utf-8"))
+        assert (status, out) == (1, (GOLDEN / "meter_invoice.txt").read_text(encoding="utf-8"))
         first, skipped, *others, count = err.splitlines()
         assert first.startswith(f"metering-core: {usage}, line 4: quantity")
         assert skipped == f"metering-core: {usage}: 1 row skipped, 2 accepted"
-        assert [one.split(": ")[1] for one in others] == [f"{events}, line 7", f"{events}, line 8"]
-        assert count == f"metering-core: {events}: 2 rows skipped, 4 accepted"
+        assert [one.split(": ")[1] for one in others] == [f"{events}, line 6", f"{events}, line 7"]
+        assert count == f"metering-core: {events}: 2 rows skipped, 3 accepted"
 
     @pytest.mark.parametrize(
         ("arguments", "words"),
@@ -543,10 +545,10 @@ class TestSummaries:
     def test_bad_events_stop_or_are_skipped(self, run, meters):
         """As in a bill: status 1 with the line, or the count."""
         catalog, events = meters(events_csv=f"{TOKENS}token,{START},,cus_1,1,small\n")
-        assert refusal(run("summaries", catalog, "--events", events, *ASKED), 1).startswith(f"{events}, line 7: ")
+        assert refusal(run("summaries", catalog, "--events", events, *ASKED), 1).startswith(f"{events}, line 6: ")
         status, out, err = run("summaries", catalog, "--events", events, *ASKED, "--on-error", "skip")
-        assert (status, out.split()[-1]) == (0, "1100.5")
-        assert err.splitlines()[-1] == f"metering-core: {events}: 1 row skipped, 4 accepted"
+        assert (status, out.split()[-1]) == (1, "1100.5")
+        assert err.splitlines()[-1] == f"metering-core: {events}: 1 row skipped, 3 accepted"
 
     @pytest.mark.parametrize(
         ("changes", "words"),
@@ -671,8 +673,8 @@ class TestTheProgram:
         assert wrong.returncode == 1
         assert wrong.stderr.startswith(b"metering-core: <standard input>, line 1: is not JSON")
 
-    def test_a_reader_that_has_seen_enough_is_no_error(self, tmp_path):
-        """Closing the pipe early, as `head` does, gives no traceback."""
+    def test_a_pipe_that_is_closed_early_is_told(self):
+        """Who reads only the first lines, as `head` does, has not seen all: one line says so, and status 3."""
         with subprocess.Popen(
             [sys.executable, "-m", "metering_core", "periods", "0", "day", "--number", "100000"],
             stdout=subprocess.PIPE,
@@ -681,7 +683,8 @@ class TestTheProgram:
         ) as process:
             process.stdout.readline()
             process.stdout.close()
-            assert process.stderr.read() == b""
+            assert process.stderr.read() == b"metering-core: standard output: cannot be written: Broken pipe\n"
+            assert process.wait() == 3
 
     def test_without_the_extra_it_says_what_to_install(self, monkeypatch, capsys):
         """A bare install has no command line, and says so with status 2."""

@@ -19,6 +19,8 @@ from cyclopts import App
 from metering_core import InvalidValueError, MissingExtraError, cli, finalize_invoice
 from metering_core import cli_engines as engines
 from metering_core.cli_engines import Engine
+from metering_core.cli_files import OnError, Reading, Refusals
+from metering_core.file_instants import PlausibleTime
 from metering_core.sql import events_kernel, sql_kernel
 
 TEXT = (
@@ -37,14 +39,11 @@ def usage(tmp_path):
 
 def loaded(engine, path):
     """Return what an engine loads and what it refused."""
-    refused = []
-    if engine is Engine.DUCKDB:
-        pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
-        return engines.load_files([subscribed()], str(path), None, refused.append), refused
-    if engine is Engine.COLUMNAR:
-        pytest.importorskip("numpy", reason="needs the extra 'columnar'")
-    with path.open(newline="") as stream:
-        return engines.load_text(engine, [subscribed()], stream, "csv", str(path), refused.append), refused
+    pytest.importorskip({"memory": "json", "columnar": "numpy", "duckdb": "duckdb"}[engine])
+    refused = Refusals(OnError.SKIP, rejects=io.StringIO(), as_csv=False)
+    source = engines.UsageSource(str(path), None, Reading(PlausibleTime(), refused))
+    found = engines.load_usage([subscribed()], source, engine)
+    return found, [json.loads(line) for line in refused._rejects.getvalue().splitlines()]
 
 
 @pytest.mark.parametrize("engine", [Engine.MEMORY, Engine.COLUMNAR, Engine.DUCKDB])
@@ -54,8 +53,7 @@ def test_each_engine_makes_the_same_bill(engine, usage):
     (periods,) = found.periods.values()
     bills = [finalize_invoice(subscribed(), found.usage, period, now=period.end).total for period in periods]
     assert bills == [10, 2]
-    assert [one.code for one in refused] == ["subscription_item_unknown"]
-    assert str(usage) in refused[0].message
+    assert [(one["code"], one["path"], one["line"]) for one in refused] == [("subscription_item_unknown", str(usage), 3)]
 
 
 @pytest.mark.parametrize(
@@ -68,7 +66,6 @@ def test_each_engine_makes_the_same_bill(engine, usage):
         ("*.csv", None, {}, "duckdb"),
         ("large.csv", 100, {}, "duckdb"),
         ("large.csv", 100, {"explains": True}, "columnar"),
-        ("large.csv", 100, {"skips": True}, "columnar"),
         ("large.txt", 100, {"usage_format": "csv"}, "duckdb"),
         ("a.parquet", 10, {"usage_format": "csv"}, "memory"),
         ("a?.csv", None, {}, "duckdb"),
@@ -92,8 +89,9 @@ def test_auto_does_without_extras(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "_is_installed", lambda module: False)
     (tmp_path / "u.csv").write_text(TEXT)
     assert "'duckdb' and 'columnar'" in str(engines.choose_engine(Engine.AUTO, str(tmp_path / "u.csv")))
+    source = engines.UsageSource("u.csv", None, Reading(PlausibleTime(), Refusals(OnError.STOP)))
     with pytest.raises(MissingExtraError, match="columnar"):
-        engines.load_text(Engine.COLUMNAR, [], io.StringIO(TEXT), "csv", "u.csv", print)
+        engines.load_rows([], source, Engine.COLUMNAR)
 
 
 @pytest.mark.parametrize(
@@ -103,11 +101,9 @@ def test_auto_does_without_extras(tmp_path, monkeypatch):
         ("columnar", "*.csv", {}, "several files"),
         ("duckdb", "-", {}, "reads standard input"),
         ("duckdb", "u.csv", {"explains": True}, "keeps records"),
-        ("duckdb", "u.csv", {"skips": True}, "skips malformed rows"),
         ("memory", "u?.csv", {}, "several files"),
         ("columnar", "u[0-9].csv", {"usage_format": "csv"}, "several files"),
         ("auto", "u.parquet", {"explains": True}, r"keeps records.*received 'duckdb', because Parquet"),
-        ("auto", "u.parquet", {"skips": True}, r"skips malformed rows.*received 'duckdb', because Parquet"),
         ("auto", "u*.csv", {"explains": True}, r"keeps records.*received 'duckdb', because Parquet and several files"),
     ],
 )
@@ -220,7 +216,8 @@ def test_duckdb_refuses_or_makes_the_same_bill(name, invoice, tmp_path):
     pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
     status, out, complaints = invoice(name, "--engine", "duckdb")
     assert (status, out) == invoice(name)[:2] or status != 0
-    assert status == 0 or all(line.startswith(f"metering-core: {tmp_path / name}") for line in complaints)
+    said = (f"metering-core: {tmp_path / name}", "metering-core: there is no usage to bill")
+    assert status == 0 or all(line.startswith(said) for line in complaints)
 
 
 @pytest.mark.parametrize("engine", ["memory", "columnar", "duckdb"])
@@ -255,10 +252,10 @@ def test_globs_of_every_sort_are_read(glob, invoice, tmp_path):
     assert (status, quantity_of(out)) == (0, 7)
 
 
-@pytest.mark.parametrize("options", [("--on-error", "skip"), ("--explain",)])
+@pytest.mark.parametrize("options", [("--explain",)])
 @pytest.mark.parametrize("engine", [(), ("--engine", "auto"), ("--engine", "duckdb")])
 def test_what_duckdb_cannot_do_is_refused_however_it_was_chosen(options, engine, invoice):
-    """Parquet is read by DuckDB, which neither skips rows nor explains lines: an option that would do nothing is refused."""
+    """Parquet is read by DuckDB, which explains no lines: an option that would do nothing is refused."""
     status, out, (complaint,) = invoice("u.parquet", *options, *engine)
     assert (status, out) == (2, "")
     assert "received 'duckdb'" in complaint

@@ -4,16 +4,33 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from os import PathLike
+from typing import Final
 
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
-from metering_core.periods import Instant, instant, unix_seconds
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.file_instants import ANY_TIME, PlausibleTime
+from metering_core.names import require_kind
+from metering_core.periods import Instant, from_unix_seconds, instant, iso_8601, unix_seconds
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import SqlUsage, out_of_range, require_order
 from metering_core.sql.kernel import statement
 from metering_core.sql.readers import Source
 from metering_core.sql.sources import define_usage
 from metering_core.subscriptions import Subscription
+
+_FALLS: Final = """
+SELECT seq, said, before
+FROM (
+  SELECT seq, said, MAX(said) OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+  FROM usage
+  WHERE said IS NOT NULL
+) AS told
+WHERE said < before
+ORDER BY seq
+LIMIT 1
+"""
+"""A row that says that it was received before one that stands before it."""
 
 
 class DuckDBUsage(SqlUsage):
@@ -39,6 +56,7 @@ class DuckDBUsage(SqlUsage):
             from 0 to 1.
         skip_malformed: leave malformed rows out and count them, instead of refusing the source for the first of them;
             :meth:`refusals` says what is wrong with each.
+        time: the moments that rows may name; all unless given. Files mostly mean something else by those before the year 2000.
 
     Raises:
         MissingExtraError: without DuckDB.
@@ -62,8 +80,11 @@ class DuckDBUsage(SqlUsage):
         temp_directory: str | PathLike[str] | None = None,
         progress: Callable[[float], None] | None = None,
         skip_malformed: bool = False,
+        time: PlausibleTime = ANY_TIME,
     ) -> None:
         super().__init__(subscriptions, policy, closed)
+        require_kind(PlausibleTime, time, "time")
+        self._time = time
         self._tables: DuckDBTables = DuckDBTables(
             "DuckDBUsage",
             "usage",
@@ -73,7 +94,7 @@ class DuckDBUsage(SqlUsage):
             progress=progress,
         )
         seconds = None if now is None else unix_seconds(instant(now, "now"))
-        origin, seq = define_usage(self._tables, source, seconds)
+        origin, seq = define_usage(self._tables, source, seconds, time)
         if origin.has_seq:
             require_order(self._tables, "given", seq)
         self._tables.execute(f"CREATE TEMP VIEW sifted AS {statement('sifting')}")
@@ -82,6 +103,22 @@ class DuckDBUsage(SqlUsage):
         self._define_rules()
         self._tables.execute(f"CREATE TEMP VIEW judged AS {statement('judging')}")
         self._tables.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
+
+    def require_order_of_arrival(self) -> None:
+        """Refuse rows whose ``received_at`` falls: their order is that of arrival. A row without one is passed over.
+
+        Raises:
+            CatalogError, InvalidValueError: for the first such row.
+        """
+        for seq, said, before in self._tables.rows(_FALLS):
+            expected = (
+                f"a moment at or after {iso_8601(from_unix_seconds(int(before)))}, that of an earlier row, because the order "
+                "of rows is the order of arrival"
+            )
+            at = from_unix_seconds(int(said))
+            code = ErrorCode.PARAMETER_INVALID_INSTANT
+            error = InvalidValueError.expecting(code, "received_at", expected, iso_8601(at))
+            raise self._origin.places(self._tables, [int(seq)])[int(seq)].complaint(error)
 
     def close(self) -> None:
         """Give back memory and temporary files; nothing can be asked afterwards but what is remembered."""

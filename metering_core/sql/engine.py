@@ -13,6 +13,7 @@ from metering_core.aggregation import required_mode
 from metering_core.aggregators import AGGREGATORS, Partial, row_for
 from metering_core.catalog import usage_row
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.file_instants import ANY_TIME, PlausibleTime
 from metering_core.names import refuse_slips
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
@@ -52,6 +53,8 @@ class SqlUsage(SqlRows):
     Attributes:
         rules: subscriptions, policy and closed periods.
     """
+
+    _time: PlausibleTime = ANY_TIME
 
     def __init__(
         self,
@@ -155,11 +158,10 @@ class SqlUsage(SqlRows):
     def _read_columns(self) -> Sequence[str]:
         return list(EXPECTED)
 
-    @staticmethod
-    def _fault(column: str, fields: Mapping[str, Any]) -> InvalidValueError:
+    def _fault(self, column: str, fields: Mapping[str, Any]) -> InvalidValueError:
         """Return what the readers of the other engines say of a row, or what SQL cannot hold although they take it."""
         try:
-            usage_row("", 1, fields)
+            usage_row("", 1, fields, time=self._time)
         except InvalidValueError as error:
             return error
         return InvalidValueError.expecting(_CODES[column], column, EXPECTED[column], fields.get(column))

@@ -20,9 +20,9 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.aggregators import Partial, formula_of, row_for
-from metering_core.catalog import instant_of_file
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
+from metering_core.file_instants import instant_of_file
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
@@ -307,8 +307,7 @@ class SqlEvents(SqlRows):
     def _read_columns(self) -> Sequence[str]:
         return [column for column in (*REQUIRED, *OPTIONAL) if column != "seq"]
 
-    @staticmethod
-    def _fault(column: str, fields: Mapping[str, Any]) -> InvalidValueError:
+    def _fault(self, column: str, fields: Mapping[str, Any]) -> InvalidValueError:
         """Return what the readers of the other engines say of an event, or what SQL cannot hold although they take it."""
         try:
             for one in ("timestamp", "received_at"):

@@ -53,7 +53,8 @@ class Place:
         message = f"{self}: {error.message}"
         if self.path is None:
             return InvalidValueError(error.code, message, param=error.param, details={**error.details, **self._details()})
-        return CatalogError(ErrorCode.FILE_UNREADABLE, message, param=error.param, details=self._details())
+        details = {"cause": error.code, **self._details()}
+        return CatalogError(ErrorCode.FILE_UNREADABLE, message, param=error.param, details=details)
 
     def refusal(self, error: UsageRejectedError) -> UsageRejectedError:
         """Return why a well-formed row was refused, with its place."""

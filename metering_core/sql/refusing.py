@@ -70,8 +70,7 @@ class SqlRows:
         """Return the columns of ``source`` that can be malformed."""
         raise NotImplementedError
 
-    @staticmethod
-    def _fault(column: str, fields: Mapping[str, Any]) -> InvalidValueError:
+    def _fault(self, column: str, fields: Mapping[str, Any]) -> InvalidValueError:
         """Return what is wrong with a row of which SQL found a column malformed."""
         raise NotImplementedError
 
@@ -104,6 +103,19 @@ class SqlRows:
         else:
             errors.update(complaints)
         yield from (errors[seq] for seq in sorted(errors))
+
+    def rows_at(self, seqs: Iterable[int]) -> dict[int, dict[str, Any]]:
+        """Return rows as the source has them, by ``seq``."""
+        wanted = ", ".join(map(str, sorted({int(seq) for seq in seqs})))
+        if not wanted:
+            return {}
+        kinds = self._origin.kinds
+        read = ", ".join(f"{self._origin.shown(f'source.{column}', column)} AS {column}" for column in kinds if column != "seq")
+        text = f"SELECT seq, {read} FROM source WHERE CAST(seq AS BIGINT) IN ({wanted})"
+        columns = [column for column in kinds if column != "seq"]
+        return {
+            int(seq): self._origin.fields(dict(zip(columns, values, strict=True))) for seq, *values in self._tables.rows(text)
+        }
 
     def _sift(self, malformed: int, firsts: Iterable[int], *, skip: bool) -> None:
         """Keep how many rows are malformed, or refuse the first of them by name.

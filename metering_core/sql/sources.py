@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
+from metering_core.file_instants import ANY_TIME, PlausibleTime
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns
 from metering_core.sql.loading import Origin, load
@@ -25,8 +26,10 @@ ISO: Final = rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_HOUR}:\d{{2}}(:\d{{2}}(\.\d+)?)?(Z|
 """DuckDB would also take 24 for an hour; beyond six digits of a second it reads on and cuts, as Python does."""
 
 
-def define_usage(tables: DuckDBTables, source: Source, now: int | None) -> tuple[Origin, str]:
+def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: PlausibleTime) -> tuple[Origin, str]:
     """Define the relations ``source`` and ``given``; return what is known of the first, and the expression of ``seq``.
+
+    A moment that ``time`` does not hold is malformed.
 
     Raises:
         CatalogError: ``file_unreadable``.
@@ -37,7 +40,10 @@ def define_usage(tables: DuckDBTables, source: Source, now: int | None) -> tuple
     columns, is_text = origin.kinds, origin.is_text
 
     def moment_of(column: str) -> str:
-        return _instant(column, columns[column], is_text=is_text)
+        moment = _instant(column, columns[column], is_text=is_text)
+        if time == ANY_TIME:
+            return moment
+        return f"CASE WHEN ({moment}) BETWEEN {time.first} AND {time.last} THEN {moment} END"
 
     seq = integer_of("seq", columns["seq"], is_text=is_text, type="BIGINT")
     fields = {
@@ -48,6 +54,7 @@ def define_usage(tables: DuckDBTables, source: Source, now: int | None) -> tuple
         "is_set": _is_set(columns),
         "id": _string("id", columns),
         "received": received(columns, now, moment_of, is_absent("received_at", columns)),
+        "said": moment_of("received_at") if "received_at" in columns else "CAST(NULL AS BIGINT)",
     }
     selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
     tables.execute(f"CREATE TEMP VIEW given AS SELECT {selected} FROM source")
