@@ -261,9 +261,7 @@ def invoice(
             takes memory for short files and standard input, duckdb for Parquet, globs and long files, and says so.
         policies: What is accepted.
     """
-    if explained and output is OutputFormat.CSV:
-        message = "--explain: expected --format table or json, received csv"
-        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--explain")
+    _refuse_explained_csv(output, explained=explained)
     at = None if period is None else parse_instant(period, "--period")
     about_usage = {"--engine": engine, "--usage-format": usage_format, "--late-grace": policies.late_grace}
     about_events = {"--backdate-days": policies.backdate_days, "--identifier-scope": policies.identifier_scope}
@@ -287,6 +285,12 @@ def invoice(
     if not invoices:
         complain(_nothing(period, has_rows=refusals.found or loaded.accepted > 0))
     return REFUSED if refusals.found or not invoices else OK
+
+
+def _refuse_explained_csv(output: OutputFormat, *, explained: bool) -> None:
+    if explained and output is OutputFormat.CSV:
+        message = "--explain: expected --format table or json, received csv"
+        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--explain")
 
 
 def _load_records(known: Catalog, source: UsageSource, engine: Engine | None, *, explained: bool) -> Loaded:

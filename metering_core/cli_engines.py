@@ -283,8 +283,7 @@ def load_files(subscriptions: Sequence[Subscription], source: UsageSource) -> Lo
             refusals = list(engine.refusals())
             loaded = Loaded(engine, engine.periods_with_usage(), engine.counts().accepted)
         except (CatalogError, InvalidValueError, InvoicingError) as problem:
-            is_of_rows = "seq" in problem.details or isinstance(problem, InvoicingError)
-            if is_of_rows and not source.is_table:
+            if not source.is_table:
                 return None
             raise _of_file(problem, usage) from None
     if not source.is_table and any(_is_of_sql(one) for one in refusals):

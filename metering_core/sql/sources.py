@@ -26,7 +26,7 @@ ISO: Final = rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_HOUR}:\d{{2}}(:\d{{2}}(\.\d+)?)?(Z|
 """DuckDB would also take 24 for an hour; beyond six digits of a second it reads on and cuts, as Python does."""
 
 
-def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: PlausibleTime) -> tuple[Origin, str]:
+def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: PlausibleTime = ANY_TIME) -> tuple[Origin, str]:
     """Define the relations ``source`` and ``given``; return what is known of the first, and the expression of ``seq``.
 
     A moment that ``time`` does not hold is malformed.
