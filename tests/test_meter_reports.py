@@ -84,7 +84,15 @@ NOT_OF_EVENTS = {
     *("meter_changed", "formula_not_additive", "subscription_changed"),
     "formula_not_available",
     *("period_not_of_subscription", "period_not_ended", "quantity_out_of_range", "pricing_model_broken", "usage_compacted"),
-    *("snapshot_version_unknown", "snapshot_damaged", "snapshot_needs_price", "file_unreadable", "extra_missing"),
+    *(
+        "snapshot_version_unknown",
+        "snapshot_damaged",
+        "snapshot_needs_price",
+        "file_unreadable",
+        "file_unwritable",
+        "usage_unbilled",
+        "extra_missing",
+    ),
     "explanation_needs_usage",
 }
 
