@@ -423,6 +423,11 @@ class UsageLog(UsageReader):
         self._catch_up()
         return self.known(item_id).cells
 
+    @property
+    def items_by_code(self) -> Sequence[KnownItem]:
+        """The items there ever were, in the order in which they came, as this log goes on to keep them; for other engines."""
+        return self._by_code
+
     def rows_of(self, item_id: str | None) -> Iterable[int]:
         """Return the rows of an item, or all, in the order of arrival; for the readers of this log."""
         if item_id is None:

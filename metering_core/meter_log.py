@@ -241,6 +241,11 @@ class MeterLog(MeterReader):
             raise InvalidValueError.expecting(ErrorCode.METER_UNKNOWN, "meter", expected, meter_id)
         return self._meters[meter_id].meter
 
+    def meter_named(self, event_name: str) -> Meter | None:
+        """Return the newest version of the meter of an event name; None where there is none. For other engines."""
+        known = self._by_event.get(event_name)
+        return None if known is None else known.meter
+
     @property
     def known_customers(self) -> KeysView[str] | None:
         """The customers whose events are accepted, as they are now; None for any."""

@@ -7,6 +7,7 @@ small batches stays cheap. It is built when single items are asked for; many ite
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import copy
 from operator import attrgetter
 from typing import Any, Final, Self
 
@@ -14,8 +15,9 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from metering_core.accounts import KnownItem
 from metering_core.aggregators import AGGREGATORS, Partial
-from metering_core.cells import ItemCells
+from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.kernel import (
     INT64_MAX,
     ORIGIN,
@@ -31,6 +33,7 @@ from metering_core.columnar.kernel import (
     whole,
 )
 from metering_core.columnar.paths import KINDS, Kind, fold, totals
+from metering_core.columnar.piles import Pile, and_run
 from metering_core.periods import BillingCycle, BillingPeriod
 from metering_core.prices import AggregateUsage
 
@@ -194,32 +197,107 @@ class _Answered:
         return values if self.totals.is_there is None else np.where(self.totals.is_there, values, 0)
 
 
-class Answers:
-    """Some accepted rows and what was derived from them.
+@attrs.frozen
+class Late:
+    """A row that is billed in a later period than its timestamp's.
 
     Attributes:
-        parts: the rows, in the order of arrival.
-        beside: the cells that are not in the rows, by code: those of late usage that was attributed to a later period, and
-            what compaction kept.
+        number: its sequence number.
+        code: which item.
+        stamp: Unix seconds.
+        quantity: units.
+        is_set: whether it overwrites.
+        received: Unix microseconds.
+        billed_at: a second of the period that it is billed in.
     """
 
-    def __init__(self, parts: Iterable[Part] = ()) -> None:
-        self.parts: list[Part] = list(parts)
-        self.beside: dict[int, ItemCells] = {}
-        self._runs: list[Cells] = []
-        self._indexed = 0
+    number: int
+    code: int
+    stamp: int
+    quantity: int
+    is_set: bool
+    received: int
+    billed_at: int
+
+
+@attrs.define(eq=False)
+class _Derived:
+    """What was folded so far. Each pair is replaced as one, so that what interrupts a fold leaves how far it came.
+
+    Attributes:
+        index: how many parts were folded, and the cells of their rows in sorted runs.
+        beside: how many late rows were folded, and the cells beside the rows, by code; None where that was cut short.
+    """
+
+    index: tuple[int, tuple[Cells, ...]] = (0, ())
+    beside: tuple[int, dict[int, ItemCells]] | None = None
+
+
+class Answers:
+    """Some accepted rows, as a value, and what is derived from them when it is asked for.
+
+    Attributes:
+        parts: the rows, in the order of arrival; without those that are late.
+        late: the rows that are billed in a later period than their timestamp's, in the order of arrival.
+        compacted: the totals that compaction kept, by code.
+    """
+
+    def __init__(
+        self,
+        items: Sequence[KnownItem],
+        parts: Iterable[Part] = (),
+        late: Iterable[Late] = (),
+        compacted: Mapping[int, Sequence[PeriodCells]] | None = None,
+    ) -> None:
+        self._items = items
+        self.parts = Pile(list(parts))
+        self.late = Pile(list(late))
+        self.compacted = compacted or {}
+        self._derived = _Derived()
+
+    def __len__(self) -> int:
+        """Return the number of rows that are held."""
+        return sum(len(part.rows) for part in self.parts) + len(self.late)
+
+    def and_those(self, part: Part | None, late: Iterable[Late]) -> Answers:
+        """Return answers from these rows and some that came after them; what was derived is derived no second time."""
+        more = copy(self)
+        more.parts = self.parts if part is None else self.parts.and_one(part)
+        for one in late:
+            more.late = more.late.and_one(one)
+        return more
 
     # One by one ------------------------------------------------------------------------------------------------------
 
-    def _index(self) -> list[Cells]:
+    def _index(self) -> tuple[Cells, ...]:
         """Fold what came since the last question."""
-        for part in self.parts[self._indexed :]:
-            self._runs.append(fold(part.rows))
-            while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
-                later, earlier = self._runs.pop(), self._runs.pop()
-                self._runs.append(merge([earlier, later]))
-        self._indexed = len(self.parts)
-        return self._runs
+        indexed, runs = self._derived.index
+        for part in self.parts[indexed:]:
+            indexed, runs = indexed + 1, and_run(runs, fold(part.rows), merge)
+            self._derived.index = indexed, runs
+        return runs
+
+    def beside(self) -> dict[int, ItemCells]:
+        """Return the cells that are not in the rows, by code: those of late rows, and what compaction kept."""
+        folded, cells = self._derived.beside or (0, self._kept_cells())
+        if folded < len(self.late):
+            # The cells change one by one from here on: who is cut short leaves none, and all are folded anew.
+            self._derived.beside = None
+            for late in self.late[folded:]:
+                beside = cells.setdefault(late.code, ItemCells(self._cycle_of(late.code)))
+                beside.at(late.billed_at).apply(late.stamp, late.quantity, is_set=late.is_set)
+        self._derived.beside = len(self.late), cells
+        return cells
+
+    def _kept_cells(self) -> dict[int, ItemCells]:
+        cells = {code: ItemCells(self._cycle_of(code)) for code in self.compacted}
+        for code, kept in self.compacted.items():
+            for period in kept:
+                cells[code].share(period)
+        return cells
+
+    def _cycle_of(self, code: int) -> BillingCycle:
+        return self._items[code].account.subscription.cycle
 
     def cells(self, code: int, first: int, end: int) -> Cells:
         """Return an item's cells from ``first`` to before ``end``, those beside the rows excepted."""
@@ -234,16 +312,17 @@ class Answers:
         return _PARTIALS[KINDS[question.mode]](found) if len(found) else AGGREGATORS[question.mode].identity
 
     def _with_beside(self, question: Question, partial: Partial) -> Partial:
-        beside = self.beside.get(question.code)
+        beside = self.beside().get(question.code)
         if beside is None:
             return partial
         aggregator = AGGREGATORS[question.mode]
         return aggregator.merge(partial, beside.partial(aggregator, question.period))
 
     def _with_all_beside(self, questions: Questions, partials: list[Partial]) -> list[Partial]:
-        if self.beside:
+        beside = self.beside()
+        if beside:
             for place, code in enumerate(questions.codes.tolist()):
-                if code in self.beside:
+                if code in beside:
                     partials[place] = self._with_beside(questions.at(place), partials[place])
         return partials
 
@@ -253,7 +332,7 @@ class Answers:
         cells = ItemCells(cycle)
         for stamp, quantity in zip(found.stamps.tolist(), whole(found.limbs), strict=True):
             cells.at(stamp).cells[stamp] = quantity
-        for period in self.beside.get(code, ()):
+        for period in self.beside().get(code, ()):
             if period.kept is not None or period.is_lost:
                 cells.share(period)
             else:
@@ -286,7 +365,7 @@ class Answers:
 
     def quantities(self, questions: Questions, items: int) -> NDArray[Any]:
         """Answer with the quantities that the partials present; ``dtype`` object where one does not fit 64 bits."""
-        if len(questions) < _MANY or self.beside:
+        if len(questions) < _MANY or self.beside():
             presented = zip(questions.modes, self.partials(questions, items), strict=True)
             return as_array_of([int(AGGREGATORS[mode].present(partial)) for mode, partial in presented])
         asked = self._of_held(questions)
@@ -315,10 +394,12 @@ class Answers:
 
     def _sources(self) -> list[Rows]:
         """Return the cells where all rows are folded already, else the rows."""
-        if self._indexed < len(self.parts) or not self._runs:
+        indexed, runs = self._derived.index
+        if indexed < len(self.parts) or not runs:
             return [part.rows for part in self.parts]
-        self._runs = [merge(self._runs)]
-        return [self._runs[0].as_rows()]
+        merged = merge(runs)
+        self._derived.index = indexed, (merged,)
+        return [merged.as_rows()]
 
 
 def _flags_at(places: NDArray[np.intp], length: int) -> Flags:

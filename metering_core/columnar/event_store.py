@@ -63,6 +63,14 @@ class Part:
         """Return when an event was received, in Unix microseconds."""
         return self.received if isinstance(self.received, int) else int(self.received[row - self.first])
 
+    def identified(self) -> dict[str, int]:
+        """Return which of all accepted events have which identifier."""
+        identifiers = self.batch.identifiers
+        if identifiers is None:
+            return {}
+        rows = range(len(self.batch)) if self.places is None else self.places.tolist()
+        return {one: self.first + at for at, row in enumerate(rows) if (one := identifiers[row]) is not None}
+
     def event_of(self, row: int, meter: Meter) -> tuple[datetime, MeterEvent]:
         """Return when an event was received, and the event with its timestamp resolved."""
         received = self.received_of(row)

@@ -69,6 +69,41 @@ class _Verdict:
     decimal_places: int
 
 
+class _Kept:
+    """What was accepted, and what is derived from it.
+
+    The parts are the truth, and ``length`` says how many of their events were accepted; it is written last. Where an append was
+    cut short before that, all the rest is derived anew.
+
+    Attributes:
+        parts: the events, in the order of arrival.
+        length: how many of them were accepted.
+        columns: the events of each meter that has some, by its id.
+        shared_ids: identifier → event, of all meters, where the scope is global.
+    """
+
+    def __init__(self, parts: Iterable[Part] = (), length: int = 0) -> None:
+        self.parts = list(parts)
+        self.length = length
+        self.columns: dict[str, MeterColumns] = {}
+        self.shared_ids: dict[str, int] = {}
+
+    @property
+    def end(self) -> int:
+        """How many events there are with those that are being accepted."""
+        return self.parts[-1].first + len(self.parts[-1]) if self.parts else 0
+
+    def add(self, part: Part, columns: MeterColumns) -> None:
+        """Take events of a meter."""
+        self.parts.append(part)
+        columns.add(part)
+        columns.ids.update(part.identified())
+
+    def part_of(self, row: int) -> Part:
+        """Return the part that an event is in; ``row`` counts all events from 0."""
+        return self.parts[bisect_right(self.parts, row, key=attrgetter("first")) - 1]
+
+
 class ColumnarEvents(MeterReader):
     """All events of some meters, as columns; itself a :class:`~metering_core.Usage` for items whose price names a meter.
 
@@ -108,11 +143,8 @@ class ColumnarEvents(MeterReader):
         self.policy = self._book.policy
         require_no_carrying(self.policy, "columns close")
         self.lock = self._book.lock
-        self._shared_ids: dict[str, int] = {}
-        self._columns: dict[str, MeterColumns] = {}
-        self._meter_ids: dict[str, str] = {}
-        self._parts: list[Part] = []
-        self._length = 0
+        self._kept = _Kept()
+        self._is_torn = False
         for meter in require_iterable(meters, "meters"):
             self.create_meter(meter)
         for subscription in require_iterable(subscriptions, "subscriptions"):
@@ -120,16 +152,16 @@ class ColumnarEvents(MeterReader):
 
     def __len__(self) -> int:
         """Return the number of accepted events."""
-        return self._length
+        return self._kept.length
 
     def __repr__(self) -> str:
         """Return the counts."""
-        return f"<ColumnarEvents: {len(self._columns)} meters, {len(self)} events>"
+        return f"<ColumnarEvents: {len(self.meters)} meters, {len(self)} events>"
 
     @property
     def sequence(self) -> int:
         """The number of the event accepted last; 0 before the first."""
-        return self._length
+        return self._kept.length
 
     @property
     def meters(self) -> tuple[Meter, ...]:
@@ -143,11 +175,7 @@ class ColumnarEvents(MeterReader):
 
     def create_meter(self, meter: Meter) -> None:
         """Measure events by a new meter from now on; refusals as :meth:`~metering_core.MeterLog.create_meter`."""
-        with self.lock:
-            self._book.create_meter(meter)
-            ids = self._shared_ids if self.policy.identifier_scope is IdentifierScope.GLOBAL else {}
-            self._columns[meter.id] = MeterColumns(ids, meter)
-            self._meter_ids[meter.event_name] = meter.id
+        self._book.create_meter(meter)
 
     def update_meter(self, meter: Meter) -> None:
         """Take note of a newer version of a meter; refusals as :meth:`~metering_core.MeterLog.update_meter`."""
@@ -186,22 +214,53 @@ class ColumnarEvents(MeterReader):
                 dimension has the key of the meter's customer or value. Nothing was appended then.
         """
         with self.lock:
+            kept = self._whole()
             batches = [batch] if isinstance(batch, EventBatch) else self._taken_apart(batch)
             _, received = received_moments(sum(map(len, batches)), now, received_at)
-            if self._length + sum(map(len, batches)) > ROWS_MAX:
+            if kept.length + sum(map(len, batches)) > ROWS_MAX:
                 expected = f"at most {ROWS_MAX} events in all"
                 raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(batches))
             for one in batches:
                 self._refuse_shared_key(one)
             sequences: array[int] = array("q")
             exceptions: dict[int, Receipt] = {}
+            self._is_torn = True  # Until the last of them is counted.
             for one in batches:
                 at = len(sequences)
                 own = received if isinstance(received, int) else received[at : at + len(one)]
-                numbers, answered = self._take(one, own)
+                numbers, answered = self._take(kept, one, own)
                 sequences.frombytes(numbers.tobytes())
                 exceptions.update((at + row, receipt) for row, receipt in answered.items())
-            return Receipts(sequences, exceptions)
+            receipts = Receipts(sequences, exceptions)
+            kept.length = kept.end
+            self._is_torn = False
+            return receipts
+
+    def _whole(self) -> _Kept:
+        """Return what is kept; where an append was cut short, without what it left behind."""
+        if self._is_torn:
+            torn = self._kept
+            whole = _Kept((), torn.length)
+            for part in torn.parts:
+                if part.first < torn.length:
+                    meter = self._meter_named(part.batch.event_name)
+                    assert meter is not None, "its events were accepted"
+                    columns = self._columns_of(whole, meter)
+                    columns.texts = torn.columns[meter.id].texts  # Whose codes the parts have; texts of no event harm nobody.
+                    columns.series_of(part.batch, meter, part.places)
+                    whole.add(part, columns)
+            self._kept = whole
+            self._is_torn = False
+        return self._kept
+
+    def _columns_of(self, kept: _Kept, meter: Meter) -> MeterColumns:
+        if meter.id not in kept.columns:
+            ids = kept.shared_ids if self.policy.identifier_scope is IdentifierScope.GLOBAL else {}
+            kept.columns[meter.id] = MeterColumns(ids, meter)
+        return kept.columns[meter.id]
+
+    def _columns(self, meter: Meter) -> MeterColumns:
+        return self._columns_of(self._whole(), meter)
 
     def _taken_apart(self, events: Iterable[MeterEvent]) -> list[EventBatch]:
         listed = list(require_iterable(events, "events"))
@@ -212,8 +271,7 @@ class ColumnarEvents(MeterReader):
         return [EventBatch.from_events(run, self._meter_named(run[0].event_name)) for run in runs]
 
     def _meter_named(self, event_name: str) -> Meter | None:
-        meter_id = self._meter_ids.get(event_name)
-        return None if meter_id is None else self._book.known_meter(meter_id)
+        return self._book.meter_named(event_name)
 
     def _refuse_shared_key(self, batch: EventBatch) -> None:
         meter = self._meter_named(batch.event_name)
@@ -222,7 +280,7 @@ class ColumnarEvents(MeterReader):
             expected = "other keys than those of the meter's customer and value"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "dimensions", expected, sorted(shared))
 
-    def _take(self, batch: EventBatch, received: int | Integers) -> tuple[Integers, dict[int, Receipt]]:
+    def _take(self, kept: _Kept, batch: EventBatch, received: int | Integers) -> tuple[Integers, dict[int, Receipt]]:
         """Judge a batch and keep what is accepted; return the number of each row, 0 for the others, and what those hear."""
         meter = self._meter_named(batch.event_name)
         stamps = batch.moments if batch.as_now is None else np.where(batch.as_now, received, batch.moments)
@@ -230,17 +288,16 @@ class ColumnarEvents(MeterReader):
             nothing = np.zeros(len(batch), np.bool_)
             verdict = _Verdict(nothing, {}, np.zeros(len(batch), np.int64), 0)
         else:
-            columns = self._columns[meter.id]
-            ok, units, places = self._read(batch, meter, columns)
+            ok, units, places = self._read(batch, meter, self._columns_of(kept, meter))
             verdict = _Verdict(ok & self._in_time(stamps, received), {}, units, places)
-        repeated = self._repeated(batch, meter, received, verdict)
+        repeated = self._repeated(kept, batch, meter, received, verdict)
         numbers = np.cumsum(verdict.accepted, dtype=np.int64)
-        numbers += self._length
+        numbers += kept.end
         for row, first in repeated:
-            verdict.answered[row] = self._answer(batch, meter, row, first, numbers)
+            verdict.answered[row] = self._answer(kept, batch, meter, row, first, numbers)
         self._refuse(batch, meter, stamps, received, verdict)
         if meter is not None:
-            self._keep(batch, meter, stamps, received, verdict)
+            self._keep(kept, batch, meter, stamps, received, verdict)
         numbers[~verdict.accepted] = 0
         return numbers, verdict.answered
 
@@ -336,11 +393,8 @@ class ColumnarEvents(MeterReader):
 
     # Identity --------------------------------------------------------------------------------------------------------
 
-    def _ids(self, meter: Meter | None) -> dict[str, int]:
-        return self._shared_ids if meter is None else self._columns[meter.id].ids
-
     def _repeated(
-        self, batch: EventBatch, meter: Meter | None, received: int | Integers, verdict: _Verdict
+        self, kept: _Kept, batch: EventBatch, meter: Meter | None, received: int | Integers, verdict: _Verdict
     ) -> list[tuple[int, int]]:
         """Find the rows whose identifier is taken, with what took it: an event by its number, or a row before, below 0.
 
@@ -348,7 +402,7 @@ class ColumnarEvents(MeterReader):
         """
         if batch.identifiers is None:
             return []
-        ids = self._ids(meter)
+        ids = kept.shared_ids if meter is None else self._columns_of(kept, meter).ids
         given = [one for one in batch.identifiers if one is not None]
         if len(set(given)) == len(given) and ids.keys().isdisjoint(given):
             return []
@@ -360,61 +414,53 @@ class ColumnarEvents(MeterReader):
                 continue
             at = received if isinstance(received, int) else int(received[row])
             first = claimed.get(identifier, ids.get(identifier))
-            if first is not None and self._remembers(first, received, at):
+            if first is not None and self._remembers(kept, first, received, at):
                 repeated.append((row, first))
                 verdict.accepted[row] = False
             elif verdict.accepted[row]:
                 claimed[identifier] = -1 - row
         return repeated
 
-    def _remembers(self, first: int, received: int | Integers, at: int) -> bool:
+    def _remembers(self, kept: _Kept, first: int, received: int | Integers, at: int) -> bool:
         retention = self.policy.identifier_retention
         if retention is None:
             return True
         if first >= 0:
-            was = self._part_of(first).received_of(first)
+            was = kept.part_of(first).received_of(first)
         else:
             was = received if isinstance(received, int) else int(received[-1 - first])
         return at - was <= retention // timedelta(microseconds=1)
 
-    def _part_of(self, row: int) -> Part:
-        return self._parts[bisect_right(self._parts, row, key=attrgetter("first")) - 1]
-
-    def _answer(self, batch: EventBatch, meter: Meter | None, row: int, first: int, numbers: Integers) -> Receipt:
+    def _answer(self, kept: _Kept, batch: EventBatch, meter: Meter | None, row: int, first: int, numbers: Integers) -> Receipt:
         """Answer a row that comes with a taken identifier: a duplicate, or the identifier is reused for other content."""
         content = content_of(batch.event_at(row, meter))
         if first < 0:
-            number, kept = int(numbers[-1 - first]), content_of(batch.event_at(-1 - first, meter))
+            number, former = int(numbers[-1 - first]), content_of(batch.event_at(-1 - first, meter))
         else:
-            part = self._part_of(first)
-            number, kept = (
+            part = kept.part_of(first)
+            number, former = (
                 first + 1,
                 content_of(part.batch.event_at(part.place_of(first), self._meter_named(part.batch.event_name))),
             )
-        if content == kept:
+        if content == former:
             return Receipt(Outcome.DUPLICATE, number, details={"row": number - 1})
         assert batch.identifiers is not None, "only rows with an identifier come here"
-        return identifier_reused(batch.identifiers[row] or "", kept, content)
+        return identifier_reused(batch.identifiers[row] or "", former, content)
 
-    def _keep(self, batch: EventBatch, meter: Meter, stamps: Integers, received: int | Integers, verdict: _Verdict) -> None:
+    def _keep(
+        self, kept: _Kept, batch: EventBatch, meter: Meter, stamps: Integers, received: int | Integers, verdict: _Verdict
+    ) -> None:
         """Keep what was accepted."""
         accepted = verdict.accepted
         if not accepted.any():
             return
         places = None if accepted.all() else np.flatnonzero(accepted)
-        columns = self._columns[meter.id]
+        columns = self._columns_of(kept, meter)
         codes = columns.series_of(batch, meter, places)
         moments, units = (stamps, verdict.units) if places is None else (stamps[places], verdict.units[places])
         when = received if isinstance(received, int) or places is None else received[places]
         bounds = (int(bound) for column in (moments, units) for bound in (column.min(), column.max()))
-        part = Part(batch, places, self._length, when, codes, moments, units, verdict.decimal_places, *bounds)
-        if batch.identifiers is not None:
-            rows = range(len(batch)) if places is None else places.tolist()
-            own = self._ids(meter)
-            own.update((one, self._length + at) for at, row in enumerate(rows) if (one := batch.identifiers[row]) is not None)
-        columns.add(part)
-        self._parts.append(part)
-        self._length += len(part)
+        kept.add(Part(batch, places, kept.end, when, codes, moments, units, verdict.decimal_places, *bounds), columns)
 
     # Questions -------------------------------------------------------------------------------------------------------
 
@@ -437,7 +483,7 @@ class ColumnarEvents(MeterReader):
             meter = self.meter(meter_id)
             bounds = bounds_of(self.policy, start_time, end_time, value_grouping_window, timezone)
             allowed, keys = filters_of(meter, dimension_filters), keys_of(meter, dimension_group_by_keys)
-            return summarized(self._columns[meter.id], meter, bounds, allowed, keys)
+            return summarized(self._columns(meter), meter, bounds, allowed, keys)
 
     def _log(self) -> MeterLog:
         return self._book
@@ -445,12 +491,12 @@ class ColumnarEvents(MeterReader):
     def customers(self, meter_id: str) -> list[str]:
         """Return the customers that have events of a meter, in the order in which they came."""
         with self.lock:
-            return list(self._columns[self.meter(meter_id).id].series.names[0])
+            return list(self._columns(self.meter(meter_id)).series.names[0])
 
     def timelines(self, meter_id: str, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
         """Return the readings of a customer by the values of the meter's dimensions; for the summaries."""
         meter = self.meter(meter_id)
-        columns = self._columns[meter.id]
+        columns = self._columns(meter)
         events, index = columns.counting(meter), columns.index(meter)
         found = []
         for code in columns.series.of(customer):
@@ -486,7 +532,8 @@ class ColumnarEvents(MeterReader):
                 asked.setdefault(meter.id, []).append((number, question))
             answers: dict[int, Partial] = {}
             for meter_id, questions in asked.items():
-                found = partials_of(self._columns[meter_id], self.meter(meter_id), [one for _, one in questions])
+                meter = self.meter(meter_id)
+                found = partials_of(self._columns(meter), meter, [one for _, one in questions])
                 answers.update(zip((number for number, _ in questions), found, strict=True))
             return [answers[number] for number in range(len(answers))]
 
@@ -495,11 +542,11 @@ class ColumnarEvents(MeterReader):
         with self.lock:
             wanted = None if meter_id is None else self.meter(meter_id)
             found = []
-            for part in self._parts:
+            for part in self._whole().parts:
                 meter = self._meter_named(part.batch.event_name)
                 assert meter is not None, "its events were accepted"
                 if wanted is None or wanted.id == meter.id:
-                    own = None if customer is None else set(self._columns[meter.id].series.of(customer))
+                    own = None if customer is None else set(self._columns(meter).series.of(customer))
                     rows = (at for at, code in enumerate(part.codes.tolist()) if own is None or code in own)
                     found += [_logged(part, part.first + at, meter) for at in rows]
             return found
@@ -509,12 +556,12 @@ class ColumnarEvents(MeterReader):
         with self.lock:
             meter, customer = self.meter_of(item), self._book.customer_of(item)
             start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
-            columns = self._columns[meter.id]
+            columns = self._columns(meter)
             events, index = columns.counting(meter), columns.index(meter)
             spans = [index.span(code, start, period.end_seconds * MICROSECONDS) for code in columns.series.of(customer)]
             places = np.concatenate([np.empty(0, np.intp), *(index.order[first:end] for first, end in spans)])
             rows = events.rows_at(places[np.lexsort((places, events.moments[places]))])
-            return [_logged(self._part_of(row), row, meter) for row in rows.tolist()]
+            return [_logged(self._whole().part_of(row), row, meter) for row in rows.tolist()]
 
 
 def _logged(part: Part, row: int, meter: Meter) -> LoggedEvent:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from metering_core.accounts import Sent
 from metering_core.columnar.kernel import Flags, Integers
+from metering_core.columnar.piles import and_run
 
 
 @attrs.frozen(eq=False)
@@ -67,23 +68,23 @@ def merged(runs: Sequence[Claims]) -> Claims:
     return Claims.of(*columns)
 
 
+@attrs.frozen(eq=False)
 class Identities:
-    """All ids that were accepted."""
+    """All ids that were accepted, as a value.
 
-    def __init__(self) -> None:
-        self._runs: list[Claims] = []
+    Attributes:
+        runs: the ids of one batch after the other, merged where they are of like size.
+    """
 
-    def add(self, claims: Claims) -> None:
-        """Take note of a batch's ids; runs of like size are merged, so that there are few."""
-        if len(claims):
-            self._runs.append(claims)
-        while len(self._runs) > 1 and len(self._runs[-2]) <= 2 * len(self._runs[-1]):
-            later, earlier = self._runs.pop(), self._runs.pop()
-            self._runs.append(merged([earlier, later]))
+    runs: tuple[Claims, ...] = ()
+
+    def and_those(self, claims: Claims) -> Identities:
+        """Return these and a batch's ids."""
+        return Identities(and_run(self.runs, claims, merged)) if len(claims) else self
 
     def find(self, hashed: int, code: int, record_id: str) -> Sent | None:
         """Return what an item's id was accepted with, or None."""
-        for run in self._runs:
+        for run in self.runs:
             found = run.find(hashed, code, record_id)
             if found is not None:
                 return found
@@ -97,7 +98,7 @@ class Identities:
         twice = np.zeros(len(hashes), np.bool_)
         twice[1:] |= is_twice
         twice[:-1] |= is_twice
-        for run in self._runs:
+        for run in self.runs:
             places = np.searchsorted(run.hashes, ordered)
             twice |= run.hashes[np.minimum(places, len(run) - 1)] == ordered
         flags = np.empty(len(hashes), np.bool_)
@@ -107,7 +108,7 @@ class Identities:
     def ids_of(self, code: int) -> dict[int, str]:
         """Return the ids of an item by the number of their record."""
         found: dict[int, str] = {}
-        for run in self._runs:
+        for run in self.runs:
             places = np.flatnonzero(run.codes == code)
             found |= dict(zip(run.sequences[places].tolist(), run.ids[places].tolist(), strict=True))
         return found

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from array import array
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import repeat
@@ -20,7 +20,7 @@ from metering_core.accounts import KnownItem, Sent
 from metering_core.aggregation import required_mode
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
-from metering_core.columnar.answering import Answers, Part, Question, Questions
+from metering_core.columnar.answering import Answers, Late, Part, Question, Questions
 from metering_core.columnar.batches import Column, UsageBatch, as_array
 from metering_core.columnar.identity import Claims, Identities, hashes_of
 from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
@@ -28,7 +28,7 @@ from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BIT
 from metering_core.columns import check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.log import UsageLog
-from metering_core.names import choice
+from metering_core.names import choice, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -39,16 +39,23 @@ _MICROSECONDS: Final = 1_000_000
 _EPOCH: Final = from_unix_seconds(0)
 
 
-@attrs.frozen
-class _Late:
-    """A row that is billed in a later period than its timestamp's."""
+@attrs.frozen(eq=False)
+class _Kept:
+    """Everything that was accepted, as one value: an append or a compaction makes another and puts it in place of this one.
 
-    code: int
-    stamp: int
-    quantity: int
-    is_set: bool
-    received: int
-    billed_at: int
+    That is one assignment, so what interrupts a call leaves all of what it did or nothing.
+
+    Attributes:
+        answers: the rows.
+        identities: their ids, also of rows that were dropped.
+        sequence: the number of the record accepted last.
+        compactions: how often records were dropped.
+    """
+
+    answers: Answers
+    identities: Identities = Identities()
+    sequence: int = 0
+    compactions: int = 0
 
 
 @attrs.define
@@ -80,20 +87,16 @@ class ColumnarUsage(UsageReader):
         self._book = UsageLog(policy=policy)
         self.policy: Final = self._book.policy
         self.lock = self._book.lock
-        self._items: list[KnownItem] = []
+        self._items = self._book.items_by_code
         self._codes: dict[str, int] = {}
         self._rules: Rules | None = None
-        self._identities = Identities()
-        self._answers = Answers()
-        self._late: dict[int, _Late] = {}
-        self._sequence = 0
-        self._compactions = 0
-        for subscription in subscriptions:
+        self._kept = _Kept(Answers(self._items))
+        for subscription in require_iterable(subscriptions, "subscriptions"):
             self.subscribe(subscription)
 
     def __len__(self) -> int:
         """Return the number of accepted records that are held; compacted ones are not counted."""
-        return sum(len(part.rows) for part in self._answers.parts) + len(self._late)
+        return len(self._kept.answers)
 
     def __repr__(self) -> str:
         """Return the counts."""
@@ -102,7 +105,7 @@ class ColumnarUsage(UsageReader):
     @property
     def sequence(self) -> int:
         """The number of the record accepted last; 0 before the first."""
-        return self._sequence
+        return self._kept.sequence
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
@@ -116,15 +119,19 @@ class ColumnarUsage(UsageReader):
             InvalidValueError: as :meth:`~metering_core.UsageLog.subscribe`; ``parameter_invalid_object`` for more than 2**24
                 items, whose cells would not fit 64 bits.
         """
+        require_kind(Subscription, subscription, "subscription")
         with self.lock:
             if len(self._items) + len(subscription.items) > CODES_MAX:
                 code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"at most {CODES_MAX} items in all"
                 raise InvalidValueError.expecting(code, "subscription", expected, subscription.id)
+            self._rules = None  # Before the book changes: tables of items that are no more must not outlast an interruption.
             self._book.subscribe(subscription)
-            known = (self._book.known(item.id) for item in subscription.items)
-            self._items += [one for one in known if one.item.id not in self._codes]
-            self._codes |= {item.id: self._book.known(item.id).code for item in subscription.items}
-            self._rules = None
+
+    def _code_of(self) -> dict[str, int]:
+        """Return the codes of all items by their ids, those that came since the last question included."""
+        for known in self._items[len(self._codes) :]:
+            self._codes[known.item.id] = known.code
+        return self._codes
 
     # The door --------------------------------------------------------------------------------------------------------
 
@@ -153,18 +160,18 @@ class ColumnarUsage(UsageReader):
         given = batch if isinstance(batch, UsageBatch) else UsageBatch.from_records(batch)
         seconds, received = received_moments(len(given), now, received_at)
         with self.lock:
-            if self._sequence + len(given) > ROWS_MAX:
+            if self.sequence + len(given) > ROWS_MAX:
                 expected = f"at most {ROWS_MAX} records in all"
                 raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(given))
             arriving = self._arriving(given, seconds)
             verdict = self._judge(arriving, given)
             numbers = self._numbers(verdict.accepted)
             receipts = self._receipts(arriving, verdict, numbers)
-            self._keep(arriving, given, verdict, numbers, received)
+            self._kept = self._with(arriving, given, verdict, numbers, received)
             return receipts
 
     def _arriving(self, given: UsageBatch, seconds: int | Integers) -> Arriving:
-        named = np.fromiter(map(self._codes.get, given.names, repeat(NOBODY)), np.int32, len(given.names))
+        named = np.fromiter(map(self._code_of().get, given.names, repeat(NOBODY)), np.int32, len(given.names))
         codes = named[given.codes] if len(named) else given.codes
         stamps = given.timestamps if given.as_now is None else np.where(given.as_now, seconds, given.timestamps)
         return Arriving(given.names, named, given.codes, codes, stamps, given.quantities, given.sets, seconds)
@@ -196,13 +203,14 @@ class ColumnarUsage(UsageReader):
         has_id = np.fromiter((one is not None for one in ids), np.bool_, len(ids))
         rows = np.flatnonzero(has_id & (arriving.codes != NOBODY))
         hashes = hashes_of(arriving.codes[rows], [ids[row] for row in rows.tolist()])
-        suspects = self._identities.suspects(hashes)
+        identities = self._kept.identities
+        suspects = identities.suspects(hashes)
         claimed: dict[tuple[int, str], int] = {}
         repeated: list[tuple[int, Sent | int]] = []
         for row, hashed in zip(rows[suspects].tolist(), hashes[suspects].tolist(), strict=True):
             code, record_id = int(arriving.codes[row]), ids[row]
             assert record_id is not None, "only rows with an id come here"
-            first = claimed.get((code, record_id), self._identities.find(hashed, code, record_id))
+            first = claimed.get((code, record_id), identities.find(hashed, code, record_id))
             if first is not None:
                 repeated.append((row, first))
                 verdict.accepted[row] = False
@@ -237,9 +245,9 @@ class ColumnarUsage(UsageReader):
     def _numbers(self, accepted: Flags) -> range | Integers:
         """Return the sequence number of each accepted row; 0 for the others."""
         if accepted.all():
-            return range(self._sequence + 1, self._sequence + len(accepted) + 1)
+            return range(self.sequence + 1, self.sequence + len(accepted) + 1)
         numbers = np.cumsum(accepted, dtype=np.int64)
-        numbers += self._sequence
+        numbers += self.sequence
         numbers[~accepted] = 0
         return numbers
 
@@ -251,44 +259,24 @@ class ColumnarUsage(UsageReader):
         refusal = refusals_of(arriving, refused, self._items, self.policy)
         return Receipts(array("q", numbers.tobytes()), Exceptions(positions, verdict.answered, refusal))
 
-    def _keep(
+    def _with(
         self,
         arriving: Arriving,
         given: UsageBatch,
         verdict: _Verdict,
         numbers: range | Integers,
         received: int | Integers,
-    ) -> None:
-        """Keep what was accepted, with its numbers; late usage that another period bills is kept apart."""
-        for row, billed_at in verdict.attributed.items():
-            self._keep_late(arriving, row, int(numbers[row]), billed_at, received)
-        if given.ids is not None:
-            self._claim(arriving, given, given.ids, verdict, numbers)
+    ) -> _Kept:
+        """Return what is kept and what was accepted; late usage that another period bills is kept apart."""
+        late = (_late(arriving, row, int(numbers[row]), at, received) for row, at in verdict.attributed.items())
         flags = verdict.accepted.copy()
         flags[list(verdict.attributed)] = False
-        if flags.any():
-            self._answers.parts.append(_part(arriving, flags, numbers, received))
-        self._sequence += int(np.count_nonzero(verdict.accepted))
-
-    def _keep_late(self, arriving: Arriving, row: int, number: int, billed_at: int, received: int | Integers) -> None:
-        code, stamp, quantity = int(arriving.codes[row]), int(arriving.stamps[row]), int(arriving.quantities[row])
-        at = received if isinstance(received, int) else int(received[row])
-        late = self._late[number] = _Late(code, stamp, quantity, arriving.is_set_at(row), at, billed_at)
-        _apply(self._answers.beside, late, self._items[code])
-
-    def _claim(
-        self, arriving: Arriving, given: UsageBatch, ids: Sequence[str | None], verdict: _Verdict, numbers: range | Integers
-    ) -> None:
-        rows = np.flatnonzero(verdict.accepted & np.fromiter((one is not None for one in ids), np.bool_, len(ids)))
-        claimed = np.empty(len(rows), np.object_)
-        claimed[:] = [ids[row] for row in rows.tolist()]
-        codes = arriving.codes[rows]
-        flags = np.zeros(len(rows), np.int8) if arriving.sets is None else arriving.sets[rows].astype(np.int8)
-        if given.as_now is not None:
-            flags |= given.as_now[rows].astype(np.int8) << 1
-        sequences = np.asarray(numbers, dtype=np.int64)[rows]
-        columns = (claimed, sequences, arriving.stamps[rows], arriving.quantities[rows], flags)
-        self._identities.add(Claims.of(hashes_of(codes, claimed.tolist()), codes, *columns))
+        part = _part(arriving, flags, numbers, received) if flags.any() else None
+        identities = self._kept.identities
+        if given.ids is not None:
+            identities = identities.and_those(_claims(arriving, given, given.ids, verdict, numbers))
+        sequence = self.sequence + int(np.count_nonzero(verdict.accepted))
+        return _Kept(self._kept.answers.and_those(part, late), identities, sequence, self._kept.compactions)
 
     # Answers ---------------------------------------------------------------------------------------------------------
 
@@ -300,12 +288,12 @@ class ColumnarUsage(UsageReader):
             UsageCompactedError: where the answer would need records that were dropped.
         """
         with self.lock:
-            return self._answers.partial(Question(self.known(item.id).code, required_mode(item), period))
+            return self._kept.answers.partial(Question(self.known(item.id).code, required_mode(item), period))
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked."""
         with self.lock:
-            return self._answers.partials(self.questions(requests), len(self._items))
+            return self._kept.answers.partials(self.questions(requests), len(self._items))
 
     def total_usage(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> NDArray[Any]:
         """Return the quantity of each request, which is what its summary has as ``total_usage``, in the order asked.
@@ -319,13 +307,13 @@ class ColumnarUsage(UsageReader):
             UsageCompactedError: as :meth:`partial`.
         """
         with self.lock:
-            return self._answers.quantities(self.questions(requests), len(self._items))
+            return self._kept.answers.quantities(self.questions(requests), len(self._items))
 
     def questions(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> Questions:
         """Return requests with the codes of their items; for the readers of this usage."""
         asked = list(requests)
         items = [item for item, _ in asked]
-        codes = list(map(self._codes.get, map(attrgetter("id"), items), repeat(NOBODY)))
+        codes = list(map(self._code_of().get, map(attrgetter("id"), items), repeat(NOBODY)))
         modes: list[AggregateUsage] = list(map(attrgetter("price.recurring.aggregate_usage"), items))
         if NOBODY in codes or None in modes:
             for item in items:  # One of them raises.
@@ -336,7 +324,7 @@ class ColumnarUsage(UsageReader):
     @property
     def item_ids(self) -> tuple[str, ...]:
         """The ids of all items there ever were, in the order in which they came."""
-        return tuple(self._codes)
+        return tuple(self._code_of())
 
     def total_usage_of_all(
         self, period: BillingPeriod, modes: Iterable[AggregateUsage | str]
@@ -355,30 +343,28 @@ class ColumnarUsage(UsageReader):
             UsageCompactedError: as :meth:`partial`.
         """
         with self.lock:
-            return self._answers.quantities_by_mode(len(self._items), period, _chosen(modes))
+            return self._kept.answers.quantities_by_mode(len(self._items), period, _chosen(modes))
 
     def as_of(self, limit: int | datetime) -> ColumnarView:
         """Return a read-only view of the usage as it was; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
         return ColumnarView(self, *as_limit(limit, self.sequence))
 
-    def answers_until(self, sequence: int, received_by: int | None) -> Answers:
+    def answers_until(self, sequence: int, received_by: int | None, compacted: Mapping[int, Sequence[PeriodCells]]) -> Answers:
         """Return answers from the rows up to a number, received by a moment (Unix microseconds); for this usage's readers."""
-        parts = (part.where(part.is_seen(sequence, received_by)) for part in self._answers.parts)
-        answers = Answers(part for part in parts if len(part.rows))
-        for number, late in self._late.items():
-            if number <= sequence and (received_by is None or late.received <= received_by):
-                _apply(answers.beside, late, self._items[late.code])
-        return answers
+        answers = self._kept.answers
+        parts = (part.where(part.is_seen(sequence, received_by)) for part in answers.parts)
+        late = (one for one in answers.late if one.number <= sequence and (received_by is None or one.received <= received_by))
+        return Answers(self._items, (part for part in parts if len(part.rows)), late, compacted)
 
     def compacted(self) -> Iterator[tuple[KnownItem, PeriodCells]]:
         """Yield the periods whose records were dropped; for the readers of this usage."""
-        for code, beside in self._answers.beside.items():
-            yield from ((self._items[code], cells) for cells in beside if cells.kept is not None)
+        for code, periods in self._kept.answers.compacted.items():
+            yield from ((self._items[code], cells) for cells in periods)
 
     @property
     def compactions(self) -> int:
         """How often records were dropped; for the readers of this usage."""
-        return self._compactions
+        return self._kept.compactions
 
     @property
     def item_count(self) -> int:
@@ -403,13 +389,14 @@ class ColumnarUsage(UsageReader):
     def cells_of(self, item_id: str) -> ItemCells:
         """Return the item's cells; for the readers of this usage."""
         known = self.known(item_id)
-        return self._answers.item_cells(known.code, known.account.subscription.cycle)
+        return self._kept.answers.item_cells(known.code, known.account.subscription.cycle)
 
     def rows_of(self, item_id: str | None) -> Iterable[int]:
         """Return the numbers of an item's records, or of all, in the order of arrival; for the readers of this usage."""
         code = None if item_id is None else self.known(item_id).code
-        numbers = [number for number, late in self._late.items() if code is None or late.code == code]
-        for part in self._answers.parts:
+        answers = self._kept.answers
+        numbers = [late.number for late in answers.late if code is None or late.code == code]
+        for part in answers.parts:
             held = part.all_numbers()
             numbers += (held if code is None else held[part.rows.codes == code]).tolist()
         return sorted(numbers)
@@ -422,16 +409,17 @@ class ColumnarUsage(UsageReader):
         """Return when a record was received, in Unix microseconds; for the readers of this usage."""
         return self._record_at(row).received
 
-    def _record_at(self, number: int) -> _Late:
-        late = self._late.get(number)
-        if late is not None:
-            return late
-        parts = self._answers.parts
+    def _record_at(self, number: int) -> Late:
+        late = self._kept.answers.late
+        at = bisect_left(late, number, key=attrgetter("number"))
+        if at < len(late) and late[at].number == number:
+            return late[at]
+        parts = self._kept.answers.parts
         part = parts[bisect_right(parts, number, key=lambda one: int(one.numbers[0])) - 1]
         place, rows = part.place_of(number), part.rows
         stamp = int(rows.stamps[place])
         is_set = rows.sets is not None and bool(rows.sets[place])
-        return _Late(int(rows.codes[place]), stamp, int(rows.limbs[0][place]), is_set, part.received_at(place), stamp)
+        return Late(number, int(rows.codes[place]), stamp, int(rows.limbs[0][place]), is_set, part.received_at(place), stamp)
 
     def logged(self, rows: Iterable[int]) -> Iterator[LoggedRecord]:
         """Yield the records with some numbers; for the readers of this usage."""
@@ -439,7 +427,7 @@ class ColumnarUsage(UsageReader):
         for number in rows:
             found = self._record_at(number)
             if found.code not in ids:
-                ids[found.code] = self._identities.ids_of(found.code)
+                ids[found.code] = self._kept.identities.ids_of(found.code)
             item_id = self._items[found.code].item.id
             action = Action.SET if found.is_set else Action.INCREMENT
             record = UsageRecord(item_id, found.quantity, found.stamp, action, ids[found.code].get(number))
@@ -458,7 +446,8 @@ class ColumnarUsage(UsageReader):
         """Hold the usage still while a period is billed, and close it if that succeeds; as the log does."""
         with self._book.closing(subscription_id, period, now=now) as closed_at:
             yield closed_at
-        self._forget_closed()
+            # Before the book closes it: what was remembered of closed periods must not outlast an interruption.
+            self._forget_closed()
 
     def _forget_closed(self) -> None:
         if self._rules is not None:
@@ -490,18 +479,15 @@ class ColumnarUsage(UsageReader):
             return before - len(self)
 
     def _drop(self, settled: Sequence[tuple[KnownItem, PeriodCells]]) -> None:
-        dropping = _Dropping.of(settled)
-        parts = [dropping.take_out(part) for part in self._answers.parts]
-        beside = self._answers.beside
-        for number, late in list(self._late.items()):
-            if dropping.take_late(number, late):
-                del self._late[number]
+        dropping, answers = _Dropping.of(settled), self._kept.answers
+        parts = [dropping.take_out(part) for part in answers.parts]
+        late = [one for one in answers.late if not dropping.take_late(one)]
+        compacted = dict(answers.compacted)
         for (known, cells), sequences, received in zip(settled, dropping.sequences, dropping.received, strict=True):
             cells.compact((sequences[0], sequences[1]), (received[0], received[1]))
-            beside[known.code] = _replaced(beside.get(known.code, ()), cells, known)
-        self._answers = Answers(part for part in parts if len(part.rows))
-        self._answers.beside = beside
-        self._compactions += 1
+            compacted[known.code] = (*compacted.get(known.code, ()), cells)
+        left = Answers(self._items, (part for part in parts if len(part.rows)), late, compacted)
+        self._kept = attrs.evolve(self._kept, answers=left, compactions=self.compactions + 1)
 
 
 class ColumnarView(UsageView):
@@ -553,10 +539,12 @@ class ColumnarView(UsageView):
     def _answers(self) -> Answers:
         # Built anew after a compaction, so that no answer depends on what was asked before it.
         if self._answered is None or self._answered[0] != self._usage.compactions:
-            answers = self._usage.answers_until(self._sequence, self._received_by)
+            shown: dict[int, ItemCells] = {}
             for known, cells in self._usage.compacted():
-                folded = answers.beside.setdefault(known.code, ItemCells(known.account.subscription.cycle))
+                folded = shown.setdefault(known.code, ItemCells(known.account.subscription.cycle))
                 self._take_compacted(folded, cells)
+            compacted = {code: tuple(cells) for code, cells in shown.items()}
+            answers = self._usage.answers_until(self._sequence, self._received_by, compacted)
             self._answered = self._usage.compactions, answers
         return self._answered[1]
 
@@ -597,12 +585,12 @@ class _Dropping:
             self._note(period, number, at)
         return part.where(periods < 0)
 
-    def take_late(self, number: int, late: _Late) -> bool:
+    def take_late(self, late: Late) -> bool:
         """Say whether a late row goes, too."""
         (period,) = self._period_of(np.array([_key(late.code, late.billed_at)], np.int64)).tolist()
         if period < 0:
             return False
-        self._note(period, number, late.received)
+        self._note(period, late.number, late.received)
         return True
 
     def _note(self, period: int, number: int, received: int) -> None:
@@ -615,19 +603,26 @@ def _key(code: int, stamp: int) -> int:
     return (code << STAMP_BITS) + stamp - ORIGIN
 
 
-def _replaced(beside: Iterable[PeriodCells], cells: PeriodCells, known: KnownItem) -> ItemCells:
-    """Return an item's cells beside the rows, with one period in place of what was there of it."""
-    replaced = ItemCells(known.account.subscription.cycle)
-    for period in beside:
-        if period.start != cells.start:
-            replaced.share(period)
-    replaced.share(cells)
-    return replaced
+def _late(arriving: Arriving, row: int, number: int, billed_at: int, received: int | Integers) -> Late:
+    at = received if isinstance(received, int) else int(received[row])
+    code, stamp, quantity = int(arriving.codes[row]), int(arriving.stamps[row]), int(arriving.quantities[row])
+    return Late(number, code, stamp, quantity, arriving.is_set_at(row), at, billed_at)
 
 
-def _apply(beside: dict[int, ItemCells], late: _Late, known: KnownItem) -> None:
-    cells = beside.setdefault(late.code, ItemCells(known.account.subscription.cycle))
-    cells.at(late.billed_at).apply(late.stamp, late.quantity, is_set=late.is_set)
+def _claims(
+    arriving: Arriving, given: UsageBatch, ids: Sequence[str | None], verdict: _Verdict, numbers: range | Integers
+) -> Claims:
+    """Return the ids of the rows that were accepted, with what they were accepted with."""
+    rows = np.flatnonzero(verdict.accepted & np.fromiter((one is not None for one in ids), np.bool_, len(ids)))
+    claimed = np.empty(len(rows), np.object_)
+    claimed[:] = [ids[row] for row in rows.tolist()]
+    codes = arriving.codes[rows]
+    flags = np.zeros(len(rows), np.int8) if arriving.sets is None else arriving.sets[rows].astype(np.int8)
+    if given.as_now is not None:
+        flags |= given.as_now[rows].astype(np.int8) << 1
+    sequences = np.asarray(numbers, dtype=np.int64)[rows]
+    columns = (claimed, sequences, arriving.stamps[rows], arriving.quantities[rows], flags)
+    return Claims.of(hashes_of(codes, claimed.tolist()), codes, *columns)
 
 
 def _part(arriving: Arriving, flags: Flags, numbers: range | Integers, received: int | Integers) -> Part:
