@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import dis
-import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
+from pathlib import Path
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Self
 
 import attrs
 
 import metering_core as mc
 
-_PACKAGE = os.path.dirname(mc.__file__) + os.sep
+_PACKAGE = str(Path(mc.__file__).parent)
 _BETWEEN = frozenset({"NOP", "SWAP", "COPY", "POP_BLOCK", "PUSH_NULL"})
 
 
@@ -50,7 +50,7 @@ class Interrupter:
         self.error = error
         self.event = "opcode" if opcodes else "line"
 
-    def __enter__(self) -> Interrupter:
+    def __enter__(self) -> Self:
         self._before = sys.gettrace()
         sys.settrace(self._called)
         return self
@@ -97,7 +97,7 @@ def outcome(act: Callable[[], object]) -> object:
         return error.code
 
 
-def is_free(lock: Any) -> bool:  # noqa: ANN401 - of whatever kind
+def is_free(lock: Any) -> bool:
     """Whether another thread can have a lock."""
     found: list[bool] = []
 

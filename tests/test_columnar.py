@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pytest
 
@@ -16,7 +16,8 @@ from columnar_twins import FEWER, MAX, Twins, grace_and_retries, late_and_compac
 from hypothesis import given  # noqa: E402
 
 import metering_core as mc  # noqa: E402
-from metering_core.columnar import ColumnarUsage, UsageBatch, answering, batches, kernel  # noqa: E402
+from metering_core.acceptance import standing_at  # noqa: E402
+from metering_core.columnar import ColumnarUsage, UsageBatch, answering, batches, judging, kernel  # noqa: E402
 from metering_core.columnar.kernel import Rows  # noqa: E402
 
 # The same story, told by each of the ways in which the kernel may work --------------------------------------------------
@@ -267,7 +268,7 @@ def test_a_mask_that_hides_nothing():
     """A masked array is its values, and an id that is hidden is none."""
     batch = UsageBatch.from_columns(**one_row(quantities=np.ma.array([1, 2])), ids=hidden(["a", "b"]))
     assert batch.quantities.tolist() == [1, 2]
-    assert batch.ids == ["a", None]
+    assert batch.ids == ("a", None)
 
 
 def test_absent_instants_of_pandas_are_refused():
@@ -568,3 +569,97 @@ def test_the_missing_extra_is_named(module):
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert done.stdout.split() == ["extra_missing", "columnar"], done.stderr
+
+
+# What comes late and again -----------------------------------------------------------------------------------------------
+
+
+def test_a_late_record_that_comes_again_is_billed_once():
+    """A retry of usage that a later period bills is a duplicate, in its own batch and in the next, and no second late row."""
+    policy = mc.AcceptancePolicy(late_grace=timedelta(days=40), late_attribution="open_period")
+    late = [mc.UsageRecord("sum", 5, timestamp=START + 7, id="late")]
+    twins = Twins([four_modes()], policy)
+    twins.close(four_modes(), JAN, FEB.start_seconds)
+    twins.append(late * 3, FEB.start_seconds + 1)
+    twins.append(late, FEB.start_seconds + 2)
+    twins.compare(FEB.start_seconds + 3)
+    assert len(twins.columns) == 1
+
+
+# A batch is the store ----------------------------------------------------------------------------------------------------
+
+
+def arrays_of(value):
+    """Return every array that a value holds, by its name."""
+    return {name: one for name in value.__slots__ if isinstance(one := getattr(value, name, None), np.ndarray)}
+
+
+@pytest.mark.parametrize("copy", [True, False])
+def test_the_columns_of_a_batch_are_read_only(copy):
+    """What was appended is the store itself: no array of a batch can be written to, and its ids cannot be changed."""
+    given = {"subscription_items": np.array([0, 0]), "quantities": np.array([5, 6]), "timestamps": np.array([START, START])}
+    flags = np.array([True, False])
+    batch = UsageBatch.from_columns(**given, actions=flags, ids=["a", None], item_ids=["si_0"], copy=copy)
+    now = UsageBatch.from_columns(["si_0"], [1], ["now"])
+    held = {**arrays_of(batch), "as_now": now.as_now}
+    assert held.keys() == {"codes", "quantities", "timestamps", "sets", "as_now"}
+    for name, array in held.items():
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 1
+        assert not array.flags.writeable, name
+    assert isinstance(batch.ids, tuple)
+    assert flags.flags.writeable, "the caller's own arrays stay the caller's"
+    assert given["quantities"].flags.writeable
+
+
+def test_what_a_batch_was_made_of_is_nobody_elses():
+    """After a copy, writing to what the columns were given as changes no usage that was accepted."""
+    quantities, stamps = np.array([5]), np.array([START])
+    usage = ColumnarUsage([subscribed()])
+    usage.append(UsageBatch.from_columns(["si_0"], quantities, stamps), now=START)
+    quantities[0], stamps[0] = 10**6, 0
+    assert [(one.record.quantity, one.record.timestamp) for one in usage.records()] == [(5, START)]
+
+
+# Work in proportion to rows ----------------------------------------------------------------------------------------------
+
+
+def daily(anchor=START, **options):
+    """Return a subscription that is billed every day."""
+    return subscribed(
+        priced(recurring=mc.Recurring(interval="day", usage_type="metered")), billing_cycle_anchor=anchor, **options
+    )
+
+
+@pytest.fixture
+def standings(monkeypatch):
+    """Return when it was asked how a subscription stands."""
+    asked = []
+
+    def counted(subscription, now, policy):
+        asked.append(now)
+        return standing_at(subscription, now, policy)
+
+    monkeypatch.setattr(judging, "standing_at", counted)
+    return asked
+
+
+def test_two_rows_eight_thousand_years_apart_are_work_for_two(standings):
+    """What is looked up are the days in which rows were received, not the three million days between them."""
+    usage = ColumnarUsage([daily()])
+    receipts = usage.append(UsageBatch.from_columns(["si_0"] * 2, [1, 1], [0, 0]), received_at=[0, 253_400_000_000])
+    assert len(receipts.rejected) == 2
+    assert len(standings) < 12
+
+
+def test_days_without_rows_are_passed_over(standings):
+    """The same of many rows in few days, whose standings are those of the log, also where periods do not begin at midnight."""
+    days = [0, 1, 2, 400, 9_000, 9_001, 100_000]
+    moments = [START + day * DAY + second for day in days for second in (0, 5, 3600, 3601, DAY - 1)]
+    policy = mc.AcceptancePolicy(late_grace=timedelta(hours=3))
+    of = [daily(START + 3600, id="daily"), four_modes()]
+    records = [mc.UsageRecord(item, 1, at - back) for at in moments for back in (0, 3600, DAY) for item in ("si_0", "max")]
+    received = [at for at in moments for _ in range(6)]
+    ColumnarUsage(of, policy=policy).append(UsageBatch.from_records(records), received_at=received)
+    assert len(standings) < 4 * len(days) * len(of)
+    Twins(of, policy).import_history(records, received)

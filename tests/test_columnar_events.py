@@ -579,6 +579,30 @@ def test_columns_of_polars_keep_their_zones_and_nulls():
     assert events_of(columns) == events_of(EventBatch.from_arrow("sum", frame)) == expected
 
 
+def test_an_identifier_is_remembered_from_when_it_was_taken():
+    """Within a batch that was received over days, an identifier is remembered from the row that took it, not from the first."""
+    policy = MeterPolicy(identifier_retention=timedelta(days=1))
+    moments = [NOON, NOON + 2 * DAY, NOON + 2 * DAY + 3600, NOON + 4 * DAY]
+    batch = EventBatch.from_columns("sum", ["cus_1"] * 4, [1, 2, 2, 2], [NOON] * 4, identifiers=["a", "b", "b", "b"])
+    columns, log = (kind(METERS, policy=policy) for kind in (ColumnarEvents, MeterLog))
+    receipts = list(columns.append(batch, received_at=moments))
+    assert receipts == [log.append([event], now=at)[0] for event, at in zip(events_of(batch), moments, strict=True)]
+    assert [receipt.outcome for receipt in receipts] == ["accepted", "accepted", "duplicate", "accepted"]
+
+
+def test_the_columns_of_a_batch_are_read_only():
+    """What was appended is the store itself: nothing that a batch holds can be written to."""
+    batch = EventBatch.from_columns(
+        "sum", ["a", "b"], np.array([1, 2]), np.array([NOON] * 2), identifiers=["x", None], copy=False
+    )
+    now = EventBatch.from_columns("sum", ["a"], [1], ["now"], dimensions={"region": ["eu"]})
+    for array in (batch.customers.codes, batch.values, batch.moments, now.as_now, now.dimensions["region"].codes):
+        assert not array.flags.writeable
+    assert batch.identifiers == ("x", None)
+    with pytest.raises(TypeError):
+        now.dimensions["region"] = now.customers
+
+
 DEFECTS = [
     (
         "event_groups",

@@ -12,7 +12,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers
+from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, optional_read_only, read_only
 from metering_core.columnar.paths import encoded
 from metering_core.columns import Batch, check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
@@ -31,9 +31,16 @@ _PIECE: Final = 1 << 20
 """Strings that are encoded as one piece."""
 
 
+def optional_tuple(values: Sequence[str | None] | None) -> tuple[str | None, ...] | None:
+    """Return None, or some texts as a tuple, which nobody changes."""
+    return None if values is None else tuple(values)
+
+
 @attrs.frozen(eq=False)
 class UsageBatch:
     """Well-formed usage records, column by column and equally long, in the order of arrival. Build one with a class method.
+
+    Its columns are those of the log once it was appended, so they are read-only.
 
     Attributes:
         names: the distinct ids of subscription items; ``codes`` counts in them.
@@ -46,12 +53,12 @@ class UsageBatch:
     """
 
     names: tuple[str, ...]
-    codes: NDArray[np.int32]
-    quantities: Integers
-    timestamps: Integers
-    sets: Flags | None = None
-    ids: list[str | None] | None = None
-    as_now: Flags | None = None
+    codes: NDArray[np.int32] = attrs.field(converter=read_only)
+    quantities: Integers = attrs.field(converter=read_only)
+    timestamps: Integers = attrs.field(converter=read_only)
+    sets: Flags | None = attrs.field(default=None, converter=optional_read_only)
+    ids: Sequence[str | None] | None = attrs.field(default=None, converter=optional_tuple)
+    as_now: Flags | None = attrs.field(default=None, converter=optional_read_only)
 
     def __len__(self) -> int:
         """Return the number of records."""
@@ -82,7 +89,8 @@ class UsageBatch:
             actions: ``increment`` or ``set``, or flags that are true for ``set``; all ``increment`` unless given.
             ids: idempotency keys, None where a record has none.
             item_ids: the dictionary of dictionary-encoded items.
-            copy: whether to copy columns that could be used as they are. Without a copy they must not be changed afterwards.
+            copy: whether to copy columns that could be used as they are. Without a copy the batch cannot change them, but what
+                they were given as still can, and with it accepted usage: then nothing may.
 
         Raises:
             InvalidValueError: for a malformed value; ``param`` names the column and the row (``quantities[3]``).
@@ -119,7 +127,7 @@ class UsageBatch:
         Args:
             source: the table. Its stream is read with pyarrow.
             copy: whether to copy numbers that could be used where they are. Without a copy the table, and what it was made
-                of, must not be changed afterwards.
+                of, must not be changed afterwards, as :meth:`from_columns` says.
 
         Raises:
             InvalidValueError: for an object without the interface; for a column that is absent (``parameter_missing``), there

@@ -23,7 +23,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.kernel import ORIGIN, STAMP_BITS, Cells, Integers, Rows, Totals, Window
+from metering_core.columnar.kernel import ORIGIN, STAMP_BITS, Cells, Integers, Rows, Totals, Window, read_only
 
 Column = NDArray[Any]
 Columns = tuple[Column, Column, Column, Column]
@@ -162,8 +162,9 @@ class _Asked:
 
 
 def _columns(rows: Rows) -> Columns:
-    """Return rows as the compiled loops take them."""
-    return rows.codes, rows.stamps, rows.limbs[0], np.empty(0, np.bool_) if rows.sets is None else rows.sets
+    """Return rows as the compiled loops take them: all read-only, so that they are compiled once."""
+    sets = np.empty(0, np.bool_) if rows.sets is None else rows.sets
+    return read_only(rows.codes), read_only(rows.stamps), read_only(rows.limbs[0]), read_only(sets)
 
 
 # A plain sum ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
 from itertools import count
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 import attrs
@@ -24,10 +25,11 @@ from metering_core.columnar.batches import (
     arrow_table,
     as_array,
     dictionary_of,
+    optional_tuple,
     refuse_disorder,
     refuse_nulls,
 )
-from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers
+from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, optional_read_only, read_only
 from metering_core.columns import check_each
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, Number, exact_integer, plain, whole_if_possible
@@ -52,7 +54,7 @@ class Texts:
     """
 
     names: tuple[str | None, ...]
-    codes: NDArray[np.int32]
+    codes: NDArray[np.int32] = attrs.field(converter=read_only)
 
     @classmethod
     def of(
@@ -86,12 +88,20 @@ class Texts:
         return np.fromiter(map(says, self.names), np.bool_, len(self.names))[self.codes]
 
 
+def _read_only_values(values: Integers | Texts) -> Integers | Texts:
+    return values if isinstance(values, Texts) else read_only(values)
+
+
+def _read_only_map(dimensions: Mapping[str, Texts]) -> Mapping[str, Texts]:
+    return MappingProxyType(dict(dimensions))
+
+
 @attrs.frozen(eq=False)
 class EventBatch:
     """Meter events with one name, column by column and equally long, in the order of arrival. Build one with a class method.
 
     A row is the event whose payload has the customer and the value under the keys that the meter names, and each dimension
-    under its own.
+    under its own. The columns are those of what the batch is appended to, so they are read-only.
 
     Attributes:
         event_name: of all events.
@@ -106,12 +116,12 @@ class EventBatch:
 
     event_name: str
     customers: Texts
-    values: Integers | Texts
+    values: Integers | Texts = attrs.field(converter=_read_only_values)
     decimal_places: int
-    moments: Integers
-    as_now: Flags | None = None
-    identifiers: list[str | None] | None = None
-    dimensions: Mapping[str, Texts] = attrs.field(factory=dict)
+    moments: Integers = attrs.field(converter=read_only)
+    as_now: Flags | None = attrs.field(default=None, converter=optional_read_only)
+    identifiers: Sequence[str | None] | None = attrs.field(default=None, converter=optional_tuple)
+    dimensions: Mapping[str, Texts] = attrs.field(factory=dict, converter=_read_only_map)
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -148,7 +158,8 @@ class EventBatch:
             customer_ids: the dictionary of dictionary-encoded customers.
             decimal_places: integers of ``values`` count in units of ``10**-decimal_places``: 250 with 2 places is 2.5.
             are_microseconds: whether integers of ``timestamps`` are Unix microseconds instead of seconds.
-            copy: whether to copy arrays that could be used as they are. Without a copy they must not be changed afterwards.
+            copy: whether to copy arrays that could be used as they are. Without a copy the batch cannot change them, but what
+                they were given as still can, and with it accepted events: then nothing may.
 
         Raises:
             InvalidValueError: for a malformed value; ``param`` names the column and the row (``values[3]``). Floats are one.

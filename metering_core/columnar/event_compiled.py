@@ -18,18 +18,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.columnar.compiled import Each, _each, _jit, _workers, apart, working
-from metering_core.columnar.kernel import Integers
+from metering_core.columnar.kernel import Integers, read_only
 
 Column = NDArray[Any]
 
 
 @attrs.frozen(eq=False)
 class EventRows:
-    """The series, moment and value of some events."""
+    """The series, moment and value of some events; all read-only, so that loops are compiled once."""
 
-    codes: NDArray[np.int32]
-    moments: Integers
-    values: Integers
+    codes: NDArray[np.int32] = attrs.field(converter=read_only)
+    moments: Integers = attrs.field(converter=read_only)
+    values: Integers = attrs.field(converter=read_only)
 
     def shares(self, workers: int) -> list[EventRows]:
         """Cut rows into a share for each worker."""

@@ -128,7 +128,7 @@ class Series:
         """
         codes = [np.array(column, np.int32) for column in self._codes]
         if len(codes) == 1:
-            return None, Labels(self.names, codes)
+            return None, Labels([tuple(self.names[0])], codes)
         is_in = np.ones(len(self), np.bool_)
         for at, some in allowed.items():
             is_in &= np.array([name in some for name in self.names[at]], np.bool_)[codes[at]]
@@ -141,7 +141,7 @@ class Series:
         found[chosen] = (np.cumsum(occurs) - 1)[combined]
         members = np.empty(np.count_nonzero(occurs), np.int64)
         members[found[chosen]] = chosen
-        return found, Labels([self.names[at] for at in columns], [codes[at][members] for at in columns])
+        return found, Labels([tuple(self.names[at]) for at in columns], [codes[at][members] for at in columns])
 
 
 def _combined(columns: Sequence[NDArray[np.int32]], sizes: Sequence[int]) -> tuple[Integers, int]:

@@ -6,9 +6,12 @@ the segment that its moment of receipt lies in. What is not plainly acceptable i
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from itertools import pairwise
 from operator import attrgetter
+from typing import Final
 
 import attrs
 import numpy as np
@@ -27,8 +30,14 @@ from metering_core.acceptance import (
 )
 from metering_core.accounts import Account, KnownItem
 from metering_core.columnar.kernel import ORIGIN, STAMP_BITS, Flags, Integers
-from metering_core.periods import unix_seconds
+from metering_core.errors import InvalidValueError
+from metering_core.periods import BillingCycle, unix_seconds
 from metering_core.subscriptions import Subscription, SubscriptionItem
+
+_DAY: Final = 86_400
+_LONGEST_PERIOD: Final = 3 * 366 * _DAY
+_FEW_DAYS: Final = 32
+"""So many days of receipt for each calendar are not worth to be told apart."""
 
 NOBODY = -1
 """The code of an item that no subscription ever had."""
@@ -125,14 +134,28 @@ class Rules:
 
     def _segments(self, touched: Integers, batch: Arriving) -> tuple[Integers, Integers, Integers]:
         """Return from when on each calendar accepts timestamps from where to before where."""
-        first, last = (batch.now, batch.now) if isinstance(batch.now, int) else (int(batch.now.min()), int(batch.now.max()))
         rows = [
             ((calendar << STAMP_BITS) + (at - ORIGIN), *_accepted(standing))
-            for calendar in touched.tolist()
-            for at, standing in standings(self._subscriptions[calendar], first, last, self._policy)
+            for calendar, received in self._received(touched, batch)
+            for at, standing in standings(self._subscriptions[calendar], received, self._policy)
         ]
         keys, lows, highs = np.array(rows, np.int64).T
         return np.ascontiguousarray(keys), lows, highs
+
+    def _received(self, touched: Integers, batch: Arriving) -> Iterator[tuple[int, Received]]:
+        """Yield each calendar and when rows were received of it."""
+        first, last = (batch.now, batch.now) if isinstance(batch.now, int) else (int(batch.now.min()), int(batch.now.max()))
+        if len(touched) * ((last - first) // _DAY + 1) <= max(len(batch), _FEW_DAYS * len(touched)):
+            yield from ((calendar, Received(first, last)) for calendar in touched.tolist())
+            return
+        # What senders say spans more days than there are rows: only those days count in which one was received.
+        calendars = np.append(self._calendars, touched[0])[batch.codes]
+        found = np.unique((calendars << STAMP_BITS) + (batch.now - ORIGIN) // _DAY)
+        edges = np.searchsorted(found, np.append(touched, touched[-1:] + 1) << STAMP_BITS).tolist()
+        for calendar, (start, end) in zip(touched.tolist(), pairwise(edges), strict=True):
+            days = (found[start:end] - (calendar << STAMP_BITS)).tolist()
+            if days:
+                yield calendar, Received(days[0] * _DAY + ORIGIN, last, days)
 
     def may_be_closed(self, batch: Arriving) -> Flags | None:
         """Say which rows lie before the end of a period of their subscription that was finalized; None for none."""
@@ -161,13 +184,40 @@ def _closed_until(account: Account) -> int:
     return max((closing.period.end_seconds for closing in account.closed.values()), default=ORIGIN)
 
 
-def standings(subscription: Subscription, first: int, last: int, policy: AcceptancePolicy) -> Iterator[tuple[int, Standing]]:
-    """Yield how a subscription stands from ``first`` on, and at each moment until ``last`` at which that changes."""
-    at: int | None = first
-    while at is not None and at <= last:
+@attrs.frozen
+class Received:
+    """When rows were received.
+
+    Attributes:
+        first: no row was received earlier, in Unix seconds.
+        last: no row was received later.
+        days: the days since the year 1 in which some were, ascending; None where that may be any.
+    """
+
+    first: int
+    last: int
+    days: Sequence[int] | None = None
+
+    def from_then_on(self, second: int) -> int | None:
+        """Return the first second from one on at which a row may have been received; None where none was."""
+        if second > self.last or self.days is None:
+            return second if second <= self.last else None
+        day = (second - ORIGIN) // _DAY
+        found = self.days[bisect_left(self.days, day)]
+        return second if found == day else found * _DAY + ORIGIN
+
+
+def standings(subscription: Subscription, received: Received, policy: AcceptancePolicy) -> Iterator[tuple[int, Standing]]:
+    """Yield how a subscription stands when the first row is received, and wherever that changes while rows are received.
+
+    The work is in proportion to the days in which rows were received, never to what lies between them.
+    """
+    at: int | None = received.first
+    while at is not None:
         standing = standing_at(subscription, at, policy)
         yield at, standing
-        at = _next_change(subscription, standing, policy)
+        change = _next_change(subscription, standing, policy)
+        at = None if change is None else received.from_then_on(change)
 
 
 def _next_change(subscription: Subscription, standing: Standing, policy: AcceptancePolicy) -> int | None:
@@ -177,8 +227,29 @@ def _next_change(subscription: Subscription, standing: Standing, policy: Accepta
     if standing.late is not None:
         changes.append(standing.late.end_seconds + policy.late_grace // timedelta(seconds=1))
     if not changes and not standing.ended:
-        changes.append(unix_seconds(subscription.start_date))
+        begin = ORIGIN if subscription.start_date is None else unix_seconds(subscription.start_date)
+        return begin if begin > standing.now else _first_period(subscription.cycle, standing.now)
     return min(changes, default=None)
+
+
+def _first_period(cycle: BillingCycle, second: int) -> int | None:
+    """Return where the first period of a cycle begins that lies within the calendar; None where the last one has ended."""
+    low, high = second, second + _LONGEST_PERIOD
+    if not _is_in_calendar(cycle, high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _is_in_calendar(cycle, middle) else (middle, high)
+    return high
+
+
+def _is_in_calendar(cycle: BillingCycle, second: int) -> bool:
+    """Whether the period that holds a second begins and ends within the years 1 to 9999."""
+    try:
+        cycle.period_at(second)
+    except InvalidValueError:
+        return False
+    return True
 
 
 def _accepted(standing: Standing) -> tuple[int, int]:

@@ -50,6 +50,18 @@ _SPARSE: Final = 4
 """The table of touched cells has 2 to this power entries for each of them, or more."""
 
 
+def read_only(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array as one that nobody writes to by mistake; where somebody else holds it, it stays as it was there."""
+    view = array.view(np.ndarray)
+    view.flags.writeable = False
+    return view
+
+
+def optional_read_only(array: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Return None, or what :func:`read_only` returns."""
+    return None if array is None else read_only(array)
+
+
 @attrs.frozen(eq=False)
 class Rows:
     """Usage as columns in the order of arrival, all equally long.

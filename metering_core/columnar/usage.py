@@ -53,7 +53,7 @@ class _Kept:
     """
 
     answers: Answers
-    identities: Identities = Identities()
+    identities: Identities = attrs.field(factory=Identities)
     sequence: int = 0
     compactions: int = 0
 
