@@ -6,7 +6,7 @@ from datetime import timedelta
 from itertools import islice, pairwise
 
 import numpy as np
-from builders import FEB, JAN, MAR, MODES, START, four_modes
+from builders import DAY, FEB, JAN, MAR, MODES, START, four_modes, priced, subscribed
 from hypothesis import settings
 from hypothesis import strategies as st
 
@@ -60,6 +60,34 @@ def late_and_compacted():
         twins.compare(MAR.start_seconds, held)
         twins.compare_views([3, 9, 12, 20], MAR.start_seconds)
         twins.append(early, MAR.start_seconds + 1)
+
+
+def late_again():
+    """Compare retries of usage that a later period bills, in its own batch and in the next."""
+    policy = mc.AcceptancePolicy(late_grace=timedelta(days=40), late_attribution="open_period")
+    late = [mc.UsageRecord("sum", 5, timestamp=START + 7, id="late")]
+    twins = Twins([four_modes()], policy)
+    twins.close(four_modes(), JAN, FEB.start_seconds)
+    twins.append(late * 3, FEB.start_seconds + 1)
+    twins.append(late, FEB.start_seconds + 2)
+    twins.compare(FEB.start_seconds + 3)
+    assert len(twins.columns) == len(twins.log) == 1
+
+
+def daily(anchor=START, **options):
+    """Return a subscription that is billed every day."""
+    recurring = mc.Recurring(interval="day", usage_type="metered")
+    return subscribed(priced(recurring=recurring), billing_cycle_anchor=anchor, **options)
+
+
+def days_apart():
+    """Return subscriptions, a policy, records in a few days far from each other, and when each was received."""
+    days = [0, 1, 2, 400, 9_000, 9_001, 100_000]
+    moments = [START + day * DAY + second for day in days for second in (0, 5, 3600, 3601, DAY - 1)]
+    backs = [(item, back) for back in (0, 3600, DAY) for item in ("si_0", "max")]
+    records = [mc.UsageRecord(item, 1, at - back) for at in moments for item, back in backs]
+    of = [daily(START + 3600, id="daily"), four_modes()]
+    return of, mc.AcceptancePolicy(late_grace=timedelta(hours=3)), records, [at for at in moments for _ in backs]
 
 
 def outcome_of(act):

@@ -5,14 +5,25 @@ from __future__ import annotations
 import random
 import subprocess
 import sys
-from datetime import datetime, timedelta
+from datetime import datetime
 
 import pytest
 
 np = pytest.importorskip("numpy", reason="needs the extra columnar")
 
 from builders import DAY, FEB, JAN, MAR, MODES, START, four_modes, priced, subscribed  # noqa: E402 - after the skip
-from columnar_twins import FEWER, MAX, Twins, grace_and_retries, late_and_compacted, live, stories  # noqa: E402
+from columnar_twins import (  # noqa: E402
+    FEWER,
+    MAX,
+    Twins,
+    daily,
+    days_apart,
+    grace_and_retries,
+    late_again,
+    late_and_compacted,
+    live,
+    stories,
+)
 from hypothesis import given  # noqa: E402
 
 import metering_core as mc  # noqa: E402
@@ -576,14 +587,7 @@ def test_the_missing_extra_is_named(module):
 
 def test_a_late_record_that_comes_again_is_billed_once():
     """A retry of usage that a later period bills is a duplicate, in its own batch and in the next, and no second late row."""
-    policy = mc.AcceptancePolicy(late_grace=timedelta(days=40), late_attribution="open_period")
-    late = [mc.UsageRecord("sum", 5, timestamp=START + 7, id="late")]
-    twins = Twins([four_modes()], policy)
-    twins.close(four_modes(), JAN, FEB.start_seconds)
-    twins.append(late * 3, FEB.start_seconds + 1)
-    twins.append(late, FEB.start_seconds + 2)
-    twins.compare(FEB.start_seconds + 3)
-    assert len(twins.columns) == 1
+    late_again()
 
 
 # A batch is the store ----------------------------------------------------------------------------------------------------
@@ -624,13 +628,6 @@ def test_what_a_batch_was_made_of_is_nobody_elses():
 # Work in proportion to rows ----------------------------------------------------------------------------------------------
 
 
-def daily(anchor=START, **options):
-    """Return a subscription that is billed every day."""
-    return subscribed(
-        priced(recurring=mc.Recurring(interval="day", usage_type="metered")), billing_cycle_anchor=anchor, **options
-    )
-
-
 @pytest.fixture
 def standings(monkeypatch):
     """Return when it was asked how a subscription stands."""
@@ -654,12 +651,7 @@ def test_two_rows_eight_thousand_years_apart_are_work_for_two(standings):
 
 def test_days_without_rows_are_passed_over(standings):
     """The same of many rows in few days, whose standings are those of the log, also where periods do not begin at midnight."""
-    days = [0, 1, 2, 400, 9_000, 9_001, 100_000]
-    moments = [START + day * DAY + second for day in days for second in (0, 5, 3600, 3601, DAY - 1)]
-    policy = mc.AcceptancePolicy(late_grace=timedelta(hours=3))
-    of = [daily(START + 3600, id="daily"), four_modes()]
-    records = [mc.UsageRecord(item, 1, at - back) for at in moments for back in (0, 3600, DAY) for item in ("si_0", "max")]
-    received = [at for at in moments for _ in range(6)]
+    of, policy, records, received = days_apart()
     ColumnarUsage(of, policy=policy).append(UsageBatch.from_records(records), received_at=received)
-    assert len(standings) < 4 * len(days) * len(of)
+    assert len(standings) < 4 * len({at // DAY for at in received}) * len(of)
     Twins(of, policy).import_history(records, received)

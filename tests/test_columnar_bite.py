@@ -13,7 +13,9 @@ from builders import FEB, JAN, MODES, START, four_modes, priced
 from columnar_twins import (
     MAX,
     Twins,
+    days_apart,
     grace_and_retries,
+    late_again,
     late_and_compacted,
     live,
     same_codes,
@@ -126,12 +128,18 @@ DEFECTS = [
         ("last_ever does not look back", "answering.Question.first", "AGGREGATORS[self.mode].looks_back", "False"),
         ("a period counts what was before", "answering.Question.first", "AGGREGATORS[self.mode].looks_back", "True"),
         ("late usage is forgotten", "answering.Answers._with_beside", "if beside is None", "if True"),
-        ("later rows are not indexed", "answering.Answers._index", "self._indexed :", "self._indexed + bool(self._indexed) :"),
+        (
+            "later rows are not indexed",
+            "answering.Answers._index",
+            "self.parts[indexed:]",
+            "self.parts[indexed + bool(indexed) :]",
+        ),
+        ("later late rows are not folded", "answering.Answers.beside", "folded < len(self.late)", "not folded"),
         (
             "runs are merged in the wrong order",
             "answering.Answers._index",
-            "merge([earlier, later])",
-            "merge([later, earlier])",
+            "fold(part.rows), merge)",
+            "fold(part.rows), lambda some: merge(some[::-1]))",
         ),
         ("an item that is asked for twice is answered once", "answering._rounds", "windows - windows[", "0 * windows["),
         ("in bulk last_ever does not look back", "answering.Questions.of", "if aggregator.looks_back", "if False"),
@@ -157,6 +165,13 @@ DEFECTS = [
         ("now is in the future", "judging.Rules._within_time", "batch.stamps <= latest", "batch.stamps < latest"),
         ("only the last moment is looked at", "judging.Rules._within_time", "np.min(latest)", "np.max(latest)"),
         ("a segment begins too late", "judging.Rules._within_time", 'side="right"', 'side="left"'),
+        (
+            "days without rows are not told apart",
+            "judging.Received.from_then_on",
+            "if found == day else",
+            "if found > day else",
+        ),
+        ("days begin too late", "judging.Rules._received", "days[0] * _DAY", "(days[0] + 1) * _DAY"),
         ("the late grace ends a second late", "judging._next_change", "// timedelta(seconds=1)", "// timedelta(seconds=1) + 1"),
         ("thresholds are ignored", "judging.Rules.__init__", "& ~is_plain", "& False"),
         ("licensed items take usage", "judging.Rules.__init__", "price_refusal(items[code].item) is None", "True"),
@@ -170,18 +185,19 @@ DEFECTS = [
         ("ids of the batch itself are not seen", "identity.Identities.suspects", "twice[1:] |= is_twice", "pass"),
         ("ids of earlier batches are not seen", "identity.Identities.suspects", "twice |= run.hashes", "twice &= run.hashes"),
         ("a refused row claims its id", "usage.ColumnarUsage._judge_ids", "elif verdict.accepted[row]", "else"),
+        ("a late duplicate is kept", "usage.ColumnarUsage._judge_ids", "verdict.attributed.pop(row, None)", "pass"),
         ("a duplicate is kept", "usage.ColumnarUsage._judge_ids", "verdict.accepted[row] = False", "pass"),
         (
             "a claim forgets that it was set",
-            "usage.ColumnarUsage._claim",
+            "usage._claims",
             "arriving.sets[rows].astype(np.int8)",
             "0 * arriving.sets[rows].astype(np.int8)",
         ),
-        ("a claim forgets that it was sent as now", "usage.ColumnarUsage._claim", "given.as_now is not None", "False"),
+        ("a claim forgets that it was sent as now", "usage._claims", "given.as_now is not None", "False"),
         # Keeping
-        ("refused rows are kept", "usage.ColumnarUsage._keep", "verdict.accepted.copy()", "np.ones_like(verdict.accepted)"),
-        ("attributed rows are kept twice", "usage.ColumnarUsage._keep", "flags[list(verdict.attributed)] = False", "pass"),
-        ("numbers have gaps", "usage.ColumnarUsage._keep", "np.count_nonzero(verdict.accepted)", "len(arriving)"),
+        ("refused rows are kept", "usage.ColumnarUsage._with", "verdict.accepted.copy()", "np.ones_like(verdict.accepted)"),
+        ("attributed rows are kept twice", "usage.ColumnarUsage._with", "flags[list(verdict.attributed)] = False", "pass"),
+        ("numbers have gaps", "usage.ColumnarUsage._with", "np.count_nonzero(verdict.accepted)", "len(arriving)"),
         ("a view shows one more", "answering.Part.is_seen", "<= sequence", "<= sequence + 1"),
         ("a view shows what was received later", "answering.Part.is_seen", "received_by is None", "True"),
         ("a view survives compaction", "usage.ColumnarView._answers", "self._answered[0] != self._usage.compactions", "False"),
@@ -371,7 +387,9 @@ def in_bulk():
 
 def hunt_everywhere():
     """Compare the columns with the log in every way above, the quick ones first."""
-    quick = (batch_after_batch, one_number_wide, edges, at_the_door, known_no_more, one_mode, wide_maximum)
+    quick = (batch_after_batch, one_number_wide, edges, at_the_door, known_no_more, one_mode, wide_maximum, late_again)
+    of, policy, records, received = days_apart()
+    Twins(of, policy).import_history(records, received)
     for hunt in (*quick, late_and_compacted, grace_and_retries, at_once, one_by_one, in_bulk):
         hunt()
 

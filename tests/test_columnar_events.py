@@ -655,6 +655,7 @@ DEFECTS = [
         "stamps > days * (_DAY * MICROSECONDS)",
         "the first moment is too early",
     ),
+    ("events", "received[-1 - first]", "received[0]", "an identifier is remembered from the first row"),
     ("events", "at - was <= retention", "at - was < retention", "an identifier is forgotten too early"),
     ("events", "verdict.accepted[row] = False\n", "pass\n", "a duplicate counts"),
     ("events", "extra <= self.policy.dimensions_max", "extra < self.policy.dimensions_max", "one dimension less"),
