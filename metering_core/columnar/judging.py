@@ -155,7 +155,7 @@ class Rules:
         for calendar, (start, end) in zip(touched.tolist(), pairwise(edges), strict=True):
             days = (found[start:end] - (calendar << STAMP_BITS)).tolist()
             if days:
-                yield calendar, Received(days[0] * _DAY + ORIGIN, last, days)
+                yield calendar, Received(days[0] * _DAY + ORIGIN, (days[-1] + 1) * _DAY + ORIGIN - 1, days)
 
     def may_be_closed(self, batch: Arriving) -> Flags | None:
         """Say which rows lie before the end of a period of their subscription that was finalized; None for none."""
