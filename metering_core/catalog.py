@@ -44,6 +44,7 @@ from metering_core.meters import Meter
 from metering_core.names import choice, known_keys, required
 from metering_core.periods import BillingPeriod, Instant, instant, iso_8601, parse_instant
 from metering_core.prices import Price
+from metering_core.stripe_fields import placed
 from metering_core.subscriptions import Subscription
 from metering_core.usage import Action, UsageRecord
 
@@ -85,19 +86,33 @@ def _instead(path: Path, extension: str) -> str:
 
 @attrs.frozen
 class Catalog:
-    """What can be billed: prices by id, subscriptions in the order of the file, and meters by id."""
+    """What can be billed.
+
+    Attributes:
+        prices: by id.
+        subscriptions: in the order of the file.
+        meters: by id.
+        ignored: the paths of fields of Stripe's objects that are not known here and were read past, such as
+            ``subscriptions[0][items][0][new_field]``.
+    """
 
     prices: Mapping[str, Price]
     subscriptions: tuple[Subscription, ...]
     meters: Mapping[str, Meter]
+    ignored: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by content; a read-only map cannot be pickled as it is."""
-        return _catalog, (dict(self.prices), self.subscriptions, dict(self.meters))
+        return _catalog, (dict(self.prices), self.subscriptions, dict(self.meters), self.ignored)
 
 
-def _catalog(prices: dict[str, Price], subscriptions: tuple[Subscription, ...], meters: dict[str, Meter]) -> Catalog:
-    return Catalog(MappingProxyType(prices), subscriptions, MappingProxyType(meters))
+def _catalog(
+    prices: dict[str, Price],
+    subscriptions: tuple[Subscription, ...],
+    meters: dict[str, Meter],
+    ignored: tuple[str, ...],
+) -> Catalog:
+    return Catalog(MappingProxyType(prices), subscriptions, MappingProxyType(meters), ignored)
 
 
 @attrs.frozen
@@ -252,12 +267,23 @@ def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
         _refuse_shared_items(subscriptions.values())
     except InvalidValueError as error:
         raise _unreadable(path, None, _with_suggestion(error), error.param) from None
-    return _catalog(prices, tuple(subscriptions.values()), meters)
+    read: dict[str, Iterable[Price | Meter | Subscription]] = {
+        "prices": prices.values(),
+        "meters": meters.values(),
+        "subscriptions": subscriptions.values(),
+    }
+    ignored = (path for key, parts in read.items() for path in _ignored(key, parts))
+    return _catalog(prices, tuple(subscriptions.values()), meters, tuple(ignored))
+
+
+def _ignored(key: str, parts: Iterable[Price | Meter | Subscription]) -> Iterator[str]:
+    for index, part in enumerate(parts):
+        yield from placed(f"{key}[{index}]", part.ignored)
 
 
 def _with_suggestion(error: InvalidValueError) -> str:
     """Return the message; a key of a catalog that is not known gets the one that was probably meant."""
-    if error.code is not ErrorCode.PARAMETER_UNKNOWN or error.param is None:
+    if error.code is not ErrorCode.PARAMETER_UNKNOWN or error.param is None or "(did you mean" in error.message:
         return error.message
     return error.message + _near(re.split(r"[\[\]]+", error.param.rstrip("]"))[-1], _CATALOG_KEYS)
 
@@ -304,7 +330,7 @@ def _list_of(data: Mapping[str, Any], key: str) -> list[Any]:
     return value
 
 
-SUBSCRIPTION_TIMES: Final = ("billing_cycle_anchor", "start_date", "ended_at", "cancel_at")
+SUBSCRIPTION_TIMES: Final = ("billing_cycle_anchor", "start_date", "ended_at", "cancel_at", "trial_end")
 """The instants of Stripe's Subscription."""
 
 

@@ -77,6 +77,11 @@ class ErrorCode(StrEnum):
         "InvalidValueError",
         "Not an object of the stated kind, or a set of values that do not fit together.",
     )
+    FIELD_NOT_BILLABLE = (
+        "field_not_billable",
+        "InvalidValueError",
+        "A field of a Stripe object alters the bill in a way that is not billed here, such as a discount, a tax or a pause.",
+    )
     INTERVAL_OUT_OF_RANGE = (
         "interval_out_of_range",
         "InvalidValueError",

@@ -23,6 +23,7 @@ from metering_core.readings import MICROSECONDS
 from metering_core.stored_fields import (
     bounds,
     closed_fields,
+    known,
     number_field,
     read_closed,
     read_number,
@@ -108,7 +109,7 @@ _CONTENT_KEYS: Final = frozenset(
 def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:  # noqa: ANN401 - damaged data can be anything
     """Return the state, held to what appending makes sure of; whatever is raised says that the data is damaged."""
     known_keys(content, _CONTENT_KEYS, "content")
-    given = tuple(map(Meter.from_dict, content["meters"]))
+    given = tuple(known(Meter.from_dict(fields)) for fields in content["meters"])
     meters = {meter.id: meter for meter in given}
     series = tuple((meter, _text(customer), tuple(map(_text, rest))) for meter, customer, rest in content["series"])
     measuring = [meters[meter] for meter, _, _ in series]

@@ -15,8 +15,9 @@ import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, exact_integer
-from metering_core.names import choice, known_keys, name, require_iterable, required
+from metering_core.names import choice, name, require_iterable, required
 from metering_core.periods import Instant, from_unix_seconds, instant, unix_seconds
+from metering_core.stripe_fields import Read, judged, placed
 
 EVENT_NAME_MAX: Final = 100
 """Characters of an event name, an identifier and the payload keys that a meter names (Stripe's limit)."""
@@ -139,6 +140,7 @@ class Meter:
         carry_forward: for ``last`` only: where a window has no event, the latest one before it counts, as ``last_ever`` did.
         status: an inactive meter takes no events and no new prices; what it measured stays.
         deactivated_at: when it was last deactivated, UTC; None where it is active.
+        ignored: the paths of fields of a Stripe object that :meth:`from_dict` did not know and read past.
 
     >>> tokens = Meter("mtr_tokens", "tokens", dimension_payload_keys=["model"])
     >>> Meter.from_dict(tokens.to_dict()) == tokens
@@ -160,6 +162,7 @@ class Meter:
     carry_forward: bool = attrs.field(default=False, kw_only=True)
     status: MeterStatus = attrs.field(default=MeterStatus.ACTIVE, converter=_status, kw_only=True)
     deactivated_at: datetime | None = attrs.field(default=None, converter=_deactivated_at, kw_only=True)
+    ignored: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Check what one field says against another."""
@@ -217,20 +220,21 @@ class Meter:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read Stripe's Meter shape; without an ``id`` the event name serves.
 
-        ``decimal_places`` and ``carry_forward`` are ours; ``created``, ``livemode``, ``object`` and ``updated`` are read past.
+        ``decimal_places`` and ``carry_forward`` are ours; ``created``, ``livemode`` and ``updated`` are read past, and so is
+        what a newer version of Stripe's API adds, which ``ignored`` names. Without ``"object"`` an unknown key is refused.
         """
-        known_keys(data, _KEYS)
+        read = judged(data, "billing.meter")
         event_name = required(data, "event_name")
-        aggregation = _part(data, "default_aggregation", {"formula"})
-        mapping = _part(data, "customer_mapping", {"event_payload_key", "type"})
+        parts = {key: _part(data, key, read) for key in _PARTS}
+        ignored = (*read.ignored, *(path for _, paths in parts.values() for path in paths))
+        aggregation, mapping, values, transitions = (part for part, _ in parts.values())
         if mapping.get("type") not in {None, "by_id"}:
             code = ErrorCode.PARAMETER_INVALID_CHOICE
             raise InvalidValueError.expecting(code, "customer_mapping[type]", "'by_id'", mapping["type"])
-        transitions = _part(data, "status_transitions", {"deactivated_at"})
         given = {
             "display_name": data.get("display_name"),
             "customer_payload_key": mapping.get("event_payload_key"),
-            "value_payload_key": _part(data, "value_settings", {"event_payload_key"}).get("event_payload_key"),
+            "value_payload_key": values.get("event_payload_key"),
             "event_time_window": data.get("event_time_window"),
             "dimension_payload_keys": data.get("dimension_payload_keys"),
             "decimal_places": data.get("decimal_places"),
@@ -240,7 +244,7 @@ class Meter:
         }
         options = {key: value for key, value in given.items() if value is not None}
         own_id = event_name if data.get("id") is None else data["id"]
-        return cls(own_id, event_name, aggregation.get("formula", Formula.SUM), **options)
+        return cls(own_id, event_name, aggregation.get("formula", Formula.SUM), **options, ignored=ignored)
 
     def to_dict(self) -> dict[str, Any]:
         """Write Stripe's Meter shape, ready for JSON."""
@@ -262,14 +266,13 @@ class Meter:
         }
 
 
-_CHANGEABLE: Final = frozenset({"display_name", "status", "deactivated_at"})
-_KEYS: Final = frozenset(
-    {"id", "object", "carry_forward", "created", "customer_mapping", "decimal_places", "default_aggregation"}
-    | {"dimension_payload_keys", "display_name", "event_name", "event_time_window", "livemode", "status"}
-    | {"status_transitions", "updated", "value_settings"}
-)
+_CHANGEABLE: Final = frozenset({"display_name", "status", "deactivated_at", "ignored"})
+_PARTS: Final = ("default_aggregation", "customer_mapping", "value_settings", "status_transitions")
 
 
-def _part(data: Mapping[str, Any], key: str, known: set[str]) -> Mapping[str, Any]:
-    """Return a nested object, empty where it is absent or null."""
-    return {} if data.get(key) is None else known_keys(data[key], known, key)
+def _part(data: Mapping[str, Any], key: str, read: Read) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Return a nested object, empty where it is absent or null, and the paths of its fields that were read past."""
+    if data.get(key) is None:
+        return {}, ()
+    part = judged(data[key], key, key, is_stripes=read.is_stripes)
+    return part.data, placed(key, part.ignored)

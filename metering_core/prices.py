@@ -14,9 +14,10 @@ import attrs
 
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.names import choice, known_keys, name, optional_name, required
+from metering_core.names import choice, name, optional_name, required
 from metering_core.periods import BillingCycle, Interval
 from metering_core.pricing import PRICING_MODELS, Graduated, Package, PerUnit, PricingModel, Tier, Volume
+from metering_core.stripe_fields import KINDS, PRICE, RECURRING, judged, placed
 
 
 class UsageType(StrEnum):
@@ -97,14 +98,7 @@ class Recurring:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read Stripe's ``recurring`` object; ``usage_type`` is ``licensed`` unless it says otherwise, as at Stripe."""
-        known_keys(data, _RECURRING_KEYS, "recurring")
-        return cls(
-            interval=required(data, "interval", "recurring"),
-            interval_count=_given(data, "interval_count", 1),
-            usage_type=_given(data, "usage_type", UsageType.LICENSED),
-            aggregate_usage=data.get("aggregate_usage"),
-            meter=data.get("meter"),
-        )
+        return cls(**_recurring_fields(judged(data, "recurring", "recurring").data))
 
     def to_dict(self) -> dict[str, Any]:
         """Write Stripe's ``recurring`` object."""
@@ -115,6 +109,17 @@ class Recurring:
             "meter": self.meter,
             "usage_type": self.usage_type.value,
         }
+
+
+def _recurring_fields(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what an object that was judged says of a recurrence."""
+    return {
+        "interval": required(data, "interval", "recurring"),
+        "interval_count": _given(data, "interval_count", 1),
+        "usage_type": _given(data, "usage_type", UsageType.LICENSED),
+        "aggregate_usage": data.get("aggregate_usage"),
+        "meter": data.get("meter"),
+    }
 
 
 def _given(data: Mapping[str, Any], key: str, default: object) -> Any:  # noqa: ANN401 - checked by who receives it
@@ -153,6 +158,7 @@ class Price:
         nickname: a name for people; lines show it before ``product`` and ``id``.
         product: the product's name or id.
         unit_label: what one unit is called on a line ("token").
+        ignored: the paths of fields of a Stripe object that :meth:`from_dict` did not know and read past.
 
     >>> price = Price.graduated("seats", currency="usd", tiers=[Tier(5, unit_amount=700), Tier("inf", unit_amount=650)])
     >>> Price.from_dict(price.to_dict()) == price
@@ -166,6 +172,7 @@ class Price:
     nickname: str | None = attrs.field(default=None, converter=_nickname, kw_only=True)
     product: str | None = attrs.field(default=None, converter=_product, kw_only=True)
     unit_label: str | None = attrs.field(default=None, converter=_unit_label, kw_only=True)
+    ignored: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Refuse a model that cannot charge, and a recurrence that is none."""
@@ -219,8 +226,8 @@ class Price:
     def from_dict(cls, data: Mapping[str, Any], *, currency: str | None = None) -> Self:
         """Read Stripe's Price shape, or the older Plan shape.
 
-        Fields of Stripe's that cannot change a bill (``metadata``, ``livemode``, ``tax_behavior`` …) are read past; a key
-        that Stripe does not have is refused.
+        Fields of Stripe's that cannot change a bill (``metadata``, ``livemode``, ``tax_behavior`` …) are read past, and so is
+        what a newer version of its API adds, which ``ignored`` names. Without ``"object"`` an unknown key is refused.
 
         Args:
             data: the object. Of two spellings of an amount one suffices; both must agree.
@@ -229,17 +236,19 @@ class Price:
         Raises:
             InvalidValueError: with Stripe's own text and param where they are known.
         """
-        shape = _in_currency(_price_shape(data), currency)
+        own, ignored = _price_shape(data)
+        shape = _in_currency(own, currency)
         product = shape.get("product")
         expanded: Mapping[str, Any] = product if isinstance(product, Mapping) else {}
         return cls(
             required(shape, "id"),
             required(shape, "currency"),
             _model_from(shape),
-            None if shape.get("recurring") is None else Recurring.from_dict(shape["recurring"]),
+            None if shape.get("recurring") is None else Recurring(**_recurring_fields(shape["recurring"])),
             nickname=shape.get("nickname"),
             product=(expanded.get("name") or expanded.get("id")) if expanded else product,
             unit_label=expanded.get("unit_label"),
+            ignored=ignored,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -266,28 +275,24 @@ class Price:
 
 # Stripe's shapes -----------------------------------------------------------------------------------------------------
 
-_RECURRING_KEYS = frozenset({"aggregate_usage", "interval", "interval_count", "meter", "trial_period_days", "usage_type"})
-_AMOUNT_KEYS = frozenset({"unit_amount", "unit_amount_decimal", "tiers", "tax_behavior", "custom_unit_amount"})
-_SHARED_KEYS = frozenset(
-    {"id", "object", "active", "billing_scheme", "created", "currency", "deleted", "livemode", "metadata", "nickname"}
-    | {"product", "tiers", "tiers_mode"}
-)
-_PRICE_KEYS = _SHARED_KEYS | _AMOUNT_KEYS | {"currency_options", "lookup_key", "recurring", "transform_quantity", "type"}
-_PLAN_KEYS = _SHARED_KEYS | {"amount", "amount_decimal", "transform_usage"} | _RECURRING_KEYS
 
-
-def _price_shape(data: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the Price fields of a Price or a Plan."""
-    if not isinstance(data, Mapping) or not _is_plan(data):
-        return known_keys(data, _PRICE_KEYS)
-    plan = known_keys(data, _PLAN_KEYS)
-    shape = {key: plan[key] for key in _SHARED_KEYS & plan.keys()}
-    return shape | {
-        "unit_amount": plan.get("amount"),
-        "unit_amount_decimal": plan.get("amount_decimal"),
-        "transform_quantity": plan.get("transform_usage"),
-        "recurring": {key: plan[key] for key in _RECURRING_KEYS & plan.keys()},
-    }
+def _price_shape(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """Return the Price fields of a Price or a Plan, and the paths of fields that were read past."""
+    kind = "plan" if isinstance(data, Mapping) and _is_plan(data) else "price"
+    read = judged(data, kind)
+    if kind == "plan":
+        shared = {key: data[key] for key in PRICE.keys() & data.keys()}
+        recurring = {key: data[key] for key in RECURRING.keys() & data.keys()}
+        amounts = {
+            "unit_amount": data.get("amount"),
+            "unit_amount_decimal": data.get("amount_decimal"),
+            "transform_quantity": data.get("transform_usage"),
+        }
+        return {**shared, **amounts, "recurring": recurring}, read.ignored
+    if data.get("recurring") is None:
+        return data, read.ignored
+    nested = judged(data["recurring"], "recurring", "recurring", is_stripes=read.is_stripes)
+    return data, (*read.ignored, *placed("recurring", nested.ignored))
 
 
 def _is_plan(data: Mapping[str, Any]) -> bool:
@@ -307,19 +312,13 @@ def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, A
     if code not in options:
         expected = f"one of the price's currencies: {', '.join(sorted({shape['currency'].lower(), *options}))}"
         raise InvalidValueError.expecting(ErrorCode.CURRENCY_MISMATCH, "currency", expected, wanted)
-    option = known_keys(options[code], _AMOUNT_KEYS, f"currency_options[{code}]")
-    return {key: value for key, value in shape.items() if key not in _AMOUNT_KEYS} | {"currency": code, **option}
+    option = judged(options[code], "currency_option", f"currency_options[{code}]").data
+    amounts = KINDS["currency_option"].keys()
+    return {key: value for key, value in shape.items() if key not in amounts} | {"currency": code, **option}
 
 
 def _model_from(shape: Mapping[str, Any]) -> PricingModel:
     """Choose the pricing model by the fields that name it, and refuse fields that exclude each other."""
-    if shape.get("custom_unit_amount") is not None:
-        raise InvalidValueError.expecting(
-            ErrorCode.PARAMETER_INVALID_OBJECT,
-            "custom_unit_amount",
-            "null, because an amount that the customer chooses cannot be rated",
-            shape["custom_unit_amount"],
-        )
     scheme = _given(shape, "billing_scheme", "per_unit")
     given = {key for key in ("tiers", "transform_quantity", "tiers_mode") if shape.get(key) is not None}
     if {"tiers", "transform_quantity"} <= given:

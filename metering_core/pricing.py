@@ -30,7 +30,8 @@ from metering_core.exact import (
     subtract,
     whole_if_possible,
 )
-from metering_core.names import choice, known_keys, require_iterable
+from metering_core.names import choice, require_iterable
+from metering_core.stripe_fields import judged
 
 ZERO = Decimal(0)
 
@@ -307,7 +308,7 @@ class Package:
     def from_stripe(cls, data: Mapping[str, Any]) -> Self:
         """Read the model from Stripe's Price fields."""
         transform = data["transform_quantity"]
-        known_keys(transform, {"divide_by", "round"}, "transform_quantity")
+        judged(transform, "transform_quantity", "transform_quantity")
         for key in ("divide_by", "round"):
             if transform.get(key) is None:
                 param = f"transform_quantity[{key}]"
@@ -384,9 +385,6 @@ def _tier_fields(tier: Tier) -> dict[str, Any]:
     }
 
 
-_TIER_KEYS = {"up_to", "unit_amount", "unit_amount_decimal", "flat_amount", "flat_amount_decimal"}
-
-
 def _tiers_from(data: Mapping[str, Any]) -> list[Tier]:
     tiers = data.get("tiers")
     if tiers is None:
@@ -399,7 +397,7 @@ def _tiers_from(data: Mapping[str, Any]) -> list[Tier]:
 
 def _tier_from(index: int, data: Mapping[str, Any]) -> Tier:
     place = f"tiers[{index}]"
-    known_keys(data, _TIER_KEYS, place)
+    judged(data, "tier", place)
     if "up_to" not in data:
         param = f"{place}[up_to]"
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {param}", param=param)

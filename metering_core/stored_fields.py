@@ -9,11 +9,12 @@ import re
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from fractions import Fraction
-from typing import Any, Final, cast
+from typing import Any, Final, TypeVar, cast
 
 from metering_core.accounts import Closing
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError
 from metering_core.exact import Number, plain, whole_if_possible
+from metering_core.meters import Meter
 from metering_core.periods import SECONDS_MIN, BillingPeriod, from_unix_seconds, unix_seconds
 from metering_core.prices import Price
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -111,13 +112,23 @@ def read_subscription(fields: Mapping[str, Any], prices: Mapping[str, Price]) ->
     for item in fields["items"]:
         _require_price(item, prices)
     start_date = SECONDS_MIN if fields["start_date"] is None else fields["start_date"]
-    return Subscription.from_dict({**fields, "start_date": start_date}, prices)
+    return known(Subscription.from_dict({**fields, "start_date": start_date}, prices))
 
 
 def read_item(fields: Mapping[str, Any], prices: Mapping[str, Price]) -> SubscriptionItem:
     """Return the item; refusals as :func:`read_subscription`."""
     _require_price(fields, prices)
-    return SubscriptionItem.from_dict(fields, prices)
+    return known(SubscriptionItem.from_dict(fields, prices))
+
+
+Stored = TypeVar("Stored", Subscription, SubscriptionItem, Meter)
+
+
+def known(read: Stored) -> Stored:
+    """Return what was read, if nothing of it was read past: a snapshot is ours, whatever its objects are modelled on."""
+    if read.ignored:
+        raise ValueError(f"{read.ignored[0]} is not among what was written")
+    return read
 
 
 def _require_price(fields: Mapping[str, Any], prices: Mapping[str, Price]) -> None:

@@ -17,9 +17,10 @@ import attrs
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import exact_integer
-from metering_core.names import known_keys, name, optional_name, require_iterable, required
+from metering_core.names import name, optional_name, require_iterable, required
 from metering_core.periods import BillingCycle, BillingPeriod, from_unix_seconds, instant, unix_seconds
 from metering_core.prices import Price, Recurring
+from metering_core.stripe_fields import current_period_end, is_empty, judged, placed
 
 
 @attrs.frozen(kw_only=True)
@@ -54,7 +55,7 @@ class BillingThresholds:
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read Stripe's ``billing_thresholds`` object."""
-        known = known_keys(data, {field.name for field in attrs.fields(cls)}, "billing_thresholds")
+        known = judged(data, "billing_thresholds", "billing_thresholds").data
         return cls(**{key: value for key, value in known.items() if value is not None})
 
     def to_dict(self) -> dict[str, Any]:
@@ -82,6 +83,7 @@ class SubscriptionItem:
         price: a recurring price.
         quantity: for a licensed price, an integer of at least 0, 1 unless given; a metered price must not have one.
         billing_thresholds: ``usage_gte`` of this item, or None.
+        ignored: the paths of fields of a Stripe object that :meth:`from_dict` did not know and read past.
 
     Raises:
         InvalidValueError: among others ``parameters_exclusive`` with Stripe's words for a quantity on a metered price.
@@ -91,6 +93,7 @@ class SubscriptionItem:
     price: Price
     quantity: int | None = None
     billing_thresholds: BillingThresholds | None = attrs.field(default=None, converter=_thresholds, kw_only=True)
+    ignored: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Hold the quantity to what the price's usage type allows."""
@@ -122,17 +125,23 @@ class SubscriptionItem:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], prices: Mapping[str, Price] | None = None) -> Self:
-        """Read Stripe's subscription item; ``price`` (or ``plan``) is an object, the id of one of ``prices``, or a Price."""
-        known_keys(data, _ITEM_KEYS, "items")
+        """Read Stripe's subscription item; ``price`` (or ``plan``) is an object, the id of one of ``prices``, or a Price.
+
+        Raises:
+            InvalidValueError: ``field_not_billable`` for a discount, a tax and what else alters a bill and is not billed.
+        """
+        read = judged(data, "subscription_item", "items")
         given = required(data, "price" if data.get("price") is not None else "plan", "items")
         if isinstance(given, str):
             given = _known_price(given, prices or {})
+        price = given if isinstance(given, Price) else Price.from_dict(given)
         thresholds = data.get("billing_thresholds")
         return cls(
             required(data, "id", "items"),
-            given if isinstance(given, Price) else Price.from_dict(given),
+            price,
             data.get("quantity"),
             billing_thresholds=None if thresholds is None else BillingThresholds.from_dict(thresholds),
+            ignored=(*read.ignored, *placed("price", price.ignored)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -207,6 +216,8 @@ class Subscription:
             (``datetime.min`` in UTC) says that it has always been.
         ended_at: end of its life (exclusive); None while it runs.
         customer: the id of the customer whose meter events its items on a meter bill; None where it has none.
+        ignored: the paths of fields of a Stripe object that :meth:`from_dict` did not know and read past, such as
+            ``items[0][price][new_field]``; two subscriptions are equal whatever was read past.
 
     Raises:
         InvalidValueError: ``currency_mismatch``, ``parameter_invalid_object`` (mixed intervals, an end before the start) and
@@ -222,6 +233,7 @@ class Subscription:
     start_date: datetime = attrs.field(default=None, converter=_start_date, kw_only=True)
     ended_at: datetime | None = attrs.field(default=None, converter=_ended_at, kw_only=True)
     customer: str | None = attrs.field(default=None, converter=_customer, kw_only=True)
+    ignored: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False, kw_only=True)
     cycle: BillingCycle = attrs.field(init=False, repr=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
@@ -331,30 +343,33 @@ class Subscription:
     def from_dict(cls, data: Mapping[str, Any], prices: Mapping[str, Price] | None = None) -> Self:
         """Read Stripe's Subscription shape; ``items`` is a list or Stripe's list object, times are Unix seconds.
 
-        An aware datetime is taken where Unix seconds are, and ``cancel_at`` where ``ended_at`` is absent. Fields of Stripe's
-        that this engine derives or that cannot change a bill are read past; a trial, a discount or a pause is refused, and
-        so is a key that Stripe does not have (``timezone`` aside).
+        An aware datetime is taken where Unix seconds are. Each field is judged by what it means for a bill
+        (:mod:`metering_core.stripe_fields`): it is read, or alters nothing, or is refused unless it is empty. What a newer
+        version of Stripe's API adds is read past and named in ``ignored``; an object without ``"object"`` is your own, where an
+        unknown key is refused.
+
+        A trial is free: what is read begins at ``trial_end``. It ends at ``ended_at``, else at ``cancel_at``, else with
+        ``cancel_at_period_end`` where the current period does.
+
+        Raises:
+            InvalidValueError: ``field_not_billable`` for what alters a bill and is not billed: discounts, taxes, a pause, more
+                items than the page holds, a status that owes nothing.
         """
-        known_keys(data, _SUBSCRIPTION_KEYS, "subscription")
-        for key in sorted(_BILL_CHANGING_KEYS):
-            if data.get(key):
-                expected = "nothing, because this engine does not bill it yet and reading past it would bill wrongly"
-                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, key, expected, data[key])
-        items = required(data, "items")
-        items = items["data"] if isinstance(items, Mapping) and "data" in items else items
-        if not isinstance(items, list | tuple):
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "items", "a list of items", items)
+        read = judged(data, "subscription")
+        items = [SubscriptionItem.from_dict(item, prices) for item in _items_of(required(data, "items"))]
         thresholds = data.get("billing_thresholds")
+        nested = [path for at, item in enumerate(items) for path in placed(f"items[{at}]", item.ignored)]
         return cls(
             required(data, "id"),
-            [SubscriptionItem.from_dict(item, prices) for item in items],
+            items,
             required(data, "billing_cycle_anchor"),
             currency=data.get("currency") or "",
             billing_thresholds=None if thresholds is None else BillingThresholds.from_dict(thresholds),
             timezone=data.get("timezone") or "UTC",
-            start_date=data.get("start_date"),
-            ended_at=data.get("ended_at") if data.get("ended_at") is not None else data.get("cancel_at"),
+            start_date=_billed_from(data),
+            ended_at=_billed_until(data),
             customer=_customer_id(data.get("customer")),
+            ignored=(*read.ignored, *nested),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -379,20 +394,33 @@ def _customer_id(given: object) -> Any:  # noqa: ANN401 - checked by who receive
     return given.get("id") if isinstance(given, Mapping) else given
 
 
-_ITEM_KEYS = frozenset(
-    {"id", "object", "billing_thresholds", "price", "plan", "quantity"}
-    | {"created", "current_period_end", "current_period_start", "deleted", "discounts", "metadata", "subscription"}
-    | {"tax_rates"}
-)
-_SUBSCRIPTION_KEYS = frozenset(
-    {"id", "object", "billing_cycle_anchor", "billing_thresholds", "currency", "ended_at", "items", "start_date"}
-    | {"timezone", "application", "application_fee_percent", "automatic_tax", "billing_cycle_anchor_config"}
-    | {"billing_mode", "cancel_at", "cancel_at_period_end", "canceled_at", "cancellation_details", "collection_method"}
-    | {"created", "current_period_end", "current_period_start", "customer", "customer_account", "days_until_due"}
-    | {"default_payment_method", "default_source", "default_tax_rates", "description", "discount", "discounts"}
-    | {"invoice_settings", "latest_invoice", "livemode", "metadata", "next_pending_invoice_item_invoice"}
-    | {"on_behalf_of", "pause_collection", "payment_settings", "pending_invoice_item_interval", "pending_setup_intent"}
-    | {"pending_update", "plan", "quantity", "schedule", "status", "test_clock", "transfer_data", "trial_end"}
-    | {"trial_settings", "trial_start", "tax_percent", "presentment_details", "managed_payments"}
-)
-_BILL_CHANGING_KEYS = frozenset({"discount", "discounts", "pause_collection", "pending_update", "trial_end"})
+def _items_of(given: object) -> list[Any] | tuple[Any, ...]:
+    """Return a list of items, or the data of Stripe's list object, which must have them all."""
+    if isinstance(given, Mapping) and "data" in given:
+        if not is_empty(given.get("has_more")):
+            expected = "false, because items beyond the page would not be billed: list them all, and give them as the items"
+            raise InvalidValueError.expecting(ErrorCode.FIELD_NOT_BILLABLE, "items[has_more]", expected, given["has_more"])
+        given = given["data"]
+    if not isinstance(given, list | tuple):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "items", "a list of items", given)
+    return given
+
+
+def _billed_from(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - checked by who receives it
+    """Return where what is owed begins: at the end of a trial, which Stripe says for ever, or at the start."""
+    start, trial_end = data.get("start_date"), data.get("trial_end")
+    if is_empty(trial_end):
+        return start
+    ends = instant(trial_end, "trial_end")
+    ended_at = _billed_until(data)
+    if ended_at is not None and instant(ended_at, "ended_at") <= ends:
+        expected = "an instant before the subscription's end, because nothing is owed for a trial alone: leave it out"
+        raise InvalidValueError.expecting(ErrorCode.FIELD_NOT_BILLABLE, "trial_end", expected, trial_end)
+    return ends if start is None else max(ends, instant(start, "start_date"))
+
+
+def _billed_until(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - checked by who receives it
+    for key in ("ended_at", "cancel_at"):
+        if data.get(key) is not None:
+            return data[key]
+    return None if is_empty(data.get("cancel_at_period_end")) else current_period_end(data)

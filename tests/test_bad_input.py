@@ -250,7 +250,7 @@ MALFORMED = [
         "Missing required param: recurring[interval]",
     ),
     (stripe(recurring={"interval": "month", "count": 1}), UNKNOWN, "recurring[count]", "recurring[count]"),
-    (stripe(custom_unit_amount={"enabled": True}), OBJECT, "custom_unit_amount", "{'enabled': True} (dict)"),
+    (stripe(custom_unit_amount={"enabled": True}), "field_not_billable", "custom_unit_amount", "{'enabled': True} (dict)"),
     (stripe(billing_scheme="auction"), CHOICE, "billing_scheme", "'auction' (str)"),
     (stripe(tiers=[]), EXCLUSIVE, "tiers", "billing_scheme=per_unit"),
     (stripe(transform_quantity={"divide_by": 5}), MISSING, "transform_quantity[round]", "transform_quantity[round]"),
@@ -337,8 +337,8 @@ MALFORMED = [
     (stripe_subscription(items=5), OBJECT, "items", "5 (int)"),
     (stripe_subscription(items=[{"id": "si"}]), MISSING, "items[plan]", "Missing required param: items[plan]"),
     (stripe_subscription(items=[{"id": "si", "price": "p"}]), CHOICE, "items[price]", "'p' (str)"),
-    (stripe_subscription(trial_end=START), OBJECT, "trial_end", f"{START} (int)"),
-    (stripe_subscription(anchor=START), UNKNOWN, "subscription[anchor]", "Received unknown parameter: subscription[anchor]"),
+    (stripe_subscription(discounts=["di_1"]), "field_not_billable", "discounts", "['di_1'] (list)"),
+    (stripe_subscription(anchor=START), UNKNOWN, "anchor", "Received unknown parameter: anchor"),
     # Bills.
     (lambda log: preview_invoice(subscribed(), log, now=NAIVE), INSTANT, "now", "datetime.datetime(2024, 1, 1"),
     (

@@ -509,7 +509,7 @@ def placed(sample, path, value):
         (PERIOD, ["intervall"], "intervall"),
         (PERIOD, ["expected", "boundary"], "expected[boundary]"),
         (APPEND, ["polcy"], "polcy"),
-        (APPEND, ["subscription", "itemz"], "subscription[itemz]"),
+        (APPEND, ["subscription", "itemz"], "itemz"),
         (APPEND, ["subscription", "items", 0, "prize"], "items[prize]"),
         (APPEND, ["subscription", "items", 0, "price", "recurring", "aggregate"], "recurring[aggregate]"),
         (APPEND, ["records", 1, "received_at"], "records[1][received_at]"),

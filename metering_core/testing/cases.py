@@ -5,7 +5,8 @@ sent. Nothing here needs Hypothesis or pytest.
 
 A file is ``{"cases": [CASE, …]}``. Every case has an ``id`` (1 to 255 characters, unique in the file), a ``kind``, what the
 kind needs, and ``expected``. Every key of ``expected`` is optional and what is absent is not checked; a list is compared by
-length and position. An unknown key, anywhere, makes the file unreadable, so that a typing slip cannot pass.
+length and position. An unknown key, anywhere, makes the file unreadable, so that a typing slip cannot pass; in an object of
+Stripe's that says its kind (``"object": "price"``) only one that is nearly a known one does.
 
 Values
     *number*: an integer, a decimal string, or a ratio such as ``"1/3"`` where no decimal can write it. *amount*: an integer
