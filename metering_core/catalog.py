@@ -44,7 +44,7 @@ from metering_core.meters import Meter
 from metering_core.names import choice, known_keys, required
 from metering_core.periods import BillingPeriod, Instant, instant, iso_8601, parse_instant
 from metering_core.prices import Price
-from metering_core.stripe_fields import placed
+from metering_core.stripe_fields import paths_within
 from metering_core.subscriptions import Subscription
 from metering_core.usage import Action, UsageRecord
 
@@ -278,7 +278,7 @@ def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
 
 def _ignored(key: str, parts: Iterable[Price | Meter | Subscription]) -> Iterator[str]:
     for index, part in enumerate(parts):
-        yield from placed(f"{key}[{index}]", part.ignored)
+        yield from paths_within(f"{key}[{index}]", part.ignored)
 
 
 def _with_suggestion(error: InvalidValueError) -> str:

@@ -17,7 +17,7 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, exact_integer
 from metering_core.names import choice, name, require_iterable, required
 from metering_core.periods import Instant, from_unix_seconds, instant, unix_seconds
-from metering_core.stripe_fields import Read, judged, placed
+from metering_core.stripe_fields import Read, judged, paths_within
 
 EVENT_NAME_MAX: Final = 100
 """Characters of an event name, an identifier and the payload keys that a meter names (Stripe's limit)."""
@@ -275,4 +275,4 @@ def _part(data: Mapping[str, Any], key: str, read: Read) -> tuple[Mapping[str, A
     if data.get(key) is None:
         return {}, ()
     part = judged(data[key], key, key, is_stripes=read.is_stripes)
-    return part.data, placed(key, part.ignored)
+    return part.data, paths_within(key, part.ignored)

@@ -17,7 +17,7 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.names import choice, name, optional_name, required
 from metering_core.periods import BillingCycle, Interval
 from metering_core.pricing import PRICING_MODELS, Graduated, Package, PerUnit, PricingModel, Tier, Volume
-from metering_core.stripe_fields import KINDS, PRICE, RECURRING, judged, placed
+from metering_core.stripe_fields import KINDS, PRICE, RECURRING, judged, paths_within
 
 
 class UsageType(StrEnum):
@@ -292,7 +292,7 @@ def _price_shape(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str,
     if data.get("recurring") is None:
         return data, read.ignored
     nested = judged(data["recurring"], "recurring", "recurring", is_stripes=read.is_stripes)
-    return data, (*read.ignored, *placed("recurring", nested.ignored))
+    return data, (*read.ignored, *paths_within("recurring", nested.ignored))
 
 
 def _is_plan(data: Mapping[str, Any]) -> bool:

@@ -123,10 +123,10 @@ def _in(place: str, key: str) -> str:
     return f"{place}[{key}]" if place else key
 
 
-def placed(place: str, paths: tuple[str, ...]) -> tuple[str, ...]:
+def paths_within(place: str, paths: tuple[str, ...]) -> tuple[str, ...]:
     """Return paths within an object as paths within what holds it.
 
-    >>> placed("items[0]", ("billed_until", "price[recurring][new]"))
+    >>> paths_within("items[0]", ("billed_until", "price[recurring][new]"))
     ('items[0][billed_until]', 'items[0][price][recurring][new]')
     """
     split = (path.partition("[") for path in paths)

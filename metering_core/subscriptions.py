@@ -20,7 +20,7 @@ from metering_core.exact import exact_integer
 from metering_core.names import name, optional_name, require_iterable, required
 from metering_core.periods import BillingCycle, BillingPeriod, from_unix_seconds, instant, unix_seconds
 from metering_core.prices import Price, Recurring
-from metering_core.stripe_fields import current_period_end, is_empty, judged, placed
+from metering_core.stripe_fields import current_period_end, is_empty, judged, paths_within
 
 
 @attrs.frozen(kw_only=True)
@@ -141,7 +141,7 @@ class SubscriptionItem:
             price,
             data.get("quantity"),
             billing_thresholds=None if thresholds is None else BillingThresholds.from_dict(thresholds),
-            ignored=(*read.ignored, *placed("price", price.ignored)),
+            ignored=(*read.ignored, *paths_within("price", price.ignored)),
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -358,7 +358,7 @@ class Subscription:
         read = judged(data, "subscription")
         items = [SubscriptionItem.from_dict(item, prices) for item in _items_of(required(data, "items"))]
         thresholds = data.get("billing_thresholds")
-        nested = [path for at, item in enumerate(items) for path in placed(f"items[{at}]", item.ignored)]
+        nested = [path for at, item in enumerate(items) for path in paths_within(f"items[{at}]", item.ignored)]
         return cls(
             required(data, "id"),
             items,
