@@ -11,6 +11,7 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import InvalidValueError, MeteringError
+from metering_core.names import require_kind
 from metering_core.sql.loading import Origin
 from metering_core.sql.rules import Row
 
@@ -123,6 +124,7 @@ class SqlRows:
         Raises:
             CatalogError, InvalidValueError: for the first malformed row, unless they are skipped.
         """
+        require_kind(bool, skip, "skip_malformed", "True or False")
         self._malformed = malformed
         complaints = self._origin.complaints
         first = min([*firsts, *complaints], default=None)
