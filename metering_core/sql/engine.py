@@ -12,7 +12,7 @@ from metering_core.accounts import Closing
 from metering_core.aggregation import required_mode
 from metering_core.aggregators import AGGREGATORS, Partial, row_for
 from metering_core.catalog import usage_row
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, shown
 from metering_core.file_instants import ANY_TIME, PlausibleTime
 from metering_core.names import refuse_slips
 from metering_core.periods import BillingPeriod
@@ -153,7 +153,16 @@ class SqlUsage(SqlRows):
         exceptional = [_judged(row) for row in self._exceptional()]
         has_duplicates = any(judged.verdict == "duplicate" for judged in exceptional)
         sequences = {int(seq): int(sequence) for seq, sequence in self._numbered()} if has_duplicates else {}
-        return {judged.seq: self.rules.receipt(judged, sequences) for judged in exceptional}
+        try:
+            return {judged.seq: self.rules.receipt(judged, sequences) for judged in exceptional}
+        except AssertionError as error:
+            if self._origin.reader.kind != "parquet":
+                raise
+            # What is read in place is believed anew by each statement: where damage hit a file's own account of its rows,
+            # one that skips what it need not read sees others than one that does not.
+            path = self._origin.reader.files[0]
+            message = f"{shown(path)}: cannot be read: it is damaged, or was written while it was read ({error})"
+            raise CatalogError(ErrorCode.FILE_UNREADABLE, message, details={"path": path, "line": None}) from error
 
     def _read_columns(self) -> Sequence[str]:
         return list(EXPECTED)
