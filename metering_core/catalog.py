@@ -185,7 +185,7 @@ def read_json(source: str | PathLike[str] | TextIO) -> Any:  # noqa: ANN401 - wh
     """
     path, text = _text_of(source)
     try:
-        return _parsed(text)
+        return parse_json(text)
     except json.JSONDecodeError as error:
         raise _unreadable(path, error.lineno, f"is not JSON: {error.msg} (column {error.colno})") from None
     except (ValueError, RecursionError) as error:
@@ -221,7 +221,8 @@ def _name_of(stream: TextIO) -> str:
     return given if isinstance(given, str) else "<stream>"
 
 
-def _parsed(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
+def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
+    """Return what a text of JSON says; ValueError for a key that occurs twice and for what is no number of JSON."""
     return _DECODER.decode(text)
 
 
@@ -680,7 +681,7 @@ def _json_rows(reading: _Reading[Row], stream: TextIO) -> Iterator[Row | Catalog
 
 def _json_fields(keys: tuple[str, ...] | None, text: str) -> Mapping[str, Any]:
     _require_text(text)
-    fields = _parsed(text)
+    fields = parse_json(text)
     if not isinstance(fields, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "row", "an object", fields)
     for key in fields:

@@ -1,5 +1,7 @@
 """Usage in files and streams of any size, judged and folded by DuckDB on one machine."""
 
+# ruff: noqa: S608 - what is put into SQL here are names of our own
+
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
@@ -98,8 +100,10 @@ class DuckDBUsage(SqlUsage):
         if origin.has_seq:
             require_order(self._tables, "given", seq)
         self._tables.execute(f"CREATE TEMP VIEW sifted AS {statement('sifting')}")
-        self._tables.execute("CREATE TEMP VIEW usage AS SELECT * FROM sifted WHERE fault IS NULL")
         self._inspect(origin, skip_malformed=skip_malformed)
+        # Where nothing is malformed, no question has to look for it again.
+        usable = "sifted WHERE fault IS NULL" if self._malformed else "given"
+        self._tables.execute(f"CREATE TEMP VIEW usage AS SELECT * FROM {usable}")
         self._define_rules()
         self._tables.execute(f"CREATE TEMP VIEW judged AS {statement('judging')}")
         self._tables.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")

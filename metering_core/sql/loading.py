@@ -17,7 +17,7 @@ from typing import Any, Final
 
 import attrs
 
-from metering_core.catalog import TextRow, numbers_for_digits
+from metering_core.catalog import TextRow, numbers_for_digits, parse_json
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, UsageRejectedError, shown
 from metering_core.names import refuse_slips
 from metering_core.sql.duckdb_tables import DuckDBTables
@@ -104,10 +104,14 @@ class Origin:
         return dict(_of_counts(counts_of(tables, self.reader.files), self.reader.files, seqs))
 
     def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a row of ``source`` says, as :func:`~metering_core.catalog.usage_row` takes it."""
+        """Return what a row of ``source`` says, as :func:`~metering_core.catalog.usage_row` takes it.
+
+        Raises:
+            InvalidValueError: for what DuckDB takes for JSON and is none, such as NaN.
+        """
         said = {column: value for column, value in values.items() if value is not None}
         if self.reader.kind == "jsonl":
-            return {column: json.loads(value) if self.kinds[column] == "JSON" else value for column, value in said.items()}
+            return {column: _parsed(value) for column, value in said.items()}
         if self.reader.kind == "csv":
             return numbers_for_digits(said)
         return {column: int(value) if isinstance(value, Decimal) else value for column, value in said.items()}
@@ -116,6 +120,13 @@ class Origin:
         """Return the expression of a column's value as it is fetched: Python has no datetime beyond the year 9999."""
         is_moment = self.kinds.get(column) in {*ZONED, "timestamp"}
         return f"CAST({expression} AS STRING)" if is_moment else expression
+
+
+def _parsed(value: str) -> Any:  # noqa: ANN401 - whatever JSON says
+    try:
+        return parse_json(value)
+    except ValueError as error:
+        raise InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, f"is not usable JSON: {error}") from None
 
 
 def _of_lines(lines: Iterator[tuple[str, int]], seqs: Sequence[int]) -> Iterator[tuple[int, Place]]:

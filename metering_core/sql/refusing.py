@@ -145,6 +145,12 @@ class SqlRows:
             f"WHERE sifted.fault IS NOT NULL{only}"
         )
         return {
-            int(seq): self._fault(fault, origin.fields(dict(zip(columns, values, strict=True))))
+            int(seq): self._said_of(fault, dict(zip(columns, values, strict=True)))
             for seq, fault, *values in self._tables.rows(text)
         }
+
+    def _said_of(self, column: str, values: Mapping[str, Any]) -> InvalidValueError:
+        try:
+            return self._fault(column, self._origin.fields(values))
+        except InvalidValueError as error:
+            return error
