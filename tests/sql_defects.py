@@ -31,7 +31,11 @@ DEFECTS = {
     "thresholds are ignored": ("judging", "is_set AND has_thresholds", "is_set AND FALSE"),
     "thresholds refuse increments": ("judging", "is_set AND has_thresholds", "has_thresholds"),
     "licensed prices take usage": ("judging", "WHEN aggregate_usage IS NULL THEN", "WHEN FALSE THEN"),
-    "closed periods take usage": ("judging", "WHEN closed_calendar IS NOT NULL AND", "WHEN FALSE AND"),
+    "closed periods take usage": (
+        "judging",
+        "WHEN closed_calendar IS NOT NULL AND (late_billed",
+        "WHEN FALSE AND (late_billed",
+    ),
     "the end of a closed period is closed": ("judging", "usage.timestamp < closings.ends", "usage.timestamp <= closings.ends"),
     "the start of a closed period is open": ("judging", "closings.starts <= usage", "closings.starts < usage"),
     "a standing begins a second late": ("judging", "standings.received_from <= usage", "standings.received_from < usage"),
