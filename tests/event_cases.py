@@ -19,12 +19,12 @@ from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import event_summaries
-from metering_core.meters import Meter
+from metering_core.meters import Formula, Meter
 from metering_core.periods import from_unix_seconds
 
 SECOND = 1_000_000
 CUSTOMERS = ("cus_1", "cus_2", "cus_3")
-METERS = (
+_METERS = (
     Meter("m_sum", "sum"),
     Meter("m_regions", "regions", dimension_payload_keys=["region", "model"]),
     Meter("m_count", "count", "count", dimension_payload_keys=["region"]),
@@ -38,6 +38,11 @@ METERS = (
     Meter("m_levels", "levels", "weighted_sum", dimension_payload_keys=["region"]),
     Meter("m_window", "window", "sum", dimension_payload_keys=["region"], event_time_window="day"),
     Meter("m_off", "off").deactivate(START),
+)
+METERS = (
+    *_METERS,
+    # A formula that none of these has is drawn as it is, so that no engine is left without it unnoticed.
+    *(Meter(f"m_{one}", one.value, one.value) for one in Formula if one not in {meter.formula for meter in _METERS}),
 )
 POLICIES = {
     "default": MeterPolicy(),
