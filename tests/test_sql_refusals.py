@@ -121,7 +121,7 @@ def test_rows_of_parquet_are_refused_with_file_and_row(tmp_path):
     assert (malformed.code, malformed.param, malformed.details) == (
         "file_unreadable",
         "quantity",
-        {"path": str(tmp_path / "a.parquet"), "line": None, "row": 2, "seq": 2},
+        {"cause": "parameter_invalid_integer", "path": str(tmp_path / "a.parquet"), "line": None, "row": 2, "seq": 2},
     )
     assert (
         malformed.message == f"{tmp_path / 'a.parquet'}, row 2: quantity: expected an integer of at least 0, received -2 (int)"
@@ -191,7 +191,7 @@ def test_policies_are_those_of_a_log(tmp_path):
     """Late usage and clocks that drift are judged as the policy says, in files as in a log."""
     path, policy = tmp_path / "u.csv", AcceptancePolicy(late_grace=mc_days(2), future_tolerance=mc_days(1))
     path.write_text(
-        f"{HEADER},received_at\nsi_0,5,{START},{JAN.end_seconds + DAY}\nsi_0,7,{START + DAY},{START}\n"
+        f"{HEADER},received_at\nsi_0,7,{START + DAY},{START}\nsi_0,5,{START},{JAN.end_seconds + DAY}\n"
         f"si_0,1,{START},{JAN.end_seconds + 3 * DAY}\n"
     )
     expected = by_log(path, "csv", policy=policy)
