@@ -81,7 +81,8 @@ def _instead(path: Path, extension: str) -> str:
         return " (compressed text is not read: unpack it, or write Parquet, which is compressed)"
     if os.path.isdir(path):  # noqa: PTH112 - it refuses no path, whatever stands in it
         return f" (a folder is read by a glob: '{shown(str(path))}/*.parquet', '{shown(str(path))}/*.csv')"
-    return " (usage may also be Parquet, .parquet)"
+    is_parquet = extension == ".parquet"
+    return " (Parquet is read as USAGE of `metering-core invoice`, and by metering_core.sql)" if is_parquet else ""
 
 
 @attrs.frozen
@@ -121,18 +122,16 @@ class UsageRow:
 
     Attributes:
         path: the file, as complaints name it.
-        line: where the row begins, from 1; of a table, which row it is.
+        line: where the row begins, from 1.
         record: the record; its timestamp is Unix seconds.
         received_at: when it arrived, Unix seconds or an aware datetime.
-        place: the path and the line, as complaints name them.
-        source: the row as it stands in the file.
+        source: the row as it stands in the file: its fields in CSV, its text in JSON lines.
     """
 
     path: str
     line: int
     record: UsageRecord
     received_at: Instant
-    place: str = attrs.field(default="", eq=False, repr=False)
     source: object = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -145,15 +144,13 @@ class EventRow:
         line: where the row begins, from 1.
         event: the event; its timestamp is a moment, never ``"now"``.
         received_at: when it arrived, Unix seconds or an aware datetime.
-        place: the path and the line, as complaints name them.
-        source: the row as it stands in the file.
+        source: the row as it stands in the file: its fields in CSV, its text in JSON lines.
     """
 
     path: str
     line: int
     event: MeterEvent
     received_at: Instant
-    place: str = attrs.field(default="", eq=False, repr=False)
     source: object = attrs.field(default=None, eq=False, repr=False)
 
 
@@ -162,8 +159,12 @@ class EventRow:
 
 def _unreadable(path: str, line: int | None, reason: str, param: str | None = None) -> CatalogError:
     details = {"path": path, "line": line}
-    place = shown(path) if line is None else f"{shown(path)}, line {line}"
-    return CatalogError(ErrorCode.FILE_UNREADABLE, f"{place}: {reason}", param=param, details=details)
+    return CatalogError(ErrorCode.FILE_UNREADABLE, f"{place_of(path, line)}: {reason}", param=param, details=details)
+
+
+def place_of(path: str, line: int | None) -> str:
+    """Return how a sentence names a line of a file."""
+    return shown(path) if line is None else f"{shown(path)}, line {line}"
 
 
 def _near(word: str, known: Iterable[str]) -> str:
@@ -477,20 +478,6 @@ def read_usage(
     return _read_rows(_Reading(_USAGE, place, time or PlausibleTime(), arrivals or Arrivals()), stream, format)
 
 
-def usage_of_table(
-    rows: Iterable[tuple[int, Mapping[str, Any]]], *, path: str, time: PlausibleTime | None = None
-) -> Iterator[UsageRow | CatalogError]:
-    """Yield what :func:`read_usage` yields, of the rows of a table: the number of each and its fields by column.
-
-    Args:
-        rows: numbers and fields; a field that is None is absent.
-        path: what complaints call the table.
-        time: as in :func:`read_usage`.
-    """
-    reading = _Reading(_USAGE, path, time or PlausibleTime(), Arrivals(), "row")
-    return (_row(reading, number, fields, partial(dict, fields)) for number, fields in rows)
-
-
 def read_events(
     stream: TextIO,
     format: str,  # noqa: A002 - the word for it
@@ -610,17 +597,17 @@ class Arrivals:
     """What was received last among the rows that say it: their order is that of arrival."""
 
     latest: datetime | None = None
-    place: str = ""
+    line: tuple[str, int] = ("", 0)
 
-    def take(self, received: datetime, place: str) -> None:
+    def take(self, received: datetime, path: str, line: int) -> None:
         """Take note of a row's moment of receipt, or refuse one that lies before that of an earlier row."""
         if self.latest is not None and received < self.latest:
             message = (
-                f"received_at: expected a moment at or after {iso_8601(self.latest)}, that of {self.place}, because the order "
-                f"of rows is the order of arrival, received {iso_8601(received)}"
+                f"received_at: expected a moment at or after {iso_8601(self.latest)}, that of {place_of(*self.line)}, because "
+                f"the order of rows is the order of arrival, received {iso_8601(received)}"
             )
             raise InvalidValueError(ErrorCode.PARAMETER_INVALID_INSTANT, message, param="received_at")
-        self.latest, self.place = received, place
+        self.latest, self.line = received, (path, line)
 
 
 @attrs.frozen
@@ -632,17 +619,12 @@ class _Reading(Generic[Row]):
         path: what complaints call the file.
         time: the moments that rows may name.
         arrivals: what was received last.
-        counted: what the numbers of rows count.
     """
 
     layout: _Layout[Row]
     path: str
     time: PlausibleTime = attrs.field(factory=PlausibleTime)
     arrivals: Arrivals = attrs.field(factory=Arrivals)
-    counted: str = "line"
-
-    def place(self, number: int) -> str:
-        return f"{shown(self.path)}, {self.counted} {number}"
 
     def received(self, fields: Mapping[str, Any]) -> datetime | None:
         value = fields.get("received_at")
@@ -652,7 +634,7 @@ class _Reading(Generic[Row]):
         """Return the complaint about a row; the code of what is wrong with a value is its ``cause``."""
         details = {"path": self.path, "line": number, "source": source, **({} if error is None else {"cause": error.code})}
         param = None if error is None else error.param
-        return CatalogError(ErrorCode.FILE_UNREADABLE, f"{self.place(number)}: {reason}", param=param, details=details)
+        return CatalogError(ErrorCode.FILE_UNREADABLE, f"{place_of(self.path, number)}: {reason}", param=param, details=details)
 
 
 def _read_rows(reading: _Reading[Row], stream: TextIO, written: str) -> Iterator[Row | CatalogError]:
@@ -791,10 +773,10 @@ def _usage_row(reading: _Reading[UsageRow], line: int, fields: Mapping[str, Any]
         fields.get("id"),
     )
     assert record.timestamp != "now", "a moment of a file is never this word"
-    received, place = reading.received(fields), reading.place(line)
+    received = reading.received(fields)
     if received is not None:
-        reading.arrivals.take(received.replace(microsecond=0), place)
-    return UsageRow(reading.path, line, record, record.timestamp if received is None else received, place, source)
+        reading.arrivals.take(received.replace(microsecond=0), reading.path, line)
+    return UsageRow(reading.path, line, record, record.timestamp if received is None else received, source)
 
 
 def _event_row(reading: _Reading[EventRow], line: int, fields: Mapping[str, Any], source: object) -> EventRow:
@@ -808,10 +790,9 @@ def _event_row(reading: _Reading[EventRow], line: int, fields: Mapping[str, Any]
         payload = {key: value for column, value in fields.items() if (key := _payload_key(column)) is not None}
         payload = payload or required(fields, "payload")
     event = MeterEvent(required(fields, "event_name"), payload, identifier=fields.get("identifier"), timestamp=happened)
-    place = reading.place(line)
     if received is not None:
-        reading.arrivals.take(received, place)
-    return EventRow(reading.path, line, event, happened if received is None else received, place, source)
+        reading.arrivals.take(received, reading.path, line)
+    return EventRow(reading.path, line, event, happened if received is None else received, source)
 
 
 USAGE_COLUMNS: Final = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
@@ -897,7 +878,8 @@ def _append_chunk(
 def placed(error: MeteringError, row: UsageRow | EventRow, meant: str = "") -> UsageRejectedError:
     """Return the refusal of a row with its place, and with what was probably meant."""
     details = {**error.details, "path": row.path, "line": row.line, "source": row.source}
-    return UsageRejectedError(error.code, f"{row.place}: {error.message}{meant}", param=error.param, details=details)
+    message = f"{place_of(row.path, row.line)}: {error.message}{meant}"
+    return UsageRejectedError(error.code, message, param=error.param, details=details)
 
 
 class Spellings:

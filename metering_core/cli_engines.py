@@ -21,6 +21,7 @@ from metering_core.catalog import (
     UsageFormat,
     UsageRow,
     append_usage,
+    place_of,
     read_usage,
 )
 from metering_core.cli_files import Reading, complain, format_of, is_watched, lines_of, opened, shown_name
@@ -231,10 +232,9 @@ def _in_64_bits(row: UsageRow | CatalogError) -> UsageRow | CatalogError:
     """Refuse a quantity that columns do not hold."""
     if isinstance(row, CatalogError) or row.record.quantity < 2**63:
         return row
-    message = (
-        f"{row.place}: quantity: expected at most 2^63 - 1, which is what the engine columnar holds (--engine memory takes "
-        f"more), received {row.record.quantity}"
-    )
+    expected = "at most 2^63 - 1, which is what the engine columnar holds (--engine memory takes more)"
+    place = place_of(row.path, row.line)
+    message = f"{place}: quantity: expected {expected}, received {row.record.quantity}"
     details = {"path": row.path, "line": row.line, "source": row.source, "cause": ErrorCode.PARAMETER_INVALID_INTEGER}
     return CatalogError(ErrorCode.FILE_UNREADABLE, message, param="quantity", details=details)
 
@@ -279,17 +279,19 @@ def load_files(subscriptions: Sequence[Subscription], source: UsageSource) -> Lo
                 skip_malformed=True,
                 time=source.reading.time,
             )
-            engine.require_order_of_arrival()
-            refusals = list(engine.refusals())
+            fall = engine.falls()
+            refusals = list(engine.refusals()) if fall is None else [fall]
             loaded = Loaded(engine, engine.periods_with_usage(), engine.counts().accepted)
         except (CatalogError, InvalidValueError, InvoicingError) as problem:
             if not source.is_table:
                 return None
             raise _of_file(problem, usage) from None
-    if not source.is_table and any(_is_of_sql(one) for one in refusals):
+    if not source.is_table and (fall is not None or any(_is_of_sql(one) for one in refusals)):
         return None
     for refusal in _with_rows(refusals, engine, source):
         told(refusal)
+    if fall is not None:  # What arrived after which row is not known: there is no bill without it.
+        raise _of_file(fall, usage)
     return loaded
 
 
@@ -301,7 +303,7 @@ def _is_of_sql(refusal: MeteringError) -> bool:
 def _with_rows(refusals: Sequence[MeteringError], engine: DuckDBUsage, source: UsageSource) -> Iterator[MeteringError]:
     """Yield refusals with the rows that they are about as these stand in their files, and with what was meant."""
     spellings = Spellings(engine.rules.items)
-    wanted = [one.details for one in refusals]
+    wanted = [one.details for one in refusals if source.reading.refusals.keeps_rows]
     rows = engine.rows_at(one["seq"] for one in wanted if one.get("line") is None)
     lines: dict[str, dict[int, str]] = {}
     for path in {one["path"] for one in wanted if one.get("line") is not None}:
@@ -309,7 +311,8 @@ def _with_rows(refusals: Sequence[MeteringError], engine: DuckDBUsage, source: U
     for refusal in refusals:
         details = dict(refusal.details)
         line = details.get("line")
-        details["source"] = rows.get(details.get("seq", 0)) if line is None else lines[details["path"]].get(line)
+        text = lines.get(details.get("path", ""), {}).get(line or 0)
+        details["source"] = rows.get(details.get("seq", 0)) if line is None else text
         details["line"] = details.get("row") if line is None else line
         details.setdefault("path", source.usage)
         is_unknown = refusal.code is ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN
@@ -319,8 +322,8 @@ def _with_rows(refusals: Sequence[MeteringError], engine: DuckDBUsage, source: U
 
 def _of_file(error: MeteringError, usage: str) -> CatalogError:
     """Return what is wrong with a file as a whole, with the path under which it was given."""
-    reason = error.message.removeprefix("usage: ").removeprefix(f"{usage}: ")
-    message = f"{shown(usage)}: {reason}"
+    reason = error.message.removeprefix("usage: ")
+    message = reason if reason.startswith(shown(usage)) else f"{shown(usage)}: {reason}"
     return CatalogError(error.code, message, param=error.param, details={**error.details, "path": usage})
 
 

@@ -102,6 +102,8 @@ class Refusals:
         self._skipped = 0
         self._unbilled: list[str] = []
         self._unbilled_count = 0
+        self.keeps_rows = rejects is not None
+        """Whether the rows themselves are written down."""
         self.found = False
         """Whether there was any such row in the run."""
         if rejects is not None and as_csv:

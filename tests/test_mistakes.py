@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import os
 from pathlib import Path
 
 import attrs
@@ -152,7 +153,7 @@ TEXTS = {
     "deep JSON": Broken("u.jsonl", LINE + b'{"id": ' + b"[" * 100_000 + b"\n", 1, ", line 2", "is not usable JSON"),
     "escapes": Broken("u.jsonl", LINE + b'{"x\\ny\\u001b[8m": 1}\n', 1, ", line 2", r"unknown parameter: x\ny\x1b[8m"),
     "compressed": Broken("u.csv.gz", b"\x1f\x8b", 2, "", "unpack it, or write Parquet"),
-    "another extension": Broken("u.xlsx", b"PK", 2, "", "usage may also be Parquet"),
+    "another extension": Broken("u.xlsx", b"PK", 2, "", "expected the extension .csv, .jsonl or .ndjson, received '.xlsx'"),
 }
 """What a file may do wrong as a text."""
 
@@ -372,3 +373,113 @@ def test_old_usage_is_taken_where_that_is_said(engine, invoice, tmp_path):
     assert invoice(tmp_path / "u.csv", "--engine", engine)[0] == 1
     status, out, _ = invoice(tmp_path / "u.csv", "--engine", engine, "--any-time")
     assert (status, "1999-06-01" in out) == (0, True)
+
+
+# Parquet, which one engine reads -------------------------------------------------------------------------------------------
+
+TYPES = {
+    "subscription_item": "VARCHAR",
+    "quantity": "BIGINT",
+    "timestamp": "BIGINT",
+    "action": "VARCHAR",
+    "id": "VARCHAR",
+    "received_at": "BIGINT",
+}
+OF_TABLES = {
+    name: mistake
+    for name, mistake in RECORDS.items()
+    if all(
+        column in TYPES and (value is None or isinstance(value, str if TYPES[column] == "VARCHAR" else int))
+        for column, value in mistake.changes.items()
+    )
+    and not any(isinstance(value, bool) for value in mistake.changes.values())
+    and mistake.formats == ("csv", "jsonl")
+}
+"""Those mistakes of a row that a table of integers and strings can hold."""
+
+
+def write_parquet(path, rows):
+    duckdb = pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
+    used = [column for column in TYPES if any(column in row for row in rows)]
+    table = ", ".join(f"{column} {TYPES[column]}" for column in used)
+    with duckdb.connect() as connection:
+        connection.execute(f"CREATE TABLE t ({table})")
+        values = [[row.get(column) for column in used] for row in rows]
+        connection.executemany(f"INSERT INTO t VALUES ({', '.join('?' * len(used))})", values)  # noqa: S608 - question marks
+        connection.execute(f"COPY t TO '{path}' (FORMAT parquet)")
+
+
+def test_the_table_of_parquet_is_not_empty():
+    """Most mistakes of a row can be made in Parquet."""
+    assert len(OF_TABLES) > 15
+
+
+@pytest.mark.parametrize("name", OF_TABLES)
+def test_a_row_of_parquet_is_refused_with_the_same_sentence(name, invoice, tmp_path):
+    """Status 1, the path, the row and the sentence of all other engines; it is written down as it stands."""
+    mistake, file, rejects = OF_TABLES[name], tmp_path / "u.parquet", tmp_path / "r.jsonl"
+    write_parquet(file, [{**GOOD, **mistake.before}, {**GOOD, **mistake.changes}])
+    status, out, (sentence,) = invoice(file, "--rejects", rejects)
+    assert (status, out) == (1, "")
+    assert sentence.startswith(f"metering-core: {file}, row 2: ")
+    assert mistake.words in sentence
+    (found,) = rejected(rejects)
+    assert (found["path"], found["line"], found["code"]) == (str(file), 2, mistake.code)
+    row = {column: value for column, value in {**GOOD, **mistake.changes}.items() if value is not None}
+    assert json.loads(found["row"]) == row
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_rows_of_parquet_are_skipped_by_those_who_read_it(engine, invoice, tmp_path):
+    """DuckDB bills the rest, names and counts; the engines that read no Parquet say so by name, and who does."""
+    pytest.importorskip(NEEDS[engine])
+    mistakes = [one for one in OF_TABLES.values() if not one.before and "received_at" not in one.changes]
+    write_parquet(tmp_path / "u.parquet", [GOOD, *({**GOOD, **one.changes} for one in mistakes), GOOD])
+    rejects = tmp_path / "r.jsonl"
+    status, out, complaints = invoice(tmp_path / "u.parquet", "--engine", engine, "--on-error", "skip", "--rejects", rejects)
+    if engine in {"memory", "columnar"}:
+        expected = (
+            f"metering-core: --engine: expected an engine that reads Parquet and several files (duckdb), received '{engine}'"
+        )
+        assert (status, out, complaints) == (2, "", [expected])
+        return
+    assert (status, "USD 0.10" in out) == (1, True)
+    assert complaints[-1] == f"metering-core: {tmp_path / 'u.parquet'}: {len(mistakes)} rows skipped, 2 accepted"
+    assert [one["code"] for one in rejected(rejects)] == [one.code for one in mistakes]
+
+
+def test_rows_of_several_files_are_named_by_their_file(invoice, tmp_path):
+    """A glob of text is read as one; a refused row has the path and the line of its own file."""
+    pytest.importorskip("duckdb")
+    (tmp_path / "u1.csv").write_text(written([GOOD, GOOD], "csv"))
+    (tmp_path / "u2.csv").write_text(
+        written([GOOD, {**GOOD, "timestamp": 46_178}, {**GOOD, "subscription_item": "si "}], "csv")
+    )
+    rejects = tmp_path / "r.csv"
+    status, out, complaints = invoice(tmp_path / "u?.csv", "--on-error", "skip", "--rejects", rejects)
+    assert (status, "USD 0.15" in out) == (1, True)
+    assert [one.split(": ")[1] for one in complaints[:-1]] == [f"{tmp_path / 'u2.csv'}, line {line}" for line in (3, 4)]
+    with rejects.open(newline="") as stream:
+        assert [(one["line"], one["row"]) for one in csv.DictReader(stream)] == [
+            ("3", "si,5,46178"),
+            ("4", f"si ,5,{JUNE + 60}"),
+        ]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("what", ["folder", "pipe", "absent", "nul", "long", "/proc/self/mem"])
+def test_what_is_no_file_is_said_by_every_engine(what, engine, invoice, tmp_path):
+    """Status 2 and one sentence with the path; nothing hangs, and a folder is told what works."""
+    pytest.importorskip(NEEDS[engine])
+    path = {"nul": "a\0.csv", "long": "x" * 5_000 + ".csv", "folder": tmp_path / "folder"}.get(what, tmp_path / "u.csv")
+    if what == "folder":
+        path.mkdir()
+    elif what == "pipe":
+        os.mkfifo(path)
+    elif what.startswith("/proc"):
+        path = what
+    options = ("--usage-format", "csv") if what.startswith("/proc") else ()
+    status, out, (sentence,) = invoice(path, "--engine", engine, *options)
+    assert (status, out) == (2, "")
+    assert sentence.isprintable()
+    assert what != "folder" or "a folder is read by a glob" in sentence

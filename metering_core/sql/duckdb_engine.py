@@ -10,7 +10,7 @@ from typing import Final
 
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
-from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError, MeteringError
 from metering_core.file_instants import ANY_TIME, PlausibleTime
 from metering_core.names import require_kind
 from metering_core.periods import Instant, from_unix_seconds, instant, iso_8601, unix_seconds
@@ -108,21 +108,20 @@ class DuckDBUsage(SqlUsage):
         self._tables.execute(f"CREATE TEMP VIEW judged AS {statement('judging')}")
         self._tables.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
 
-    def require_order_of_arrival(self) -> None:
-        """Refuse rows whose ``received_at`` falls: their order is that of arrival. A row without one is passed over.
+    def falls(self) -> MeteringError | None:
+        """Return what is wrong with the first row whose ``received_at`` falls, or None: the order of rows is that of arrival.
 
-        Raises:
-            CatalogError, InvalidValueError: for the first such row.
+        A row that says nothing of when it was received is passed over.
         """
         for seq, said, before in self._tables.rows(_FALLS):
             expected = (
                 f"a moment at or after {iso_8601(from_unix_seconds(int(before)))}, that of an earlier row, because the order "
                 "of rows is the order of arrival"
             )
-            at = from_unix_seconds(int(said))
-            code = ErrorCode.PARAMETER_INVALID_INSTANT
-            error = InvalidValueError.expecting(code, "received_at", expected, iso_8601(at))
-            raise self._origin.places(self._tables, [int(seq)])[int(seq)].complaint(error)
+            message = f"received_at: expected {expected}, received {iso_8601(from_unix_seconds(int(said)))}"
+            error = InvalidValueError(ErrorCode.PARAMETER_INVALID_INSTANT, message, param="received_at")
+            return self._origin.places(self._tables, [int(seq)])[int(seq)].complaint(error)
+        return None
 
     def close(self) -> None:
         """Give back memory and temporary files; nothing can be asked afterwards but what is remembered."""
