@@ -169,7 +169,7 @@ def place_of(path: str, line: int | None) -> str:
 
 def _near(word: str, known: Iterable[str]) -> str:
     """Return what was probably meant, as an ending of a sentence."""
-    close = difflib.get_close_matches(word, [name for name in known if name != word], n=1)
+    close = difflib.get_close_matches(word, [name for name in known if name != word], n=1, cutoff=0.7)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -268,7 +268,7 @@ def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
         subscriptions = _parts(known, "subscriptions", lambda one: _subscription(one, prices, meters))
         _refuse_shared_items(subscriptions.values())
     except InvalidValueError as error:
-        raise _unreadable(path, None, _with_suggestion(error), error.param) from None
+        raise _unreadable(path, None, _suggested(error, error.message), error.param) from None
     read: dict[str, Iterable[Price | Meter | Subscription]] = {
         "prices": prices.values(),
         "meters": meters.values(),
@@ -283,11 +283,46 @@ def _ignored(key: str, parts: Iterable[Price | Meter | Subscription]) -> Iterato
         yield from paths_within(f"{key}[{index}]", part.ignored)
 
 
-def _with_suggestion(error: InvalidValueError) -> str:
-    """Return the message; a key of a catalog that is not known gets the one that was probably meant."""
-    if error.code is not ErrorCode.PARAMETER_UNKNOWN or error.param is None or "(did you mean" in error.message:
+def _in_json(error: InvalidValueError) -> str:
+    """Return what is wrong with a value of a file in the words of JSON and of money, where the message has Python's."""
+    if error.code is ErrorCode.PARAMETERS_EXCLUSIVE and "billing_scheme=per_unit" in error.message:
+        return f'{error.message} Tiers go with "billing_scheme": "tiered".'
+    if not {"expected", "received"} <= error.details.keys():
         return error.message
-    return error.message + _near(re.split(r"[\[\]]+", error.param.rstrip("]"))[-1], _CATALOG_KEYS)
+    expected, received = str(error.details["expected"]), error.details["received"]
+    expected = expected.replace(" (int, Decimal, Fraction or decimal string)", " (an integer, or a decimal in quotes)")
+    try:
+        written = json.dumps(received, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError):
+        return error.message
+    written = shown(written if len(written) <= WRITTEN_MAX else f"{written[: WRITTEN_MAX - 3]}...")
+    param = error.param or ""
+    return f"{param}: expected {expected}, received {written}{_meant(param, received)}"
+
+
+WRITTEN_MAX: Final = 80
+"""Characters of a value that a complaint shows."""
+
+
+def _meant(param: str, received: object) -> str:
+    """Return what to write instead of a value, as an ending of a sentence."""
+    key = re.split(r"[\[\]]+", param.rstrip("]"))[-1]
+    if key == "up_to" and isinstance(received, str) and received.strip().casefold() in {"inf", "infinity", "+inf"}:
+        return ' (did you mean "inf"?)'
+    if not isinstance(received, float):
+        return ""
+    said = f': a number with a point, write "{received}"'
+    if "amount" not in key:
+        return said
+    decimal = key if key.endswith("_decimal") else f"{key}_decimal"
+    return f"{said} as {decimal}, and note that amounts are in the currency's minor unit, such as cents"
+
+
+def _suggested(error: InvalidValueError, message: str) -> str:
+    """Return the message; a key of a catalog that is not known gets the one that was probably meant."""
+    if error.code is not ErrorCode.PARAMETER_UNKNOWN or error.param is None or "(did you mean" in message:
+        return message
+    return message + _near(re.split(r"[\[\]]+", error.param.rstrip("]"))[-1], _CATALOG_KEYS)
 
 
 _CATALOG_KEYS: Final = (
@@ -311,7 +346,7 @@ def _parts(data: Mapping[str, Any], key: str, read: Callable[[Any], Part]) -> di
         try:
             part = read(given)
         except InvalidValueError as error:
-            raise InvalidValueError(error.code, f"{place}: {error.message}", param=error.param) from None
+            raise InvalidValueError(error.code, f"{shown(place)}: {_in_json(error)}", param=error.param) from None
         if part.id in parts:
             expected = f"an id that no other of the {key} has"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"{key}[{index}][id]", expected, part.id)
@@ -392,7 +427,7 @@ def read_price(reference: str) -> Price:
     try:
         return Price.from_dict(data)
     except InvalidValueError as error:
-        raise _unreadable(reference, None, _with_suggestion(error), error.param) from None
+        raise _unreadable(reference, None, _suggested(error, _in_json(error)), error.param) from None
 
 
 def _price_of(path: str, price_id: str) -> Price:

@@ -223,8 +223,8 @@ def _time(value: object) -> datetime | str:
         return "now"
     if isinstance(value, datetime):
         return instant(value, "time")
-    if not isinstance(value, str) or not _RFC_3339.fullmatch(value):
-        expected = "a moment as RFC 3339 writes it, such as '2024-01-31T00:00:00Z'"
+    if not isinstance(value, str) or not _RFC_3339.fullmatch(value) or value[17:19] == "60":
+        expected = "a moment as RFC 3339 writes it and without a leap second, such as '2024-01-31T00:00:00Z'"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, "time", expected, value)
     return parse_instant(value.upper(), "time")
 

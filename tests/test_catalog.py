@@ -106,7 +106,11 @@ class TestCatalogs:
             ({"prices": [{**TOKENS, "unit_ammount": 1}]}, "unit_ammount", "did you mean 'unit_amount'"),
             ({"prices": [{**TOKENS, "up_to": 1}]}, "up_to", "Received unknown parameter: up_to"),
             ({"prices": [7]}, "data", "prices[0]: data: expected an object"),
-            ({"prices": [{**TOKENS, "unit_amount_decimal": 0.4}]}, "unit_amount_decimal", "received 0.4 (float)"),
+            (
+                {"prices": [{**TOKENS, "unit_amount_decimal": 0.4}]},
+                "unit_amount_decimal",
+                "received 0.4: a number",
+            ),
             ({"subscriptions": [7]}, "subscription", "subscriptions[0]: subscription: expected an object"),
             ({"subscriptions": [SUBSCRIPTION, SUBSCRIPTION]}, "subscriptions[1][id]", "no other of the subscriptions"),
             ({"subscriptions": [{**SUBSCRIPTION, "id": None}]}, "id", "subscriptions[0]: Missing required param: id"),
@@ -306,6 +310,46 @@ def only_complaint(content: str, written: str) -> mc.CatalogError:
 
 
 HEADER = "subscription_item,quantity,timestamp\n"
+
+
+class TestSentences:
+    """What is wrong with a file is said in the words of JSON and of money."""
+
+    @pytest.mark.parametrize(
+        ("changes", "words"),
+        [
+            (
+                {"unit_amount": 9.99},
+                'received 9.99: a number with a point, write "9.99" as unit_amount_decimal',
+            ),
+            ({"unit_amount": 9.99}, "amounts are in the currency's minor unit, such as cents"),
+            ({"unit_amount": "x"}, '(an integer, or a decimal in quotes), received "x"'),
+            ({"unit_amount": True}, "received true"),
+            ({"unit_amount": 1, "nickname": {"a": None}}, 'received {"a": null}'),
+            ({"unit_amount": 1, "nickname": "x" * 300}, "x..."),
+            ({"unit_amount": 1, "nickname": "\x1b[8m" * 100}, "\\u001b[8m"),
+            ({"tiers": [{"up_to": 5, "unit_amount": 1}]}, 'Tiers go with "billing_scheme": "tiered".'),
+            (
+                {"billing_scheme": "tiered", "tiers_mode": "volume", "tiers": [{"up_to": "INF", "unit_amount": 1}]},
+                '(did you mean "inf"?)',
+            ),
+            (
+                {"billing_scheme": "tiered", "tiers_mode": "volume", "tiers": [{"up_to": 2.5, "unit_amount": 1}]},
+                'received 2.5: a number with a point, write "2.5"',
+            ),
+        ],
+    )
+    def test_a_price_in_a_catalog_or_alone_is_refused_in_these_words(self, changes, words, tmp_path):
+        """No type of Python is named."""
+        price = {"id": "p", "currency": "usd", "recurring": {"interval": "month", "usage_type": "metered"}, **changes}
+        (tmp_path / "price.json").write_text(json.dumps(price))
+        with pytest.raises(mc.CatalogError) as in_catalog:
+            read_catalog(io.StringIO(json.dumps({"prices": [price]})))
+        with pytest.raises(mc.CatalogError) as alone:
+            read_price(str(tmp_path / "price.json"))
+        for refused in (in_catalog.value.message, alone.value.message):
+            assert words in refused
+            assert not any(word in refused for word in ("(str)", "(float)", "(int)", "(dict)", "Fraction"))
 
 
 class TestUsage:

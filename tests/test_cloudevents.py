@@ -223,6 +223,12 @@ def test_other_times_are_refused(time):
     assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_INSTANT, "time")
 
 
+def test_a_leap_second_is_refused_as_one():
+    """RFC 3339 has `23:59:60`, which no datetime can say: the sentence says that this is what is wrong."""
+    error = refusal({**PLAIN, "time": "2016-12-31T23:59:60Z"})
+    assert "as RFC 3339 writes it and without a leap second" in error.message
+
+
 # Data -----------------------------------------------------------------------------------------------------------------
 
 
