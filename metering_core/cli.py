@@ -35,6 +35,7 @@ from metering_core.cli_files import (
     Refusals,
     RejectsFile,
     StoppedError,
+    catalog_at,
     complain,
     duration,
     load_events,
@@ -267,7 +268,7 @@ def invoice(
     about_events = {"--backdate-days": policies.backdate_days, "--identifier-scope": policies.identifier_scope}
     _refuse_inputs(usage, events, about_usage=about_usage, about_events=about_events)
     refuse_same_file(rejects, catalog, usage, events)
-    known = read_catalog(catalog)
+    known = catalog_at(catalog)
     with refusals_of(on_error, rejects) as refusals:
         reading = Reading(policies.time(), refusals)
         loaded = Loaded(UsageLog(known.subscriptions), {})
@@ -434,7 +435,7 @@ def summaries(
     _refuse_inputs(None, events, about_usage={"--late-grace": policies.late_grace}, about_events={})
     with refusals_of(on_error, rejects) as refusals:
         reading = Reading(policies.time(), refusals)
-        log, _ = load_events(read_catalog(catalog), events, reading, policies.of_events(), is_billed=False)
+        log, _ = load_events(catalog_at(catalog), events, reading, policies.of_events(), is_billed=False)
     (whole,) = event_summaries(log, meter, customer, *bounds)
     parts = event_summaries(log, meter, customer, *bounds, value_grouping_window=by, timezone=timezone)
     if as_json:

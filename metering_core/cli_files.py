@@ -18,7 +18,7 @@ from typing import Annotated, Any, BinaryIO, Final, TextIO, cast
 import attrs
 from cyclopts import Parameter
 
-from metering_core.catalog import Catalog, UsageFormat, append_events, meter_log, read_events, refuse_pipe
+from metering_core.catalog import Catalog, UsageFormat, append_events, meter_log, read_catalog, read_events, refuse_pipe
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, shown
 from metering_core.file_instants import PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
@@ -225,6 +225,19 @@ class Reading:
 
     time: PlausibleTime
     refusals: Refusals
+
+
+def catalog_at(path: str) -> Catalog:
+    """Read a catalog, and name each field that was read past in it once, where it stands first."""
+    read = read_catalog(path)
+    fields: dict[str, str] = {}
+    for place in read.ignored:
+        fields.setdefault(place.rpartition("[")[2], place)
+    if fields:
+        more = f" and {len(fields) - NAMED_MAX:,} more" if len(fields) > NAMED_MAX else ""
+        named = ", ".join([*fields.values()][:NAMED_MAX])
+        complain(f"{path}: fields that are not known here were read past: {named}{more}")
+    return read
 
 
 def load_events(

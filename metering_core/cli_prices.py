@@ -9,11 +9,12 @@ from cyclopts import App, Parameter
 
 from metering_core.aggregation import Usage, UsageSummary, summarize_all
 from metering_core.auditing import Finding, Severity, audit
-from metering_core.catalog import append_usage, read_catalog, read_price, read_usage
+from metering_core.catalog import append_usage, read_price, read_usage
 from metering_core.cli_files import (
     OnError,
     Reading,
     Refusals,
+    catalog_at,
     format_of,
     load_events,
     opened,
@@ -135,7 +136,7 @@ def _is_on_meter(price: Price) -> bool:
 
 def _summaries(price: Price, file: str, catalog: str) -> list[UsageSummary]:
     """Load a file of usage and return the summaries of every period that has usage, of the items at the price."""
-    read = read_catalog(catalog)
+    read = catalog_at(catalog)
     items = items_at(price, read.subscriptions)
     held: Usage
     reading = Reading(PlausibleTime(), Refusals(OnError.STOP))
