@@ -15,7 +15,7 @@ CREATE := "$(PYTHON)" -m venv .venv && $(RUN) pip install --quiet --upgrade "pip
 INSTALL := $(RUN) pip install --quiet
 endif
 
-.PHONY: demo test slow lint docs bench clean
+.PHONY: demo test slow sample lint docs bench clean
 .NOTPARALLEL:
 
 demo: .venv/ready-test
@@ -28,6 +28,10 @@ test: .venv/ready-test
 # A file stays in one process, with the session of Spark that its tests share.
 slow: .venv/ready-test .venv/ready-engines
 	HYPOTHESIS_PROFILE=ci $(TEST) --dist=loadfile -rs -m "" -k "slow or laws"
+
+# A fixed sixth of the slow tests, for each change; `make slow` once an issue.
+sample: .venv/ready-test .venv/ready-engines
+	HYPOTHESIS_PROFILE=ci $(TEST) --dist=loadfile -rs -m slow --slow-sample=6
 
 lint: .venv/ready-test .venv/ready-lint
 	$(RUN) ruff check
