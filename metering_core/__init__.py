@@ -34,9 +34,17 @@ if TYPE_CHECKING:
     )
     from metering_core.exact import Number, Unrounded
     from metering_core.explaining import Explanation, explain
-    from metering_core.invoicing import Invoice, InvoiceLineItem, InvoiceStatus, finalize_invoice, preview_invoice
+    from metering_core.invoicing import (
+        Invoice,
+        InvoiceChanges,
+        InvoiceLineItem,
+        InvoiceStatus,
+        LineChange,
+        finalize_invoice,
+        preview_invoice,
+    )
     from metering_core.log import UsageLog
-    from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy
+    from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy, Overlap
     from metering_core.meter_bills import UnbilledDelta
     from metering_core.meter_events import MeterEvent, MeterEventAdjustment, cancellation
     from metering_core.meter_log import MeterLog
@@ -103,9 +111,17 @@ _MODULES = {
     ),
     "exact": ("Number", "Unrounded"),
     "explaining": ("Explanation", "explain"),
-    "invoicing": ("Invoice", "InvoiceLineItem", "InvoiceStatus", "finalize_invoice", "preview_invoice"),
+    "invoicing": (
+        "Invoice",
+        "InvoiceChanges",
+        "InvoiceLineItem",
+        "InvoiceStatus",
+        "LineChange",
+        "finalize_invoice",
+        "preview_invoice",
+    ),
     "log": ("UsageLog",),
-    "meter_acceptance": ("IdentifierScope", "LateUsage", "MeterPolicy"),
+    "meter_acceptance": ("IdentifierScope", "LateUsage", "MeterPolicy", "Overlap"),
     "meter_bills": ("UnbilledDelta",),
     "meter_events": ("MeterEvent", "MeterEventAdjustment", "cancellation"),
     "meter_log": ("MeterLog",),
@@ -188,11 +204,13 @@ __all__ = [
     "Interval",
     "InvalidValueError",
     "Invoice",
+    "InvoiceChanges",
     "InvoiceLineItem",
     "InvoiceStatus",
     "InvoicingError",
     "LateAttribution",
     "LateUsage",
+    "LineChange",
     "LoggedEvent",
     "LoggedRecord",
     "Meter",
@@ -216,6 +234,7 @@ __all__ = [
     "Money",
     "Number",
     "Outcome",
+    "Overlap",
     "Package",
     "PerUnit",
     "Price",

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from threading import RLock
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import attrs
 
@@ -20,21 +22,33 @@ from metering_core.acceptance import (
     set_refusal,
     standing_at,
 )
-from metering_core.aggregation import required_mode
+from metering_core.aggregation import Usage, required_mode
 from metering_core.aggregators import AGGREGATORS
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.money import Rounding, half_up
+from metering_core.names import require_kind
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp
 
+if TYPE_CHECKING:  # Invoices are made above this module; here they are kept.
+    from metering_core.invoicing import Invoice, InvoiceChanges
+
 
 @attrs.frozen
 class Closing:
-    """A billing period that was finalized, and when (UTC): its usage cannot change any more."""
+    """A billing period that was finalized: its usage cannot change any more.
+
+    Attributes:
+        period: what was billed; a later version of the subscription may cut it elsewhere.
+        closed_at: when it was closed first, UTC.
+        invoice: what was billed, which is what finalizing again returns, whatever came since; None where it was closed without.
+    """
 
     period: BillingPeriod
     closed_at: datetime
+    invoice: Invoice | None = attrs.field(default=None, hash=False)
 
 
 @attrs.frozen
@@ -150,7 +164,16 @@ class Account:
         """
         self.subscription.require_ended(period, now)
         former = self.closing(period.start_seconds)
-        return Closing(period, instant(now, "now") if former is None else former.closed_at)
+        if former is None:
+            return Closing(period, instant(now, "now"))
+        return former if former.invoice is not None else Closing(period, former.closed_at)
+
+    def stored_invoice(self, period: BillingPeriod) -> Invoice | None:
+        """Return the invoice of a period that was closed with one, as it was cut then or is cut now."""
+        closing = self.closing(period.start_seconds)
+        if closing is None or closing.invoice is None:
+            return None
+        return closing.invoice if period in {closing.period, self.subscription.period_at(period.start)} else None
 
     def close(self, closing: Closing) -> None:
         """Let no more usage into a period."""
@@ -159,6 +182,86 @@ class Account:
 
     def _start_of(self, timestamp: int) -> int:
         return self.subscription.cycle.period_at(from_unix_seconds(timestamp)).start_seconds
+
+
+@runtime_checkable
+class Billed(Protocol):
+    """An invoice, as the logs see it: it is made above them, and kept by them."""
+
+    @property
+    def subscription(self) -> str:
+        """The subscription's id."""
+
+    @property
+    def period(self) -> BillingPeriod:
+        """The billing period."""
+
+    def changes(self, subscription: Subscription, usage: Usage, *, rounding: Rounding) -> InvoiceChanges:
+        """Return what would differ if the period were billed now."""
+
+
+class KeepsInvoices:
+    """What both logs do with the invoices of the periods that they close."""
+
+    lock: RLock
+    _accounts: dict[str, Account]
+
+    def __init__(self) -> None:
+        # By subscription, while a period of it is being closed: what was billed.
+        self._billed: dict[str, Invoice | None] = {}
+
+    def _usage_of(self, invoice: Billed) -> Usage:
+        """Return the usage that a new invoice of the same period would be made of."""
+        raise NotImplementedError
+
+    def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
+        """Return the invoice of a period that was finalized; None where the period is open, or was closed without one."""
+        with self.lock:
+            account = self._accounts.get(subscription_id)
+            return None if account is None else account.stored_invoice(period)
+
+    def keep_invoice(self, invoice: Invoice) -> None:
+        """Take the invoice of the period that is being closed; for who bills, within ``closing``.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` where no period of its subscription is being closed.
+        """
+        require_kind(Billed, invoice, "invoice", "an Invoice")
+        with self.lock:
+            if invoice.subscription not in self._billed:
+                code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "the invoice of a period that is being closed"
+                raise InvalidValueError.expecting(code, "invoice", expected, invoice.subscription)
+            self._billed[invoice.subscription] = invoice
+
+    @contextmanager
+    def _taking_invoice(self, closing: Closing, subscription_id: str) -> Iterator[list[Closing]]:
+        """Take what is billed while a period is being closed; the closing with it is there once the block succeeded."""
+        done: list[Closing] = []
+        self._billed[subscription_id] = closing.invoice
+        try:
+            yield done
+            done.append(attrs.evolve(closing, invoice=self._billed[subscription_id]))
+        finally:
+            del self._billed[subscription_id]
+
+    def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
+        """Return what would differ if the period of a finalized invoice were billed now; the invoice itself stays as it is.
+
+        It is billed by the newest version of the subscription and by all usage that came since. Of a subscription with items of
+        both generations, each log knows its own items.
+
+        Args:
+            invoice: a finalized invoice of a subscription in the log.
+            rounding: how each line is settled.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object``; ``parameter_invalid_choice`` for a subscription that is not the
+                log's.
+        """
+        require_kind(Billed, invoice, "invoice", "an Invoice")
+        with self.lock:
+            account = account_of(self._accounts, invoice.subscription)
+            return invoice.changes(account.subscription, self._usage_of(invoice), rounding=rounding)
 
 
 def closings_of(accounts: Mapping[str, Account]) -> dict[str, tuple[Closing, ...]]:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from metering_core.aggregation import Usage, summarize_all
 from metering_core.errors import ErrorCode, InvoicingError
-from metering_core.invoicing import ClosesPeriods, Invoice, InvoiceStatus, evidence_in, invoice_of
+from metering_core.invoicing import ClosesPeriods, Invoice, InvoiceStatus, evidence_in, invoice_in, invoice_of
 from metering_core.money import Rounding, half_up
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.subscriptions import Subscription
@@ -43,9 +43,16 @@ def invoice_all(
     if now is None:
         return _invoices(due, usage, rounding, {})
     _refuse_twice(due)
+    finalized_at = instant(now, "now")
+    stored = {one.id: invoice for one, period in due if (invoice := invoice_in(usage, one, period)) is not None}
+    open_ = [(one, period) for one, period in due if one.id not in stored]
     with ExitStack() as closings:
-        closed = {one.id: closings.enter_context(_closing(one, usage, period, now)) for one, period in due}
-        return _invoices(due, usage, rounding, closed)
+        closed = {one.id: closings.enter_context(_closing(one, usage, period, finalized_at)) for one, period in open_}
+        made = {invoice.subscription: invoice for invoice in _invoices(open_, usage, rounding, closed)}
+        if isinstance(usage, ClosesPeriods):
+            for invoice in made.values():
+                usage.keep_invoice(invoice)
+    return [(stored | made)[one.id] for one, _ in due]
 
 
 def _invoices(

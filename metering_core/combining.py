@@ -14,7 +14,7 @@ import attrs
 from metering_core.aggregation import KnowsMeters, Usage
 from metering_core.aggregators import Partial
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.invoicing import ClosesPeriods
+from metering_core.invoicing import ClosesPeriods, Invoice
 from metering_core.meters import Meter
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.subscriptions import SubscriptionItem
@@ -88,6 +88,19 @@ class CombinedUsage:
         with ExitStack() as stack:
             entered = [stack.enter_context(_closing(one, subscription_id, period, now)) for one in (self.records, self.events)]
             yield min(entered)
+
+    def keep_invoice(self, invoice: Invoice) -> None:
+        """Have both take the invoice of the period that is being closed; for who bills, within :meth:`closing`."""
+        for one in self._closers():
+            one.keep_invoice(invoice)
+
+    def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
+        """Return the invoice of a period that both have finalized; None where one of them is open, or closed without one."""
+        stored = [one.stored_invoice(subscription_id, period) for one in self._closers()]
+        return stored[0] if stored and None not in stored else None
+
+    def _closers(self) -> list[ClosesPeriods]:
+        return [one for one in (self.records, self.events) if isinstance(one, ClosesPeriods)]
 
 
 def _closing(usage: Usage, subscription_id: str, period: BillingPeriod, now: Instant) -> AbstractContextManager[datetime]:

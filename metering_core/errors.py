@@ -242,6 +242,16 @@ class ErrorCode(StrEnum):
         "InvalidValueError",
         "A new version of a subscription would move boundaries or items that its recorded usage relies on.",
     )
+    CHANGE_NOT_BILLABLE = (
+        "change_not_billable",
+        "InvalidValueError",
+        "A new version of a subscription would rebill, in silence, what was used or agreed in a period that is not closed.",
+    )
+    USAGE_BILLED_TWICE = (
+        "usage_billed_twice",
+        "InvalidValueError",
+        "Two subscriptions of one customer would bill the same meter events at the same time.",
+    )
     PERIOD_NOT_OF_SUBSCRIPTION = (
         "period_not_of_subscription",
         "InvoicingError",

@@ -6,9 +6,9 @@ is settled once, and a total is the sum of its settled lines (Stripe, decimal am
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from datetime import datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from itertools import count
@@ -16,13 +16,13 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
 
-from metering_core.aggregation import Usage, UsageSummary, summarize_all
+from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, summarize_all
 from metering_core.aggregators import FORMULAS
 from metering_core.errors import ErrorCode, InvoicingError
 from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money, Rounding, half_up
-from metering_core.periods import WHOLE, BillingPeriod, Instant, instant
+from metering_core.periods import WHOLE, BillingPeriod, Instant, instant, iso_8601
 from metering_core.prices import AggregateUsage, Price
 from metering_core.pricing import Charge, ChargeKind
 from metering_core.rating import rate
@@ -42,6 +42,14 @@ class ClosesPeriods(Protocol):
 
     def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> AbstractContextManager[datetime]:
         """Yield when the period was closed first; close it where the block succeeds."""
+        ...  # pragma: no cover
+
+    def keep_invoice(self, invoice: Invoice) -> None:
+        """Take what was billed of the period that is being closed."""
+        ...  # pragma: no cover
+
+    def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
+        """Return what was billed of a period that was closed with an invoice."""
         ...  # pragma: no cover
 
 
@@ -81,10 +89,11 @@ class Evidence:
     view: KeepsRecords | None
 
     @classmethod
-    def of(cls, usage: KeepsRecords) -> Self:
-        """Return how some usage is now."""
-        view = usage.as_of(usage.sequence)
-        return cls(usage.sequence, view.weakly() if isinstance(view, HoldsWeakly) else view)
+    def of(cls, usage: KeepsRecords, sequence: int | None = None) -> Self:
+        """Return how some usage is now, or was up to a number."""
+        known = usage.sequence if sequence is None else sequence
+        view = usage.as_of(known)
+        return cls(known, view.weakly() if isinstance(view, HoldsWeakly) else view)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the number alone."""
@@ -236,6 +245,94 @@ class Invoice:
         period = f"Subscription {self.subscription}, from {start} to {end} UTC (end excluded)"
         return "\n".join([title, period, "", table[0], rule, *table[1:-1], rule, table[-1]])
 
+    def changes(self, subscription: Subscription, usage: Usage, *, rounding: Rounding = half_up) -> InvoiceChanges:
+        """Return what would differ if the period were billed now; ask :meth:`~metering_core.UsageLog.invoice_changes`.
+
+        Args:
+            subscription: its newest version.
+            usage: as it would be billed; lines of items of the other generation are passed over.
+            rounding: how each line is settled.
+        """
+        own = Formula if isinstance(usage, KnowsMeters) else AggregateUsage
+        period = subscription.period_at(self.period.start)
+        items = [item for item in subscription.items if not item.is_metered or _generation(item) is own]
+        now: tuple[InvoiceLineItem, ...] = ()
+        if items and period is not None:
+            newest = attrs.evolve(subscription, items=items)
+            now = _invoice(newest, usage, period, rounding, InvoiceStatus.DRAFT, None).lines
+        billed = [line for line in self.lines if line.aggregate_usage is None or isinstance(line.aggregate_usage, own)]
+        before, after = _by_place(billed), _by_place(now)
+        changed = (LineChange(before.get(place), after.get(place)) for place in dict.fromkeys([*before, *after]))
+        return InvoiceChanges(self.id, tuple(one for one in changed if one.alters_the_bill))
+
+
+@attrs.frozen
+class LineChange:
+    """One line of an invoice that would be another one now.
+
+    Attributes:
+        billed: the line as it was billed; None where there was none.
+        now: the line as it would be billed; None where there would be none.
+    """
+
+    billed: InvoiceLineItem | None
+    now: InvoiceLineItem | None
+
+    @property
+    def subscription_item(self) -> str:
+        """The item's id."""
+        line = self.billed or self.now
+        assert line is not None, "there is one, or there would be"
+        return line.subscription_item
+
+    @property
+    def amounts(self) -> tuple[Money | None, Money | None]:
+        """What was due, and what would be."""
+        return tuple(None if line is None else line.money for line in (self.billed, self.now))  # type: ignore[return-value]
+
+    @property
+    def alters_the_bill(self) -> bool:
+        """Whether anything but words would differ."""
+        return _bill_of(self.billed) != _bill_of(self.now)
+
+
+@attrs.frozen
+class InvoiceChanges:
+    """What would differ if a finalized invoice were made now; falsy where nothing would.
+
+    Attributes:
+        invoice: the invoice's id.
+        lines: those that would be different, in the order in which they were billed.
+    """
+
+    invoice: str
+    lines: tuple[LineChange, ...]
+
+    def __bool__(self) -> bool:
+        """Whether anything would differ."""
+        return bool(self.lines)
+
+
+def _generation(item: SubscriptionItem) -> type:
+    return AggregateUsage if item.recurring.meter is None else Formula
+
+
+def _by_place(lines: Iterable[InvoiceLineItem]) -> dict[tuple[object, ...], InvoiceLineItem]:
+    """Return lines by what stays the same from one bill of a period to the next: the item, the tier and the kind of charge."""
+    places: dict[tuple[object, ...], InvoiceLineItem] = {}
+    for line in lines:
+        place = (line.subscription_item, line.period.start, line.charge.kind, line.charge.tier, line.charge.label)
+        number = next(number for number in count() if (*place, number) not in places)
+        places[*place, number] = line
+    return places
+
+
+def _bill_of(line: InvoiceLineItem | None) -> tuple[object, ...]:
+    """Return what of a line makes a bill."""
+    if line is None:
+        return ()
+    return line.currency, line.amount, line.exact, line.quantity, line.total_usage, line.charge
+
 
 def _row(row: tuple[str, str, str], widths: list[int]) -> str:
     return f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}"
@@ -271,9 +368,19 @@ def preview_invoice(subscription: Subscription, usage: Usage, *, now: Instant, r
     at = instant(now, "now")
     period = subscription.period_at(at)
     if period is None:
-        message = f"now: expected a moment in the life of subscription {subscription.id!r}, received {at.isoformat()}"
+        life = f"the life of subscription {subscription.id!r} ({_life(subscription)})"
+        message = f"now: expected a moment in {life}, received {iso_8601(at)}"
         raise InvoicingError(ErrorCode.PERIOD_NOT_OF_SUBSCRIPTION, message, param="now")
     return _invoice(subscription, usage, period, rounding, InvoiceStatus.DRAFT, None)
+
+
+def _life(subscription: Subscription) -> str:
+    """Say when a subscription lives, and which period is the last one where it has an end."""
+    start, end = subscription.start_date, subscription.ended_at
+    if end is None:
+        return f"from {iso_8601(start)} on"
+    last = subscription.period_at(end - timedelta(seconds=1))
+    return f"from {iso_8601(start)} to {iso_8601(end)}; its last period is {last}"
 
 
 def finalize_invoice(
@@ -281,11 +388,12 @@ def finalize_invoice(
 ) -> Invoice:
     """Return the bill of a period that has ended, and close the period where the usage can be closed.
 
-    From then on no record can change the period, so finalizing again gives the same invoice.
+    From then on no record can change the period, and the log keeps the invoice: finalizing again returns it as it is, whatever
+    version of the subscription, rounding or usage came since. ``log.invoice_changes(invoice)`` says what would differ now.
 
     Args:
         subscription: what to bill.
-        usage: any engine. A log closes the period; a view or another engine only answers.
+        usage: any engine. A log closes the period and keeps its invoice; a view or another engine only answers.
         period: one of the subscription's billing periods.
         now: at or after the period's end.
         rounding: how each line is settled.
@@ -293,14 +401,36 @@ def finalize_invoice(
     Raises:
         InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``; the period stays open.
     """
-    subscription.require_ended(period, now)
-    closing = (
-        usage.closing(subscription.id, period, now=now)
-        if isinstance(usage, ClosesPeriods)
-        else nullcontext(instant(now, "now"))
-    )
+    at = instant(now, "now")
+    stored = invoice_in(usage, subscription, period)
+    if stored is not None:
+        return stored
+    subscription.require_ended(period, at)
+    closing = usage.closing(subscription.id, period, now=now) if isinstance(usage, ClosesPeriods) else nullcontext(at)
     with closing as finalized_at:
-        return _invoice(subscription, usage, period, rounding, InvoiceStatus.FINALIZED, finalized_at)
+        invoice = _invoice(subscription, usage, period, rounding, InvoiceStatus.FINALIZED, finalized_at)
+        if isinstance(usage, ClosesPeriods):
+            usage.keep_invoice(invoice)
+    return invoice
+
+
+def invoice_in(usage: Usage, subscription: Subscription, period: object) -> Invoice | None:
+    """Return the invoice that usage keeps of a closed period, its lines with their usage again; None where it keeps none."""
+    if not isinstance(usage, ClosesPeriods) or not isinstance(period, BillingPeriod):
+        return None
+    stored = usage.stored_invoice(subscription.id, period)
+    if stored is None or all(line.usage is None or line.usage.view is not None for line in stored.lines):
+        return stored
+    return attrs.evolve(stored, lines=tuple(_with_usage(line, usage) for line in stored.lines))
+
+
+def _with_usage(line: InvoiceLineItem, usage: object) -> InvoiceLineItem:
+    """Return a line that was stored with its usage again, if the engine keeps it."""
+    if line.usage is None or line.usage.view is not None:
+        return line
+    item = SubscriptionItem(line.subscription_item, line.price)
+    engine = usage.engine_of(item) if isinstance(usage, RoutesItems) else usage
+    return attrs.evolve(line, usage=Evidence.of(engine, line.usage.sequence)) if isinstance(engine, KeepsRecords) else line
 
 
 def _invoice(

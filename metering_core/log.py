@@ -13,6 +13,7 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from itertools import repeat
 from threading import RLock
 from types import MappingProxyType
@@ -32,12 +33,24 @@ from metering_core.acceptance import (
     standing_at,
     time_refusal,
 )
-from metering_core.accounts import Account, Closing, KnownItem, Sent, account_of, accounts_with, closings_of
+from metering_core.accounts import (
+    Account,
+    Billed,
+    Closing,
+    KeepsInvoices,
+    KnownItem,
+    Sent,
+    account_of,
+    accounts_with,
+    closings_of,
+)
+from metering_core.aggregation import Usage
 from metering_core.cells import ItemCells, Kept, PeriodCells
+from metering_core.changing import FoldedUsage, KeepsCells, moment_of_change, refuse_reopened, refuse_unbillable
 from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
-from metering_core.names import require_iterable
+from metering_core.names import require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import SET, Timestamp, UsageRecord
@@ -51,7 +64,7 @@ _BULK: Final = 8
 """Records are folded in bulk when they are more than one in so many of those folded before."""
 
 
-class UsageLog(UsageReader):
+class UsageLog(UsageReader, KeepsInvoices):
     """All usage of some subscriptions, append-only; itself a :class:`~metering_core.Usage`.
 
     Args:
@@ -78,11 +91,14 @@ class UsageLog(UsageReader):
             raise InvalidValueError.expecting(code, "clock", "a function that returns the moment it is called", clock)
         self.policy: Final = AcceptancePolicy() if policy is None else policy
         self.lock = RLock()
+        KeepsInvoices.__init__(self)
         self._clock = clock
         self._accounts: dict[str, Account] = {}
         self._items: dict[str, KnownItem] = {}
         self._by_code: list[KnownItem] = []
         self._store = RecordStore()
+        # Who keeps the usage: the log, or the columns for which it keeps the subscriptions.
+        self.keeper: KeepsCells = self
         # Number of a late record → start of the period that it is billed in instead of its timestamp's.
         self._attributed: dict[int, int] = {}
         self._folded = 0
@@ -116,19 +132,37 @@ class UsageLog(UsageReader):
 
     # Subscriptions ---------------------------------------------------------------------------------------------------
 
-    def subscribe(self, subscription: Subscription) -> None:
+    def subscribe(self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False) -> None:
         """Take usage of a subscription from now on, or take note of a newer version of it (same id).
+
+        A newer version holds for the whole of each open period, so it must not change what was used or agreed in one:
+        :mod:`metering_core.changing` has the rule. Closed periods stay as they were billed.
+
+        Args:
+            subscription: the newer version.
+            now: the moment of the change, such as the boundary from which a licensed item has another quantity; unless given,
+                the log's clock, and without one the latest moment of which the log knows.
+            rebill: whether the open periods are to be billed by this version although it changes what they owe.
 
         Raises:
             InvalidValueError: ``subscription_changed`` where an item belongs to another subscription, or where a newer
-                version would move the boundaries of periods that have usage. Nothing changes then.
+                version would move the boundaries of periods that have usage; ``change_not_billable`` where it would rebill an
+                open period, or have more of a closed one to bill. Nothing changes then.
         """
+        at = None if now is None else instant(now, "now")
+        require_kind(bool, rebill, "rebill", "True or False")
         if not isinstance(subscription, Subscription):
             code = ErrorCode.PARAMETER_INVALID_OBJECT
             raise InvalidValueError.expecting(code, "subscription", "a Subscription", subscription)
         with self.lock:
             self._refuse_moved(subscription)
             account = self._accounts.get(subscription.id)
+            if account is not None:
+                refuse_reopened(account, subscription)
+                if not rebill:
+                    used = FoldedUsage(self.keeper.cells_of, account)
+                    when = partial(moment_of_change, account, at, self._clock, self.keeper.last_received())
+                    refuse_unbillable(account, subscription, used, when)
             if account is None:
                 account = self._accounts[subscription.id] = Account(subscription)
             else:
@@ -428,6 +462,10 @@ class UsageLog(UsageReader):
         """The items there ever were, in the order in which they came, as this log goes on to keep them; for other engines."""
         return self._by_code
 
+    def last_received(self) -> int | None:
+        """Return when the last record came, in Unix microseconds; None where there is none."""
+        return self._store.received[-1] if self._store.received else None
+
     def rows_of(self, item_id: str | None) -> Iterable[int]:
         """Return the rows of an item, or all, in the order of arrival; for the readers of this log."""
         if item_id is None:
@@ -469,6 +507,9 @@ class UsageLog(UsageReader):
         """
         return UsageView(self, *as_limit(limit, self.sequence))
 
+    def _usage_of(self, invoice: Billed) -> Usage:
+        return self.keeper
+
     # Closing and compaction ------------------------------------------------------------------------------------------
 
     @contextmanager
@@ -485,11 +526,15 @@ class UsageLog(UsageReader):
         with self.lock:
             account = account_of(self._accounts, subscription_id)
             closing = account.to_close(period, now)
-            yield closing.closed_at
-            account.close(closing)
+            with self._taking_invoice(closing, subscription_id) as closed:
+                yield closing.closed_at
+            account.close(*closed)
 
     def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
-        """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`."""
+        """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`.
+
+        No invoice is kept: the first one that is finalized of the period afterwards is, and bills the version of then.
+        """
         with self.closing(subscription_id, period, now=now) as closed_at:
             return closed_at
 

@@ -41,6 +41,13 @@ class LateUsage(StrEnum):
     CARRY_FORWARD = "carry_forward"
 
 
+class Overlap(StrEnum):
+    """What two subscriptions of one customer are that bill one meter at the same time: refused, or each counts all events."""
+
+    REFUSE = "refuse"
+    EACH_COUNTS_ALL = "each_counts_all"
+
+
 def _at_least(minimum: int, value: object, param: str) -> int | None:
     return None if value is None else exact_integer(value, param, minimum=minimum)
 
@@ -65,6 +72,10 @@ def _late_usage(value: object) -> LateUsage:
     return choice(LateUsage, value, "late_usage")
 
 
+def _overlap(value: object) -> Overlap:
+    return choice(Overlap, value, "overlap")
+
+
 @attrs.frozen(kw_only=True)
 class MeterPolicy:
     """What a meter log accepts; where Stripe's rule is known and harmless, it is the default.
@@ -85,6 +96,7 @@ class MeterPolicy:
         aligned_summaries: whether the bounds of a summary must be whole minutes, and whole hours or UTC days where it is
             grouped by them (Stripe's rule); otherwise any second.
         late_usage: what becomes of a change to a period that was billed.
+        overlap: whether two subscriptions of one customer may bill one meter at the same time, so that each counts every event.
     """
 
     backdate_days: int | None = 35
@@ -99,6 +111,7 @@ class MeterPolicy:
     batch_max: int | None = 100
     aligned_summaries: bool = False
     late_usage: LateUsage = attrs.field(default=LateUsage.IGNORE, converter=_late_usage)
+    overlap: Overlap = attrs.field(default=Overlap.REFUSE, converter=_overlap)
 
     def __attrs_post_init__(self) -> None:
         """Refuse bounds that are none, and what is neither yes nor no."""

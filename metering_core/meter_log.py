@@ -14,21 +14,25 @@ from array import array
 from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from functools import partial
 from operator import itemgetter
 from threading import RLock
-from typing import Any, Final, Self, cast
+from typing import Any, Final, Protocol, Self, cast
 
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
-from metering_core.accounts import Account, account_of, accounts_with, closings_of
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError
+from metering_core.accounts import Account, Billed, KeepsInvoices, account_of, accounts_with, closings_of
+from metering_core.aggregators import formula_of
+from metering_core.changing import moment_of_change, open_stretches, overlap, refuse_reopened, refuse_unbillable
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError, shown
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain
 from metering_core.log import Clock
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
+    Overlap,
     identifier_reused,
     meter_inactive,
     meter_unknown,
@@ -43,10 +47,10 @@ from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
 from metering_core.meters import Meter, short_name
 from metering_core.names import name, require_iterable, require_kind
-from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, moment
+from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, iso_8601, moment
 from metering_core.readings import MICROSECONDS, Readings
 from metering_core.subscriptions import Subscription, SubscriptionItem
-from metering_core.timelines import Series
+from metering_core.timelines import Series, Timeline
 from metering_core.views import as_limit
 
 _EPOCH: Final = from_unix_seconds(0)
@@ -112,7 +116,46 @@ class _Stream:
         self.dimensions = dimensions
 
 
-class MeterLog(MeterReader):
+class KeepsReadings(Protocol):
+    """Whatever keeps the events of a meter log: the log itself, or columns that it keeps the subscriptions for."""
+
+    def whole(self, meter_id: str, customer: str) -> list[Timeline]:
+        """Return the readings of a customer whatever the values of the dimensions, in few timelines."""
+
+    def meter_of(self, item: SubscriptionItem) -> Meter:
+        """Return the meter that an item's price names."""
+
+    def last_received(self) -> int | None:
+        """Return when the last event came, in Unix microseconds; None where there is none."""
+
+
+@attrs.frozen
+class MeasuredUsage:
+    """What a meter log knows of the usage of an item, as far as it matters for a newer version of its subscription."""
+
+    log: KeepsReadings
+    account: Account
+
+    def open_spans(self, item: SubscriptionItem) -> Iterator[tuple[int, int]]:
+        """Return the first and the last second of the item's usage in each stretch of open periods that has some."""
+        for timeline in self._timelines(item):
+            for start, end in open_stretches(self.account):
+                span = timeline.span(start * MICROSECONDS, end * MICROSECONDS)
+                if span is not None:
+                    yield span[0] // MICROSECONDS, span[1] // MICROSECONDS
+
+    def is_carried(self, item: SubscriptionItem) -> bool:
+        """Whether usage of former periods makes what the item owes for a later one."""
+        timelines = self._timelines(item)
+        return bool(timelines) and formula_of(self.log.meter_of(item)).looks_back
+
+    def _timelines(self, item: SubscriptionItem) -> list[Timeline]:
+        if item.recurring.meter is None:
+            return []
+        return self.log.whole(item.recurring.meter, self.account.subscription.customer or "")
+
+
+class MeterLog(MeterReader, KeepsInvoices):
     """All events of some meters, append-only; a :class:`~metering_core.Usage` for items whose price names a meter.
 
     Args:
@@ -148,6 +191,7 @@ class MeterLog(MeterReader):
             raise InvalidValueError.expecting(code, "clock", "a function that returns the moment it is called", clock)
         self.policy = MeterPolicy() if policy is None else policy
         self.lock = RLock()
+        KeepsInvoices.__init__(self)
         self._clock = clock
         self._customers: dict[str, None] | None = None
         self._meters: dict[str, _KnownMeter] = {}
@@ -155,6 +199,7 @@ class MeterLog(MeterReader):
         self._shared_ids: dict[str, int] = {}
         self._accounts: dict[str, Account] = {}
         self._items: dict[str, Account] = {}
+        self._by_customer: dict[str, dict[str, Account]] = {}
         # By subscription and item, in the order in which they were made.
         self._bills: dict[str, dict[str, list[tuple[BillingPeriod, Bill]]]] = {}
         self.bills_made = 0
@@ -171,6 +216,8 @@ class MeterLog(MeterReader):
             self.subscribe(subscription)
 
     def _start_columns(self) -> None:
+        # Who keeps the events: the log, or the columns for which it keeps meters and subscriptions.
+        self.keeper: KeepsReadings = self
         self._streams: list[_Stream] = []
         self._store = EventColumns()
         # By row, where what was sent cannot be told from the columns.
@@ -258,25 +305,43 @@ class MeterLog(MeterReader):
             if self._customers is not None:
                 self._customers[checked] = None
 
-    def subscribe(self, subscription: Subscription) -> None:
+    def subscribe(self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False) -> None:
         """Bill a subscription's items from now on, or take note of a newer version of it (same id).
 
-        Items whose price names no meter are not this log's, and are left alone.
+        Items whose price names no meter are not this log's, and are left alone. A newer version must not change what was used
+        or agreed in an open period, as in :meth:`~metering_core.UsageLog.subscribe`.
+
+        Args:
+            subscription: the newer version.
+            now: the moment of the change; unless given, the log's clock, and without one the latest moment it knows of.
+            rebill: whether the open periods are to be billed by this version although it changes what they owe.
 
         Raises:
             InvalidValueError: ``parameter_missing`` without a customer, ``meter_unknown``, ``meter_inactive`` for an item that
                 is new or on another meter now, ``subscription_changed`` where an item belongs to another subscription or
-                boundaries would move. Nothing changes then.
+                boundaries would move, ``change_not_billable`` where it would rebill an open period, or have more of a closed
+                one to bill, ``usage_billed_twice`` where another subscription of the customer bills the same meter at the same
+                time, unless the policy says ``overlap="each_counts_all"``. Nothing changes then.
         """
         require_kind(Subscription, subscription, "subscription")
+        require_kind(bool, rebill, "rebill", "True or False")
+        at = None if now is None else instant(now, "now")
         with self.lock:
             account = self._accounts.get(subscription.id)
             metered = [item for item in subscription.items if item.recurring.meter is not None]
             for item in metered:
                 self._refuse_item(item, subscription, account)
             self._refuse_moved(subscription, account)
+            if account is not None:
+                refuse_reopened(account, subscription)
+                if not rebill:
+                    when = partial(moment_of_change, account, at, self._clock, self.keeper.last_received())
+                    refuse_unbillable(account, subscription, MeasuredUsage(self.keeper, account), when)
+            self._refuse_overlap(subscription)
             if account is None:
                 account = self._accounts[subscription.id] = Account(subscription)
+                if subscription.customer is not None:
+                    self._by_customer.setdefault(subscription.customer, {})[subscription.id] = account
             else:
                 account.take(subscription)
             self._items.update(dict.fromkeys((item.id for item in metered), account))
@@ -294,6 +359,19 @@ class MeterLog(MeterReader):
         if owner is not None and owner is not account:
             expected = f"an id that no item of another subscription has ({owner.subscription.id!r} has it)"
             raise InvalidValueError.expecting(ErrorCode.SUBSCRIPTION_CHANGED, "items[id]", expected, item.id)
+
+    def _refuse_overlap(self, subscription: Subscription) -> None:
+        """Refuse a second subscription that would bill the events of a meter while another one of the customer does."""
+        if subscription.customer is None or self.policy.overlap is Overlap.EACH_COUNTS_ALL:
+            return
+        for account in self._by_customer.get(subscription.customer, {}).values():
+            other = account.subscription
+            if other.id == subscription.id or not overlap(other, subscription):
+                continue
+            billed = {item.recurring.meter for item in other.items}
+            for place, item in enumerate(subscription.items):
+                if item.recurring.meter is not None and item.recurring.meter in billed:
+                    raise _billed_twice(other, subscription.customer, place, item.recurring.meter)
 
     @staticmethod
     def _refuse_moved(subscription: Subscription, account: Account | None) -> None:
@@ -639,6 +717,10 @@ class MeterLog(MeterReader):
     def _sees(self, sequence: int, received: int) -> bool:
         return True
 
+    def last_received(self) -> int | None:
+        """Return when the last event came, in Unix microseconds; None where there is none."""
+        return self._store.received[-1] if self._store.received else None
+
     def logged(self, sees: Sees, meter: Meter | None, customer: str | None) -> Iterator[LoggedEvent]:
         """Yield the events that a reader shows, of one meter and one customer where they are given; for the readers."""
         wanted = {
@@ -670,8 +752,7 @@ class MeterLog(MeterReader):
         """Hold the log still while a period is billed, and keep what was billed if that succeeds.
 
         Yields:
-            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing. Where a later
-            version of the subscription cut it shorter or made it longer, what is billed then replaces what was.
+            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing.
 
         Raises:
             InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
@@ -680,22 +761,32 @@ class MeterLog(MeterReader):
         with self.lock:
             account = account_of(self._accounts, subscription_id)
             closing = account.to_close(period, now)
-            yield closing.closed_at
-            for item in account.subscription.items:
+            with self._taking_invoice(closing, subscription_id) as closed:
+                yield closing.closed_at
+            # What was closed with an invoice is closed for ever, also where a later version cuts the period elsewhere.
+            for item in account.subscription.items if closing.invoice is None else ():
                 if item.recurring.meter is not None and period not in self._known_bills(item.id):
                     bill = attrs.evolve(self._bill(item, period), made_at=moment(now, "now")[1], number=self.bills_made + 1)
                     self._keep_bill(item.id, period, bill)
                     self.bills_made = bill.number
-            account.close(closing)
+            account.close(*closed)
 
     def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
-        """Close a billing period without an invoice, as if it had been billed for what it comes to now; see :meth:`closing`."""
+        """Close a billing period without an invoice, as if it had been billed for what it comes to now; see :meth:`closing`.
+
+        No invoice is kept: the first one that is finalized of the period afterwards is, and bills the version of then.
+        """
         with self.closing(subscription_id, period, now=now) as closed_at:
             return closed_at
 
     def _keep_bill(self, item_id: str, period: BillingPeriod, bill: Bill) -> None:
         period = self._items[item_id].subscription.in_cycle(period)
         self._bills.setdefault(self._items[item_id].subscription.id, {}).setdefault(item_id, []).append((period, bill))
+
+    def _usage_of(self, invoice: Billed) -> MeterView:
+        made = (self._bills.get(invoice.subscription) or {}).values()
+        numbers = [bill.number for bills in made for period, bill in bills if period.start == invoice.period.start]
+        return self.as_of(self.sequence).before_bill(min(numbers, default=self.bills_made + 1))
 
     def billed_items(self, subscription_id: str) -> list[str]:
         """Return the ids of the items of a subscription of which a period was billed; for the readers of this log."""
@@ -754,6 +845,9 @@ class MeterLog(MeterReader):
         """Build the log that had this state. The state is trusted; :func:`~metering_core.restore_meter_log` checks it first."""
         log = cls(state.meters, customers=state.customers, clock=clock, policy=state.policy)
         log._accounts = accounts_with(state.subscriptions, state.closed)
+        for subscription_id, account in log._accounts.items():
+            if account.subscription.customer is not None:
+                log._by_customer.setdefault(account.subscription.customer, {})[subscription_id] = account
         log._items = {item_id: log._accounts[subscription_id] for item_id, subscription_id in state.items.items()}
         for meter_id, customer, dimensions in state.series:
             log._series_code(log._meters[meter_id], customer, dimensions)
@@ -784,6 +878,16 @@ class MeterLog(MeterReader):
         return self.state() == other.state() if isinstance(other, MeterLog) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _billed_twice(other: Subscription, customer: str, place: int, meter: str) -> InvalidValueError:
+    until = "" if other.ended_at is None else f" until {iso_8601(other.ended_at)}"
+    expected = (
+        f"a meter that no other subscription of customer {shown(customer)!r} bills at the same time, but {other.id!r} bills it "
+        f"from {iso_8601(other.start_date)}{until}: tell its end first, or say overlap='each_counts_all' in the policy"
+    )
+    param = f"items[{place}][price][recurring][meter]"
+    return InvalidValueError.expecting(ErrorCode.USAGE_BILLED_TWICE, param, expected, meter)
 
 
 def content_of(event: MeterEvent) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, Final
 import attrs
 
 from metering_core.aggregators import Partial, formula_of
-from metering_core.meter_acceptance import MeterPolicy, Reading, is_customer, read
+from metering_core.meter_acceptance import MeterPolicy, Overlap, Reading, is_customer, read
 from metering_core.meter_bills import Bill, replaced
 from metering_core.meter_events import MeterEventAdjustment
 from metering_core.meter_state import EventRows, MeterLogState
@@ -35,6 +35,8 @@ from metering_core.stored_fields import (
 )
 
 FORMAT: Final = "metering_core.meter_log"
+VERSION: Final = 2
+"""Invoices of closed periods are kept from version 2 on."""
 
 _EPOCH: Final = from_unix_seconds(0)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -64,7 +66,7 @@ def write_content(state: MeterLogState) -> dict[str, Any]:
         "cancellations": [
             [row, one.sequence, moment(one.canceled_at, "canceled_at")[1]] for row, one in state.in_order_of_cancellation()
         ],
-        "closed": closed_fields(state.closed),
+        **closed_fields(state.closed),
         "bills": [_bill_fields(*bill) for bill in state.bills],
         "sequence": state.sequence,
     }
@@ -101,7 +103,7 @@ def _partial_field(partial: Partial) -> object:
 # Reading -------------------------------------------------------------------------------------------------------------
 
 _CONTENT_KEYS: Final = frozenset(
-    {"bills", "cancellations", "closed", "customers", "events", "items", "meters", "policy", "sequence", "series"}
+    {"bills", "cancellations", "closed", "customers", "events", "items", "meters", "policy", "prices", "sequence", "series"}
     | {"subscriptions"}
 )
 
@@ -124,7 +126,7 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:  #
         series=series,
         rows=rows,
         canceled=_canceled(content["cancellations"], rows, measuring),
-        closed=read_closed(content["closed"]),
+        closed=read_closed(content, prices),
         bills=tuple(_bill(fields, number, meters) for number, fields in enumerate(content["bills"], 1)),
     )
     _check(state, meters, whole(content["sequence"]))
@@ -138,6 +140,8 @@ def _text(value: object) -> str:
 
 
 def _policy(fields: Mapping[str, Any]) -> MeterPolicy:
+    # Before there was this choice, each subscription counted all events.
+    fields = {"overlap": Overlap.EACH_COUNTS_ALL.value, **fields}
     given = {field.name: fields[field.name] for field in attrs.fields(MeterPolicy)}
     for name in ("future_tolerance", "identifier_retention", "cancel_window"):
         if given[name] is not None:

@@ -285,6 +285,11 @@ class MeterView(MeterReader):
         self._whole = held_weakly(self._whole)
         return self
 
+    def before_bill(self, number: int) -> MeterView:
+        """Return this view, from now on without the bills from a number on: as if they were still to be made."""
+        self._bills_made = min(self._bills_made, number - 1)
+        return self
+
     def _log(self) -> MeterSource:
         return self._whole
 

@@ -17,8 +17,8 @@ from metering_core.log import Clock, UsageLog
 from metering_core.meter_log import MeterLog
 from metering_core.prices import Price
 
-VERSION: Final = 1
-"""Of both formats."""
+VERSIONS: Final = {of.FORMAT: of.VERSION for of in (meter_snapshots, usage_snapshots)}
+"""The newest version of each format. Older ones are read for ever."""
 
 
 def snapshot(log: UsageLog | MeterLog) -> dict[str, Any]:
@@ -36,7 +36,7 @@ def snapshot(log: UsageLog | MeterLog) -> dict[str, Any]:
         kind, content = usage_snapshots.FORMAT, usage_snapshots.write_content(log.state())
     else:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "log", "a UsageLog or a MeterLog", log)
-    return {"format": kind, "version": VERSION, "checksum": _checksum(content), "content": content}
+    return {"format": kind, "version": VERSIONS[kind], "checksum": _checksum(content), "content": content}
 
 
 def restore(data: Mapping[str, Any], *, clock: Clock | None = None, prices: Mapping[str, Price] | None = None) -> UsageLog:
@@ -79,8 +79,9 @@ def _whole(data: Mapping[str, Any], kind: str) -> Iterator[object]:
     given = data.get("format") if isinstance(data, Mapping) else data
     if not isinstance(data, Mapping) or given != kind:
         raise _damaged(f"format: expected {kind!r}, received {describe(given)}", "format")
-    if data.get("version") != VERSION or type(data["version"]) is not int:
-        message = f"version: expected {VERSION}, received {data.get('version')!r}"
+    version, newest = data.get("version"), VERSIONS[kind]
+    if type(version) is not int or not 1 <= version <= newest:
+        message = f"version: expected 1 to {newest}, received {describe(version)}"
         raise SnapshotError(ErrorCode.SNAPSHOT_VERSION_UNKNOWN, message, param="version")
     content = data.get("content")
     if data.get("checksum") != _checksum(content):

@@ -5,18 +5,24 @@ Whoever reads is strict: what was not written here raises, and :func:`~metering_
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from decimal import Decimal
 from fractions import Fraction
 from typing import Any, Final, TypeVar, cast
 
+import attrs
+
 from metering_core.accounts import Closing
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError
-from metering_core.exact import Number, plain, whole_if_possible
-from metering_core.meters import Meter
+from metering_core.exact import Number, Unrounded, plain, whole_if_possible
+from metering_core.invoicing import Evidence, Invoice, InvoiceLineItem, InvoiceStatus
+from metering_core.meters import Formula, Meter
 from metering_core.periods import SECONDS_MIN, BillingPeriod, from_unix_seconds, unix_seconds
-from metering_core.prices import Price
+from metering_core.prices import AggregateUsage, Price
+from metering_core.pricing import Charge, ChargeKind
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 # Numbers and moments -------------------------------------------------------------------------------------------------
@@ -138,21 +144,176 @@ def _require_price(fields: Mapping[str, Any], prices: Mapping[str, Price]) -> No
         raise SnapshotError(ErrorCode.SNAPSHOT_NEEDS_PRICE, message, param="prices")
 
 
+# Prices, each written once ---------------------------------------------------------------------------------------------
+
+
+def price_field(price: Price) -> object:
+    """Write a price, or its id where the pricing model is the user's own."""
+    try:
+        return price.to_dict()
+    except InvalidValueError:
+        return price.id
+
+
+def read_price(field: object, prices: Mapping[str, Price]) -> Price:
+    """Return the price; refusals as :func:`read_subscription`."""
+    _require_price({"price": field}, prices)
+    return prices[field] if isinstance(field, str) else Price.from_dict(cast("Mapping[str, Any]", field))
+
+
+class _Pool:
+    """The prices of stored lines, each written once."""
+
+    def __init__(self) -> None:
+        self.written: list[object] = []
+        self._places: dict[str, int] = {}
+
+    def place(self, price: Price) -> int:
+        """Return where a price stands."""
+        written = price_field(price)
+        text = json.dumps(written, sort_keys=True)
+        if text not in self._places:
+            self._places[text] = len(self.written)
+            self.written.append(written)
+        return self._places[text]
+
+
+# Invoices --------------------------------------------------------------------------------------------------------------
+
+
+def _invoice_fields(invoice: Invoice, pool: _Pool) -> dict[str, Any]:
+    assert invoice.finalized_at is not None, "only a finalized invoice is kept"
+    return {
+        "id": invoice.id,
+        "currency": invoice.currency,
+        "period": _cut_bounds(invoice.period),
+        "finalized_at": _moment_fields(invoice.finalized_at),
+        "lines": [_line_fields(line, pool) for line in invoice.lines],
+    }
+
+
+def _line_fields(line: InvoiceLineItem, pool: _Pool) -> dict[str, Any]:
+    mode = line.aggregate_usage
+    return {
+        "id": line.id,
+        "subscription_item": line.subscription_item,
+        "price": pool.place(line.price),
+        "period": _cut_bounds(line.period),
+        "description": line.description,
+        "quantity": exact_field(line.quantity),
+        "amount": line.amount,
+        "exact": exact_field(line.exact),
+        "currency": line.currency,
+        "charge": [*map(_charge_field, attrs.astuple(line.charge))],
+        "total_usage": exact_field(line.total_usage),
+        "aggregate_usage": None if mode is None else [isinstance(mode, Formula), mode.value],
+        "rounding": line.rounding,
+        "proration": None if line.proration is None else str(line.proration),
+        "usage": None if line.usage is None else [line.usage.sequence],
+    }
+
+
+def _charge_field(value: object) -> object:
+    return value.value if isinstance(value, ChargeKind) else exact_field(value) if isinstance(value, EXACT) else value
+
+
+def _invoice(owner: str, fields: Mapping[str, Any], prices: Sequence[Price]) -> Invoice:
+    lines = tuple(_line(line, prices) for line in fields["lines"])
+    period, finalized_at = _cut_period(*fields["period"]), _moment(*fields["finalized_at"])
+    return Invoice(fields["id"], owner, fields["currency"], period, InvoiceStatus.FINALIZED, lines, finalized_at)
+
+
+def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem:
+    kind, quantity, unit_amount, amount, *rest = fields["charge"]
+    unit = None if unit_amount is None else read_exact(unit_amount)
+    charge = Charge(kind, read_exact(quantity), unit, read_exact(amount), *rest)
+    mode, share, sequence = fields["aggregate_usage"], fields["proration"], fields["usage"]
+    return InvoiceLineItem(
+        **{name: _text(fields[name]) for name in ("id", "subscription_item", "description", "currency", "rounding")},
+        price=prices[whole(fields["price"])],
+        period=_cut_period(*fields["period"]),
+        quantity=read_exact(fields["quantity"]),
+        amount=whole(fields["amount"]),
+        exact=read_exact(fields["exact"]),
+        charge=charge,
+        total_usage=read_exact(fields["total_usage"]),
+        aggregate_usage=None if mode is None else (Formula if mode[0] else AggregateUsage)(mode[1]),
+        proration=None if share is None else Fraction(_text(share)),
+        usage=None if sequence is None else Evidence(None if sequence[0] is None else whole(sequence[0]), None),
+    )
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is not a string")
+    return value
+
+
+EXACT: Final = (int, Decimal, Fraction)
+_EXACT_DIGITS: Final = re.compile(r"-?\d+(\.\d+|/\d+)?", re.ASCII)
+
+
+def exact_field(number: Number | Unrounded) -> int | str:
+    """Write an exact number so that it is read as what it was: an int as it is, a decimal or a fraction in digits."""
+    return number if isinstance(number, int) else str(number) if isinstance(number, Fraction) else plain(number)
+
+
+def read_exact(value: object) -> Any:  # noqa: ANN401 - an exact number of any kind
+    """Return the number that :func:`exact_field` wrote."""
+    if not isinstance(value, str):
+        return whole(value)
+    if not _EXACT_DIGITS.fullmatch(value):
+        raise ValueError(f"{value!r} is not a number")
+    return Fraction(value) if "/" in value else Decimal(value)
+
+
+def _cut_bounds(period: BillingPeriod) -> list[int]:
+    return [*bounds(period), *(() if period.cut_from is None else bounds(period.cut_from))]
+
+
+def _cut_period(start: int, end: int, *whole_bounds: int) -> BillingPeriod:
+    return BillingPeriod(start, end, cut_from=BillingPeriod(*whole_bounds) if whole_bounds else None)
+
+
+def _moment_fields(at: datetime) -> list[int]:
+    return [unix_seconds(at), at.microsecond]
+
+
+def _moment(seconds: int, microseconds: int) -> datetime:
+    return from_unix_seconds(seconds).replace(microsecond=microseconds)
+
+
 # Closed periods ------------------------------------------------------------------------------------------------------
 
 
 def closed_fields(closed: Mapping[str, Iterable[Closing]]) -> dict[str, Any]:
-    """Write which periods of which subscription were finalized, and when."""
+    """Write which periods of which subscription were finalized, when and as what; with the prices of what was billed."""
+    pool = _Pool()
+    written = {owner: [_closing_fields(one, pool) for one in closings] for owner, closings in closed.items()}
+    return {"closed": written, "prices": pool.written}
+
+
+def _closing_fields(closing: Closing, pool: _Pool) -> list[Any]:
+    invoice = None if closing.invoice is None else _invoice_fields(closing.invoice, pool)
+    return [*bounds(closing.period), *_moment_fields(closing.closed_at), invoice]
+
+
+def read_closed(content: Mapping[str, Any], prices: Mapping[str, Price]) -> dict[str, tuple[Closing, ...]]:
+    """Return what :func:`closed_fields` wrote; version 1 kept no invoices."""
+    pool = [read_price(field, prices) for field in content.get("prices", ())]
     return {
-        owner: [[*bounds(one.period), unix_seconds(one.closed_at), one.closed_at.microsecond] for one in closings]
-        for owner, closings in closed.items()
+        owner: tuple(_closing(owner, pool, *closing) for closing in closings) for owner, closings in content["closed"].items()
     }
 
 
-def read_closed(fields: Mapping[str, Any]) -> dict[str, tuple[Closing, ...]]:
-    """Return what :func:`closed_fields` wrote."""
-    return {owner: tuple(_closing(*closing) for closing in closings) for owner, closings in fields.items()}
-
-
-def _closing(start: int, end: int, seconds: int, microseconds: int) -> Closing:
-    return Closing(BillingPeriod(start, end), from_unix_seconds(seconds).replace(microsecond=microseconds))
+def _closing(
+    owner: str,
+    pool: Sequence[Price],
+    start: int,
+    end: int,
+    seconds: int,
+    microseconds: int,
+    fields: Any = None,  # noqa: ANN401
+) -> Closing:
+    invoice = None if fields is None else _invoice(owner, fields, pool)
+    return Closing(BillingPeriod(start, end), _moment(seconds, microseconds), invoice)

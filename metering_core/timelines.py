@@ -115,6 +115,11 @@ class Timeline:
         first, after = self._places(start, end)
         return after - first
 
+    def span(self, start: int, end: int) -> tuple[int, int] | None:
+        """Return the first and the last moment of the readings from ``start`` to before ``end``; None where there are none."""
+        first, after = self._places(start, end)
+        return (self.moments[first], self.moments[after - 1]) if first < after else None
+
     def numbers(self, start: int | None, end: int) -> list[int]:
         """Return the numbers of the readings from ``start`` (None: from the beginning) to before ``end``, in order of time."""
         return self.sequences[slice(*self._places(start, end))].tolist()

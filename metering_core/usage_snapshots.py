@@ -31,6 +31,8 @@ from metering_core.stored_fields import (
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 FORMAT: Final = "metering_core.usage_log"
+VERSION: Final = 2
+"""Invoices of closed periods are kept from version 2 on."""
 
 _SECOND: Final = timedelta(seconds=1)
 
@@ -57,7 +59,7 @@ def write_content(state: LogState) -> dict[str, Any]:
             item: {record_id: list(map(int, attrs.astuple(sent))) for record_id, sent in ids.items()}
             for item, ids in state.ids.items()
         },
-        "closed": closed_fields(state.closed),
+        **closed_fields(state.closed),
         "compacted": {
             item: [[start, _kept_fields(kept)] for start, kept in sorted(periods.items())]
             for item, periods in state.kept.items()
@@ -79,7 +81,7 @@ def _kept_fields(kept: Kept) -> dict[str, Any]:
 
 
 _CONTENT_KEYS: Final = frozenset(
-    {"attributed", "closed", "compacted", "ids", "items", "policy", "records", "sequence", "subscriptions"}
+    {"attributed", "closed", "compacted", "ids", "items", "policy", "prices", "records", "sequence", "subscriptions"}
 )
 
 
@@ -100,7 +102,7 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:  # noqa
         columns=_columns(content["records"]),
         attributed={whole(sequence): whole(at) for sequence, at in content["attributed"]},
         ids={item: {record_id: _sent(*fields) for record_id, fields in ids.items()} for item, ids in content["ids"].items()},
-        closed=read_closed(content["closed"]),
+        closed=read_closed(content, prices),
         kept={item: {start: _kept(fields) for start, fields in periods} for item, periods in content["compacted"].items()},
         sequence=whole(content["sequence"]),
     )

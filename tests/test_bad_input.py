@@ -431,7 +431,7 @@ def sent_once(*, then=None, closed=False, policy=None, mode="sum"):
     if closed:
         finalize_invoice(subscription, log, JAN, now=NOW)
     if then is not None:
-        log.subscribe(then)
+        log.subscribe(then, now=START, rebill=True)
     return log
 
 
@@ -616,7 +616,7 @@ DAMAGED = [
     (replaced(content=None), "snapshot_damaged", "checksum"),
     (lambda data: data["content"].update(sequence=99), "snapshot_damaged", "checksum"),
     (lambda data: data.pop("content"), "snapshot_damaged", "checksum"),
-    *[(replaced(version=version), "snapshot_version_unknown", "version") for version in (0, 2, "1", 1.0, True, None)],
+    *[(replaced(version=version), "snapshot_version_unknown", "version") for version in (0, 3, "1", 1.0, True, None)],
     *[
         (changed(*path, value=value), "snapshot_damaged", "content")
         for path, value in [
@@ -668,7 +668,7 @@ DAMAGED = [
 def stored(log):
     """Return a snapshot of the log after an item was dropped from its subscription."""
     log.subscribe(Subscription("sub", [*subscribed().items, SubscriptionItem("si_1", priced())], START))
-    log.subscribe(subscribed())
+    log.subscribe(subscribed(), rebill=True)
     return snapshot(log)
 
 

@@ -777,12 +777,16 @@ class TestAppendingEvents:
         assert len(log) == 2
 
     def test_one_event_may_be_billed_by_several_subscriptions(self):
-        """One meter, many prices: each subscription of the customer that is on the meter bills it, others do not."""
+        """One meter, many prices: where they may overlap, each subscription of the customer that is on the meter bills it."""
         other = {"id": "calls", "event_name": "calls"}
         on_other = {**ON_METER, "id": "calls", "recurring": {**ON_METER["recurring"], "meter": "calls"}}
         second = {**CUSTOMERS, "id": "sub_2", "items": [{"id": "si_2", "price": "tokens"}, {"id": "si_3", "price": "calls"}]}
         third = {**CUSTOMERS, "id": "sub_3", "items": [{"id": "si_4", "price": "calls"}]}
-        log = self.log(meters=[METER, other], prices=[ON_METER, on_other], subscriptions=[CUSTOMERS, second, third])
+        catalog = {"meters": [METER, other], "prices": [ON_METER, on_other], "subscriptions": [CUSTOMERS, second, third]}
+        with pytest.raises(mc.InvalidValueError, match="bills at the same time"):
+            self.log(**catalog)
+        read = read_catalog(on_meters(**catalog))
+        log = meter_log(read, mc.MeterPolicy.history(overlap="each_counts_all"))
         assert list(append_events(log, self.rows({}))) == ["sub_1", "sub_2"]
 
     def test_the_customer_stands_where_the_meter_says(self):

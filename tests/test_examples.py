@@ -61,8 +61,14 @@ def test_the_service_bills_what_was_used(service_output):
 
 def test_the_service_restarts_and_bills_the_same_again(service_output):
     """Stored and restored, billed and billed again: the invoice does not change."""
-    assert "Billed again, the same invoice: True" in service_output
+    assert "Billed again, nothing is due:   True" in service_output
+    assert "Asked again, the same invoice:   True" in service_output
     assert "Tier 2: 12,345 × USD 0.00045 = USD 5.55525 exactly." in service_output
+
+
+def test_the_service_bills_who_left(service_output):
+    """Ten of the 31 days from 29 February to 31 March: two seats of 1500 come to 967.74, so 968."""
+    assert "The last invoice: USD 9.68 for 2024-02-29T09:00:00Z to 2024-03-10T09:00:00Z" in service_output
 
 
 def test_the_service_says_the_same_on_every_machine(service_output):

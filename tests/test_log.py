@@ -172,15 +172,15 @@ def test_a_new_version_of_a_subscription_counts_from_now_on():
     """A dropped item takes no more usage but its records stay; it can come back; ended subscriptions refuse."""
     log = used((START, 5))
     new = Subscription("sub", [SubscriptionItem("si_new", priced())], START)
-    log.subscribe(new)
+    log.subscribe(new, rebill=True)
     assert log.append([UsageRecord("si_0", 1), UsageRecord("si_new", 1)], now=NOW)[0].code == "subscription_item_unknown"
     assert [len(log.records("si_0")), len(log.records("si_new"))] == [1, 1]
-    log.subscribe(subscribed())
+    log.subscribe(subscribed(), rebill=True)
     log.record("si_0", 2, now=NOW)
     assert total(log) == 7
-    log.subscribe(subscribed().canceled(NOW))
-    assert log.append([UsageRecord("si_0", 1)], now=NOW)[0].code == "subscription_canceled"
-    assert log.subscriptions == (subscribed().canceled(NOW),)
+    log.subscribe(subscribed().canceled(NOW + 1))
+    assert log.append([UsageRecord("si_0", 1)], now=NOW + 1)[0].code == "subscription_canceled"
+    assert log.subscriptions == (subscribed().canceled(NOW + 1),)
 
 
 def test_a_log_knows_several_subscriptions():
@@ -345,7 +345,7 @@ def test_what_a_shortened_subscription_no_longer_covers_is_not_compacted():
     """Records after the end that a later version of the subscription set stay, because the invoice does not cover them."""
     log = used((START, 1), (NOW, 10))
     short = subscribed(ended_at=NOW)
-    log.subscribe(short)
+    log.subscribe(short, rebill=True)
     assert finalize_invoice(short, log, short.period_at(START), now=JAN.end).total == 1
     assert log.compact() == 0
     assert len(log) == 2

@@ -90,6 +90,7 @@ def hand_built():
         identifier_retention=timedelta(hours=30),
         cancel_window=None,
         late_usage="carry_forward",
+        overlap="each_counts_all",
     )
     log = MeterLog(METERS, [acme], customers=["cus_2", "cus_1"], policy=policy)
     log.append(
@@ -128,6 +129,14 @@ def hand_built():
     return log
 
 
+def without_invoices(log):
+    """Return a log's state as the first format knew it: with closed periods, but without what was billed."""
+    state = log.state()
+    return attrs.evolve(
+        state, closed={owner: [(one.period, one.closed_at) for one in closings] for owner, closings in state.closed.items()}
+    )
+
+
 @pytest.fixture
 def stored():
     """Return the golden snapshot, ready to be damaged."""
@@ -135,10 +144,16 @@ def stored():
 
 
 def test_the_first_format_is_read_for_ever(stored):
-    """The golden file, written by the first release, restores to the log it was written from, and is written alike today."""
+    """The golden file, written by the first release, restores to the log it was written from, and is written alike today.
+
+    It kept no invoices, and each subscription counted all events.
+    """
     log = restore_meter_log(stored)
-    assert log == hand_built()
-    assert json.dumps(snapshot(log), indent=1) + "\n" == GOLDEN.read_text(encoding="utf-8")
+    assert without_invoices(log) == without_invoices(hand_built())
+    written = snapshot(log)["content"]
+    assert (written.pop("prices"), written["policy"].pop("overlap")) == ([], "each_counts_all")
+    assert [closing.pop() for closing in written["closed"]["acme"]] == [None, None]
+    assert json.dumps(written) == json.dumps(stored["content"])
 
 
 def test_the_golden_log_bills_as_worked_by_hand(stored):
@@ -257,7 +272,7 @@ def test_what_becomes_of_the_data_later_is_nothing_to_the_log(stored):
     for payload in filter(None, stored["content"]["events"]["payloads"]):
         payload.clear()
     stored["content"]["items"].clear()
-    assert log == hand_built()
+    assert without_invoices(log) == without_invoices(hand_built())
 
 
 def test_a_log_of_nothing_is_restored():
@@ -305,7 +320,7 @@ DAMAGED = [
     (replaced(checksum="sha256:0"), "snapshot_damaged", "checksum"),
     (replaced(content=None), "snapshot_damaged", "checksum"),
     (lambda data: data["content"]["events"]["moments"].reverse(), "snapshot_damaged", "checksum"),
-    *[(replaced(version=version), "snapshot_version_unknown", "version") for version in (0, 2, "1", 1.0, True, None)],
+    *[(replaced(version=version), "snapshot_version_unknown", "version") for version in (0, 3, "1", 1.0, True, None)],
     *[
         (changed(*path, value=value), "snapshot_damaged", "content")
         for path, value in [

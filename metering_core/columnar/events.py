@@ -140,6 +140,7 @@ class ColumnarEvents(MeterReader):
     ) -> None:
         # An empty log keeps the meters and the subscriptions, and refuses what it always refuses; only events are kept here.
         self._book = MeterLog(customers=customers, policy=policy)
+        self._book.keeper = self
         self.policy = self._book.policy
         require_no_carrying(self.policy, "columns close")
         self.lock = self._book.lock
@@ -185,9 +186,9 @@ class ColumnarEvents(MeterReader):
         """Accept a customer's events; of no account where any customer's are accepted."""
         self._book.add_customer(customer)
 
-    def subscribe(self, subscription: Subscription) -> None:
-        """Bill a subscription's items from now on; refusals as :meth:`~metering_core.MeterLog.subscribe`."""
-        self._book.subscribe(subscription)
+    def subscribe(self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False) -> None:
+        """Bill a subscription's items from now on; arguments and refusals as of :meth:`~metering_core.MeterLog.subscribe`."""
+        self._book.subscribe(subscription, now=now, rebill=rebill)
 
     # The door --------------------------------------------------------------------------------------------------------
 
@@ -484,6 +485,11 @@ class ColumnarEvents(MeterReader):
             bounds = bounds_of(self.policy, start_time, end_time, value_grouping_window, timezone)
             allowed, keys = filters_of(meter, dimension_filters), keys_of(meter, dimension_group_by_keys)
             return summarized(self._columns(meter), meter, bounds, allowed, keys)
+
+    def last_received(self) -> int | None:
+        """Return when the last event came, in Unix microseconds; None where there is none."""
+        parts = self._kept.parts
+        return parts[-1].received_of(self._kept.length - 1) if parts else None
 
     def _log(self) -> MeterLog:
         return self._book

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import repeat
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import numpy as np
@@ -28,12 +28,16 @@ from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BIT
 from metering_core.columns import check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.log import UsageLog
+from metering_core.money import Rounding, half_up
 from metering_core.names import choice, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp, UsageRecord
 from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
+
+if TYPE_CHECKING:
+    from metering_core.invoicing import Invoice, InvoiceChanges
 
 _MICROSECONDS: Final = 1_000_000
 _EPOCH: Final = from_unix_seconds(0)
@@ -85,6 +89,7 @@ class ColumnarUsage(UsageReader):
     def __init__(self, subscriptions: Iterable[Subscription] = (), *, policy: AcceptancePolicy | None = None) -> None:
         # An empty log keeps the subscriptions and their closed periods; only usage is kept here.
         self._book = UsageLog(policy=policy)
+        self._book.keeper = self
         self.policy: Final = self._book.policy
         self.lock = self._book.lock
         self._items = self._book.items_by_code
@@ -112,8 +117,10 @@ class ColumnarUsage(UsageReader):
         """The newest version of every subscription, in the order in which they came."""
         return self._book.subscriptions
 
-    def subscribe(self, subscription: Subscription) -> None:
+    def subscribe(self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False) -> None:
         """Take usage of a subscription from now on, or take note of a newer version of it (same id).
+
+        Arguments as of :meth:`~metering_core.UsageLog.subscribe`.
 
         Raises:
             InvalidValueError: as :meth:`~metering_core.UsageLog.subscribe`; ``parameter_invalid_object`` for more than 2**24
@@ -125,7 +132,7 @@ class ColumnarUsage(UsageReader):
                 code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"at most {CODES_MAX} items in all"
                 raise InvalidValueError.expecting(code, "subscription", expected, subscription.id)
             self._rules = None  # Before the book changes: tables of items that are no more must not outlast an interruption.
-            self._book.subscribe(subscription)
+            self._book.subscribe(subscription, now=now, rebill=rebill)
 
     def _code_of(self) -> dict[str, int]:
         """Return the codes of all items by their ids, those that came since the last question included."""
@@ -434,6 +441,11 @@ class ColumnarUsage(UsageReader):
             received_at = _EPOCH + timedelta(microseconds=found.received)
             yield LoggedRecord(number, received_at, record, from_unix_seconds(found.billed_at))
 
+    def last_received(self) -> int | None:
+        """Return when the last record came, in Unix microseconds; None where none is held."""
+        parts = self._kept.answers.parts
+        return parts[-1].received_at(len(parts[-1].rows) - 1) if parts else None
+
     def fold(self, row: int, cells: ItemCells) -> None:
         """Fold a record into cells; for the readers of this usage."""
         found = self._record_at(row)
@@ -448,6 +460,18 @@ class ColumnarUsage(UsageReader):
             yield closed_at
             # Before the book closes it: what was remembered of closed periods must not outlast an interruption.
             self._forget_closed()
+
+    def keep_invoice(self, invoice: Invoice) -> None:
+        """Take the invoice of the period that is being closed; for who bills, within :meth:`closing`."""
+        self._book.keep_invoice(invoice)
+
+    def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
+        """Return the invoice of a period that was finalized; None where the period is open, or was closed without one."""
+        return self._book.stored_invoice(subscription_id, period)
+
+    def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
+        """Return what would differ if the period were billed now; as :meth:`~metering_core.UsageLog.invoice_changes`."""
+        return self._book.invoice_changes(invoice, rounding=rounding)
 
     def _forget_closed(self) -> None:
         if self._rules is not None:

@@ -173,7 +173,8 @@ class Rules:
 
     def _number_calendar(self, item: SubscriptionItem, account: Account) -> int:
         subscription = account.subscription
-        closings = tuple(account.closed.values())
+        # Without the invoices, so that what was billed makes no two calendars of one.
+        closings = tuple(attrs.evolve(one, invoice=None) for one in account.closed.values())
         looks_back = bool(closings) and _looks_back(item)
         calendar = Calendar(subscription.cycle, subscription.start_date, subscription.ended_at, closings, looks_back)
         return self._calendars.setdefault(calendar, (len(self._calendars), account))[0]

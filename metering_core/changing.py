@@ -1,0 +1,327 @@
+"""What a newer version of a subscription must not do in silence: rebill what was used or agreed in a period that is open.
+
+A version holds from the beginning: a bill is made of the newest version and all usage of its period. So a new price would
+re-rate what was used at the former one, an item that is gone would leave its usage unbilled, and a later start would put usage
+outside of every period. As long as versions have no dates of their own, each such change is refused by name. What an item owes
+for an open period is one of two things, and each has its rule:
+
+- what was *used* and recorded: nothing may change for it, whenever the change is told;
+- what is owed *without usage* (a licensed quantity, a flat fee, a level that is carried from period to period): nothing may
+  change in a period that has begun; exactly at a boundary, all periods before it closed, everything may.
+
+A closed period is not touched by any version: its invoice is kept.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
+from typing import Any, Protocol
+
+import attrs
+
+from metering_core.accounts import Account
+from metering_core.aggregation import Usage
+from metering_core.aggregators import AGGREGATORS
+from metering_core.cells import PeriodCells
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.periods import (
+    SECONDS_MAX,
+    SECONDS_MIN,
+    BillingPeriod,
+    Instant,
+    from_unix_seconds,
+    instant,
+    iso_8601,
+    unix_seconds,
+)
+from metering_core.prices import Price
+from metering_core.readings import MICROSECONDS
+from metering_core.subscriptions import Subscription, SubscriptionItem
+
+_WAY_OUT = (
+    "finalize the period first and tell the change with now= its end, or end this subscription and start another, or pass "
+    "rebill=True to have the whole period billed by the new version"
+)
+
+
+class RecordedUsage(Protocol):
+    """What a log knows of the usage of an item, as far as it matters for a change."""
+
+    def open_spans(self, item: SubscriptionItem) -> Iterable[tuple[int, int]]:
+        """Return the first and the last second of the item's usage in each stretch of open periods that has some."""
+
+    def is_carried(self, item: SubscriptionItem) -> bool:
+        """Whether usage of former periods makes what the item owes for a later one."""
+
+
+class KeepsCells(Usage, Protocol):
+    """Whatever keeps the records of a log: the log itself, or columns that it keeps the subscriptions for."""
+
+    def cells_of(self, item_id: str) -> Iterable[PeriodCells]:
+        """Return the item's cells by billing period, with everything appended so far."""
+
+    def last_received(self) -> int | None:
+        """Return when the last record came, in Unix microseconds; None where there is none."""
+
+
+@attrs.frozen
+class FoldedUsage:
+    """What a log of usage records knows: the cells of its items, by billing period."""
+
+    cells_of: Callable[[str], Iterable[PeriodCells]]
+    account: Account
+
+    def open_spans(self, item: SubscriptionItem) -> Iterator[tuple[int, int]]:
+        """Return the first and the last second of the item's usage in each open period that has some."""
+        for cells in self._cells(item):
+            if self.account.closing(cells.start) is None:
+                yield cells.bounds()
+
+    def is_carried(self, item: SubscriptionItem) -> bool:
+        """Whether usage of former periods makes what the item owes for a later one."""
+        mode = item.recurring.aggregate_usage
+        return mode is not None and AGGREGATORS[mode].looks_back and any(self._cells(item))
+
+    def _cells(self, item: SubscriptionItem) -> Iterator[PeriodCells]:
+        recorded = () if item.recurring.aggregate_usage is None else self.cells_of(item.id)
+        return (cells for cells in recorded if not cells.is_empty())
+
+
+@attrs.frozen
+class _Change:
+    """One change of an item that alters its bill: which parameter says so, and from what to what."""
+
+    param: str
+    former: SubscriptionItem | None
+    newer: SubscriptionItem | None
+
+    @property
+    def item(self) -> SubscriptionItem:
+        """The item as it was, or the new one."""
+        item = self.former or self.newer
+        assert item is not None, "something changed of it"
+        return item
+
+    @property
+    def received(self) -> str:
+        """What the newer version says instead."""
+        if self.newer is None:
+            return "no such item"
+        return f"{self.newer.price.id} × {self.newer.quantity}" if self.param.endswith("[quantity]") else self.newer.price.id
+
+
+def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsage, now: Callable[[], datetime]) -> None:
+    """Refuse a newer version that would rebill what was used or agreed in an open period.
+
+    Args:
+        account: of the subscription as it is.
+        newer: the version that is told.
+        usage: what is recorded of the items.
+        now: gives the moment of the change; asked only where something is owed without usage.
+
+    Raises:
+        InvalidValueError: ``change_not_billable``; ``param`` names the field that changed.
+    """
+    former = account.subscription
+    changes = list(_changed_items(former, newer))
+    for change in changes:
+        item = change.former
+        for first, _ in () if item is None else usage.open_spans(item):
+            since = iso_8601(from_unix_seconds(first))
+            raise _refusal(change.param, f"the item {change.item.id!r} as it was used since {since}", change.received)
+    _refuse_cut(former, newer, usage)
+    owing = [one for one in changes if _owes_unused(one.former, usage) or (one.newer and not one.newer.is_metered)]
+    if owing:
+        _refuse_begun(account, owing[0], now())
+    if (former.start_date, former.ended_at) != (newer.start_date, newer.ended_at):
+        _refuse_life(account, newer, usage, now)
+
+
+def refuse_reopened(account: Account, newer: Subscription) -> None:
+    """Refuse a life that is longer within a closed period than its invoice: the rest could not be billed any more.
+
+    Raises:
+        InvalidValueError: ``change_not_billable`` for ``start_date`` or ``ended_at``.
+    """
+    code, former = ErrorCode.CHANGE_NOT_BILLABLE, account.subscription
+    if (former.start_date, former.ended_at) == (newer.start_date, newer.ended_at):
+        return
+    for closing in (one for one in account.closed.values() if one.invoice is not None):
+        whole, billed = newer.cycle.period_at(closing.period.start), closing.period
+        starts = max(whole.start, newer.start_date)
+        ends = whole.end if newer.ended_at is None else min(whole.end, newer.ended_at)
+        if starts >= ends:
+            continue
+        expected = f"no more of a closed period than was billed ({billed} of {whole}): start another subscription instead"
+        if starts < billed.start:
+            raise InvalidValueError.expecting(code, "start_date", expected, iso_8601(newer.start_date))
+        if ends > billed.end:
+            given = None if newer.ended_at is None else iso_8601(newer.ended_at)
+            raise InvalidValueError.expecting(code, "ended_at", expected, given)
+
+
+def moment_of_change(
+    account: Account, now: datetime | None, clock: Callable[[], Instant] | None, received: int | None
+) -> datetime:
+    """Return when a subscription changes: as it was said, else by the clock, else the latest moment of which a log knows.
+
+    Args:
+        account: of the subscription.
+        now: as it was said.
+        clock: the log's.
+        received: when usage was received last, in Unix microseconds; None where there is none.
+
+    Raises:
+        InvalidValueError: ``parameter_missing`` for ``now``, where nothing says whether a period has begun.
+    """
+    if now is not None:
+        return now
+    if clock is not None:
+        return instant(clock(), "now")
+    known = [] if received is None else [from_unix_seconds(received // MICROSECONDS)]
+    known += [closing.closed_at for closing in account.closed.values()]
+    if not known:
+        message = (
+            "now: expected the moment of the change, because the log has no clock and knows of no usage and no closed period "
+            "that would say whether the running period has begun; received None"
+        )
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
+    return max(known)
+
+
+def open_stretches(account: Account) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of the life that are not closed, in Unix seconds, ``[start, end)``."""
+    subscription = account.subscription
+    start = unix_seconds(subscription.start_date)
+    end = SECONDS_MAX if subscription.ended_at is None else unix_seconds(subscription.ended_at)
+    for period in sorted((one.period for one in account.closed.values()), key=lambda one: one.start_seconds):
+        if start < min(period.start_seconds, end):
+            yield start, min(period.start_seconds, end)
+        start = max(start, period.end_seconds)
+    if start < end:
+        yield start, end
+
+
+def overlap(one: Subscription, other: Subscription) -> bool:
+    """Whether two lives share a moment."""
+    return all(
+        left.ended_at is None or max(left.start_date, right.start_date) < left.ended_at
+        for left, right in ((one, other), (other, one))
+    )
+
+
+def terms_of(price: Price) -> tuple[Any, ...]:
+    """Return what of a price makes a bill: its currency, its model and how it recurs; names and labels do not."""
+    return price.currency, price.model, price.recurring
+
+
+def _changed_items(former: Subscription, newer: Subscription) -> Iterator[_Change]:
+    """Yield what changed of the items that there were, and the items that are new."""
+    known = {item.id: item for item in former.items}
+    places = {item.id: place for place, item in enumerate(newer.items)}
+    added = [item for item in newer.items if item.id not in known]
+    for item in former.items:
+        if item.id not in places:
+            heir = _heir(item, added)
+            if heir is None:
+                yield _Change("items", item, None)
+            else:
+                added.remove(heir)
+            continue
+        place = places[item.id]
+        other = newer.items[place]
+        if former.currency != newer.currency:
+            yield _Change("currency", item, other)
+        elif terms_of(item.price) != terms_of(other.price):
+            yield _Change(f"items[{place}][price]", item, other)
+        elif item.quantity != other.quantity:
+            yield _Change(f"items[{place}][quantity]", item, other)
+    for item in added:
+        yield _Change(f"items[{places[item.id]}]", None, item)
+
+
+def _heir(item: SubscriptionItem, added: Iterable[SubscriptionItem]) -> SubscriptionItem | None:
+    """Return the new item that bills what a dropped one billed: the events of its meter, or its quantity, on the same terms."""
+    if item.recurring.aggregate_usage is not None:
+        return None  # Usage records belong to their item.
+    terms = (*terms_of(item.price), item.quantity)
+    return next((one for one in added if (*terms_of(one.price), one.quantity) == terms), None)
+
+
+def _owes_unused(item: SubscriptionItem | None, usage: RecordedUsage) -> bool:
+    """Whether an item owes something for a period in which nothing is used."""
+    if item is None or not item.is_metered:
+        return item is not None
+    # Asked of the model itself: whether it keeps to what a model must do is for the bill to say.
+    charges = item.price.model.charges(0)
+    return any(getattr(charge, "amount", 0) for charge in charges) or usage.is_carried(item)
+
+
+def _refuse_begun(account: Account, change: _Change, now: datetime) -> None:
+    period = _first_open(account)
+    if period is not None and period.start < now:
+        expected = f"the item {change.item.id!r} as it has been since {period.start:%Y-%m-%d} in the open period {period}"
+        raise _refusal(change.param, expected, change.received)
+
+
+def _first_open(account: Account) -> BillingPeriod | None:
+    """Return the first period of the life that is not closed."""
+    subscription = account.subscription
+    periods = subscription.periods_from(_told_start(subscription))
+    return next((one for one in periods if account.closing(one.start_seconds) is None), None)
+
+
+def _told_start(subscription: Subscription) -> datetime:
+    """Return when the life began; of one that has always been, what lies before the anchor is nobody's to bill."""
+    has_always_been = unix_seconds(subscription.start_date) == SECONDS_MIN
+    return subscription.billing_cycle_anchor if has_always_been else subscription.start_date
+
+
+def _refuse_cut(former: Subscription, newer: Subscription, usage: RecordedUsage) -> None:
+    """Refuse a life that leaves recorded usage of open periods outside."""
+    starts = unix_seconds(newer.start_date) if newer.start_date > former.start_date else SECONDS_MIN
+    ends = SECONDS_MAX if newer.ended_at is None else unix_seconds(newer.ended_at)
+    for item in former.items if (starts, ends) != (SECONDS_MIN, SECONDS_MAX) else ():
+        for first, last in usage.open_spans(item):
+            if first < starts:
+                expected = f"a moment at or before {iso_8601(from_unix_seconds(first))}, when the item {item.id!r} was used"
+                raise _refusal("start_date", expected, iso_8601(newer.start_date))
+            if last >= ends:
+                expected = f"a moment after {iso_8601(from_unix_seconds(last))}, when the item {item.id!r} was used"
+                raise _refusal("ended_at", expected, iso_8601(from_unix_seconds(ends)))
+
+
+def _refuse_life(account: Account, newer: Subscription, usage: RecordedUsage, now: Callable[[], datetime]) -> None:
+    """Refuse another start of a period that has begun, and another end of one that is over, to what owes without usage."""
+    former = account.subscription
+    if not any(_owes_unused(item, usage) for item in former.items):
+        return
+    at = now()
+    starts = sorted((_told_start(former), _told_start(newer)))
+    begun = _open_within(account, *starts)
+    if begun is not None and starts[0] < at:
+        expected = f"{iso_8601(former.start_date)}, because the open period {begun} has begun"
+        raise _refusal("start_date", expected, iso_8601(newer.start_date))
+    latest = from_unix_seconds(SECONDS_MAX)
+    ends = sorted((former.ended_at or latest, newer.ended_at or latest))
+    over = _open_within(account, max(ends[0], starts[1]), min(ends[1], at))
+    if over is not None and over.end <= at:
+        expected = f"an end in the period that runs, because {over} is over and open"
+        raise _refusal("ended_at", expected, None if newer.ended_at is None else iso_8601(newer.ended_at))
+
+
+def _open_within(account: Account, start: datetime, end: datetime) -> BillingPeriod | None:
+    """Return the first period of the cycle between two moments that is not closed."""
+    if start >= end:
+        return None
+    for period in account.subscription.cycle.periods_from(start):
+        if period.start >= end:
+            return None
+        if account.closing(period.start_seconds) is None:
+            return period
+    return None  # pragma: no cover - a cycle has no end
+
+
+def _refusal(param: str, expected: str, received: object) -> InvalidValueError:
+    return InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, f"{expected} ({_WAY_OUT})", received)

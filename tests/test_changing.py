@@ -1,0 +1,355 @@
+"""A newer version of a subscription never rebills in silence: what an open period owes stays as it was told."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+import attrs
+import pytest
+
+import metering_core as mc
+from metering_core.columnar import ColumnarEvents, ColumnarUsage
+from metering_core.errors import ErrorCode
+
+JUNE, JULY, AUGUST = (datetime(2026, month, 1, tzinfo=UTC) for month in (6, 7, 8))
+LICENSED = mc.Recurring(usage_type="licensed")
+
+
+def day(number, month=6):
+    """Return a moment of 2026."""
+    return datetime(2026, month, number, tzinfo=UTC)
+
+
+def price(id="old", amount=100, currency="usd", **options):  # noqa: A002
+    """Return a price of some cents a unit, of usage records unless said otherwise."""
+    return mc.Price.per_unit(id, currency=currency, unit_amount=amount, **options)
+
+
+def subscription(*items, **options):
+    """Return a subscription from June on, with one item at a dollar a unit unless items are given."""
+    return mc.Subscription("s", items or [mc.SubscriptionItem("si", price())], JUNE, **options)
+
+
+def item(of, id="si", quantity=None):  # noqa: A002
+    """Return a subscription item."""
+    return mc.SubscriptionItem(id, of, quantity)
+
+
+def seats(quantity, amount=3000):
+    """Return a licensed item."""
+    return item(price("seat", amount, recurring=LICENSED), "seats", quantity)
+
+
+def used(engine=mc.UsageLog, first=None, **options):
+    """Return usage with 10 units on the 10th of June."""
+    log = engine([first or subscription()], **options)
+    log.append([mc.UsageRecord("si", 10, day(10))], now=day(10))
+    return log
+
+
+def refused(ask):
+    """Return the code and the param with which something is refused."""
+    with pytest.raises(mc.InvalidValueError) as refusal:
+        ask()
+    return refusal.value.code, refusal.value.param
+
+
+METERS = [mc.Meter("m", "calls"), mc.Meter("other", "others")]
+ON_METER = mc.Recurring(meter="m")
+
+
+def measured(engine=mc.MeterLog, first=None):
+    """Return the same of meter events."""
+    log = engine(METERS, [first or on_meter()])
+    log.append([mc.MeterEvent("calls", {"stripe_customer_id": "c", "value": "10"}, timestamp=day(10))], now=day(10))
+    return log
+
+
+def on_meter(*items, **options):
+    """Return a subscription whose item is on a meter."""
+    return subscription(*(items or [item(price(recurring=ON_METER))]), customer="c", **options)
+
+
+# Kind A, row by row ----------------------------------------------------------------------------------------------------
+
+REBILLING = {
+    "another price": (subscription(item(price("new", 200))), "items[0][price]"),
+    "another currency": (subscription(item(price("new", currency="eur"))), "currency"),
+    "without the item": (subscription(item(price("new"), "other")), "items"),
+    "a licensed price": (subscription(item(price("new", recurring=LICENSED))), "items[0][price]"),
+    "on a meter": (on_meter(), "items[0][price]"),
+    "another mode": (subscription(item(price(recurring=mc.Recurring(aggregate_usage="max")))), "items[0][price]"),
+    "a later start": (subscription(start_date=day(11)), "start_date"),
+    "an earlier end": (subscription(ended_at=day(5)), "ended_at"),
+    "an end as it was used": (subscription(ended_at=day(10)), "ended_at"),
+}
+
+
+@pytest.mark.parametrize("engine", [mc.UsageLog, ColumnarUsage])
+@pytest.mark.parametrize(("newer", "param"), REBILLING.values(), ids=REBILLING)
+def test_what_would_rebill_records_is_refused(engine, newer, param):
+    """A version that re-rates, orphans or moves records of an open period is refused by name, and nothing changes."""
+    log = used(engine)
+    assert refused(lambda: log.subscribe(newer)) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    assert log.subscriptions == (subscription(),)
+    assert mc.preview_invoice(subscription(), log, now=day(20)).total == 1000
+
+
+EVENTS_REBILLING = {
+    "another price": (on_meter(item(price("new", 200, recurring=ON_METER))), "items[0][price]"),
+    "another currency": (on_meter(item(price("new", currency="eur", recurring=ON_METER))), "currency"),
+    "without the item": (on_meter(item(price("new", 200, recurring=ON_METER), "next")), "items"),
+    "a licensed price": (on_meter(item(price("new", recurring=LICENSED))), "items[0][price]"),
+    "another meter": (on_meter(item(price(recurring=mc.Recurring(meter="other")))), "items[0][price]"),
+    "a later start": (on_meter(start_date=day(11)), "start_date"),
+    "an earlier end": (on_meter(ended_at=day(5)), "ended_at"),
+}
+
+
+@pytest.mark.parametrize("engine", [mc.MeterLog, ColumnarEvents])
+@pytest.mark.parametrize(("newer", "param"), EVENTS_REBILLING.values(), ids=EVENTS_REBILLING)
+def test_what_would_rebill_events_is_refused(engine, newer, param):
+    """The same holds of the events of the customer on the item's meter."""
+    log = measured(engine)
+    assert refused(lambda: log.subscribe(newer)) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    assert log.subscriptions == (on_meter(),)
+    assert mc.preview_invoice(on_meter(), log, now=day(20)).total == 1000
+
+
+def test_the_refusal_says_what_to_do():
+    """The sentence names the item, since when it was used, and the three ways out."""
+    with pytest.raises(mc.InvalidValueError) as refusal:
+        used().subscribe(REBILLING["another price"][0])
+    assert str(refusal.value) == (
+        "items[0][price]: expected the item 'si' as it was used since 2026-06-10T00:00:00Z (finalize the period first and "
+        "tell the change with now= its end, or end this subscription and start another, or pass rebill=True to have the whole "
+        "period billed by the new version), received 'new' (str)"
+    )
+
+
+@pytest.mark.parametrize("newer", [row[0] for row in list(REBILLING.values())[:4]])
+def test_rebilling_can_be_asked_for(newer):
+    """With ``rebill=True`` the open period is billed by the newer version."""
+    log = used()
+    log.subscribe(newer, rebill=True)
+    assert log.subscriptions == (newer,)
+
+
+@pytest.mark.parametrize("engine", [mc.UsageLog, ColumnarUsage])
+def test_what_is_not_used_can_change(engine):
+    """Without usage in an open period every change is free, and so are names, additions and an end after the usage."""
+    log = engine([subscription()])
+    log.subscribe(REBILLING["another price"][0])
+    log = used(engine)
+    log.subscribe(subscription(item(price("renamed", nickname="Calls"))))
+    log.subscribe(subscription(item(price("renamed")), item(price("more", 7), "more")))
+    log.subscribe(subscription(item(price("renamed")), item(price("dearer", 8), "more")))
+    log.subscribe(subscription(item(price("renamed"))))
+    log.subscribe(subscription(item(price("renamed")), ended_at=day(11)))
+    log.subscribe(subscription(item(price("renamed")), start_date=day(1, 5), ended_at=day(11, 8)))
+    assert log.subscriptions[0].ended_at == day(11, 8)
+
+
+def test_events_follow_the_meter_not_the_item():
+    """An item on the same meter and terms takes the place of a dropped one: its events are billed as before."""
+    log = measured()
+    heir = on_meter(item(price("again", recurring=ON_METER), "heir"))
+    log.subscribe(heir)
+    assert mc.preview_invoice(heir, log, now=day(20)).total == 1000
+
+
+@pytest.mark.parametrize("engine", [mc.UsageLog, ColumnarUsage])
+def test_a_closed_period_frees_what_was_used_in_it(engine):
+    """Once June is finalized, July can have another price; June stays as it was billed."""
+    log, new = used(engine), REBILLING["another price"][0]
+    june = mc.finalize_invoice(subscription(), log, subscription().period_at(JUNE), now=JULY)
+    log.subscribe(new)
+    log.append([mc.UsageRecord("si", 1, day(2, 7))], now=day(2, 7))
+    assert mc.preview_invoice(new, log, now=day(2, 7)).total == 200
+    assert mc.finalize_invoice(new, log, new.period_at(JUNE), now=day(3, 7)).to_dict() == june.to_dict()
+    assert refused(lambda: log.subscribe(subscription())) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
+
+
+def test_late_usage_counts_where_it_is_billed():
+    """A record of June that July bills is usage of July: no price may change under it."""
+    policy = mc.AcceptancePolicy(late_grace=mc.AcceptancePolicy().late_grace + (JULY - JUNE), late_attribution="open_period")
+    log = used(policy=policy)
+    log.close_period("s", subscription().period_at(JUNE), now=JULY)
+    log.record("si", 5, timestamp=day(30), now=day(2, 7))
+    assert refused(lambda: log.subscribe(REBILLING["another price"][0])) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
+
+
+# Licensed items --------------------------------------------------------------------------------------------------------
+
+AGREED = {
+    "price": (subscription(seats(1, 4000)), "items[0][price]"),
+    "quantity": (subscription(seats(5)), "items[0][quantity]"),
+    "dropped": (subscription(), "items"),
+    "added": (subscription(seats(1), item(price("desk", recurring=LICENSED), "desk")), "items[1]"),
+    "a later start": (subscription(seats(1), start_date=day(5)), "start_date"),
+    "an earlier start": (subscription(seats(1), start_date=day(1, 5)), "start_date"),
+}
+
+
+@pytest.mark.parametrize("logs", [mc.UsageLog, lambda of: mc.MeterLog(METERS, of)], ids=["records", "events"])
+@pytest.mark.parametrize(("newer", "param"), AGREED.values(), ids=AGREED)
+def test_what_was_agreed_for_a_running_period_stays(logs, newer, param):
+    """A licensed item owes for a period that has begun: no other quantity, price, item or start in the middle of it."""
+    log, newer = logs([subscription(seats(1), customer="c")]), attrs.evolve(newer, customer="c")
+    assert refused(lambda: log.subscribe(newer, now=day(16))) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    log.subscribe(newer, now=day(16), rebill=True)
+    assert log.subscriptions == (newer,)
+
+
+def test_a_licensed_item_changes_at_the_boundary():
+    """Exactly at a boundary, all periods before it closed, the quantity may change; a second later the new period has begun."""
+    first, more = subscription(seats(1)), subscription(seats(5))
+    log = mc.UsageLog([first])
+    assert refused(lambda: log.subscribe(more, now=JULY)) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][quantity]")
+    june = mc.finalize_invoice(first, log, first.period_at(JUNE), now=day(2, 7))
+    assert refused(lambda: log.subscribe(more))[0] == ErrorCode.CHANGE_NOT_BILLABLE  # The log knows of the 2nd.
+    log.subscribe(more, now=JULY)
+    assert mc.preview_invoice(more, log, now=day(2, 7)).total == 15000
+    assert mc.finalize_invoice(more, log, first.period_at(JUNE), now=AUGUST).total == june.total == 3000
+
+
+def test_a_licensed_item_is_free_before_the_subscription_begins():
+    """What has not begun has nothing agreed for it; nor has what ended and was closed whole."""
+    first, more = subscription(seats(1)), subscription(seats(5))
+    log = mc.UsageLog([first], clock=lambda: JUNE)
+    log.subscribe(more)
+    ended = attrs.evolve(more, ended_at=JULY)
+    log.subscribe(ended, now=day(20))
+    log.close_period("s", ended.period_at(JUNE), now=JULY)
+    log.subscribe(attrs.evolve(first, ended_at=JULY), now=day(5, 7))
+
+
+def test_a_cancellation_is_not_a_rebill():
+    """An end in the running period is prorated and allowed, also back; one of a period that is over is not."""
+    first = subscription(seats(1))
+    log = mc.UsageLog([first])
+    log.subscribe(attrs.evolve(first, ended_at=day(20)), now=day(16))
+    log.subscribe(first, now=day(18))
+    assert refused(lambda: log.subscribe(attrs.evolve(first, ended_at=day(20)), now=day(5, 7))) == (
+        ErrorCode.CHANGE_NOT_BILLABLE,
+        "ended_at",
+    )
+    log.close_period("s", first.period_at(JUNE), now=JULY)
+    log.subscribe(attrs.evolve(first, ended_at=day(20)), now=day(5, 7))
+
+
+def test_a_log_that_knows_no_moment_asks_for_one():
+    """Only where something is owed without usage must a moment be known: an argument, a clock, a receipt or a closing."""
+    first, more = subscription(seats(1)), subscription(seats(5))
+    log = mc.UsageLog([first])
+    assert refused(lambda: log.subscribe(more)) == (ErrorCode.PARAMETER_MISSING, "now")
+    log.subscribe(first)
+    log.subscribe(subscription(seats(1), item(price())))
+    log.record("si", 1, now=day(3))
+    assert refused(lambda: log.subscribe(subscription(seats(5), item(price()))))[0] == ErrorCode.CHANGE_NOT_BILLABLE
+    clocked = mc.UsageLog([first], clock=lambda: day(3))
+    assert refused(lambda: clocked.subscribe(more))[0] == ErrorCode.CHANGE_NOT_BILLABLE
+
+
+FEE = mc.Price.graduated("fee", currency="usd", tiers=[mc.Tier("inf", unit_amount=1, flat_amount=500)])
+GAUGE = price("gauge", recurring=mc.Recurring(aggregate_usage="last_ever"))
+
+
+def test_what_is_owed_without_usage_is_agreed():
+    """A flat fee is owed by an unused item, and so is a level that an earlier period left."""
+    log = mc.UsageLog([subscription(item(FEE))])
+    assert refused(lambda: log.subscribe(subscription(), now=day(5))) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
+    log = used(first=subscription(item(GAUGE)))
+    log.close_period("s", subscription().period_at(JUNE), now=JULY)
+    assert refused(lambda: log.subscribe(subscription(), now=day(5, 7))) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
+    log.subscribe(subscription(), now=JULY)
+
+
+def test_a_level_of_events_is_agreed():
+    """The level that a meter carries from one period to the next is owed in the next, too."""
+    storage = mc.Meter("storage", "calls", "weighted_sum")
+    first = on_meter(item(price(recurring=mc.Recurring(meter="storage"))))
+    cheap = on_meter(item(price("cheap", 1, recurring=mc.Recurring(meter="storage"))))
+    log = mc.MeterLog([storage], [first])
+    log.append([mc.MeterEvent("calls", {"stripe_customer_id": "c", "value": "10"}, timestamp=day(10))], now=day(10))
+    mc.finalize_invoice(first, log, first.period_at(JUNE), now=JULY)
+    assert refused(lambda: log.subscribe(cheap, now=day(5, 7))) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
+    log.subscribe(cheap, now=JULY)
+
+
+# Closed periods --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("rebill", [False, True])
+def test_a_closed_period_cannot_become_longer(rebill):
+    """The rest of a closed period could not be billed any more: a longer life within it is refused, whatever is said."""
+    short = subscription(start_date=day(5), ended_at=day(20))
+    log = mc.UsageLog([short])
+    mc.finalize_invoice(short, log, short.period_at(day(5)), now=day(21))
+    for newer, param in ((subscription(ended_at=day(20)), "start_date"), (subscription(start_date=day(5)), "ended_at")):
+        assert refused(lambda newer=newer: log.subscribe(newer, rebill=rebill)) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    assert refused(lambda: log.subscribe(subscription(start_date=day(5), ended_at=day(21)), rebill=rebill))[1] == "ended_at"
+    log.subscribe(subscription(start_date=day(6), ended_at=day(19)), rebill=rebill)
+    log.subscribe(short, rebill=rebill)
+    log.subscribe(subscription(start_date=JULY), rebill=rebill)  # Not in June at all.
+
+
+# One event, two subscriptions ------------------------------------------------------------------------------------------
+
+
+def two(**options):
+    """Return the two subscriptions of kind C: one until the 15th of June, one from then on."""
+    old = mc.Subscription("old", [item(price(recurring=ON_METER), "a")], JUNE, customer="c", **{"ended_at": day(15), **options})
+    new = mc.Subscription("new", [item(price(recurring=ON_METER), "b")], day(15), customer="c")
+    return old, new
+
+
+@pytest.mark.parametrize("engine", [mc.MeterLog, ColumnarEvents])
+def test_lives_that_follow_each_other_are_billed_once(engine):
+    """Kind C's catalog: the event of 5 June is billed to the old subscription, and the new one begins at its anchor."""
+    for subscriptions in (two(), two()[::-1]):
+        log = engine(METERS, subscriptions)
+        log.append([mc.MeterEvent("calls", {"stripe_customer_id": "c", "value": "5"}, timestamp=day(5))], now=day(5))
+        old, new = two()
+        assert mc.preview_invoice(old, log, now=day(5)).total == 500
+        assert mc.preview_invoice(new, log, now=day(20)).total == 0
+
+
+@pytest.mark.parametrize("engine", [mc.MeterLog, ColumnarEvents])
+@pytest.mark.parametrize("end", [None, day(16)])
+def test_an_event_is_not_billed_twice(engine, end):
+    """Two subscriptions of one customer on one meter at one time are refused, in either order, unless the policy says so."""
+    old, new = two(ended_at=end)
+    for first, second in ((old, new), (new, old)):
+        log = engine(METERS, [first])
+        code_and_param = (ErrorCode.USAGE_BILLED_TWICE, "items[0][price][recurring][meter]")
+        assert refused(lambda log=log, second=second: log.subscribe(second)) == code_and_param
+        assert log.subscriptions == (first,)
+    each = engine(METERS, [old, new], policy=mc.MeterPolicy(overlap="each_counts_all"))
+    assert len(each.subscriptions) == 2
+
+
+def test_the_second_subscription_is_told_what_to_do():
+    """The sentence names the other subscription, its life and the two ways out; then its end can be told first."""
+    old, new = two(ended_at=None)
+    log = mc.MeterLog(METERS, [old])
+    with pytest.raises(mc.InvalidValueError) as refusal:
+        log.subscribe(new)
+    assert str(refusal.value) == (
+        "items[0][price][recurring][meter]: expected a meter that no other subscription of customer 'c' bills at the same "
+        "time, but 'old' bills it from 2026-06-01T00:00:00Z: tell its end first, or say overlap='each_counts_all' in the "
+        "policy, received 'm' (str)"
+    )
+    log.subscribe(old.canceled(day(15)))
+    log.subscribe(new)
+    assert refused(lambda: log.subscribe(old))[0] == ErrorCode.USAGE_BILLED_TWICE
+
+
+def test_other_customers_and_meters_do_not_overlap():
+    """Another customer's subscription, and one on another meter, bill other events; a newer version is not its own rival."""
+    old, _ = two(ended_at=None)
+    log = mc.MeterLog(METERS, [old])
+    log.subscribe(attrs.evolve(old, id="other", customer="d", items=[attrs.evolve(old.items[0], id="x")]))
+    log.subscribe(attrs.evolve(old, id="third", items=[item(price(recurring=mc.Recurring(meter="other")), "y")]))
+    log.subscribe(old)
+    assert len(log.subscriptions) == 3
