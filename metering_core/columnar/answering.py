@@ -32,7 +32,7 @@ from metering_core.columnar.kernel import (
     merge,
     whole,
 )
-from metering_core.columnar.paths import KINDS, Kind, fold, totals
+from metering_core.columnar.paths import KINDS, Kind, fold, kind_of, totals
 from metering_core.columnar.piles import Pile, and_run
 from metering_core.periods import BillingCycle, BillingPeriod
 from metering_core.prices import AggregateUsage
@@ -122,18 +122,21 @@ class Questions:
         ends = np.fromiter(map(attrgetter("end_seconds"), periods), np.int64, length)
         # By identity: the hash of an enumeration's member is computed in Python.
         numbers = np.fromiter(map(id, modes), np.int64, length)
-        are = {mode: numbers == id(mode) for mode in AGGREGATORS}
-        for mode, aggregator in AGGREGATORS.items():
-            if aggregator.looks_back:
-                firsts[are[mode]] = ORIGIN
+        are = {mode: numbers == id(mode) for mode in KINDS}
+        if sum(map(np.count_nonzero, are.values())) < length:
+            list(map(kind_of, modes))  # One of them raises: with no row in the table, its questions would be nobody's.
+        for mode, flags in are.items():
+            if AGGREGATORS[mode].looks_back:
+                firsts[flags] = ORIGIN
         return cls(np.fromiter(codes, np.intp, length), modes, periods, firsts, ends, are)
 
     @classmethod
     def of_all(cls, items: int, period: BillingPeriod, modes: Sequence[AggregateUsage]) -> Self:
         """Ask for all items in one period, mode after mode."""
         length = len(modes) * items
+        list(map(kind_of, modes))  # Which refuses what no kernel computes.
         starts = [ORIGIN if AGGREGATORS[mode].looks_back else period.start_seconds for mode in modes]
-        are = {mode: np.repeat([mode is one for one in modes], items) for mode in AGGREGATORS}
+        are = {mode: np.repeat([mode is one for one in modes], items) for mode in KINDS}
         firsts, ends = np.repeat(np.array(starts, np.int64), items), np.full(length, period.end_seconds, np.int64)
         each = [mode for one in modes for mode in [one] * items]
         return cls(np.tile(np.arange(items), len(modes)), each, [period] * length, firsts, ends, are)
@@ -309,7 +312,8 @@ class Answers:
 
     def _of_rows(self, question: Question) -> Partial:
         found = self.cells(question.code, question.first, question.period.end_seconds)
-        return _PARTIALS[KINDS[question.mode]](found) if len(found) else AGGREGATORS[question.mode].identity
+        partial_of = _PARTIALS[kind_of(question.mode)]
+        return partial_of(found) if len(found) else AGGREGATORS[question.mode].identity
 
     def _with_beside(self, question: Question, partial: Partial) -> Partial:
         beside = self.beside().get(question.code)

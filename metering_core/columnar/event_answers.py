@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from importlib import import_module
 from types import ModuleType
-from typing import Any, NamedTuple, overload
+from typing import Any, Final, NamedTuple, overload
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.aggregators import Partial, formula_of
+from metering_core.aggregators import Partial, formula_of, row_for
 from metering_core.columnar.event_batches import number_of
 from metering_core.columnar.event_groups import KEY_BITS, Groups, Numbers, as_wide, greatest, narrowed, packed_sums
 from metering_core.columnar.event_series import Label
 from metering_core.columnar.event_store import Counting, MeterColumns
 from metering_core.columnar.kernel import INT64_MAX, Integers
-from metering_core.columnar.paths import pays
+from metering_core.columnar.paths import ENGINE, pays
 from metering_core.exact import Number, whole_if_possible
 from metering_core.meter_summaries import MeterEventSummary
 from metering_core.meters import Formula, Meter
@@ -201,24 +201,10 @@ class _Asked:
         return _Found(found.codes, found.places, numerators, denominators, found.counts)
 
     def _plain(self, formula: Formula, groups: Groups) -> _Found:
-        units, denominators = self.events.units, None
-        match formula:
-            case Formula.SUM | Formula.AVERAGE:
-                numerators = groups.sums(units)
-                denominators = groups.counts if formula is Formula.AVERAGE else None
-            case Formula.COUNT:
-                numerators = groups.counts
-            case Formula.MAX:
-                numerators = groups.maxima(units)
-            case Formula.MIN:
-                numerators = groups.minima(units)
-            case Formula.UNIQUE_COUNT:
-                numerators = np.bincount(groups.distinct(units)[0], minlength=groups.size)
-            case Formula.LAST:
-                numerators = _at(units, groups.lasts(self.events.moments))
+        numerators = row_for(_NUMERATORS, formula, ENGINE)(groups, self.events)
         some = np.flatnonzero(groups.counts)
         numbers = some if groups.ids is None else groups.ids[some]
-        below = None if denominators is None else denominators[some]
+        below = groups.counts[some] if formula is Formula.AVERAGE else None
         return _Found(*self._apart(numbers), narrowed(numerators[some]), below, groups.counts[some])
 
     # Formulas that look back: every bucket of every group, and one before the first ------------------------------------------
@@ -265,6 +251,22 @@ def _at(units: Numbers, rows: NDArray[np.intp]) -> Numbers:
     if not len(units):
         return np.zeros(rows.shape, np.int64)
     return np.where(rows >= 0, units[rows], 0)
+
+
+def _sums_of(groups: Groups, events: Counting) -> Numbers:
+    return groups.sums(events.units)
+
+
+_NUMERATORS: Final[Mapping[Formula, Callable[[Groups, Counting], Numbers]]] = {
+    Formula.SUM: _sums_of,
+    Formula.AVERAGE: _sums_of,
+    Formula.COUNT: lambda groups, _: groups.counts,
+    Formula.MAX: lambda groups, events: groups.maxima(events.units),
+    Formula.MIN: lambda groups, events: groups.minima(events.units),
+    Formula.UNIQUE_COUNT: lambda groups, events: np.bincount(groups.distinct(events.units)[0], minlength=groups.size),
+    Formula.LAST: lambda groups, events: _at(events.units, groups.lasts(events.moments)),
+}
+"""What the events of each group come to; a level, which looks back, has a way of its own."""
 
 
 def _buckets(moments: Integers, bounds: Integers) -> Integers:
@@ -342,31 +344,35 @@ class _Partials:
 
     def each(self) -> list[Partial]:
         """Return the partial of each group."""
-        events, groups = self.columns.counting(self.meter), self.groups
-        units = events.units[self.places]
-        match self.meter.formula:
-            case Formula.SUM:
-                return self._numbers(groups.sums(units))
-            case Formula.COUNT:
-                return list(groups.counts.tolist())
-            case Formula.MAX:
-                return self._numbers(groups.maxima(units))
-            case Formula.MIN:
-                return self._numbers(groups.minima(units))
-            case Formula.AVERAGE:
-                return list(zip(self._numbers(groups.sums(units)), groups.counts.tolist(), strict=True))
-            case Formula.LAST:
-                return self._lasts(events)
-            case Formula.UNIQUE_COUNT:
-                return self._texts(units)
-            case Formula.WEIGHTED_SUM:
-                return self._levels(events, units)
+        events = self.columns.counting(self.meter)
+        return row_for(PARTIALS, self.meter.formula, ENGINE)(self, events, events.units[self.places])
+
+    def sums(self, _: Counting, units: Numbers) -> list[Partial]:
+        """Return the sum of each group."""
+        return self._numbers(self.groups.sums(units))
+
+    def counts(self, _: Counting, __: Numbers) -> list[Partial]:
+        """Return how many events each group has."""
+        return list(self.groups.counts.tolist())
+
+    def maxima(self, _: Counting, units: Numbers) -> list[Partial]:
+        """Return the greatest value of each group."""
+        return self._numbers(self.groups.maxima(units))
+
+    def minima(self, _: Counting, units: Numbers) -> list[Partial]:
+        """Return the least value of each group."""
+        return self._numbers(self.groups.minima(units))
+
+    def averages(self, _: Counting, units: Numbers) -> list[Partial]:
+        """Return the sum and the count of each group."""
+        return list(zip(self._numbers(self.groups.sums(units)), self.groups.counts.tolist(), strict=True))
 
     def _numbers(self, units: Numbers) -> list[Number]:
         places = self.columns.counting(self.meter).decimal_places
         return [number_of(one, places) for one in units.tolist()]
 
-    def _lasts(self, events: Counting) -> list[Partial]:
+    def lasts(self, events: Counting, _: Numbers) -> list[Partial]:
+        """Return the last value of each group, and when it was."""
         # Events of one moment decide by the order of arrival, in which the places are ascending.
         order = np.argsort(self.places, kind="stable")
         groups = Groups(self.groups.codes[order], self.groups.counts, self.groups.ids)
@@ -378,16 +384,31 @@ class _Partials:
         )
         return [((moment, number), value) for moment, number, value in zip(*columns, strict=True)]
 
-    def _texts(self, units: Integers) -> list[Partial]:
+    def texts(self, _: Counting, units: Numbers) -> list[Partial]:
+        """Return the different texts of each group."""
         sets: list[set[str]] = [set() for _ in range(self.groups.size)]
         texts = list(self.columns.texts)
         for place, code in zip(*map(np.ndarray.tolist, self.groups.distinct(units)), strict=True):
             sets[place].add(texts[code])
         return list(map(frozenset, sets))
 
-    def _levels(self, events: Counting, units: Numbers) -> list[Partial]:
+    def levels(self, events: Counting, units: Numbers) -> list[Partial]:
+        """Return the level of each group, and the sum of its changes times their moments."""
         moments = events.moments[self.places]
         base = int(moments.min())
         levels = self.groups.sums(units)
         products = as_wide(self.groups.sums_of_products(units, moments - base)) + as_wide(levels) * base
         return [(level, moment, None) for level, moment in zip(self._numbers(levels), self._numbers(products), strict=True)]
+
+
+PARTIALS: Final[Mapping[Formula, Callable[[_Partials, Counting, Numbers], list[Partial]]]] = {
+    Formula.SUM: _Partials.sums,
+    Formula.COUNT: _Partials.counts,
+    Formula.LAST: _Partials.lasts,
+    Formula.MAX: _Partials.maxima,
+    Formula.MIN: _Partials.minima,
+    Formula.UNIQUE_COUNT: _Partials.texts,
+    Formula.AVERAGE: _Partials.averages,
+    Formula.WEIGHTED_SUM: _Partials.levels,
+}
+"""What makes the partials of a formula; one that has no row here is refused by name where its meter is created."""

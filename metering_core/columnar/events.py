@@ -15,13 +15,14 @@ import attrs
 import numpy as np
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
-from metering_core.aggregators import Partial, formula_of
+from metering_core.aggregators import Partial, formula_of, row_for
 from metering_core.columnar.batches import Column
-from metering_core.columnar.event_answers import EventSummaries, Question, partials_of, summarized
+from metering_core.columnar.event_answers import PARTIALS, EventSummaries, Question, partials_of, summarized
 from metering_core.columnar.event_batches import EventBatch, Texts, as_units, units_of, written
 from metering_core.columnar.event_groups import Numbers
 from metering_core.columnar.event_store import MeterColumns, Part
 from metering_core.columnar.kernel import ROWS_MAX, Flags, Integers
+from metering_core.columnar.paths import ENGINE
 from metering_core.columnar.usage import received_moments
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meter_acceptance import (
@@ -41,7 +42,7 @@ from metering_core.meter_log import MeterLog, content_of
 from metering_core.meter_summaries import DimensionFilters, bounds_of, filters_of, keys_of
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula, Meter
-from metering_core.names import require_iterable
+from metering_core.names import require_iterable, require_kind
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.readings import MICROSECONDS
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -175,7 +176,13 @@ class ColumnarEvents(MeterReader):
         return self._book.subscriptions
 
     def create_meter(self, meter: Meter) -> None:
-        """Measure events by a new meter from now on; refusals as :meth:`~metering_core.MeterLog.create_meter`."""
+        """Measure events by a new meter from now on; refusals as :meth:`~metering_core.MeterLog.create_meter`.
+
+        Raises:
+            InvoicingError: ``formula_not_available`` for a formula that columns cannot compute.
+        """
+        require_kind(Meter, meter, "meter")
+        row_for(PARTIALS, meter.formula, ENGINE)
         self._book.create_meter(meter)
 
     def update_meter(self, meter: Meter) -> None:

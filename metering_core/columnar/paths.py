@@ -14,9 +14,13 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from metering_core.aggregators import row_for
 from metering_core.columnar import kernel
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Cells, Flags, Rows, Totals, Window
 from metering_core.prices import AggregateUsage
+
+ENGINE: Final = "columns"
+"""What a refusal calls this engine."""
 
 Kind = Literal["sums", "maxima", "lasts"]
 """What computes a mode, by its name in either kernel."""
@@ -27,6 +31,16 @@ KINDS: Final[Mapping[AggregateUsage, Kind]] = {
     AggregateUsage.LAST_DURING_PERIOD: "lasts",
     AggregateUsage.LAST_EVER: "lasts",
 }
+
+
+def kind_of(mode: AggregateUsage) -> Kind:
+    """Return what computes a mode; refuse one that nothing here does.
+
+    Raises:
+        InvoicingError: ``formula_not_available``.
+    """
+    return row_for(KINDS, mode, ENGINE)
+
 
 PAYS_FROM: Final = 1 << 21
 """From so many rows on, loading compiled code (half a second, once in a process) costs less than it saves."""

@@ -1,0 +1,138 @@
+"""Columns know every mode, formula and pricing model, or refuse it by name: what each of their tables is held to."""
+
+from __future__ import annotations
+
+from typing import get_args
+
+import pytest
+from builders import JAN, MODES, START, planted, priced, subscribed
+
+pytest.importorskip("numpy", reason="needs the extra columnar")
+
+import event_cases
+import numpy as np
+
+import metering_core as mc
+from metering_core.aggregators import AGGREGATORS, FORMULAS
+from metering_core.columnar import ColumnarEvents, ColumnarUsage, answering, event_answers, kernel, paths
+from metering_core.columnar_rating import rate_lines, rate_many
+from metering_core.invoice_lines import invoice_lines
+from metering_core.meters import Formula, Meter
+from metering_core.pricing import PRICING_MODELS, Tier
+
+LEAST = planted(mc.AggregateUsage, "least")
+MEDIAN = planted(Formula, "median")
+
+
+@pytest.fixture
+def with_least(monkeypatch):
+    """Have the modes grow by one that the log computes: a class and a row, as a new mode is told to be."""
+    monkeypatch.setitem(AGGREGATORS, LEAST, FORMULAS[Formula.MIN])
+
+
+@pytest.fixture
+def with_median(monkeypatch):
+    """Have the formulas grow by one that a log computes."""
+    monkeypatch.setitem(FORMULAS, MEDIAN, FORMULAS[Formula.MIN])
+
+
+def asked_of(items):
+    """Return a subscription with so many items, all of the new mode."""
+    return subscribed(*(priced(mode=LEAST, id=f"price_{number}") for number in range(items)))
+
+
+WAYS = {
+    "partial": lambda usage, subscription: usage.partial(subscription.items[0], JAN),
+    "partials": lambda usage, subscription: usage.partials([(item, JAN) for item in subscription.items]),
+    "total usage": lambda usage, subscription: usage.total_usage([(item, JAN) for item in subscription.items]),
+    "total usage of all": lambda usage, _: usage.total_usage_of_all(JAN, [LEAST]),
+    "a view": lambda usage, subscription: usage.as_of(1).partials([(item, JAN) for item in subscription.items]),
+    "an invoice": lambda usage, subscription: mc.preview_invoice(subscription, usage, now=START + 9),
+    "invoice lines": lambda usage, subscription: invoice_lines([subscription], usage, START + 9),
+}
+
+
+@pytest.mark.usefixtures("with_least")
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("items", [1, 100])
+@pytest.mark.parametrize("records", [0, 3])
+def test_a_mode_that_columns_lack_is_refused_by_name(way, items, records):
+    """A mode that only the log was told of bills nothing in columns: one item and many, with and without usage, are refused."""
+    subscription = asked_of(items)
+    usage, log = ColumnarUsage([subscription]), mc.UsageLog([subscription])
+    used = [mc.UsageRecord("si_0", quantity, START + quantity) for quantity in (9, 4, 7)[:records]]
+    usage.append(used, now=START + 9)
+    log.append(used, now=START + 9)
+    assert mc.summarize(subscription.items[0], log, JAN).total_usage == (4 if records else 0)
+    with pytest.raises(mc.InvoicingError) as caught:
+        WAYS[way](usage, subscription)
+    assert (caught.value.code, caught.value.param) == ("formula_not_available", "aggregate_usage")
+
+
+@pytest.mark.usefixtures("with_median")
+def test_a_formula_that_columns_lack_is_refused_by_name():
+    """A meter whose formula columns cannot compute is none of theirs, from the beginning."""
+    with pytest.raises(mc.InvoicingError) as caught:
+        ColumnarEvents([Meter("m", "e", MEDIAN)])
+    assert (caught.value.code, caught.value.param) == ("formula_not_available", "formula")
+    columns = ColumnarEvents()
+    with pytest.raises(mc.InvoicingError):
+        columns.create_meter(Meter("m", "e", MEDIAN))
+    assert columns.meters == ()
+
+
+def test_every_table_of_modes_has_all_of_them():
+    """A new mode without a kernel turns this red."""
+    assert set(paths.KINDS) == set(AGGREGATORS) == set(mc.AggregateUsage)
+    kinds = set(get_args(paths.Kind))
+    assert set(paths.KINDS.values()) == set(answering._PARTIALS) == kinds
+    assert all(callable(getattr(kernel, kind)) for kind in kinds)
+
+
+def test_the_compiled_loops_have_all_kinds():
+    """The same of the compiled loops, together and one by one."""
+    pytest.importorskip("numba", reason="needs the extra compiled")
+    from metering_core.columnar import compiled  # noqa: PLC0415 - Numba may be absent
+
+    for kind in get_args(paths.Kind):
+        assert callable(getattr(compiled, kind))
+        assert hasattr(compiled.Everything, kind)
+
+
+def test_every_table_of_formulas_has_all_of_them():
+    """A new formula without its arithmetic turns this red; a level is the only one that is not told by its own events."""
+    assert set(event_answers.PARTIALS) == set(FORMULAS) == set(Formula)
+    assert set(event_answers._NUMERATORS) == set(Formula) - {Formula.WEIGHTED_SUM}
+
+
+def test_tests_speak_of_all_of_them():
+    """The modes and meters that tests of engines draw from are all there are."""
+    assert set(MODES) == set(mc.AggregateUsage)
+    assert {meter.formula for meter in event_cases.METERS} == set(Formula)
+
+
+MODELS = {
+    mc.PerUnit: mc.PerUnit("0.7"),
+    mc.Package: mc.Package(7, 10),
+    mc.Graduated: mc.Graduated([Tier(3, 2, 5), Tier(None, "1.5")]),
+    mc.Volume: mc.Volume([Tier(3, 2, 5), Tier(None, "1.5")]),
+}
+
+
+def test_every_pricing_model_is_rated_in_columns():
+    """All models of the table, and one that is none of them, come to what rating them one by one comes to."""
+
+    class Percentage(mc.PerUnit):
+        """A model that columns do not know: theirs is chosen by the very class."""
+
+        def charges(self, quantity):
+            return mc.PerUnit(3).charges(quantity)
+
+    assert set(MODELS) == set(PRICING_MODELS.values())
+    for model in [*MODELS.values(), Percentage(1)]:
+        price = priced(model)
+        quantities = np.arange(12)
+        expected = [mc.rate(price, quantity).charges for quantity in range(12)]
+        settled = [[mc.settle(mc.Amount(one.amount, "usd")).minor_units for one in charges] for charges in expected]
+        assert rate_many(price, quantities).tolist() == [sum(amounts) for amounts in settled]
+        assert rate_lines(price, quantities).amounts.tolist() == [amount for amounts in settled for amount in amounts]
