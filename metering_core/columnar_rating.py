@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from metering_core.errors import MissingExtraError
+from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
 from metering_core.exact import Number, exact_quantity
 from metering_core.money import Rounding, half_up
+from metering_core.names import require_iterable, require_kind
 from metering_core.periods import WHOLE
 from metering_core.prices import Price
 from metering_core.pricing import ChargeKind, Graduated, Package, PerUnit, Round, Tier, Volume
@@ -147,6 +148,7 @@ def rate_many(price: Price, quantities: Any, *, rounding: Rounding = half_up) ->
     >>> rate_many(Price.per_unit("tokens", currency="usd", unit_amount="0.5"), np.array([0, 1, 2, 3])).tolist()
     [0, 1, 1, 2]
     """
+    require_kind(Price, price, "price")
     lines = _lines_of(price) if rounding is half_up else None
     if lines is None or not _are_integers(quantities):
         return _one_by_one(price, quantities, rounding)
@@ -169,6 +171,7 @@ def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -
     >>> list(zip(lines.rows.tolist(), lines.tiers.tolist(), lines.quantities.tolist(), lines.amounts.tolist()))
     [(0, 1, 5, 3500), (0, 2, 1, 650), (1, 1, 2, 1400)]
     """
+    require_kind(Price, price, "price")
     lines = _lines_of(price) if rounding is half_up else None
     # Where a bound is no integer, neither is the quantity of a line.
     if lines is None or lines.scale != 1 or not _are_integers(quantities):
@@ -211,7 +214,9 @@ def _fitting(lines: _Lines, quantities: NDArray[Any]) -> NDArray[Any]:
 
 
 def _checked(quantities: Any) -> list[Number]:  # noqa: ANN401 - as above
-    values = quantities.tolist() if isinstance(quantities, np.ndarray) else list(quantities)
+    values = quantities.tolist() if isinstance(quantities, np.ndarray) else list(require_iterable(quantities, "quantities"))
+    if not isinstance(values, list):  # Of an array of no dimension.
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "quantities", "a sequence", quantities)
     return [exact_quantity(value, f"quantities[{row}]") for row, value in enumerate(values)]
 
 

@@ -378,7 +378,7 @@ def test_customers_and_meters_may_come_later():
         ({"identifiers": ["a", "b" * 101]}, "identifiers[1]"),
         ({"identifiers": ["a", 5]}, "identifiers[1]"),
         ({"dimensions": {"region": ["eu", 5]}}, "dimensions[region][1]"),
-        ({"dimensions": {"region": ["eu"]}}, "region"),
+        ({"dimensions": {"region": ["eu"]}}, "dimensions[region]"),
         ({"decimal_places": -1}, "decimal_places"),
         ({"event_name": ""}, "event_name"),
     ],

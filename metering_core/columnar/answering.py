@@ -236,6 +236,9 @@ class _Derived:
     beside: tuple[int, dict[int, ItemCells]] | None = None
 
 
+_NOTHING_BESIDE: Final[dict[int, ItemCells]] = {}
+
+
 class Answers:
     """Some accepted rows, as a value, and what is derived from them when it is asked for.
 
@@ -280,8 +283,10 @@ class Answers:
             self._derived.index = indexed, runs
         return runs
 
-    def beside(self) -> dict[int, ItemCells]:
+    def beside(self) -> Mapping[int, ItemCells]:
         """Return the cells that are not in the rows, by code: those of late rows, and what compaction kept."""
+        if not self.late and not self.compacted:
+            return _NOTHING_BESIDE
         folded, cells = self._derived.beside or (0, self._kept_cells())
         if folded < len(self.late):
             # The cells change one by one from here on: who is cut short leaves none, and all are folded anew.

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from importlib import import_module
 from itertools import count
 from typing import Any, Final, Self
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, optional_read_only, read_only
 from metering_core.columnar.paths import encoded
 from metering_core.columns import Batch, check_each, require_length
-from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
+from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError, describe
 from metering_core.exact import exact_integer
 from metering_core.names import NAME_MAX, name, optional_name, refuse_slips
 from metering_core.periods import SECONDS_MAX
@@ -95,9 +96,11 @@ class UsageBatch:
         Raises:
             InvalidValueError: for a malformed value; ``param`` names the column and the row (``quantities[3]``).
         """
-        length = len(subscription_items)
+        length = length_of(subscription_items, "subscription_items")
         columns = {"quantities": quantities, "timestamps": timestamps, "actions": actions, "ids": ids}
         for column, values in columns.items():
+            if values is not None or column in {"quantities", "timestamps"}:
+                length_of(values, column)
             require_length(values, length, column)
         names, codes = _encoded(subscription_items, item_ids, copy=copy)
         checked = _quantities(quantities, copy=copy)
@@ -134,7 +137,12 @@ class UsageBatch:
                 twice, misspelt or ``received_at`` (``parameter_unknown``); for a malformed value.
             MissingExtraError: without pyarrow.
         """
-        given = arrow_columns(arrow_table(source))
+        table = arrow_table(source)
+        with reading_arrow():
+            return cls._of_arrow(arrow_columns(table), copy=copy)
+
+    @classmethod
+    def _of_arrow(cls, given: Mapping[str, Any], *, copy: bool) -> Self:
         if "seq" in given:
             refuse_disorder(given["seq"])
         with ThreadPoolExecutor(1) as pool:  # Which copies numbers while strings are encoded.
@@ -150,9 +158,30 @@ class UsageBatch:
 # Columns -------------------------------------------------------------------------------------------------------------
 
 
-def as_array(values: Column) -> NDArray[Any]:
-    """Return a column as an array; what a mask hides is None there, and no value."""
-    array = values if isinstance(values, np.ndarray) else np.asarray(values)
+def length_of(values: Column, column: str) -> int:
+    """Return how many values a column has; refuse what is none, such as a generator, a text or a single number."""
+    try:
+        length = -1 if isinstance(values, str | bytes | bytearray | Mapping | type) else len(values)
+    except Exception:  # noqa: BLE001 - an object of the caller's own may raise anything
+        length = -1
+    if length < 0:
+        raise _no_column(values, column)
+    return length
+
+
+def _no_column(values: object, column: str) -> InvalidValueError:
+    expected = "a column: a list, or an array of one dimension"
+    return InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, values)
+
+
+def as_array(values: Column, column: str) -> NDArray[Any]:
+    """Return a column as an array; what a mask hides is None there, and no value. Refuse what has not one dimension."""
+    try:
+        array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    except Exception:  # noqa: BLE001 - as above
+        raise _no_column(values, column) from None
+    if array.ndim != 1:
+        raise _no_column(values, column)
     if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray) and array.dtype.kind != "M":
         return np.array(array.tolist(), np.object_)
     return array
@@ -166,22 +195,25 @@ def _encoded(values: Column, item_ids: Sequence[str] | None, *, copy: bool) -> t
     """Return the distinct items and, for each row, which it is."""
     column = "subscription_items"
     if item_ids is not None:
+        length_of(item_ids, "item_ids")
         names = tuple(item_ids)
         if not _are_names(names):
             names = tuple(check_each(names, "item_ids", name))
         return names, _integers(values, column, len(names) - 1, 0).astype(np.int32, copy=copy)
-    rows = values if _is_sequence(values) else as_array(values).tolist()
+    rows = values if _is_sequence(values) else as_array(values, column).tolist()
     table: dict[str, int] = {}
     try:
         table = dict(zip(dict.fromkeys(rows), count(), strict=False))
-        for value in table:
-            name(value, column)
-    except (TypeError, InvalidValueError):
-        check_each(rows, column, name)
+        are_names = _are_names(table)
+    except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything where it is compared
+        are_names = False
+    if not are_names:
+        rows = check_each(rows, column, name)
+        table = dict(zip(dict.fromkeys(rows), count(), strict=False))
     return tuple(table), np.fromiter(map(table.__getitem__, rows), np.int32, len(rows))
 
 
-def _are_names(values: Sequence[Any]) -> bool:
+def _are_names(values: Collection[Any]) -> bool:
     """Say whether all are names, without a word on which is not; much faster than :func:`check_each`."""
     return (
         set(map(type, values)) <= {str}
@@ -197,8 +229,8 @@ def _integers(values: Column, column: str, maximum: int, minimum: int) -> NDArra
 
     if _is_sequence(values):
         return np.array(_all_integers(values, column, maximum, minimum, check), dtype=np.int64)
-    array = as_array(values)
-    if array.dtype.kind not in "iu" or array.ndim != 1:
+    array = as_array(values, column)
+    if array.dtype.kind not in "iu":
         return np.array(check_each(array.tolist(), column, check), dtype=np.int64)
     if len(array) and not minimum <= int(array.min()) <= int(array.max()) <= maximum:
         row = int(np.flatnonzero((array < minimum) | (array > maximum))[0])
@@ -221,8 +253,8 @@ def _quantities(values: Column, *, copy: bool) -> Integers:
 def _timestamps(values: Column, *, copy: bool) -> tuple[Integers, Flags | None]:
     """Return Unix seconds, and where a timestamp is ``"now"`` instead."""
     if not _is_sequence(values):
-        array = as_array(values)
-        if array.dtype.kind in "iu" and array.ndim == 1:
+        array = as_array(values, "timestamps")
+        if array.dtype.kind in "iu":
             return _unix_seconds(array, copy=copy), None
         values = array.tolist() if array.dtype.kind != "M" else list(array)
     if not (set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= SECONDS_MAX):
@@ -242,7 +274,7 @@ def _unix_seconds(array: NDArray[Any], *, copy: bool) -> Integers:
 def _sets(values: Column | None, *, copy: bool) -> Flags | None:
     if values is None:
         return None
-    array = None if _is_sequence(values) else as_array(values)
+    array = None if _is_sequence(values) else as_array(values, "actions")
     if array is not None and array.dtype == np.bool_:
         flags = array.astype(np.bool_, copy=copy)
     elif array is not None and array.dtype.kind == "U":
@@ -259,10 +291,10 @@ def _sets(values: Column | None, *, copy: bool) -> Flags | None:
 def _ids(values: Column | None) -> list[str | None] | None:
     if values is None:
         return None
-    rows = list(values) if _is_sequence(values) else as_array(values).tolist()
+    rows = list(values) if _is_sequence(values) else as_array(values, "ids").tolist()
     given = [value for value in rows if value is not None]
     if not _are_names(given):
-        check_each(rows, "ids", optional_name)
+        rows = check_each(rows, "ids", optional_name)
     return rows if given else None
 
 
@@ -271,14 +303,32 @@ def _ids(values: Column | None) -> list[str | None] | None:
 
 def arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any:  # noqa: ANN401 - a pyarrow.Table, without types
     """Read an Arrow stream with pyarrow."""
-    if not hasattr(source, "__arrow_c_stream__"):
-        code = ErrorCode.PARAMETER_INVALID_OBJECT
-        raise InvalidValueError.expecting(code, "source", "an object with __arrow_c_stream__", source)
+    code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "an object with __arrow_c_stream__"
+    try:
+        has_stream = hasattr(source, "__arrow_c_stream__")
+    except Exception:  # noqa: BLE001 - an object of the caller's own may raise anything
+        has_stream = False
+    if not has_stream:
+        raise InvalidValueError.expecting(code, "source", expected, source)
     try:
         pyarrow = import_module("pyarrow")
     except ModuleNotFoundError as error:
         raise MissingExtraError.for_extra("arrow", feature) from error
-    return pyarrow.RecordBatchReader.from_stream(source).read_all()
+    try:
+        return pyarrow.RecordBatchReader.from_stream(source).read_all()
+    except Exception as error:  # What the stream's own maker raises comes out here, in any class.
+        message = f"source: expected a stream that Arrow can read to its end, received one that says {describe(str(error))}"
+        raise InvalidValueError(code, message, param="source") from error
+
+
+@contextmanager
+def reading_arrow() -> Iterator[None]:
+    """Refuse columns of a type that Arrow does not convert, or of values that it cannot."""
+    try:
+        yield
+    except import_module("pyarrow").lib.ArrowException as error:
+        message = f"source: expected columns of plain types, received one of which Arrow says {describe(str(error))}"
+        raise InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message, param="source") from error
 
 
 def arrow_columns(

@@ -25,14 +25,16 @@ from metering_core.columnar.batches import (
     arrow_table,
     as_array,
     dictionary_of,
+    length_of,
     optional_tuple,
+    reading_arrow,
     refuse_disorder,
     refuse_nulls,
 )
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, optional_read_only, read_only
 from metering_core.columns import check_each
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import DIGITS_MAX, Number, exact_integer, plain, whole_if_possible
+from metering_core.exact import DIGITS_MAX, QUANTITY_DIGITS_MAX, Number, exact_integer, plain, whole_if_possible
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
 from metering_core.names import require_iterable
@@ -40,6 +42,7 @@ from metering_core.periods import SECONDS_MAX, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS
 
 EPOCH: Final = from_unix_seconds(0)
+_GREATEST: Final = 10**QUANTITY_DIGITS_MAX
 _DEFAULT: Final = Meter("default", "default")
 """Whose payload keys an event has that no meter measures."""
 
@@ -63,13 +66,14 @@ class Texts:
         """Take a column of texts, or of codes that count in ``names``."""
         look = check or _text
         if names is not None:
+            length_of(names, f"{column}[names]")
             table = tuple(check_each(list(names), f"{column}[names]", look))
             return cls(table, _codes(values, column, len(table) - 1))
-        rows = _rows(values)
+        rows = _rows(values, column)
         try:
             places = dict(zip(dict.fromkeys(rows), count(), strict=False))
             is_right = set(map(type, places)) <= {str, type(None)}
-        except TypeError:
+        except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything where it is compared
             is_right = False
         if not is_right or check is not None:
             rows = check_each(rows, column, look)
@@ -164,12 +168,18 @@ class EventBatch:
         Raises:
             InvalidValueError: for a malformed value; ``param`` names the column and the row (``values[3]``). Floats are one.
         """
-        length = len(customers)
+        length = length_of(customers, "customers")
+        length_of(values, "values")
+        length_of(timestamps, "timestamps")
+        others = {} if dimensions is None else dimensions
+        if not isinstance(others, Mapping):
+            code = ErrorCode.PARAMETER_INVALID_OBJECT
+            raise InvalidValueError.expecting(code, "dimensions", "columns by payload key", dimensions)
         for column, given in {
             "values": values,
             "timestamps": timestamps,
             "identifiers": identifiers,
-            **(dimensions or {}),
+            **{f"dimensions[{short_name(key, 'dimensions')}]": column for key, column in others.items()},
         }.items():
             _require_length(given, length, column)
         places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
@@ -182,10 +192,7 @@ class EventBatch:
             moments,
             as_now,
             _identifiers(identifiers),
-            {
-                short_name(key, "dimensions"): Texts.of(column, f"dimensions[{key}]")
-                for key, column in (dimensions or {}).items()
-            },
+            {short_name(key, "dimensions"): Texts.of(column, f"dimensions[{key}]") for key, column in others.items()},
         )
 
     @classmethod
@@ -212,8 +219,13 @@ class EventBatch:
             MissingExtraError: without pyarrow.
         """
         places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
-        keys = _dimension_keys(dimensions)
-        given = arrow_columns(arrow_table(source, "EventBatch.from_arrow"), (*_REQUIRED, *keys), _OPTIONAL, "events")
+        keys, table = _dimension_keys(dimensions), arrow_table(source, "EventBatch.from_arrow")
+        with reading_arrow():
+            given = arrow_columns(table, (*_REQUIRED, *keys), _OPTIONAL, "events")
+            return cls._of_arrow(short_name(event_name, "event_name"), given, keys, places, copy=copy)
+
+    @classmethod
+    def _of_arrow(cls, event_name: str, given: Mapping[str, Any], keys: Iterable[str], places: int, *, copy: bool) -> Self:
         if "seq" in given:
             refuse_disorder(given["seq"])
         if "event_name" in given:
@@ -223,7 +235,7 @@ class EventBatch:
         nothing = Texts((None,), np.zeros(len(customers), np.int32))
         values = _arrow_values(given["value"], places, copy=copy) if "value" in given else nothing
         return cls(
-            short_name(event_name, "event_name"),
+            event_name,
             customers,
             values,
             places if isinstance(values, np.ndarray) else 0,
@@ -240,7 +252,8 @@ class EventBatch:
         Raises:
             InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event of that name.
         """
-        first = events[0] if len(events) else None
+        events = list(require_iterable(events, "events"))
+        first = events[0] if events else None
         for row, event in enumerate(events or [None]):
             if not isinstance(event, MeterEvent) or event.event_name != first.event_name:  # type: ignore[union-attr]  # the first is one
                 expected = "a MeterEvent, all with one name"
@@ -342,19 +355,19 @@ def as_units(integers: Sequence[int]) -> NDArray[Any]:
 # Checks --------------------------------------------------------------------------------------------------------------
 
 
-def _rows(values: Column) -> Sequence[Any]:
+def _rows(values: Column, column: str) -> Sequence[Any]:
     if isinstance(values, list | tuple | range):
         return values
     for own in ("to_pylist", "to_list"):  # Of pyarrow, and of Polars and pandas: an array knows neither zones nor nulls.
         if hasattr(values, own):
             return list(getattr(values, own)())
-    array = as_array(values)
+    array = as_array(values, column)
     rows: Sequence[Any] = array.tolist() if array.dtype.kind != "M" else list(array)
     return rows
 
 
 def _require_length(values: Column | None, length: int, column: str) -> None:
-    if values is not None and len(values) != length:
+    if values is not None and length_of(values, column) != length:
         expected = f"as many values as customers, {length}"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, len(values))
 
@@ -366,8 +379,9 @@ def _text(value: object, param: str) -> str | None:
 
 
 def _codes(values: Column, column: str, maximum: int) -> NDArray[np.int32]:
-    array = as_array(values) if isinstance(values, np.ndarray) else np.array(_rows(values), None if len(values) else np.int32)
-    if array.dtype.kind not in "iu" or array.ndim != 1:
+    given = values if isinstance(values, np.ndarray) else list(_rows(values, column))
+    array = as_array(given, column) if len(given) else np.empty(0, np.int32)
+    if array.dtype.kind not in "iu":
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, column, "integers", str(array.dtype))
     if len(array) and not 0 <= int(array.min()) <= int(array.max()) <= maximum:
         row = int(np.flatnonzero((array < 0) | (array > maximum))[0])
@@ -377,12 +391,12 @@ def _codes(values: Column, column: str, maximum: int) -> NDArray[np.int32]:
 
 def _values(values: Column, places: int, *, copy: bool) -> Integers | Texts:
     """Return integers of 64 bits as they are, anything else as the text that a payload would have."""
-    array = None if isinstance(values, list | tuple | range) else as_array(values)
-    if array is not None and array.dtype.kind in "iu" and array.ndim == 1:
+    array = None if isinstance(values, list | tuple | range) else as_array(values, "values")
+    if array is not None and array.dtype.kind in "iu":
         if array.dtype != np.uint64 or not len(array) or int(array.max()) <= INT64_MAX:
             return np.ascontiguousarray(array.astype(np.int64, copy=copy))
         values = array.tolist()
-    rows = _rows(values)
+    rows = _rows(values, "values")
     if set(map(type, rows)) <= {int} and min(rows, default=0) >= -INT64_MAX and max(rows, default=0) <= INT64_MAX:
         return np.array(rows, np.int64)
     texts = (
@@ -399,7 +413,7 @@ def _as_text(value: object, param: str, places: int) -> str | None:
     if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < 2 * DIGITS_MAX:
         return plain(value)
     try:
-        return written(exact_integer(value, param, minimum=None), places)
+        return written(exact_integer(value, param, minimum=-_GREATEST, maximum=_GREATEST), places)
     except InvalidValueError:
         expected = "an integer, a Decimal or a text (a float has already lost what it meant)"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value) from None
@@ -409,11 +423,11 @@ def _moments(values: Column, *, copy: bool, are_microseconds: bool = False) -> t
     """Return Unix microseconds, and where a timestamp is ``"now"`` instead."""
     unit = 1 if are_microseconds else MICROSECONDS
     if not isinstance(values, list | tuple):
-        array = as_array(values)
-        if array.dtype.kind in "iu" and array.ndim == 1 and _in_calendar(array, unit):
+        array = as_array(values, "timestamps")
+        if array.dtype.kind in "iu" and _in_calendar(array, unit):
             stamps = array.astype(np.int64, copy=copy and unit == 1)
             return np.ascontiguousarray(stamps if unit == 1 else stamps * unit), None
-        values = _rows(values)
+        values = _rows(values, "timestamps")
     given = [_moment(value, f"timestamps[{row}]", unit) for row, value in enumerate(values)]
     as_now = np.array([value is None for value in given], np.bool_)
     return np.array([value or 0 for value in given], np.int64), as_now if as_now.any() else None
@@ -436,7 +450,7 @@ def _moment(value: Any, param: str, unit: int) -> int | None:  # noqa: ANN401 - 
 def _identifiers(values: Column | None) -> list[str | None] | None:
     if values is None:
         return None
-    rows = list(_rows(values))
+    rows = list(_rows(values, "identifiers"))
     given = [value for value in rows if value is not None]
     are_strings = set(map(type, given)) <= {str}
     if not are_strings or min(map(len, given), default=1) < 1 or max(map(len, given), default=1) > EVENT_NAME_MAX:

@@ -21,7 +21,7 @@ from metering_core.aggregation import required_mode
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.answering import Answers, Late, Part, Question, Questions
-from metering_core.columnar.batches import Column, UsageBatch, as_array
+from metering_core.columnar.batches import Column, UsageBatch, as_array, length_of
 from metering_core.columnar.identity import Claims, Identities, hashes_of
 from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
 from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BITS, Flags, Integers, Rows
@@ -294,6 +294,8 @@ class ColumnarUsage(UsageReader):
             InvoicingError: ``subscription_item_unknown``, or ``price_not_metered``.
             UsageCompactedError: where the answer would need records that were dropped.
         """
+        require_kind(SubscriptionItem, item, "item")
+        require_kind(BillingPeriod, period, "period")
         with self.lock:
             return self._kept.answers.partial(Question(self.known(item.id).code, required_mode(item), period))
 
@@ -349,6 +351,7 @@ class ColumnarUsage(UsageReader):
             InvalidValueError: ``parameter_invalid_choice`` for an unknown mode.
             UsageCompactedError: as :meth:`partial`.
         """
+        require_kind(BillingPeriod, period, "period")
         with self.lock:
             return self._kept.answers.quantities_by_mode(len(self._items), period, _chosen(modes))
 
@@ -661,7 +664,7 @@ def _part(arriving: Arriving, flags: Flags, numbers: range | Integers, received:
 
 
 def _chosen(modes: Iterable[AggregateUsage | str]) -> list[AggregateUsage]:
-    return list(dict.fromkeys(choice(AggregateUsage, mode, "modes") for mode in modes))
+    return list(dict.fromkeys(choice(AggregateUsage, mode, "modes") for mode in require_iterable(modes, "modes")))
 
 
 def _is_as_now(given: UsageBatch, row: int) -> bool:
@@ -678,8 +681,9 @@ def received_moments(length: int, now: Instant | None, received_at: Column | Non
             message = "now: expected the moment of receipt, received None"
             raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
         return moment(now, "now")
+    length_of(received_at, "received_at")
     require_length(received_at, length, "received_at")
-    values = as_array(received_at) if not isinstance(received_at, list | tuple) else None
+    values = as_array(received_at, "received_at") if not isinstance(received_at, list | tuple) else None
     if values is not None and values.dtype.kind in "iu" and _in_calendar(values):
         seconds = values.astype(np.int64)
         return seconds, seconds * _MICROSECONDS  # At most 3 * 10**17, by the check above.
