@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import sys
 import time
 
@@ -654,3 +655,41 @@ def test_an_interrupted_question_leaves_the_engine_usable(seed):
         engine.close()
     assert expected[-1] == 7
     assert asked > 2
+
+
+class LateError(Exception):
+    """What a handler of a signal raises."""
+
+
+@pytest.mark.parametrize("raised", [KeyboardInterrupt, LateError])
+def test_what_interrupts_a_statement_leaves_as_what_it_is(raised):
+    """Ctrl-C and a timeout stop DuckDB within a statement and are not told as anything else; the next question is answered."""
+
+    def ring(*_):
+        raise raised
+
+    count = 400_000
+    columns = rows(*[1] * count, timestamp=[START + at for at in range(count)])
+    subscription = subscribed(priced(mode="max"))
+    engine = DuckDBUsage(pa.table(columns), [subscription])
+    former, rang = signal.signal(signal.SIGALRM, ring), 0
+    try:
+        for delay in (0.004, 0.02, 0.05):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, delay)
+                engine.receipts()
+            except raised:
+                rang += 1
+            finally:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.signal(signal.SIGALRM, former)
+    assert rang
+    assert (engine.receipts(), engine.partial(subscription.items[0], JAN)) == ({}, 1)
+
+
+def test_what_the_system_makes_up_is_read_row_by_row():
+    """A file of /proc says that it is empty and is not: it is read, and refused for what it says."""
+    with pytest.raises(CatalogError, match=r"^/proc/self/status, line 1: "):
+        DuckDBUsage(Files("/proc/self/status", "csv", USAGE_COLUMNS), [MONTHLY])
+    assert list(DuckDBUsage(Files("/proc/self/status", "jsonl"), [MONTHLY], skip_malformed=True).refusals())

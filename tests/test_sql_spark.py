@@ -302,3 +302,26 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "pyspark", None)
     with pytest.raises(MissingExtraError, match=r"metering-core\[spark\]"):
         SparkUsage(None, None, [subscribed()])
+
+
+def test_rows_that_are_not_taken_are_told(classic):
+    """Malformed rows are skipped where that is asked, counted, and told like those that the rules refuse."""
+    source = frame(classic, ("si_0", 5, START, 1), ("si_0", -1, START, 2), ("nobody", 1, START, 3))
+    engine = SparkUsage(classic, source, [subscribed()], skip_malformed=True)
+    malformed, unknown = engine.refusals()
+    assert str(malformed) == "usage, row 2: quantity: expected an integer of at least 0, received -1 (int)"
+    assert (unknown.code, unknown.details["seq"]) == ("subscription_item_unknown", 3)
+    counts = engine.counts()
+    assert (counts.accepted, counts.malformed, counts.rejected) == (1, 1, {"subscription_item_unknown": 1})
+    assert engine.partial(subscribed().items[0], JAN) == 5
+    engine.close()
+    with pytest.raises(InvalidValueError, match=r"^usage, row 2: quantity: expected"):
+        SparkUsage(classic, source, [subscribed()])
+
+
+def test_two_rows_thousands_of_years_apart_cost_two_rows(classic):
+    """The stretches around rows are told apart in Spark's SQL as in DuckDB's."""
+    engine = SparkUsage(classic, frame(classic, ("si_0", 5, START, 1), ("si_0", 1, 253_400_000_000, 2)), [subscribed()])
+    assert JAN in engine.periods_with_usage()["sub"]
+    assert engine.partial(subscribed().items[0], JAN) == 5
+    engine.close()

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from concurrent.futures import TimeoutError as WaitTimeoutError
+from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import islice
 from os import PathLike, fspath
 from typing import Any, Final, NoReturn
@@ -91,12 +90,13 @@ class DuckDBTables:
     def rows(self, text: str) -> Iterator[tuple[Any, ...]]:
         """Run a statement and yield its rows; one statement at a time."""
         result = self.execute(text)
-        while chunk := self.running(lambda: result.fetchmany(_CHUNK)):
+        while chunk := self.running(lambda: self._awaited(lambda: result.fetchmany(_CHUNK))):
             yield from chunk
 
     def fetched(self, text: str, values: Sequence[object] = ()) -> list[tuple[Any, ...]]:
         """Run a statement with values and return its rows."""
-        rows: list[tuple[Any, ...]] = self.running(self.execute(text, values).fetchall)
+        result = self.execute(text, values)
+        rows: list[tuple[Any, ...]] = self.running(lambda: self._awaited(result.fetchall))
         return rows
 
     def view(self, name: str, stream: Any) -> None:  # noqa: ANN401 - anything with __arrow_c_stream__
@@ -105,21 +105,23 @@ class DuckDBTables:
 
     def execute(self, text: str, values: Sequence[object] = ()) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
         """Run a statement that may take long, tell how much of it is done, and complain in our own words."""
-        return self.running(lambda: self._executed(text, list(values)))
+        return self.running(lambda: self._awaited(lambda: self._connection.execute(text, list(values))))
 
-    def _executed(self, text: str, values: list[object]) -> Any:  # noqa: ANN401 - as above
-        if self._progress is None:
-            return self._connection.execute(text, values)
+    def _awaited(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+        """Wait for what runs beside us: what interrupts the wait stops it, and leaves as what it is.
+
+        DuckDB would notice Ctrl-C or a timeout itself, and raise "Query interrupted" in its place.
+        """
         with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(self._connection.execute, text, values)
-            while True:
-                try:
-                    return running.result(_POLL_SECONDS)
-                except WaitTimeoutError:
-                    self._progress(max(0.0, self._connection.query_progress()) / 100)
-                except BaseException:
-                    self._connection.interrupt()
-                    raise
+            running = pool.submit(run)
+            try:
+                while not wait([running], _POLL_SECONDS).done:
+                    if self._progress is not None:
+                        self._progress(max(0.0, self._connection.query_progress()) / 100)
+            except BaseException:
+                self._connection.interrupt()
+                raise
+            return running.result()
 
     def running(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
         """Raise all that DuckDB complains of as our own."""

@@ -307,6 +307,8 @@ def _refuse_twice(header: Iterable[str], file: str) -> None:
 
 def _has_odd_blanks(file: str) -> bool:
     """Whether there are blanks between a quote and a comma: DuckDB passes over them, and for all others they are text."""
+    if Path(file).stat().st_size == 0:  # As of what the system makes up while it is read, which has no pages to look at.
+        return True
     with Path(file).open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as text:
         if text.find(b' "') < 0 and text.find(b'" ') < 0:
             return False
@@ -336,8 +338,7 @@ def _json_reader(tables: DuckDBTables, text: Text) -> Reader:
 
 def _keys_of(tables: DuckDBTables, text: Text, objects: str) -> list[str] | None:
     """Return the keys of all rows; None where rows must be read one by one, because one is none or DuckDB would not say so."""
-    # DuckDB passes over a file of a single character.
-    if any(_is_a_character(file) for file in text.files):
+    if any(_is_passed_over(file) for file in text.files):
         return None
     is_odd = r"json_type(json) <> 'OBJECT' OR regexp_matches(CAST(json AS VARCHAR), ',[\s}\]]*$')"
     try:
@@ -354,10 +355,11 @@ def _keys_of(tables: DuckDBTables, text: Text, objects: str) -> list[str] | None
     return list(dict.fromkeys(key for keys, _ in found for key in keys))
 
 
-def _is_a_character(file: str) -> bool:
+def _is_passed_over(file: str) -> bool:
+    """Whether DuckDB reads no row of a file that has some: of a single character, or made up while it is read."""
     with opened(file) as stream:
         start = stream.read(2)
-    return len(start) == 1 and not start.isspace()
+    return bool(start) and ((len(start) == 1 and not start.isspace()) or Path(file).stat().st_size == 0)
 
 
 def _pointer(key: str) -> str:

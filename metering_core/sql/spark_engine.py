@@ -46,6 +46,7 @@ class SparkUsage(SqlUsage):
         policy: as for :class:`~metering_core.UsageLog`.
         closed: by subscription, the periods that were finalized before any of this usage arrived; ``log.state().closed``.
         now: the moment of receipt of every row, instead of a column.
+        skip_malformed: as for :class:`~metering_core.sql.DuckDBUsage`.
 
     Raises:
         MissingExtraError: without pyspark or pyarrow.
