@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
 from itertools import islice
 from os import PathLike, fspath
+from queue import SimpleQueue
+from threading import Lock, Thread
 from typing import Any, Final, NoReturn
+from weakref import finalize
 
 from metering_core.errors import (
     CatalogError,
@@ -67,6 +69,10 @@ class DuckDBTables:
         self._read, self._overflow, self._progress, self._memory_limit = read, overflow, progress, memory_limit
         self.files: Sequence[str] = ()
         self._is_closed = False
+        self._asked: SimpleQueue[Any] = SimpleQueue()
+        self._beside = Thread(target=_work, args=(self._asked,), name="metering_core DuckDB", daemon=True)
+        self._beside.start()
+        finalize(self, self._asked.put, None)
         self._connection: Final[Any] = self.running(lambda: _connected(settings))
         # Progress is counted for those who ask for it, and never printed by DuckDB; the machine's time zone changes nothing.
         self.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET TimeZone = 'UTC'")
@@ -74,6 +80,8 @@ class DuckDBTables:
     def close(self) -> None:
         """Give back memory and temporary files."""
         self._is_closed = True
+        self._asked.put(None)
+        self._beside.join()
         self._connection.close()
 
     def define(self, name: str, columns: Mapping[str, str], rows: Iterable[Row]) -> None:
@@ -112,16 +120,22 @@ class DuckDBTables:
 
         DuckDB would notice Ctrl-C or a timeout itself, and raise "Query interrupted" in its place.
         """
-        with ThreadPoolExecutor(1) as pool:
-            running = pool.submit(run)
-            try:
-                while not wait([running], _POLL_SECONDS).done:
-                    if self._progress is not None:
-                        self._progress(max(0.0, self._connection.query_progress()) / 100)
-            except BaseException:
-                self._connection.interrupt()
-                raise
-            return running.result()
+        # Bare locks: a future's own may stay held where an interruption falls between two lines of it.
+        done, answers = Lock(), list[tuple[Any, BaseException | None]]()
+        done.acquire()
+        try:
+            self._asked.put((run, done, answers))
+            while not done.acquire(timeout=_POLL_SECONDS):
+                if self._progress is not None:
+                    self._progress(max(0.0, self._connection.query_progress()) / 100)
+        except BaseException:
+            # Should it not stop, the next statement waits for it: one thread runs them all.
+            self._connection.interrupt()
+            raise
+        ((answer, error),) = answers
+        if error is not None:
+            raise error
+        return answer
 
     def running(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
         """Raise all that DuckDB complains of as our own."""
@@ -153,6 +167,18 @@ class DuckDBTables:
         place = shown(self.files[0]) + (" and others" if len(self.files) > 1 else "") if self.files else self._read
         details = {"path": self.files[0], "line": None} if self.files else {}
         return CatalogError(ErrorCode.FILE_UNREADABLE, f"{place}: cannot be read: {shown(reason)}", details=details)
+
+
+def _work(asked: SimpleQueue[Any]) -> None:
+    """Run what is asked, one after the other, until nothing more will be."""
+    while (one := asked.get()) is not None:
+        run, done, answers = one
+        try:
+            answers.append((run(), None))
+        except BaseException as error:  # noqa: BLE001 - it is raised where somebody waits for it
+            answers.append((None, error))
+        done.release()
+        del one, run, done, answers
 
 
 def _first_line(error: Exception) -> str:
