@@ -51,7 +51,7 @@ from metering_core.explaining import explain
 from metering_core.file_instants import ANY_TIME, PlausibleTime
 from metering_core.invoicing import Invoice, InvoiceLineItem, describe_charge, finalize_invoice, grouped, number_field
 from metering_core.log import UsageLog
-from metering_core.meter_acceptance import IdentifierScope, MeterPolicy
+from metering_core.meter_acceptance import IdentifierScope, MeterPolicy, Overlap
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.money import Amount, Money
@@ -186,6 +186,8 @@ class Policies:
             unless given. Of meter events --backdate-days says it.
         backdate_days: How many days before its receipt a meter event may have happened; 35 unless given.
         identifier_scope: Whether an identifier is unique among the meter events of one name or among all of them.
+        overlap: Whether two subscriptions of one customer may bill one meter at the same time, so that each counts every
+            event; refused unless given.
         any_time: Take instants before the year 2000 and more than ten years ahead, which usually are something else.
     """
 
@@ -193,6 +195,7 @@ class Policies:
     late_grace: str | None = None
     backdate_days: int | None = None
     identifier_scope: IdentifierScope | None = None
+    overlap: Overlap | None = None
     any_time: Annotated[bool, Parameter(negative="", show_default=False)] = False
 
     def time(self) -> PlausibleTime:
@@ -204,9 +207,15 @@ class Policies:
         tolerance, grace = (self._duration(name) or timedelta(0) for name in ("future_tolerance", "late_grace"))
         return AcceptancePolicy(future_tolerance=tolerance, late_grace=grace)
 
+    def about_events(self) -> dict[str, object]:
+        """Return the options that go with meter events only."""
+        scope, overlap = self.identifier_scope, self.overlap
+        return {"--backdate-days": self.backdate_days, "--identifier-scope": scope, "--overlap": overlap}
+
     def of_events(self) -> MeterPolicy:
         """Return what is accepted of meter events."""
         given: dict[str, Any] = {"backdate_days": self.backdate_days, "identifier_scope": self.identifier_scope}
+        given["overlap"] = self.overlap
         given["future_tolerance"] = self._duration("future_tolerance")
         return MeterPolicy(**{key: value for key, value in given.items() if value is not None})
 
@@ -265,8 +274,7 @@ def invoice(
     _refuse_explained_csv(output, explained=explained)
     at = None if period is None else parse_instant(period, "--period")
     about_usage = {"--engine": engine, "--usage-format": usage_format, "--late-grace": policies.late_grace}
-    about_events = {"--backdate-days": policies.backdate_days, "--identifier-scope": policies.identifier_scope}
-    _refuse_inputs(usage, events, about_usage=about_usage, about_events=about_events)
+    _refuse_inputs(usage, events, about_usage=about_usage, about_events=policies.about_events())
     refuse_same_file(rejects, catalog, usage, events)
     known = catalog_at(catalog)
     with refusals_of(on_error, rejects) as refusals:

@@ -188,7 +188,12 @@ def rejected(path):
     return [json.loads(line) for line in Path(path).read_text().splitlines()]
 
 
-CELLS = [(name, layout) for name, mistake in RECORDS.items() for layout in mistake.formats]
+CELLS = [
+    pytest.param(name, layout, marks=[pytest.mark.slow] if layout == "jsonl" and "csv" in mistake.formats else [])
+    for name, mistake in RECORDS.items()
+    for layout in mistake.formats
+]
+"""Every mistake in every format; what CSV shows as well, JSON lines show one by one in the slow tests, and together below."""
 
 
 @pytest.mark.parametrize(("name", "layout"), CELLS)
@@ -483,3 +488,15 @@ def test_what_is_no_file_is_said_by_every_engine(what, engine, invoice, tmp_path
     assert (status, out) == (2, "")
     assert sentence.isprintable()
     assert what != "folder" or "a folder is read by a glob" in sentence
+
+
+def test_an_event_is_billed_twice_only_where_that_is_said(invoice, tmp_path):
+    """Two subscriptions of one customer on one meter: refused by name, or with --overlap each bills its 5 units."""
+    twin = {**CATALOG["subscriptions"][1], "id": "twin", "items": [{"id": "ui", "price": "q"}]}
+    both = [CATALOG["subscriptions"][1], twin]
+    (tmp_path / "catalog.json").write_text(json.dumps({**CATALOG, "subscriptions": both}))
+    (tmp_path / "e.csv").write_text(written([flat(EVENT)], "csv"))
+    status, out, _ = invoice("--events", tmp_path / "e.csv")
+    assert (status, out) == (2, "")
+    status, out, _ = invoice("--events", tmp_path / "e.csv", "--overlap", "each-counts-all")
+    assert (status, out.count("USD 0.05")) == (0, 4)  # a line and a total each
