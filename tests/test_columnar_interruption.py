@@ -237,23 +237,27 @@ def seen_of_events(built):
 # The laws ----------------------------------------------------------------------------------------------------------------
 
 
+class Interrupted(BaseException):
+    """As a KeyboardInterrupt, which would end all tests where it came too late."""
+
+
 def interrupt_after(act, seconds):
     """Call, and have another thread interrupt the call when some time has passed."""
     thread, is_done = threading.get_ident(), threading.Event()
 
     def raise_there():
         if not is_done.wait(seconds):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(KeyboardInterrupt))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupted))
 
     other = threading.Thread(target=raise_there)
-    other.start()
     try:
+        other.start()  # Within: it may be raised before the thread has been waited for.
         act()
         is_done.set()
         other.join()
         for _ in range(1000):  # Where it was raised in the meantime, it comes here.
             pass
-    except KeyboardInterrupt:
+    except Interrupted:
         is_done.set()
         other.join()
 
