@@ -6,7 +6,7 @@ in its words where they are known.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from typing import Any, Self
 
@@ -16,7 +16,7 @@ from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.names import choice, name, optional_name, required
 from metering_core.periods import BillingCycle, Interval
-from metering_core.pricing import PRICING_MODELS, Graduated, Package, PerUnit, PricingModel, Tier, Volume
+from metering_core.pricing import BUILT_IN_MODELS, PRICING_MODELS, Graduated, Package, PerUnit, PricingModel, Tier, Volume
 from metering_core.stripe_fields import KINDS, PRICE, RECURRING, judged, paths_within
 
 
@@ -177,7 +177,8 @@ class Price:
     def __attrs_post_init__(self) -> None:
         """Refuse a model that cannot charge, and a recurrence that is none."""
         if isinstance(self.model, type) or not isinstance(self.model, PricingModel):
-            expected = "a pricing model (PerUnit, Graduated, Volume, Package, or an object with charges(quantity))"
+            names = ", ".join(model.__name__ for model in BUILT_IN_MODELS)
+            expected = f"a pricing model ({names}, or an object with charges(quantity))"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, self.model)
         if self.recurring is not None and not isinstance(self.recurring, Recurring):
             code = ErrorCode.PARAMETER_INVALID_OBJECT
@@ -257,7 +258,7 @@ class Price:
         Raises:
             InvalidValueError: ``parameter_invalid_object`` for a pricing model of the user's own, which that shape cannot say.
         """
-        if not isinstance(self.model, PerUnit | Graduated | Volume | Package):
+        if not isinstance(self.model, BUILT_IN_MODELS):
             expected = "a model that Stripe's Price shape can express"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, self.model)
         labelled = {"name": self.product, "unit_label": self.unit_label}
@@ -319,28 +320,27 @@ def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, A
 
 def _model_from(shape: Mapping[str, Any]) -> PricingModel:
     """Choose the pricing model by the fields that name it, and refuse fields that exclude each other."""
-    scheme = _given(shape, "billing_scheme", "per_unit")
+    scheme = _one_of(dict.fromkeys(scheme for scheme, _ in PRICING_MODELS), shape.get("billing_scheme"), "billing_scheme")
     given = {key for key in ("tiers", "transform_quantity", "tiers_mode") if shape.get(key) is not None}
     if {"tiers", "transform_quantity"} <= given:
         raise InvalidValueError.exclusive("tiers", "transform_quantity")
-    if scheme == "per_unit":
+    refinements = [refined for known, refined in PRICING_MODELS if known == scheme and refined is not None]
+    if scheme != "tiered":
         if "tiers" in given or "tiers_mode" in given:
-            raise InvalidValueError.exclusive("tiers", "billing_scheme=per_unit")
-        refined = "transform_quantity" if "transform_quantity" in given else None
-    else:
-        choice(_BillingScheme, scheme, "billing_scheme")
-        refined = choice(_TiersMode, required(shape, "tiers_mode"), "tiers_mode").value
-        for amount in ("unit_amount", "unit_amount_decimal"):
-            if shape.get(amount) is not None:
-                raise InvalidValueError.exclusive("tiers", amount)
-    return PRICING_MODELS[scheme, refined].from_stripe(shape)
+            raise InvalidValueError.exclusive("tiers", f"billing_scheme={scheme}")
+        return PRICING_MODELS[scheme, next((one for one in refinements if one in given), None)].from_stripe(shape)
+    mode = _one_of(refinements, required(shape, "tiers_mode"), "tiers_mode")
+    for amount in ("unit_amount", "unit_amount_decimal"):
+        if shape.get(amount) is not None:
+            raise InvalidValueError.exclusive("tiers", amount)
+    return PRICING_MODELS[scheme, mode].from_stripe(shape)
 
 
-class _BillingScheme(StrEnum):
-    PER_UNIT = "per_unit"
-    TIERED = "tiered"
-
-
-class _TiersMode(StrEnum):
-    GRADUATED = "graduated"
-    VOLUME = "volume"
+def _one_of(names: Collection[str], value: object, param: str) -> str:
+    """Return a name of the table, the first where none is given."""
+    if value is None:
+        return next(iter(names))
+    if not isinstance(value, str) or value not in names:
+        expected = f"one of {', '.join(map(repr, names))}"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, value)
+    return value

@@ -324,7 +324,11 @@ PRICING_MODELS: dict[tuple[str, str | None], type[BuiltInModel]] = {
     ("tiered", "graduated"): Graduated,
     ("tiered", "volume"): Volume,
 }
-"""The models that Stripe's Price fields can name: by ``billing_scheme`` and what refines it."""
+"""The models that Stripe's Price fields can name: by ``billing_scheme`` and what refines it, which is the ``tiers_mode`` of
+tiers and otherwise the field that is there. Whatever reads, writes or names models asks this table."""
+
+BUILT_IN_MODELS: tuple[type[BuiltInModel], ...] = tuple(PRICING_MODELS.values())
+"""The models of the table; anything else with ``charges(quantity)`` is the user's own."""
 
 
 # Stripe's spelling of amounts and tiers ------------------------------------------------------------------------------

@@ -22,7 +22,7 @@ from metering_core.invoicing import number_field
 from metering_core.money import Money, Rounding, half_up
 from metering_core.periods import Instant, unix_seconds
 from metering_core.prices import Price
-from metering_core.pricing import BuiltInModel
+from metering_core.pricing import BUILT_IN_MODELS
 from metering_core.rating import settled_total
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.tariffs import Line, Piece, tariff
@@ -194,7 +194,7 @@ def _biller(price: Price, rounding: Rounding) -> Callable[[Number], int]:
 
     A test holds both to each other. A model of the user's own is always asked itself: that it is linear is only its word.
     """
-    if rounding is not half_up or not isinstance(price.model, BuiltInModel):
+    if rounding is not half_up or not isinstance(price.model, BUILT_IN_MODELS):
         return lambda quantity: settled_total(price, quantity, rounding)
     rows = [_settled_row(piece) for piece in tariff(price).pieces]
     firsts = [row[0] for row in rows]

@@ -9,6 +9,8 @@ import re
 import shutil
 import subprocess
 import sys
+from fractions import Fraction
+from math import floor
 from pathlib import Path
 
 import hypothesis
@@ -142,6 +144,45 @@ class Restated(BillingConformance):
 def test_an_independent_service_passes():
     """A plain list of what was accepted agrees with the log, codes of refusals included."""
     run_state_machine_as_test(Restated, settings=settings(SMALL, max_examples=60))
+
+
+class Seats(BillingConformance):
+    """A service that bills seats by the second, with its own arithmetic: per unit, half up, from the start of the life."""
+
+    models = ("per_unit",)
+    aggregate_usage = ()
+    partial_periods = True
+    thresholds = strangers = False
+
+    def start(self, subscriptions, now):
+        self.known = {one.id: one for one in subscriptions}
+
+    def record_usage(self, record, now):
+        return "rejected"
+
+    def preview_invoice(self, subscription_id, now):
+        subscription = self.known[subscription_id]
+        whole = subscription.cycle.period_at(now)
+        lived = unix_seconds(whole.end) - max(unix_seconds(whole.start), unix_seconds(subscription.start_date))
+        part = Fraction(lived, unix_seconds(whole.end) - unix_seconds(whole.start))
+        return [floor(item.quantity * self.owed(item, part) + Fraction(1, 2)) for item in subscription.items]
+
+    def owed(self, item, part):
+        return Fraction(item.price.model.unit_amount) * part
+
+
+class WholeSeats(Seats):
+    """A service that bills the first month whole."""
+
+    def owed(self, item, part):
+        return Fraction(item.price.model.unit_amount)
+
+
+def test_partial_periods_are_compared():
+    """A service that prorates to the second agrees; one that does not is found."""
+    run_state_machine_as_test(Seats, settings=SMALL)
+    with pytest.raises(ServiceDisagreesError, match="The service previewed"):
+        run_state_machine_as_test(WholeSeats, settings=SMALL)
 
 
 # One step at a time: what each comparison notices, and how an answer may be given --------------------------------------

@@ -111,6 +111,8 @@ class BillingConformance(RuleBasedStateMachine):
         max_tiers: at most so many tiers.
         decimals: at most so many decimal places of a minor unit in a unit or flat amount.
         licensed: whether some items have an agreed quantity instead of usage.
+        partial_periods: whether some subscriptions begin within the billing period in which the service starts, so that what
+            they agreed to is prorated to the second.
         thresholds: whether some subscriptions have billing thresholds, which forbid ``set``.
         max_items: at most so many items in a subscription.
         max_subscriptions: at most so many subscriptions at once.
@@ -140,6 +142,7 @@ class BillingConformance(RuleBasedStateMachine):
     max_tiers: ClassVar[int] = 3
     decimals: ClassVar[int] = 2
     licensed: ClassVar[bool] = True
+    partial_periods: ClassVar[bool] = False
     thresholds: ClassVar[bool] = True
     max_items: ClassVar[int] = 2
     max_subscriptions: ClassVar[int] = 2
@@ -329,7 +332,9 @@ class BillingConformance(RuleBasedStateMachine):
         ]
 
     def _period(self, subscription: Subscription) -> BillingPeriod:
-        return subscription.cycle.period_at(self._now)
+        period = subscription.period_at(self._now)
+        assert period is not None, "a subscription has begun when the service starts, and does not end"
+        return period
 
     # How the two sides are compared ----------------------------------------------------------------------------------
 
@@ -395,7 +400,16 @@ def _start(draw: st.DrawFn, options: type[BillingConformance]) -> Start:
     subscriptions = [_subscription(draw, options, number) for number in range(1, count + 1)]
     latest = max(subscriptions, key=lambda one: one.billing_cycle_anchor)
     boundary = latest.cycle.boundary(draw(st.integers(0, 4)))
-    return subscriptions, boundary + timedelta(seconds=_choose(draw, [0, 1, 86_400]))
+    now = boundary + timedelta(seconds=_choose(draw, [0, 1, 86_400]))
+    if options.partial_periods:
+        subscriptions = [_begun_since(draw, one, now) for one in subscriptions]
+    return subscriptions, now
+
+
+def _begun_since(draw: st.DrawFn, subscription: Subscription, now: datetime) -> Subscription:
+    """Have a subscription begin between the start of the period that holds now and now."""
+    elapsed = now - subscription.cycle.period_at(now).start
+    return attrs.evolve(subscription, start_date=now - timedelta(seconds=draw(st.integers(0, int(elapsed.total_seconds())))))
 
 
 def _subscription(draw: st.DrawFn, options: type[BillingConformance], number: int) -> Subscription:

@@ -1,0 +1,78 @@
+"""One table of pricing models, and everybody who must know all of them asks it or is held to it here."""
+
+import json
+import re
+from types import UnionType
+from typing import get_args
+
+import engine_cases
+import pytest
+import test_late_usage
+import test_one_statement
+from hypothesis import given
+from hypothesis import strategies as st
+
+import metering_core as mc
+from metering_core.columnar_rating import rate_many
+from metering_core.pricing import BUILT_IN_MODELS, PRICING_MODELS, BuiltInModel
+from metering_core.rating import settled_total
+from metering_core.tariffs import tariff
+from metering_core.testing import laws, strategies
+from metering_core.testing.conformance import BillingConformance, _model_in_words
+
+NAMES = strategies.MODELS
+
+
+def test_the_union_is_the_table():
+    """What annotations call built in is what the table has."""
+    assert isinstance(BuiltInModel, UnionType)
+    assert set(get_args(BuiltInModel)) == set(BUILT_IN_MODELS) == set(PRICING_MODELS.values())
+
+
+@given(st.data())
+def test_each_is_drawn_under_a_name(data):
+    """The strategies have a name for each model, and the conformance machine draws them all."""
+    drawn = {type(data.draw(strategies.models([name]))) for name in NAMES}
+    assert drawn == set(BUILT_IN_MODELS)
+    assert BillingConformance.models == NAMES
+
+
+@pytest.mark.parametrize("models", [engine_cases.MODELS, test_one_statement.MODELS], ids=["engines", "one statement"])
+def test_tests_of_all_models_have_them_all(models):
+    """Lists of samples that tests go through."""
+    assert {type(model) for model in models} == set(BUILT_IN_MODELS)
+    assert {type(model) for model, _ in test_late_usage.MODELS.values()} == set(BUILT_IN_MODELS)
+
+
+@pytest.mark.parametrize("key", PRICING_MODELS, ids=str)
+@given(st.data())
+def test_each_is_read_written_and_rated_everywhere(key, data):
+    """Stripe's fields in and out by the row's own names, tariffs, columns, laws, and the words of the conformance machine."""
+    model = data.draw(strategies.models(NAMES).filter(lambda one: type(one) is PRICING_MODELS[key]))
+    price = mc.Price("p", "usd", model)
+    written = json.loads(json.dumps(price.to_dict()))
+    assert mc.Price.from_dict(written) == price
+    assert written["billing_scheme"] == key[0]
+    assert key[1] is None or key[1] in written or written["tiers_mode"] == key[1]
+    quantities = [0, 1, data.draw(st.integers(2, 1_000))]
+    assert rate_many(price, quantities).tolist() == [settled_total(price, quantity) for quantity in quantities]
+    assert [tariff(price).settled(quantity) for quantity in quantities] == rate_many(price, quantities).tolist()
+    for quantity in quantities:
+        laws.check_rating_laws(model, quantity)
+    assert _model_in_words(model) != repr(model)
+
+
+def test_an_unknown_scheme_is_refused_with_the_names_of_the_table():
+    """The sentence lists what the table has, and a new row would be in it."""
+    price = {"id": "p", "currency": "usd", "unit_amount": 1}
+    for param, fields in (("billing_scheme", {}), ("tiers_mode", {"billing_scheme": "tiered", "unit_amount": None})):
+        with pytest.raises(mc.InvalidValueError) as refusal:
+            mc.Price.from_dict({**price, **fields, param: "auction"})
+        schemes, modes = (
+            {scheme for scheme, _ in PRICING_MODELS},
+            {mode for scheme, mode in PRICING_MODELS if scheme == "tiered"},
+        )
+        names = schemes if param == "billing_scheme" else modes
+        assert set(re.findall(r"'(\w+)'", str(refusal.value))) - {"auction"} == names
+    with pytest.raises(mc.InvalidValueError, match=", ".join(model.__name__ for model in BUILT_IN_MODELS)):
+        mc.Price("p", "usd", object())
