@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping
 from datetime import datetime
-from threading import RLock
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import attrs
 
@@ -26,6 +24,7 @@ from metering_core.aggregation import Usage, required_mode
 from metering_core.aggregators import AGGREGATORS
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.guarding import Guarded
 from metering_core.money import Rounding, half_up
 from metering_core.names import require_kind
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant
@@ -34,6 +33,9 @@ from metering_core.usage import Action, Timestamp
 
 if TYPE_CHECKING:  # Invoices are made above this module; here they are kept.
     from metering_core.invoicing import Invoice, InvoiceChanges
+
+_NEVER: Final = -(2**62)
+"""The end of a current period that is not known: before every moment."""
 
 
 @attrs.frozen
@@ -84,23 +86,26 @@ def _content(quantity: int, timestamp: Timestamp, *, is_set: bool) -> dict[str, 
 
 
 class Account:
-    """One subscription: its newest version, its current period, and what was finalized of it."""
+    """One subscription: its newest version, its items, its current period, and what was finalized of it."""
 
-    __slots__ = ("closed", "end", "start", "subscription")
+    __slots__ = ("closed", "end", "items", "start", "subscription")
 
     def __init__(self, subscription: Subscription) -> None:
         # By the start of the cycle's period, which stays when a later version of the subscription cuts it shorter.
         self.closed: dict[int, Closing] = {}
+        # The ids of all items that versions of it had, in the order in which they came.
+        self.items: dict[str, None] = {}
+        self.start = 0
         self.take(subscription)
 
     def take(self, subscription: Subscription) -> None:
         """Take note of a version of the subscription."""
-        self.subscription = subscription
         self.forget_current()
+        self.subscription = subscription
 
     def forget_current(self) -> None:
         """Have the current period looked up again."""
-        self.start, self.end = 1, 0
+        self.end = _NEVER  # One assignment: an interrupt cannot leave the bounds of two periods.
 
     def is_current(self, first: int, last: int, now: int) -> bool:
         """Whether timestamps from ``first`` to ``last`` plainly lie in the open current period and not in the future.
@@ -113,10 +118,10 @@ class Account:
 
     def _look_up_current(self, now: int) -> None:
         current = self.subscription.period_at(from_unix_seconds(now))
-        if current is None or self.closing(current.start_seconds, looks_back=True) is not None:
-            self.forget_current()
-        else:
-            self.start, self.end = current.start_seconds, current.end_seconds
+        self.forget_current()
+        if current is not None and self.closing(current.start_seconds, looks_back=True) is None:
+            self.start = current.start_seconds
+            self.end = current.end_seconds
 
     def closing(self, timestamp: int, *, looks_back: bool = False) -> Closing | None:
         """Return the closing that forbids usage at the timestamp, if there is one.
@@ -177,8 +182,8 @@ class Account:
 
     def close(self, closing: Closing) -> None:
         """Let no more usage into a period."""
-        self.closed[self._start_of(closing.period.start_seconds)] = closing
         self.forget_current()
+        self.closed[self._start_of(closing.period.start_seconds)] = closing
 
     def _start_of(self, timestamp: int) -> int:
         return self.subscription.cycle.period_at(from_unix_seconds(timestamp)).start_seconds
@@ -200,15 +205,10 @@ class Billed(Protocol):
         """Return what would differ if the period were billed now."""
 
 
-class KeepsInvoices:
+class KeepsInvoices(Guarded):
     """What both logs do with the invoices of the periods that they close."""
 
-    lock: RLock
     _accounts: dict[str, Account]
-
-    def __init__(self) -> None:
-        # By subscription, while a period of it is being closed: what was billed.
-        self._billed: dict[str, Invoice | None] = {}
 
     def _usage_of(self, invoice: Billed) -> Usage:
         """Return the usage that a new invoice of the same period would be made of."""
@@ -217,6 +217,7 @@ class KeepsInvoices:
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
         """Return the invoice of a period that was finalized; None where the period is open, or was closed without one."""
         with self.lock:
+            self.finish()
             account = self._accounts.get(subscription_id)
             return None if account is None else account.stored_invoice(period)
 
@@ -228,21 +229,12 @@ class KeepsInvoices:
         """
         require_kind(Billed, invoice, "invoice", "an Invoice")
         with self.lock:
-            if invoice.subscription not in self._billed:
-                code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "the invoice of a period that is being closed"
-                raise InvalidValueError.expecting(code, "invoice", expected, invoice.subscription)
-            self._billed[invoice.subscription] = invoice
-
-    @contextmanager
-    def _taking_invoice(self, closing: Closing, subscription_id: str) -> Iterator[list[Closing]]:
-        """Take what is billed while a period is being closed; the closing with it is there once the block succeeded."""
-        done: list[Closing] = []
-        self._billed[subscription_id] = closing.invoice
-        try:
-            yield done
-            done.append(attrs.evolve(closing, invoice=self._billed[subscription_id]))
-        finally:
-            del self._billed[subscription_id]
+            for billing in self.billings():
+                if billing.subscription == invoice.subscription:
+                    billing.invoice = invoice
+                    return
+            code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "the invoice of a period that is being closed"
+            raise InvalidValueError.expecting(code, "invoice", expected, invoice.subscription)
 
     def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
         """Return what would differ if the period of a finalized invoice were billed now; the invoice itself stays as it is.
@@ -260,6 +252,7 @@ class KeepsInvoices:
         """
         require_kind(Billed, invoice, "invoice", "an Invoice")
         with self.lock:
+            self.finish()
             account = account_of(self._accounts, invoice.subscription)
             return invoice.changes(account.subscription, self._usage_of(invoice), rounding=rounding)
 
@@ -310,6 +303,11 @@ class KnownItem:
         # A plain item refuses nothing but what time refuses, which is what the fast paths rely on.
         subscription = self.account.subscription
         self.is_plain = price_refusal(item) is None and set_refusal(item, subscription, is_set=True) is None
+
+    def forget_ids_after(self, sequence: int) -> None:
+        """Forget the ids of records that were not kept after all: those with greater numbers, which came last."""
+        while self.ids and next(reversed(self.ids.values())).sequence > sequence:
+            self.ids.popitem()
 
     def drop(self) -> None:
         """Take no more usage: the newest version of the subscription has no such item."""

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from metering_core.aggregation import Usage, summarize_all
 from metering_core.errors import ErrorCode, InvoicingError
-from metering_core.invoicing import ClosesPeriods, Invoice, InvoiceStatus, evidence_in, invoice_in, invoice_of
+from metering_core.invoicing import ClosesPeriods, Invoice, InvoiceStatus, evidence_in, held_still, invoice_in, invoice_of
 from metering_core.money import Rounding, half_up
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.subscriptions import Subscription
@@ -59,8 +59,9 @@ def _invoices(
     due: Sequence[tuple[Subscription, BillingPeriod]], usage: Usage, rounding: Rounding, closed: Mapping[str, datetime]
 ) -> list[Invoice]:
     """Ask for the usage of all metered items at once, and make the invoices of it."""
-    answers = iter(summarize_all([(item, period) for one, period in due for item in one.items if item.is_metered], usage))
-    evidence = evidence_in(usage)
+    with held_still(usage):
+        answers = iter(summarize_all([(item, period) for one, period in due for item in one.items if item.is_metered], usage))
+        evidence = evidence_in(usage, [item for one, _ in due for item in one.items])
     invoices = []
     for one, period in due:
         summaries = {item.id: next(answers) for item in one.items if item.is_metered}

@@ -122,10 +122,14 @@ class PeriodCells:
         )
         return UsageCompactedError(ErrorCode.USAGE_COMPACTED, message, param="period", details={"period": period})
 
-    def compact(self, sequences: tuple[int, int], received: tuple[int, int]) -> None:
-        """Replace the cells by their partials; say which records they came from."""
+    def totals(self, sequences: tuple[int, int], received: tuple[int, int]) -> Kept:
+        """Return what compaction keeps of the cells; say which records they came from."""
         partials = {mode: aggregator.fold(self.cells) for mode, aggregator in AGGREGATORS.items()}
-        self.kept = Kept(partials, self.bounds(), sequences, received)
+        return Kept(partials, self.bounds(), sequences, received)
+
+    def compact(self, kept: Kept) -> None:
+        """Have what is kept of the cells in their place."""
+        self.kept = kept
         self.cells = {}
         self.forget_derived()
 
@@ -184,6 +188,11 @@ class ItemCells:
         for cells in self._overlapping(first, end):
             partial = aggregator.merge(partial, cells.partial(aggregator, first, end))
         return partial
+
+    def refuse_if_compacted(self, period: BillingPeriod | None) -> None:
+        """Refuse to answer from records of the period, or of any, that were dropped."""
+        for cells in self if period is None else self._overlapping(period.start_seconds, period.end_seconds):
+            cells.refuse_if_compacted()
 
     def between(self, period: BillingPeriod, *, look_back: bool = False) -> list[tuple[int, Number]]:
         """Return the cells of the period in the order of their timestamps."""

@@ -7,7 +7,7 @@ keeps 29 bytes a record, in the order of arrival, and no object per record.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import compress
 from operator import attrgetter
 from types import NoneType
@@ -15,6 +15,7 @@ from typing import Any, Final, Self, cast
 
 import attrs
 
+from metering_core.cells import Kept
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
 from metering_core.names import name, optional_name, require_iterable
@@ -126,7 +127,10 @@ def _sets(values: Sequence[Any]) -> bytes:
 
 
 class RecordStore:
-    """Accepted records in the order of arrival, as columns. A row is a position in them; compaction moves rows up.
+    """Accepted records in the order of arrival, as columns. A row is a position in them.
+
+    How many records there are is said by one number, the length of ``received``, which is written last: an append that was cut
+    short left nothing but what :meth:`cut` takes away. Compaction makes another store.
 
     Attributes:
         codes: which item, as the log counts its items.
@@ -134,10 +138,25 @@ class RecordStore:
         quantities: in an array, or in a list once one of them exceeds 64 bits.
         sets: 1 where the record is a ``set``.
         received: Unix microseconds.
+        attributed: number of a late record → start of the period that it is billed in instead of its timestamp's.
+        kept: item → start of a compacted period → what is kept of it.
         append: keeps one record (code, timestamp, quantity, 1 for a ``set``, received) and gives it the next number.
     """
 
-    __slots__ = ("_dropped", "_sparse", "append", "codes", "quantities", "received", "sets", "timestamps")
+    __slots__ = (
+        "_dropped",
+        "_indexed",
+        "_rows",
+        "_sparse",
+        "append",
+        "attributed",
+        "codes",
+        "kept",
+        "quantities",
+        "received",
+        "sets",
+        "timestamps",
+    )
 
     def __init__(self) -> None:
         self.codes = array("i")
@@ -145,19 +164,24 @@ class RecordStore:
         self.quantities: array[int] | list[int] = array("q")
         self.sets = bytearray()
         self.received = array("q")
+        self.attributed: dict[int, int] = {}
+        self.kept: dict[int, dict[int, Kept]] = {}
         self._dropped = 0
         # The numbers of the rows that the last compaction left; those appended since count on without a gap.
         self._sparse = array("q")
+        # Item → its rows, of the first so many rows.
+        self._rows: dict[int, array[int]] = {}
+        self._indexed = 0
         self._bind()
 
     def __len__(self) -> int:
         """Return the number of rows."""
-        return len(self.codes)
+        return len(self.received)
 
     @property
     def sequence(self) -> int:
         """The number given last."""
-        return self._dropped + len(self.codes)
+        return self._dropped + len(self.received)
 
     def sequence_of(self, row: int) -> int:
         """Return the number that the log gave to the record at a row."""
@@ -166,6 +190,15 @@ class RecordStore:
     def sequences(self) -> list[int]:
         """Return the numbers of all rows."""
         return [*self._sparse, *range(self._dropped + len(self._sparse) + 1, self.sequence + 1)]
+
+    def rows_with(self, code: int) -> Sequence[int]:
+        """Return the rows of an item, in the order of arrival."""
+        for row in range(self._indexed, len(self)):
+            rows = self._rows.setdefault(self.codes[row], array("q"))
+            if not rows or rows[-1] < row:  # Else it is from a call that was interrupted.
+                rows.append(row)
+        self._indexed = len(self)
+        return self._rows.get(code, ())
 
     def _bind(self) -> None:
         """Make :attr:`append` anew, after a column became another object.
@@ -193,6 +226,18 @@ class RecordStore:
         self.quantities = list(self.quantities)
         self._bind()
 
+    def begin(self, code: int, timestamp: int, quantity: int, is_set: int) -> int:
+        """Write one record and return the number it gets; it is kept once its ``received`` is written, too."""
+        try:
+            self.quantities.append(quantity)
+        except OverflowError:
+            self._outgrow()
+            self.quantities.append(quantity)
+        self.timestamps.append(timestamp)
+        self.sets.append(is_set)
+        self.codes.append(code)
+        return self._dropped + len(self.codes)
+
     def extend(self, codes: array[int], timestamps: array[int], quantities: Sequence[int], sets: bytes, received: int) -> None:
         """Keep a batch that arrived at one moment and number it."""
         if isinstance(self.quantities, array):
@@ -209,17 +254,30 @@ class RecordStore:
         self.sets.extend(sets)
         self.received.extend(array("q", [received]) * len(codes))
 
-    def keep_only(self, flags: bytes | bytearray) -> None:
-        """Drop the rows whose flag is 0."""
-        self._sparse = array("q", compress(self.sequences(), flags))
-        self._dropped += flags.count(0)
-        self.codes = array("i", compress(self.codes, flags))
-        self.timestamps = array("q", compress(self.timestamps, flags))
-        quantities = compress(self.quantities, flags)
-        self.quantities = array("q", quantities) if isinstance(self.quantities, array) else list(quantities)
-        self.sets = bytearray(compress(self.sets, flags))
-        self.received = array("q", compress(self.received, flags))
+    def cut(self) -> None:
+        """Take away what was written of records that were not kept."""
+        for column in (self.codes, self.timestamps, self.quantities, self.sets):
+            del column[len(self.received) :]
+        while self.attributed and next(reversed(self.attributed)) > self.sequence:
+            self.attributed.popitem()
         self._bind()
+
+    def without(self, flags: bytes | bytearray, kept: dict[int, dict[int, Kept]]) -> RecordStore:
+        """Return the store that compaction leaves: without the rows whose flag is 0, of which this is kept."""
+        left = RecordStore()
+        left._sparse = array("q", compress(self.sequences(), flags))
+        left._dropped = self._dropped + flags.count(0)
+        left.codes = array("i", compress(self.codes, flags))
+        left.timestamps = array("q", compress(self.timestamps, flags))
+        quantities = compress(self.quantities, flags)
+        left.quantities = array("q", quantities) if isinstance(self.quantities, array) else list(quantities)
+        left.sets = bytearray(compress(self.sets, flags))
+        left.received = array("q", compress(self.received, flags))
+        numbers = set(left._sparse) if self.attributed else ()
+        left.attributed = {number: start for number, start in self.attributed.items() if number in numbers}
+        left.kept = kept
+        left._bind()
+        return left
 
     def values(self) -> Columns:
         """Return the columns as a value."""
@@ -233,7 +291,7 @@ class RecordStore:
         )
 
     @classmethod
-    def of(cls, columns: Columns, sequence: int) -> Self:
+    def of(cls, columns: Columns, sequence: int, attributed: Mapping[int, int], kept: Mapping[int, Mapping[int, Kept]]) -> Self:
         """Build the store that had these values."""
         store = cls()
         store.codes = array("i", columns.codes)
@@ -245,6 +303,8 @@ class RecordStore:
         store.sets = bytearray(columns.sets)
         store._sparse = array("q", columns.sequences)
         store.received = array("q", columns.received)
+        store.attributed = dict(attributed)
+        store.kept = {code: dict(periods) for code, periods in kept.items()}
         store._bind()
         store._dropped = sequence - len(columns.codes)
         return store

@@ -14,7 +14,7 @@ import attrs
 from metering_core.aggregation import KnowsMeters, Usage
 from metering_core.aggregators import Partial
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.invoicing import ClosesPeriods, Invoice
+from metering_core.invoicing import ClosesPeriods, Invoice, held_still
 from metering_core.meters import Meter
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.subscriptions import SubscriptionItem
@@ -75,6 +75,16 @@ class CombinedUsage:
             for place, partial in zip(chosen, partials, strict=True):
                 answers[place] = partial
         return answers
+
+    @property
+    def lock(self) -> AbstractContextManager[None]:
+        """The locks of both, as far as they have one; hold it to ask several questions of one state."""
+        return self._held_still()
+
+    @contextmanager
+    def _held_still(self) -> Iterator[None]:
+        with held_still(self.records), held_still(self.events):  # As closing() takes them, in one order.
+            yield
 
     @contextmanager
     def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:

@@ -152,6 +152,11 @@ class ErrorCode(StrEnum):
         "UsageRejectedError",
         "The billing period of the timestamp was finalized, and a later one cannot bill the difference: a `set`, or no `sum`.",
     )
+    PERIOD_BEING_BILLED = (
+        "period_being_billed",
+        "UsageRejectedError",
+        "The thread that bills a period changed the log before it was closed, as from a pricing model: no bill would have it.",
+    )
     SESSION_EXPIRED = (
         "session_expired",
         "UsageRejectedError",
@@ -311,6 +316,11 @@ class ErrorCode(StrEnum):
         "file_unwritable",
         "CatalogError",
         "A file cannot be written; what stood there before is whole.",
+    )
+    COPY_REFUSED = (
+        "copy_refused",
+        "InvalidValueError",
+        "A log cannot be copied or pickled, since both copies would bill its usage. Take a snapshot, and restore that.",
     )
     EXTRA_MISSING = (
         "extra_missing",

@@ -6,7 +6,7 @@ is settled once, and a total is the sum of its settled lines (Stripe, decimal am
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -98,6 +98,16 @@ class Evidence:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the number alone."""
         return type(self), (self.sequence, None)
+
+
+@runtime_checkable
+class HasLock(Protocol):
+    """Usage that stays as it is while its lock is held."""
+
+    @property
+    def lock(self) -> AbstractContextManager[Any]:
+        """Held during every append and every answer."""
+        ...  # pragma: no cover
 
 
 @runtime_checkable
@@ -443,8 +453,15 @@ def _invoice(
 ) -> Invoice:
     period = subscription.in_cycle(period)
     requests = [(item, period) for item in subscription.items if item.is_metered]
-    summaries = {one.subscription_item: one for one in summarize_all(requests, usage)}
-    return invoice_of(subscription, period, summaries, evidence_in(usage), rounding, status, finalized_at)
+    with held_still(usage):
+        summaries = {one.subscription_item: one for one in summarize_all(requests, usage)}
+        evidence = evidence_in(usage, subscription.items)
+    return invoice_of(subscription, period, summaries, evidence, rounding, status, finalized_at)
+
+
+def held_still(usage: Usage) -> AbstractContextManager[Any]:
+    """Hold usage still between the question for quantities and that for their evidence."""
+    return usage.lock if isinstance(usage, HasLock) else nullcontext()
 
 
 EvidenceOf = Callable[[SubscriptionItem], Evidence | None]
@@ -471,10 +488,12 @@ def invoice_of(
     return Invoice(invoice_id, subscription.id, subscription.currency, period, status, tuple(lines), finalized_at)
 
 
-def evidence_in(usage: Usage) -> EvidenceOf:
-    """Return what finds the evidence for an item's lines in some usage."""
+def evidence_in(usage: Usage, items: Sequence[SubscriptionItem]) -> EvidenceOf:
+    """Return what finds the evidence for the lines of items in some usage, as it is now."""
     if isinstance(usage, RoutesItems):
-        return lambda item: evidence_in(usage.engine_of(item))(item)
+        engines = {item.id: usage.engine_of(item) for item in items}
+        found = {id(engine): evidence_in(engine, items) for engine in engines.values()}
+        return lambda item: found[id(engines[item.id])](item)
     evidence = Evidence.of(usage) if isinstance(usage, KeepsRecords) else None
     return lambda _: evidence
 

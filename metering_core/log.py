@@ -4,7 +4,8 @@ Records are kept in columns, in the order of their arrival; everything else (cel
 them when it is asked for. So appending costs the same however much was used before, and a question costs what came since the
 last one.
 
-A log may be used from several threads: every append is atomic, and so is every answer.
+A log may be used from several threads: every append is atomic, and so is every answer. Whatever interrupts a call, it happened
+whole or not at all: see :mod:`metering_core.guarding`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,6 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import repeat
-from threading import RLock
 from types import MappingProxyType
 from typing import Final, Self
 
@@ -50,6 +50,7 @@ from metering_core.changing import FoldedUsage, KeepsCells, moment_of_change, re
 from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
+from metering_core.guarding import APPENDING
 from metering_core.names import require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -62,6 +63,9 @@ Clock = Callable[[], Instant]
 _EPOCH: Final = from_unix_seconds(0)
 _BULK: Final = 8
 """Records are folded in bulk when they are more than one in so many of those folded before."""
+
+_new: Final = object.__new__
+_fill: Final = UsageRecord.__init__
 
 
 class UsageLog(UsageReader, KeepsInvoices):
@@ -89,9 +93,8 @@ class UsageLog(UsageReader, KeepsInvoices):
             raise InvalidValueError.expecting(code, "policy", "an AcceptancePolicy", policy)
         if clock is not None and not callable(clock):
             raise InvalidValueError.expecting(code, "clock", "a function that returns the moment it is called", clock)
+        super().__init__()
         self.policy: Final = AcceptancePolicy() if policy is None else policy
-        self.lock = RLock()
-        KeepsInvoices.__init__(self)
         self._clock = clock
         self._accounts: dict[str, Account] = {}
         self._items: dict[str, KnownItem] = {}
@@ -99,11 +102,9 @@ class UsageLog(UsageReader, KeepsInvoices):
         self._store = RecordStore()
         # Who keeps the usage: the log, or the columns for which it keeps the subscriptions.
         self.keeper: KeepsCells = self
-        # Number of a late record → start of the period that it is billed in instead of its timestamp's.
-        self._attributed: dict[int, int] = {}
+        # How many rows the cells were folded from; while they are being changed they are not to be trusted.
         self._folded = 0
-        self._indexed = 0
-        self._index: dict[int, array[int]] = {}
+        self._is_folding = False
         for subscription in require_iterable(subscriptions, "subscriptions"):
             self.subscribe(subscription)
 
@@ -123,12 +124,16 @@ class UsageLog(UsageReader, KeepsInvoices):
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The newest version of every subscription, in the order in which they came."""
-        return tuple(account.subscription for account in self._accounts.values())
+        with self.lock:
+            self.finish()
+            return tuple(account.subscription for account in self._accounts.values())
 
     @property
     def attributed(self) -> Mapping[int, int]:
         """Number of a late record → start of the period it is billed in, where that is not its timestamp's; read-only."""
-        return MappingProxyType(self._attributed)
+        with self.lock:
+            self.finish()
+            return MappingProxyType(dict(self._store.attributed))
 
     # Subscriptions ---------------------------------------------------------------------------------------------------
 
@@ -155,6 +160,7 @@ class UsageLog(UsageReader, KeepsInvoices):
             code = ErrorCode.PARAMETER_INVALID_OBJECT
             raise InvalidValueError.expecting(code, "subscription", "a Subscription", subscription)
         with self.lock:
+            self.begin_change()
             self._refuse_moved(subscription)
             account = self._accounts.get(subscription.id)
             if account is not None:
@@ -163,15 +169,17 @@ class UsageLog(UsageReader, KeepsInvoices):
                     used = FoldedUsage(self.keeper.cells_of, account)
                     when = partial(moment_of_change, account, at, self._clock, self.keeper.last_received())
                     refuse_unbillable(account, subscription, used, when)
-            if account is None:
-                account = self._accounts[subscription.id] = Account(subscription)
-            else:
-                account.take(subscription)
-                for known in self._by_code:
-                    if known.account is account:
-                        known.drop()
-            for item in subscription.items:
-                self._bind(item, account)
+            self.decide(partial(self._take_subscription, subscription))
+
+    def _take_subscription(self, subscription: Subscription) -> None:
+        account = self._accounts.get(subscription.id)
+        if account is None:
+            account = self._accounts[subscription.id] = Account(subscription)
+        account.take(subscription)
+        for item_id in account.items:
+            self._items[item_id].drop()
+        for item in subscription.items:
+            self._bind(item, account)
 
     def _refuse_moved(self, subscription: Subscription) -> None:
         code = ErrorCode.SUBSCRIPTION_CHANGED
@@ -188,8 +196,10 @@ class UsageLog(UsageReader, KeepsInvoices):
     def _bind(self, item: SubscriptionItem, account: Account) -> KnownItem:
         known = self._items.get(item.id)
         if known is None:
-            known = self._items[item.id] = KnownItem(len(self._by_code), item, account)
+            known = KnownItem(len(self._by_code), item, account)
             self._by_code.append(known)
+            self._items[item.id] = known
+        account.items[item.id] = None
         known.take(item)
         return known
 
@@ -222,29 +232,34 @@ class UsageLog(UsageReader, KeepsInvoices):
             InvalidValueError: for a malformed value; ``param`` names it.
             UsageRejectedError: for a well-formed record that the rules refuse. The log is unchanged.
         """
-        # This is the path of a single record: it is spelt out where a call, or `with`, would cost as much as the step itself.
-        self.lock.acquire()
-        try:
-            seconds, received = (now, now * 1_000_000) if type(now) is int and 0 <= now <= SECONDS_MAX else self._now(now)
+        # This is the path of a single record: it is spelt out where a call would cost as much as the step itself.
+        with self.lock:
+            if self._unfinished is not None:
+                self.begin_change()
+            if type(now) is int and 0 <= now <= SECONDS_MAX:
+                seconds, received = now, now * 1_000_000
+            else:
+                seconds, received = self._now(now)
             as_now = type(timestamp) is str and timestamp == "now"
-            record = UsageRecord(subscription_item, quantity, seconds if as_now else timestamp, action, id)
+            record = _new(UsageRecord)
+            _fill(record, subscription_item, quantity, seconds if as_now else timestamp, action, id)
             when: int = record.timestamp  # type: ignore[assignment]  # resolved above
             known = self._items.get(subscription_item)
             is_set = record.action is SET
             if known is not None and id is None and known.is_plain:
                 account = known.account
                 if account.start <= when <= seconds < account.end or account.is_current(when, when, seconds):
+                    self._unfinished = APPENDING
                     self._store.append(known.code, when, record.quantity, is_set, received)
+                    self._unfinished = None
                     return record
             sent: Timestamp = "now" if as_now else when
-            receipt = self._take(subscription_item, record.quantity, sent, is_set, id, seconds, received)
-        finally:
-            self.lock.release()
-        if receipt is None:
-            return record
-        if receipt.outcome is Outcome.REJECTED:
-            raise receipt.error()
-        return attrs.evolve(record, timestamp=receipt.details["timestamp"])
+            self._unfinished = APPENDING
+            taken = self._take(subscription_item, record.quantity, sent, is_set, id, seconds)
+            if not isinstance(taken, Receipt):
+                self._store.received.append(received)
+            self._unfinished = None
+        return record if not isinstance(taken, Receipt) else _resent(record, taken)
 
     def append(self, records: Iterable[UsageRecord], *, now: Instant | None = None) -> Receipts:
         """Append records one by one in their order, each judged as if alone after the ones before.
@@ -301,22 +316,29 @@ class UsageLog(UsageReader, KeepsInvoices):
     def _append(self, batch: Batch, now: Instant | None, moments: Sequence[tuple[int, int]] | None) -> Receipts:
         """Take a batch: all at once where nothing can be refused, else row by row."""
         with self.lock:
-            if moments is not None:
-                return self._take_each(batch, moments)
-            seconds, received = self._now(now)
-            if self._take_all(batch, seconds, received):
-                return Receipts(range(self.sequence - len(batch) + 1, self.sequence + 1), {})
-            return self._take_each(batch, repeat((seconds, received)))
+            self.begin_change()
+            if moments is None:
+                seconds, received = self._now(now)
+                if self._take_all(batch, seconds, received):
+                    return Receipts(range(self.sequence - len(batch) + 1, self.sequence + 1), {})
+                moments = [(seconds, received)] * len(batch)
+            return self._take_each(batch, moments)
 
-    def _take_each(self, batch: Batch, moments: Iterable[tuple[int, int]]) -> Receipts:
-        sequences = array("q")
+    def _take_each(self, batch: Batch, moments: Sequence[tuple[int, int]]) -> Receipts:
+        sequences, accepted = array("q"), array("q")
         exceptions: dict[int, Receipt] = {}
         rows = zip(batch.item_ids, batch.quantities, batch.timestamps, batch.sets, batch.ids or repeat(None), strict=False)
-        for position, (row, received) in enumerate(zip(rows, moments, strict=False)):
-            receipt = self._take(*row, *received)
-            if receipt is not None:
-                exceptions[position] = receipt
-            sequences.append(self.sequence if receipt is None else 0)
+        self._unfinished = APPENDING
+        for position, (row, (now, received)) in enumerate(zip(rows, moments, strict=True)):
+            taken = self._take(*row, now)
+            if not isinstance(taken, Receipt):
+                sequences.append(taken)
+                accepted.append(received)
+            else:
+                exceptions[position] = taken
+                sequences.append(0)
+        self._store.received.extend(accepted)
+        self._unfinished = None
         return Receipts(sequences, exceptions)
 
     def _take_all(self, batch: Batch, seconds: int, received: int) -> bool:
@@ -331,7 +353,9 @@ class UsageLog(UsageReader, KeepsInvoices):
             return False
         code_of = {item.item.id: item.code for item in known}
         codes = array("i", list(map(code_of.__getitem__, batch.item_ids)))
+        self._unfinished = APPENDING
         self._store.extend(codes, stamps, batch.quantities, batch.sets, received)
+        self._unfinished = None
         return True
 
     def _take(
@@ -342,9 +366,12 @@ class UsageLog(UsageReader, KeepsInvoices):
         is_set: int,
         record_id: str | None,
         now: int,
-        received: int,
-    ) -> Receipt | None:
-        """Judge one record and keep it, or return the receipt that says why not. Order of checks: that of ErrorCode."""
+    ) -> Receipt | int:
+        """Judge one record and write it, or return the receipt that says why not. Order of checks: that of ErrorCode.
+
+        Returns:
+            The record's number; it is kept once its moment of receipt is written, too.
+        """
         known = self._items.get(item_id)
         if known is not None and record_id is not None and record_id in known.ids:
             answer = known.ids[record_id].answer(record_id, quantity, sent_timestamp, is_set=bool(is_set))
@@ -359,12 +386,17 @@ class UsageLog(UsageReader, KeepsInvoices):
             if isinstance(verdict, Receipt):
                 return verdict
             attributed = verdict
-        self._store.append(known.code, timestamp, quantity, is_set, received)
+        number = self._store.begin(known.code, timestamp, quantity, is_set)
         if attributed is not None:
-            self._attributed[self.sequence] = attributed
+            self._store.attributed[number] = attributed
         if record_id is not None:
-            known.ids[record_id] = Sent(self.sequence, timestamp, quantity, bool(is_set), sent_timestamp == "now")
-        return None
+            known.ids[record_id] = Sent(number, timestamp, quantity, bool(is_set), sent_timestamp == "now")
+        return number
+
+    def _put_back(self) -> None:
+        self._store.cut()
+        for known in self._by_code:
+            known.forget_ids_after(self._store.sequence)
 
     def _judge(self, known: KnownItem, timestamp: int, now: int, *, is_set: bool) -> Receipt | int | None:
         """Return why a record is refused; or the start of the period it is attributed to; or None for its timestamp's own."""
@@ -393,15 +425,31 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     def _catch_up(self) -> None:
         """Fold what was appended since the last question: record by record where little came, else in bulk."""
+        self.finish()
+        if self._is_folding:  # Since a question was interrupted.
+            self._forget_cells()
+        elif self._folded == len(self._store):
+            return
+        self._is_folding = True
         first, end = self._folded, len(self._store)
-        self._folded = end
         # Numbers ascend, so the last late record tells whether any of the new ones is late.
-        has_late = bool(self._attributed) and next(reversed(self._attributed)) > self.sequence - (end - first)
+        attributed = self._store.attributed
+        has_late = bool(attributed) and next(reversed(attributed)) > self.sequence - (end - first)
         if has_late or (end - first) * _BULK < first:
             for row in range(first, end):
                 self.fold(row, self._by_code[self._store.codes[row]].cells)
-        elif first < end:
+        else:
             self._fold_in_bulk(slice(first, end))
+        self._folded = end
+        self._is_folding = False
+
+    def _forget_cells(self) -> None:
+        """Have all records folded again; of compacted periods there is no more than what was kept."""
+        for known in self._by_code:
+            known.cells = ItemCells(known.account.subscription.cycle)
+            for start, kept in self._store.kept.get(known.code, {}).items():
+                known.cells.at(start).compact(kept)
+        self._folded = 0
 
     def fold(self, row: int, cells: ItemCells) -> None:
         """Fold the record at a row into cells; for the readers of this log."""
@@ -410,9 +458,9 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     def _billed_at(self, row: int) -> int:
         """Return a moment in the period that a record is billed in: its timestamp, unless it was attributed to a later one."""
-        if not self._attributed:
+        if not self._store.attributed:
             return self._store.timestamps[row]
-        return self._attributed.get(self._store.sequence_of(row), self._store.timestamps[row])
+        return self._store.attributed.get(self._store.sequence_of(row), self._store.timestamps[row])
 
     def _fold_in_bulk(self, rows: slice) -> None:
         store = self._store
@@ -447,6 +495,7 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     def known(self, item_id: str) -> KnownItem:
         """Return what the log knows about an item; for its readers."""
+        self.finish()
         if item_id not in self._items:
             message = item_unknown(item_id).message or ""
             raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
@@ -468,12 +517,12 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     def rows_of(self, item_id: str | None) -> Iterable[int]:
         """Return the rows of an item, or all, in the order of arrival; for the readers of this log."""
-        if item_id is None:
-            return range(len(self._store))
-        for row in range(self._indexed, len(self._store)):
-            self._index.setdefault(self._store.codes[row], array("q")).append(row)
-        self._indexed = len(self._store)
-        return self._index.get(self.known(item_id).code, ())
+        self.finish()
+        return range(len(self._store)) if item_id is None else self._store.rows_with(self.known(item_id).code)
+
+    def compacted_items(self) -> Iterable[str]:
+        """Return the ids of the items of which a period was compacted; for the readers of this log."""
+        return (self._by_code[code].item.id for code in self._store.kept)
 
     def sequence_of(self, row: int) -> int:
         """Return the number of the record at a row; for the readers of this log."""
@@ -505,7 +554,9 @@ class UsageLog(UsageReader, KeepsInvoices):
                 and including that moment). A number says nothing of moments, so such a view knows of all periods that were
                 finalized to this day.
         """
-        return UsageView(self, *as_limit(limit, self.sequence))
+        with self.lock:
+            self.finish()
+            return UsageView(self, *as_limit(limit, self.sequence))
 
     def _usage_of(self, invoice: Billed) -> Usage:
         return self.keeper
@@ -524,11 +575,12 @@ class UsageLog(UsageReader, KeepsInvoices):
             InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
         """
         with self.lock:
+            self.finish()
             account = account_of(self._accounts, subscription_id)
             closing = account.to_close(period, now)
-            with self._taking_invoice(closing, subscription_id) as closed:
+            with self.billing(subscription_id, closing.invoice) as billing:
                 yield closing.closed_at
-            account.close(*closed)
+            self.decide(partial(account.close, attrs.evolve(closing, invoice=billing.invoice)))
 
     def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
         """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`.
@@ -552,48 +604,48 @@ class UsageLog(UsageReader, KeepsInvoices):
         """
         latest = None if until is None else instant(until, "until")
         with self.lock:
+            self.begin_change()
             self._catch_up()
             periods = ((known, cells) for known in self._by_code for cells in known.cells)
-            settled: dict[PeriodCells, list[int]] = {cells: [] for known, cells in periods if known.is_settled(cells, latest)}
+            settled = {cells: (known, array("q")) for known, cells in periods if known.is_settled(cells, latest)}
             flags = bytearray(b"\1" * len(self._store))
             for row, code in enumerate(self._store.codes):
-                rows = settled.get(self._by_code[code].cells.at(self._billed_at(row)))
-                if rows is not None:
-                    rows.append(row)
+                found = settled.get(self._by_code[code].cells.at(self._billed_at(row)))
+                if found is not None:
+                    found[1].append(row)
                     flags[row] = 0
-            for cells, rows in settled.items():
-                self._compact_period(cells, rows)
-            self._store.keep_only(flags)
-            self._folded = len(self._store)
-            self._index, self._indexed = {}, 0
+            kept = {code: dict(periods) for code, periods in self._store.kept.items()}
+            for cells, (known, rows) in settled.items():
+                kept.setdefault(known.code, {})[cells.start] = self._kept_of(cells, rows)
+            left = self._store.without(flags, kept)
+            self._is_folding = True
+            self._store = left  # All that compaction changes; the cells follow.
+            for cells, (known, _) in settled.items():
+                cells.compact(kept[known.code][cells.start])
+            self._folded = len(left)
+            self._is_folding = False
             return flags.count(0)
 
-    def _compact_period(self, cells: PeriodCells, rows: Sequence[int]) -> None:
-        sequences = [self._store.sequence_of(row) for row in rows]
+    def _kept_of(self, cells: PeriodCells, rows: Sequence[int]) -> Kept:
         received = [self._store.received[row] for row in rows]
-        for sequence in sequences:
-            self._attributed.pop(sequence, None)
-        cells.compact((sequences[0], sequences[-1]), (min(received), max(received)))
+        sequences = self._store.sequence_of(rows[0]), self._store.sequence_of(rows[-1])
+        return cells.totals(sequences, (min(received), max(received)))
 
     # State as data ---------------------------------------------------------------------------------------------------
 
     def state(self) -> LogState:
         """Return everything the log holds, as values; what :func:`~metering_core.snapshot` writes."""
         with self.lock:
-            self._catch_up()
-            kept = {
-                known.item.id: {cells.start: cells.kept for cells in known.cells if cells.kept is not None}
-                for known in self._by_code
-            }
+            self.finish()
             return LogState(
                 policy=self.policy,
                 subscriptions=self.subscriptions,
                 items=tuple((known.item, known.account.subscription.id, known.is_active) for known in self._by_code),
                 columns=self._store.values(),
-                attributed=dict(self._attributed),
+                attributed=dict(self._store.attributed),
                 ids={known.item.id: dict(known.ids) for known in self._by_code if known.ids},
                 closed=closings_of(self._accounts),
-                kept={item_id: periods for item_id, periods in kept.items() if periods},
+                kept={self._by_code[code].item.id: dict(periods) for code, periods in sorted(self._store.kept.items())},
                 sequence=self.sequence,
             )
 
@@ -608,11 +660,9 @@ class UsageLog(UsageReader, KeepsInvoices):
                 known.drop()
         for item_id, sent in state.ids.items():
             log._items[item_id].ids.update(sent)
-        for item_id, periods in state.kept.items():
-            for start, kept in periods.items():
-                log._items[item_id].cells.at(start).kept = kept
-        log._attributed = dict(state.attributed)
-        log._store = RecordStore.of(state.columns, state.sequence)
+        kept = {log._items[item_id].code: periods for item_id, periods in state.kept.items()}
+        log._store = RecordStore.of(state.columns, state.sequence, state.attributed, kept)
+        log._is_folding = True
         return log
 
     def __eq__(self, other: object) -> bool:
@@ -620,6 +670,13 @@ class UsageLog(UsageReader, KeepsInvoices):
         return self.state() == other.state() if isinstance(other, UsageLog) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _resent(record: UsageRecord, answer: Receipt) -> UsageRecord:
+    """Return the record that was accepted first where this one is a duplicate, or raise why it was refused."""
+    if answer.outcome is Outcome.REJECTED:
+        raise answer.error()
+    return attrs.evolve(record, timestamp=answer.details["timestamp"])
 
 
 @attrs.frozen(kw_only=True, hash=False)

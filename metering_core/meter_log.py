@@ -11,23 +11,23 @@ A period that was billed stays as it was billed. Events and cancellations that c
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, KeysView, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
-from threading import RLock
 from typing import Any, Final, Protocol, Self, cast
 
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
-from metering_core.accounts import Account, Billed, KeepsInvoices, account_of, accounts_with, closings_of
+from metering_core.accounts import Account, Billed, Closing, KeepsInvoices, account_of, accounts_with, closings_of
 from metering_core.aggregators import formula_of
 from metering_core.changing import moment_of_change, open_stretches, overlap, refuse_reopened, refuse_unbillable
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError, shown
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain
+from metering_core.guarding import APPENDING
 from metering_core.log import Clock
 from metering_core.meter_acceptance import (
     IdentifierScope,
@@ -155,6 +155,18 @@ class MeasuredUsage:
         return self.log.whole(item.recurring.meter, self.account.subscription.customer or "")
 
 
+class _Customers(KeysView[str]):
+    """The customers that are known, as they are now; may be gone through while others come."""
+
+    def __init__(self, customers: Mapping[str, None]) -> None:
+        super().__init__(customers)
+        self._customers = customers
+
+    def __iter__(self) -> Iterator[str]:
+        """Go through those that there were when it began."""
+        return iter(list(self._customers))
+
+
 class MeterLog(MeterReader, KeepsInvoices):
     """All events of some meters, append-only; a :class:`~metering_core.Usage` for items whose price names a meter.
 
@@ -189,9 +201,8 @@ class MeterLog(MeterReader, KeepsInvoices):
             require_kind(MeterPolicy, policy, "policy")
         if clock is not None and not callable(clock):
             raise InvalidValueError.expecting(code, "clock", "a function that returns the moment it is called", clock)
+        super().__init__()
         self.policy = MeterPolicy() if policy is None else policy
-        self.lock = RLock()
-        KeepsInvoices.__init__(self)
         self._clock = clock
         self._customers: dict[str, None] | None = None
         self._meters: dict[str, _KnownMeter] = {}
@@ -224,11 +235,9 @@ class MeterLog(MeterReader, KeepsInvoices):
         self._payloads: dict[int, Mapping[str, str]] = {}
         self._identifiers: dict[int, str] = {}
         self._sent_as_now: set[int] = set()
-        self._canceled: dict[int, MeterEventAdjustment] = {}
-        self._folded = 0
         self._current = Readings()
-        # The bounds of time that hold from one UTC midnight of receipt to the next.
-        self._day, self._until, self._earliest, self._tolerance = 0, 0, 0, 0
+        # From one UTC midnight of receipt to the next: the first moment that is accepted, and how far ahead one may lie.
+        self._bounds = (0, 0, 0, 0)
 
     def __len__(self) -> int:
         """Return the number of accepted events, canceled ones included."""
@@ -246,12 +255,16 @@ class MeterLog(MeterReader, KeepsInvoices):
     @property
     def meters(self) -> tuple[Meter, ...]:
         """The newest version of every meter, in the order in which they came."""
-        return tuple(known.meter for known in self._meters.values())
+        with self.lock:
+            self.finish()
+            return tuple(known.meter for known in self._meters.values())
 
     @property
     def subscriptions(self) -> tuple[Subscription, ...]:
         """The newest version of every subscription, in the order in which they came."""
-        return tuple(account.subscription for account in self._accounts.values())
+        with self.lock:
+            self.finish()
+            return tuple(account.subscription for account in self._accounts.values())
 
     # Meters, customers, subscriptions --------------------------------------------------------------------------------------
 
@@ -263,12 +276,16 @@ class MeterLog(MeterReader, KeepsInvoices):
         """
         require_kind(Meter, meter, "meter")
         with self.lock:
+            self.begin_change()
             for param, taken in (("id", self._meters.get(meter.id)), ("event_name", self._by_event.get(meter.event_name))):
                 if taken is not None:
                     expected = f"one that no other meter has ({taken.meter.id!r} has it)"
                     raise InvalidValueError.expecting(ErrorCode.METER_CHANGED, param, expected, getattr(meter, param))
             ids = self._shared_ids if self.policy.identifier_scope is IdentifierScope.GLOBAL else {}
-            self._meters[meter.id] = self._by_event[meter.event_name] = _KnownMeter(meter, ids, self.policy)
+            self.decide(partial(self._take_meter, _KnownMeter(meter, ids, self.policy)))
+
+    def _take_meter(self, known: _KnownMeter) -> None:
+        self._meters[known.meter.id] = self._by_event[known.meter.event_name] = known
 
     def update_meter(self, meter: Meter) -> None:
         """Take note of a newer version of a meter: another display name, deactivated or active again.
@@ -278,11 +295,13 @@ class MeterLog(MeterReader, KeepsInvoices):
         """
         require_kind(Meter, meter, "meter")
         with self.lock:
+            self.begin_change()
             self.known_meter(meter.id).require_successor(meter)
-            self._meters[meter.id].take(meter, self.policy)
+            self.decide(partial(self._meters[meter.id].take, meter, self.policy))
 
     def known_meter(self, meter_id: str) -> Meter:
         """Return the newest version of a meter; for the readers of this log."""
+        self.finish()
         if meter_id not in self._meters:
             expected = f"the id of a meter in the log ({', '.join(self._meters) or 'none'})"
             raise InvalidValueError.expecting(ErrorCode.METER_UNKNOWN, "meter", expected, meter_id)
@@ -296,12 +315,13 @@ class MeterLog(MeterReader, KeepsInvoices):
     @property
     def known_customers(self) -> KeysView[str] | None:
         """The customers whose events are accepted, as they are now; None for any."""
-        return None if self._customers is None else self._customers.keys()
+        return None if self._customers is None else _Customers(self._customers)
 
     def add_customer(self, customer: str) -> None:
         """Accept a customer's events; of no account for a log that accepts any customer's."""
         checked = name(customer, "customer")
         with self.lock:
+            self.begin_change()
             if self._customers is not None:
                 self._customers[checked] = None
 
@@ -327,6 +347,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         require_kind(bool, rebill, "rebill", "True or False")
         at = None if now is None else instant(now, "now")
         with self.lock:
+            self.begin_change()
             account = self._accounts.get(subscription.id)
             metered = [item for item in subscription.items if item.recurring.meter is not None]
             for item in metered:
@@ -338,13 +359,16 @@ class MeterLog(MeterReader, KeepsInvoices):
                     when = partial(moment_of_change, account, at, self._clock, self.keeper.last_received())
                     refuse_unbillable(account, subscription, MeasuredUsage(self.keeper, account), when)
             self._refuse_overlap(subscription)
-            if account is None:
-                account = self._accounts[subscription.id] = Account(subscription)
-                if subscription.customer is not None:
-                    self._by_customer.setdefault(subscription.customer, {})[subscription.id] = account
-            else:
-                account.take(subscription)
-            self._items.update(dict.fromkeys((item.id for item in metered), account))
+            self.decide(partial(self._take_subscription, subscription, metered))
+
+    def _take_subscription(self, subscription: Subscription, metered: Iterable[SubscriptionItem]) -> None:
+        account = self._accounts.get(subscription.id)
+        if account is None:
+            account = self._accounts[subscription.id] = Account(subscription)
+        if subscription.customer is not None:
+            self._by_customer.setdefault(subscription.customer, {})[subscription.id] = account
+        account.take(subscription)
+        self._items.update(dict.fromkeys((item.id for item in metered), account))
 
     def _refuse_item(self, item: SubscriptionItem, subscription: Subscription, account: Account | None) -> None:
         if subscription.customer is None:
@@ -385,6 +409,7 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def customer_of(self, item: SubscriptionItem) -> str:
         """Return the customer whose events an item bills; for the readers of this log."""
+        self.finish()
         account = self._items.get(item.id)
         if account is None:
             message = f"subscription_item: expected an item of a subscription in the meter log, received {item.id!r}"
@@ -420,18 +445,21 @@ class MeterLog(MeterReader, KeepsInvoices):
             InvalidValueError: for a malformed value; ``param`` names it.
             UsageRejectedError: for a well-formed event that the rules refuse. The log is unchanged.
         """
-        # This is the path of a single event: what `with` or a call would cost as much as the step itself is spelt out.
+        # This is the path of a single event: what a call would cost as much as the step itself is spelt out.
         event = filled(_new(MeterEvent), event_name, payload, identifier, timestamp)
-        self.lock.acquire()
-        try:
+        with self.lock:
+            if self._unfinished is not None:
+                self.begin_change()
             received = now * MICROSECONDS if type(now) is int and 0 <= now <= SECONDS_MAX else self._now(now)
+            self._unfinished = APPENDING
             receipt = self._take(event, received)
+            if receipt is None:
+                self._store.received.append(received)
+            self._unfinished = None
             if receipt is None and event.microseconds is not None:
                 return event
             if receipt is None or receipt.outcome is Outcome.DUPLICATE:
-                return self._event_at(len(self) - 1 if receipt is None else receipt.details["row"])
-        finally:
-            self.lock.release()
+                return self._event_at(self._store.last if receipt is None else receipt.details["row"])
         raise receipt.error()
 
     def append(self, events: Iterable[MeterEvent], *, now: Instant | None = None) -> Receipts:
@@ -452,6 +480,7 @@ class MeterLog(MeterReader, KeepsInvoices):
             for position, event in enumerate(batch):
                 require_kind(MeterEvent, event, f"events[{position}]")
         with self.lock:
+            self.begin_change()
             received = self._now(now)
             if self._take_all(batch, received):
                 return Receipts(range(self.sequence - len(batch) + 1, self.sequence + 1), {})
@@ -460,11 +489,14 @@ class MeterLog(MeterReader, KeepsInvoices):
     def _take_each(self, batch: Sequence[MeterEvent], received: int) -> Receipts:
         sequences = array("q")
         exceptions: dict[int, Receipt] = {}
+        self._unfinished = APPENDING
         for position, event in enumerate(batch):
             receipt = self._take(event, received)
             if receipt is not None:
                 exceptions[position] = receipt
-            sequences.append(self.sequence if receipt is None else 0)
+            sequences.append(self._store.sequence_of(self._store.last) if receipt is None else 0)
+        self._store.keep(len(batch) - len(exceptions), received)
+        self._unfinished = None
         return Receipts(sequences, exceptions)
 
     def _take_all(self, batch: Sequence[MeterEvent], received: int) -> bool:
@@ -488,11 +520,14 @@ class MeterLog(MeterReader, KeepsInvoices):
         if any(isinstance(value, Receipt) for value, _ in readings.values()) or not self._are_in_time(stamps, received):
             return False
         values = cast("list[Number | str]", [readings[text][0] for text in texts])
-        self._store.extend(codes, stamps, received, values)
+        self._unfinished = APPENDING
+        self._store.begin_all(codes, stamps, values)
         if widths != {known.keys} or not all(is_told for _, is_told in readings.values()):
-            for row, (text, payload) in enumerate(zip(texts, payloads, strict=True), len(self) - len(batch)):
+            for row, (text, payload) in enumerate(zip(texts, payloads, strict=True), len(self)):
                 if len(payload) != known.keys or not readings[text][1]:
                     self._payloads[row] = payload
+        self._store.keep(len(batch), received)
+        self._unfinished = None
         return True
 
     def _codes(self, event_names: Sequence[str], payloads: Sequence[Mapping[str, str]], alike: _KnownMeter) -> array[int]:
@@ -506,12 +541,16 @@ class MeterLog(MeterReader, KeepsInvoices):
         return array("i", cast("list[int]", codes))
 
     def _are_in_time(self, stamps: Sequence[int], received: int) -> bool:
-        if not self._day <= received < self._until:
-            self._look_up_bounds(received)
-        return min(stamps) >= self._earliest and max(stamps) - received <= self._tolerance
+        day, until, earliest, tolerance = self._bounds
+        if not day <= received < until:
+            day, until, earliest, tolerance = self._look_up_bounds(received)
+        return min(stamps) >= earliest and max(stamps) - received <= tolerance
 
     def _take(self, event: MeterEvent, received: int) -> Receipt | None:
-        """Judge one event and keep it, or return the receipt that says why not; in ErrorCode's order of checks, time last."""
+        """Judge one event and write it, or return the receipt that says why not; in ErrorCode's order of checks, time last.
+
+        It is kept once its moment of receipt is written, too.
+        """
         known = self._by_event.get(event.event_name)
         identifier = event.identifier
         if identifier is not None:
@@ -525,23 +564,25 @@ class MeterLog(MeterReader, KeepsInvoices):
         if isinstance(code, Receipt):
             return code
         text = payload.get(known.meter.value_payload_key)
-        value, is_told = known.readings.get(text) or known.read(text, self.policy)
-        if isinstance(value, Receipt):
+        reading = known.readings.get(text)
+        value, is_told = known.read(text, self.policy) if reading is None else reading
+        if reading is None and isinstance(value, Receipt):
             return value
         microseconds = event.microseconds
         stamp = received if microseconds is None else microseconds
-        if not self._day <= received < self._until:
-            self._look_up_bounds(received)
-        if stamp < self._earliest or stamp - received > self._tolerance:
+        day, until, earliest, tolerance = self._bounds
+        if not day <= received < until:
+            day, until, earliest, tolerance = self._look_up_bounds(received)
+        if stamp < earliest or stamp - received > tolerance:
             return time_refusal(stamp, received, self.policy)
-        self._store.append(code, stamp, received, value)
+        self._store.begin(code, stamp, value)  # type: ignore[arg-type]  # what the series' readings hold is no refusal
         if identifier is not None or microseconds is None or not is_told or len(payload) != known.keys:
             self._keep_rest(event, known, is_told=is_told and len(payload) == known.keys)
         return None
 
     def _keep_rest(self, event: MeterEvent, known: _KnownMeter, *, is_told: bool) -> None:
-        """Keep what was sent last where it cannot be told from the columns."""
-        row = len(self._store) - 1
+        """Write what was sent where it cannot be told from the columns."""
+        row = self._store.last
         if event.microseconds is None:
             self._sent_as_now.add(row)
         if event.identifier is not None:
@@ -549,6 +590,22 @@ class MeterLog(MeterReader, KeepsInvoices):
             known.ids[event.identifier] = row
         if not is_told:
             self._payloads[row] = event.payload
+
+    def _put_back(self) -> None:
+        self._store.cut()
+        rows: dict[int, Any]
+        for rows in (self._payloads, self._identifiers):
+            while rows and next(reversed(rows)) >= len(self):
+                rows.popitem()
+        self._sent_as_now = {row for row in self._sent_as_now if row < len(self)}
+        for known in self._meters.values():
+            known.ids.clear()
+        self._take_identifiers()
+
+    def _take_identifiers(self) -> None:
+        """Note which row an identifier finds: of events whose identifier was forgotten in between the last one has it."""
+        for row, identifier in self._identifiers.items():
+            self._streams[self._store.codes[row]].known.ids[identifier] = row
 
     def _code_of(self, known: _KnownMeter, payload: Mapping[str, str]) -> int | Receipt:
         """Return how the log counts an event's series, or why the event is refused; then only its value may be at fault."""
@@ -567,20 +624,27 @@ class MeterLog(MeterReader, KeepsInvoices):
         key = (customer, *dimensions) if dimensions else customer
         code = known.codes.get(key)
         if code is None:
-            code = known.codes[key] = len(self._streams)
+            code = len(self._streams)
             self._streams.append(_Stream(known, customer, dimensions))
+            known.codes[key] = code
         return code
 
-    def _look_up_bounds(self, received: int) -> None:
-        self._day = received // _DAY * _DAY
-        self._until = self._day + _DAY
+    def _look_up_bounds(self, received: int) -> tuple[int, int, int, int]:
+        day = received // _DAY * _DAY
         earliest, tolerance = self.policy.earliest(received // MICROSECONDS), self.policy.future_tolerance
-        self._earliest = -_ENDLESS if earliest is None else earliest * MICROSECONDS
-        self._tolerance = _ENDLESS if tolerance is None else tolerance // timedelta(microseconds=1)
+        self._bounds = (
+            day,
+            day + _DAY,
+            -_ENDLESS if earliest is None else earliest * MICROSECONDS,
+            _ENDLESS if tolerance is None else tolerance // timedelta(microseconds=1),
+        )
+        return self._bounds
 
     def _remembers(self, row: int, received: int) -> bool:
         retention = self.policy.identifier_retention
-        return retention is None or received - self._store.received[row] <= retention // timedelta(microseconds=1)
+        if retention is None or row >= len(self):  # It came with the same batch.
+            return True
+        return received - self._store.received[row] <= retention // timedelta(microseconds=1)
 
     def _answer(self, row: int, event: MeterEvent) -> Receipt:
         """Answer an event that comes with a known identifier: a duplicate, or the identifier is reused for other content."""
@@ -644,15 +708,21 @@ class MeterLog(MeterReader, KeepsInvoices):
         short_name(event_name, "event_name")
         short_name(identifier, "identifier")
         with self.lock:
+            self.begin_change()
             at = self._now(now)
             row = self._find(event_name, identifier)
-            if row not in self._canceled:
+            if row not in self._store.canceled:
                 self._refuse_late_cancellation(row, at)
                 self._catch_up()
                 canceled_at = _EPOCH + timedelta(microseconds=at)
-                self._canceled[row] = MeterEventAdjustment(event_name, identifier, self._store.cancel(), canceled_at)
-                self._series_of(self._current, row).remove(self._store.moments[row], self._store.sequence_of(row))
-            return self._canceled[row]
+                self._cancel(row, MeterEventAdjustment(event_name, identifier, self.sequence + 1, canceled_at))
+            return self._store.canceled[row]
+
+    def _cancel(self, row: int, adjustment: MeterEventAdjustment) -> None:
+        self._current.is_torn = True
+        self.decide(partial(self._store.cancel, row, adjustment))
+        self._series_of(self._current, row).remove(self._store.moments[row], self._store.sequence_of(row))
+        self._current.is_torn = False
 
     def _find(self, event_name: str, identifier: str) -> int:
         known = self._by_event.get(event_name)
@@ -677,17 +747,25 @@ class MeterLog(MeterReader, KeepsInvoices):
     # Folding ---------------------------------------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
-        """Take the readings of what was appended since the last question."""
-        self._fold(self._current, range(self._folded, len(self)))
-        self._folded = len(self)
+        """Take the readings of what was appended since the last question, or of everything where one was interrupted."""
+        self.finish()
+        if self._current.is_torn:
+            self._current = Readings()
+        if self._current.rows < len(self):
+            self._fold(self._current, range(self._current.rows, len(self)), self._store.canceled)
 
-    def _fold(self, into: Readings, rows: Iterable[int]) -> None:
+    def _fold(self, into: Readings, rows: Iterable[int], canceled: Container[int] = ()) -> None:
+        """Read what rows say; of canceled ones only that there are such series."""
+        into.is_torn = True
         found: dict[int, Series] = {}
         for row in rows:
             code = self._store.codes[row]
             if code not in found:
                 found[code] = self._series_of(into, row)
-            found[code].add(self._store.moments[row], self._store.sequence_of(row), self._store.values[row])
+            if row not in canceled:
+                found[code].add(self._store.moments[row], self._store.sequence_of(row), self._store.values[row])
+        into.rows = len(self)
+        into.is_torn = False
 
     def _series_of(self, readings: Readings, row: int) -> Series:
         stream = self._streams[self._store.codes[row]]
@@ -695,6 +773,7 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def readings_until(self, sees: Sees) -> Readings:
         """Return what is read off the events that a view shows; for the views of this log."""
+        self.finish()
         readings = Readings()
         self._fold(readings, (row for row in range(len(self)) if self._is_shown(row, sees)))
         return readings
@@ -702,7 +781,7 @@ class MeterLog(MeterReader, KeepsInvoices):
     def _is_shown(self, row: int, sees: Sees) -> bool:
         if not sees(self._store.sequence_of(row), self._store.received[row]):
             return False
-        canceled = self._canceled.get(row)
+        canceled = self._store.canceled.get(row)
         return canceled is None or not sees(canceled.sequence, moment(canceled.canceled_at, "canceled_at")[1])
 
     # What its readers need ---------------------------------------------------------------------------------------------
@@ -723,6 +802,7 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def logged(self, sees: Sees, meter: Meter | None, customer: str | None) -> Iterator[LoggedEvent]:
         """Yield the events that a reader shows, of one meter and one customer where they are given; for the readers."""
+        self.finish()
         wanted = {
             code
             for code, stream in enumerate(self._streams)
@@ -731,7 +811,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         for row, code in enumerate(self._store.codes):
             sequence = self._store.sequence_of(row)
             if code in wanted and sees(sequence, self._store.received[row]):
-                canceled = self._canceled.get(row)
+                canceled = self._store.canceled.get(row)
                 canceled_at = None if canceled is None or self._is_shown(row, sees) else canceled.canceled_at
                 received_at = _EPOCH + timedelta(microseconds=self._store.received[row])
                 yield LoggedEvent(sequence, received_at, self._event_at(row), canceled_at)
@@ -743,7 +823,9 @@ class MeterLog(MeterReader, KeepsInvoices):
             limit: a sequence number (events and cancellations up to and including it), or an aware datetime (those received up
                 to and including that moment).
         """
-        return MeterView(self, *as_limit(limit, self.sequence))
+        with self.lock:
+            self.finish()
+            return MeterView(self, *as_limit(limit, self.sequence))
 
     # Bills -----------------------------------------------------------------------------------------------------------
 
@@ -759,17 +841,24 @@ class MeterLog(MeterReader, KeepsInvoices):
             InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
         """
         with self.lock:
+            self.finish()
             account = account_of(self._accounts, subscription_id)
             closing = account.to_close(period, now)
-            with self._taking_invoice(closing, subscription_id) as closed:
+            with self.billing(subscription_id, closing.invoice) as billing:
                 yield closing.closed_at
             # What was closed with an invoice is closed for ever, also where a later version cuts the period elsewhere.
-            for item in account.subscription.items if closing.invoice is None else ():
-                if item.recurring.meter is not None and period not in self._known_bills(item.id):
-                    bill = attrs.evolve(self._bill(item, period), made_at=moment(now, "now")[1], number=self.bills_made + 1)
-                    self._keep_bill(item.id, period, bill)
-                    self.bills_made = bill.number
-            account.close(*closed)
+            due = [
+                item
+                for item in (account.subscription.items if closing.invoice is None else ())
+                if item.recurring.meter is not None and period not in self._known_bills(item.id)
+            ]
+            made_at = moment(now, "now")[1]
+            bills = [
+                (item.id, period, attrs.evolve(self._bill(item, period), made_at=made_at, number=number))
+                for number, item in enumerate(due, self.bills_made + 1)
+            ]
+            closed = attrs.evolve(closing, invoice=billing.invoice)
+            self.decide(partial(self._keep_bills, bills, account, closed))
 
     def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
         """Close a billing period without an invoice, as if it had been billed for what it comes to now; see :meth:`closing`.
@@ -779,9 +868,17 @@ class MeterLog(MeterReader, KeepsInvoices):
         with self.closing(subscription_id, period, now=now) as closed_at:
             return closed_at
 
+    def _keep_bills(self, bills: Iterable[tuple[str, BillingPeriod, Bill]], account: Account, closing: Closing) -> None:
+        for bill in bills:
+            self._keep_bill(*bill)
+        account.close(closing)
+
     def _keep_bill(self, item_id: str, period: BillingPeriod, bill: Bill) -> None:
         period = self._items[item_id].subscription.in_cycle(period)
-        self._bills.setdefault(self._items[item_id].subscription.id, {}).setdefault(item_id, []).append((period, bill))
+        made = self._bills.setdefault(self._items[item_id].subscription.id, {}).setdefault(item_id, [])
+        if not made or made[-1][1].number < bill.number:  # Else it was kept before an interrupt.
+            made.append((period, bill))
+        self.bills_made = bill.number
 
     def _usage_of(self, invoice: Billed) -> MeterView:
         made = (self._bills.get(invoice.subscription) or {}).values()
@@ -790,10 +887,12 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def billed_items(self, subscription_id: str) -> list[str]:
         """Return the ids of the items of a subscription of which a period was billed; for the readers of this log."""
+        self.finish()
         return list(self._bills.get(subscription_id, ()))
 
     def bills_of(self, item_id: str) -> Sequence[tuple[BillingPeriod, Bill]]:
         """Return what was billed of an item, in the order in which the bills were made; for the readers of this log."""
+        self.finish()
         account = self._items.get(item_id)
         return () if account is None else self._bills.get(account.subscription.id, {}).get(item_id, ())
 
@@ -803,13 +902,16 @@ class MeterLog(MeterReader, KeepsInvoices):
         Raises:
             InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
         """
-        return account_of(self._accounts, subscription_id).subscription
+        with self.lock:
+            self.finish()
+            return account_of(self._accounts, subscription_id).subscription
 
     # State as data ---------------------------------------------------------------------------------------------------
 
     def state(self) -> MeterLogState:
         """Return everything the log holds, as values; what :func:`~metering_core.snapshot` writes."""
         with self.lock:
+            self.finish()
             customers, of_items = self._customers, (one for kept in self._bills.values() for one in kept.items())
             bills = ((item_id, *one) for item_id, made in of_items for one in made)
             # A refused event may have made a series; one without events is none.
@@ -823,7 +925,7 @@ class MeterLog(MeterReader, KeepsInvoices):
                 items={item_id: account.subscription.id for item_id, account in self._items.items()},
                 series=tuple((stream.known.meter.id, stream.customer, stream.dimensions) for stream in streams),
                 rows=self._event_rows(places),
-                canceled=dict(self._canceled),
+                canceled=dict(self._store.canceled),
                 closed=closings_of(self._accounts),
                 bills=tuple(sorted(bills, key=lambda one: one[2].number)),
             )
@@ -854,24 +956,15 @@ class MeterLog(MeterReader, KeepsInvoices):
         log._take_rows(state)
         for item_id, period, bill in state.bills:
             log._keep_bill(item_id, period, bill)
-        log.bills_made = len(state.bills)
         return log
 
     def _take_rows(self, state: MeterLogState) -> None:
         rows = state.rows
-        events_before = [one.sequence - 1 - place for place, (_, one) in enumerate(state.in_order_of_cancellation())]
-        self._store = EventColumns.of(rows.codes, rows.moments, rows.received, rows.values, events_before)
+        self._store = EventColumns.of(rows.codes, rows.moments, rows.received, rows.values, state.in_order_of_cancellation())
         self._payloads = {row: payload for row, payload in enumerate(rows.payloads) if payload is not None}
         self._sent_as_now = {row for row, as_now in enumerate(rows.as_now) if as_now}
-        for row, identifier in enumerate(rows.identifiers):
-            if identifier is not None:
-                self._identifiers[row] = identifier
-                # Of events whose identifier was forgotten in between the last one has it.
-                self._streams[rows.codes[row]].known.ids[identifier] = row
-        self._canceled = dict(state.canceled)
-        self._catch_up()
-        for row in self._canceled:
-            self._series_of(self._current, row).remove(self._store.moments[row], self._store.sequence_of(row))
+        self._identifiers = {row: identifier for row, identifier in enumerate(rows.identifiers) if identifier is not None}
+        self._take_identifiers()
 
     def __eq__(self, other: object) -> bool:
         """Whether both logs hold the same meters, subscriptions, policy, events, cancellations, closed periods and bills."""

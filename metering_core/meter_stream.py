@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
-from itertools import count
 from typing import Any, Final, Self
 
 import attrs
@@ -132,8 +131,8 @@ class MeterEventStream:
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "tokens", expected, tokens)
         self._log = log
         self._tokens = tokens
-        self._numbers = count(1)
-        self._sessions: dict[str, MeterEventSession] = {}
+        # How many sessions were created, and by token those that were not over when the last one was.
+        self._created: tuple[int, dict[str, MeterEventSession]] = (0, {})
 
     def create_session(self, *, now: Instant) -> MeterEventSession:
         """Open a session from ``now`` (inclusive) for 15 minutes (exclusive). Sessions that are over are forgotten.
@@ -144,14 +143,15 @@ class MeterEventStream:
         """
         created = instant(now, "now")
         expires_at = from_unix_seconds(unix_seconds(created) + SESSION_SECONDS) + timedelta(microseconds=created.microsecond)
-        for token in [token for token, session in self._sessions.items() if session.expires_at <= created]:
-            self._sessions.pop(token, None)
         token = _token(self._tokens())
-        if token in self._sessions:
-            message = "authentication_token: expected one that no open session has, received one a second time"
-            raise InvalidValueError(ErrorCode.PARAMETER_INVALID_STRING, message, param="authentication_token")
-        session = MeterEventSession(f"mes_{next(self._numbers)}", token, created=created, expires_at=expires_at)
-        self._sessions[token] = session
+        with self._log.lock:
+            number, sessions = self._created
+            sessions = {one: session for one, session in sessions.items() if session.expires_at > created}
+            if token in sessions:
+                message = "authentication_token: expected one that no open session has, received one a second time"
+                raise InvalidValueError(ErrorCode.PARAMETER_INVALID_STRING, message, param="authentication_token")
+            session = MeterEventSession(f"mes_{number + 1}", token, created=created, expires_at=expires_at)
+            self._created = number + 1, {**sessions, token: session}
         return session
 
     def send(
@@ -180,7 +180,7 @@ class MeterEventStream:
     def _require_open(self, session: MeterEventSession | str, now: datetime) -> None:
         token = session.authentication_token if isinstance(session, MeterEventSession) else _token(session)
         # Looked up, so that no session counts but those this stream gave, with the expiry it gave them.
-        known = self._sessions.get(token)
+        known = self._created[1].get(token)
         if known is None or known.expires_at <= now:
             received = "one that is unknown or long over" if known is None else f"one valid until {rfc3339(known.expires_at)}"
             message = (

@@ -294,7 +294,7 @@ class MeterView(MeterReader):
         return self._whole
 
     def _readings(self) -> Readings:
-        if self._shown is None:
+        if self._shown is None or self._shown.is_torn:
             self._shown = self._whole.readings_until(self._sees)
         return self._shown
 

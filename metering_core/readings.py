@@ -19,9 +19,16 @@ _FEW: Final = 16
 
 
 class Readings:
-    """What meters read off some events: by meter, customer and dimension values."""
+    """What meters read off some events: by meter, customer and dimension values.
+
+    Attributes:
+        rows: how many of the log's rows were taken.
+        is_torn: set while something is changed. Who finds it so was preceded by a call that was interrupted, and reads anew.
+    """
 
     def __init__(self) -> None:
+        self.rows = 0
+        self.is_torn = False
         self._series: dict[str, dict[str, dict[tuple[str, ...], Series]]] = {}
         # By meter and customer: the readings of all their series.
         self._wholes: dict[tuple[str, str], Timeline] = {}
@@ -38,20 +45,31 @@ class Readings:
 
     def timelines(self, meter: Meter, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
         """Return what a customer's events of a meter come to, by their dimension values."""
-        found = self._series.get(meter.id, {}).get(customer, {})
-        return [(dimensions, series.timeline()) for dimensions, series in found.items()]
+        self.is_torn = True
+        found = [(dimensions, series.timeline()) for dimensions, series in self._found(meter, customer).items()]
+        for _, timeline in found:
+            timeline.settle()
+        self.is_torn = False
+        return found
 
     def whole(self, meter: Meter, customer: str) -> list[Timeline]:
         """Return what a customer's events of a meter come to whatever their dimension values, in few timelines."""
-        found = self._series.get(meter.id, {}).get(customer, {})
+        self.is_torn = True
+        found = self._found(meter, customer)
         timelines = [series.timeline() for series in found.values()]
-        if len(timelines) <= _FEW:
-            return timelines
-        if (meter.id, customer) not in self._wholes:
-            whole = self._wholes[meter.id, customer] = Timeline(formula_of(meter))
-            for reading in sorted(chain.from_iterable(series.enter(whole) for series in found.values()), key=_by_time):
-                whole.add(*reading)
-        return [self._wholes[meter.id, customer]]
+        if len(timelines) > _FEW:
+            if (meter.id, customer) not in self._wholes:
+                whole = self._wholes[meter.id, customer] = Timeline(formula_of(meter))
+                for reading in sorted(chain.from_iterable(series.enter(whole) for series in found.values()), key=_by_time):
+                    whole.add(*reading)
+            timelines = [self._wholes[meter.id, customer]]
+        for timeline in timelines:
+            timeline.settle()
+        self.is_torn = False
+        return timelines
+
+    def _found(self, meter: Meter, customer: str) -> dict[tuple[str, ...], Series]:
+        return self._series.get(meter.id, {}).get(customer, {})
 
     def customers(self, meter: Meter) -> list[str]:
         """Return the customers that have events of a meter, in the order in which they came."""

@@ -34,7 +34,7 @@ class Timeline:
         values: what the formula works on.
     """
 
-    __slots__ = ("_after", "_aggregator", "_blocks", "_changes", "_end", "_settled", "moments", "sequences", "values")
+    __slots__ = ("_aggregator", "_asked", "_blocks", "_changes", "_settled", "moments", "sequences", "values")
 
     def __init__(self, aggregator: Aggregator) -> None:
         self._aggregator = aggregator
@@ -47,8 +47,7 @@ class Timeline:
         self._settled = 0
         self._blocks: dict[int, dict[int, tuple[Partial, int]]] = {}
         # Where the window asked last ended, and the place of the first reading after it: mostly the next one begins there.
-        self._end: int | None = None
-        self._after = 0
+        self._asked: tuple[int | None, int] = (None, 0)
 
     def add(self, moment: int, sequence: int, value: Any) -> None:  # noqa: ANN401 - a number, or any text
         """Take a reading; those of the past are put in their place when something is asked."""
@@ -72,7 +71,7 @@ class Timeline:
         """Put readings that came out of order in their place, and drop those that went."""
         if self._settled == len(self.moments) and not self._changes:
             return
-        self._end = None
+        self._asked = (None, 0)
         if self._settled < len(self.moments):
             # Of the blocks that are kept, the later ones of these can lie in none but that of the first.
             self._forget((self.moments[self._settled],))
@@ -106,9 +105,11 @@ class Timeline:
 
     def _places(self, start: int | None, end: int) -> tuple[int, int]:
         self.settle()
-        first = 0 if start is None else self._after if start == self._end else bisect_left(self.moments, start)
-        self._end, self._after = end, bisect_left(self.moments, end)
-        return min(first, self._after), self._after
+        last, after = self._asked
+        first = 0 if start is None else after if start == last else bisect_left(self.moments, start)
+        after = bisect_left(self.moments, end)
+        self._asked = (end, after)
+        return min(first, after), after
 
     def count(self, start: int | None, end: int) -> int:
         """Return how many readings there are from ``start`` (None: from the beginning) to before ``end``."""

@@ -57,6 +57,9 @@ class Source(Protocol):
     def rows_of(self, item_id: str | None) -> Iterable[int]:
         """Return the rows of an item, or all, in the order of arrival."""
 
+    def compacted_items(self) -> Iterable[str]:
+        """Return the ids of the items of which a period was compacted."""
+
     def sequence_of(self, row: int) -> int:
         """Return the number of the record at a row."""
 
@@ -114,11 +117,11 @@ class UsageReader:
         """Return accepted records in the order of arrival: all, or only those of one item, billed in one period, or both.
 
         Raises:
-            UsageCompactedError: where an item's period is asked for whose records were dropped.
+            UsageCompactedError: where some of them were dropped: ask for the periods that were not compacted.
         """
         with self._source().lock:
-            if item_id is not None and period is not None:
-                self._cells(item_id).between(period)
+            for compacted in self._source().compacted_items() if item_id is None else (item_id,):
+                self._cells(compacted).refuse_if_compacted(period)
             logged = self._source().logged(self._rows(item_id))
             return [one for one in logged if period is None or one.billed_at in period]
 
@@ -179,6 +182,11 @@ class UsageView(UsageReader):
         self._sequence = sequence
         self._received_by = None if received_by is None else moment(received_by, "as_of")[1]
         self._folded: dict[str, tuple[int, ItemCells]] = {}
+
+    @property
+    def lock(self) -> RLock:
+        """That of the log."""
+        return self._log.lock
 
     @property
     def sequence(self) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dis
+import os
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ import attrs
 
 import metering_core as mc
 
-_PACKAGE = str(Path(mc.__file__).parent)
+_PACKAGE = str(Path(mc.__file__).parent) + os.sep
 _BETWEEN = frozenset({"NOP", "SWAP", "COPY", "POP_BLOCK", "PUSH_NULL"})
 
 
@@ -89,10 +90,10 @@ class Case:
     seen: Callable[[Any], object]
 
 
-def outcome(act: Callable[[], object]) -> object:
+def outcome(act: Callable[..., object], *given: object, **options: object) -> object:
     """Return what a call returns, or the code that it refuses with."""
     try:
-        return act()
+        return act(*given, **options)
     except mc.MeteringError as error:
         return error.code
 
@@ -119,7 +120,7 @@ def interrupted(case: Case, at: int, *, opcodes: bool = False) -> tuple[Any, boo
     interrupter = Interrupter(at, error, opcodes=opcodes)
     try:
         with interrupter:
-            outcome(lambda: case.act(subject))
+            outcome(case.act, subject)
     except error:
         pass
     return subject, interrupter.left <= 0
@@ -130,14 +131,14 @@ def steps(case: Case, *, opcodes: bool = False) -> int:
     counter = Interrupter(sys.maxsize, opcodes=opcodes)
     subject = case.made()
     with counter:
-        outcome(lambda: case.act(subject))
+        outcome(case.act, subject)
     return sys.maxsize - counter.left
 
 
 def expected(case: Case) -> tuple[object, object]:
     """Return what is seen where the call did not happen, and where it happened whole."""
     untouched, done = case.made(), case.made()
-    outcome(lambda: case.act(done))
+    outcome(case.act, done)
     return case.seen(untouched), case.seen(done)
 
 

@@ -114,7 +114,7 @@ def seen_of_usage(built):
     asked = asked_of(four_modes())
     return {
         "counts": (len(built), built.sequence, built.compactions, [one.id for one in built.subscriptions]),
-        "records": built.records(),
+        "records": outcome(built.records),
         "partials": [outcome(lambda one=one: built.partial(*one)) for one in asked],
         "in bulk": outcome(lambda: built.partials(asked)),
         "totals": outcome(lambda: built.total_usage(asked).tolist()),
@@ -122,7 +122,7 @@ def seen_of_usage(built):
         "cells": [outcome(lambda mode=mode: built.cells(mode, FEB)) for mode in MODES],
         "summaries": [outcome(lambda mode=mode: built.summaries(mode, now=NOW)) for mode in MODES],
         "retries": list(built.append([*records_of(0, 100, stamp=FEB.start_seconds), *records_of(0), *LATE, *IN_FEB], now=NOW)),
-        "after": (len(built), built.records(), [outcome(lambda one=one: built.partial(*one)) for one in asked]),
+        "after": (len(built), outcome(built.records), [outcome(lambda one=one: built.partial(*one)) for one in asked]),
     }
 
 

@@ -305,7 +305,7 @@ def test_compaction_keeps_totals_and_ids():
     assert [finalize_invoice(four_modes(), log, period, now=MAR.end) for period in (JAN, FEB)] == bills
     assert log.append([UsageRecord("sum", 5, START, id=f"{START}")], now=MAR.start)[0].sequence == 1
     log.record("sum", 1, now=MAR.start)
-    assert [one.sequence for one in log.records("sum")] == [9, 13]
+    assert [one.sequence for one in log.records("sum", MAR)] == [9, 13]
     assert (len(log), log.sequence) == (5, 13)
     assert log.summaries("sum", now=MAR.start)[0].total_usage == 6
     with pytest.raises(UsageCompactedError):

@@ -28,21 +28,31 @@ DEFECTS = {
         ("no level is carried", "aggregators._WeightedSum.over", "(before[0], multiply", "(0, multiply"),
     ],
     "events": [
-        ("a refusal has a number", "meter_log.MeterLog._take", "return time_", "self._store.cancel(); return time_"),
+        (
+            "a refusal has a number",
+            "meter_log.MeterLog._take",
+            "return refusal",
+            "self._bounds = (0, 0, 0, 0); self._store.received.append(0); return refusal",
+        ),
         (
             "a question swallows what comes next",
             "meter_log.MeterLog._catch_up",
-            "range(self._folded,",
-            "range(self._folded * 2,",
+            "range(self._current.rows,",
+            "range(self._current.rows * 2,",
         ),
-        ("record() returns the first event", "meter_log.MeterLog.record", "len(self) - 1 if", "0 if"),
+        ("record() returns the first event", "meter_log.MeterLog.record", "self._event_at(taken)", "self._event_at(0)"),
         ("what was sent is not kept", "meter_log.MeterLog._keep_rest", "if not is_told", "if False"),
         ("a batch keeps no text that is not the value's", "meter_log.MeterLog._take_all", "or not readings[text][1]", ""),
         ("a batch keeps no other keys", "meter_log.MeterLog._take_all", "len(payload) != known.keys or", ""),
     ],
     "event retries": [
         ("a retry counts again", "meter_log.MeterLog._take", "if row is not None and", "if False and"),
-        ("cancelling frees the identifier", "meter_log.MeterLog._take", "if row is", "if row not in self._canceled and row is"),
+        (
+            "cancelling frees the identifier",
+            "meter_log.MeterLog._take",
+            "if row is",
+            "if row not in self._store.canceled and row is",
+        ),
         ("an inactive meter refuses retries", "meter_log.MeterLog._take", "if row is", "if known.meter.is_active and row is"),
         (
             "a retry may have another time",
@@ -75,8 +85,8 @@ DEFECTS = {
         ("empty buckets are listed", "meter_summaries.list_event_summaries", "if not summary.is_empty", ""),
     ],
     "cancellations": [
-        ("a cancellation takes nothing away", "meter_log.MeterLog.cancel", "sequence_of(row))", "sequence_of(row) + 1)"),
-        ("a second cancellation has a number", "meter_log.MeterLog.cancel", "if row not in self._canceled:", "if True:"),
+        ("a cancellation takes nothing away", "meter_log.MeterLog._cancel", "sequence_of(row))", "sequence_of(row) + 1)"),
+        ("a second cancellation has a number", "meter_log.MeterLog.cancel", "if row not in self._store.canceled:", "if True:"),
         ("a canceled winner leaves an empty window", "timelines.Series.remove", "one[1] != sequence", "False"),
         ("a view knows later cancellations", "meter_log.MeterLog._is_shown", "canceled.sequence,", "0,"),
     ],
@@ -104,17 +114,17 @@ DEFECTS = {
         ("the grace includes its end", "acceptance.standing_at", "< policy.late_grace", "<= policy.late_grace"),
         ("the grace is the current period's", "acceptance.standing_at", "boundary - timedelta(seconds=1)", "boundary"),
         ("a closed period takes late usage", "accounts.Account.closing", "if not self.closed:", "if True:"),
-        ("late usage is billed where it was", "log.UsageLog._billed_at", "if not self._attributed", "if True"),
+        ("late usage is billed where it was", "log.UsageLog._billed_at", "if not self._store.attributed", "if True"),
     ],
     "compaction": [
-        ("compaction keeps nothing", "cells.PeriodCells.compact", "aggregator.fold(self.cells)", "aggregator.identity"),
+        ("compaction keeps nothing", "cells.PeriodCells.totals", "aggregator.fold(self.cells)", "aggregator.identity"),
         (
             "a view shows what it cuts through",
             "views.UsageView._take_compacted",
             "kept.sequences[1] <= self._sequence",
             "kept.sequences[0] <= self._sequence",
         ),
-        ("a retry of what was dropped counts", "log.UsageLog.state", "if known.ids}", "if known.ids and not self._folded}"),
+        ("a retry of what was dropped counts", "log.UsageLog.state", "if known.ids}", "if known.ids and not self._store.kept}"),
         ("compaction counts what it keeps", "log.UsageLog.compact", "flags.count(0)", "flags.count(1)"),
     ],
 }

@@ -543,19 +543,19 @@ def test_a_log_that_is_restored_now_and_then_says_what_its_events_say():
 
 
 DEFECTS = [
-    ("retries are new", "meter_log.MeterLog._take_rows", "if identifier is not None:", "if False:"),
+    ("retries are new", "meter_log.MeterLog._take_rows", "if identifier is not None}", "if False}"),
     (
         "the first has the identifier",
-        "meter_log.MeterLog._take_rows",
+        "meter_log.MeterLog._take_identifiers",
         "ids[identifier] = row",
         "ids.setdefault(identifier, row)",
     ),
     ("a retry of now must know when", "meter_log.MeterLog._take_rows", "if as_now}", "if False}"),
-    ("canceled events count again", "meter_log.MeterLog._take_rows", "for row in self._canceled:", "for row in ():"),
-    ("cancellations have no number", "meter_log.MeterLog._take_rows", "one.sequence - 1 - place", "len(rows.codes)"),
+    ("canceled events count again", "meter_log.MeterLog._fold", "if row not in canceled:", "if True:"),
+    ("cancellations have no number", "event_columns.EventColumns.of", "one.sequence - 1 - place", "len(store.codes)"),
     ("no payload is kept", "meter_log.MeterLog._event_rows", "map(self._payloads.get, rows)", "None for row in rows"),
     ("bills are made anew", "meter_log.MeterLog.from_state", "in state.bills:", "in ():"),
-    ("bills have no number", "meter_log.MeterLog.from_state", "len(state.bills)", "0"),
+    ("bills have no number", "meter_log.MeterLog._keep_bill", "self.bills_made = bill.number", "pass"),
     ("a bill was made at the beginning", "meter_snapshots._bill", "sequence, made_at, number)", "0, made_at, number)"),
     ("nothing was finalized", "accounts.accounts_with", "in closed.items():", "in ():"),
     (

@@ -411,6 +411,10 @@ class ColumnarUsage(UsageReader):
             numbers += (held if code is None else held[part.rows.codes == code]).tolist()
         return sorted(numbers)
 
+    def compacted_items(self) -> Iterable[str]:
+        """Return the ids of the items of which a period was compacted; for the readers of this usage."""
+        return dict.fromkeys(known.item.id for known, _ in self.compacted())
+
     def sequence_of(self, row: int) -> int:
         """Return the number of a record; for the readers of this usage."""
         return row
@@ -511,7 +515,7 @@ class ColumnarUsage(UsageReader):
         late = [one for one in answers.late if not dropping.take_late(one)]
         compacted = dict(answers.compacted)
         for (known, cells), sequences, received in zip(settled, dropping.sequences, dropping.received, strict=True):
-            cells.compact((sequences[0], sequences[1]), (received[0], received[1]))
+            cells.compact(cells.totals((sequences[0], sequences[1]), (received[0], received[1])))
             compacted[known.code] = (*compacted.get(known.code, ()), cells)
         left = Answers(self._items, (part for part in parts if len(part.rows)), late, compacted)
         self._kept = attrs.evolve(self._kept, answers=left, compactions=self.compactions + 1)

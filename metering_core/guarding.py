@@ -1,0 +1,156 @@
+"""What guards a log: changes that happen whole or not at all, a lock that a fork frees, and that there is no second one of it.
+
+An exception of outside (Ctrl-C, a timeout, no memory) may land between any two steps, also in what cleans up after another one.
+So nothing is cleaned up when it lands. What is under way is noted first and crossed out last, each in one assignment, and
+whoever comes next and finds a note puts back what was begun, or finishes what was decided.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from threading import RLock, get_ident
+from typing import Any, ClassVar, Final, NoReturn
+from weakref import WeakSet, ref
+
+from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError
+
+_LOCKS: Final[WeakSet[RLock]] = WeakSet()
+
+
+def new_lock() -> RLock:
+    """Return a lock that no forked child inherits held by a thread that it does not have."""
+    lock = RLock()
+    _LOCKS.add(lock)
+    return lock
+
+
+def _free_in_child() -> None:
+    for lock in list(_LOCKS):
+        if lock.acquire(blocking=False):
+            lock.release()
+        else:  # As the locks of `logging` and `threading.Condition` are made anew; in its place, because views share it.
+            lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001
+
+
+if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on Windows
+    os.register_at_fork(after_in_child=_free_in_child)
+
+
+class Uncopied:
+    """What there is only one of: a second one with the same state would bill the same usage twice."""
+
+    instead_of_copying: ClassVar[str] = "Take snapshot(log), and restore() that."
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse ``copy.copy``, ``copy.deepcopy`` and ``pickle`` by name."""
+        kind = type(self).__name__
+        message = (
+            f"log: expected a {kind} to stay the only one of its usage, received a request to copy or pickle it, after which "
+            f"both would bill it. {self.instead_of_copying}"
+        )
+        raise InvalidValueError(ErrorCode.COPY_REFUSED, message, param="log", details={"kind": kind})
+
+
+class Billing:
+    """That a thread is billing a period. It is noted weakly, so that a note that nobody crosses out says nothing.
+
+    Attributes:
+        subscription: whose period is billed.
+        invoice: what was billed of it, as soon as that is known.
+        outer: what the thread was billing already when this began.
+        thread: who bills.
+    """
+
+    __slots__ = ("__weakref__", "invoice", "outer", "subscription", "thread")
+
+    def __init__(
+        self,
+        subscription: str,
+        invoice: Any = None,  # noqa: ANN401 - invoices are made far above
+        outer: Billing | None = None,
+    ) -> None:
+        self.subscription: Final = subscription
+        self.invoice = invoice
+        self.outer: Final = outer
+        self.thread: Final = get_ident()
+
+
+APPENDING: Final = object()
+"""Noted while something is appended; the next one to come cuts off what was not committed."""
+
+
+class Guarded(Uncopied):
+    """A container whose changes happen whole or not at all, whatever interrupts them.
+
+    Attributes:
+        lock: held during every append and every answer; hold it to ask several questions of one state.
+    """
+
+    def __init__(self) -> None:
+        self.lock = new_lock()
+        # What is under way: None, APPENDING, a decision that may be carried out twice, or a weak reference to a Billing.
+        self._unfinished: Any = None
+
+    def _put_back(self) -> None:
+        """Drop what was appended and not committed."""
+        raise NotImplementedError
+
+    def finish(self) -> None:
+        """Put back or finish what was interrupted, before anything is read or changed."""
+        if self._unfinished is not None:
+            with self.lock:  # What another thread has under way is not unfinished.
+                self._finish()
+
+    def _finish(self) -> None:
+        unfinished = self._unfinished
+        if unfinished is None:
+            return
+        if isinstance(unfinished, ref):
+            billing = unfinished()
+            if billing is not None and billing.thread == get_ident():
+                return
+        elif unfinished is APPENDING:
+            self._put_back()
+        else:
+            unfinished()
+        self._unfinished = None
+
+    def begin_change(self) -> None:
+        """Do as :meth:`finish`, and refuse a change by the thread that is billing a period: no bill would have it."""
+        self.finish()
+        if self._unfinished is not None:
+            message = (
+                "log: expected no change by the thread that is billing a period until it is closed, received one "
+                "(from a pricing model, a rounding, or within closing())"
+            )
+            raise UsageRejectedError(ErrorCode.PERIOD_BEING_BILLED, message, param="log")
+
+    def decide(self, change: Callable[[], object]) -> None:
+        """Carry out a change of several steps, each of which may be taken twice; it has happened once it is noted."""
+        outer = self._unfinished  # None, or that this thread is billing another period.
+        self._unfinished = change
+        self._finish()
+        self._unfinished = outer
+
+    @contextmanager
+    def billing(self, subscription: str, invoice: Any) -> Iterator[Billing]:  # noqa: ANN401 - invoices are made far above
+        """Refuse changes by this thread meanwhile; under the lock, which holds off all others."""
+        self.finish()
+        outer = self._unfinished
+        billing = Billing(subscription, invoice, None if outer is None else outer())
+        note = self._unfinished = ref(billing)
+        try:
+            yield billing
+        finally:
+            if self._unfinished is note:
+                self._unfinished = outer
+
+    def billings(self) -> Iterator[Billing]:
+        """Yield what this thread is billing, the last first; under the lock."""
+        self.finish()
+        billing = None if self._unfinished is None else self._unfinished()
+        while billing is not None:
+            yield billing
+            billing = billing.outer
