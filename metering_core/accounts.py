@@ -229,12 +229,7 @@ class KeepsInvoices(Guarded):
         """
         require_kind(Billed, invoice, "invoice", "an Invoice")
         with self.lock:
-            for billing in self.billings():
-                if billing.subscription == invoice.subscription:
-                    billing.invoice = invoice
-                    return
-            code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "the invoice of a period that is being closed"
-            raise InvalidValueError.expecting(code, "invoice", expected, invoice.subscription)
+            self.billing_of(invoice.subscription).invoice = invoice
 
     def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
         """Return what would differ if the period of a finalized invoice were billed now; the invoice itself stays as it is.

@@ -8,7 +8,17 @@ from datetime import datetime
 
 from metering_core.aggregation import Usage, summarize_all
 from metering_core.errors import ErrorCode, InvoicingError
-from metering_core.invoicing import ClosesPeriods, Invoice, InvoiceStatus, evidence_in, held_still, invoice_in, invoice_of
+from metering_core.invoicing import (
+    ClosesPeriods,
+    Invoice,
+    InvoiceStatus,
+    corrections_in,
+    evidence_in,
+    held_still,
+    invoice_in,
+    invoice_of,
+    settle_in,
+)
 from metering_core.money import Rounding, half_up
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.subscriptions import Subscription
@@ -49,6 +59,8 @@ def invoice_all(
     with ExitStack() as closings:
         closed = {one.id: closings.enter_context(_closing(one, usage, period, finalized_at)) for one, period in open_}
         made = {invoice.subscription: invoice for invoice in _invoices(open_, usage, rounding, closed)}
+        for one, _ in open_:
+            settle_in(usage, one, made[one.id])
         if isinstance(usage, ClosesPeriods):
             for invoice in made.values():
                 usage.keep_invoice(invoice)
@@ -62,12 +74,13 @@ def _invoices(
     with held_still(usage):
         answers = iter(summarize_all([(item, period) for one, period in due for item in one.items if item.is_metered], usage))
         evidence = evidence_in(usage, [item for one, _ in due for item in one.items])
+        corrections = corrections_in(usage, [(item, period) for one, period in due for item in one.items])
     invoices = []
     for one, period in due:
         summaries = {item.id: next(answers) for item in one.items if item.is_metered}
         finalized_at = closed.get(one.id)
         status = InvoiceStatus.DRAFT if finalized_at is None else InvoiceStatus.FINALIZED
-        invoices.append(invoice_of(one, period, summaries, evidence, rounding, status, finalized_at))
+        invoices.append(invoice_of(one, period, summaries, evidence, corrections, rounding, status, finalized_at))
     return invoices
 
 

@@ -5,7 +5,7 @@ That is how a migration looks while it lasts: some items aggregate usage records
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import datetime
 
@@ -14,9 +14,11 @@ import attrs
 from metering_core.aggregation import KnowsMeters, Usage
 from metering_core.aggregators import Partial
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.invoicing import ClosesPeriods, Invoice, held_still
+from metering_core.invoicing import ClosesPeriods, Corrects, Invoice, Settles, held_still
+from metering_core.meter_bills import Correction, Settled
 from metering_core.meters import Meter
 from metering_core.periods import BillingPeriod, Instant, instant
+from metering_core.prices import Price
 from metering_core.subscriptions import SubscriptionItem
 
 
@@ -85,6 +87,20 @@ class CombinedUsage:
     def _held_still(self) -> Iterator[None]:
         with held_still(self.records), held_still(self.events):  # As closing() takes them, in one order.
             yield
+
+    @property
+    def carries_late(self) -> bool:
+        """Whether the events bill what changes in a billed period with a later invoice; records never do."""
+        return isinstance(self.events, Corrects) and self.events.carries_late
+
+    def corrections(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
+        """Return the earlier periods of an item whose difference an invoice of this period bills; of an item on a meter."""
+        return self.events.corrections(item, period) if isinstance(self.events, Corrects) else []
+
+    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]]) -> None:
+        """Let the events know what an invoice charged, while its period is being closed."""
+        if isinstance(self.events, Settles):
+            self.events.settle(subscription_id, settled)
 
     @contextmanager
     def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:

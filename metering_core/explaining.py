@@ -14,7 +14,7 @@ from metering_core.exact import Number, Unrounded, cut, plain
 from metering_core.invoicing import InvoiceLineItem, KeepsRecords, RoutesItems, grouped
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula
-from metering_core.money import Amount
+from metering_core.money import Amount, Money
 from metering_core.names import require_kind
 from metering_core.periods import BillingPeriod, from_unix_seconds
 from metering_core.prices import AggregateUsage
@@ -39,7 +39,9 @@ class Explanation:
         deciding: the cells that make the quantity: all for ``sum``, the greatest for ``max``, the latest for ``last_…``.
         has_records: whether the engine could be asked for records, or for the events of a meter.
         events: the meter events that count, in the order of time; where the formula looks back, also those before the period.
-        carried: how much of the quantity is late usage of which earlier period, that was billed already.
+            On a line of late usage all that count for its period now.
+        carried: how much of the quantity is late usage of which earlier period, that was billed already: of usage records,
+            and of bills of meters in a snapshot of version 1. Late usage of meters has lines of its own.
     """
 
     line: InvoiceLineItem
@@ -66,7 +68,8 @@ class Explanation:
             what = f"{_FORMULAS[line.aggregate_usage]} for item {line.subscription_item} in {line.period}"
             part = line.period.part if FORMULAS[line.aggregate_usage].is_weighed else ""
             over = f", averaged over the whole billing period, of which {part} are billed," if part else ""
-            return [*self._event_steps(), f"Quantity: {what}{plus}{over} is {total}{billed}."]
+            before = "" if line.before is None else f" now; {_exactly(line.before.total_usage)} of it were billed before"
+            return [*self._event_steps(), f"Quantity: {what}{plus}{over} is {total}{billed}{before}."]
         usage = f"Quantity: {_MODES[line.aggregate_usage]} of item {line.subscription_item} in {line.period} is {total}."
         if not self.has_records:
             return [f"Records: the engine that aggregated them keeps none of item {line.subscription_item}.", usage]
@@ -156,7 +159,10 @@ def _as_it_was(line: InvoiceLineItem, given: Usage) -> KeepsRecords:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "usage", expected, engine)
     sequence = None if line.usage is None else line.usage.sequence
     view = engine if sequence is None else engine.as_of(sequence)
-    total = summarize(item, view, line.period).total_usage
+    if line.before is not None and isinstance(view, MeterReader):
+        total = max(view.measured(item, line.period), 0)
+    else:
+        total = summarize(item, view, line.period).total_usage
     if total != line.total_usage:
         quantities = f"expected a quantity of {plain(line.total_usage)}, received one of {plain(total)}"
         raise _needs_usage(f"the usage given is not what the line was made of ({quantities})")
@@ -172,8 +178,9 @@ def _explained(line: InvoiceLineItem, usage: KeepsRecords | None) -> Explanation
     mode = line.aggregate_usage
     if isinstance(mode, Formula) and isinstance(usage, MeterReader):
         item = SubscriptionItem(line.subscription_item, line.price)
-        events, carried = usage.counted(item, line.period), usage.carried(item, line.period)
-        return Explanation(line, (), (), (), has_records=True, events=tuple(events), carried=carried)
+        events = usage.counted(item, line.period, measured=line.before is not None)
+        merged = usage.merged(item, line.period) if line.before is None else {}
+        return Explanation(line, (), (), (), has_records=True, events=tuple(events), carried=merged)
     if not isinstance(mode, AggregateUsage) or not isinstance(usage, UsageReader):
         return Explanation(line, (), (), (), has_records=False)
     cells = usage.cells(line.subscription_item, line.period)
@@ -253,6 +260,10 @@ def _exact_amount(exact: Unrounded, currency: str) -> str:
 
 
 def _rounding_sentence(line: InvoiceLineItem) -> str:
+    if line.before is not None:
+        now, before = Money(line.amount + line.before.amount, line.currency), Money(line.before.amount, line.currency)
+        way = line.rounding.replace("_", " ")
+        return f"Difference: in all it comes to {now} now, settled {way}; {before} of it were billed before: {line.money}."
     if line.exact == line.amount:
         return f"Rounding: none needed; the line is {line.money}."
     return f"Rounding: {plain(line.exact)} minor units, {line.rounding.replace('_', ' ')}, is {line.amount}: {line.money}."

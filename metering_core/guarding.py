@@ -59,11 +59,12 @@ class Billing:
     Attributes:
         subscription: whose period is billed.
         invoice: what was billed of it, as soon as that is known.
+        settled: what the invoice charged, by item, as soon as that is known; for logs that bill differences later.
         outer: what the thread was billing already when this began.
         thread: who bills.
     """
 
-    __slots__ = ("__weakref__", "invoice", "outer", "subscription", "thread")
+    __slots__ = ("__weakref__", "invoice", "outer", "settled", "subscription", "thread")
 
     def __init__(
         self,
@@ -73,6 +74,7 @@ class Billing:
     ) -> None:
         self.subscription: Final = subscription
         self.invoice = invoice
+        self.settled: dict[str, Any] = {}
         self.outer: Final = outer
         self.thread: Final = get_ident()
 
@@ -147,10 +149,18 @@ class Guarded(Uncopied):
             if self._unfinished is note:
                 self._unfinished = outer
 
-    def billings(self) -> Iterator[Billing]:
-        """Yield what this thread is billing, the last first; under the lock."""
+    def billing_of(self, subscription: str) -> Billing:
+        """Return the note of this thread that it is billing a period of a subscription; under the lock.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` where no period of it is being closed.
+        """
         self.finish()
         billing = None if self._unfinished is None else self._unfinished()
-        while billing is not None:
-            yield billing
+        while billing is not None and billing.subscription != subscription:
             billing = billing.outer
+        if billing is None:
+            code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "the invoice of a period that is being closed"
+            raise InvalidValueError.expecting(code, "invoice", expected, subscription)
+        found: Billing = billing
+        return found

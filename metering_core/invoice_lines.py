@@ -10,12 +10,17 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import attrs
+import numpy as np
 
 from metering_core.aggregation import Usage, summarize_all
 from metering_core.columnar_rating import RatedLines, exact_array, lines_one_by_one, rate_lines
-from metering_core.invoicing import billed_share
+from metering_core.differences import Difference, differences
+from metering_core.exact import Number
+from metering_core.invoicing import billed_share, corrections_in, no_corrections
+from metering_core.meter_bills import Correction
 from metering_core.money import Rounding, half_up
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant
+from metering_core.pricing import ChargeKind
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 if TYPE_CHECKING:
@@ -39,7 +44,8 @@ class InvoiceLines:
     """Settled lines, column by column, in the order of the subscriptions, their items and the tiers.
 
     Attributes:
-        items: what is billed, with the billing period of each.
+        items: what is billed, with the billing period of each. Late usage of an earlier period, where the usage bills it, has
+            an item after the one that it is of, with that period and the price of then; its lines are the difference.
         total_usage: the whole quantity of each item in its period; negative where a meter's corrections exceed its usage,
             which is billed as 0.
         lines: the lines; ``rows`` counts in ``items``.
@@ -84,7 +90,33 @@ def invoice_lines(
     by_price = [*whole.values(), *prorated.values()]
     total_usage = _total_usage(items, by_price, usage)
     rated = (_rated(items, places, total_usage, shares, rounding) for places in by_price)
-    return InvoiceLines(items, total_usage, RatedLines.joined(rated).in_order())
+    own = InvoiceLines(items, total_usage, RatedLines.joined(rated).in_order())
+    corrections = corrections_in(usage, items)
+    return own if corrections is no_corrections else _with_late(own, [corrections(*billed) for billed in items], rounding)
+
+
+def _with_late(own: InvoiceLines, late: Iterable[Sequence[Correction]], rounding: Rounding) -> InvoiceLines:
+    """Put late usage of earlier periods after the item that bills it, each as an item of its own at the price of then."""
+    items: list[Billed] = []
+    totals: list[Number] = []
+    places: list[int] = []
+    found: list[tuple[int, Difference]] = []
+    for billed, total, some in zip(own.items, own.total_usage.tolist(), late, strict=True):
+        places.append(len(items))
+        items.append(billed)
+        totals.append(total)
+        for one in some:
+            found += [(len(items), difference) for difference in differences(one, rounding)]
+            items.append((SubscriptionItem(one.subscription_item, one.price), one.period))
+            totals.append(one.measured)
+    added = RatedLines(
+        np.array([place for place, _ in found], np.intp),
+        np.array([one.charge.tier or 0 for _, one in found], np.int64),
+        np.array([one.charge.kind is ChargeKind.FLAT for _, one in found], np.bool_),
+        exact_array([one.charge.quantity for _, one in found]),
+        exact_array([one.amount for _, one in found]),
+    )
+    return InvoiceLines(tuple(items), exact_array(totals), RatedLines.joined([own.lines.of(places), added]).in_order())
 
 
 def _total_usage(items: Sequence[Billed], by_price: Iterable[list[int]], usage: Usage) -> NDArray[Any]:

@@ -11,15 +11,17 @@ from contextlib import AbstractContextManager, nullcontext
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
-from itertools import count
+from itertools import chain, count
 from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
 
 from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, summarize_all
 from metering_core.aggregators import FORMULAS
+from metering_core.differences import differences
 from metering_core.errors import ErrorCode, InvoicingError
 from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
+from metering_core.meter_bills import Correction, Part, Settled, part_of, summed
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money, Rounding, half_up
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant, iso_8601
@@ -95,6 +97,10 @@ class Evidence:
         view = usage.as_of(known)
         return cls(known, view.weakly() if isinstance(view, HoldsWeakly) else view)
 
+    def up_to(self, sequence: int) -> Self:
+        """Return how the usage was at an earlier number."""
+        return type(self)(sequence, None if self.view is None else self.view.as_of(sequence))
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle and copy the number alone."""
         return type(self), (self.sequence, None)
@@ -119,6 +125,42 @@ class RoutesItems(Protocol):
         ...  # pragma: no cover
 
 
+@runtime_checkable
+class Corrects(Protocol):
+    """Usage that can bill what comes late of a billed period as the difference it makes."""
+
+    @property
+    def carries_late(self) -> bool:
+        """Whether it does."""
+        ...  # pragma: no cover
+
+    def corrections(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
+        """Return the earlier periods of an item whose difference an invoice of this period bills."""
+        ...  # pragma: no cover
+
+
+@runtime_checkable
+class Settles(Protocol):
+    """Usage that remembers what was charged, so that the next invoice can charge the difference."""
+
+    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]]) -> None:
+        """Take what an invoice charged, by item, while its period is being closed."""
+        ...  # pragma: no cover
+
+
+@attrs.frozen
+class BilledBefore:
+    """What earlier invoices billed of the period of a line that bills a difference.
+
+    Attributes:
+        total_usage: the quantity of the period that was billed.
+        amount: what was charged of the line's part of the price, in minor units.
+    """
+
+    total_usage: Number
+    amount: int
+
+
 @attrs.frozen
 class InvoiceLineItem:
     """One charge, settled.
@@ -127,7 +169,7 @@ class InvoiceLineItem:
         id: the invoice's id and the line's number.
         subscription_item: the item's id.
         price: what it was rated with.
-        period: the time the line bills, ``[start, end)``.
+        period: the time the line bills, ``[start, end)``: the invoice's, or the earlier one of late usage.
         description: what a person reads.
         quantity: units the line covers, exact: of its tier, or raw usage on a package line, 0 on a flat line. What is printed
             and written shows at most 12 decimal places (:func:`~metering_core.exact.cut`).
@@ -141,6 +183,9 @@ class InvoiceLineItem:
         rounding: the name of the rounding that settled the line.
         proration: which part of the whole billing period a licensed item is billed for, where the subscription begins or ends
             within it, to the second; ``exact`` is that part of the charge's amount. None for a whole period, and for usage.
+        before: on a line of late usage what was billed before. ``quantity`` and ``exact`` are the difference then, and so is
+            ``amount``: what the period's part of the price is settled to now, less what was charged for it; all three may be
+            negative. None on the lines of the invoice's own period.
         usage: the records behind the line as they were when it was made, for :func:`~metering_core.explain`; None where the
             engine keeps none. It keeps no log alive and does not travel: a line that was pickled or stored is explained with
             the log beside it. Two lines are equal whatever they remember.
@@ -160,6 +205,7 @@ class InvoiceLineItem:
     aggregate_usage: AggregateUsage | Formula | None
     rounding: str
     proration: Fraction | None = None
+    before: BilledBefore | None = None
     usage: Evidence | None = attrs.field(default=None, eq=False, repr=False)
 
     @property
@@ -170,7 +216,8 @@ class InvoiceLineItem:
     def to_dict(self) -> dict[str, Any]:
         """Write the line for JSON: whole minor units, Unix seconds, decimals as strings.
 
-        Quantities are cut to 12 decimal places; ``exact`` is not, and is ``"n/d"`` where no decimal can write it.
+        Quantities are cut to 12 decimal places; ``exact`` is not, and is ``"n/d"`` where no decimal can write it. ``before`` is
+        there on lines of late usage only.
         """
         charge = self.charge
         return {
@@ -190,6 +237,7 @@ class InvoiceLineItem:
             "aggregate_usage": None if self.aggregate_usage is None else self.aggregate_usage.value,
             "rounding": self.rounding,
             "proration": None if self.proration is None else str(self.proration),
+            **({} if self.before is None else {"before": _before_fields(self.before)}),
         }
 
 
@@ -203,7 +251,8 @@ class Invoice:
         currency: the lower-case code.
         period: the billing period, ``[start, end)``.
         status: ``draft`` for a preview, ``finalized`` otherwise.
-        lines: in the order of the subscription's items, and tier by tier within one.
+        lines: in the order of the subscription's items, and tier by tier within one; late usage of earlier periods follows the
+            item's own, as the difference it makes.
         finalized_at: when the period was closed first, UTC; None for a draft.
     """
 
@@ -222,7 +271,11 @@ class Invoice:
 
     @property
     def total(self) -> int:
-        """What is due in minor units."""
+        """What is due in minor units.
+
+        It is negative where corrections of earlier periods give back more than was used: that much is owed to the customer. It
+        is not cut off at 0, and nothing keeps it for the next invoice: pay it out, or set it off.
+        """
         return self.subtotal
 
     @property
@@ -344,6 +397,10 @@ def _bill_of(line: InvoiceLineItem | None) -> tuple[object, ...]:
     return line.currency, line.amount, line.exact, line.quantity, line.total_usage, line.charge
 
 
+def _before_fields(before: BilledBefore) -> dict[str, Any]:
+    return {"total_usage": number_field(before.total_usage), "amount": before.amount}
+
+
 def _row(row: tuple[str, str, str], widths: list[int]) -> str:
     return f"{row[0]:<{widths[0]}}  {row[1]:>{widths[1]}}  {row[2]:>{widths[2]}}"
 
@@ -419,6 +476,7 @@ def finalize_invoice(
     closing = usage.closing(subscription.id, period, now=now) if isinstance(usage, ClosesPeriods) else nullcontext(at)
     with closing as finalized_at:
         invoice = _invoice(subscription, usage, period, rounding, InvoiceStatus.FINALIZED, finalized_at)
+        settle_in(usage, subscription, invoice)
         if isinstance(usage, ClosesPeriods):
             usage.keep_invoice(invoice)
     return invoice
@@ -456,7 +514,8 @@ def _invoice(
     with held_still(usage):
         summaries = {one.subscription_item: one for one in summarize_all(requests, usage)}
         evidence = evidence_in(usage, subscription.items)
-    return invoice_of(subscription, period, summaries, evidence, rounding, status, finalized_at)
+        corrections = corrections_in(usage, [(item, period) for item in subscription.items])
+    return invoice_of(subscription, period, summaries, evidence, corrections, rounding, status, finalized_at)
 
 
 def held_still(usage: Usage) -> AbstractContextManager[Any]:
@@ -468,11 +527,16 @@ EvidenceOf = Callable[[SubscriptionItem], Evidence | None]
 """Which usage an item's lines are made of, as it is now; None where the engine keeps no records."""
 
 
+Corrections = Callable[[SubscriptionItem, BillingPeriod], Sequence[Correction]]
+"""Which earlier periods of an item an invoice of a period corrects."""
+
+
 def invoice_of(
     subscription: Subscription,
     period: BillingPeriod,
     summaries: Mapping[str, UsageSummary],
     evidence: EvidenceOf,
+    corrections: Corrections,
     rounding: Rounding,
     status: InvoiceStatus,
     finalized_at: datetime | None,
@@ -483,7 +547,10 @@ def invoice_of(
     lines = (
         line
         for item in subscription.items
-        for line in _lines(item, summaries.get(item.id), period, rounding, ids, evidence(item))
+        for line in chain(
+            _lines(item, summaries.get(item.id), period, rounding, ids, evidence(item)),
+            *(_late_lines(one, rounding, ids, evidence(item)) for one in corrections(item, period)),
+        )
     )
     return Invoice(invoice_id, subscription.id, subscription.currency, period, status, tuple(lines), finalized_at)
 
@@ -496,6 +563,34 @@ def evidence_in(usage: Usage, items: Sequence[SubscriptionItem]) -> EvidenceOf:
         return lambda item: found[id(engines[item.id])](item)
     evidence = Evidence.of(usage) if isinstance(usage, KeepsRecords) else None
     return lambda _: evidence
+
+
+def corrections_in(usage: Usage, asked: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> Corrections:
+    """Return the corrections that some usage bills now, of items on a meter; :func:`no_corrections` where it bills none."""
+    if not isinstance(usage, Corrects) or not usage.carries_late:
+        return no_corrections
+    metered = [(item, period) for item, period in asked if item.recurring.meter is not None]
+    found = {(item.id, period): usage.corrections(item, period) for item, period in metered}
+    return lambda item, period: found.get((item.id, period), ())
+
+
+def no_corrections(item: SubscriptionItem, period: BillingPeriod) -> Sequence[Correction]:  # noqa: ARG001 - as all others
+    """Return nothing to correct."""
+    return ()
+
+
+def settle_in(usage: Usage, subscription: Subscription, invoice: Invoice) -> None:
+    """Let usage that bills differences know what an invoice charged, while the invoice's period is being closed."""
+    if isinstance(usage, Settles):
+        usage.settle(subscription.id, {item.id: (item.price, _settled(item, invoice)) for item in subscription.items})
+
+
+def _settled(item: SubscriptionItem, invoice: Invoice) -> Settled:
+    amounts: dict[BillingPeriod, list[tuple[Part, int]]] = {}
+    for line in invoice.lines:
+        if line.subscription_item == item.id:
+            amounts.setdefault(line.period, []).append((part_of(line.charge), line.amount))
+    return {period: summed(of_period) for period, of_period in amounts.items()}
 
 
 def _lines(
@@ -547,6 +642,31 @@ def _part(item: SubscriptionItem, summary: UsageSummary | None, period: BillingP
         summary is not None and isinstance(summary.aggregate_usage, Formula) and FORMULAS[summary.aggregate_usage].is_weighed
     )
     return f", {period.part}" if period.part and (is_weighed or not item.is_metered) else ""
+
+
+def _late_lines(
+    correction: Correction, rounding: Rounding, ids: Iterator[str], evidence: Evidence | None
+) -> Iterator[InvoiceLineItem]:
+    """Bill the difference that late usage makes to a period that was billed, part by part of its price."""
+    price, period = correction.price, correction.period
+    for one in differences(correction, rounding):
+        yield InvoiceLineItem(
+            id=next(ids),
+            subscription_item=correction.subscription_item,
+            price=price,
+            period=period,
+            description=f"{describe_charge(price, one.charge)}, late usage of {period.start:%Y-%m-%d} to {period.end:%Y-%m-%d}",
+            quantity=one.charge.quantity,
+            amount=one.amount,
+            exact=one.charge.amount,
+            currency=price.currency,
+            charge=one.charge,
+            total_usage=correction.measured,
+            aggregate_usage=correction.formula,
+            rounding=getattr(rounding, "__name__", type(rounding).__name__),
+            before=BilledBefore(max(correction.billed, 0), one.before),
+            usage=None if evidence is None else evidence.up_to(correction.sequence),
+        )
 
 
 def describe_charge(price: Price, charge: Charge) -> str:

@@ -1,4 +1,9 @@
-"""What invoices billed of meters, and by how much that differs from what was measured since."""
+"""What invoices billed of meters, and by how much that differs from what was measured since.
+
+Usage of a billed period that comes late, or is canceled, is billed as the difference it makes there: what the period comes to
+now, at the price under which it was billed, less what was billed for it (:mod:`metering_core.differences`). The quantity of the
+period whose invoice says so is not touched.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +14,10 @@ import attrs
 
 from metering_core.aggregators import Partial
 from metering_core.exact import Number, add, subtract
+from metering_core.meters import Formula
 from metering_core.periods import BillingPeriod
+from metering_core.prices import Price
+from metering_core.pricing import Charge
 
 
 @attrs.frozen
@@ -38,6 +46,39 @@ class UnbilledDelta:
         return subtract(subtract(self.measured, self.billed), self.carried)
 
 
+Part = tuple[str, int | None, str | None]
+"""What of a price stays itself from one quantity to the next: the kind of charge, the tier's number and the label."""
+
+Settled = Mapping[BillingPeriod, Mapping[Part, int]]
+"""What an invoice charged for an item, in minor units, by the period that it was for: its own, and earlier ones."""
+
+
+@attrs.frozen
+class Correction:
+    """A billed period whose quantity changed since, for the next invoice to bill the difference.
+
+    Attributes:
+        subscription_item: the item's id.
+        period: the billed period.
+        price: under which it was billed.
+        formula: by which its quantity was measured.
+        measured: what it comes to now, at least 0.
+        billed: the quantity that invoices billed so far; below 0 only where bills of a snapshot of version 1 used it up.
+        settled: what they charged for it so far, part by part in minor units; None where that is not known, because it was
+            closed without an invoice, or billed before a snapshot of version 1: it counts as what ``billed`` comes to.
+        sequence: the number in the log up to which it was measured.
+    """
+
+    subscription_item: str
+    period: BillingPeriod
+    price: Price
+    formula: Formula
+    measured: Number
+    billed: Number
+    settled: Mapping[Part, int] | None = attrs.field(hash=False)
+    sequence: int
+
+
 @attrs.frozen
 class Bill:
     """What an invoice counted of one item.
@@ -45,9 +86,12 @@ class Bill:
     Attributes:
         meter: the id of the meter that the item was on.
         partial: of the meter's aggregator.
-        quantity: what was billed, at least 0.
-        carried: how much of it was for which earlier period.
+        quantity: what was billed of the period, at least 0.
+        carried: how much of which earlier period was billed beside it, as a difference.
         sequence: the number in the log when it was made.
+        price: under which it was billed; None for a preview, and in bills of a snapshot of version 1, where what was carried is
+            a part of the quantity.
+        settled: what was charged; None where that is not known.
         made_at: when that was, in Unix microseconds; 0 for a preview.
         number: which of the log's bills it is, from 1; 0 for a preview.
     """
@@ -57,15 +101,34 @@ class Bill:
     quantity: Number
     carried: Mapping[BillingPeriod, Number] = attrs.field(hash=False)
     sequence: int
+    price: Price | None = None
+    settled: Settled | None = attrs.field(default=None, hash=False)
     made_at: int = 0
     number: int = 0
 
     def own(self, standing: Container[BillingPeriod]) -> Number:
-        """Return what was billed for the period itself; negative where it was used up to make good what earlier ones left.
+        """Return what was billed for the period itself.
 
-        What was for a period whose bill no longer stands is the period's own: the new bill of that one knows nothing of it.
+        Of a bill that counted what it carried in its quantity it is the rest, which is negative where it was used up to make
+        good what earlier periods left. What was for a period whose bill no longer stands is the period's own then: the new
+        bill of that one knows nothing of it.
         """
+        if self.price is not None:
+            return self.quantity
         return subtract(self.quantity, total(of for earlier, of in self.carried.items() if earlier in standing))
+
+
+def part_of(charge: Charge) -> Part:
+    """Return which part of its price a charge is."""
+    return charge.kind.value, charge.tier, charge.label
+
+
+def summed(amounts: Iterable[tuple[Part, int]]) -> dict[Part, int]:
+    """Return the sum of the amounts of each part."""
+    sums: dict[Part, int] = {}
+    for part, amount in amounts:
+        sums[part] = sums.get(part, 0) + amount
+    return sums
 
 
 def replaced(standing: Sequence[tuple[BillingPeriod, Bill]], period: BillingPeriod) -> slice:
@@ -77,6 +140,35 @@ def replaced(standing: Sequence[tuple[BillingPeriod, Bill]], period: BillingPeri
         return slice(len(standing), None)
     first = bisect_right(standing, period.start, key=lambda one: one[0].end)
     return slice(first, bisect_left(standing, period.end, key=lambda one: one[0].start))
+
+
+def carried_for(period: BillingPeriod, standing: Mapping[BillingPeriod, Bill]) -> list[tuple[BillingPeriod, Bill]]:
+    """Return the bills, of those that stand, that billed a difference of a period, with that period as they knew it.
+
+    A period whose bill was replaced lives on in the one that replaced it, so nothing that was billed for it is lost.
+    """
+    return [
+        (earlier, bill)
+        for bill in standing.values()
+        for earlier in bill.carried
+        if earlier == period or (bill.price is not None and _heir(earlier, standing) == period)
+    ]
+
+
+def _heir(period: BillingPeriod, standing: Mapping[BillingPeriod, Bill]) -> BillingPeriod | None:
+    if period in standing:
+        return period
+    return next((one for one in standing if one.start < period.end and period.start < one.end), None)
+
+
+def charged(bills: Iterable[tuple[BillingPeriod, Bill]]) -> dict[Part, int] | None:
+    """Return what some bills charged for a period each, part by part; None where one of them does not know."""
+    amounts: list[tuple[Part, int]] = []
+    for period, bill in bills:
+        if bill.settled is None:
+            return None
+        amounts += bill.settled.get(period, {}).items()
+    return summed(amounts)
 
 
 def total(quantities: Iterable[Number]) -> Number:

@@ -26,7 +26,7 @@ from metering_core.aggregators import formula_of
 from metering_core.changing import moment_of_change, open_stretches, overlap, refuse_reopened, refuse_unbillable
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError, shown
 from metering_core.event_columns import EventColumns
-from metering_core.exact import Number, plain
+from metering_core.exact import Number, plain, subtract
 from metering_core.guarding import APPENDING
 from metering_core.log import Clock
 from metering_core.meter_acceptance import (
@@ -41,13 +41,14 @@ from metering_core.meter_acceptance import (
     time_refusal,
     value_of,
 )
-from metering_core.meter_bills import Bill
+from metering_core.meter_bills import Bill, Settled
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
 from metering_core.meters import Meter, short_name
 from metering_core.names import name, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, iso_8601, moment
+from metering_core.prices import Price
 from metering_core.readings import MICROSECONDS, Readings
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Series, Timeline
@@ -846,19 +847,35 @@ class MeterLog(MeterReader, KeepsInvoices):
             closing = account.to_close(period, now)
             with self.billing(subscription_id, closing.invoice) as billing:
                 yield closing.closed_at
+            made_at, settled = moment(now, "now")[1], billing.settled
             # What was closed with an invoice is closed for ever, also where a later version cuts the period elsewhere.
             due = [
                 item
                 for item in (account.subscription.items if closing.invoice is None else ())
                 if item.recurring.meter is not None and period not in self._known_bills(item.id)
             ]
-            made_at = moment(now, "now")[1]
+            made = (self._bill_to_keep(item, period, made_at, *settled.get(item.id, (item.price, None))) for item in due)
             bills = [
-                (item.id, period, attrs.evolve(self._bill(item, period), made_at=made_at, number=number))
-                for number, item in enumerate(due, self.bills_made + 1)
+                (item.id, period, attrs.evolve(bill, number=number))
+                for number, (item, bill) in enumerate(zip(due, made, strict=True), self.bills_made + 1)
             ]
             closed = attrs.evolve(closing, invoice=billing.invoice)
             self.decide(partial(self._keep_bills, bills, account, closed))
+
+    def _bill_to_keep(
+        self, item: SubscriptionItem, period: BillingPeriod, made_at: int, price: Price, settled: Settled | None
+    ) -> Bill:
+        carried = {one.period: subtract(one.measured, one.billed) for one in self.corrections(item, period)}
+        return attrs.evolve(self._bill(item, period), carried=carried, price=price, settled=settled, made_at=made_at)
+
+    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]]) -> None:
+        """Take what an invoice charged, by item, while its period is being closed; later invoices charge the difference.
+
+        For who bills: :func:`~metering_core.finalize_invoice` and :func:`~metering_core.invoice_all` call it in
+        :meth:`closing`. What a period that is closed without it comes to counts as charged.
+        """
+        with self.lock:
+            self.billing_of(subscription_id).settled = dict(settled)
 
     def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
         """Close a billing period without an invoice, as if it had been billed for what it comes to now; see :meth:`closing`.

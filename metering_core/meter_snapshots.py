@@ -12,21 +12,24 @@ import attrs
 
 from metering_core.aggregators import Partial, formula_of
 from metering_core.meter_acceptance import MeterPolicy, Overlap, Reading, is_customer, read
-from metering_core.meter_bills import Bill, replaced
+from metering_core.meter_bills import Bill, Part, replaced
 from metering_core.meter_events import MeterEventAdjustment
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meters import Formula, Meter, short_name
 from metering_core.names import known_keys
 from metering_core.periods import BillingPeriod, from_unix_seconds, moment
 from metering_core.prices import Price
+from metering_core.pricing import ChargeKind
 from metering_core.readings import MICROSECONDS
 from metering_core.stored_fields import (
     bounds,
     closed_fields,
     known,
     number_field,
+    price_field,
     read_closed,
     read_number,
+    read_price,
     read_subscription,
     require_moments,
     subscription_fields,
@@ -36,7 +39,7 @@ from metering_core.stored_fields import (
 
 FORMAT: Final = "metering_core.meter_log"
 VERSION: Final = 2
-"""Invoices of closed periods are kept from version 2 on."""
+"""Invoices of closed periods, what bills charged and under which price are known from version 2 on."""
 
 _EPOCH: Final = from_unix_seconds(0)
 _MICROSECOND: Final = timedelta(microseconds=1)
@@ -80,8 +83,13 @@ def _policy_field(value: object) -> object:
 
 def _bill_fields(item: str, period: BillingPeriod, bill: Bill) -> dict[str, Any]:
     carried = sorted((*bounds(earlier), number_field(quantity)) for earlier, quantity in bill.carried.items())
+    settled = (
+        None if bill.settled is None else [_settled_field(one, bill.settled[one]) for one in sorted(bill.settled, key=bounds)]
+    )
     return {
         "subscription_item": item,
+        "price": None if bill.price is None else price_field(bill.price),
+        "settled": settled,
         "period": list(bounds(period)),
         "meter": bill.meter,
         "partial": _partial_field(bill.partial),
@@ -90,6 +98,10 @@ def _bill_fields(item: str, period: BillingPeriod, bill: Bill) -> dict[str, Any]
         "sequence": bill.sequence,
         "made_at": bill.made_at,
     }
+
+
+def _settled_field(period: BillingPeriod, amounts: Mapping[Part, int]) -> list[object]:
+    return [*bounds(period), [[*part, amount] for part, amount in amounts.items()]]
 
 
 def _partial_field(partial: Partial) -> object:
@@ -127,7 +139,7 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:  #
         rows=rows,
         canceled=_canceled(content["cancellations"], rows, measuring),
         closed=read_closed(content, prices),
-        bills=tuple(_bill(fields, number, meters) for number, fields in enumerate(content["bills"], 1)),
+        bills=tuple(_bill(fields, number, meters, prices) for number, fields in enumerate(content["bills"], 1)),
     )
     _check(state, meters, whole(content["sequence"]))
     return state
@@ -178,7 +190,9 @@ def _canceled(fields: list[list[int]], rows: EventRows, measuring: list[Meter]) 
     return canceled
 
 
-def _bill(fields: Mapping[str, Any], number: int, meters: Mapping[str, Meter]) -> tuple[str, BillingPeriod, Bill]:
+def _bill(
+    fields: Mapping[str, Any], number: int, meters: Mapping[str, Meter], prices: Mapping[str, Price]
+) -> tuple[str, BillingPeriod, Bill]:
     aggregator = formula_of(meters[fields["meter"]])
     partial = _PARTIALS[meters[fields["meter"]].formula](fields["partial"])
     quantity = read_number(fields["quantity"])
@@ -186,8 +200,25 @@ def _bill(fields: Mapping[str, Any], number: int, meters: Mapping[str, Meter]) -
         raise ValueError("a bill's quantity is not what its partial comes to")
     carried = {BillingPeriod(start, end): read_number(of) for start, end, of in fields["carried"]}
     sequence, made_at = whole(fields["sequence"]), whole(fields["made_at"])
-    bill = Bill(fields["meter"], partial, quantity, carried, sequence, made_at, number)
+    # Version 1 knew neither of the two.
+    price = None if fields.get("price") is None else read_price(fields["price"], prices)
+    settled = None if fields.get("settled") is None else dict(map(_settled, fields["settled"]))
+    if price is None and settled is not None:
+        raise ValueError("a bill knows what it charged and not under which price")
+    bill = Bill(fields["meter"], partial, quantity, carried, sequence, price, settled, made_at, number)
     return fields["subscription_item"], BillingPeriod(*fields["period"]), bill
+
+
+def _settled(value: Any) -> tuple[BillingPeriod, dict[Part, int]]:  # noqa: ANN401 - damaged data can be anything
+    start, end, amounts = value
+    settled = {_part(*part): whole(amount) for *part, amount in amounts}
+    if len(settled) < len(amounts):
+        raise ValueError("a part of a price was charged twice")
+    return BillingPeriod(start, end), settled
+
+
+def _part(kind: object, tier: object, label: object) -> Part:
+    return ChargeKind(_text(kind)).value, None if tier is None else whole(tier), None if label is None else _text(label)
 
 
 def _optional(value: object) -> Partial:

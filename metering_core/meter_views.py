@@ -11,9 +11,9 @@ import attrs
 
 from metering_core.aggregators import Partial, formula_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
-from metering_core.exact import Number
+from metering_core.exact import Number, add, subtract
 from metering_core.meter_acceptance import LateUsage, MeterPolicy
-from metering_core.meter_bills import Bill, UnbilledDelta, replaced, total
+from metering_core.meter_bills import Bill, Correction, UnbilledDelta, carried_for, charged, replaced, total
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
 from metering_core.periods import BillingPeriod, from_unix_seconds, moment
@@ -173,29 +173,73 @@ class MeterReader:
             items = dict.fromkeys([item.id for item in subscription.items] + self._log().billed_items(subscription_id))
             return [delta for item in items for delta in self._deltas(item, customer, self._known_bills(item))]
 
+    @property
+    def carries_late(self) -> bool:
+        """Whether what changes in a billed period is billed by a later invoice: the policy ``carry_forward``."""
+        return self.policy.late_usage is LateUsage.CARRY_FORWARD
+
+    def corrections(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
+        """Return the earlier periods of an item whose difference an invoice of this period bills, under ``carry_forward``.
+
+        Of a period that was billed they are those of its bill, whatever came since. What an item in another currency was billed
+        in stays unbilled.
+        """
+        if not self.carries_late:
+            return []
+        with self._log().lock:
+            bills = self._known_bills(item.id)
+            if period in bills:
+                return self._corrected_by(item, bills[period])
+            # What bills carried that this one replaces, it carries itself.
+            others = {one: bill for one, bill in bills.items() if one.end <= period.start or period.end <= one.start}
+            deltas = self._deltas(item.id, self._log().customer_of(item), others) if others else []
+            found = (
+                self._correction(item, others, one.period, max(one.measured, 0), self.sequence)
+                for one in deltas
+                if one.period.end <= period.start
+            )
+            return [one for one in found if one.measured != max(one.billed, 0) and one.price.currency == item.price.currency]
+
+    def _corrected_by(self, item: SubscriptionItem, bill: Bill) -> list[Correction]:
+        """Return the corrections that a bill was made of, as they were then."""
+        if bill.price is None:
+            return []
+        then = self._known_bills(item.id, before=bill.number)
+        found = (self._correction(item, then, period, 0, bill.sequence) for period in bill.carried)
+        return [attrs.evolve(one, measured=add(one.billed, bill.carried[one.period])) for one in found]
+
+    def _correction(
+        self,
+        item: SubscriptionItem,
+        bills: Mapping[BillingPeriod, Bill],
+        period: BillingPeriod,
+        measured: Number,
+        sequence: int,
+    ) -> Correction:
+        bill = bills[period]
+        carrying = carried_for(period, bills)
+        billed = add(self._billed_by(period, bill, bills), total(other.carried[earlier] for earlier, other in carrying))
+        settled = charged([(period, bill), *carrying])
+        price = item.price if bill.price is None else bill.price
+        formula = self.meter(bill.meter).formula
+        return Correction(item.id, period, price, formula, measured, billed, settled, sequence)
+
     def _bill(self, item: SubscriptionItem, period: BillingPeriod) -> Bill:
         """Return what an invoice of the period counts, or counted where it was closed."""
         meter, bills = self.meter_of(item), self._known_bills(item.id)
         if period in bills:
             return _by_meter(meter, bills[period])
-        customer = self._log().customer_of(item)
-        aggregator = formula_of(meter)
-        partial = self._measured(customer, meter, period)
-        carried: dict[BillingPeriod, Number] = {}
-        if self.policy.late_usage is LateUsage.CARRY_FORWARD and aggregator.is_additive:
-            # What bills carried that this one replaces, it carries itself.
-            others = {one: bill for one, bill in bills.items() if one.end <= period.start or period.end <= one.start}
-            deltas = (one for one in self._deltas(item.id, customer, others) if one.period.end <= period.start)
-            carried = {one.period: one.quantity for one in deltas if one.meter == meter.id}
-            for quantity in carried.values():
-                partial = aggregator.merge(partial, quantity)
-        return Bill(meter.id, partial, max(aggregator.present(partial), 0), carried, self.sequence)
+        partial = self._measured(self._log().customer_of(item), meter, period)
+        return Bill(meter.id, partial, max(formula_of(meter).present(partial), 0), {}, self.sequence)
 
-    def _known_bills(self, item_id: str) -> dict[BillingPeriod, Bill]:
-        """Return the bills that had been made of an item and were not replaced, in the order of their periods."""
+    def _known_bills(self, item_id: str, *, before: int | None = None) -> dict[BillingPeriod, Bill]:
+        """Return the bills that had been made of an item and were not replaced, in the order of their periods.
+
+        With ``before`` they are those that stood when the bill with that number was made.
+        """
         standing: list[tuple[BillingPeriod, Bill]] = []
         for period, bill in self._log().bills_of(item_id):
-            if self._knows(bill):
+            if self._knows(bill) and (before is None or bill.number < before):
                 standing[replaced(standing, period)] = [(period, bill)]
         return dict(standing)
 
@@ -210,26 +254,30 @@ class MeterReader:
             meter = self.meter(bill.meter)
             aggregator = formula_of(meter)
             measured = aggregator.billed(self._measured(customer, meter, period), period.share)
-            later = total(other.carried[period] for other in bills.values() if period in other.carried)
-            billed = max(aggregator.billed(bill.partial, period.share), 0) if aggregator.is_weighed else bill.own(bills)
-            delta = UnbilledDelta(item_id, period, bill.meter, billed, measured, later)
+            later = total(other.carried[earlier] for earlier, other in carried_for(period, bills))
+            delta = UnbilledDelta(item_id, period, bill.meter, self._billed_by(period, bill, bills), measured, later)
             if delta.quantity:
                 deltas.append(delta)
         return deltas
+
+    def _billed_by(self, period: BillingPeriod, bill: Bill, bills: Mapping[BillingPeriod, Bill]) -> Number:
+        """Return what a bill of a period billed for the period itself; of a level the part that the period lived through."""
+        aggregator = formula_of(self.meter(bill.meter))
+        return max(aggregator.billed(bill.partial, period.share), 0) if aggregator.is_weighed else bill.own(bills)
 
     def _measured(self, customer: str, meter: Meter, period: BillingPeriod) -> Partial:
         start, end = period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
         return window_of(formula_of(meter), self.whole(meter.id, customer), start, end)[0]
 
-    def counted(self, item: SubscriptionItem, period: BillingPeriod) -> list[LoggedEvent]:
+    def counted(self, item: SubscriptionItem, period: BillingPeriod, *, measured: bool = False) -> list[LoggedEvent]:
         """Return the events that count for an item in a period, in the order of time.
 
         Canceled events are not among them, nor those that a later one of their event time window overwrote. Where the formula
         looks back, the events before the period are among them. Of a period that was billed they are those that the bill
-        counted, whatever came or was canceled since.
+        counted, whatever came or was canceled since; with ``measured`` those that count now.
         """
         with self._log().lock:
-            meter, kept = self.meter_of(item), self._known_bills(item.id).get(period)
+            meter, kept = self.meter_of(item), None if measured else self._known_bills(item.id).get(period)
             sees = self._sees if kept is None else _up_to(_by_meter(meter, kept).sequence)
             readings = self._readings() if kept is None else self._log().readings_until(sees)
             customer, end = self._log().customer_of(item), period.end_seconds * MICROSECONDS
@@ -237,10 +285,25 @@ class MeterReader:
             counting = {one for _, timeline in readings.timelines(meter, customer) for one in timeline.numbers(start, end)}
             return sorted((one for one in self._log().logged(sees, meter, customer) if one.sequence in counting), key=_by_time)
 
-    def carried(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
-        """Return how much of what a bill of the period counts is for which earlier period."""
+    def measured(self, item: SubscriptionItem, period: BillingPeriod) -> Number:
+        """Return what an item's events in a period come to, whatever was billed; negative where corrections exceed usage."""
         with self._log().lock:
-            return dict(self._bill(item, period).carried)
+            meter, customer = self.meter_of(item), self._log().customer_of(item)
+            return formula_of(meter).billed(self._measured(customer, meter, period), period.share)
+
+    def merged(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
+        """Return how much of a bill's own quantity is for which earlier period; of bills of a snapshot of version 1 only."""
+        with self._log().lock:
+            kept = self._known_bills(item.id).get(period)
+            return {} if kept is None or kept.price is not None else dict(kept.carried)
+
+    def carried(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
+        """Return how much of which earlier period an invoice of this one bills, or billed where it was closed."""
+        with self._log().lock:
+            kept = self._known_bills(item.id).get(period)
+            if kept is not None:
+                return dict(kept.carried)
+            return {one.period: subtract(one.measured, one.billed) for one in self.corrections(item, period)}
 
     def events(self, meter_id: str | None = None, customer: str | None = None) -> list[LoggedEvent]:
         """Return accepted events in the order of arrival: all, or those of one meter, of one customer, or of both."""

@@ -18,7 +18,7 @@ import attrs
 from metering_core.accounts import Closing
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError
 from metering_core.exact import Number, Unrounded, plain, whole_if_possible
-from metering_core.invoicing import Evidence, Invoice, InvoiceLineItem, InvoiceStatus
+from metering_core.invoicing import BilledBefore, Evidence, Invoice, InvoiceLineItem, InvoiceStatus
 from metering_core.meters import Formula, Meter
 from metering_core.periods import SECONDS_MIN, BillingPeriod, from_unix_seconds, unix_seconds
 from metering_core.prices import AggregateUsage, Price
@@ -209,6 +209,7 @@ def _line_fields(line: InvoiceLineItem, pool: _Pool) -> dict[str, Any]:
         "aggregate_usage": None if mode is None else [isinstance(mode, Formula), mode.value],
         "rounding": line.rounding,
         "proration": None if line.proration is None else str(line.proration),
+        "before": None if line.before is None else [exact_field(line.before.total_usage), line.before.amount],
         "usage": None if line.usage is None else [line.usage.sequence],
     }
 
@@ -228,6 +229,7 @@ def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem
     unit = None if unit_amount is None else read_exact(unit_amount)
     charge = Charge(kind, read_exact(quantity), unit, read_exact(amount), *rest)
     mode, share, sequence = fields["aggregate_usage"], fields["proration"], fields["usage"]
+    before = fields["before"]
     return InvoiceLineItem(
         **{name: _text(fields[name]) for name in ("id", "subscription_item", "description", "currency", "rounding")},
         price=prices[whole(fields["price"])],
@@ -239,6 +241,7 @@ def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem
         total_usage=read_exact(fields["total_usage"]),
         aggregate_usage=None if mode is None else (Formula if mode[0] else AggregateUsage)(mode[1]),
         proration=None if share is None else Fraction(_text(share)),
+        before=None if before is None else BilledBefore(read_exact(before[0]), whole(before[1])),
         usage=None if sequence is None else Evidence(None if sequence[0] is None else whole(sequence[0]), None),
     )
 

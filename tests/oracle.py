@@ -51,6 +51,27 @@ def lines(item, units):
     return amounts
 
 
+def parts(item, units):
+    """Return what each part of a price is settled to for an exact quantity: (tier's place or None, kind) → minor units."""
+    units = Fraction(units)
+    if item["scheme"] == "per_unit":
+        return {(None, "unit"): whole(units * Fraction(item["unit"]))}
+    if item["scheme"] == "package":
+        return {(None, "package"): whole(packages(units, item["size"], item["round"]) * Fraction(item["unit"]))}
+    settled, below = {}, Fraction(0)
+    for number, (last, unit, flat) in enumerate(item["tiers"]):
+        is_here = last is None or units <= last
+        if is_here or item["scheme"] == "graduated":
+            own = (units if is_here else last) - below
+            settled[number, "unit"] = whole(own * Fraction(unit or 0))
+            if flat is not None:
+                settled[number, "flat"] = whole(Fraction(flat))
+        if is_here:
+            return settled
+        below = last if item["scheme"] == "graduated" else below
+    raise AssertionError("the last tier has no end")
+
+
 def parted(item, count):
     """Return the item with each unit cut into ``count`` equal parts, so that shares of a unit can be counted one at a time."""
     if item["scheme"] in {"graduated", "volume"}:

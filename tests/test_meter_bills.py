@@ -211,66 +211,69 @@ def test_ignored_deltas_stay():
     assert deltas(log) == [(JAN, 0, 5, 0, 5)]
 
 
+def quantities(invoice):
+    """Return the quantity of each line, with the period that it is for."""
+    return [(line.period, line.quantity) for line in invoice.lines]
+
+
 def test_carried_deltas_are_billed_by_the_next_invoice():
-    """Under ``carry_forward`` the next invoice bills late usage; the delta is then made good and gone."""
+    """Under ``carry_forward`` the next invoice bills late usage on a line of its own; the delta is then made good and gone."""
     log = log_of()
     log.append([event("10")], now=NOW)
     finalized(log, JAN)
     log.append([event("5"), event("3", at=AFTER_JAN)], now=AFTER_JAN)
     assert deltas(log) == [(JAN, 10, 15, 0, 5)]
-    assert preview_invoice(billed_to(), log, now=AFTER_JAN).lines[0].quantity == 8
-    assert finalized(log, FEB).lines[0].quantity == 8
+    assert quantities(preview_invoice(billed_to(), log, now=AFTER_JAN)) == [(FEB, 3), (JAN, 5)]
+    assert quantities(finalized(log, FEB)) == [(FEB, 3), (JAN, 5)]
     assert deltas(log) == []
-    assert finalized(log, MAR).lines[0].quantity == 0
+    # Making it again carries nothing a second time.
+    assert quantities(finalized(log, FEB)) == [(FEB, 3), (JAN, 5)]
+    assert quantities(finalized(log, MAR)) == [(MAR, 0)]
     # Later still in January: 1 more, of which nothing is carried yet.
     log.append([event("1")], now=AFTER_MAR)
     assert deltas(log) == [(JAN, 10, 16, 5, 1)]
 
 
-def test_credits_are_carried_until_they_are_used_up():
-    """A remainder below zero goes from invoice to invoice until usage has used it up: -8, then 5, then 4 bill 0, 0 and 1."""
+def test_what_is_below_zero_stays_where_it_is():
+    """A month of -8 is billed as 0 and takes nothing off the next ones: what no bill counts is unbilled, by name."""
     log = log_of()
     log.append([event("-8"), event("5", at=AFTER_JAN), event("4", at=AFTER_FEB)], now=NOW)
     invoices = [finalized(log, period) for period in (JAN, FEB, MAR)]
-    assert [invoice.lines[0].quantity for invoice in invoices] == [0, 0, 1]
-    assert [invoice.lines[0].total_usage for invoice in invoices] == [-8, -3, 1]
-    assert deltas(log) == []
+    assert [quantities(invoice) for invoice in invoices] == [[(JAN, 0)], [(FEB, 5)], [(MAR, 4)]]
+    assert deltas(log) == [(JAN, 0, -8, 0, -8)]
+    # With 10 more it is above 0, and that much is billed.
+    log.append([event("10")], now=AFTER_MAR)
+    assert quantities(preview_invoice(billed_to(), log, now=AFTER_MAR))[1:] == [(JAN, 2)]
 
 
 def test_a_canceled_event_is_given_back_once():
-    """What was billed and canceled since is taken off the next invoice, and not off the one after."""
+    """What was billed and canceled since is given back by the next invoice, and not by the one after."""
     log = log_of()
     log.append([event("6", identifier="a"), event("9", at=AFTER_JAN), event("9", at=AFTER_FEB)], now=NOW)
     finalized(log, JAN)
     log.cancel("tokens", "a", now=AFTER_JAN)
-    assert [finalized(log, period).lines[0].quantity for period in (FEB, MAR)] == [3, 9]
+    assert [quantities(finalized(log, period)) for period in (FEB, MAR)] == [[(FEB, 9), (JAN, -6)], [(MAR, 9)]]
 
 
-@pytest.mark.parametrize("formula", [formula.value for formula in Formula if formula not in {"sum", "count"}])
-def test_other_formulas_carry_nothing(formula):
-    """A formula whose values do not add up over time carries nothing: the delta is shown, and stays."""
+@pytest.mark.parametrize("formula", [formula.value for formula in Formula])
+def test_every_formula_carries_its_difference(formula):
+    """What a month comes to now less what was billed of it is told for every formula, also where values do not add up."""
     log = log_of(formula)
     log.append([event("2", at=START)], now=NOW)
     finalized(log, JAN)
     log.append([event("9", at=START), event("9", at=AFTER_JAN)], now=AFTER_JAN)
-    own = {"weighted_sum": 2 + 9 + 9, "unique_count": 1}.get(formula, 9)
-    assert finalized(log, FEB).lines[0].quantity == own
-    measured = {"weighted_sum": 11, "unique_count": 2, "average": Decimal("5.5"), "min": 2}.get(formula, 9)
-    billed = 1 if formula == "unique_count" else 2
-    # A least of 2 stays the least, so that nothing is unbilled.
-    assert deltas(log)[:1] == ([] if formula == "min" else [(JAN, billed, measured, 0, measured - billed)])
+    billed = 1 if formula in {"unique_count", "count"} else 2
+    measured = {"sum": 11, "count": 2, "weighted_sum": 11, "unique_count": 2, "average": Decimal("5.5"), "min": 2}.get(
+        formula, 9
+    )
+    # A least of 2 stays the least, so that nothing is late.
+    late = [] if formula == "min" else [(JAN, measured - billed)]
+    assert quantities(finalized(log, FEB))[1:] == late
+    assert deltas(log) == []
 
 
-def test_counts_are_carried():
-    """Counts add up over time, so that a late call is billed with the next invoice."""
-    log = log_of("count")
-    finalized(log, JAN)
-    log.append([event(), event(at=AFTER_JAN)], now=AFTER_JAN)
-    assert finalized(log, FEB).lines[0].quantity == 2
-
-
-def test_items_keep_what_they_owe_on_the_meter_that_measured_it():
-    """An item that moves to another meter carries nothing of the first: a token is no second."""
+def test_items_owe_on_the_meter_that_measured_it():
+    """An item that moves to another meter owes the tokens of before at the price of then, beside its seconds."""
     seconds = Meter("mtr_seconds", "seconds")
     log = MeterLog([TOKENS, seconds], [billed_to()], policy=CARRYING)
     log.append([event("10")], now=NOW)
@@ -278,10 +281,8 @@ def test_items_keep_what_they_owe_on_the_meter_that_measured_it():
     moved = billed_to("cus_1", item_on("mtr_seconds"))
     log.subscribe(moved)
     log.append([event("5"), event("3", name="seconds", at=AFTER_JAN)], now=AFTER_JAN)
-    assert finalized(log, FEB, moved).lines[0].quantity == 3
-    assert log.unbilled("sub") == [UnbilledDelta("si", JAN, "mtr_tokens", 10, 15)]
-    log.subscribe(billed_to())
-    assert finalized(log, MAR).lines[0].quantity == 5
+    assert quantities(finalized(log, FEB, moved)) == [(FEB, 3), (JAN, 5)]
+    assert log.unbilled("sub") == []
 
 
 LICENSED = Price.per_unit("l", currency="usd", unit_amount=3, recurring=Recurring(usage_type="licensed"))
@@ -444,8 +445,8 @@ def test_what_was_carried_and_is_billed_again_is_given_back():
     log.subscribe(billed_to())
     assert finalized(log, FEB).total == 2
     assert finalized(log, JAN, now=AFTER_FEB).total == 2
-    assert deltas(log) == [(FEB, 2, 0, 0, -2)]
-    assert finalized(log, MAR).total == 7
+    assert deltas(log) == [(JAN, 2, 2, 2, -2)]
+    assert quantities(finalized(log, MAR)) == [(MAR, 9), (JAN, -2)]
     assert deltas(log) == []
 
 
@@ -570,8 +571,8 @@ class Account:
 
     def close(self, at, _):
         invoice = finalize_invoice(BY_DAY, self.log, day(at), now=START + 99 * DAY)
-        self.billed.setdefault(at, Fraction(invoice.lines[0].quantity))
-        assert self.billed[at] == invoice.lines[0].quantity
+        quantity = sum(Fraction(line.quantity) for line in invoice.lines)
+        assert self.billed.setdefault(at, quantity) == quantity
 
     def measured(self, days):
         return sum((Fraction(one[1]) for one in self.used if one is not None and one[0] in days), Fraction(0))
@@ -596,20 +597,18 @@ def test_nothing_is_lost(policy, formula, steps):
 @few
 @given(actions)
 def test_what_carry_forward_bills(formula, steps):
-    """Days closed in their order have billed, all together, the greatest of their measured totals so far, at least 0.
+    """Days closed in their order have billed, all together, what each had measured when the last of them was, at least 0.
 
-    After day k is closed: billed(0..k) = max(0, M(0), M(1), … M(k)), where M(j) is what the days up to j had measured when day
-    j was closed, late usage and cancellations included. So nobody is billed twice, and a credit is used up, never paid out.
+    So nobody is billed twice, what is canceled is given back, and no day is billed below 0.
     """
-    account, highest, closed = Account(CARRYING, formula), Fraction(0), 0
+    account, closed = Account(CARRYING, formula), 0
     for action, *step in steps:
         if action != "close":
             getattr(account, action)(*step)
             continue
         account.close(closed, None)
         closed += 1
-        highest = max(highest, account.measured(range(closed)))
-        assert sum(account.billed.values()) == highest
+        assert sum(account.billed.values()) == sum(max(account.measured({at}), Fraction(0)) for at in range(closed))
 
 
 @few
@@ -661,7 +660,7 @@ class ChangingAccount(Account):
         if period is None:
             return
         invoice = finalize_invoice(subscription, self.log, period, now=START + 99 * DAY)
-        quantity = Fraction(invoice.lines[0].quantity)
+        quantity = sum(Fraction(line.quantity) for line in invoice.lines)
         billed = invoice.period  # As it was cut when it was billed.
         first, end = ((one - START) // DAY for one in (billed.start_seconds, billed.end_seconds))
         former = [one for one in self.standing if one[:2] == (first, end)]
@@ -689,15 +688,14 @@ def test_nothing_is_lost_where_periods_change(policy, steps):
 @few
 @given(actions)
 def test_explanations_add_up(policy, steps):
-    """The events and what is carried, as an invoice is explained, sum to its quantity, also of one that is made again."""
+    """The events of a line, as an invoice is explained, sum to what its period comes to, also of one that is made again."""
     account = Account(policy)
     for action, *step in steps:
         getattr(account, action)(*step)
         for at in account.billed:
-            (line,) = finalize_invoice(BY_DAY, account.log, day(at), now=START + 99 * DAY).lines
-            explanation = explain(line)
-            events = sum(Fraction(one.event.payload["value"]) for one in explanation.events)
-            assert events + sum(map(Fraction, explanation.carried.values())) == line.total_usage
+            for line in finalize_invoice(BY_DAY, account.log, day(at), now=START + 99 * DAY).lines:
+                events = sum(Fraction(one.event.payload["value"]) for one in explain(line).events)
+                assert (events if line.before is None else max(events, 0)) == line.total_usage
 
 
 @few

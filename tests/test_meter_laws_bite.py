@@ -95,8 +95,8 @@ DEFECTS = {
         (
             "less than 0 counts as billed",
             "meter_views.MeterReader._bill",
-            "max(aggregator.present(partial), 0)",
-            "aggregator.present(partial)",
+            "max(formula_of(meter).present(partial), 0)",
+            "formula_of(meter).present(partial)",
         ),
         ("only what is missing is unbilled", "meter_views.MeterReader._deltas", "if delta.quantity:", "if delta.quantity > 0:"),
     ],

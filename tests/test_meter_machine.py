@@ -42,7 +42,6 @@ METERS = [
     Meter("m_weighted", "weighted", "weighted_sum"),
     Meter("m_window", "window", "sum", dimension_payload_keys=["region"], event_time_window="day"),
 ]
-ADDITIVE = {"sum", "count", "window"}
 ITEMS = [
     SubscriptionItem(
         meter.event_name,
@@ -167,21 +166,36 @@ class Story:
         return START + (self.closed + 1) * DAY <= self.now
 
     def close(self):
-        """Finalizing bills the measured quantity, at least 0, and what the policy carries from the days before."""
+        """Finalizing bills the measured quantity, at least 0, and apart from it what changed of the days before, by policy."""
         period = day(self.closed)
-        before = {item.id: self.settled(item) for item in self.items}
+        before = {item.id: self.late(item) for item in self.items}
         invoice = finalize_invoice(self.subscription, self.log, period, now=self.now)
         self.invoices.append((invoice, self.log.as_of(self.log.sequence), self.now))
         self.closed += 1
-        for item, line in zip(self.items, invoice.lines, strict=True):
-            assert line.subscription_item == item.id
-            carried = before[item.id] if self.is_carrying and item.id in ADDITIVE else 0
-            assert line.quantity == max(self.measured(item, period) + carried, 0), item.id
-            self.billed[item.id].append(line.quantity)
+        for item in self.items:
+            own, late = (
+                [line for line in invoice.lines if line.subscription_item == item.id and (line.period == period) is is_own]
+                for is_own in (True, False)
+            )
+            assert [line.quantity for line in own] == [max(self.measured(item, period), 0)], item.id
+            self.billed[item.id].append(own[0].quantity)
+            if self.is_carrying:
+                assert {line.period: Fraction(line.quantity) for line in late} == before[item.id]
+                for line in late:
+                    self.billed[item.id][(line.period.start_seconds - START) // DAY] += line.quantity
+            else:
+                assert late == []
 
     def measured(self, item, period):
         start, end = period.start_seconds * SECOND, period.end_seconds * SECOND
         return self.ledger.value(item.id, "cus_1", start, end)
+
+    def late(self, item):
+        """Return by how much what a closed day comes to, at least 0, differs from what was billed of it."""
+        days = [
+            (day(at), max(self.measured(item, day(at)), 0) - Fraction(self.billed[item.id][at])) for at in range(self.closed)
+        ]
+        return {period: quantity for period, quantity in days if quantity}
 
     def settled(self, item):
         """Return what was measured of the closed days and not billed."""
@@ -218,13 +232,13 @@ class Story:
         assert owed == {item.id: self.settled(item) for item in self.items}
 
     def quantities_are_the_ledgers(self):
-        """Days that are open are measured as the ledger does; where nothing is carried, they are billed so, too."""
+        """Days that are open are measured as the ledger does, and billed so, too, whatever is carried."""
         for at in {(self.now - START) // DAY, self.closed}:
             for item in self.items:
                 expected = self.measured(item, day(at))
                 start, end = START + at * DAY, START + (at + 1) * DAY
                 assert read_off(self.log, item, start, end) == expected, item.id
-                if at >= self.closed and not (self.is_carrying and item.id in ADDITIVE):
+                if at >= self.closed:
                     assert summarize(item, self.log, day(at)).total_usage == expected, item.id
 
     def views_are_the_ledgers(self):

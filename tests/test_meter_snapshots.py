@@ -34,6 +34,7 @@ from metering_core import (
     SubscriptionItem,
     UsageLog,
     event_summaries,
+    explain,
     finalize_invoice,
     preview_invoice,
     restore,
@@ -45,7 +46,7 @@ from metering_core.testing import meter_laws
 from metering_core.testing import strategies as drawn
 from metering_core.testing.laws import LawBrokenError
 
-GOLDEN = Path(__file__).parent / "golden" / "meter-snapshot-v1.json"
+GOLDENS = {version: Path(__file__).parent / "golden" / f"meter-snapshot-v{version}.json" for version in (1, 2)}
 
 METERS = [
     Meter("m_sum", "sum", display_name="Tokens", dimension_payload_keys=["region"], decimal_places=2),
@@ -78,7 +79,7 @@ def through_text(log, **options):
 
 
 def hand_built():
-    """Return a log with some of everything: what tests/golden/meter-snapshot-v1.json was written from, once.
+    """Return a log with some of everything: what each of tests/golden/meter-snapshot-v….json was written from.
 
     Numbers: 19 events of January are 1 to 19, the first cancellation 20, the late event and what came again 21 and 22, the
     cancellation in February 23, the event after it 24.
@@ -139,41 +140,73 @@ def without_invoices(log):
 
 @pytest.fixture
 def stored():
-    """Return the golden snapshot, ready to be damaged."""
-    return json.loads(GOLDEN.read_text(encoding="utf-8"))
+    """Return the golden snapshot of today's version, ready to be damaged."""
+    return json.loads(GOLDENS[2].read_text(encoding="utf-8"))
 
 
-def test_the_first_format_is_read_for_ever(stored):
-    """The golden file, written by the first release, restores to the log it was written from, and is written alike today.
+@pytest.fixture
+def first():
+    """Return the golden snapshot that the first release wrote."""
+    return json.loads(GOLDENS[1].read_text(encoding="utf-8"))
 
-    It kept no invoices, and each subscription counted all events.
-    """
+
+def test_todays_format_is_read_for_ever(stored):
+    """The golden file restores to the log it was written from, and is written alike today."""
     log = restore_meter_log(stored)
-    assert without_invoices(log) == without_invoices(hand_built())
-    written = snapshot(log)["content"]
-    assert (written.pop("prices"), written["policy"].pop("overlap")) == ([], "each_counts_all")
-    assert [closing.pop() for closing in written["closed"]["acme"]] == [None, None]
-    assert json.dumps(written) == json.dumps(stored["content"])
+    assert log == hand_built()
+    assert json.dumps(snapshot(log), indent=1) + "\n" == GOLDENS[2].read_text(encoding="utf-8")
+
+
+def test_the_first_format_is_read_for_ever(first):
+    """What the first release wrote restores to the same events, cancellations and closings; its bills are those of its day."""
+    log = restore_meter_log(first)
+    assert attrs.evolve(without_invoices(log), bills=()) == attrs.evolve(without_invoices(hand_built()), bills=())
+    assert through_text(log) == log
+    assert all(bill.price is None for _, _, bill in log.state().bills)
+
+
+def billed_by_hand(log, february, *greatest):
+    """Check January's invoice, whole, with the line of an item that left since only where it is kept; then February's lines."""
+    acme = log.subscription("acme")
+    january, later = (finalize_invoice(acme, log, period, now=MAR.end) for period in (JAN, FEB))
+    quantities = [Decimal("25.6"), 1, 9, *greatest, 0, 2, Fraction(5, 3), Fraction(5, 31), 3]
+    assert [line.quantity for line in january.lines] == quantities
+    assert [line.amount for line in january.lines] == [26, 1, 9, *greatest, 0, 2, 2, 0, 3]
+    assert january.finalized_at == datetime(2024, 2, 1, 0, 0, 0, 7, tzinfo=UTC)
+    assert [(line.quantity, line.amount) for line in later.lines] == february
+    assert log.partial(on_meter(METERS[3]), JAN) == 3
+    carried = [log.carried(acme.item(item), FEB) for item in ("sum", "count", "last")]
+    assert carried == [{JAN: Decimal("1.25")}, {JAN: -1}, {}]
+    return [(one.subscription_item, one.period, one.quantity) for one in log.unbilled("acme")]
 
 
 def test_the_golden_log_bills_as_worked_by_hand(stored):
     """January: 25.6 tokens, a call, 9, nothing for -1, two users, 5/3, ten for half a day of 31, 3 seats. The past is there.
 
-    February: 4 tokens and the late 1.25, no call and one too many before, 9 from January, 3 seats.
+    February: 4 tokens, and 1.25 more of January, which makes 26.85 at a cent instead of 25.6; a call given back; 9, 3 seats.
     """
-    log = restore_meter_log(stored)
+    lines = [(4, 4), (Decimal("1.25"), 1), (0, 0), (-1, -1), (9, 9), (0, 0), (0, 0), (0, 0), (0, 0), (3, 3)]
+    assert billed_by_hand(restore_meter_log(stored), lines, 3) == [("last", FEB, -4), ("min", JAN, -1)]
+
+
+def test_bills_of_the_first_format_are_those_of_their_day(first):
+    """February of then: 4 tokens and the late 1.25 in one quantity, no call and one too many before, 9, 3 seats.
+
+    What they left is billed by the next invoice as the difference: -1 call of February, and 5 instead of 9.
+    """
+    log = restore_meter_log(first)
+    lines = [(Decimal("5.25"), 5), (0, 0), (9, 9), (0, 0), (0, 0), (0, 0), (0, 0), (3, 3)]
+    assert billed_by_hand(log, lines) == [("count", FEB, -1), ("last", FEB, -4), ("min", JAN, -1)]
     acme = log.subscription("acme")
-    january, february = (finalize_invoice(acme, log, period, now=MAR.end) for period in (JAN, FEB))
-    quantities = [Decimal("25.6"), 1, 9, 0, 2, Fraction(5, 3), Fraction(5, 31), 3]
-    assert [line.quantity for line in january.lines] == quantities
-    assert [line.amount for line in january.lines] == [26, 1, 9, 0, 2, 2, 0, 3]
-    assert january.finalized_at == datetime(2024, 2, 1, 0, 0, 0, 7, tzinfo=UTC)
-    assert [line.quantity for line in february.lines] == [Decimal("5.25"), 0, 9, 0, 0, 0, 0, 3]
-    carried = [log.carried(acme.item(item), FEB) for item in ("sum", "count", "last")]
-    assert carried == [{JAN: Decimal("1.25")}, {JAN: -1}, {}]
-    unbilled = [(one.subscription_item, one.period, one.quantity) for one in log.unbilled("acme")]
-    assert unbilled == [("count", FEB, -1), ("last", FEB, -4), ("min", JAN, -1)]
-    assert log.partial(on_meter(METERS[3]), JAN) == 3
+    (sums, *_) = finalize_invoice(acme, log, FEB, now=MAR.end).lines
+    assert f"and 1.25 not billed for {JAN} is 5.25" in str(explain(sums))
+    march = finalize_invoice(acme, log, MAR, now=MAR.end)
+    late = [
+        (line.subscription_item, line.period, line.quantity, line.amount) for line in march.lines if line.before is not None
+    ]
+    assert late == [("count", FEB, -1, -1), ("last", FEB, -4, -4)]
+    assert [(one.subscription_item, one.quantity) for one in log.unbilled("acme")] == [("min", -1)]
+    assert through_text(log) == log
 
 
 @pytest.mark.parametrize(
@@ -424,6 +457,14 @@ DAMAGED = [
             (["bills", 0, "sequence"], -1),
             (["bills", 0, "made_at"], 10**18),
             (["bills", 8, "carried"], [[START, START, 1]]),
+            (["bills", 8, "price"], None),
+            (["bills", 8, "price"], 5),
+            (["bills", 8, "settled", 0], [START, START, []]),
+            (["bills", 8, "settled", 0, 2], [["unit", None, None, 1.5]]),
+            (["bills", 8, "settled", 0, 2], [["units", None, None, 1]]),
+            (["bills", 8, "settled", 0, 2], [["unit", "1", None, 1]]),
+            (["bills", 8, "settled", 0, 2], [["unit", None, 1, 1]]),
+            (["bills", 8, "settled", 0, 2], [["unit", None, None, 1]] * 2),
             (["sequence"], 23),
             (["sequence"], "24"),
             (["sequence"], KeyError),
@@ -556,7 +597,7 @@ DEFECTS = [
     ("no payload is kept", "meter_log.MeterLog._event_rows", "map(self._payloads.get, rows)", "None for row in rows"),
     ("bills are made anew", "meter_log.MeterLog.from_state", "in state.bills:", "in ():"),
     ("bills have no number", "meter_log.MeterLog._keep_bill", "self.bills_made = bill.number", "pass"),
-    ("a bill was made at the beginning", "meter_snapshots._bill", "sequence, made_at, number)", "0, made_at, number)"),
+    ("a bill was made at the beginning", "meter_snapshots._bill", "carried, sequence, price", "carried, 0, price"),
     ("nothing was finalized", "accounts.accounts_with", "in closed.items():", "in ():"),
     (
         "seconds are enough",

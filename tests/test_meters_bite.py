@@ -152,13 +152,12 @@ DEFECTS = [
     ),
     *at_the_machine(
         "meter_views",
-        ("every formula carries", "MeterReader._bill", "and aggregator.is_additive", ""),
         ("a closed day is billed anew", "MeterReader._bill", "if period in bills:", "if False:"),
         (
             "less than 0 counts as billed",
             "MeterReader._bill",
-            "max(aggregator.present(partial), 0)",
-            "aggregator.present(partial)",
+            "max(formula_of(meter).present(partial), 0)",
+            "formula_of(meter).present(partial)",
         ),
         ("what was carried is owed still", "MeterReader._deltas", "measured, later)", "measured)"),
         ("a view knows later bills", "MeterView._knows", "bill.number <= self._bills_made and ", ""),
@@ -167,7 +166,9 @@ DEFECTS = [
         ("a bill begins a second late", "MeterReader._measured", "period.start_seconds *", "(period.start_seconds + 1) *"),
     ),
     Defect("late usage is carried for ever", "carrying", "meter_views.MeterReader._deltas", "measured, later)", "measured)"),
-    Defect("a credit is paid out", "carrying", "meter_bills.Bill.own", "if earlier in standing", "if False"),
+    Defect(
+        "what is below 0 is paid out", "carrying", "meter_views.MeterReader.corrections", "max(one.measured, 0)", "one.measured"
+    ),
     *at_the_machine(
         "meter_acceptance",
         (

@@ -231,9 +231,21 @@ def compared_on_the_command_line(model, quantity, _, tmp_path):
     return said["usage"]["old_revenue"]
 
 
+def billed_late(model, quantity, _):
+    """All of it comes after the period was billed with nothing, and is billed as the difference."""
+    price = mc.Price("p", "usd", model, mc.Recurring(meter="m"))
+    subscription = mc.Subscription("sub", [mc.SubscriptionItem("si", price)], JUNE, customer="cus_1")
+    log = mc.MeterLog([mc.Meter("m", "calls")], [subscription], policy=mc.MeterPolicy.history(late_usage="carry_forward"))
+    june = subscription.period_at(JUNE)
+    billed = mc.finalize_invoice(subscription, log, june, now=june.end).total
+    log.record("calls", {"stripe_customer_id": "cus_1", "value": str(quantity)}, timestamp=JUNE, now=june.end)
+    lines = mc.preview_invoice(subscription, log, now=june.end).lines
+    return billed + sum(line.amount for line in lines if line.before is not None)
+
+
 # Which say it of a part of a period, which of usage alone; and which add up by an arithmetic of their own.
 OF_A_SHARE = [previewed, finalized, run_at_once, in_columns, in_columns_of_columns, one_by_one, explained, in_cases, rated]
-OF_USAGE = [totalled, rated_in_cases, rated_many, rated_in_lines, compared, migrated, as_a_tariff]
+OF_USAGE = [totalled, rated_in_cases, rated_many, rated_in_lines, compared, migrated, as_a_tariff, billed_late]
 EXACT = [exactly_rated, exactly_as_a_tariff]
 IN_FILES = [invoiced_on_the_command_line, rated_on_the_command_line, compared_on_the_command_line]
 OWN_ARITHMETIC = {"rated_many", "rated_in_lines", "compared", "as_a_tariff", "exactly_as_a_tariff"}
@@ -257,6 +269,7 @@ PLACES = {
     "columnar_rating._tiered": {"rated_many", "rated_in_lines"},
     "columnar_rating.lines_one_by_one": {"one_by_one"},
     "columnar_rating.rate_lines": {"rated_in_lines"},
+    "differences._by_part": {"billed_late"},
     "invoice_lines._rated": {"in_columns", "in_columns_of_columns"},
     "invoicing._lines": {"previewed", "finalized", "run_at_once", "in_cases", "explained", "invoiced_on_the_command_line"},
     "migration._compared": {"migrated"},

@@ -564,8 +564,11 @@ class ColumnarEvents(MeterReader):
                     found += [_logged(part, part.first + at, meter) for at in rows]
             return found
 
-    def counted(self, item: SubscriptionItem, period: BillingPeriod) -> list[LoggedEvent]:
-        """Return the events that count for an item in a period, in the order of time; as :meth:`MeterLog.counted` says."""
+    def counted(self, item: SubscriptionItem, period: BillingPeriod, *, measured: bool = False) -> list[LoggedEvent]:
+        """Return the events that count for an item in a period, in the order of time; as :meth:`MeterLog.counted` says.
+
+        No period was billed here, so those that count now are the same, whether ``measured`` asks for them or not.
+        """
         with self.lock:
             meter, customer = self.meter_of(item), self._book.customer_of(item)
             start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
