@@ -196,8 +196,8 @@ class UsageLog(UsageReader, KeepsInvoices):
     def _bind(self, item: SubscriptionItem, account: Account) -> KnownItem:
         known = self._items.get(item.id)
         if known is None:
-            known = KnownItem(len(self._by_code), item, account)
-            self._by_code.append(known)
+            known = KnownItem(len(self._items), item, account)
+            self._by_code[known.code :] = [known]  # In the place of what an interrupt may have left there.
             self._items[item.id] = known
         account.items[item.id] = None
         known.take(item)

@@ -310,6 +310,7 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def meter_named(self, event_name: str) -> Meter | None:
         """Return the newest version of the meter of an event name; None where there is none. For other engines."""
+        self.finish()
         known = self._by_event.get(event_name)
         return None if known is None else known.meter
 

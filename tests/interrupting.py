@@ -6,7 +6,7 @@ import dis
 import os
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -73,6 +73,21 @@ class Interrupter:
         return self._traced
 
 
+class Recorder(Interrupter):
+    """Interrupts nothing, and writes down which line (or instruction) of the code each step is."""
+
+    def __init__(self, *, opcodes: bool = False) -> None:
+        super().__init__(0, opcodes=opcodes)
+        self.places: list[tuple[CodeType, int]] = []
+
+    def _traced(self, frame: FrameType, event: str, argument: object) -> Callable[..., Any]:
+        before = self.left
+        super()._traced(frame, event, argument)
+        if self.left < before:
+            self.places.append((frame.f_code, frame.f_lasti if self.event == "opcode" else frame.f_lineno))
+        return self._traced
+
+
 @attrs.frozen
 class Case:
     """A call to interrupt.
@@ -126,13 +141,16 @@ def interrupted(case: Case, at: int, *, opcodes: bool = False) -> tuple[Any, boo
     return subject, interrupter.left <= 0
 
 
-def steps(case: Case, *, opcodes: bool = False) -> int:
-    """Return how many steps a call takes when nothing interrupts it."""
-    counter = Interrupter(sys.maxsize, opcodes=opcodes)
+def every_place_of(case: Case, *, opcodes: bool = False) -> list[int]:
+    """Return the steps of a call that are the first, the second or the last time that it comes to a line (or instruction)."""
+    outcome(case.act, case.made())  # Once, so that everything is loaded.
     subject = case.made()
-    with counter:
+    with Recorder(opcodes=opcodes) as recorder:
         outcome(case.act, subject)
-    return sys.maxsize - counter.left
+    at: dict[tuple[CodeType, int], list[int]] = {}
+    for step, place in enumerate(recorder.places, 1):
+        at.setdefault(place, []).append(step)
+    return sorted({step for steps in at.values() for step in (*steps[:2], steps[-1])})
 
 
 def expected(case: Case) -> tuple[object, object]:
@@ -142,7 +160,7 @@ def expected(case: Case) -> tuple[object, object]:
     return case.seen(untouched), case.seen(done)
 
 
-def torn(case: Case, places: Iterator[int] | range, *, opcodes: bool = False) -> list[str]:
+def torn(case: Case, places: Iterable[int], *, opcodes: bool = False) -> list[str]:
     """Interrupt at each of these steps, and say where something else is seen than nothing or the whole."""
     allowed, found = expected(case), []
     for at in places:

@@ -652,6 +652,7 @@ DAMAGED = [
             (["attributed"], 5),
             (["ids", "si_0", "first"], [1, START, 5, 0]),
             (["ids", "si_0", "first"], [9, START, 5, 0, 0]),
+            (["ids", "si_0", "first"], [0, START, 5, 0, 0]),
             (["ids"], {"nobody": {}}),
             (["closed"], {"nobody": []}),
             (["closed"], {"sub": [[START, START, START, 0]]}),

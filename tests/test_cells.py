@@ -61,6 +61,17 @@ def test_a_stretch_beside_the_usage_is_empty(stretch):
     assert PeriodCells(JAN).partial(AGGREGATORS[AggregateUsage.SUM], START, JAN.end_seconds) == 0
 
 
+@pytest.mark.parametrize("stamp", [START + 3, START + 20])
+def test_usage_before_and_after_what_was_asked_of_already_is_found(stamp):
+    """A stretch that was beside the usage when it was asked first is not, once a record came there."""
+    log = UsageLog([four_modes()])
+    log.append([UsageRecord("sum", 1, START + 9)] * 20, now=START + 30)
+    item, stretch = four_modes().items[0], BillingPeriod(stamp - 1, stamp + 2)
+    assert [summarize(item, log, one).total_usage for one in (JAN, stretch)] == [20, 0]
+    log.record("sum", 7, timestamp=stamp, now=START + 30)  # Few against those before: the cells are kept up to date.
+    assert [summarize(item, log, one).total_usage for one in (JAN, stretch)] == [27, 7]
+
+
 def test_cells_come_by_timestamp():
     """Cells are listed by timestamp whatever the order of arrival, and records out of order find their period."""
     log = UsageLog([attrs.evolve(four_modes(), start_date=SECONDS_MIN)])

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import copy
 import ctypes
+import pickle
 import random
 import threading
 from datetime import timedelta
 from functools import partial
 
+import attrs
 import pytest
-from builders import FEB, JAN, MAR, MODES, four_modes
-from interrupting import Case, Interrupter, expected, outcome, torn
+from builders import FEB, JAN, MAR, MODES, four_modes, priced
+from interrupting import Case, every_place_of, expected, interrupted, outcome, torn
 
 import metering_core as mc
 from metering_core.meter_acceptance import MeterPolicy
@@ -84,6 +87,9 @@ def arrays(records, now):
     return lambda built: built.append(batch, received_at=received)
 
 
+NEW = mc.Subscription("new", [mc.SubscriptionItem("new", priced())], START)
+NEW_TO_OLD = [mc.SubscriptionItem("more", priced()), mc.SubscriptionItem("most", priced(mode="max"))]
+NEWLY = [mc.UsageRecord(name, 5, FEB.start_seconds) for name in ("more", "new", "most", "sum")]
 IN_FEB = records_of(50, 9, stamp=FEB.start_seconds)
 USAGE_VERBS = {
     "append": lambda built: built.append(IN_FEB, now=NOW),
@@ -105,6 +111,8 @@ USAGE_VERBS = {
     "finalize": lambda built: mc.finalize_invoice(four_modes(), built, FEB, now=MAR.start_seconds),
     "close": lambda built: built.close_period("sub", FEB, now=MAR.start_seconds),
     "compact": lambda built: built.compact(),
+    "subscribe": lambda built: built.subscribe(NEW),
+    "subscribe again": lambda built: built.subscribe(attrs.evolve(four_modes(), items=(*four_modes().items, *NEW_TO_OLD))),
 }
 
 
@@ -122,6 +130,8 @@ def seen_of_usage(built):
         "cells": [outcome(lambda mode=mode: built.cells(mode, FEB)) for mode in MODES],
         "summaries": [outcome(lambda mode=mode: built.summaries(mode, now=NOW)) for mode in MODES],
         "retries": list(built.append([*records_of(0, 100, stamp=FEB.start_seconds), *records_of(0), *LATE, *IN_FEB], now=NOW)),
+        "newly": list(built.append(NEWLY, now=NOW)),
+        "items": built.item_ids,
         "after": (len(built), outcome(built.records), [outcome(lambda one=one: built.partial(*one)) for one in asked]),
     }
 
@@ -206,6 +216,7 @@ EVENT_VERBS = {
     "preview": lambda built: mc.preview_invoice(billed("cus_1"), built, now=NOW),
     "invoice lines": lambda built: invoice_lines([billed("cus_1")], built, NOW),
     "create a meter": lambda built: built.create_meter(Meter("m_new", "new")),
+    "subscribe": lambda built: built.subscribe(billed("cus_2")),
     "update a meter": lambda built: built.update_meter(METERS[0].deactivate(START)),
 }
 
@@ -225,6 +236,7 @@ def seen_of_events(built):
             "regions": list(built.summaries("m_sum", *SPAN, dimension_group_by_keys=["region"])),
             "partials": built.partials([(item, JAN) for item in items]),
             "counted": [built.counted(item, JAN) for item in items],
+            "newly": [outcome(lambda item=item: built.partial(item, JAN)) for item in billed("cus_2").items],
         }
 
     return {
@@ -262,36 +274,9 @@ def interrupt_after(act, seconds):
         other.join()
 
 
-class Recorder(Interrupter):
-    """Interrupts nothing, and writes down which line of the code each step is."""
-
-    def __init__(self):
-        super().__init__(0)
-        self.lines = []
-
-    def _traced(self, frame, event, argument):
-        before = self.left
-        super()._traced(frame, event, argument)
-        if self.left < before:
-            self.lines.append((frame.f_code, frame.f_lineno))
-        return self._traced
-
-
-def every_line_of(case):
-    """Return the steps of a call that are the first, the second or the last time that it comes to a line."""
-    case.act(case.made())  # Once, so that everything is loaded.
-    subject = case.made()
-    with Recorder() as recorder:
-        case.act(subject)
-    at = {}
-    for step, line in enumerate(recorder.lines, 1):
-        at.setdefault(line, []).append(step)
-    return sorted({step for steps in at.values() for step in (*steps[:2], steps[-1])})
-
-
 def some_of(case):
     """Return some of these steps and the last one, others for other calls; the same ones each time."""
-    steps = every_line_of(case)
+    steps = every_place_of(case)
     return sorted({*random.Random(case.name).sample(steps, 3), steps[-1]})  # noqa: S311 - no secret
 
 
@@ -311,11 +296,53 @@ def test_a_call_is_whole_whatever_interrupts(case):
     assert torn(case, some_of(case)) == []
 
 
+def test_usage_of_a_subscription_that_was_interrupted_is_taken_where_it_is_known():
+    """What comes right after an interrupted subscribe, before anything is asked, is taken if the subscription was."""
+    case = Case("subscribe", usage, USAGE_VERBS["subscribe"], seen_of_usage)
+    seen = set()
+    for at in every_place_of(case)[::-1][:90]:
+        built, _ = interrupted(case, at)
+        (receipt,) = built.append(NEWLY[1:2], now=NOW)
+        seen.add(("new" in [one.id for one in built.subscriptions], receipt.code))
+    assert seen == {(True, None), (False, "subscription_item_unknown")}
+
+
+# What columns share with the logs ----------------------------------------------------------------------------------------
+
+ENGINES = {"usage": usage, "events": partial(events, POLICIES["by meter"])}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"])
+def test_columns_are_not_copied(copied, engine):
+    """Two of them with one state would bill each row twice: copies and pickles are refused, and what to do is said."""
+    with pytest.raises(mc.InvalidValueError, match="Append the same batches to another one") as refused:
+        copied(ENGINES[engine]())
+    assert (refused.value.code, refused.value.param) == ("copy_refused", "log")
+
+
+@pytest.mark.parametrize("change", ["append", "subscribe", "compact"])
+def test_columns_are_not_changed_by_the_thread_that_bills_a_period(change):
+    """What a rounding of one's own appends while it bills would be in no bill: it is refused by name."""
+    built, refused = usage(), []
+
+    def meddling(exact):
+        with pytest.raises(mc.UsageRejectedError) as raised:
+            USAGE_VERBS[change](built)
+        refused.append(raised.value.code)
+        return mc.half_up(exact)
+
+    before = len(built)
+    mc.finalize_invoice(four_modes(), built, FEB, now=MAR.start_seconds, rounding=meddling)
+    assert (set(refused), len(built)) == ({"period_being_billed"}, before)
+    USAGE_VERBS[change](built)
+
+
 @pytest.mark.slow
 @each_case
 def test_a_call_is_whole_at_every_line(case):
     """Every line of every call on columns, interrupted by Ctrl-C and by memory that is not there."""
-    assert torn(case, every_line_of(case)) == []
+    assert torn(case, every_place_of(case)) == []
 
 
 @pytest.mark.slow

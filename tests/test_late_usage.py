@@ -12,7 +12,7 @@ import meter_oracle
 import oracle
 import planting
 import pytest
-from builders import DAY, FEB, JAN, START, priced, subscribed
+from builders import DAY, FEB, JAN, MAR, START, priced, subscribed
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -98,6 +98,17 @@ def test_a_late_level_is_not_accepted_without_effect(engine):
         f"period, or a price that aggregates by 'sum', received {LATE} (2024-01-31T23:59:51Z), in {JAN}."
     )
     assert len(usage) == 1
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("mode", "code"), [("last_ever", "period_closed"), ("sum", None)])
+def test_a_level_before_the_last_closed_period_is_refused(mode, code, engine):
+    """January and March are billed, February is open: a level told of February would change March's, a sum would not."""
+    usage = ENGINES[engine]([subscribed(priced(mode=mode))])
+    for period in (JAN, MAR):
+        usage.close_period("sub", period, now=MAR.end)
+    (receipt,) = usage.append([mc.UsageRecord("si_0", 9, FEB.start_seconds)], now=FEB.start_seconds + 1)
+    assert receipt.code == code
 
 
 DEFECTS = [

@@ -25,6 +25,7 @@ from metering_core.columnar.kernel import ROWS_MAX, Flags, Integers
 from metering_core.columnar.paths import ENGINE
 from metering_core.columnar.usage import received_moments
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.guarding import Uncopied
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
@@ -105,7 +106,7 @@ class _Kept:
         return self.parts[bisect_right(self.parts, row, key=attrgetter("first")) - 1]
 
 
-class ColumnarEvents(MeterReader):
+class ColumnarEvents(MeterReader, Uncopied):
     """All events of some meters, as columns; itself a :class:`~metering_core.Usage` for items whose price names a meter.
 
     Receipts, partials, summaries and invoices are those of a :class:`~metering_core.MeterLog` that takes the same events; all
@@ -130,6 +131,8 @@ class ColumnarEvents(MeterReader):
     >>> [one.aggregated_value for one in events.summaries("mtr_tokens", 1_717_243_200, 1_717_246_800)]
     [35, 5]
     """
+
+    instead_of_copying = "Append the same batches to another one."
 
     def __init__(
         self,
@@ -222,6 +225,7 @@ class ColumnarEvents(MeterReader):
                 dimension has the key of the meter's customer or value. Nothing was appended then.
         """
         with self.lock:
+            self._book.begin_change()
             kept = self._whole()
             batches = [batch] if isinstance(batch, EventBatch) else self._taken_apart(batch)
             _, received = received_moments(sum(map(len, batches)), now, received_at)

@@ -27,6 +27,7 @@ from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, 
 from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BITS, Flags, Integers, Rows
 from metering_core.columns import check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.guarding import Uncopied
 from metering_core.log import UsageLog
 from metering_core.money import Rounding, half_up
 from metering_core.names import choice, require_iterable, require_kind
@@ -71,7 +72,7 @@ class _Verdict:
     answered: dict[int, Receipt]
 
 
-class ColumnarUsage(UsageReader):
+class ColumnarUsage(UsageReader, Uncopied):
     """All usage of some subscriptions, as columns; itself a :class:`~metering_core.Usage`.
 
     It takes usage a batch at a time and holds 21 to 29 bytes a record. Receipts, summaries, invoices, closed periods,
@@ -85,6 +86,8 @@ class ColumnarUsage(UsageReader):
         policy: as given.
         lock: held during every append and every answer; hold it to ask several questions of one state.
     """
+
+    instead_of_copying = "Append the same batches to another one."
 
     def __init__(self, subscriptions: Iterable[Subscription] = (), *, policy: AcceptancePolicy | None = None) -> None:
         # An empty log keeps the subscriptions and their closed periods; only usage is kept here.
@@ -128,6 +131,7 @@ class ColumnarUsage(UsageReader):
         """
         require_kind(Subscription, subscription, "subscription")
         with self.lock:
+            self._book.begin_change()
             if len(self._items) + len(subscription.items) > CODES_MAX:
                 code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"at most {CODES_MAX} items in all"
                 raise InvalidValueError.expecting(code, "subscription", expected, subscription.id)
@@ -136,6 +140,7 @@ class ColumnarUsage(UsageReader):
 
     def _code_of(self) -> dict[str, int]:
         """Return the codes of all items by their ids, those that came since the last question included."""
+        self._book.finish()
         for known in self._items[len(self._codes) :]:
             self._codes[known.item.id] = known.code
         return self._codes
@@ -167,6 +172,7 @@ class ColumnarUsage(UsageReader):
         given = batch if isinstance(batch, UsageBatch) else UsageBatch.from_records(batch)
         seconds, received = received_moments(len(given), now, received_at)
         with self.lock:
+            self._book.begin_change()
             if self.sequence + len(given) > ROWS_MAX:
                 expected = f"at most {ROWS_MAX} records in all"
                 raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(given))
@@ -353,6 +359,7 @@ class ColumnarUsage(UsageReader):
         """
         require_kind(BillingPeriod, period, "period")
         with self.lock:
+            self._book.finish()
             return self._kept.answers.quantities_by_mode(len(self._items), period, _chosen(modes))
 
     def as_of(self, limit: int | datetime) -> ColumnarView:
@@ -497,6 +504,7 @@ class ColumnarUsage(UsageReader):
         """
         latest = None if until is None else instant(until, "until")
         with self.lock:
+            self._book.begin_change()
             settled = [
                 (known, cells)
                 for known in self._items
