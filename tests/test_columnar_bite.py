@@ -9,7 +9,7 @@ import pytest
 
 pytest.importorskip("numpy", reason="needs the extra columnar")
 
-from builders import FEB, JAN, MODES, START, four_modes, priced
+from builders import FEB, JAN, MAR, MODES, START, four_modes, priced
 from columnar_twins import (
     MAX,
     Twins,
@@ -142,7 +142,7 @@ DEFECTS = [
             "fold(part.rows), lambda some: merge(some[::-1]))",
         ),
         ("an item that is asked for twice is answered once", "answering._rounds", "windows - windows[", "0 * windows["),
-        ("in bulk last_ever does not look back", "answering.Questions.of", "if aggregator.looks_back", "if False"),
+        ("in bulk last_ever does not look back", "answering.Questions.of", "if AGGREGATORS[mode].looks_back", "if False"),
         (
             "of all items last_ever does not look back",
             "answering.Questions.of_all",
@@ -166,10 +166,10 @@ DEFECTS = [
         ("only the last moment is looked at", "judging.Rules._within_time", "np.min(latest)", "np.max(latest)"),
         ("a segment begins too late", "judging.Rules._within_time", 'side="right"', 'side="left"'),
         (
-            "days without rows are not told apart",
+            "the first day after those without rows is left out",
             "judging.Received.from_then_on",
-            "if found == day else",
-            "if found > day else",
+            "else found * _DAY",
+            "else (found + 1) * _DAY",
         ),
         ("days begin too late", "judging.Rules._received", "days[0] * _DAY", "(days[0] + 1) * _DAY"),
         ("the late grace ends a second late", "judging._next_change", "// timedelta(seconds=1)", "// timedelta(seconds=1) + 1"),
@@ -280,12 +280,12 @@ def one_number_wide():
 
 
 def edges():
-    """Compare periods at their first and last seconds, all items at once."""
+    """Compare periods at their first and last seconds, and one without rows of its own, all items at once."""
     twins = Twins(catalog_of(80))
     stamps = [START, START + 1, JAN.end_seconds - 1, FEB.start_seconds, FEB.start_seconds + 1, FEB.end_seconds - 1]
     records = [mc.UsageRecord(f"si_{number}", number + at % 7, timestamp=at) for at in stamps for number in range(80)]
     twins.import_history(records, [record.timestamp for record in records])
-    twins.same(lambda usage: usage.partials(asked_of(twins, [JAN, FEB])))
+    twins.same(lambda usage: usage.partials(asked_of(twins, [JAN, FEB, MAR])))
     tolerant = Twins(catalog_of(10), mc.AcceptancePolicy(future_tolerance=timedelta(seconds=9)))
     for offsets in ((-1, 0), (-1, 0, 1)):
         records = [mc.UsageRecord("si_0", 1, timestamp=FEB.start_seconds + at) for at in offsets]
