@@ -189,6 +189,14 @@ def tied():
     return History(POLICIES["history"], rows)
 
 
+def retried():
+    """Return events that were received over days: retries an hour and a day after an identifier was taken, not by the first."""
+    taken = NOON + 2 * DAY
+    rows = [("a", NOON), ("b", NOON), ("c", taken), ("c", taken + 3600), ("c", taken + DAY), ("c", taken + DAY + 1)]
+    made = [Row("sum", "cus_1", "2", NOON * SECOND, identifier, {}, received) for identifier, received in rows]
+    return History(POLICIES["retained"], made)
+
+
 def generated(seed, size, policy="default", *, values=(*SMALL, *SMALL, *ODD, *WRONG, None)):
     """Return so many events, the same ones for the same seed."""
     draw = random.Random(f"{seed} {size} {policy}")  # noqa: S311 - no secret

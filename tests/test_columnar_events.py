@@ -6,6 +6,7 @@ import sys
 from datetime import datetime, timedelta
 from decimal import Decimal
 from importlib import import_module
+from itertools import chain
 from pathlib import Path
 
 import event_cases
@@ -579,6 +580,14 @@ def test_columns_of_polars_keep_their_zones_and_nulls():
     assert events_of(columns) == events_of(EventBatch.from_arrow("sum", frame)) == expected
 
 
+@pytest.mark.parametrize("sizes", [(10**9,), (1, 7, 40), (3,)])
+def test_retries_of_later_days_are_what_a_log_says(sizes):
+    """An hour and exactly a day after an identifier was taken it is a duplicate, a second later it is not, as in the log."""
+    history = event_cases.retried()
+    assert [receipt.outcome for receipt in history.log[1]] == [*["accepted"] * 3, *["duplicate"] * 2, "accepted"]
+    compare(history, *appended(history, sizes))
+
+
 def test_an_identifier_is_remembered_from_when_it_was_taken():
     """Within a batch that was received over days, an identifier is remembered from the row that took it, not from the first."""
     policy = MeterPolicy(identifier_retention=timedelta(days=1))
@@ -678,8 +687,8 @@ def test_planted_defects_die(module, right, wrong, slip, monkeypatch):
             if getattr(space[name], "__module__", None) == broken.__name__:
                 monkeypatch.setattr(used, name, space[name])
     monkeypatch.setattr(sys.modules[__name__], "ColumnarEvents", events_module.ColumnarEvents)
-    histories = [generated(seed, 250, policy, values=EDGE) for policy in ("history", "global", "retained") for seed in range(3)]
-    assert any(map(notices, [event_cases.tied(), *histories]))
+    drawn = (generated(seed, 250, policy, values=EDGE) for policy in ("history", "global", "retained") for seed in range(3))
+    assert any(map(notices, chain([event_cases.tied(), event_cases.retried()], drawn)))
 
 
 EDGE = (*SMALL, "0.5", str(2**63 - 1), str(2**62), None)
