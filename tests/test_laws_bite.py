@@ -336,8 +336,8 @@ DEFECTS = [
         "an item without usage is left out",
         "invoices",
         "invoicing._lines",
-        "rate(price, quantity).charges",
-        "(rate(price, quantity).charges if quantity else ())",
+        "rate(price, quantity).settled(rounding, share=share)",
+        "(rate(price, quantity).settled(rounding, share=share) if quantity else ())",
     ),
     Defect(
         "a licensed item of none is billed as one", "invoices", "invoicing._lines", "item.quantity or 0", "item.quantity or 1"

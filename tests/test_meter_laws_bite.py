@@ -31,8 +31,8 @@ DEFECTS = {
         (
             "a refusal has a number",
             "meter_log.MeterLog._take",
-            "return refusal",
-            "self._bounds = (0, 0, 0, 0); self._store.received.append(0); return refusal",
+            "return time_refusal(",
+            "self._bounds = (0, 0, 0, 0); self._store.received.append(0); return time_refusal(",
         ),
         (
             "a question swallows what comes next",
@@ -40,7 +40,7 @@ DEFECTS = {
             "range(self._current.rows,",
             "range(self._current.rows * 2,",
         ),
-        ("record() returns the first event", "meter_log.MeterLog.record", "self._event_at(taken)", "self._event_at(0)"),
+        ("record() returns the first event", "meter_log.MeterLog.record", "self._event_at(self._store.last if", "self._event_at(0 if"),
         ("what was sent is not kept", "meter_log.MeterLog._keep_rest", "if not is_told", "if False"),
         ("a batch keeps no text that is not the value's", "meter_log.MeterLog._take_all", "or not readings[text][1]", ""),
         ("a batch keeps no other keys", "meter_log.MeterLog._take_all", "len(payload) != known.keys or", ""),
