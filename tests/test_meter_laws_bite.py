@@ -32,7 +32,7 @@ DEFECTS = {
             "a refusal has a number",
             "meter_log.MeterLog._take",
             "return time_refusal(",
-            "self._bounds = (0, 0, 0, 0); self._store.received.append(0); return time_refusal(",
+            "self._store.begin(code, stamp, value); self._store.received.append(received); return time_refusal(",
         ),
         (
             "a question swallows what comes next",
@@ -40,7 +40,12 @@ DEFECTS = {
             "range(self._current.rows,",
             "range(self._current.rows * 2,",
         ),
-        ("record() returns the first event", "meter_log.MeterLog.record", "self._event_at(self._store.last if", "self._event_at(0 if"),
+        (
+            "record() returns the first event",
+            "meter_log.MeterLog.record",
+            "self._event_at(self._store.last if",
+            "self._event_at(0 if",
+        ),
         ("what was sent is not kept", "meter_log.MeterLog._keep_rest", "if not is_told", "if False"),
         ("a batch keeps no text that is not the value's", "meter_log.MeterLog._take_all", "or not readings[text][1]", ""),
         ("a batch keeps no other keys", "meter_log.MeterLog._take_all", "len(payload) != known.keys or", ""),
@@ -124,7 +129,18 @@ DEFECTS = {
             "kept.sequences[1] <= self._sequence",
             "kept.sequences[0] <= self._sequence",
         ),
-        ("a retry of what was dropped counts", "log.UsageLog.state", "if known.ids}", "if known.ids and not self._store.kept}"),
+        (
+            "a retry of what was dropped counts",
+            "log.UsageLog.compact",
+            "self._folded = len(left)",
+            "self._folded = len(left); [known.ids.clear() for known, _ in settled.values()]",
+        ),
+        (
+            "a snapshot forgets what was dropped",
+            "log.UsageLog.state",
+            "if known.ids}",
+            "if known.ids and not self._store.kept}",
+        ),
         ("compaction counts what it keeps", "log.UsageLog.compact", "flags.count(0)", "flags.count(1)"),
     ],
 }

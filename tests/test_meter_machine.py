@@ -219,8 +219,12 @@ class Story:
         assert sent == [(name, *sent[:2]) for name, sent, _, _ in self.ledger.rows]
 
     def invoices_never_change(self):
-        """A closed day finalizes to the same invoice, on the log and on the view of then."""
+        """A closed day finalizes to the same invoice, on the log and on the view of then, and its usage is what was billed."""
         for invoice, view, at in self.invoices[-2:]:
+            for item in self.items:
+                lines = [line for line in invoice.lines if line.subscription_item == item.id and line.period == invoice.period]
+                counted = summarize(item, self.log, invoice.period).total_usage
+                assert [line.quantity for line in lines] == [max(counted, 0)], item.id
             for usage, now in ((self.log, self.now + DAY), (view, at)):
                 assert finalize_invoice(self.subscription, usage, invoice.period, now=now).to_dict() == invoice.to_dict()
 

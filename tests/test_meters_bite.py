@@ -142,7 +142,7 @@ DEFECTS = [
         ),
         ("events are canceled by any name", "_find", "or self._streams[self._store.codes[row]].known is not known", ""),
         ("other keys are forgotten", "_take", "is_told=is_told and len(payload) == known.keys", "is_told=is_told"),
-        ("what was folded is folded again", "_fold", "into.rows = len(self)", "into.rows = max(len(self) - 1, 0)"),
+        ("what comes after a question is not folded", "_fold", "into.rows = len(self)", "into.rows = len(self) + 1"),
         ("a view knows later cancellations", "_is_shown", "sees(canceled.sequence,", "sees(self._store.sequence_of(row),"),
     ),
     *at_the_machine(

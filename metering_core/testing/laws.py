@@ -742,15 +742,18 @@ def check_compaction_laws(
     if (len(compacted), compacted.sequence) != (len(log) - dropped, log.sequence):
         held = f"{len(compacted)} records up to number {compacted.sequence}"
         raise LawBrokenError("compaction", f"of {len(log)} records up to {log.sequence} {dropped} are dropped: {held} remain")
+    restored = restore(snapshot(compacted))
     _compare_compacted(log, compacted)
-    _compare_compacted(compacted, restore(snapshot(compacted)))
+    _compare_compacted(compacted, restored)
     for number in range(log.sequence + 1):
         _compare_view(log, compacted, number)
     if now is None:
         return
-    for record, said, heard in zip(more, compacted.append(more, now=now), log.append(more, now=now), strict=True):
-        if said != heard:
-            raise LawBrokenError("compaction", f"{record}, sent afterwards, hears {said} of the compacted log, not {heard}")
+    heard = log.append(more, now=now)
+    for one in (compacted, restored):
+        for record, said, due in zip(more, one.append(more, now=now), heard, strict=True):
+            if said != due:
+                raise LawBrokenError("compaction", f"{record}, sent afterwards, hears {said} of the compacted log, not {due}")
 
 
 def _compare_compacted(log: UsageLog, compacted: UsageLog) -> None:

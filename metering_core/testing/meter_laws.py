@@ -444,7 +444,7 @@ def check_cancel_laws(make_log: Callable[[], MeterLog], events: Sequence[MeterEv
     spans, number, view = _days(log), log.sequence, log.as_of(log.sequence)
     before = _measures(view, log.meters, spans)
     assert gone.identifier is not None, "it was chosen for it"
-    log.cancel(gone.event_name, gone.identifier, now=now)
+    first = log.cancel(gone.event_name, gone.identifier, now=now)
     without.append([one for one in accepted if one is not gone], now=now)
     standing, due_events = ([one.event for one in some.events() if one.canceled_at is None] for some in (log, without))
     found, due = (_measures(some, log.meters, spans) for some in (log, without))
@@ -452,13 +452,14 @@ def check_cancel_laws(make_log: Callable[[], MeterLog], events: Sequence[MeterEv
         raise LawBrokenError("cancellations", f"without {gone} there are {standing} ({found}), not {due_events} ({due})")
     if any(_measures(some, log.meters, spans) != before for some in (view, log.as_of(number))):
         raise LawBrokenError("cancellations", f"canceling {gone} changed what was there before it")
-    _check_canceled_again(log, gone, now)
+    _check_canceled_again(log, gone, first, now)
 
 
-def _check_canceled_again(log: MeterLog, gone: MeterEvent, now: int) -> None:
-    assert gone.identifier is not None, "it was canceled by it"
+def _check_canceled_again(log: MeterLog, gone: MeterEvent, first: MeterEventAdjustment, now: int) -> None:
     before = _state(log)
-    log.cancel(gone.event_name, gone.identifier, now=now)
+    second = log.cancel(first.event_name, first.identifier, now=now)
+    if second != first:
+        raise LawBrokenError("cancellations", f"{gone} was canceled by {first}, and once more by {second}")
     (again,) = log.append([gone], now=now)
     if again.outcome is not Outcome.DUPLICATE:
         raise LawBrokenError("cancellations", f"{gone} was canceled, and sent again it is {again.outcome}, not a duplicate")
