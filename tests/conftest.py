@@ -40,8 +40,9 @@ def pytest_collection_modifyitems(config, items):
             if not is_first and zlib.crc32(item.nodeid.encode()) % one_in:
                 left_out.append(item)
     if left_out:
-        config.hook.pytest_deselected(left_out)
-        items[:] = [item for item in items if item not in set(left_out)]
+        config.hook.pytest_deselected(items=left_out)
+        without = set(left_out)
+        items[:] = [item for item in items if item not in without]
 
 
 @pytest.fixture(scope="session")

@@ -194,3 +194,12 @@ def test_the_package_root_has_no_logic():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = metering_core.nonsense
     assert set(metering_core.__all__) <= set(dir(metering_core))
+
+
+def test_a_sample_of_the_slow_tests_can_be_taken():
+    """What CI runs of the slow tests is collected: of one file at least its first slow test, and the others are left out."""
+    asked = ["-m", "slow", "--slow-sample=1000000", str(TESTS / "test_meter_laws_bite.py")]
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *asked]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert re.search(r"1/\d+ tests collected", done.stdout), done.stdout
