@@ -14,9 +14,9 @@ from typing import Any, overload
 import attrs
 
 from metering_core.aggregators import AGGREGATORS
-from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError
+from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError, shown
 from metering_core.names import choice
-from metering_core.periods import BillingPeriod, from_unix_seconds, unix_seconds
+from metering_core.periods import SECONDS_MIN, BillingPeriod, duration, from_unix_seconds, unix_seconds
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
@@ -35,10 +35,11 @@ class LateAttribution(StrEnum):
 
 
 def _duration(value: object, param: str) -> timedelta:
-    if not isinstance(value, timedelta) or value < timedelta(0) or value.microseconds:
+    given = duration(value)
+    if given is None or given < timedelta(0) or given.microseconds:
         expected = "a timedelta of whole seconds, at least 0"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
-    return value
+    return given
 
 
 def _future_tolerance(value: object) -> timedelta:
@@ -78,6 +79,11 @@ class Outcome(StrEnum):
     REJECTED = "rejected"
 
 
+def _sentence(message: str | None) -> str | None:
+    """Escape what outside names in a sentence cannot show, as :class:`~metering_core.MeteringError` does."""
+    return shown(message) if isinstance(message, str) else message
+
+
 @attrs.frozen
 class Receipt:
     """The answer to one record.
@@ -94,7 +100,7 @@ class Receipt:
     outcome: Outcome
     sequence: int | None = None
     code: ErrorCode | None = None
-    message: str | None = None
+    message: str | None = attrs.field(default=None, converter=_sentence)
     param: str | None = None
     details: Mapping[str, Any] = attrs.field(factory=dict, hash=False)
 
@@ -188,19 +194,28 @@ class Standing:
 
 
 def standing_at(subscription: Subscription, now: int, policy: AcceptancePolicy) -> Standing:
-    """Find the current period and, within the late grace, the one before it."""
+    """Find the current period and, within the late grace, the one before it; a moment of which no calendar tells has none."""
     at = from_unix_seconds(now)
-    current = subscription.period_at(at)
+    current = current_period(subscription, now)
     ended = subscription.ended_at is not None and subscription.ended_at <= at
     boundary = subscription.ended_at if ended else None if current is None else current.start
     late = None
     if boundary is not None and at - boundary < policy.late_grace:  # Not a sum, which could leave the calendar.
-        late = subscription.period_at(boundary - timedelta(seconds=1))
+        late = current_period(subscription, unix_seconds(boundary) - 1)
     return Standing(now, ended, current, late)
+
+
+def current_period(subscription: Subscription, seconds: int) -> BillingPeriod | None:
+    """Return the period that holds a moment; None outside the subscription's life, and where a bound leaves the calendar."""
+    try:
+        return subscription.period_at(seconds) if seconds >= SECONDS_MIN else None
+    except InvalidValueError:
+        return None
 
 
 # Refusals, in the order of the checks. Stripe's own words come first where they are known. -----------------------------
 
+_NO_PERIOD = "after the subscription has started, in a billing period within the years 1 to 9999"
 _CANNOT = "Cannot create the usage record with this timestamp because timestamps must"
 
 
@@ -284,7 +299,7 @@ def time_refusal(timestamp: int, standing: Standing, policy: AcceptancePolicy) -
     if not standing.holds(timestamp):
         reason = "be after the subscription's last invoice period (or current period start time)"
         first = standing.late or standing.current
-        expected = "after the subscription has started" if first is None else f"at or after {_shown(first.start_seconds)}"
+        expected = f"at or after {_shown(first.start_seconds)}" if first is not None else _NO_PERIOD
         return _time_rejected(ErrorCode.TIMESTAMP_BEFORE_CURRENT_PERIOD, reason, expected, timestamp)
     return None
 

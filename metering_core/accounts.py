@@ -13,6 +13,7 @@ from metering_core.acceptance import (
     LateAttribution,
     Outcome,
     Receipt,
+    current_period,
     id_reused,
     late_refusal,
     period_closed,
@@ -26,7 +27,7 @@ from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Guarded
 from metering_core.money import Rounding, half_up
-from metering_core.names import require_kind
+from metering_core.names import name, require_kind, text_of
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp
@@ -117,7 +118,7 @@ class Account:
         return self.start <= first and last <= now < self.end
 
     def _look_up_current(self, now: int) -> None:
-        current = self.subscription.period_at(from_unix_seconds(now))
+        current = current_period(self.subscription, now)
         self.forget_current()
         if current is not None and self.closing(current.start_seconds, looks_back=True) is None:
             self.start = current.start_seconds
@@ -216,9 +217,11 @@ class KeepsInvoices(Guarded):
 
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
         """Return the invoice of a period that was finalized; None where the period is open, or was closed without one."""
+        require_kind(BillingPeriod, period, "period")
+        known = name(subscription_id, "subscription")
         with self.lock:
             self.finish()
-            account = self._accounts.get(subscription_id)
+            account = self._accounts.get(known)
             return None if account is None else account.stored_invoice(period)
 
     def keep_invoice(self, invoice: Invoice) -> None:
@@ -227,7 +230,7 @@ class KeepsInvoices(Guarded):
         Raises:
             InvalidValueError: ``parameter_invalid_object`` where no period of its subscription is being closed.
         """
-        require_kind(Billed, invoice, "invoice", "an Invoice")
+        require_kind(Billed, invoice, "invoice", "an Invoice")  # type: ignore[type-abstract]  # asked as a class only
         with self.lock:
             self.billing_of(invoice.subscription).invoice = invoice
 
@@ -245,7 +248,7 @@ class KeepsInvoices(Guarded):
             InvalidValueError: ``parameter_invalid_object``; ``parameter_invalid_choice`` for a subscription that is not the
                 log's.
         """
-        require_kind(Billed, invoice, "invoice", "an Invoice")
+        require_kind(Billed, invoice, "invoice", "an Invoice")  # type: ignore[type-abstract]  # as above
         with self.lock:
             self.finish()
             account = account_of(self._accounts, invoice.subscription)
@@ -272,7 +275,7 @@ def account_of(accounts: Mapping[str, Account], subscription_id: str) -> Account
     Raises:
         InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
     """
-    account = accounts.get(subscription_id)
+    account = accounts.get(text_of(subscription_id) or "")
     if account is None:
         expected = "the id of a subscription in the log"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "subscription", expected, subscription_id)

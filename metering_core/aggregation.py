@@ -13,9 +13,10 @@ from typing import Protocol, runtime_checkable
 import attrs
 
 from metering_core.aggregators import AGGREGATORS, Aggregator, Partial, formula_of
-from metering_core.errors import ErrorCode, InvoicingError
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
 from metering_core.meters import Formula, Meter
+from metering_core.names import require_iterable, require_kind
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import SubscriptionItem
@@ -103,8 +104,33 @@ def summarize(item: SubscriptionItem, usage: Usage, period: BillingPeriod) -> Us
     Raises:
         InvoicingError: ``price_not_metered`` where the item's price does not aggregate usage records.
     """
-    (summary,) = summarize_all([(item, period)], usage)
+    require_kind(SubscriptionItem, item, "item")
+    require_kind(BillingPeriod, period, "period")
+    (summary,) = summarize_all([(item, period)], require_usage(usage))
     return summary
+
+
+def require_usage(usage: Usage, param: str = "usage") -> Usage:
+    """Return what can be asked for usage, or refuse anything else with ``parameter_invalid_object``."""
+    # A protocol is no class by which mypy could tell the value.
+    return require_kind(Usage, usage, param, "a Usage, such as a UsageLog or a MeterLog")  # type: ignore[type-abstract]
+
+
+def as_requests(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[tuple[SubscriptionItem, BillingPeriod]]:
+    """Return what an engine is asked for, or refuse what is no pair of an item and a period, by its place."""
+    asked = []
+    for at, pair in enumerate(require_iterable(requests, "requests")):
+        if not _is_request(pair):
+            expected = "a SubscriptionItem and a BillingPeriod"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"requests[{at}]", expected, pair)
+        asked.append(pair)
+    return asked
+
+
+def _is_request(pair: object) -> bool:
+    if not isinstance(pair, tuple | list) or len(pair) != 2:
+        return False
+    return isinstance(pair[0], SubscriptionItem) and isinstance(pair[1], BillingPeriod)
 
 
 def summarize_all(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]], usage: Usage) -> list[UsageSummary]:

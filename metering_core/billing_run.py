@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from datetime import datetime
 
-from metering_core.aggregation import Usage, summarize_all
+from metering_core.aggregation import Usage, require_usage, summarize_all
 from metering_core.errors import ErrorCode, InvoicingError
 from metering_core.invoicing import (
     ClosesPeriods,
@@ -19,7 +19,8 @@ from metering_core.invoicing import (
     invoice_of,
     settle_in,
 )
-from metering_core.money import Rounding, half_up
+from metering_core.money import Rounding, half_up, require_rounding
+from metering_core.names import each_of
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.subscriptions import Subscription
 
@@ -48,8 +49,11 @@ def invoice_all(
     Raises:
         InvoicingError: ``period_not_ended`` where a period to finalize has not ended at ``now``. All periods stay open then.
     """
+    require_usage(usage)
+    require_rounding(rounding)
     when = instant(at, "at")
-    due = [(one, period) for one in subscriptions if (period := one.period_at(when)) is not None]
+    given = each_of(Subscription, subscriptions, "subscriptions")
+    due = [(one, period) for one in given if (period := one.period_at(when)) is not None]
     if now is None:
         return _invoices(due, usage, rounding, {})
     _refuse_twice(due)

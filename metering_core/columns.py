@@ -17,8 +17,8 @@ import attrs
 
 from metering_core.cells import Kept
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import exact_integer
-from metering_core.names import name, optional_name, require_iterable
+from metering_core.exact import QUANTITY_BOUND, exact_integer
+from metering_core.names import batch_of, name, optional_name, require_column
 from metering_core.periods import SECONDS_MAX
 from metering_core.usage import SET, Timestamp, UsageRecord, as_action, as_timestamp
 
@@ -43,11 +43,7 @@ class Batch:
         Raises:
             InvalidValueError: ``parameter_invalid_object`` for something that is not a usage record.
         """
-        batch = list(require_iterable(records, "records"))
-        if not set(map(type, batch)) <= {UsageRecord}:
-            position = next(at for at, record in enumerate(batch) if type(record) is not UsageRecord)
-            code = ErrorCode.PARAMETER_INVALID_OBJECT
-            raise InvalidValueError.expecting(code, f"records[{position}]", "a UsageRecord", batch[position])
+        batch = batch_of(UsageRecord, records, "records")
         item_ids, quantities, timestamps, ids = (list(map(attrgetter(field), batch)) for field in _FIELDS)
         sets = bytes([record.action is SET for record in batch])
         return cls(item_ids, quantities, timestamps, sets, ids if any(ids) else None)
@@ -66,7 +62,10 @@ class Batch:
         Raises:
             InvalidValueError: ``param`` names the column, and the row of the first malformed value.
         """
+        require_column(item_ids, "subscription_items")
         columns = {"quantities": quantities, "timestamps": timestamps, "actions": actions, "ids": ids}
+        require_column(quantities, "quantities")
+        require_column(timestamps, "timestamps")
         for column, values in columns.items():
             require_length(values, len(item_ids), column)
         return cls(
@@ -74,7 +73,7 @@ class Batch:
             _quantities(quantities),
             _timestamps(timestamps),
             bytes(len(item_ids)) if actions is None else _sets(actions),
-            None if ids is None else _names(ids, "ids", optional_name),
+            None if ids is None else _ids(ids),
         )
 
     def __len__(self) -> int:
@@ -84,7 +83,7 @@ class Batch:
 
 def require_length(values: Sequence[Any] | None, length: int, column: str) -> None:
     """Refuse a column that is longer or shorter than ``subscription_items``."""
-    if values is not None and len(values) != length:
+    if values is not None and len(require_column(values, column)) != length:
         expected = f"as many values as subscription_items, {length}"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, len(values))
 
@@ -102,14 +101,20 @@ def _names(values: Sequence[Any], column: str, check: Callable[[object, str], An
             for value in distinct:
                 check(value, column)
             return values
-    except (TypeError, InvalidValueError):
+    except Exception:  # noqa: BLE001, S110 - whatever values raise when they are hashed or compared, they are no names
         pass
     return check_each(values, column, check)
 
 
+def _ids(values: Sequence[Any]) -> Sequence[str | None]:
+    """Check ids; they are kept, so each has to be a plain string itself, and not only equal to one."""
+    is_plain = set(map(type, values)) <= {str, NoneType}
+    return _names(values, "ids", optional_name) if is_plain else check_each(values, "ids", optional_name)
+
+
 def _quantities(values: Sequence[Any]) -> Sequence[int]:
-    if set(map(type, values)) == {int} and min(values) >= 0:
-        return values
+    if set(map(type, values)) == {int} and min(values) >= 0 and sum(values) < QUANTITY_BOUND:
+        return values  # None of them is longer than their sum, which is sooner made than the greatest is found.
     return check_each(values, "quantities", exact_integer)
 
 

@@ -11,22 +11,16 @@ from datetime import datetime
 
 import attrs
 
-from metering_core.aggregation import KnowsMeters, Usage
+from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
 from metering_core.aggregators import Partial
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.invoicing import ClosesPeriods, Corrects, Invoice, Settles, held_still
 from metering_core.meter_bills import Correction, Settled
 from metering_core.meters import Meter
+from metering_core.names import require_kind
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.prices import Price
 from metering_core.subscriptions import SubscriptionItem
-
-
-def _usage(value: object, param: str) -> Usage:
-    if not isinstance(value, Usage):
-        expected = "a Usage, such as a UsageLog or a MeterLog"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
-    return value
 
 
 @attrs.frozen
@@ -43,11 +37,12 @@ class CombinedUsage:
 
     def __attrs_post_init__(self) -> None:
         """Refuse what cannot answer."""
-        _usage(self.records, "records")
-        _usage(self.events, "events")
+        require_usage(self.records, "records")
+        require_usage(self.events, "events")
 
     def engine_of(self, item: SubscriptionItem) -> Usage:
         """Return which of the two answers for an item."""
+        require_kind(SubscriptionItem, item, "item")
         return self.records if item.recurring.meter is None else self.events
 
     def meter_of(self, item: SubscriptionItem) -> Meter:
@@ -67,7 +62,7 @@ class CombinedUsage:
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items in the order asked, asking each of the two once."""
-        asked = list(requests)
+        asked = as_requests(requests)
         places: dict[bool, list[int]] = {False: [], True: []}
         for place, (item, _) in enumerate(asked):
             places[item.recurring.meter is not None].append(place)

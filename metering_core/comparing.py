@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import attrs
 
-from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError, shown
 from metering_core.exact import Unrounded, decimal_if_possible, exact_integer, plain
 from metering_core.prices import Price
 from metering_core.tariffs import Piece, Tariff, tariff, units, written
@@ -148,7 +148,7 @@ class Comparison:
         for name, gap in (("dearer", self.dearer), ("cheaper", self.cheaper)):
             if gap is not None:
                 lines.append(f"  At most {name}: {_gap_words(self.new, gap)}.")
-        return "\n".join(lines)
+        return "\n".join(map(shown, lines))
 
 
 def _words(price: Price, stretch: Stretch) -> str:

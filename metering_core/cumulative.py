@@ -15,11 +15,11 @@ from typing import Any, Final, Self
 
 import attrs
 
-from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError, describe
 from metering_core.exact import DIGITS_MAX, Number, exact_decimal, plain, subtract, whole_if_possible
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Formula, Meter
-from metering_core.names import known_keys, name, require_iterable, required
+from metering_core.names import each_of, flag, known_keys, name, require_iterable, require_kind, required, text_of
 from metering_core.periods import instant, parse_instant
 
 Attributes = tuple[tuple[str, str], ...]
@@ -44,15 +44,20 @@ def _value(value: object) -> Number:
 def _attributes(value: object) -> Attributes:
     """Return the pairs of a map of strings to strings, sorted; pairs that were sorted before are taken again."""
     try:
-        given: dict[Any, Any] = dict(value)  # type: ignore[call-overload]  # or refused
+        pairs = value if isinstance(value, Mapping) else list(require_iterable(value, "attributes"))  # type: ignore[arg-type]
+        given: dict[Any, Any] = dict(pairs)
     except (TypeError, ValueError):
         expected = "a map of strings to strings"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "attributes", expected, value) from None
-    for key, text in given.items():
-        if not isinstance(key, str) or not isinstance(text, str):
-            param = f"attributes[{key}]"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string by a string", text)
-    return tuple(sorted(given.items()))
+    return tuple(sorted(_pair(key, text) for key, text in given.items()))
+
+
+def _pair(key: object, value: object) -> tuple[str, str]:
+    attribute, text = text_of(key), text_of(value)
+    if attribute is None or text is None:
+        param = f"attributes[{describe(key) if attribute is None else attribute}]"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string by a string", value)
+    return attribute, text
 
 
 @attrs.frozen
@@ -122,17 +127,14 @@ def _metric(value: object) -> str:
 
 def _last(values: object) -> tuple[CumulativePoint, ...]:
     """Return one point a series, in the order of the series."""
-    given: Iterable[object] = require_iterable(values, "last")  # type: ignore[arg-type]  # or refused
-    points = sorted((_point(point, f"last[{at}]") for at, point in enumerate(given)), key=lambda point: point.attributes)
+    points = sorted(each_of(CumulativePoint, values, "last"), key=lambda point: point.attributes)
     if len({point.attributes for point in points}) < len(points):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "last", "one point a series", points)
     return tuple(points)
 
 
-def _point(value: object, param: str) -> CumulativePoint:
-    if not isinstance(value, CumulativePoint):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "a CumulativePoint", value)
-    return value
+def _monotonic(value: bool) -> bool:  # noqa: FBT001 - it is the value that is checked
+    return flag(value, "monotonic")
 
 
 @attrs.frozen
@@ -154,19 +156,17 @@ class CumulativeSum:
     """
 
     metric: str = attrs.field(converter=_metric)
-    monotonic: bool = attrs.field(default=True, kw_only=True)
+    monotonic: bool = attrs.field(default=True, converter=_monotonic, kw_only=True)
     last: tuple[CumulativePoint, ...] = attrs.field(default=(), converter=_last, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse what is neither monotonic nor not, and last points that a monotonic sum cannot have."""
-        if not isinstance(self.monotonic, bool):
-            code = ErrorCode.PARAMETER_INVALID_CHOICE
-            raise InvalidValueError.expecting(code, "monotonic", "True or False", self.monotonic)
+        """Refuse last points that a monotonic sum cannot have."""
         for at, point in enumerate(self.last):
             self.require_possible(point, f"last[{at}]")
 
     def require_possible(self, point: CumulativePoint, param: str) -> None:
         """Refuse a negative value of a monotonic sum, which began at zero and only grows."""
+        require_kind(CumulativePoint, point, param)
         if self.monotonic and point.value < 0:
             expected = "a value of at least 0, since the sum is monotonic"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, f"{param}[value]", expected, point.value)
@@ -243,11 +243,11 @@ def cumulative_to_delta(state: CumulativeSum, points: Iterable[CumulativePoint])
         InvalidValueError: for what is no :class:`CumulativePoint`, and a negative value of a monotonic sum; ``param`` has the
             place (``points[3][value]``).
     """
+    require_kind(CumulativeSum, state, "state")
     latest = {point.attributes: point for point in state.last}
     deltas: list[Delta] = []
     overlapping: list[CumulativePoint] = []
-    for at, given in enumerate(require_iterable(points, "points")):
-        point = _point(given, f"points[{at}]")
+    for at, point in enumerate(require_iterable(points, "points")):
         state.require_possible(point, f"points[{at}]")
         last = latest.get(point.attributes)
         if last is not None and _is_behind(last, point):
@@ -313,6 +313,9 @@ def meter_event_from_delta(delta: Delta, meter: Meter, customer: str) -> MeterEv
         InvalidValueError: where deltas do not add up to what the meter measures: its formula is neither ``sum`` nor
             ``weighted_sum`` (whose events are changes of a level), or in a time window only one event counts.
     """
+    require_kind(Delta, delta, "delta")
+    require_kind(Meter, meter, "meter")
+    customer = name(customer, "customer")
     if meter.formula not in _ADDING:
         expected = "a meter that adds: formula 'sum' or 'weighted_sum'"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "meter", expected, meter.formula.value)

@@ -334,7 +334,8 @@ class MeteringError(Exception):
 
     Attributes:
         code: the stable :class:`ErrorCode` to branch on.
-        message: a sentence that says what was wrong, what was expected and what was received.
+        message: a sentence that says what was wrong, what was expected and what was received; one line, and what outside names
+            in it cannot show is escaped.
         param: the name of the value at fault, in Stripe's notation (``tiers[2][up_to]``), or None.
         details: the values behind the sentence.
     """
@@ -342,9 +343,10 @@ class MeteringError(Exception):
     def __init__(
         self, code: ErrorCode, message: str, *, param: str | None = None, details: Mapping[str, Any] | None = None
     ) -> None:
-        super().__init__(message)
+        # The names of others are in it: escaped here, where every sentence passes, and not by each who writes one.
+        self.message = shown(message)
+        super().__init__(self.message)
         self.code = code
-        self.message = message
         self.param = param
         self.details = dict(details or {})
 

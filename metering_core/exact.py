@@ -10,8 +10,10 @@ from __future__ import annotations
 import decimal
 import operator
 import re
+from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
+from typing import cast
 
 from metering_core.errors import ErrorCode, InvalidValueError
 
@@ -22,8 +24,22 @@ DIGITS_MAX = 100
 """Digits before the decimal point that a decimal may have; an exponent cannot smuggle in a number of any size."""
 
 QUANTITY_DIGITS_MAX = 2 * DIGITS_MAX
-"""Digits on either side of the point of a quantity that is not an int: twice those of one value, since usage adds up and
-averages divide it."""
+"""Digits that an integer may have, and any quantity after the point: twice those of one value, since averages divide. What is
+computed from such numbers (the sum of any number of records, times a price) stays below the 640 digits that every Python can
+write."""
+
+QUANTITY_BOUND = 10**QUANTITY_DIGITS_MAX
+"""The first integer that is too long."""
+
+SUM_DIGITS_MAX = QUANTITY_DIGITS_MAX + 40
+"""Digits before the point of a quantity that is rated: it may be the sum of as many records as there can be."""
+
+_SUM_BOUND = 10**SUM_DIGITS_MAX
+
+AMOUNT_DIGITS_MAX = 600
+"""Digits that an amount may have on either side of the point: a quantity times a price, added up, has half as many."""
+
+_AMOUNT_BOUND = 10**AMOUNT_DIGITS_MAX
 
 EXACT = decimal.Context(
     prec=100_000,
@@ -43,13 +59,17 @@ Unrounded = Decimal | Fraction
 _DECIMALS = (int, Decimal)
 """The types whose arithmetic stays decimal; asked for by this tuple, which is faster than asking for Fraction."""
 
-_PLAIN_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
+_WRITTEN_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 
 
 def exact_integer(value: object, param: str, *, minimum: int | None = 0, maximum: int | None = None) -> int:
     """Return ``value`` as an int, or refuse it: bools, floats, decimals and strings are not integers here.
 
-    Bounds are inclusive. Integers of other libraries are taken through ``__index__``.
+    Bounds are inclusive, and no integer has more than :data:`QUANTITY_DIGITS_MAX` digits. Integers of other libraries are taken
+    through ``__index__``, and become an ``int``.
+
+    >>> exact_integer(5, "quantity", minimum=1)
+    5
 
     Raises:
         InvalidValueError: ``parameter_invalid_integer``.
@@ -65,7 +85,28 @@ def exact_integer(value: object, param: str, *, minimum: int | None = 0, maximum
             raise _not_an_integer(value, param, minimum, maximum) from None
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
         raise _not_an_integer(value, param, minimum, maximum)
+    if not -QUANTITY_BOUND < number < QUANTITY_BOUND:
+        raise _too_long(value, param, QUANTITY_DIGITS_MAX)
     return number
+
+
+def _too_long(value: object, param: str, digits: int) -> InvalidValueError:
+    return InvalidValueError.expecting(
+        ErrorCode.PARAMETER_INVALID_INTEGER, param, f"an integer of at most {digits} digits", value
+    )
+
+
+def exact_units(value: object, param: str) -> int:
+    """Return whole minor units as an int, negative ones for a credit; at most :data:`AMOUNT_DIGITS_MAX` digits.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_integer``.
+    """
+    if type(value) is int:
+        if not -_AMOUNT_BOUND < value < _AMOUNT_BOUND:
+            raise _too_long(value, param, AMOUNT_DIGITS_MAX)
+        return value
+    return exact_integer(value, param, minimum=None)
 
 
 def _not_an_integer(value: object, param: str, minimum: int | None, maximum: int | None) -> InvalidValueError:
@@ -78,7 +119,8 @@ def _not_an_integer(value: object, param: str, minimum: int | None, maximum: int
 def exact_decimal(value: object, param: str, *, places: int = PLACES_MAX, minimum: int | None = 0) -> Decimal:
     """Return ``value`` as a canonical Decimal (no exponent, no trailing zeros), or refuse it.
 
-    Takes int, Decimal, Fraction and a plain decimal string; a float has already lost what it meant, so it is refused.
+    Takes int, Decimal, Fraction and a decimal string (``"5e-07"`` is one); a float has already lost what it meant, so it is
+    refused.
     At most ``places`` decimals and :data:`DIGITS_MAX` digits before the point; ``minimum`` is inclusive.
 
     >>> exact_decimal("0.40", "unit_amount")
@@ -93,11 +135,26 @@ def exact_decimal(value: object, param: str, *, places: int = PLACES_MAX, minimu
     return canonical(number)
 
 
+def exact_amount(value: object, param: str) -> Unrounded:
+    """Return an amount in minor units, negative for a credit: a canonical Decimal, or a Fraction where none can write it.
+
+    Takes int, Decimal and Fraction, with at most :data:`AMOUNT_DIGITS_MAX` digits on either side of the point.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_decimal``.
+    """
+    number = None if isinstance(value, str) else _bounded(value, AMOUNT_DIGITS_MAX, AMOUNT_DIGITS_MAX)
+    if number is None or (isinstance(number, Fraction) and abs(number.numerator) >= _AMOUNT_BOUND):
+        digits = f"at most {AMOUNT_DIGITS_MAX} digits on either side of the point"
+        expected = f"an exact, finite number of minor units (int, Decimal or Fraction) with {digits}"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value)
+    return canonical(number) if isinstance(number, Decimal) else number
+
+
 def exact_quantity(value: object, param: str) -> Number:
     """Return a quantity: an int where it is whole, a Decimal where one can write it, else a Fraction; never negative.
 
-    An int may be of any size; anything else has at most :data:`QUANTITY_DIGITS_MAX` digits on either side of the point, or in
-    its denominator.
+    At most :data:`SUM_DIGITS_MAX` digits before the point, and :data:`QUANTITY_DIGITS_MAX` after it or in its denominator.
 
     >>> exact_quantity(Decimal("2.50"), "quantity"), exact_quantity(Fraction(4, 6), "quantity")
     (Decimal('2.5'), Fraction(2, 3))
@@ -105,11 +162,11 @@ def exact_quantity(value: object, param: str) -> Number:
     Raises:
         InvalidValueError: ``parameter_invalid_decimal``.
     """
-    if type(value) is int and value >= 0:
+    if type(value) is int and 0 <= value < _SUM_BOUND:
         return value
-    number = None if isinstance(value, str) else _bounded(value, QUANTITY_DIGITS_MAX, QUANTITY_DIGITS_MAX)
+    number = None if isinstance(value, str) else _bounded(value, QUANTITY_DIGITS_MAX, SUM_DIGITS_MAX)
     if number is None or number < 0:
-        digits = f"at most {QUANTITY_DIGITS_MAX} digits on either side of the point"
+        digits = f"at most {SUM_DIGITS_MAX} digits before the point and {QUANTITY_DIGITS_MAX} after it"
         expected = f"an exact number of at least 0 with {digits} (int, Decimal or Fraction)"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value)
     return whole_if_possible(number)
@@ -121,17 +178,26 @@ def _bounded(value: object, places: int, digits: int) -> Unrounded | None:
     match value:
         case bool() | float():
             pass
-        case int() | Decimal():
+        case int():
+            number = _bounded_integer(value, digits)
+        case Decimal():
             number = Decimal(value)
         case str():
             # Bounded before it is parsed: a hostile string is refused at the cost of reading its first characters.
-            plain = len(value) <= DIGITS_MAX * 2 and _PLAIN_DECIMAL.fullmatch(value)
-            number = Decimal(value) if plain else None
+            text = str.__str__(value) if str.__len__(value) <= DIGITS_MAX * 2 else ""
+            number = Decimal(text) if _WRITTEN_DECIMAL.fullmatch(text) else None
         case Fraction():
             # Bounded before it is divided, for the same reason; at most ``places`` decimals need no greater denominator.
             fits = value.denominator <= 10**places and abs(value) < 10**digits
             number = decimal_if_possible(value) if fits else None
+        case _ if hasattr(type(value), "__index__"):  # An integer of another library.
+            with suppress(TypeError):  # As of an array, which is none.
+                number = _bounded_integer(operator.index(cast("int", value)), digits)
     return None if isinstance(number, Decimal) and not _is_bounded(number, places, digits) else number
+
+
+def _bounded_integer(value: int, digits: int) -> Decimal | None:
+    return Decimal(value) if abs(value) < 10**digits else None
 
 
 def _is_bounded(number: Decimal, places: int, digits: int) -> bool:
@@ -152,8 +218,18 @@ def _exponent(number: Decimal) -> int:
 
 def _not_a_decimal(value: object, param: str, places: int, minimum: int | None) -> InvalidValueError:
     bound = "" if minimum is None else f" of at least {minimum}"
-    expected = f"an exact decimal{bound} with at most {places} decimal places (int, Decimal, Fraction or decimal string)"
+    most = f"{DIGITS_MAX} digits before the point and " if _is_long(value) else ""
+    expected = f"an exact decimal{bound} with at most {most}{places} decimal places (int, Decimal, Fraction or decimal string)"
     return InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value)
+
+
+def _is_long(value: object) -> bool:
+    """Whether a number has too many digits before the point, so that the refusal has to say how many are allowed."""
+    if isinstance(value, str):
+        return re.fullmatch(r"[+-]?\d+\.?\d*", value, re.ASCII) is not None and len(value.partition(".")[0]) > DIGITS_MAX
+    if isinstance(value, Decimal):
+        return value.is_finite() and value.adjusted() >= DIGITS_MAX
+    return isinstance(value, int | Fraction) and abs(value) >= 10**DIGITS_MAX
 
 
 def canonical(number: Decimal) -> Decimal:

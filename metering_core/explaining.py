@@ -7,9 +7,9 @@ from decimal import Decimal
 
 import attrs
 
-from metering_core.aggregation import Usage, summarize
+from metering_core.aggregation import Usage, require_usage, summarize
 from metering_core.aggregators import AGGREGATORS, FORMULAS
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
 from metering_core.exact import Number, Unrounded, cut, plain
 from metering_core.invoicing import InvoiceLineItem, KeepsRecords, RoutesItems, grouped
 from metering_core.meter_views import LoggedEvent, MeterReader
@@ -55,7 +55,8 @@ class Explanation:
     def __str__(self) -> str:
         """Return the explanation as sentences, from the records to the money."""
         steps = [*self._usage_steps(), *_charge_sentences(self.line), _rounding_sentence(self.line)]
-        return "\n".join([f"{self.line.money} for {self.line.description}", *(f"  {step}" for step in steps)])
+        # Names and payloads are in them: escaped here, where all pass.
+        return "\n".join([shown(f"{self.line.money} for {self.line.description}"), *(f"  {shown(step)}" for step in steps)])
 
     def _usage_steps(self) -> list[str]:
         line = self.line
@@ -153,6 +154,7 @@ def _usage_of(line: InvoiceLineItem, given: KeepsRecords | None) -> KeepsRecords
 def _as_it_was(line: InvoiceLineItem, given: Usage) -> KeepsRecords:
     """Return given usage up to what the line knew, if it comes to the line's quantity: other usage explains other lines."""
     item = SubscriptionItem(line.subscription_item, line.price)
+    require_usage(given)
     engine = given.engine_of(item) if isinstance(given, RoutesItems) else given
     if not isinstance(engine, KeepsRecords):
         expected = "usage that keeps its records, such as a UsageLog or a MeterLog"

@@ -16,14 +16,15 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
 
-from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, summarize_all
+from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, require_usage, summarize_all
 from metering_core.aggregators import FORMULAS
 from metering_core.differences import differences
-from metering_core.errors import ErrorCode, InvoicingError
+from metering_core.errors import ErrorCode, InvoicingError, shown
 from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
 from metering_core.meter_bills import Correction, Part, Settled, part_of, summed
 from metering_core.meters import Formula
-from metering_core.money import Amount, Money, Rounding, half_up
+from metering_core.money import Amount, Money, Rounding, half_up, require_rounding
+from metering_core.names import require_kind
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant, iso_8601
 from metering_core.prices import AggregateUsage, Price
 from metering_core.pricing import Charge, ChargeKind
@@ -298,14 +299,14 @@ class Invoice:
 
     def __str__(self) -> str:
         """Return the invoice as a table that a person would send on."""
-        rows = [(line.description, grouped(line.quantity), str(line.money)) for line in self.lines]
+        rows = [(shown(line.description), grouped(line.quantity), str(line.money)) for line in self.lines]
         header, footer = ("Description", "Quantity", "Amount"), ("Total", "", str(self.money))
         widths = [max(len(row[column]) for row in (header, *rows, footer)) for column in range(3)]
         rule = "-" * (sum(widths) + 4)
         table = [_row(row, widths) for row in (header, *rows, footer)]
         start, end = (f"{at:%Y-%m-%d %H:%M}" for at in (self.period.start, self.period.end))
-        title = f"Invoice {self.id} ({self.status.value})"
-        period = f"Subscription {self.subscription}, from {start} to {end} UTC (end excluded)"
+        title = f"Invoice {shown(self.id)} ({self.status.value})"
+        period = f"Subscription {shown(self.subscription)}, from {start} to {end} UTC (end excluded)"
         return "\n".join([title, period, "", table[0], rule, *table[1:-1], rule, table[-1]])
 
     def changes(self, subscription: Subscription, usage: Usage, *, rounding: Rounding = half_up) -> InvoiceChanges:
@@ -316,6 +317,7 @@ class Invoice:
             usage: as it would be billed; lines of items of the other generation are passed over.
             rounding: how each line is settled.
         """
+        _require_billable(subscription, usage, rounding)
         own = Formula if isinstance(usage, KnowsMeters) else AggregateUsage
         period = subscription.period_at(self.period.start)
         items = [item for item in subscription.items if not item.is_metered or _generation(item) is own]
@@ -432,6 +434,7 @@ def preview_invoice(subscription: Subscription, usage: Usage, *, now: Instant, r
     Raises:
         InvoicingError: ``period_not_of_subscription`` where ``now`` is outside the subscription's life.
     """
+    _require_billable(subscription, usage, rounding)
     at = instant(now, "now")
     period = subscription.period_at(at)
     if period is None:
@@ -468,6 +471,7 @@ def finalize_invoice(
     Raises:
         InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``; the period stays open.
     """
+    _require_billable(subscription, usage, rounding)
     at = instant(now, "now")
     stored = invoice_in(usage, subscription, period)
     if stored is not None:
@@ -499,6 +503,13 @@ def _with_usage(line: InvoiceLineItem, usage: object) -> InvoiceLineItem:
     item = SubscriptionItem(line.subscription_item, line.price)
     engine = usage.engine_of(item) if isinstance(usage, RoutesItems) else usage
     return attrs.evolve(line, usage=Evidence.of(engine, line.usage.sequence)) if isinstance(engine, KeepsRecords) else line
+
+
+def _require_billable(subscription: Subscription, usage: Usage, rounding: Rounding) -> None:
+    """Refuse what cannot make a bill."""
+    require_kind(Subscription, subscription, "subscription")
+    require_usage(usage)
+    require_rounding(rounding)
 
 
 def _invoice(
@@ -672,12 +683,12 @@ def _late_lines(
 def describe_charge(price: Price, charge: Charge) -> str:
     """Return a line's description, after the pattern of Stripe's: ``6 seats × Team (Tier 1 at USD 7.00 / month)``."""
     if charge.label is not None:
-        return charge.label
-    terms = _terms(price, charge)
+        return shown(charge.label)
+    terms, title = _terms(price, charge), shown(price.title)
     if charge.kind is ChargeKind.FLAT:
-        return f"{price.title} ({terms})"
-    units = grouped(charge.quantity) if price.unit_label is None else f"{grouped(charge.quantity)} {price.unit_label}"
-    return f"{units} × {price.title} ({terms})"
+        return f"{title} ({terms})"
+    units = grouped(charge.quantity) if price.unit_label is None else f"{grouped(charge.quantity)} {shown(price.unit_label)}"
+    return f"{units} × {title} ({terms})"
 
 
 def _terms(price: Price, charge: Charge) -> str:

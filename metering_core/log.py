@@ -51,7 +51,7 @@ from metering_core.columns import Batch, Columns, RecordStore, check_each, requi
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
 from metering_core.guarding import APPENDING
-from metering_core.names import require_iterable, require_kind
+from metering_core.names import name, require_function, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import SET, Timestamp, UsageRecord
@@ -88,11 +88,10 @@ class UsageLog(UsageReader, KeepsInvoices):
         clock: Clock | None = None,
         policy: AcceptancePolicy | None = None,
     ) -> None:
-        code = ErrorCode.PARAMETER_INVALID_OBJECT
-        if policy is not None and not isinstance(policy, AcceptancePolicy):
-            raise InvalidValueError.expecting(code, "policy", "an AcceptancePolicy", policy)
-        if clock is not None and not callable(clock):
-            raise InvalidValueError.expecting(code, "clock", "a function that returns the moment it is called", clock)
+        if policy is not None:
+            require_kind(AcceptancePolicy, policy, "policy")
+        if clock is not None:
+            require_function(clock, "clock", "returns the moment it is called")
         super().__init__()
         self.policy: Final = AcceptancePolicy() if policy is None else policy
         self._clock = clock
@@ -156,9 +155,7 @@ class UsageLog(UsageReader, KeepsInvoices):
         """
         at = None if now is None else instant(now, "now")
         require_kind(bool, rebill, "rebill", "True or False")
-        if not isinstance(subscription, Subscription):
-            code = ErrorCode.PARAMETER_INVALID_OBJECT
-            raise InvalidValueError.expecting(code, "subscription", "a Subscription", subscription)
+        require_kind(Subscription, subscription, "subscription")
         with self.lock:
             self.begin_change()
             self._refuse_moved(subscription)
@@ -244,7 +241,8 @@ class UsageLog(UsageReader, KeepsInvoices):
             record = _new(UsageRecord)
             _fill(record, subscription_item, quantity, seconds if as_now else timestamp, action, id)
             when: int = record.timestamp  # type: ignore[assignment]  # resolved above
-            known = self._items.get(subscription_item)
+            item_id = record.subscription_item
+            known = self._items.get(item_id)
             is_set = record.action is SET
             if known is not None and id is None and known.is_plain:
                 account = known.account
@@ -255,7 +253,7 @@ class UsageLog(UsageReader, KeepsInvoices):
                     return record
             sent: Timestamp = "now" if as_now else when
             self._unfinished = APPENDING
-            taken = self._take(subscription_item, record.quantity, sent, is_set, id, seconds)
+            taken = self._take(item_id, record.quantity, sent, is_set, record.id, seconds)
             if not isinstance(taken, Receipt):
                 self._store.received.append(received)
             self._unfinished = None
@@ -496,10 +494,11 @@ class UsageLog(UsageReader, KeepsInvoices):
     def known(self, item_id: str) -> KnownItem:
         """Return what the log knows about an item; for its readers."""
         self.finish()
-        if item_id not in self._items:
+        known = self._items.get(name(item_id, "subscription_item"))
+        if known is None:
             message = item_unknown(item_id).message or ""
             raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
-        return self._items[item_id]
+        return known
 
     def cells_of(self, item_id: str) -> ItemCells:
         """Return the item's cells with everything appended so far; for the readers of this log."""

@@ -20,8 +20,8 @@ from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import ErrorCode, InvalidValueError, describe
 from metering_core.exact import DIGITS_MAX, Number, exact_integer
 from metering_core.meters import Formula, Meter
-from metering_core.names import NAME_MAX, choice
-from metering_core.periods import from_unix_seconds
+from metering_core.names import NAME_MAX, choice, flag
+from metering_core.periods import duration, from_unix_seconds
 
 _DAY: Final = 86_400
 _MICROSECONDS: Final = 1_000_000
@@ -48,27 +48,23 @@ class Overlap(StrEnum):
     EACH_COUNTS_ALL = "each_counts_all"
 
 
-def _at_least(minimum: int, value: object, param: str) -> int | None:
+def _at_least(minimum: int, value: int | None, param: str) -> int | None:
     return None if value is None else exact_integer(value, param, minimum=minimum)
 
 
-def _duration(minimum: timedelta, value: object, param: str) -> timedelta | None:
-    if value is not None and (not isinstance(value, timedelta) or value < minimum):
+def _lasting(minimum: timedelta, value: timedelta | None, param: str) -> timedelta | None:
+    given = duration(value)
+    if value is not None and (given is None or given < minimum):
         expected = f"a timedelta of at least {minimum}, or None"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
-    return value
+    return given
 
 
-def _is_flag(value: object, param: str) -> None:
-    if not isinstance(value, bool):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, "True or False", value)
-
-
-def _scope(value: object) -> IdentifierScope:
+def _scope(value: str) -> IdentifierScope:
     return choice(IdentifierScope, value, "identifier_scope")
 
 
-def _late_usage(value: object) -> LateUsage:
+def _late_usage(value: str) -> LateUsage:
     return choice(LateUsage, value, "late_usage")
 
 
@@ -114,13 +110,14 @@ class MeterPolicy:
     overlap: Overlap = attrs.field(default=Overlap.REFUSE, converter=_overlap)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse bounds that are none, and what is neither yes nor no."""
+        """Keep bounds as plain numbers and spans of time, and refuse those that are none and what is neither yes nor no."""
+        keep = object.__setattr__
         for param, least in (("backdate_days", 0), ("significant_digits", 1), ("dimensions_max", 0), ("batch_max", 1)):
-            _at_least(least, getattr(self, param), param)
-        for param, shortest in (("future_tolerance", 0), ("identifier_retention", 24), ("cancel_window", 0)):
-            _duration(timedelta(hours=shortest), getattr(self, param), param)
+            keep(self, param, _at_least(least, getattr(self, param), param))
+        for param, hours in (("future_tolerance", 0), ("identifier_retention", 24), ("cancel_window", 0)):
+            keep(self, param, _lasting(timedelta(hours=hours), getattr(self, param), param))
         for param in ("whole_values", "positive_values", "aligned_summaries"):
-            _is_flag(getattr(self, param), param)
+            flag(getattr(self, param), param)
 
     @classmethod
     def stripe(cls, **changes: Any) -> Self:  # noqa: ANN401 - the other attributes
@@ -192,6 +189,7 @@ def read(meter: Meter, payload: Mapping[str, str], policy: MeterPolicy, customer
 _SMALL: Final = re.compile(r"\d{1,15}", re.ASCII)
 # A sign and a point beside the digits; bounded before it is parsed, as a hostile text must not cost more than its length.
 _LENGTH_MAX: Final = 2 * DIGITS_MAX + 2
+_READ_MAX: Final = 10 * DIGITS_MAX
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 
 
@@ -213,8 +211,10 @@ def value_of(meter: Meter, text: str | None, policy: MeterPolicy) -> Number | st
 
 def _checked_number(meter: Meter, text: str, policy: MeterPolicy) -> Number | Receipt:
     whole, _, places = text.lstrip("+-").partition(".")
-    if len(text) > _LENGTH_MAX or not _NUMBER.fullmatch(text) or max(len(whole), len(places)) > DIGITS_MAX:
+    if not _NUMBER.fullmatch(text[:_READ_MAX]):
         return _value_invalid(meter, "a plain decimal number such as '25' or '-2.5'", text)
+    if len(text) > _LENGTH_MAX or max(len(whole), len(places)) > DIGITS_MAX:
+        return _value_invalid(meter, f"a number with at most {DIGITS_MAX} digits on either side of the point", text)
     places = places.rstrip("0")
     number = Decimal(text.rstrip("0")) if places else int(Decimal(text))
     allowed = 0 if policy.whole_values else meter.decimal_places

@@ -15,7 +15,7 @@ import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meters import EVENT_NAME_MAX, short_name
-from metering_core.names import known_keys, required
+from metering_core.names import known_keys, required, text_of
 from metering_core.periods import SECONDS_MAX, Instant, from_unix_seconds, moment, parse_instant
 
 _EPOCH: Final = from_unix_seconds(0)
@@ -82,7 +82,7 @@ class MeterEvent:
         """
         known_keys(data, _EVENT_KEYS)
         given = data.get("timestamp")
-        timestamp = parse_instant(given, "timestamp") if isinstance(given, str) and given != "now" else given
+        timestamp = parse_instant(given, "timestamp") if isinstance(given, str) and text_of(given) != "now" else given
         return cls(
             required(data, "event_name"),
             required(data, "payload"),
@@ -125,14 +125,15 @@ def filled(
     copied = payload.copy() if type(payload) is dict else _copied(payload)
     for key in copied:
         if type(key) is not str or type(copied[key]) is not str:
-            _refuse_entry(key, copied[key])
+            copied = dict([_entry(*entry) for entry in copied.items()])
+            break
     _set_event_name(event, event_name)
     _set_payload(event, MappingProxyType(copied))
     _set_identifier(event, identifier)
     if type(timestamp) is int and 0 <= timestamp <= SECONDS_MAX:
         _set_microseconds(event, timestamp * _MICROSECONDS)
     else:
-        _set_microseconds(event, None if timestamp == "now" else moment(timestamp, "timestamp")[1])  # type: ignore[arg-type]
+        _set_microseconds(event, None if text_of(timestamp) == "now" else moment(timestamp, "timestamp")[1])  # type: ignore[arg-type]
     return event
 
 
@@ -151,13 +152,15 @@ def _copied(payload: object) -> dict[Any, Any]:
     return dict(payload)
 
 
-def _refuse_entry(key: object, value: object) -> None:
-    """Refuse an entry that is not a string by string; subclasses of str are taken."""
-    if not isinstance(key, str):
+def _entry(key: object, value: object) -> tuple[str, str]:
+    """Return an entry as plain strings (subclasses of str are taken), or refuse it."""
+    name, text = text_of(key), text_of(value)
+    if name is None:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, "payload", "keys that are strings", key)
-    if not isinstance(value, str):
+    if text is None:
         expected = "a string, as Stripe sends it (a number is written '25')"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, f"payload[{key}]", expected, value)
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, f"payload[{name}]", expected, value)
+    return name, text
 
 
 @attrs.frozen
@@ -197,7 +200,7 @@ def cancellation(data: Mapping[str, Any]) -> tuple[str, str]:
         InvalidValueError: ``param`` names the field; ``type`` must be ``cancel``.
     """
     known_keys(data, {"cancel", "event_name", "type"})
-    if required(data, "type") != "cancel":
+    if text_of(required(data, "type")) != "cancel":
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "type", "'cancel'", data["type"])
     cancel = known_keys(required(data, "cancel"), {"identifier"}, "cancel")
     identifier = short_name(required(cancel, "identifier", "cancel"), "cancel[identifier]")

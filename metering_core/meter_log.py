@@ -46,7 +46,7 @@ from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
 from metering_core.meters import Meter, short_name
-from metering_core.names import name, require_iterable, require_kind
+from metering_core.names import batch_of, name, require_function, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, iso_8601, moment
 from metering_core.prices import Price
 from metering_core.readings import MICROSECONDS, Readings
@@ -197,11 +197,10 @@ class MeterLog(MeterReader, KeepsInvoices):
         clock: Clock | None = None,
         policy: MeterPolicy | None = None,
     ) -> None:
-        code = ErrorCode.PARAMETER_INVALID_OBJECT
         if policy is not None:
             require_kind(MeterPolicy, policy, "policy")
-        if clock is not None and not callable(clock):
-            raise InvalidValueError.expecting(code, "clock", "a function that returns the moment it is called", clock)
+        if clock is not None:
+            require_function(clock, "clock", "returns the moment it is called")
         super().__init__()
         self.policy = MeterPolicy() if policy is None else policy
         self._clock = clock
@@ -219,7 +218,8 @@ class MeterLog(MeterReader, KeepsInvoices):
         for meter in require_iterable(meters, "meters"):
             self.create_meter(meter)
         if isinstance(customers, str):
-            raise InvalidValueError.expecting(code, "customers", "an iterable of customers' ids", customers)
+            expected = "an iterable of customers' ids"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "customers", expected, customers)
         if customers is not None:
             self._customers = {}
             for customer in require_iterable(customers, "customers"):
@@ -303,7 +303,7 @@ class MeterLog(MeterReader, KeepsInvoices):
     def known_meter(self, meter_id: str) -> Meter:
         """Return the newest version of a meter; for the readers of this log."""
         self.finish()
-        if meter_id not in self._meters:
+        if name(meter_id, "meter") not in self._meters:
             expected = f"the id of a meter in the log ({', '.join(self._meters) or 'none'})"
             raise InvalidValueError.expecting(ErrorCode.METER_UNKNOWN, "meter", expected, meter_id)
         return self._meters[meter_id].meter
@@ -311,7 +311,7 @@ class MeterLog(MeterReader, KeepsInvoices):
     def meter_named(self, event_name: str) -> Meter | None:
         """Return the newest version of the meter of an event name; None where there is none. For other engines."""
         self.finish()
-        known = self._by_event.get(event_name)
+        known = self._by_event.get(short_name(event_name, "event_name"))
         return None if known is None else known.meter
 
     @property
@@ -412,7 +412,7 @@ class MeterLog(MeterReader, KeepsInvoices):
     def customer_of(self, item: SubscriptionItem) -> str:
         """Return the customer whose events an item bills; for the readers of this log."""
         self.finish()
-        account = self._items.get(item.id)
+        account = self._items.get(require_kind(SubscriptionItem, item, "item").id)
         if account is None:
             message = f"subscription_item: expected an item of a subscription in the meter log, received {item.id!r}"
             raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
@@ -477,10 +477,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         Raises:
             InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event; nothing was appended.
         """
-        batch = list(require_iterable(events, "events"))
-        if not set(map(type, batch)) <= {MeterEvent}:
-            for position, event in enumerate(batch):
-                require_kind(MeterEvent, event, f"events[{position}]")
+        batch = batch_of(MeterEvent, events, "events")
         with self.lock:
             self.begin_change()
             received = self._now(now)
@@ -707,8 +704,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         Raises:
             UsageRejectedError: ``event_not_found``, or ``cancel_window_closed`` after the policy's ``cancel_window``.
         """
-        short_name(event_name, "event_name")
-        short_name(identifier, "identifier")
+        event_name, identifier = short_name(event_name, "event_name"), short_name(identifier, "identifier")
         with self.lock:
             self.begin_change()
             at = self._now(now)
@@ -906,12 +902,12 @@ class MeterLog(MeterReader, KeepsInvoices):
     def billed_items(self, subscription_id: str) -> list[str]:
         """Return the ids of the items of a subscription of which a period was billed; for the readers of this log."""
         self.finish()
-        return list(self._bills.get(subscription_id, ()))
+        return list(self._bills.get(name(subscription_id, "subscription"), ()))
 
     def bills_of(self, item_id: str) -> Sequence[tuple[BillingPeriod, Bill]]:
         """Return what was billed of an item, in the order in which the bills were made; for the readers of this log."""
         self.finish()
-        account = self._items.get(item_id)
+        account = self._items.get(name(item_id, "subscription_item"))
         return () if account is None else self._bills.get(account.subscription.id, {}).get(item_id, ())
 
     def subscription(self, subscription_id: str) -> Subscription:

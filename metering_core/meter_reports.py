@@ -13,14 +13,16 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from itertools import islice
 from types import MappingProxyType
 from typing import Any, Final
 
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
-from metering_core.errors import ErrorCode
+from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meters import Meter
+from metering_core.names import choice, each_of, require_iterable, text_of
 from metering_core.periods import Instant, from_unix_seconds, instant, rfc3339, unix_seconds
 
 # Stripe's two vocabularies. --------------------------------------------------------------------------------------------
@@ -119,7 +121,8 @@ def stripe_sync_code(code: ErrorCode) -> str | None:
     >>> stripe_sync_code(ErrorCode.CUSTOMER_MISSING)
     'payload_no_customer_defined'
     """
-    return STRIPE_CODES[code].synchronous if code in STRIPE_CODES else None
+    row = STRIPE_CODES.get(choice(ErrorCode, code, "code"))
+    return None if row is None else row.synchronous
 
 
 def stripe_async_code(code: ErrorCode) -> str | None:
@@ -128,7 +131,8 @@ def stripe_async_code(code: ErrorCode) -> str | None:
     >>> stripe_async_code(ErrorCode.CUSTOMER_MISSING)
     'meter_event_no_customer_defined'
     """
-    return STRIPE_CODES[code].asynchronous if code in STRIPE_CODES else None
+    row = STRIPE_CODES.get(choice(ErrorCode, code, "code"))
+    return None if row is None else row.asynchronous
 
 
 def from_stripe_sync_code(stripe_code: str) -> ErrorCode | None:
@@ -137,7 +141,7 @@ def from_stripe_sync_code(stripe_code: str) -> ErrorCode | None:
     Two are shared: ``payload_invalid_value`` is read as ``value_invalid``, ``invalid_cancel_configuration`` as
     ``event_not_found``, each the reason that is checked first.
     """
-    return _FROM_SYNC.get(stripe_code)
+    return _FROM_SYNC.get(_word(stripe_code))
 
 
 def from_stripe_async_code(stripe_code: str) -> ErrorCode | None:
@@ -146,7 +150,14 @@ def from_stripe_async_code(stripe_code: str) -> ErrorCode | None:
     >>> from_stripe_async_code("meter_event_value_not_found").value
     'value_missing'
     """
-    return _FROM_ASYNC.get(stripe_code)
+    return _FROM_ASYNC.get(_word(stripe_code))
+
+
+def _word(stripe_code: str) -> str:
+    word = text_of(stripe_code)
+    if word is None:
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, "stripe_code", "a string", stripe_code)
+    return word
 
 
 # Error reports. --------------------------------------------------------------------------------------------------------
@@ -188,9 +199,16 @@ def refused_events(
         now: when the batch was received.
     """
     received_at = instant(now, "now")
-    ids = {meter.event_name: meter.id for meter in meters}
+    ids = {meter.event_name: meter.id for meter in each_of(Meter, meters, "meters")}
+    answers = each_of(Receipt, receipts, "receipts")
+    # No more is drawn than what tells that there are too many.
+    batch = list(islice(require_iterable(events, "events"), len(answers) + 1))
+    if len(batch) != len(answers):
+        expected = f"as many events as receipts, {len(answers)}"
+        received = f"{len(batch)}" if len(batch) < len(answers) else "more"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "events", expected, received)
     refused = []
-    for event, receipt in zip(events, receipts, strict=True):
+    for event, receipt in zip(batch, answers, strict=True):
         if receipt.outcome is Outcome.REJECTED:
             error = receipt.error()
             meter = None if error.code is ErrorCode.METER_UNKNOWN else ids.get(_text(event, "event_name") or "")
@@ -289,7 +307,7 @@ class MeterErrorReport:
 def error_reports(refused: Iterable[RefusedEvent]) -> list[MeterErrorReport]:
     """Return the reports of all windows that had errors, oldest first; within a window in the order of its first errors."""
     groups: defaultdict[tuple[int, str | None], list[RefusedEvent]] = defaultdict(list)
-    for event in refused:
+    for event in each_of(RefusedEvent, refused, "refused"):
         groups[_window_start(event.received_at), event.meter].append(event)
     return [_report(start, meter, groups[start, meter]) for start, meter in sorted(groups, key=lambda group: group[0])]
 

@@ -195,7 +195,9 @@ class MeterEventStream:
         code = ErrorCode.PARAMETER_INVALID_OBJECT
         if isinstance(events, str | Mapping):  # A single event, or a body still to be read: neither is a batch.
             raise InvalidValueError.expecting(code, "events", expected, events)
-        batch = list(require_iterable(events, "events"))
+        given = require_iterable(events, "events")
+        # No more is drawn than what tells that there are too many.
+        batch = list(given if most is None else (event for _, event in zip(range(most + 1), given, strict=False)))
         if not batch or (most is not None and len(batch) > most):
             message = f"events: expected {expected}, received {len(batch)}"
             raise InvalidValueError(code, message, param="events", details={"expected": expected, "received": len(batch)})

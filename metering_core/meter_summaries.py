@@ -19,12 +19,12 @@ from typing import Any, Final
 import attrs
 
 from metering_core.aggregators import formula_of
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, describe
 from metering_core.exact import Number, add, exact_integer, plain
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_views import MeterReader
 from metering_core.meters import Formula, Meter
-from metering_core.names import choice, name, require_iterable
+from metering_core.names import choice, each_of, name, require_iterable, require_kind, require_object, text_of
 from metering_core.periods import BillingCycle, Instant, from_unix_seconds, moment, unix_seconds, zone_named
 from metering_core.readings import MICROSECONDS, window_of
 from metering_core.timelines import Timeline
@@ -33,6 +33,9 @@ _HOUR: Final = 3600
 # A Monday and the first of a month, at whose midnight no time zone moved its clocks: a boundary of days, weeks and months.
 _ANCHOR: Final = datetime(2001, 1, 1)  # noqa: DTZ001 - the zone is that of the question
 _ID_PREFIX: Final = "mtrusg_"
+
+BUCKETS_MAX: Final = 100_000
+"""Buckets that a range can be cut into: hours of eleven years, days of 273."""
 
 DimensionFilters = Mapping[str, str | Iterable[str]]
 """By dimension key, the value or the values that count; all keys must agree."""
@@ -48,7 +51,7 @@ class ValueGroupingWindow(StrEnum):
 
 
 def _read_only(dimensions: Mapping[str, str]) -> Mapping[str, str]:
-    return MappingProxyType(dict(dimensions))
+    return MappingProxyType(dict(require_object(dimensions, "dimensions")))
 
 
 @attrs.frozen
@@ -155,7 +158,8 @@ def event_summaries(
         start_time: an aware datetime or Unix seconds, whole; under the policy ``aligned_summaries`` a whole minute, and a whole
             hour or UTC day where it is grouped by them.
         end_time: as ``start_time``, and later.
-        value_grouping_window: ``hour``, ``day``, ``week`` or ``month``; without one the range is a single bucket.
+        value_grouping_window: ``hour``, ``day``, ``week`` or ``month``; without one the range is a single bucket. It cuts the
+            range into at most 100,000 buckets.
         timezone: the IANA zone of the calendar.
         dimension_filters: the value or the values that count, by dimension key; all keys must agree.
         dimension_group_by_keys: dimension keys; a summary for each set of their values that occurs in the range (or before it,
@@ -213,13 +217,15 @@ def list_event_summaries(
     options = (value_grouping_window, timezone, dimension_filters, dimension_group_by_keys)
     with _reader(usage).lock:
         query = _asked(usage, meter_id, customer, start_time, end_time, *options)
-        places = sorted(query.places(), key=query.rank)
-        if starting_after is not None:
-            cursor = query.rank_of(starting_after, "starting_after")
-            places = [place for place in places if query.rank(place) > cursor]
+        places: Iterator[_Place]
         if ending_before is not None:
             cursor = query.rank_of(ending_before, "ending_before")
-            places = [place for place in reversed(places) if query.rank(place) < cursor]
+            places = (place for place in query.places_before(cursor) if query.rank(place) < cursor)
+        elif starting_after is not None:
+            cursor = query.rank_of(starting_after, "starting_after")
+            places = (place for place in query.places_after(cursor) if query.rank(place) > cursor)
+        else:
+            places = query.places(newest_first=True)
         summaries = (query.summary(*place) for place in places)
         found = list(islice((summary for summary in summaries if not summary.is_empty), size + 1))
     page = found[:size] if ending_before is None else found[:size][::-1]
@@ -233,12 +239,13 @@ def total_of(meter: Meter, summaries: Iterable[MeterEventSummary]) -> Number:
         InvoicingError: ``formula_not_additive`` unless the formula is ``sum`` or ``count``: ask for the whole range instead.
         InvalidValueError: ``parameter_invalid_object`` for the summary of another meter.
     """
+    require_kind(Meter, meter, "meter")
     if not formula_of(meter).is_additive:
         additive = " or ".join(repr(formula.value) for formula in (Formula.SUM, Formula.COUNT))
         message = f"formula: expected {additive}, whose values add up over a split, received {meter.formula.value!r}"
         raise InvoicingError(ErrorCode.FORMULA_NOT_ADDITIVE, message, param="formula")
     total: Number = 0
-    for position, summary in enumerate(summaries):
+    for position, summary in enumerate(each_of(MeterEventSummary, summaries, "summaries")):
         if summary.meter != meter.id:
             code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"a summary of the meter {meter.id!r}"
             raise InvalidValueError.expecting(code, f"summaries[{position}]", expected, summary.meter)
@@ -250,6 +257,8 @@ def total_of(meter: Meter, summaries: Iterable[MeterEventSummary]) -> Number:
 
 _Place = tuple[int, tuple[str, ...]]
 """Which bucket, and which values of the keys."""
+_Rank = tuple[int, tuple[str, ...]]
+"""What Stripe's order sorts places by."""
 
 
 @attrs.frozen
@@ -260,11 +269,28 @@ class _Query:
     customer: str
     bounds: list[int]
     keys: tuple[str, ...]
-    timelines: Mapping[tuple[str, ...], list[Timeline]]
+    timelines: dict[tuple[str, ...], list[Timeline]]
+    """In the order of the values."""
 
-    def places(self) -> Iterator[_Place]:
-        """Yield what there is a summary of, in the order of time."""
-        return ((bucket, values) for bucket in range(len(self.bounds) - 1) for values in self.timelines)
+    def places(self, *, newest_first: bool = False) -> Iterator[_Place]:
+        """Yield what there is a summary of, in the order of time, or in Stripe's."""
+        buckets = range(len(self.bounds) - 1)
+        return self._places(buckets[::-1] if newest_first else buckets)
+
+    def places_after(self, cursor: _Rank) -> Iterator[_Place]:
+        """Yield what comes after a rank in Stripe's order, and perhaps a few places before it."""
+        return self._places(range(min(self._bucket_at(cursor), len(self.bounds) - 2), -1, -1))
+
+    def places_before(self, cursor: _Rank) -> Iterator[_Place]:
+        """Yield what comes before a rank in Stripe's order, the last of it first, and perhaps a few places after it."""
+        buckets = range(max(self._bucket_at(cursor) - 1, 0), len(self.bounds) - 1)
+        return ((bucket, values) for bucket in buckets for values in reversed(self.timelines))
+
+    def _bucket_at(self, cursor: _Rank) -> int:
+        return bisect_left(self.bounds, -cursor[0])
+
+    def _places(self, buckets: Iterable[int]) -> Iterator[_Place]:
+        return ((bucket, values) for bucket in buckets for values in self.timelines)
 
     def summary(self, bucket: int, values: tuple[str, ...]) -> MeterEventSummary:
         """Return one summary."""
@@ -281,12 +307,12 @@ class _Query:
             events,
         )
 
-    def rank(self, place: _Place) -> tuple[int, tuple[str, ...]]:
+    def rank(self, place: _Place) -> _Rank:
         """Return what Stripe's order sorts by."""
         bucket, values = place
         return -self.bounds[bucket], values
 
-    def rank_of(self, cursor: object, param: str) -> tuple[int, tuple[str, ...]]:
+    def rank_of(self, cursor: object, param: str) -> _Rank:
         """Return the rank that the summary with an id has or had in this list."""
         match _bucket_of(cursor):
             case [self.meter.id, self.customer, int(start), int(), dict(dimensions)] if tuple(dimensions) == self.keys:
@@ -305,11 +331,8 @@ def _bucket_of(cursor: object) -> Any:  # noqa: ANN401 - whatever the text holds
         return None
 
 
-def _reader(usage: object) -> MeterReader:
-    if not isinstance(usage, MeterReader):
-        code = ErrorCode.PARAMETER_INVALID_OBJECT
-        raise InvalidValueError.expecting(code, "usage", "a MeterLog, a view of one, or ColumnarEvents", usage)
-    return usage
+def _reader(usage: MeterReader) -> MeterReader:
+    return require_kind(MeterReader, usage, "usage", "a MeterLog, a view of one, or ColumnarEvents")
 
 
 def _asked(
@@ -324,7 +347,7 @@ def _asked(
     group_by: Iterable[str],
 ) -> _Query:
     meter = usage.meter(meter_id)
-    name(customer, "customer")
+    customer = name(customer, "customer")
     bounds = bounds_of(usage.policy, start_time, end_time, value_grouping_window, timezone)
     start, end = bounds[0], bounds[-1]
     allowed, keys = filters_of(meter, filters), keys_of(meter, group_by)
@@ -400,7 +423,11 @@ def _bounds(start: int, end: int, window: str | None, timezone: str) -> list[int
     else:
         cycle = BillingCycle(_ANCHOR.replace(tzinfo=zone), window, timezone=timezone)
         ends = (period.end_seconds for period in cycle.periods_from(start))
-    return [start, *takewhile(lambda one: one < end, ends), end]
+    bounds = [start, *islice(takewhile(lambda one: one < end, ends), BUCKETS_MAX), end]
+    if len(bounds) - 1 > BUCKETS_MAX:
+        code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"one that cuts the range into at most {BUCKETS_MAX:,} buckets"
+        raise InvalidValueError.expecting(code, "value_grouping_window", expected, str(window))
+    return bounds
 
 
 def _hour_ends(start: int, zone: tzinfo) -> Iterator[int]:
@@ -438,31 +465,31 @@ def _past_hour(seconds: int, zone: tzinfo) -> int:
 
 
 def _declared(meter: Meter, key: object, param: str) -> str:
-    if not isinstance(key, str) or key not in meter.dimension_payload_keys:
+    declared = text_of(key)
+    if declared not in meter.dimension_payload_keys:
         expected = f"a dimension of the meter ({', '.join(meter.dimension_payload_keys) or 'it has none'})"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, key)
-    return key
+    return declared or ""
 
 
 def filters_of(meter: Meter, given: object) -> dict[str, frozenset[str]]:
     """Return the values that count, by dimension key; refusals as :func:`event_summaries`."""
     if given is None:
         return {}
-    if not isinstance(given, Mapping):
-        code = ErrorCode.PARAMETER_INVALID_OBJECT
-        raise InvalidValueError.expecting(code, "dimension_filters", "values by dimension key", given)
-    return {
-        _declared(meter, key, f"dimension_filters[{key}]"): frozenset(_allowed(values, f"dimension_filters[{key}]"))
-        for key, values in given.items()
-    }
+    filters: dict[str, frozenset[str]] = {}
+    for key, values in require_object(given, "dimension_filters", "values by dimension key").items():
+        param = f"dimension_filters[{describe(key) if text_of(key) is None else key}]"
+        filters[_declared(meter, key, param)] = frozenset(_allowed(values, param))
+    return filters
 
 
 def _allowed(values: object, param: str) -> Iterator[str]:
     some: Iterable[object] = (values,) if isinstance(values, str) else require_iterable(values, param)  # type: ignore[arg-type]  # or refused
     for value in some:
-        if not isinstance(value, str):
+        text = text_of(value)
+        if text is None:
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string, or several", value)
-        yield value
+        yield text
 
 
 def keys_of(meter: Meter, given: object) -> tuple[str, ...]:

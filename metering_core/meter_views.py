@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 import attrs
 
+from metering_core.aggregation import as_requests
 from metering_core.aggregators import Partial, formula_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, add, subtract
@@ -16,6 +17,7 @@ from metering_core.meter_acceptance import LateUsage, MeterPolicy
 from metering_core.meter_bills import Bill, Correction, UnbilledDelta, carried_for, charged, replaced, total
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
+from metering_core.names import name, require_kind
 from metering_core.periods import BillingPeriod, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS, Readings, window_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -119,6 +121,7 @@ class MeterReader:
             InvoicingError: ``price_not_metered`` where it names none.
             InvalidValueError: ``meter_unknown``.
         """
+        require_kind(SubscriptionItem, item, "item")
         if item.recurring.meter is None:
             message = (
                 f"subscription_item: expected an item whose price is on a meter, received {item.id!r}, whose price "
@@ -134,11 +137,11 @@ class MeterReader:
 
     def timelines(self, meter_id: str, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
         """Return the readings of a customer by the values of the meter's dimensions; for the summaries."""
-        return self._readings().timelines(self.meter(meter_id), customer)
+        return self._readings().timelines(self.meter(meter_id), name(customer, "customer"))
 
     def whole(self, meter_id: str, customer: str) -> list[Timeline]:
         """Return the readings of a customer whatever the values of the dimensions, in few timelines; for the summaries."""
-        return self._readings().whole(self.meter(meter_id), customer)
+        return self._readings().whole(self.meter(meter_id), name(customer, "customer"))
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
         """Return the partial of what a bill of the period counts; see :class:`~metering_core.Usage`.
@@ -147,13 +150,15 @@ class MeterReader:
             InvoicingError: ``price_not_metered``, or ``subscription_item_unknown``.
             InvalidValueError: ``subscription_changed`` where the period was billed by another meter than the item's.
         """
+        require_kind(BillingPeriod, period, "period")
         with self._log().lock:
             return self._bill(item, period).partial
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked."""
+        asked = as_requests(requests)
         with self._log().lock:
-            return [self._bill(item, period).partial for item, period in requests]
+            return [self._bill(item, period).partial for item, period in asked]
 
     def unbilled(self, subscription_id: str) -> list[UnbilledDelta]:
         """Return where measured and billed usage of closed periods differ, by item and period.
@@ -276,6 +281,7 @@ class MeterReader:
         looks back, the events before the period are among them. Of a period that was billed they are those that the bill
         counted, whatever came or was canceled since; with ``measured`` those that count now.
         """
+        require_kind(BillingPeriod, period, "period")
         with self._log().lock:
             meter, kept = self.meter_of(item), None if measured else self._known_bills(item.id).get(period)
             sees = self._sees if kept is None else _up_to(_by_meter(meter, kept).sequence)
@@ -287,18 +293,23 @@ class MeterReader:
 
     def measured(self, item: SubscriptionItem, period: BillingPeriod) -> Number:
         """Return what an item's events in a period come to, whatever was billed; negative where corrections exceed usage."""
+        require_kind(BillingPeriod, period, "period")
         with self._log().lock:
             meter, customer = self.meter_of(item), self._log().customer_of(item)
             return formula_of(meter).billed(self._measured(customer, meter, period), period.share)
 
     def merged(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
         """Return how much of a bill's own quantity is for which earlier period; of bills of a snapshot of version 1 only."""
+        require_kind(SubscriptionItem, item, "item")
+        require_kind(BillingPeriod, period, "period")
         with self._log().lock:
             kept = self._known_bills(item.id).get(period)
             return {} if kept is None or kept.price is not None else dict(kept.carried)
 
     def carried(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
         """Return how much of which earlier period an invoice of this one bills, or billed where it was closed."""
+        require_kind(SubscriptionItem, item, "item")
+        require_kind(BillingPeriod, period, "period")
         with self._log().lock:
             kept = self._known_bills(item.id).get(period)
             if kept is not None:
@@ -307,6 +318,8 @@ class MeterReader:
 
     def events(self, meter_id: str | None = None, customer: str | None = None) -> list[LoggedEvent]:
         """Return accepted events in the order of arrival: all, or those of one meter, of one customer, or of both."""
+        if customer is not None:
+            customer = name(customer, "customer")
         with self._log().lock:
             meter = None if meter_id is None else self.meter(meter_id)
             return list(self._log().logged(self._sees, meter, customer))

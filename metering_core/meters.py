@@ -15,7 +15,7 @@ import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, exact_integer
-from metering_core.names import choice, name, require_iterable, required
+from metering_core.names import choice, flag, name, require_iterable, require_kind, required
 from metering_core.periods import Instant, from_unix_seconds, instant, unix_seconds
 from metering_core.stripe_fields import Read, judged, paths_within
 
@@ -63,11 +63,8 @@ class MeterStatus(StrEnum):
 
 
 def short_name(value: object, param: str, maximum: int = EVENT_NAME_MAX) -> str:
-    """Return a string of 1 to ``maximum`` characters, or refuse it with ``parameter_invalid_string``."""
-    if not isinstance(value, str) or not 1 <= len(value) <= maximum:
-        expected = f"a string of 1 to {maximum} characters"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, expected, value)
-    return value
+    """Return a string of 1 to ``maximum`` characters (100 unless given), or refuse it with ``parameter_invalid_string``."""
+    return name(value, param, maximum)
 
 
 def _id(value: object) -> str:
@@ -112,6 +109,10 @@ def _dimension_keys(values: object) -> tuple[str, ...]:
 
 def _decimal_places(value: object) -> int | None:
     return None if value is None else exact_integer(value, "decimal_places", maximum=DIGITS_MAX)
+
+
+def _carry_forward(value: bool) -> bool:  # noqa: FBT001 - it is the value that is checked
+    return flag(value, "carry_forward")
 
 
 def _status(value: object) -> MeterStatus:
@@ -159,16 +160,13 @@ class Meter:
     event_time_window: EventTimeWindow | None = attrs.field(default=None, converter=_window, kw_only=True)
     dimension_payload_keys: tuple[str, ...] = attrs.field(default=(), converter=_dimension_keys, kw_only=True)
     decimal_places: int | None = attrs.field(default=None, converter=_decimal_places, kw_only=True)
-    carry_forward: bool = attrs.field(default=False, kw_only=True)
+    carry_forward: bool = attrs.field(default=False, converter=_carry_forward, kw_only=True)
     status: MeterStatus = attrs.field(default=MeterStatus.ACTIVE, converter=_status, kw_only=True)
     deactivated_at: datetime | None = attrs.field(default=None, converter=_deactivated_at, kw_only=True)
     ignored: tuple[str, ...] = attrs.field(default=(), eq=False, repr=False, kw_only=True)
 
     def __attrs_post_init__(self) -> None:
         """Check what one field says against another."""
-        if not isinstance(self.carry_forward, bool):
-            code = ErrorCode.PARAMETER_INVALID_CHOICE
-            raise InvalidValueError.expecting(code, "carry_forward", "True or False", self.carry_forward)
         if self.carry_forward and self.formula is not Formula.LAST:
             message = f"carry_forward: expected it with the formula 'last' only, received it with {self.formula.value!r}"
             raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="carry_forward")
@@ -210,6 +208,7 @@ class Meter:
         Raises:
             InvalidValueError: ``meter_changed``; ``param`` names the field.
         """
+        require_kind(Meter, newer, "newer")
         for field in attrs.fields(Meter):
             mine, theirs = getattr(self, field.name), getattr(newer, field.name)
             if field.name not in _CHANGEABLE and mine != theirs:

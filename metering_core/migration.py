@@ -16,12 +16,13 @@ from typing import Final
 import attrs
 
 from metering_core.aggregation import summarize
+from metering_core.errors import shown
 from metering_core.exact import Number, plain
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import EVENT_NAME_MAX, Formula, Meter
-from metering_core.names import require_iterable, require_kind
+from metering_core.names import each_of, flag, require_kind
 from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, Instant, instant
 from metering_core.prices import AggregateUsage
 from metering_core.rating import settled_total
@@ -77,11 +78,11 @@ class MigratedPeriod:
 
     def __str__(self) -> str:
         """Return the comparison as a sentence."""
-        left = f"{self.subscription_item} in {self.period}: {self.aggregate_usage.value} {plain(self.records)}"
+        left = f"{shown(self.subscription_item)} in {self.period}: {self.aggregate_usage.value} {plain(self.records)}"
         if self.is_equal:
             return f"{left}, the same from events"
         right = "no events" if self.events is None else f"{plain(self.events)} from events"
-        return f"{left}, {right}: {self.reason}"
+        return f"{left}, {right}: {None if self.reason is None else shown(self.reason)}"
 
 
 @attrs.frozen
@@ -139,9 +140,8 @@ def migrate_to_meters(
     """
     at = instant(now, "now")
     require_kind(UsageReader, usage, "usage", "a UsageLog or a view of it")
-    given = tuple(require_iterable(subscriptions, "subscriptions"))
-    for position, subscription in enumerate(given):
-        require_kind(Subscription, subscription, f"subscriptions[{position}]")
+    flag(stripe_formulas, "stripe_formulas")
+    given = tuple(each_of(Subscription, subscriptions, "subscriptions"))
     log = MeterLog(meters, policy=MeterPolicy.history(significant_digits=STRIPE_DIGITS if stripe_formulas else None))
     moves = list(_moves(given, stripe_formulas=stripe_formulas))
     new = _meters(moves, _taken(log.meters, given))

@@ -21,43 +21,30 @@ from metering_core.exact import (
     Number,
     Unrounded,
     add,
-    canonical,
     cut,
-    decimal_if_possible,
+    exact_amount,
     exact_integer,
+    exact_units,
     multiply,
     plain,
     subtract,
 )
+from metering_core.names import require_function, require_kind
 
 Rounding = Callable[[Unrounded], int]
 """Decides which whole number an exact one becomes. It is given a Decimal, or a Fraction where no decimal can write the amount;
 both have ``as_integer_ratio()``."""
 
 _MULTIPLE_PLACES: Final = 12
+_EXACT: Final = (Decimal, int, Fraction)
 
 
 def _as_exact(value: Number) -> Unrounded:
-    if not isinstance(value, bool):
-        if isinstance(value, int | Decimal) and _is_bounded(number := Decimal(value)):
-            return canonical(number)
-        if isinstance(value, Fraction) and max(value.numerator.bit_length(), value.denominator.bit_length()) <= EXACT.prec:
-            return decimal_if_possible(value)
-    expected = "an exact, finite number of minor units (int, Decimal or Fraction)"
-    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, "minor_units", expected, value)
-
-
-def _is_bounded(number: Decimal) -> bool:
-    """Say whether a number is finite and has no digit beyond what the exact context carries."""
-    if not number.is_finite():
-        return False
-    exponent = number.as_tuple().exponent
-    assert isinstance(exponent, int), "finite decimals have one"
-    return -EXACT.prec <= exponent and number.adjusted() < EXACT.prec and len(number.as_tuple().digits) <= EXACT.prec
+    return exact_amount(value, "minor_units")
 
 
 def _as_whole(value: int) -> int:
-    return exact_integer(value, "minor_units", minimum=None)
+    return exact_units(value, "minor_units")
 
 
 def _as_code(value: str) -> str:
@@ -199,6 +186,11 @@ class Money:
         return f"{sign}{whole:,}" + (f".{decimals}" if decimals else "")
 
 
+def require_rounding(rounding: Rounding) -> None:
+    """Refuse what cannot round, with ``parameter_invalid_object``."""
+    require_function(rounding, "rounding", "returns the integer that an exact number becomes")
+
+
 def half_up(value: Unrounded) -> int:
     """Round to the nearest integer, a half away from zero. The default.
 
@@ -251,6 +243,8 @@ def down(value: Unrounded) -> int:
 
 def _magnitude(value: Unrounded) -> tuple[int, int, int, int]:
     """Return sign, whole part, and the rest as a count of equal parts with how many make one."""
+    if not isinstance(value, _EXACT) or (isinstance(value, Decimal) and not value.is_finite()):
+        value = exact_amount(value, "value")
     # as_integer_ratio is exact whatever the ambient decimal context; quantize is not.
     numerator, denominator = value.as_integer_ratio()
     whole, remainder = divmod(abs(numerator), denominator)
@@ -268,6 +262,7 @@ def to_multiple(multiple: int, rounding: Rounding = half_up) -> Rounding:
     Raises:
         InvalidValueError: ``parameter_invalid_integer``.
     """
+    require_rounding(rounding)
     step = exact_integer(multiple, "multiple", minimum=1)
     if 10**_MULTIPLE_PLACES % step:
         expected = f"a divisor of 10**{_MULTIPLE_PLACES}, such as 10 or 100"
@@ -295,7 +290,7 @@ def _name(rounding: Rounding) -> str:
 
 
 def _whole_result(rounding: Rounding, value: Unrounded) -> int:
-    return exact_integer(rounding(value), "rounding", minimum=None)
+    return exact_units(rounding(value), "rounding")
 
 
 def settle(amount: Amount, rounding: Rounding = half_up) -> Money:
@@ -307,4 +302,6 @@ def settle(amount: Amount, rounding: Rounding = half_up) -> Money:
     Raises:
         InvalidValueError: ``parameter_invalid_integer`` (param ``rounding``) when the rounding returns no integer.
     """
+    require_kind(Amount, amount, "amount")
+    require_rounding(rounding)
     return Money(_whole_result(rounding, amount.minor_units), amount.currency)

@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
-from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError, describe
 
 NAME_MAX = 255
 """Characters an id or a name may have (Stripe's limit for an ``Idempotency-Key``)."""
 
 Choice = TypeVar("Choice", bound=StrEnum)
+Element = TypeVar("Element")
 
 
-def name(value: object, param: str) -> str:
-    """Return a string of 1 to 255 characters, or refuse it with ``parameter_invalid_string``."""
-    if not isinstance(value, str) or not 1 <= len(value) <= NAME_MAX:
-        expected = f"a string of 1 to {NAME_MAX} characters"
+def text_of(value: object) -> str | None:
+    """Return a text as a plain ``str``, or None for what is no text.
+
+    A subclass may say of itself what it likes, that it equals everything, say; what is kept says nothing but its characters.
+
+    >>> from metering_core import Action
+    >>> text_of(Action.SET), text_of(7)
+    ('set', None)
+    """
+    if type(value) is str:
+        return value
+    return str.__str__(value) if isinstance(value, str) else None
+
+
+def name(value: object, param: str, maximum: int = NAME_MAX) -> str:
+    """Return a string of 1 to ``maximum`` characters, or refuse it with ``parameter_invalid_string``."""
+    text = text_of(value)
+    if text is None or not 1 <= len(text) <= maximum:
+        expected = f"a string of 1 to {maximum} characters"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, expected, value)
-    return value
+    return text
 
 
 def optional_name(value: object, param: str) -> str | None:
@@ -30,12 +46,15 @@ def optional_name(value: object, param: str) -> str | None:
 
 def choice(kind: type[Choice], value: object, param: str) -> Choice:
     """Return the member of ``kind`` that ``value`` names, or refuse it with ``parameter_invalid_choice``."""
-    try:
-        return kind(value)  # type: ignore[arg-type]  # whatever it is, the lookup refuses it
-    except ValueError:
+    if isinstance(value, kind):
+        return value
+    # Looked for by its text: what the value itself would say to a comparison is not asked.
+    member = kind._value2member_map_.get(text_of(value))
+    if member is None:
         names = ", ".join(repr(member.value) for member in kind)
         code = ErrorCode.PARAMETER_INVALID_CHOICE
-        raise InvalidValueError.expecting(code, param, f"one of {names}", value) from None
+        raise InvalidValueError.expecting(code, param, f"one of {names}", value)
+    return cast("Choice", member)
 
 
 def known_keys(data: object, known: AbstractSet[str], param: str = "") -> Mapping[str, Any]:
@@ -46,13 +65,21 @@ def known_keys(data: object, known: AbstractSet[str], param: str = "") -> Mappin
     Raises:
         InvalidValueError: ``parameter_invalid_object`` or, with Stripe's words, ``parameter_unknown``.
     """
-    if not isinstance(data, Mapping):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param or "data", "an object", data)
-    unknown = sorted(str(key) for key in data.keys() - known)
+    unknown = unknown_keys(require_object(data, param or "data"), known)
     if unknown:
         place = f"{param}[{unknown[0]}]" if param else unknown[0]
         raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, f"Received unknown parameter: {place}", param=place)
-    return data
+    return cast("Mapping[str, Any]", data)
+
+
+def unknown_keys(data: Mapping[Any, Any], known: Collection[str]) -> list[str]:
+    """Return the keys that are none of the known ones, sorted; one that is no text is described."""
+    return sorted(text_of(key) or describe(key) for key in data if text_of(key) not in known)
+
+
+def require_object(data: object, param: str, expected: str = "an object") -> Mapping[str, Any]:
+    """Return a mapping, or refuse what is none with ``parameter_invalid_object``."""
+    return require_kind(Mapping, data, param, expected)  # type: ignore[type-abstract]  # asked as a class only
 
 
 def refuse_slips(received: Collection[str], known: Collection[str], param: str = "usage") -> None:
@@ -83,21 +110,71 @@ def folded(column: str) -> str:
     return column.strip().casefold()
 
 
-Element = TypeVar("Element")
+def require_kind(kind: type[Element], value: object, param: str, expected: str = "") -> Element:
+    """Return what is of a kind, or refuse it with ``parameter_invalid_object``.
 
-
-def require_kind(kind: type, value: object, param: str, expected: str = "") -> None:
-    """Refuse what is not of a kind, with ``parameter_invalid_object``; ``expected`` says it where the kind's name does not."""
-    if not isinstance(value, kind):
+    ``expected`` says what was expected where the kind's name does not.
+    """
+    try:
+        is_one = isinstance(value, kind) and not isinstance(value, type)
+    except Exception:  # noqa: BLE001 - a protocol asks for attributes, and a value may raise anything when it is asked
+        is_one = False
+    if not is_one:
+        article = "an" if kind.__name__[0] in "AEIO" else "a"
         code = ErrorCode.PARAMETER_INVALID_OBJECT
-        raise InvalidValueError.expecting(code, param, expected or f"a {kind.__name__}", value)
+        raise InvalidValueError.expecting(code, param, expected or f"{article} {kind.__name__}", value)
+    return cast("Element", value)
 
 
 def require_iterable(values: Iterable[Element], param: str) -> Iterable[Element]:
     """Return ``values``, or refuse what cannot be iterated with ``parameter_invalid_object``."""
-    if not isinstance(values, Iterable):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "an iterable", values)
+    try:
+        iter(values)
+    except TypeError:  # Asked, not looked up: an array of no dimension has the method, too.
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "an iterable", values) from None
     return values
+
+
+def each_of(kind: type[Element], values: object, param: str, expected: str = "") -> list[Element]:
+    """Return some values of one kind as a list, or refuse the first that is not with ``parameter_invalid_object``.
+
+    They are looked at as they come, so that the first wrong one is the last that is drawn, however many would follow.
+    """
+    given: Iterable[object] = require_iterable(values, param)  # type: ignore[arg-type]  # or refused
+    kept: list[Element] = []
+    for value in given:
+        # The place is written where it is wanted only: there may be millions of values.
+        kept.append(value if isinstance(value, kind) else require_kind(kind, value, f"{param}[{len(kept)}]", expected))
+    return kept
+
+
+def batch_of(kind: type[Element], values: Iterable[Element], param: str) -> list[Element]:
+    """Return a batch as a list, as :func:`each_of`: a list or tuple of that class alone is looked at in one pass."""
+    if type(values) in {list, tuple} and set(map(type, values)) <= {kind}:
+        return list(values)
+    return each_of(kind, values, param)
+
+
+def require_column(values: object, param: str) -> Sequence[Any]:
+    """Return values that have a length and can be read more than once, or refuse with ``parameter_invalid_object``."""
+    if isinstance(values, Sized) and not isinstance(values, str | bytes | Mapping | type):
+        require_iterable(values, param)  # type: ignore[arg-type]  # or refused
+        return values  # type: ignore[return-value]  # an array is no Sequence by name
+    expected = "a list, an array or another sequence"
+    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, values)
+
+
+def require_function(value: object, param: str, expected: str) -> None:
+    """Refuse what cannot be called, with ``parameter_invalid_object``."""
+    if not callable(value):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, f"a function that {expected}", value)
+
+
+def flag(value: object, param: str) -> bool:
+    """Return True or False as it is, or refuse anything else with ``parameter_invalid_choice``."""
+    if not isinstance(value, bool):
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, "True or False", value)
+    return value
 
 
 def required(data: Mapping[str, Any], key: str, param: str = "") -> Any:  # noqa: ANN401 - whatever the data holds

@@ -21,6 +21,7 @@ from dateutil.relativedelta import relativedelta
 
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
+from metering_core.names import choice, text_of
 
 Instant = datetime | int
 """A moment as callers give it: an aware datetime, or Unix seconds."""
@@ -28,7 +29,13 @@ Instant = datetime | int
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_PER_DAY: Final = 86_400
 _UNITS: Final = ((_SECONDS_PER_DAY, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
-_DIGITS: Final = re.compile(r"-?[0-9]{1,1000}")
+_DIGITS: Final = re.compile(r"-?[0-9]{1,200}")
+_HOUR: Final = r"([01]\d|2[0-3])"
+ISO: Final = rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_HOUR}:\d{{2}}(:\d{{2}}(\.\d+)?)?(Z|[+-]{_HOUR}(:?\d{{2}})?)"
+"""The one spelling of ISO 8601 that files may have, whichever engine reads them: a date, a time of the day, an offset. Beyond
+six digits of a second it is read on and cut."""
+_ISO: Final = re.compile(ISO, re.ASCII)
+_LEAP_SECOND: Final = re.compile(r"[T ]\d{2}:\d{2}:60", re.ASCII)
 INSTANT_TEXT: Final = "Unix seconds, or ISO 8601 with an offset such as '2024-01-31T00:00:00Z'"
 """What an instant looks like in a file."""
 _EXPECTED: Final = "an aware datetime or Unix seconds, within the years 1 to 9999"
@@ -68,7 +75,9 @@ def from_unix_seconds(seconds: int) -> datetime:
 
 
 def instant(value: object, param: str) -> datetime:
-    """Return an aware datetime or Unix seconds as a UTC datetime; microseconds are kept.
+    """Return an aware datetime or Unix seconds as a plain UTC datetime; microseconds are kept, and what is finer is cut.
+
+    So a moment of pandas with nanoseconds is the microsecond that holds it.
 
     >>> from datetime import timezone
     >>> instant(datetime(2024, 1, 1, 1, tzinfo=timezone(timedelta(hours=1))), "timestamp")
@@ -79,7 +88,7 @@ def instant(value: object, param: str) -> datetime:
             a float, a bool, a string, or a moment outside the years 1 to 9999.
     """
     if isinstance(value, datetime):
-        return value if value.tzinfo is UTC else _to_utc(value, param)
+        return value if type(value) is datetime and value.tzinfo is UTC else _to_utc(value, param)
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -89,6 +98,15 @@ def instant(value: object, param: str) -> datetime:
     if not SECONDS_MIN <= seconds <= SECONDS_MAX:
         raise _not_an_instant(value, param)
     return _EPOCH + timedelta(seconds=seconds)
+
+
+def duration(value: object) -> timedelta | None:
+    """Return a timedelta as a plain one, or None for what is none; what is finer than a microsecond is cut.
+
+    >>> duration(timedelta(hours=1)), duration(3600)
+    (datetime.timedelta(seconds=3600), None)
+    """
+    return timedelta(value.days, value.seconds, value.microseconds) if isinstance(value, timedelta) else None
 
 
 def moment(value: Instant, param: str) -> tuple[int, int]:
@@ -113,22 +131,33 @@ def parse_instant(text: str, param: str) -> datetime:
     Raises:
         InvalidValueError: ``parameter_invalid_instant``.
     """
+    written = text_of(text) or ""
     try:
-        return instant(int(text) if _DIGITS.fullmatch(text) else datetime.fromisoformat(text), param)
+        if _DIGITS.fullmatch(written):
+            return instant(int(written), param)
+        if _ISO.fullmatch(written):
+            return instant(datetime.fromisoformat(written), param)
     except ValueError:  # InvalidValueError is one.
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, INSTANT_TEXT, text) from None
+        pass
+    expected = INSTANT_TEXT
+    if _ISO.fullmatch(written) and _LEAP_SECOND.search(written):
+        expected = "a second from 00 to 59: no leap second, because Unix seconds have none (write the second before or after)"
+    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, expected, text)
 
 
 def _to_utc(value: datetime, param: str) -> datetime:
-    if value != value:  # noqa: PLR0124 - pandas' NaT, which is a datetime and no instant
-        raise _not_an_instant(value, param)
-    # Asked of utcoffset, not of tzinfo: astimezone would read a datetime without an offset in the machine's zone.
-    if value.utcoffset() is None:
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, f"{_EXPECTED}, not naive", value)
+    """Return a moment of any zone, or of a subclass, as a plain UTC datetime."""
     try:
-        return value.astimezone(UTC)
-    except OverflowError:
+        # Asked of utcoffset, not of tzinfo: astimezone would read a datetime without an offset in the machine's zone.
+        is_naive = value.utcoffset() is None
+        if type(value) is not datetime:
+            parts = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
+            value = datetime(*parts, tzinfo=value.tzinfo, fold=value.fold)
+        if not is_naive:
+            return value.astimezone(UTC)
+    except Exception:  # noqa: BLE001 - a zone or a subclass of the caller's own may raise anything; pandas' NaT does
         raise _not_an_instant(value, param) from None
+    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, f"{_EXPECTED}, not naive", value)
 
 
 def _not_an_instant(value: object, param: str) -> InvalidValueError:
@@ -276,11 +305,11 @@ def _as_anchor(value: Instant) -> datetime:
 
 
 def _as_interval(value: str) -> Interval:
-    try:
-        return Interval(value)
-    except ValueError:
-        choices = "one of " + ", ".join(repr(interval.value) for interval in Interval)
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "interval", choices, value) from None
+    return choice(Interval, value, "interval")
+
+
+def _as_timezone(value: str) -> str:
+    return text_of(value) or value  # What is no name is refused once the length is known to be right.
 
 
 def _as_interval_count(value: int) -> int:
@@ -316,7 +345,7 @@ class BillingCycle:
     anchor: datetime = attrs.field(converter=_as_anchor)
     interval: Interval = attrs.field(converter=_as_interval)
     interval_count: int = attrs.field(default=1, converter=_as_interval_count)
-    timezone: str = "UTC"
+    timezone: str = attrs.field(default="UTC", converter=_as_timezone)
     _zone: tzinfo = attrs.field(init=False, eq=False, repr=False)
     _wall_anchor: datetime = attrs.field(init=False, eq=False, repr=False)
     _days: int = attrs.field(init=False, eq=False, repr=False)
@@ -349,8 +378,11 @@ class BillingCycle:
             InvalidValueError: as :meth:`boundary`, and ``parameter_invalid_object`` for the empty period of a day that
                 the zone skipped. :meth:`period_at` and :meth:`periods_from` never meet it.
         """
-        start = self.boundary(k)
-        return BillingPeriod(start, self._boundary(k + 1))
+        start, end = self.boundary(k), self._boundary(k + 1)
+        if start == end:
+            expected = f"a period that holds time: the one from {rfc3339(start)} is a day that {self.timezone} skipped"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "k", expected, k)
+        return BillingPeriod(start, end)
 
     def index_at(self, moment: Instant) -> int:
         """Return the ``k`` of the period that holds a moment, at the same cost at any distance from the anchor.
@@ -437,15 +469,16 @@ def _months_after(wall: datetime, months: int) -> datetime:
 
 def zone_named(name: object) -> tzinfo:
     """Return the zone of an IANA name; refusals as :class:`BillingCycle`."""
-    if not isinstance(name, str):
+    text = text_of(name)
+    if text is None:
         expected = "an IANA time zone name"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, "timezone", expected, name)
-    if name == "UTC":
+    if text == "UTC":
         return UTC
     try:
-        if name == "localtime":  # Debian's zoneinfo has a link of this name to whatever the machine's zone is.
-            raise zoneinfo.ZoneInfoNotFoundError(name)
-        return zoneinfo.ZoneInfo(name)
+        if text == "localtime":  # Debian's zoneinfo has a link of this name to whatever the machine's zone is.
+            raise zoneinfo.ZoneInfoNotFoundError(text)
+        return zoneinfo.ZoneInfo(text)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         expected = "an IANA time zone name, such as 'Europe/Berlin'"
         if not zoneinfo.available_timezones():

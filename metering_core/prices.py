@@ -14,9 +14,20 @@ import attrs
 
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.names import choice, name, optional_name, required
+from metering_core.exact import exact_integer
+from metering_core.names import choice, name, optional_name, require_kind, require_object, required, text_of
 from metering_core.periods import BillingCycle, Interval
-from metering_core.pricing import BUILT_IN_MODELS, PRICING_MODELS, Graduated, Package, PerUnit, PricingModel, Tier, Volume
+from metering_core.pricing import (
+    BUILT_IN_MODELS,
+    PRICING_MODELS,
+    ExactDecimal,
+    Graduated,
+    Package,
+    PerUnit,
+    PricingModel,
+    Tier,
+    Volume,
+)
 from metering_core.stripe_fields import KINDS, PRICE, RECURRING, judged, paths_within
 
 
@@ -36,19 +47,23 @@ class AggregateUsage(StrEnum):
     LAST_EVER = "last_ever"
 
 
-def _interval(value: object) -> Interval:
+def _interval(value: str) -> Interval:
     return choice(Interval, value, "recurring[interval]")
 
 
-def _usage_type(value: object) -> UsageType:
+def _interval_count(value: int) -> int:
+    return exact_integer(value, "interval_count", minimum=1)
+
+
+def _usage_type(value: str) -> UsageType:
     return choice(UsageType, value, "recurring[usage_type]")
 
 
-def _aggregate_usage(value: object) -> AggregateUsage | None:
+def _aggregate_usage(value: str | None) -> AggregateUsage | None:
     return None if value is None else choice(AggregateUsage, value, "recurring[aggregate_usage]")
 
 
-def _meter(value: object) -> str | None:
+def _meter(value: str | None) -> str | None:
     return optional_name(value, "recurring[meter]")
 
 
@@ -74,7 +89,7 @@ class Recurring:
     """
 
     interval: Interval = attrs.field(default=Interval.MONTH, converter=_interval)
-    interval_count: int = 1
+    interval_count: int = attrs.field(default=1, converter=_interval_count)
     usage_type: UsageType = attrs.field(default=UsageType.METERED, converter=_usage_type)
     aggregate_usage: AggregateUsage | None = attrs.field(default=None, converter=_aggregate_usage)
     meter: str | None = attrs.field(default=None, converter=_meter)
@@ -126,23 +141,23 @@ def _given(data: Mapping[str, Any], key: str, default: object) -> Any:  # noqa: 
     return default if data.get(key) is None else data[key]
 
 
-def _id(value: object) -> str:
+def _id(value: str) -> str:
     return name(value, "id")
 
 
-def _currency(value: object) -> str:
+def _currency(value: str) -> str:
     return currency(value).code
 
 
-def _nickname(value: object) -> str | None:
+def _nickname(value: str | None) -> str | None:
     return optional_name(value, "nickname")
 
 
-def _product(value: object) -> str | None:
+def _product(value: str | None) -> str | None:
     return optional_name(value, "product")
 
 
-def _unit_label(value: object) -> str | None:
+def _unit_label(value: str | None) -> str | None:
     return optional_name(value, "unit_label")
 
 
@@ -176,13 +191,11 @@ class Price:
 
     def __attrs_post_init__(self) -> None:
         """Refuse a model that cannot charge, and a recurrence that is none."""
-        if isinstance(self.model, type) or not isinstance(self.model, PricingModel):
-            names = ", ".join(model.__name__ for model in BUILT_IN_MODELS)
-            expected = f"a pricing model ({names}, or an object with charges(quantity))"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, self.model)
-        if self.recurring is not None and not isinstance(self.recurring, Recurring):
-            code = ErrorCode.PARAMETER_INVALID_OBJECT
-            raise InvalidValueError.expecting(code, "recurring", "a Recurring or None", self.recurring)
+        names = ", ".join(model.__name__ for model in BUILT_IN_MODELS)
+        expected = f"a pricing model ({names}, or an object with charges(quantity))"
+        require_kind(PricingModel, self.model, "model", expected)  # type: ignore[type-abstract]  # asked as a class only
+        if self.recurring is not None:
+            require_kind(Recurring, self.recurring, "recurring", "a Recurring or None")
 
     @property
     def title(self) -> str:
@@ -195,7 +208,7 @@ class Price:
         return self.recurring is not None and self.recurring.is_metered
 
     @classmethod
-    def per_unit(cls, id: str, *, currency: str, unit_amount: object, **options: Any) -> Self:  # noqa: A002, ANN401
+    def per_unit(cls, id: str, *, currency: str, unit_amount: ExactDecimal, **options: Any) -> Self:  # noqa: A002, ANN401
         """Build a price where every unit costs ``unit_amount`` minor units; ``options`` are the other attributes."""
         return cls(id, currency, PerUnit(unit_amount), **options)
 
@@ -215,7 +228,7 @@ class Price:
         id: str,  # noqa: A002 - Stripe's word
         *,
         currency: str,
-        unit_amount: object,
+        unit_amount: ExactDecimal,
         divide_by: int,
         round: str = "up",  # noqa: A002 - Stripe's word
         **options: Any,  # noqa: ANN401 - the other attributes, typed where they are declared
@@ -298,7 +311,7 @@ def _price_shape(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str,
 
 def _is_plan(data: Mapping[str, Any]) -> bool:
     """Tell the two shapes apart: by name where they say it, else by the field that only a Plan must have."""
-    return data.get("object") == "plan" or ("object" not in data and "interval" in data)
+    return text_of(data.get("object")) == "plan" or ("object" not in data and "interval" in data)
 
 
 def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, Any]:
@@ -306,9 +319,8 @@ def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, A
     if wanted is None or currency(wanted).code == currency(required(shape, "currency")).code:
         return shape
     given = shape.get("currency_options") or {}
-    if not isinstance(given, Mapping):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "currency_options", "an object", given)
-    options = {currency(code).code: option for code, option in given.items()}
+    require_object(given, "currency_options")
+    options = _options(given)
     code = currency(wanted).code
     if code not in options:
         expected = f"one of the price's currencies: {', '.join(sorted({shape['currency'].lower(), *options}))}"
@@ -316,6 +328,18 @@ def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, A
     option = judged(options[code], "currency_option", f"currency_options[{code}]").data
     amounts = KINDS["currency_option"].keys()
     return {key: value for key, value in shape.items() if key not in amounts} | {"currency": code, **option}
+
+
+def _options(given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return currency options by code, and refuse one that is there in two spellings."""
+    spelled: dict[str, str] = {}
+    for written in given:
+        code = currency(written, "currency_options").code
+        if code in spelled:
+            expected = f"each currency once ({spelled[code]!r} is the same)"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETERS_EXCLUSIVE, f"currency_options[{written}]", expected, written)
+        spelled[code] = written
+    return {code: given[written] for code, written in spelled.items()}
 
 
 def _model_from(shape: Mapping[str, Any]) -> PricingModel:
@@ -340,7 +364,8 @@ def _one_of(names: Collection[str], value: object, param: str) -> str:
     """Return a name of the table, the first where none is given."""
     if value is None:
         return next(iter(names))
-    if not isinstance(value, str) or value not in names:
+    named = text_of(value)
+    if named is None or named not in names:
         expected = f"one of {', '.join(map(repr, names))}"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, value)
-    return value
+    return named

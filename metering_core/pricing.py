@@ -25,12 +25,13 @@ from metering_core.exact import (
     Unrounded,
     exact_decimal,
     exact_integer,
+    exact_quantity,
     multiply,
     plain,
     subtract,
     whole_if_possible,
 )
-from metering_core.names import choice, require_iterable
+from metering_core.names import choice, each_of, require_object, required, text_of
 from metering_core.stripe_fields import judged
 
 ZERO = Decimal(0)
@@ -44,7 +45,7 @@ class ChargeKind(StrEnum):
     PACKAGE = "package"
 
 
-def _kind(value: object) -> ChargeKind:
+def _kind(value: str) -> ChargeKind:
     return choice(ChargeKind, value, "kind")
 
 
@@ -87,24 +88,35 @@ class PricingModel(Protocol):
         ...  # pragma: no cover
 
 
-def _bound(value: object) -> Number | None:
-    if value is None or value == "inf":
+ExactDecimal = int | Decimal | Fraction | str
+"""How an exact amount or bound is given: a number that is exact, or a decimal string."""
+
+
+def bound_of(value: ExactDecimal | None, param: str = "up_to") -> Number | None:
+    """Return the upper bound of a tier; None for ``"inf"`` and None, which are no bound."""
+    text = text_of(value)
+    if value is None or text == "inf":
         return None
-    bound = whole_if_possible(exact_decimal(value, "up_to"))
+    if text is not None and text.strip().lower() in _NO_BOUNDS:
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, "'inf' for a tier without end", value)
+    bound = whole_if_possible(exact_decimal(value, param))
     if not bound:
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "up_to", "a bound above 0, or 'inf'", value)
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, param, "a bound above 0, or 'inf'", value)
     return bound
 
 
-def _unit_amount(value: object) -> Decimal:
+_NO_BOUNDS = frozenset({"inf", "infinity", "+inf", "+infinity", "none", "null", "unlimited", "∞"})
+
+
+def _unit_amount(value: ExactDecimal) -> Decimal:
     return exact_decimal(value, "unit_amount")
 
 
-def _optional_unit_amount(value: object) -> Decimal | None:
+def _optional_unit_amount(value: ExactDecimal | None) -> Decimal | None:
     return None if value is None else _unit_amount(value)
 
 
-def _optional_flat_amount(value: object) -> Decimal | None:
+def _optional_flat_amount(value: ExactDecimal | None) -> Decimal | None:
     return None if value is None else exact_decimal(value, "flat_amount")
 
 
@@ -121,7 +133,7 @@ class Tier:
         InvalidValueError: ``parameter_missing`` where neither amount is given (Stripe's rule and words).
     """
 
-    up_to: Number | None = attrs.field(converter=_bound)
+    up_to: Number | None = attrs.field(converter=bound_of)
     unit_amount: Decimal | None = attrs.field(default=None, converter=_optional_unit_amount)
     flat_amount: Decimal | None = attrs.field(default=None, converter=_optional_flat_amount)
 
@@ -134,6 +146,7 @@ class Tier:
 
     def charges(self, number: int, quantity: Number) -> list[Charge]:
         """Charge ``quantity`` units and the flat amount at this tier's price; ``number`` counts from 1."""
+        quantity = exact_quantity(quantity, "quantity")
         unit_amount = ZERO if self.unit_amount is None else self.unit_amount
         charges = [Charge(ChargeKind.UNIT, quantity, unit_amount, multiply(quantity, unit_amount), tier=number)]
         if self.flat_amount is not None:
@@ -142,12 +155,10 @@ class Tier:
 
 
 def _as_tiers(tiers: Iterable[Tier]) -> tuple[Tier, ...]:
-    checked = tuple(require_iterable(tiers, "tiers"))
+    checked = tuple(each_of(Tier, tiers, "tiers"))
     if not checked:
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "Missing required param: tiers", param="tiers")
-    for index, tier in enumerate(checked):
-        if not isinstance(tier, Tier):
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"tiers[{index}]", "a Tier", tier)
+    for index in range(len(checked)):
         _check_bound(checked, index)
     return checked
 
@@ -179,6 +190,7 @@ class PerUnit:
 
     def charges(self, quantity: Number) -> tuple[Charge, ...]:
         """Multiply the quantity with the unit amount."""
+        quantity = exact_quantity(quantity, "quantity")
         return (Charge(ChargeKind.UNIT, quantity, self.unit_amount, multiply(quantity, self.unit_amount)),)
 
     def to_stripe(self) -> dict[str, Any]:
@@ -206,6 +218,7 @@ class Graduated:
 
     def charges(self, quantity: Number) -> tuple[Charge, ...]:
         """Cut the quantity at the bounds and charge each part at its tier."""
+        quantity = exact_quantity(quantity, "quantity")
         charges: list[Charge] = []
         below: Number = 0
         for number, tier in enumerate(self.tiers, start=1):  # pragma: no branch - the last tier is open
@@ -239,6 +252,7 @@ class Volume:
 
     def charges(self, quantity: Number) -> tuple[Charge, ...]:
         """Find the tier that holds the last unit and charge everything there."""
+        quantity = exact_quantity(quantity, "quantity")
         for number, tier in enumerate(self.tiers, start=1):
             if tier.up_to is None or quantity <= tier.up_to:
                 return tuple(tier.charges(number, quantity))
@@ -254,7 +268,7 @@ class Volume:
         return cls(_tiers_from(data))
 
 
-def _divide_by(value: object) -> int:
+def _divide_by(value: int) -> int:
     return exact_integer(value, "transform_quantity[divide_by]", minimum=1)
 
 
@@ -265,7 +279,7 @@ class Round(StrEnum):
     DOWN = "down"
 
 
-def _round(value: object) -> Round:
+def _round(value: str) -> Round:
     return choice(Round, value, "transform_quantity[round]")
 
 
@@ -286,6 +300,7 @@ class Package:
 
     def charges(self, quantity: Number) -> tuple[Charge, ...]:
         """Count the packages and multiply them with the amount of one."""
+        quantity = exact_quantity(quantity, "quantity")
         exact_packages = Fraction(quantity) / self.divide_by
         packages = ceil(exact_packages) if self.round is Round.UP else floor(exact_packages)
         return (
@@ -307,13 +322,10 @@ class Package:
     @classmethod
     def from_stripe(cls, data: Mapping[str, Any]) -> Self:
         """Read the model from Stripe's Price fields."""
-        transform = data["transform_quantity"]
+        transform = required(require_object(data, "data"), "transform_quantity")
         judged(transform, "transform_quantity", "transform_quantity")
-        for key in ("divide_by", "round"):
-            if transform.get(key) is None:
-                param = f"transform_quantity[{key}]"
-                raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {param}", param=param)
-        return cls(required_amount(data, "unit_amount"), transform["divide_by"], transform["round"])
+        divide_by, round_ = (required(transform, key, "transform_quantity") for key in ("divide_by", "round"))
+        return cls(required_amount(data, "unit_amount"), divide_by, round_)
 
 
 BuiltInModel = PerUnit | Graduated | Volume | Package
@@ -339,6 +351,7 @@ def optional_amount(data: Mapping[str, Any], name: str, prefix: str = "") -> Dec
 
     A Price that Stripe returns fills both fields with the same value; two different values are refused in Stripe's words.
     """
+    require_object(data, prefix or "data")
     param = f"{prefix}[{name}]" if prefix else name
     given = [(key, data[key]) for key in (name, f"{name}_decimal") if data.get(key) is not None]
     amounts = {exact_decimal(value, param if key == name else _decimal_param(param)) for key, value in given}
@@ -390,7 +403,7 @@ def _tier_fields(tier: Tier) -> dict[str, Any]:
 
 
 def _tiers_from(data: Mapping[str, Any]) -> list[Tier]:
-    tiers = data.get("tiers")
+    tiers = require_object(data, "data").get("tiers")
     if tiers is None:
         message = "Missing required param: tiers (Stripe leaves them out of a Price unless they are expanded)"
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="tiers")
@@ -405,7 +418,5 @@ def _tier_from(index: int, data: Mapping[str, Any]) -> Tier:
     if "up_to" not in data:
         param = f"{place}[up_to]"
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {param}", param=param)
-    up_to = data["up_to"]
-    if up_to is not None and up_to != "inf":
-        up_to = whole_if_possible(exact_decimal(up_to, f"{place}[up_to]"))
+    up_to = bound_of(data["up_to"], f"{place}[up_to]")
     return Tier(up_to, optional_amount(data, "unit_amount", place), optional_amount(data, "flat_amount", place))

@@ -12,11 +12,16 @@ from fractions import Fraction
 import attrs
 
 from metering_core.errors import ErrorCode, InvoicingError, describe
-from metering_core.exact import Number, Unrounded, add, exact_quantity, multiply
-from metering_core.money import Amount, Rounding, half_up, settle
+from metering_core.exact import AMOUNT_DIGITS_MAX, Number, Unrounded, add, exact_quantity, multiply
+from metering_core.money import Amount, Rounding, half_up, require_rounding, settle
+from metering_core.names import require_kind
 from metering_core.periods import WHOLE
 from metering_core.prices import Price
 from metering_core.pricing import Charge
+
+_CHARGE_DIGITS_MAX = AMOUNT_DIGITS_MAX - 40
+"""Digits of a charge; what is left of an amount's is for the sum of the charges."""
+_CHARGE_BOUND = 10**_CHARGE_DIGITS_MAX
 
 
 @attrs.frozen
@@ -70,7 +75,9 @@ class RatedUsage:
         >>> [one.amount for one in rate(seat, 1).settled(share=Fraction(1, 2))]
         [1500]
         """
-        return tuple(self._settled(charge, rounding, share) for charge in self.charges)
+        require_rounding(rounding)
+        part = Fraction(exact_quantity(share, "share"))
+        return tuple(self._settled(charge, rounding, part) for charge in self.charges)
 
     def _settled(self, charge: Charge, rounding: Rounding, share: Fraction) -> SettledCharge:
         exact = Amount(exact_due(charge, share), self.price.currency)
@@ -87,8 +94,8 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
 
     Args:
         price: any price.
-        quantity: units, an int, Decimal or Fraction of at least 0, with at most 200 digits on either side of the point where it
-            is no int. Zero is rated too: in a tiered price the flat amount of the first tier is due (Stripe, tiered pricing).
+        quantity: units, an int, Decimal or Fraction of at least 0, with at most 240 digits before the point and 200 after it.
+            Zero is rated too: in a tiered price the flat amount of the first tier is due (Stripe, tiered pricing).
 
     Raises:
         InvalidValueError: ``parameter_invalid_decimal`` for a malformed quantity.
@@ -99,6 +106,7 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
     >>> rate(Price.per_unit("average", currency="usd", unit_amount=10), Fraction(1, 3)).amount
     Amount(minor_units=Fraction(10, 3), currency='usd')
     """
+    require_kind(Price, price, "price")
     checked = exact_quantity(quantity, "quantity")
     charges = price.model.charges(checked)
     if not isinstance(charges, Sequence):
@@ -110,7 +118,8 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
         for field in ("quantity", "unit_amount", "amount"):
             number = getattr(charge, field)
             if not (_is_exact(number) or (field == "unit_amount" and number is None)):
-                raise _broken(price, f"{param}[{field}]", "an int, a finite Decimal or a Fraction", number)
+                expected = f"an int, a finite Decimal or a Fraction, of at most {_CHARGE_DIGITS_MAX} digits"
+                raise _broken(price, f"{param}[{field}]", expected, number)
     return RatedUsage(price, checked, tuple(charges))
 
 
@@ -124,7 +133,15 @@ def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) 
 
 
 def _is_exact(number: object) -> bool:
-    return type(number) is int or (number.is_finite() if isinstance(number, Decimal) else isinstance(number, Fraction))
+    """Whether a number is exact, and short enough that the sums and products of what is computed from it can be written."""
+    if not isinstance(number, int | Decimal | Fraction) or isinstance(number, bool):
+        return False
+    if isinstance(number, Decimal):
+        # It has no more digits than characters; to take it apart would cost more than to write it.
+        first = number.adjusted() if number.is_finite() else _CHARGE_DIGITS_MAX
+        return first < _CHARGE_DIGITS_MAX and first - len(str(number)) >= -_CHARGE_DIGITS_MAX
+    is_short: bool = -_CHARGE_BOUND < number.numerator < _CHARGE_BOUND and number.denominator < _CHARGE_BOUND
+    return is_short
 
 
 def _broken(price: Price, param: str, expected: str, received: object) -> InvoicingError:

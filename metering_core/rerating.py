@@ -10,16 +10,17 @@ from collections.abc import Callable, Iterable
 from datetime import datetime
 from fractions import Fraction
 from math import ceil, lcm
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, runtime_checkable
 
 import attrs
 
 from metering_core.aggregation import UsageSummary
 from metering_core.comparing import Direction, direction_of, require_one_currency
-from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError, shown
 from metering_core.exact import Number, exact_integer, plain
 from metering_core.invoicing import number_field
-from metering_core.money import Money, Rounding, half_up
+from metering_core.money import Money, Rounding, half_up, require_rounding
+from metering_core.names import each_of, require_kind
 from metering_core.periods import Instant, unix_seconds
 from metering_core.prices import Price
 from metering_core.pricing import BUILT_IN_MODELS
@@ -150,7 +151,7 @@ class UsageComparison:
             lines.append(f"  differences by percentile: {', '.join(spread)}")
         lines += [f"  {_change_words(self.new, change)}" for change in self.largest_increases()]
         lines += [f"  {_change_words(self.new, change)}" for change in self.largest_decreases()]
-        return "\n".join(lines)
+        return "\n".join(map(shown, lines))
 
 
 def _change_words(price: Price, change: UsageChange) -> str:
@@ -174,15 +175,12 @@ def compare_usage(
         InvoicingError: ``pricing_model_broken``, as :func:`~metering_core.rate`.
     """
     for param, price in (("old", old), ("new", new)):
-        if not isinstance(price, Price):
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "a Price", price)
+        require_kind(Price, price, param)
+    require_rounding(rounding)
     require_one_currency(old, new)
     old_bill, new_bill = _biller(old, rounding), _biller(new, rounding)
     changes = []
-    for index, summary in enumerate(summaries):
-        if not isinstance(summary, UsageSummary):
-            code = ErrorCode.PARAMETER_INVALID_OBJECT
-            raise InvalidValueError.expecting(code, f"summaries[{index}]", "a UsageSummary", summary)
+    for summary in each_of(UsageSummary, summaries, "summaries"):
         quantity = summary.billable_usage
         bills = old_bill(quantity), new_bill(quantity)
         changes.append(UsageChange(summary.subscription_item, summary.start, quantity, *bills))
@@ -216,6 +214,7 @@ def _settled_row(piece: Piece) -> tuple[int, int, int, int, int, int]:
     return piece.first, piece.width, piece.fixed.settled, int(start), int(rise), unit
 
 
+@runtime_checkable
 class KeepsSummaries(Protocol):
     """Usage that can be asked for the summaries of an item: the log, or a view of it."""
 
@@ -241,6 +240,8 @@ def summaries_at(
         InvalidValueError: ``parameter_invalid_choice`` where no item has this price.
         InvoicingError: ``price_not_metered`` where the price does not aggregate usage records.
     """
+    # A protocol is no class by which mypy could tell the value.
+    require_kind(KeepsSummaries, usage, "usage", "a UsageLog or a view of it")  # type: ignore[type-abstract]
     items = [item for _, item in items_at(price, subscriptions)]
     return [summary for item in items for summary in reversed(usage.summaries(item.id, now=now))]
 
@@ -251,8 +252,10 @@ def items_at(price: Price, subscriptions: Iterable[Subscription]) -> list[tuple[
     Raises:
         InvalidValueError: ``parameter_invalid_choice`` where there is none.
     """
-    found = [(one, item) for one in subscriptions for item in one.items if item.price == price]
+    require_kind(Price, price, "price")
+    given = each_of(Subscription, subscriptions, "subscriptions")
+    found = [(one, item) for one in given for item in one.items if item.price == price]
     if not found:
         expected = "the price of an item of the subscriptions"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "price", expected, getattr(price, "id", price))
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "price", expected, price.id)
     return found

@@ -17,6 +17,7 @@ from typing import Any, Final
 import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.names import unknown_keys
 from metering_core.periods import instant
 
 
@@ -95,7 +96,7 @@ def judged(data: object, kind: str, place: str = "", *, is_stripes: bool | None 
             raise InvalidValueError.expecting(
                 ErrorCode.PARAMETER_INVALID_OBJECT, _in(place, "object"), expected, data["object"]
             )
-    unknown = sorted(str(key) for key in data.keys() - fields.keys())
+    unknown = unknown_keys(data, fields.keys())
     for key in unknown:
         _refuse_unknown(key, data, fields, place, is_stripes=is_stripes)
     for key in sorted(fields.keys() & data.keys()):

@@ -17,10 +17,22 @@ import attrs
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import exact_integer
-from metering_core.names import name, optional_name, require_iterable, required
+from metering_core.names import each_of, flag, name, optional_name, require_kind, required, text_of
 from metering_core.periods import BillingCycle, BillingPeriod, from_unix_seconds, instant, unix_seconds
 from metering_core.prices import Price, Recurring
 from metering_core.stripe_fields import current_period_end, is_empty, judged, paths_within
+
+
+def _amount_gte(value: int | None) -> int | None:
+    return None if value is None else exact_integer(value, "billing_thresholds[amount_gte]", minimum=1)
+
+
+def _usage_gte(value: int | None) -> int | None:
+    return None if value is None else exact_integer(value, "billing_thresholds[usage_gte]", minimum=1)
+
+
+def _reset(value: bool) -> bool:  # noqa: FBT001 - it is the value that is checked
+    return flag(value, "billing_thresholds[reset_billing_cycle_anchor]")
 
 
 @attrs.frozen(kw_only=True)
@@ -33,19 +45,12 @@ class BillingThresholds:
         reset_billing_cycle_anchor: whether reaching the amount starts a new period.
     """
 
-    amount_gte: int | None = None
-    usage_gte: int | None = None
-    reset_billing_cycle_anchor: bool = False
+    amount_gte: int | None = attrs.field(default=None, converter=_amount_gte)
+    usage_gte: int | None = attrs.field(default=None, converter=_usage_gte)
+    reset_billing_cycle_anchor: bool = attrs.field(default=False, converter=_reset)
 
     def __attrs_post_init__(self) -> None:
-        """Refuse a threshold that says nothing, or that is not a positive integer."""
-        for param in ("amount_gte", "usage_gte"):
-            if getattr(self, param) is not None:
-                exact_integer(getattr(self, param), f"billing_thresholds[{param}]", minimum=1)
-        if not isinstance(self.reset_billing_cycle_anchor, bool):
-            param = "billing_thresholds[reset_billing_cycle_anchor]"
-            code = ErrorCode.PARAMETER_INVALID_CHOICE
-            raise InvalidValueError.expecting(code, param, "True or False", self.reset_billing_cycle_anchor)
+        """Refuse a threshold that says nothing."""
         if self.amount_gte is None and self.usage_gte is None:
             param = "billing_thresholds"
             raise InvalidValueError.expecting(
@@ -166,14 +171,11 @@ def _known_price(price_id: str, prices: Mapping[str, Price]) -> Price:
 
 
 def _as_items(items: Iterable[SubscriptionItem]) -> tuple[SubscriptionItem, ...]:
-    checked = tuple(require_iterable(items, "items"))
+    checked = tuple(each_of(SubscriptionItem, items, "items"))
     if not checked:
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "Missing required param: items", param="items")
     seen: set[str] = set()
     for index, item in enumerate(checked):
-        if not isinstance(item, SubscriptionItem):
-            code = ErrorCode.PARAMETER_INVALID_OBJECT
-            raise InvalidValueError.expecting(code, f"items[{index}]", "a SubscriptionItem", item)
         if item.id in seen:
             expected = "an id that no other item of the subscription has"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"items[{index}][id]", expected, item.id)
@@ -254,13 +256,15 @@ class Subscription:
             raise InvalidValueError.expecting(code, "billing_thresholds", expected, self.billing_thresholds)
         cycle = BillingCycle(self.billing_cycle_anchor, first.interval, first.interval_count, self.timezone)
         object.__setattr__(self, "cycle", cycle)
+        object.__setattr__(self, "timezone", cycle.timezone)
         if self.ended_at is not None and self.ended_at <= self.start_date:
             expected = f"an instant after start_date ({self.start_date.isoformat()})"
             code = ErrorCode.PARAMETER_INVALID_OBJECT
             raise InvalidValueError.expecting(code, "ended_at", expected, self.ended_at.isoformat())
 
     def _agreed_currency(self) -> str:
-        agreed = currency(self.currency).code if self.currency else self.items[0].price.currency
+        given = text_of(self.currency)
+        agreed = self.items[0].price.currency if given == "" else currency(self.currency).code
         for index, item in enumerate(self.items):
             if item.price.currency != agreed:
                 param = f"items[{index}][price][currency]"
@@ -275,19 +279,22 @@ class Subscription:
             InvalidValueError: ``parameter_invalid_choice`` where the subscription has none.
         """
         for item in self.items:
-            if item.id == item_id:
+            if item.id == text_of(item_id):
                 return item
         known = ", ".join(item.id for item in self.items)
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "subscription_item", f"one of {known}", item_id)
 
-    def is_alive_at(self, at: datetime) -> bool:
+    def is_alive_at(self, at: datetime | int) -> bool:
         """Whether the instant lies in the subscription's life."""
+        return self._is_alive_at(instant(at, "at"))
+
+    def _is_alive_at(self, at: datetime) -> bool:
         return self.start_date <= at and (self.ended_at is None or at < self.ended_at)
 
     def period_at(self, at: datetime | int) -> BillingPeriod | None:
         """Return the billing period that holds the instant, cut where the subscription starts and ends; None outside."""
         when = instant(at, "at")
-        return self._within_life(self.cycle.period_at(when)) if self.is_alive_at(when) else None
+        return self._within_life(self.cycle.period_at(when)) if self._is_alive_at(when) else None
 
     def periods_from(self, at: datetime | int) -> Iterator[BillingPeriod]:
         """Yield the billing periods in order, from the one that holds the instant or the first after it."""
@@ -309,7 +316,7 @@ class Subscription:
 
         Periods of the subscription's own know it already. Those of a caller or a file are start and end alone.
         """
-        whole = self.cycle.period_at(period.start)
+        whole = self.cycle.period_at(require_kind(BillingPeriod, period, "period").start)
         is_part = period != whole and period.end <= whole.end
         return attrs.evolve(period, cut_from=whole if is_part else None)
 
@@ -319,8 +326,7 @@ class Subscription:
         Raises:
             InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``.
         """
-        if not isinstance(period, BillingPeriod):
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "period", "a BillingPeriod", period)
+        require_kind(BillingPeriod, period, "period")
         own = self.period_at(period.start)
         if own != period:
             expected = "a period in its life" if own is None else f"{own}"
@@ -333,7 +339,7 @@ class Subscription:
 
     def invoice_id(self, period: BillingPeriod) -> str:
         """Return the id of the invoice that bills the period: equal inputs give equal ids."""
-        return f"in_{self.id}_{period.start_seconds}"
+        return f"in_{self.id}_{require_kind(BillingPeriod, period, 'period').start_seconds}"
 
     def canceled(self, at: datetime | int) -> Self:
         """Return the subscription as it is once it has ended at this instant."""

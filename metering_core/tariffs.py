@@ -20,9 +20,10 @@ from typing import Final, Protocol, runtime_checkable
 
 import attrs
 
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
 from metering_core.exact import Number, decimal_if_possible, exact_quantity
 from metering_core.money import Amount, Money
+from metering_core.names import require_kind
 from metering_core.prices import Price
 from metering_core.pricing import Graduated, Package, PerUnit, Round, Tier, Volume
 from metering_core.rating import rate
@@ -190,8 +191,7 @@ def tariff(price: Price) -> Tariff:
         InvoicingError: ``pricing_model_broken`` for such a model that is not linear between its breakpoints, or has negative
             charges.
     """
-    if not isinstance(price, Price):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "price", "a Price", price)
+    require_kind(Price, price, "price")
     match price.model:
         case PerUnit(unit_amount=amount):
             return Tariff(price, (_piece(1, 0, None, FixedLines(), (ZERO, Fraction(amount))),))
@@ -344,4 +344,4 @@ def units(price: Price, quantity: int) -> str:
     >>> units(Price.per_unit("seats", currency="usd", unit_amount=1), 1200)
     '1,200 units'
     """
-    return f"{quantity:,} {price.unit_label or ('unit' if quantity == 1 else 'units')}"
+    return f"{quantity:,} {shown(price.unit_label or ('unit' if quantity == 1 else 'units'))}"

@@ -19,8 +19,9 @@ from typing import Literal, Self
 
 import attrs
 
-from metering_core.exact import Number, add, exact_integer
-from metering_core.names import NAME_MAX, choice, name
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.exact import QUANTITY_BOUND, Number, add, exact_integer
+from metering_core.names import NAME_MAX, choice, name, require_kind, text_of
 from metering_core.periods import SECONDS_MAX, Instant, from_unix_seconds, instant, unix_seconds
 
 
@@ -39,7 +40,7 @@ def as_timestamp(value: object, param: str = "timestamp") -> Timestamp:
     """Return Unix seconds (a datetime floored to its second) or ``"now"``; refuse anything else by name."""
     if type(value) is int and 0 <= value <= SECONDS_MAX:
         return value
-    if value == "now":
+    if text_of(value) == "now":
         return "now"
     return unix_seconds(instant(value, param))
 
@@ -47,16 +48,12 @@ def as_timestamp(value: object, param: str = "timestamp") -> Timestamp:
 SET = Action.SET
 """The member by a plain name: looking it up on the enum costs as much as a dict of records does."""
 
-# A member and its value are equal but do not hash alike, so both are keys.
-_ACTIONS = {name: action for action in Action for name in (action, action.value)}
+_ACTIONS = {action.value: action for action in Action}
 
 
 def as_action(value: object, param: str = "action") -> Action:
     """Return the action that a value names, or refuse it with ``parameter_invalid_choice``."""
-    try:
-        return _ACTIONS[value]  # type: ignore[index]  # what is no key is refused below
-    except (KeyError, TypeError):
-        return choice(Action, value, param)
+    return _ACTIONS[value] if type(value) is str and value in _ACTIONS else choice(Action, value, param)
 
 
 @attrs.frozen(init=False)
@@ -65,7 +62,7 @@ class UsageRecord:
 
     Attributes:
         subscription_item: the id of the item that was used, 1 to 255 characters.
-        quantity: an integer of at least 0. To take usage back, ``set`` the cell to what is right.
+        quantity: an integer of at least 0, of at most 200 digits. To take usage back, ``set`` the cell to what is right.
         timestamp: Unix seconds. Given as an aware datetime (floored to its second), Unix seconds or ``"now"``.
         action: ``increment`` (the default) or ``set``.
         id: an idempotency key of 1 to 255 characters, unique within the item; None for a record that may be repeated.
@@ -95,7 +92,7 @@ class UsageRecord:
         # Each field is filled as it is where that is plainly right; else its check refuses it or makes it right.
         if type(subscription_item) is not str or not 0 < len(subscription_item) <= NAME_MAX:
             subscription_item = name(subscription_item, "subscription_item")
-        if type(quantity) is not int or quantity < 0:
+        if type(quantity) is not int or not 0 <= quantity < QUANTITY_BOUND:
             quantity = exact_integer(quantity, "quantity")
         if type(timestamp) is not int or not 0 <= timestamp <= SECONDS_MAX:
             timestamp = as_timestamp(timestamp)
@@ -142,7 +139,10 @@ class Cell:
         >>> Cell(60, 5).merge(Cell(60, 10, is_set=True)).merge(Cell(60, 1))
         Cell(timestamp=60, quantity=11, is_set=True)
         """
-        assert self.timestamp == later.timestamp, "only records of one timestamp form a cell"
+        require_kind(Cell, later, "later", f"a Cell of the timestamp {self.timestamp}")
+        if self.timestamp != later.timestamp:
+            expected = f"a Cell of the timestamp {self.timestamp}"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "later", expected, later)
         if later.is_set:
             return later
         return Cell(self.timestamp, add(self.quantity, later.quantity), self.is_set)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from datetime import datetime
-from itertools import takewhile
 from threading import RLock
 from typing import Protocol, Self, TypeVar, cast
 from weakref import ProxyTypes, proxy
@@ -12,10 +11,11 @@ from weakref import ProxyTypes, proxy
 import attrs
 
 from metering_core.accounts import Account, Closing, KnownItem
-from metering_core.aggregation import UsageSummary, aggregator_of, summarize
+from metering_core.aggregation import UsageSummary, aggregator_of, as_requests, summarize
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.exact import exact_integer
+from metering_core.names import flag, require_kind
 from metering_core.periods import SECONDS_MIN, BillingPeriod, Instant, from_unix_seconds, instant, moment, unix_seconds
 from metering_core.subscriptions import SubscriptionItem
 from metering_core.usage import Cell, UsageRecord
@@ -95,13 +95,16 @@ class UsageReader:
             InvoicingError: ``subscription_item_unknown``, or ``price_not_metered``.
             UsageCompactedError: where the answer would need records that were dropped.
         """
+        require_kind(SubscriptionItem, item, "item")
+        require_kind(BillingPeriod, period, "period")
         with self._source().lock:
             return self._cells(item.id).partial(aggregator_of(item), period)
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked."""
+        asked = as_requests(requests)
         with self._source().lock:
-            return [self.partial(item, period) for item, period in requests]
+            return [self.partial(item, period) for item, period in asked]
 
     def cells(self, item_id: str, period: BillingPeriod, *, look_back: bool = False) -> tuple[Cell, ...]:
         """Return the cells of the item in the period, by timestamp; with ``look_back`` those of all earlier periods too.
@@ -109,6 +112,8 @@ class UsageReader:
         Raises:
             UsageCompactedError: where their records were dropped.
         """
+        require_kind(BillingPeriod, period, "period")
+        flag(look_back, "look_back")
         with self._source().lock:
             found = self._cells(item_id).between(period, look_back=look_back)
         return tuple(Cell(timestamp, quantity) for timestamp, quantity in found)
@@ -119,6 +124,8 @@ class UsageReader:
         Raises:
             UsageCompactedError: where some of them were dropped: ask for the periods that were not compacted.
         """
+        if period is not None:
+            require_kind(BillingPeriod, period, "period")
         with self._source().lock:
             for compacted in self._source().compacted_items() if item_id is None else (item_id,):
                 self._cells(compacted).refuse_if_compacted(period)
@@ -154,17 +161,26 @@ class UsageReader:
         wanted = None if limit is None else exact_integer(limit, "limit", minimum=1)
         with self._source().lock:
             known = self._source().known(item_id)
-            return [self._summary(known, period, at) for period in self._periods_until(known, at)[:wanted]]
+            periods = self._periods_until(known, at)
+            if wanted is not None:
+                periods = (period for _, period in zip(range(wanted), periods, strict=False))
+            return [self._summary(known, period, at) for period in periods]
 
-    def _periods_until(self, known: KnownItem, at: datetime) -> list[BillingPeriod]:
-        """Return the periods that have begun by ``at``, newest first."""
+    def _periods_until(self, known: KnownItem, at: datetime) -> Iterator[BillingPeriod]:
+        """Yield the periods that have begun by ``at``, newest first, each looked up when it is asked for."""
         subscription = known.account.subscription
         begin = subscription.start_date
         if unix_seconds(begin) == SECONDS_MIN:
             used = [from_unix_seconds(cells.start) for cells in self._cells(known.item.id)]
             begin = min([subscription.billing_cycle_anchor, *used])
-        begun = takewhile(lambda period: period.start <= at, subscription.periods_from(begin))
-        return list(begun)[::-1]
+        first, last, ended_at = unix_seconds(begin), unix_seconds(at), subscription.ended_at
+        if ended_at is not None:
+            last = min(last, unix_seconds(ended_at) - 1)
+        while last >= first:
+            period = subscription.period_at(last)
+            assert period is not None, "it holds a moment of the subscription's life"
+            yield period
+            last = period.start_seconds - 1
 
     def _summary(self, known: KnownItem, period: BillingPeriod, at: datetime) -> UsageSummary:
         summary = summarize(known.item, self, period)

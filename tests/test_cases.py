@@ -585,7 +585,7 @@ def test_floats(sample, path):
         (RATING, ["expected", "total"], "4150", "expected[total]", ErrorCode.PARAMETER_INVALID_INTEGER),
         (RATING, ["expected", "total"], True, "expected[total]", ErrorCode.PARAMETER_INVALID_INTEGER),
         (RATING, ["expected", "total"], None, "expected[total]", ErrorCode.PARAMETER_INVALID_INTEGER),
-        (RATING, ["expected", "exact"], "1e3", "expected[exact]", ErrorCode.PARAMETER_INVALID_DECIMAL),
+        (RATING, ["expected", "exact"], "1e", "expected[exact]", ErrorCode.PARAMETER_INVALID_DECIMAL),
         (RATING, ["expected", "exact"], "1/0", "expected[exact]", ErrorCode.PARAMETER_INVALID_DECIMAL),
         (
             RATING,
@@ -649,7 +649,7 @@ def test_floats(sample, path):
         (METER, ["dimension_filters"], {"region": "eu"}, "dimension_filters[region]", ErrorCode.PARAMETER_INVALID_OBJECT),
         (METER, ["dimension_filters"], {"model": ["a"]}, "dimension_filters[model]", ErrorCode.PARAMETER_INVALID_CHOICE),
         (METER, ["expected", "value"], "1/0", "expected[value]", ErrorCode.PARAMETER_INVALID_DECIMAL),
-        (METER, ["expected", "value"], "1e3", "expected[value]", ErrorCode.PARAMETER_INVALID_DECIMAL),
+        (METER, ["expected", "value"], "1e", "expected[value]", ErrorCode.PARAMETER_INVALID_DECIMAL),
         (METER, ["expected", "value"], "1/-3", "expected[value]", ErrorCode.PARAMETER_INVALID_DECIMAL),
     ],
 )
@@ -659,7 +659,7 @@ def test_malformed_case(sample, path, value, param, code):
     assert (error.param, error.details["code"]) == (param, code)
 
 
-@pytest.mark.parametrize("value", [None, True, [], "abc", "1/0", "1e3", f"0.{'1' * 201}", "9" * 201])
+@pytest.mark.parametrize("value", [None, True, [], "abc", "1/0", "1e", f"0.{'1' * 201}", "9" * 201])
 def test_complaint_about_a_number_speaks_json(value):
     """It says what can be written in a file, and names no type of Python's."""
     error = refused({**METER, "expected": {"value": value}})

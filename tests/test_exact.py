@@ -19,6 +19,7 @@ from metering_core.exact import (
     exact_decimal,
     exact_integer,
     exact_quantity,
+    exact_units,
     multiply,
     plain,
     subtract,
@@ -77,7 +78,7 @@ def test_an_integer_without_minimum_may_be_negative():
         (5, "5"), ("0.40", "0.4"), ("+.5", "0.5"), ("5.", "5"), ("007", "7"), (Decimal("1E+3"), "1000"),
         (Fraction(1, 8), "0.125"),
         (Decimal("-0.0"), "0"), ("0.000000000001", "0.000000000001"), ("9" * 100, "9" * 100), (0, "0"),
-        (Decimal("0." + "0" * 300), "0"),
+        (Decimal("0." + "0" * 300), "0"), ("5e-07", "0.0000005"), ("1E+3", "1000"), ("-0e9", "0"), ("1.5e2", "150"),
     ],
 )  # fmt: skip
 def test_decimals_are_taken_in_canonical_form(value, number):
@@ -88,7 +89,8 @@ def test_decimals_are_taken_in_canonical_form(value, number):
 @pytest.mark.parametrize(
     "value",
     [
-        0.5, True, None, [], "", ".", " 1", "1 ", "1_000", "1e5", "0x1", "NaN", "٣", "1" * 101, "1" * 201, Decimal("NaN"),
+        0.5, True, None, [], "", ".", " 1", "1 ", "1_000", "1e", "e5",
+        "1e5.0", "1e+1000", "1e-13", "1e100", "0x1", "NaN", "٣", "1" * 101, "1" * 201, Decimal("NaN"),
         Decimal("sNaN"),
         Decimal("Infinity"), Decimal("1E+100"), Decimal("1E+999999"), Decimal("1E-999999"), Decimal("0." + "1" * 13), -1,
         "-0.1",
@@ -149,12 +151,33 @@ def test_equal_quantities_are_of_one_type(value, quantity):
     assert type(found) is type(quantity)
 
 
-def test_a_whole_quantity_may_be_of_any_size():
-    """Usage adds up without a bound, so an int has none, although anything else may have no more than 200 digits."""
-    assert exact_quantity(10**200, "quantity") == 10**200
-    for number in (Decimal(10**200), Fraction(10**200)):
-        with pytest.raises(InvalidValueError):
-            exact_quantity(number, "quantity")
+@pytest.mark.parametrize("kind", [int, Decimal, Fraction])
+def test_no_quantity_has_more_than_240_digits_before_the_point(kind):
+    """So many has the sum of all records that there can be, of 200 digits each; every Python can write it."""
+    assert exact_quantity(kind(10**240 - 1), "quantity") == 10**240 - 1
+    with pytest.raises(InvalidValueError, match="with at most 240 digits before the point and 200 after it"):
+        exact_quantity(kind(10**240), "quantity")
+
+
+@pytest.mark.parametrize(("check", "digits"), [(exact_integer, 200), (exact_units, 600)])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_integers_are_bounded(check, digits, sign):
+    """An integer that is a digit too long is refused, also a negative one, and the sentence says how many it may have."""
+    bounds = {"minimum": None} if check is exact_integer else {}
+    longest = sign * (10**digits - 1)
+    assert check(longest, "x", **bounds) == longest
+    with pytest.raises(InvalidValueError, match=f"x: expected an integer of at most {digits} digits") as caught:
+        check(longest + sign, "x", **bounds)
+    assert caught.value.code is ErrorCode.PARAMETER_INVALID_INTEGER
+
+
+@pytest.mark.parametrize("value", ["1" * 101, 10**100, Decimal("1E+100"), Fraction(10**101, 3), "-" + "9" * 101 + ".5"])
+def test_too_many_digits_are_said_to_be_too_many(value):
+    """The refusal of a number that is too long says how long it may be; others do not mention it."""
+    with pytest.raises(InvalidValueError, match="with at most 100 digits before the point and 12 decimal places"):
+        exact_decimal(value, "unit_amount", minimum=None)
+    with pytest.raises(InvalidValueError, match="with at most 12 decimal places"):
+        exact_decimal("x", "unit_amount")
 
 
 @pytest.mark.parametrize(
@@ -172,8 +195,8 @@ def test_a_quantity_may_have_200_digits_on_either_side(value):
     "value",
     [
         0.5, True, None, "5", "1/3", [], 1j, -1, Decimal("-0.5"), Fraction(-1, 3), Decimal("NaN"), Decimal("sNaN"),
-        Decimal("Infinity"), Decimal("1E-201"), Decimal("1E+999999"), Fraction(1, 10**200 + 1), Fraction(3 * 10**200 + 1, 3),
-        Fraction(1, 2**201), Decimal("1." + "0" * 801),
+        Decimal("Infinity"), Decimal("1E-201"), Decimal("1E+999999"), Fraction(1, 10**200 + 1), Fraction(3 * 10**240 + 1, 3),
+        Fraction(1, 2**201), Decimal("1." + "0" * 961),
     ],
 )  # fmt: skip
 def test_other_quantities_are_refused(value):
@@ -188,7 +211,7 @@ def test_a_quantity_is_no_string():
     with pytest.raises(InvalidValueError) as caught:
         exact_quantity("5", "quantity")
     assert caught.value.message == (
-        "quantity: expected an exact number of at least 0 with at most 200 digits on either side of the point "
+        "quantity: expected an exact number of at least 0 with at most 240 digits before the point and 200 after it "
         "(int, Decimal or Fraction), received '5' (str)"
     )
 

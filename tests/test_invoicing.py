@@ -241,8 +241,11 @@ class Shares:
     def __init__(self, quantity):
         self.quantity = quantity
 
+    def partial(self, item, period):
+        return self.quantity
+
     def partials(self, requests):
-        return [self.quantity for _ in requests]
+        return [self.partial(*request) for request in requests]
 
 
 def test_a_line_is_exact_inside_and_shows_twelve_places():

@@ -321,8 +321,10 @@ def test_no_meter_is_said_of_no_meter():
 
 def test_receipts_belong_to_events():
     """Receipts of another batch cannot be reported."""
-    with pytest.raises(ValueError, match="zip"):
-        refused_events([NO_VALUE], [], meters=METERS, now=START)
+    receipt = Receipt(Outcome.DUPLICATE, 1)
+    for events, received in (([NO_VALUE] * 2, "'more'"), ([], "'0'")):
+        with pytest.raises(InvalidValueError, match=f"events: expected as many events as receipts, 1, received {received}"):
+            refused_events(events, [receipt], meters=METERS, now=START)
 
 
 # The reporter -----------------------------------------------------------------------------------------------------------

@@ -37,7 +37,7 @@ def test_a_choice_names_the_others():
     [
         ({"a": 1, "c": 1, "b": 1}, "", "Received unknown parameter: b"),
         ({"c": 1}, "tiers[0]", "Received unknown parameter: tiers[0][c]"),
-        ({5: 1}, "", "Received unknown parameter: 5"),
+        ({5: 1}, "", "Received unknown parameter: 5 (int)"),
         ([], "tiers[0]", "tiers[0]: expected an object, received [] (list)"),
         (None, "", "data: expected an object, received None"),
     ],

@@ -111,11 +111,17 @@ def test_a_model_may_charge_nothing():
         (["free"], "charges[0]: expected of Loose a Charge, received 'free' (str)"),
         (
             [Charge("flat", 0, None, 1), Charge("flat", 0, None, 0.5)],
-            "charges[1][amount]: expected of Loose an int, a finite Decimal or a Fraction, received 0.5 (float)",
+            (
+                "charges[1][amount]: expected of Loose an int, a finite Decimal or a Fraction, of at most 560 digits, "
+                "received 0.5 (float)"
+            ),
         ),
         (
             [Charge("flat", 0, None, Decimal("NaN"))],
-            "charges[0][amount]: expected of Loose an int, a finite Decimal or a Fraction, received Decimal('NaN') (Decimal)",
+            (
+                "charges[0][amount]: expected of Loose an int, a finite Decimal or a Fraction, of at most 560 digits, "
+                "received Decimal('NaN') (Decimal)"
+            ),
         ),
     ],
 )

@@ -170,7 +170,7 @@ def test_other_usage_explains_other_lines():
     _, line = one_of_each()[0]
     with pytest.raises(mc.InvoicingError, match="expected a quantity of 13, received one of 1"):
         mc.explain(pickle.loads(pickle.dumps(line)), usage=used((START, 1)))  # noqa: S301
-    with pytest.raises(mc.InvalidValueError, match="usage: expected usage that keeps its records"):
+    with pytest.raises(mc.InvalidValueError, match="usage: expected a Usage, such as a UsageLog"):
         mc.explain(line, usage=5)
     with pytest.raises(mc.InvalidValueError, match="line: expected an InvoiceLineItem"):
         mc.explain("in_sub_0")

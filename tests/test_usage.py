@@ -8,7 +8,7 @@ import attrs
 import pytest
 from builders import START
 
-from metering_core import Action, Cell, UsageRecord
+from metering_core import Action, Cell, InvalidValueError, UsageRecord
 
 LATER = datetime(2024, 1, 1, 0, 0, 5, 999_999, tzinfo=UTC)
 
@@ -82,6 +82,6 @@ def test_cells_fold_in_the_order_of_arrival(steps, quantity, is_set):
 
 
 def test_cells_of_two_moments_do_not_merge():
-    """Merging cells of different timestamps is a programmer's error."""
-    with pytest.raises(AssertionError, match=r"^only records of one timestamp form a cell$"):
+    """Only records of one timestamp form a cell."""
+    with pytest.raises(InvalidValueError, match=rf"^later: expected a Cell of the timestamp {START}, received Cell"):
         Cell(START).merge(Cell(START + 1))

@@ -31,7 +31,7 @@ from metering_core.acceptance import (
 from metering_core.accounts import Account, Closing, Sent
 from metering_core.aggregators import AGGREGATORS
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.names import require_iterable, require_kind
+from metering_core.names import require_iterable, require_kind, require_object
 from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, unix_seconds
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -143,7 +143,7 @@ class Rules:
             require_kind(Subscription, subscription, "subscriptions", "Subscriptions")
             self._take(subscription)
         if closed is not None:
-            require_kind(Mapping, closed, "closed", "closings by subscription")
+            require_object(closed, "closed", "closings by subscription")
         for subscription_id, closings in (closed or {}).items():
             self._close(subscription_id, closings)
         for item, account in self.items.values():
