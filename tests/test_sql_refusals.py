@@ -28,6 +28,8 @@ from metering_core.sql.rules import periods_within, united  # noqa: E402 - as ab
 
 HEADER = "subscription_item,quantity,timestamp"
 MONTHLY = subscribed()
+YEAR_9999 = 253_402_214_400
+"""The 31st of December 9999, whose month ends beyond the calendar."""
 
 
 def told(errors):
@@ -214,7 +216,7 @@ def daily(**options):
     return subscribed(priced(recurring=mc.Recurring(interval="day", usage_type="metered", aggregate_usage="sum")), **options)
 
 
-@pytest.mark.parametrize("far", [253_400_000_000, -62_135_596_800])
+@pytest.mark.parametrize("far", [253_400_000_000, 253_402_300_799, -62_135_596_800])
 def test_two_rows_thousands_of_years_apart_cost_two_rows(far, monkeypatch):
     """Only periods near a row are looked at: a few dozen of three million days, in far less than two seconds."""
     looked = []
@@ -225,6 +227,38 @@ def test_two_rows_thousands_of_years_apart_cost_two_rows(far, monkeypatch):
     assert len(looked) < 300
     assert time.process_time() - began < 2
     assert BillingPeriod(START, START + DAY) in found["sub"]
+
+
+MOMENTS = (
+    -62_135_596_800,
+    -62_135_596_799,
+    -62_134_000_000,
+    -62_100_000_000,
+    0,
+    START,
+    YEAR_9999 - 1,
+    YEAR_9999,
+    253_402_300_799,
+)
+
+
+@pytest.mark.parametrize("interval", ["day", "month"])
+@pytest.mark.parametrize("policy", [{}, {"late_grace": 40}])
+def test_absurd_moments_refuse_their_row_as_a_log_does(interval, policy):
+    """Rows at the ends of the calendar are judged one by one: the receipts and the totals are those of a log."""
+    recurring = mc.Recurring(interval=interval, usage_type="metered", aggregate_usage="sum")
+    subscription = subscribed(priced(recurring=recurring))
+    rules_of = AcceptancePolicy(**{name: mc_days(days) for name, days in policy.items()})
+    times = [(at, received) for at in MOMENTS for received in MOMENTS]
+    columns = rows(*[1] * len(times), timestamp=[at for at, _ in times], received_at=[received for _, received in times])
+    engine = DuckDBUsage(pa.table(columns), [subscription], policy=rules_of)
+    log = UsageLog([subscription], policy=rules_of)
+    receipts = log.append_columns(
+        columns["subscription_item"], columns["quantity"], columns["timestamp"], received_at=columns["received_at"]
+    )
+    assert engine.receipts() == {at: one for at, one in enumerate(receipts, 1) if one.outcome != "accepted"}
+    for period in (BillingPeriod(START, START + DAY), BillingPeriod(0, DAY), BillingPeriod(YEAR_9999 - 40 * DAY, YEAR_9999)):
+        assert engine.partial(subscription.items[0], period) == log.partial(subscription.items[0], period)
 
 
 def test_spans_that_touch_are_one():
