@@ -131,7 +131,7 @@ def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsag
             since = iso_8601(from_unix_seconds(first))
             raise _refusal(change.param, f"the item {change.item.id!r} as it was used since {since}", change.received)
     _refuse_cut(former, newer, usage)
-    owing = [one for one in changes if _owes_unused(one.former, usage) or (one.newer and not one.newer.is_metered)]
+    owing = [one for one in changes if _owes_unused(one.former, usage) or _owes_at_zero(one.newer)]
     if owing:
         _refuse_begun(account, owing[0], now())
     if (former.start_date, former.ended_at) != (newer.start_date, newer.ended_at):
@@ -181,10 +181,12 @@ def moment_of_change(
         return instant(clock(), "now")
     known = [] if received is None else [from_unix_seconds(received // MICROSECONDS)]
     known += [closing.closed_at for closing in account.closed.values()]
-    if not known:
+    period = _first_open(account)
+    # What a log knows may be long ago: it can tell that a period has begun, and never that none has.
+    if not known or (period is not None and max(known) <= period.start):
         message = (
-            "now: expected the moment of the change, because the log has no clock and knows of no usage and no closed period "
-            "that would say whether the running period has begun; received None"
+            "now: expected the moment of the change, because the log has no clock and knows of no moment in the open period "
+            "that would say that it has begun; received None"
         )
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
     return max(known)
@@ -251,11 +253,15 @@ def _heir(item: SubscriptionItem, added: Iterable[SubscriptionItem]) -> Subscrip
 
 def _owes_unused(item: SubscriptionItem | None, usage: RecordedUsage) -> bool:
     """Whether an item owes something for a period in which nothing is used."""
+    return item is not None and (_owes_at_zero(item) or usage.is_carried(item))
+
+
+def _owes_at_zero(item: SubscriptionItem | None) -> bool:
+    """Whether an item is licensed, or its price charges a quantity of 0."""
     if item is None or not item.is_metered:
         return item is not None
     # Asked of the model itself: whether it keeps to what a model must do is for the bill to say.
-    charges = item.price.model.charges(0)
-    return any(getattr(charge, "amount", 0) for charge in charges) or usage.is_carried(item)
+    return any(getattr(charge, "amount", 0) for charge in item.price.model.charges(0))
 
 
 def _refuse_begun(account: Account, change: _Change, now: datetime) -> None:

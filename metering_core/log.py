@@ -145,7 +145,8 @@ class UsageLog(UsageReader, KeepsInvoices):
         Args:
             subscription: the newer version.
             now: the moment of the change, such as the boundary from which a licensed item has another quantity; unless given,
-                the log's clock, and without one the latest moment of which the log knows.
+                the log's clock, and without one the latest moment of which the log knows, which can tell that a
+                period has begun and never that none has.
             rebill: whether the open periods are to be billed by this version although it changes what they owe.
 
         Raises:

@@ -335,7 +335,8 @@ class MeterLog(MeterReader, KeepsInvoices):
 
         Args:
             subscription: the newer version.
-            now: the moment of the change; unless given, the log's clock, and without one the latest moment it knows of.
+            now: the moment of the change; unless given, the log's clock, and without one the latest moment it knows of,
+                which can tell that a period has begun and never that none has.
             rebill: whether the open periods are to be billed by this version although it changes what they owe.
 
         Raises:

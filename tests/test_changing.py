@@ -239,7 +239,7 @@ def test_a_cancellation_is_not_a_rebill():
 
 
 def test_a_log_that_knows_no_moment_asks_for_one():
-    """Only where something is owed without usage must a moment be known: an argument, a clock, a receipt or a closing."""
+    """Only where something is owed without usage must a moment be known: an argument, a clock, a receipt in the period."""
     first, more = subscription(seats(1)), subscription(seats(5))
     log = mc.UsageLog([first])
     assert refused(lambda: log.subscribe(more)) == (ErrorCode.PARAMETER_MISSING, "now")
@@ -249,6 +249,25 @@ def test_a_log_that_knows_no_moment_asks_for_one():
     assert refused(lambda: log.subscribe(subscription(seats(5), item(price()))))[0] == ErrorCode.CHANGE_NOT_BILLABLE
     clocked = mc.UsageLog([first], clock=lambda: day(3))
     assert refused(lambda: clocked.subscribe(more))[0] == ErrorCode.CHANGE_NOT_BILLABLE
+
+
+def test_what_a_log_knows_may_be_long_ago():
+    """A log whose last moment is the boundary cannot tell that the period has not begun: it may be told weeks later."""
+    first, more = subscription(seats(1)), subscription(seats(5))
+    log = mc.UsageLog([first])
+    mc.finalize_invoice(first, log, first.period_at(JUNE), now=JULY)
+    assert refused(lambda: log.subscribe(more)) == (ErrorCode.PARAMETER_MISSING, "now")
+    assert refused(lambda: log.subscribe(more, now=day(29, 7))) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][quantity]")
+    log.subscribe(more, now=JULY)
+
+
+@pytest.mark.parametrize("newer", [lambda: (item(FEE),), lambda: (item(price()), item(FEE, "fee"))])
+def test_a_fee_does_not_begin_in_months_before_it_was_agreed(newer):
+    """A flat fee that comes with a newer version is owed without usage, as a seat is: it begins at a boundary."""
+    log = mc.UsageLog([subscription(item(price()))])
+    assert refused(lambda: log.subscribe(subscription(*newer()), now=day(29)))[0] == ErrorCode.CHANGE_NOT_BILLABLE
+    log.close_period("s", subscription().period_at(JUNE), now=JULY)
+    log.subscribe(subscription(*newer()), now=JULY)
 
 
 FEE = mc.Price.graduated("fee", currency="usd", tiers=[mc.Tier("inf", unit_amount=1, flat_amount=500)])
