@@ -295,7 +295,7 @@ def test_items_that_left_their_meter_still_owe(items):
     log.append([event("10", identifier="a")], now=NOW)
     finalized(log, JAN)
     log.cancel("tokens", "a", now=AFTER_JAN)
-    log.subscribe(billed_to("cus_1", *items))
+    log.subscribe(billed_to("cus_1", *items), now=JAN.end)
     for usage in (log, log.as_of(log.sequence), restore_meter_log(snapshot(log))):
         assert [(one.subscription_item, one.quantity) for one in usage.unbilled("sub")] == [("other", -10), ("si", -10)]
 
