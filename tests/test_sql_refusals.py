@@ -660,13 +660,14 @@ def interrupted_at(line, run):
                 raise KeyboardInterrupt
         return trace
 
+    before = sys.gettrace()  # Coverage's, in CI: it must go on afterwards.
     sys.settrace(trace)
     try:
         run()
     except KeyboardInterrupt:
         return True
     finally:
-        sys.settrace(None)
+        sys.settrace(before)
     return False
 
 
