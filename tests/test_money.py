@@ -385,6 +385,13 @@ class TestRoundings:
         error = refusal(to_multiple(10, lambda value: value), Decimal(5))  # type: ignore[arg-type,return-value]
         assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_INTEGER, "rounding")
 
+    @pytest.mark.parametrize("rounding", [rounding for rounding, _ in ROUNDINGS])
+    @pytest.mark.parametrize("value", [1.5, math.nan, Decimal("NaN"), Decimal("sNaN"), Decimal("-Infinity"), "1.5", None])
+    def test_only_exact_and_finite_values_are_rounded(self, rounding: Rounding, value: Any) -> None:
+        """A float is near what was meant and infinity near nothing: a rounding refuses both by name, and rounds neither."""
+        error = refusal(rounding, value)
+        assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_DECIMAL, "value")
+
 
 class TestSettle:
     @pytest.mark.parametrize(

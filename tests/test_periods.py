@@ -24,6 +24,7 @@ from metering_core.periods import (
     Interval,
     from_unix_seconds,
     instant,
+    parse_instant,
     unix_seconds,
 )
 
@@ -147,6 +148,23 @@ class TestInstant:
             error = refusal(from_unix_seconds, outside)
             assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_INSTANT, "seconds")
             assert error.details["received"] == outside
+
+    @pytest.mark.parametrize(
+        ("text", "is_told_why"),
+        [
+            ("2016-12-31T23:59:60Z", True),  # there was one, at the end of 2016
+            ("2017-01-01 00:59:60.5+01:00", True),
+            ("2016-12-31T23:59:61Z", False),  # never was one
+            ("2016-12-31T23:60:00Z", False),
+            ("2016-12-31T23:59:60", False),  # its offset is the first thing that it lacks
+        ],
+    )
+    def test_a_leap_second_is_refused_and_told_why(self, text: str, is_told_why: bool) -> None:
+        """Unix seconds have no leap second: the refusal of one says so, that of another malformed text says the shape."""
+        error = refusal(parse_instant, text, "at")
+        assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_INSTANT, "at")
+        assert ("no leap second" in error.message, "ISO 8601 with an offset" in error.message) == (is_told_why, not is_told_why)
+        assert parse_instant("2016-12-31T23:59:59Z", "at") == utc(2016, 12, 31, 23, 59, 59)
 
 
 class TestUnixSeconds:

@@ -37,6 +37,23 @@ def test_periods_are_cut_to_the_life(life, at, period):
     assert subscribed(**life).period_at(at) == period
 
 
+@pytest.mark.parametrize(
+    ("life", "at", "is_alive"),
+    [
+        ({"start_date": MID_JAN, "ended_at": MID_FEB}, MID_JAN - 1, False),
+        ({"start_date": MID_JAN, "ended_at": MID_FEB}, MID_JAN, True),
+        ({"start_date": MID_JAN, "ended_at": MID_FEB}, datetime(2024, 2, 14, 23, 59, 59, 999_999, tzinfo=UTC), True),
+        ({"start_date": MID_JAN, "ended_at": MID_FEB}, MID_FEB, False),
+        ({"start_date": MID_JAN}, datetime.max.replace(tzinfo=UTC), True),
+        ({}, START - 1, False),
+        ({}, START, True),
+    ],
+)
+def test_a_life_holds_its_start_and_not_its_end(life, at, is_alive):
+    """A subscription is alive from its start or else its anchor (inclusive) to its end (exclusive), for ever without one."""
+    assert subscribed(**life).is_alive_at(at) is is_alive
+
+
 def test_periods_tile_the_life():
     """From any moment on, the periods follow each other without gap or overlap until the end."""
     found = list(subscribed(start_date=MID_JAN, ended_at=MID_FEB + 29 * DAY).periods_from(0))
