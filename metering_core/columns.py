@@ -200,7 +200,7 @@ class RecordStore:
         """Return the rows of an item, in the order of arrival."""
         for row in range(self._indexed, len(self)):
             rows = self._rows.setdefault(self.codes[row], array("q"))
-            if not rows or rows[-1] < row:  # Else it is from a call that was interrupted.
+            if not rows or rows[-1] < row:  # pragma: no branch - else it is from a call that was interrupted
                 rows.append(row)
         self._indexed = len(self)
         return self._rows.get(code, ())

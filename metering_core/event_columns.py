@@ -84,7 +84,7 @@ class EventColumns:
     def cancel(self, row: int, adjustment: MeterEventAdjustment) -> None:
         """Keep a cancellation, which has the next number; doing so twice is the same as once."""
         self.canceled[row] = adjustment
-        if len(self._cancellations) < len(self.canceled):
+        if len(self._cancellations) < len(self.canceled):  # pragma: no branch - else a call was interrupted after it
             self._cancellations.append(len(self.received))
 
     @classmethod

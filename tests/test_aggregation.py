@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from builders import JAN, MODES, START, four_modes, planted, priced, used
+from builders import JAN, MODES, START, four_modes, planted, priced, subscribed, used
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,10 +11,13 @@ from metering_core import (
     AGGREGATORS,
     AggregateUsage,
     Aggregator,
+    ErrorCode,
+    InvalidValueError,
     InvoicingError,
     Recurring,
     SubscriptionItem,
     Usage,
+    UsageLog,
     UsageSummary,
     summarize,
 )
@@ -208,3 +211,31 @@ def test_a_table_without_a_row_refuses_it_by_name(kind, param):
     assert (caught.value.code, caught.value.param) == ("formula_not_available", param)
     known = ", ".join(repr(member.value) for member in kind)
     assert caught.value.message == f"{param}: expected one that columns can compute ({known}), received 'median'"
+
+
+ITEM = subscribed().items[0]
+
+
+@pytest.mark.parametrize("wrong", [ITEM, (ITEM,), (ITEM, JAN, JAN), (JAN, ITEM), ("si_0", JAN), [ITEM, START], None])
+def test_a_request_is_an_item_and_a_period(wrong):
+    """What is no pair of the two, in that order, is refused by its place among the requests; a list of the two is taken."""
+    log = UsageLog([subscribed()])
+    log.record("si_0", 5, timestamp=START, now=START)
+    assert log.partials([[ITEM, JAN], (ITEM, JAN)]) == [5, 5]
+    with pytest.raises(InvalidValueError, match="expected a SubscriptionItem and a BillingPeriod") as refused:
+        log.partials([(ITEM, JAN), wrong])
+    assert (refused.value.code, refused.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "requests[1]")
+
+
+class Lazy:
+    """A row of an ORM whose session is closed: whatever it is asked for, it raises."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+def test_what_raises_when_it_is_asked_is_no_usage():
+    """A value that cannot even say what it has is refused as any other that is no usage, without an error of its own."""
+    with pytest.raises(InvalidValueError, match=r"usage: expected a Usage, .* received .*Lazy") as refused:
+        summarize(ITEM, Lazy(), JAN)
+    assert (refused.value.code, refused.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "usage")

@@ -25,6 +25,7 @@ from metering_core.catalog import (
     read_price,
     read_usage,
 )
+from metering_core.file_instants import PlausibleTime
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
@@ -834,6 +835,15 @@ class TestAppendingEvents:
         rows = self.rows({"payload": {**PAYLOAD, "value": "x"}})
         assert append_events(self.log(), rows, on_refusal=lambda refusal: None) == {}
 
+    def test_a_customer_without_an_item_on_the_meter_is_told_so(self):
+        """An event of a known customer that no item of theirs is priced on is kept, and the sentence says what is missing."""
+        pages = {**METER, "id": "mtr_pages", "event_name": "pages"}
+        log, told = self.log(meters=[METER, pages]), []
+        assert append_events(log, self.rows({"event_name": "pages"}), on_unbilled=told.append) == {}
+        assert [one.code.value for one in told] == ["usage_unbilled"]
+        assert "expected an item on the meter of 'pages' for its customer" in told[0].message
+        assert len(log) == 1
+
     def test_an_inactive_meter_takes_what_came_before_it_was_deactivated(self):
         """History of a meter that is no longer in use is billed; from its last moment on its events are refused."""
         deactivated = {**METER, "status": "inactive", "status_transitions": {"deactivated_at": START + 60}}
@@ -842,3 +852,18 @@ class TestAppendingEvents:
         assert list(append_events(log, rows, on_refusal=told.append)) == ["sub_1"]
         assert [(one.details["line"], one.code.value) for one in told] == [(3, "meter_inactive")]
         assert (len(log), log.meters[0].is_active) == (3, False)
+
+
+def test_a_moment_that_json_has_no_word_for_is_shown_as_it_was_read():
+    """A meter that is active and yet was deactivated is refused by its place and with the moment that the file gives."""
+    meter = {**METER, "status": "active", "status_transitions": {"deactivated_at": START}}
+    with pytest.raises(mc.CatalogError, match=r"meters\[0\] \('mtr_tokens'\).*received .*2024, 1, 1, 0, 0") as caught:
+        read_catalog(on_meters(meters=[meter]))
+    assert caught.value.code is mc.ErrorCode.FILE_UNREADABLE
+
+
+@pytest.mark.parametrize(("year", "last"), [(2026, 2036), (9988, 9998), (9989, 9999), (9999, 9999)])
+def test_files_may_name_the_ten_years_ahead(year, last):
+    """The last plausible second is that of the tenth year after this one, and at most that of the calendar's last year."""
+    until = PlausibleTime.until(datetime(year, 6, 1, tzinfo=UTC))
+    assert until.last == datetime(last, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()

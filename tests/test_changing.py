@@ -170,6 +170,27 @@ def test_a_closed_period_frees_what_was_used_in_it(engine):
     assert refused(lambda: log.subscribe(subscription())) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
 
 
+def test_a_period_that_was_left_open_before_a_closed_one_is_still_held():
+    """Where July was finalized and June was not, June's usage refuses another price until June is finalized, too."""
+    log, newer = measured(), EVENTS_REBILLING["another price"][0]
+    mc.finalize_invoice(on_meter(), log, on_meter().period_at(JULY), now=AUGUST)
+    assert refused(lambda: log.subscribe(newer)) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
+    assert mc.finalize_invoice(on_meter(), log, on_meter().period_at(JUNE), now=AUGUST).total == 1000
+    log.subscribe(newer, now=AUGUST)
+    assert log.subscriptions == (newer,)
+
+
+def test_a_life_that_is_closed_to_its_end_has_nothing_to_rebill():
+    """Once the last period of a subscription that ended is finalized, another price is taken and the bill stays as it was."""
+    ended = on_meter(ended_at=JULY)
+    log = measured(first=ended)
+    june = mc.finalize_invoice(ended, log, ended.period_at(JUNE), now=JULY)
+    newer = on_meter(item(price("new", 200, recurring=ON_METER)), ended_at=JULY)
+    log.subscribe(newer)
+    assert log.subscriptions == (newer,)
+    assert mc.finalize_invoice(newer, log, newer.period_at(JUNE), now=AUGUST).to_dict() == june.to_dict()
+
+
 def test_late_usage_counts_where_it_is_billed():
     """A record of June that July bills is usage of July: no price may change under it."""
     policy = mc.AcceptancePolicy(late_grace=mc.AcceptancePolicy().late_grace + (JULY - JUNE), late_attribution="open_period")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pickle
+import threading
 
 import pytest
 
@@ -130,3 +131,12 @@ def test_a_missing_extra_says_what_to_install():
     assert error.code is ErrorCode.EXTRA_MISSING
     assert error.param == "plot"
     assert "pip install 'metering-core[plot]'" in error.message
+
+
+def test_what_cannot_travel_is_described():
+    """An error about a lock, which no process can send, arrives with the lock's description; the other values stay whole."""
+    error = InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "usage", "a Usage", threading.Lock())
+    copy = pickle.loads(pickle.dumps(error))  # noqa: S301 - our own bytes
+    assert (copy.code, copy.param, copy.message) == (error.code, "usage", error.message)
+    assert copy.details["expected"] == "a Usage"
+    assert copy.details["received"].endswith("(lock)")

@@ -47,6 +47,21 @@ def test_integers_of_other_libraries_are_taken():
     assert type(exact_integer(Seven(), "x")) is int
 
 
+class Row(Seven):
+    """As an array, which has the method and is no integer."""
+
+    def __index__(self):
+        raise TypeError
+
+
+def test_integers_of_other_libraries_are_decimals_too():
+    """An amount may be an integer of another library; what only has the method of one is refused."""
+    assert exact_decimal(Seven(), "x") == 7
+    with pytest.raises(InvalidValueError, match=r"^x: expected .*, received .*Row") as refused:
+        exact_decimal(Row(), "x")
+    assert refused.value.code is ErrorCode.PARAMETER_INVALID_DECIMAL
+
+
 @pytest.mark.parametrize(("value", "fits"), [(1, False), (2, True), (5, True), (6, False)])
 def test_bounds_of_integers_are_inclusive(value, fits):
     """Minimum and maximum belong to the range; the refusal states both."""

@@ -157,6 +157,15 @@ def test_unknown_stripe_codes(word):
     assert from_stripe_sync_code(word) is from_stripe_async_code(word) is None
 
 
+@pytest.mark.parametrize("read", [from_stripe_sync_code, from_stripe_async_code])
+@pytest.mark.parametrize("word", [None, 400, b"no_meter", ["no_meter"]])
+def test_stripe_codes_are_strings(read, word):
+    """A status or an object in the place of a code is refused, and not taken for a code that we have no reason for."""
+    with pytest.raises(InvalidValueError) as refused:
+        read(word)
+    assert (refused.value.code, refused.value.param) == (ErrorCode.PARAMETER_INVALID_STRING, "stripe_code")
+
+
 # Reports ----------------------------------------------------------------------------------------------------------------
 
 METERS = [Meter("mtr_tokens", "tokens"), Meter("mtr_calls", "calls", "count")]

@@ -504,6 +504,18 @@ class TestRefusals:
                 event_summaries(usage, *asked, value_grouping_window=window)
             assert (refused.value.code, refused.value.param) == (ErrorCode.PARAMETER_INVALID_INSTANT, "start_time")
 
+    @pytest.mark.parametrize(("hours", "is_taken"), [(100_000, True), (100_001, False)])
+    def test_a_range_is_cut_into_at_most_100_000_buckets(self, hours, is_taken):
+        """The limit itself is taken, and one hour more is refused by the name of the window, before any bucket is made."""
+        start = at("2000-01-01")
+        asked = (log_of(REGIONS, []), "mtr_regions", "cus_1", start, start + hours * HOUR)
+        if is_taken:
+            event_summaries(*asked, value_grouping_window="hour")
+            return
+        with pytest.raises(InvalidValueError, match=r"at most 100,000 buckets, received 'hour'") as refused:
+            event_summaries(*asked, value_grouping_window="hour")
+        assert (refused.value.code, refused.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "value_grouping_window")
+
     def test_zones_of_datetimes_do_not_matter(self):
         """A bound is a moment: given in another zone it is the same one."""
         log = log_of(TOKENS, [(at("2024-05-01"), "3")])

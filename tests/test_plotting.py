@@ -203,6 +203,7 @@ class TestRefusals:
             (SEATS, {"path": "curve.pdf"}, ErrorCode.PARAMETER_INVALID_CHOICE, "path"),
             (SEATS, {"scale": "cubic"}, ErrorCode.PARAMETER_INVALID_CHOICE, "scale"),
             (SEATS, {"up_to": 1}, ErrorCode.PARAMETER_INVALID_INTEGER, "up_to"),
+            (SEATS, {"up_to": 10**18 + 1}, ErrorCode.PARAMETER_INVALID_INTEGER, "up_to"),
             (SEATS, {"up_to": 10.0}, ErrorCode.PARAMETER_INVALID_INTEGER, "up_to"),
             (MAILS, {"up_to": 1000 * (STEPS_MAX + 1)}, ErrorCode.PARAMETER_INVALID_INTEGER, "up_to"),
         ],
