@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import pytest
+from builders import START, subscribed
 
+from metering_core import UsageLog
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.names import NAME_MAX, choice, known_keys, name, optional_name, refuse_slips, required
 from metering_core.usage import Action
@@ -77,3 +79,13 @@ def test_the_nearest_name_is_meant():
 def test_other_unknown_columns_are_passed_over(received):
     """What is near to nothing is not read, nor what is near to a name that is there."""
     refuse_slips(received, ["seq"])
+
+
+@pytest.mark.parametrize("values", ["si_0", b"si_0", {"si_0": 1}, list, 5, None, iter(["si_0"]), (one for one in ["si_0"])])
+def test_a_column_has_a_length_and_can_be_read_again(values):
+    """Text, a map, a class and what can be read only once is no column of items, and the log stays empty."""
+    log = UsageLog([subscribed()])
+    with pytest.raises(InvalidValueError, match="expected a list, an array or another sequence") as caught:
+        log.append_columns(values, [1], [START], now=START)
+    assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "subscription_items")
+    assert len(log) == 0
