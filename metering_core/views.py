@@ -138,6 +138,7 @@ class UsageReader:
         Raises:
             UsageCompactedError: where their records were dropped.
         """
+        require_kind(BillingPeriod, period, "period")
         cycle, late = self._source().known(item_id).account.subscription.cycle, dict[BillingPeriod, int]()
         for one in self.records(item_id, period):
             if one.record.timestamp != "now" and one.record.timestamp < period.start_seconds:

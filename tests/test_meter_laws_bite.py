@@ -86,7 +86,7 @@ DEFECTS = {
         ("an event at the end is inside", "timelines.Timeline._places", "(self.moments, end)", "(self.moments, end + 1)"),
         ("the last bucket is cut off", "meter_summaries._bounds", "one < end, ends), end]", "one < end, ends)]"),
         ("filters let everything through", "meter_summaries._selected", "if all(", "if True or all("),
-        ("a page repeats its cursor", "meter_summaries.list_event_summaries", "> cursor]", ">= cursor]"),
+        ("a page repeats its cursor", "meter_summaries.list_event_summaries", "> cursor)", ">= cursor)"),
         ("empty buckets are listed", "meter_summaries.list_event_summaries", "if not summary.is_empty", ""),
     ],
     "cancellations": [
@@ -117,7 +117,7 @@ DEFECTS = {
     ],
     "late grace": [
         ("the grace includes its end", "acceptance.standing_at", "< policy.late_grace", "<= policy.late_grace"),
-        ("the grace is the current period's", "acceptance.standing_at", "boundary - timedelta(seconds=1)", "boundary"),
+        ("the grace is the current period's", "acceptance.standing_at", "unix_seconds(boundary) - 1", "unix_seconds(boundary)"),
         ("a closed period takes late usage", "accounts.Account.closing", "if not self.closed:", "if True:"),
         ("late usage is billed where it was", "log.UsageLog._billed_at", "if not self._store.attributed", "if True"),
     ],

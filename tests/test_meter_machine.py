@@ -178,11 +178,11 @@ class Story:
                 for is_own in (True, False)
             )
             assert [line.quantity for line in own] == [max(self.measured(item, period), 0)], item.id
-            self.billed[item.id].append(own[0].quantity)
+            self.billed[item.id].append(Fraction(own[0].quantity))
             if self.is_carrying:
                 assert {line.period: Fraction(line.quantity) for line in late} == before[item.id]
                 for line in late:
-                    self.billed[item.id][(line.period.start_seconds - START) // DAY] += line.quantity
+                    self.billed[item.id][(line.period.start_seconds - START) // DAY] += Fraction(line.quantity)
             else:
                 assert late == []
 

@@ -283,7 +283,7 @@ def test_what_spark_cannot_find_is_an_error_of_ours(session):
 def test_a_refused_opening_leaves_nothing(session):
     """No view of ours stays in the session where usage was refused, and a good table is opened after a bad one."""
     before = {table.name for table in session.catalog.listTables()}
-    with pytest.raises(InvalidValueError, match=r"^quantity, row 1"):
+    with pytest.raises(InvalidValueError, match=r"^usage, row 1: quantity"):
         SparkUsage(session, frame(session, ("si_0", -1, START, 1)), [subscribed()])
     assert {table.name for table in session.catalog.listTables()} == before
 
