@@ -97,7 +97,7 @@ class Guarded(Uncopied):
 
     def _put_back(self) -> None:
         """Drop what was appended and not committed."""
-        raise NotImplementedError
+        raise NotImplementedError  # pragma: no cover - both logs have their own
 
     def finish(self) -> None:
         """Put back or finish what was interrupted, before anything is read or changed."""
@@ -108,7 +108,7 @@ class Guarded(Uncopied):
     def _finish(self) -> None:
         unfinished = self._unfinished
         if unfinished is None:
-            return
+            return  # pragma: no cover - another thread finished it while this one waited for the lock
         if isinstance(unfinished, ref):
             billing = unfinished()
             if billing is not None and billing.thread == get_ident():

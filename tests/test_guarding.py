@@ -19,6 +19,7 @@ from interrupting import is_free
 
 import metering_core as mc
 from metering_core import guarding
+from metering_core.accounts import Account
 
 NOW = START + 9
 
@@ -147,6 +148,31 @@ def test_billing_within_billing_ends_with_the_outer_one(made):
     assert [log.stored_invoice(one, JAN) for one in ("sub", "other")] == [outer, inner]
     with pytest.raises(mc.InvalidValueError, match="being closed"):
         log.keep_invoice(outer)
+
+
+@both_logs
+def test_a_closing_that_is_interrupted_leaves_the_outer_one_open(made, monkeypatch):
+    """Of two periods closed at once, an interrupt leaves the decided one closed whole and once, and the other one open."""
+    log = made()
+    first = log.subscriptions[0]
+    items = [attrs.evolve(item, id="other") for item in first.items]
+    log.subscribe(second := attrs.evolve(first, id="other", items=items, customer="another"))
+    close, interrupts = Account.close, iter([KeyboardInterrupt])
+
+    def interrupted(account, closing):
+        for interrupt in interrupts:
+            raise interrupt
+        close(account, closing)
+
+    invoice = mc.preview_invoice(second, log, now=START)
+    monkeypatch.setattr(Account, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt), log.closing("sub", JAN, now=FEB.start), log.closing("other", JAN, now=FEB.start):
+        log.keep_invoice(invoice)
+    assert [log.stored_invoice(one, JAN) for one in ("sub", "other")] == [None, invoice]
+    if isinstance(log, mc.MeterLog):
+        assert [(period, bill.number) for period, bill in log.bills_of("other")] == [(JAN, 1)]
+        assert not log.bills_of("si_0")
+    CHANGES["usage" if isinstance(log, mc.UsageLog) else "meters"]["append"](log)
 
 
 # Forks ---------------------------------------------------------------------------------------------------------------

@@ -316,6 +316,18 @@ def test_a_log_of_nothing_is_restored():
     assert nobody.append([event("min", "1", START)], now=START)[0].code == "customer_unknown"
 
 
+def test_a_customer_is_for_meters_alone():
+    """A subscription that bills no meter may have no customer: the restored log has it, and takes a second one like it."""
+    log = MeterLog([], [subscribed(priced(mode=None), id="seats")])
+    restored = through_text(log)
+    assert restored == log
+    assert [one.customer for one in restored.subscriptions] == [None]
+    more = subscribed(priced(mode=None), id="more")
+    for one in (log, restored):
+        one.subscribe(more)
+    assert restored == log
+
+
 class Flat:
     """A pricing model of a user's own."""
 
@@ -439,6 +451,9 @@ DAMAGED = [
             (["cancellations", 0, 2], 10**18),
             (["closed"], {"nobody": [[START, START + 1, START, 0]]}),
             (["closed", "acme", 0], [START, START, START, 0]),
+            (["closed", "acme", 0, 4, "lines", 0, "description"], 5),
+            (["closed", "acme", 0, 4, "lines", 0, "exact"], "2.56e1"),
+            (["subscriptions", 0, "items", 0, "surprise"], 1),
             (["bills", 1], lambda given: {**given, "subscription_item": "sum"}),
             (["bills", 0, "subscription_item"], "other"),
             (["bills", 0, "period"], [START]),

@@ -12,6 +12,7 @@ import attrs
 import pytest
 from builders import DAY, FEB, JAN, MAR, START, priced, subscribed
 from hypothesis import given, settings
+from test_invoicing import Halves
 from test_snapshots import Flat
 
 import metering_core as mc
@@ -114,6 +115,18 @@ def test_a_restored_log_returns_what_was_billed(made):
     assert list(map(str, map(mc.explain, again.lines))) == list(map(str, map(mc.explain, billed.lines)))
     assert [json.dumps(mc.snapshot(log)) for log in restored] == texts
     assert restored == logs_of(usage)
+
+
+def test_a_line_without_evidence_comes_back_without():
+    """An engine of one's own may keep no records; beside it the lines of a restored meter log explain themselves as before."""
+    both = of(CALLS, COUNTED)
+    events = mc.MeterLog([TOKENS], [both], policy=mc.MeterPolicy.history())
+    events.append([token("5")], now=START + DAY)
+    billed = mc.finalize_invoice(both, mc.CombinedUsage(Halves(), events), JAN, now=JAN.end)
+    restored = mc.restore_meter_log(json.loads(json.dumps(mc.snapshot(events))))
+    again = mc.finalize_invoice(both, mc.CombinedUsage(Halves(), restored), JAN, now=MAR.end)
+    assert [line.usage is None for line in again.lines] == [line.usage is None for line in billed.lines] == [True, False]
+    assert list(map(str, map(mc.explain, again.lines))) == list(map(str, map(mc.explain, billed.lines)))
 
 
 def test_a_period_closed_without_an_invoice_is_billed_once():

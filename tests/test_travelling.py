@@ -16,6 +16,7 @@ from fractions import Fraction
 import attrs
 import pytest
 from builders import DAY, FEB, JAN, START, priced, subscribed, used
+from test_invoicing import Halves
 
 import metering_core as mc
 from metering_core.catalog import read_catalog
@@ -172,6 +173,8 @@ def test_other_usage_explains_other_lines():
         mc.explain(pickle.loads(pickle.dumps(line)), usage=used((START, 1)))  # noqa: S301
     with pytest.raises(mc.InvalidValueError, match="usage: expected a Usage, such as a UsageLog"):
         mc.explain(line, usage=5)
+    with pytest.raises(mc.InvalidValueError, match="usage: expected usage that keeps its records"):
+        mc.explain(line, usage=Halves())
     with pytest.raises(mc.InvalidValueError, match="line: expected an InvoiceLineItem"):
         mc.explain("in_sub_0")
 
