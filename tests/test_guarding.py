@@ -150,13 +150,17 @@ def test_billing_within_billing_ends_with_the_outer_one(made):
         log.keep_invoice(outer)
 
 
-@both_logs
-def test_a_closing_that_is_interrupted_leaves_the_outer_one_open(made, monkeypatch):
-    """Of two periods closed at once, an interrupt leaves the decided one closed whole and once, and the other one open."""
+def with_another(made):
+    """Return a log that has another customer's subscription too, and what a preview of January bills of it."""
     log = made()
-    first = log.subscriptions[0]
-    items = [attrs.evolve(item, id="other") for item in first.items]
-    log.subscribe(second := attrs.evolve(first, id="other", items=items, customer="another"))
+    items = [attrs.evolve(item, id="other") for item in log.subscriptions[0].items]
+    log.subscribe(attrs.evolve(log.subscriptions[0], id="other", items=items, customer="another"))
+    return log, mc.preview_invoice(log.subscriptions[1], log, now=START)
+
+
+@pytest.fixture
+def interrupted_once(monkeypatch):
+    """Interrupt the next period that is being closed, after its bills were kept; what is asked next finishes it."""
     close, interrupts = Account.close, iter([KeyboardInterrupt])
 
     def interrupted(account, closing):
@@ -164,14 +168,34 @@ def test_a_closing_that_is_interrupted_leaves_the_outer_one_open(made, monkeypat
             raise interrupt
         close(account, closing)
 
-    invoice = mc.preview_invoice(second, log, now=START)
     monkeypatch.setattr(Account, "close", interrupted)
+
+
+@both_logs
+@pytest.mark.usefixtures("interrupted_once")
+def test_a_closing_that_is_interrupted_leaves_the_outer_one_open(made):
+    """Of two periods closed at once, an interrupt leaves the decided one closed whole and once, and the other one open."""
+    log, invoice = with_another(made)
     with pytest.raises(KeyboardInterrupt), log.closing("sub", JAN, now=FEB.start), log.closing("other", JAN, now=FEB.start):
         log.keep_invoice(invoice)
     assert [log.stored_invoice(one, JAN) for one in ("sub", "other")] == [None, invoice]
+    assert list(log.state().closed) == ["other"]
     if isinstance(log, mc.MeterLog):
-        assert [(period, bill.number) for period, bill in log.bills_of("other")] == [(JAN, 1)]
-        assert not log.bills_of("si_0")
+        assert [(item, bill.number) for item, _, bill in log.state().bills] == [("other", 1)]
+    CHANGES["usage" if isinstance(log, mc.UsageLog) else "meters"]["append"](log)
+
+
+@both_logs
+@pytest.mark.usefixtures("interrupted_once")
+def test_a_closing_goes_on_after_one_within_it_was_interrupted(made):
+    """Where the interrupt is caught within the outer closing, both periods are closed, each once and whole."""
+    log, invoice = with_another(made)
+    with log.closing("sub", JAN, now=FEB.start), pytest.raises(KeyboardInterrupt), log.closing("other", JAN, now=FEB.start):
+        log.keep_invoice(invoice)
+    assert [log.stored_invoice(one, JAN) for one in ("sub", "other")] == [None, invoice]
+    assert sorted(log.state().closed) == ["other", "sub"]
+    if isinstance(log, mc.MeterLog):
+        assert [(item, bill.number) for item, _, bill in log.state().bills] == [("other", 1), ("si_0", 2)]
     CHANGES["usage" if isinstance(log, mc.UsageLog) else "meters"]["append"](log)
 
 
