@@ -13,11 +13,18 @@ from types import CodeType, FrameType
 from typing import Any, Self
 
 import attrs
+import pytest
 
 import metering_core as mc
 
 _PACKAGE = str(Path(mc.__file__).parent) + os.sep
 _BETWEEN = frozenset({"NOP", "SWAP", "COPY", "POP_BLOCK", "PUSH_NULL"})
+
+
+knows_where_with_exits = pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11),
+    reason="where `with` calls `__exit__` is read off the instructions of Python 3.11, the oldest that is tested",
+)
 
 
 @cache

@@ -13,7 +13,7 @@ from functools import partial
 import attrs
 import pytest
 from builders import FEB, JAN, MAR, MODES, four_modes, priced
-from interrupting import Case, every_place_of, expected, interrupted, outcome, torn
+from interrupting import Case, every_place_of, expected, interrupted, knows_where_with_exits, outcome, torn
 
 import metering_core as mc
 from metering_core.meter_acceptance import MeterPolicy
@@ -25,6 +25,8 @@ pytest.importorskip("numpy")
 
 from metering_core.columnar import ColumnarEvents, ColumnarUsage, EventBatch, UsageBatch, answering
 from metering_core.invoice_lines import invoice_lines
+
+pytestmark = knows_where_with_exits
 
 START, NOW = JAN.start_seconds, FEB.start_seconds + 10
 POLICY = mc.AcceptancePolicy(late_grace=timedelta(days=40), late_attribution="open_period")

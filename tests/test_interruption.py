@@ -8,9 +8,11 @@ from datetime import timedelta
 import attrs
 import pytest
 from builders import DAY, FEB, JAN, START, priced
-from interrupting import Case, every_place_of, outcome, torn
+from interrupting import Case, every_place_of, knows_where_with_exits, outcome, torn
 
 import metering_core as mc
+
+pytestmark = knows_where_with_exits
 
 DEC = mc.BillingPeriod(START - 31 * DAY, START)
 NOV = mc.BillingPeriod(START - 61 * DAY, DEC.start)
