@@ -9,13 +9,13 @@ from typing import Final
 
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
-from metering_core.periods import Instant, moment
+from metering_core.periods import ISO, Instant, moment
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns, require_order
 from metering_core.sql.events import OPTIONAL, REQUIRED, SIFTED, SqlEvents, events_kernel
 from metering_core.sql.loading import Origin, load
 from metering_core.sql.readers import INTEGERS, ZONED, Source, literal, quoted
-from metering_core.sql.sources import ISO, floored, integer_of, is_absent
+from metering_core.sql.sources import floored, integer_of, is_absent
 from metering_core.subscriptions import Subscription
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from metering_core.file_instants import ANY_TIME, PlausibleTime
+from metering_core.periods import ISO
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns
 from metering_core.sql.loading import Origin, load
@@ -21,9 +22,6 @@ REQUIRED: Final = ("subscription_item", "quantity", "timestamp")
 OPTIONAL: Final = ("action", "id", "received_at", "seq")
 
 _NARROW: Final = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
-_HOUR: Final = r"([01]\d|2[0-3])"
-ISO: Final = rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_HOUR}:\d{{2}}(:\d{{2}}(\.\d+)?)?(Z|[+-]{_HOUR}(:?\d{{2}})?)"
-"""DuckDB would also take 24 for an hour; beyond six digits of a second it reads on and cuts, as Python does."""
 
 
 def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: PlausibleTime = ANY_TIME) -> tuple[Origin, str]:
