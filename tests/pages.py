@@ -15,6 +15,8 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
@@ -22,6 +24,14 @@ README = ROOT / "README.md"
 OPTIONS = doctest.ELLIPSIS
 _FENCE = re.compile(r"^```(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
 _BLANK_IN_OUTPUT = re.compile(r"^$(?=\n(?!>>> ))", re.MULTILINE)
+
+
+def of_documentation(*parts: str) -> Path:
+    """Return a file under docs/; where there is none, skip the test or the module that asks."""
+    page = DOCS.joinpath(*parts)
+    if not page.exists():
+        pytest.skip("an installed wheel is tested without docs/", allow_module_level=True)
+    return page
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import doctest
 import sqlite3
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 
+import pages
 import pytest
 
 import metering_core as mc
 from metering_core.errors import ErrorCode
 
-PAGE = Path(__file__).parents[1] / "docs" / "howto" / "embed-in-a-billing-service.md"
+PAGE = pages.of_documentation("howto", "embed-in-a-billing-service.md")
 OCTOBER = datetime(2026, 10, 1, tzinfo=UTC)
 NOVEMBER = datetime(2026, 11, 1, tzinfo=UTC)
 

@@ -10,6 +10,7 @@ from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
+import pages
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -232,9 +233,7 @@ class TestRefusals:
     def test_the_picture_of_the_readme_is_up_to_date(self, tmp_path):
         """`python examples/plot/draw_curve.py` draws the vertices that the repository shows."""
         script = Path(__file__).resolve().parents[1] / "examples" / "plot" / "draw_curve.py"
-        shown = script.parents[2] / "docs" / "_static" / "curve.svg"
-        if not (script.exists() and shown.exists()):
-            pytest.skip("an installed wheel is tested without docs/")
+        shown = pages.of_documentation("_static", "curve.svg")
         pytest.importorskip("matplotlib")
         package = str(script.parents[2])
         subprocess.run([sys.executable, script, tmp_path], env={"PYTHONPATH": package, "HOME": str(tmp_path)}, check=True)

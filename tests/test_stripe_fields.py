@@ -378,7 +378,7 @@ def test_what_says_nothing():
 
 def test_the_documentation_has_every_field():
     """The page of fields names all of them in the section of their object, and what is refused in its own words."""
-    text = (pages.DOCS / "reference" / "stripe-objects.md").read_text(encoding="utf-8")
+    text = pages.of_documentation("reference", "stripe-objects.md").read_text(encoding="utf-8")
     sections = dict(section.split("\n", 1) for section in text.split("\n## ")[1:])
     titles = {"subscription": "Subscription", "subscription_item": "Subscription item", "price": "Price", "plan": "Plan"}
     titles |= {"billing.meter": "Meter", "recurring": "`recurring`", "tier": "`tiers[]`"}
