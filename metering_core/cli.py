@@ -267,8 +267,8 @@ def invoice(
         rejects: Write each such row into this file (.csv, .jsonl): path, line, code, message and the row.
         usage_format: How the usage is written; the file's extension (.csv, .jsonl, .ndjson) says it unless given, or the first
             character of standard input ({ begins JSON lines).
-        engine: What judges and folds the usage; all make the same bill. 'auto', which is also what happens without the option,
-            takes memory for short files and standard input, duckdb for Parquet, globs and long files, and says so.
+        engine: What judges and folds the usage; each makes the same bill, or none. 'auto', which is also what happens without
+            the option, takes duckdb for Parquet, globs and long files, memory for all else, and says so.
         policies: What is accepted.
     """
     _refuse_explained_csv(output, explained=explained)

@@ -6,7 +6,7 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from enum import StrEnum
 from typing import Any, Final, cast
 
@@ -32,6 +32,7 @@ from metering_core.errors import (
     InvoicingError,
     MeteringError,
     MissingExtraError,
+    describe,
     shown,
 )
 from metering_core.log import UsageLog
@@ -42,11 +43,11 @@ from metering_core.sql.readers import Files
 from metering_core.subscriptions import Subscription
 
 LARGE_BYTES: Final = 64 * 2**20
-"""From this size on, text is read by an engine of columns or by DuckDB."""
+"""From this size on, text is read by DuckDB."""
 
 
 class Engine(StrEnum):
-    """What judges and folds usage. All of them make the same bill."""
+    """What judges and folds usage. All of them make the same bill, or none."""
 
     AUTO = "auto"
     MEMORY = "memory"
@@ -134,16 +135,11 @@ def _picked(usage: str, *, is_table: bool, explains: bool) -> Choice:
     if size < LARGE_BYTES:
         return Choice(Engine.MEMORY, f"{usage} is smaller than {LARGE_BYTES // 2**20} MiB")
     reason = f"{usage} has {size / 2**20:,.0f} MiB"
-    if not explains and _is_installed("duckdb"):
+    if explains:
+        return Choice(Engine.MEMORY, f"{reason}, and memory keeps the records to explain lines by")
+    if _is_installed("duckdb"):
         return Choice(Engine.DUCKDB, reason)
-    if _by_row() is Engine.MEMORY:
-        reason += "; the extras 'duckdb' and 'columnar', which are faster, are not installed"
-    return Choice(_by_row(), reason)
-
-
-def _by_row() -> Engine:
-    """Return the engine for many rows that are read one by one."""
-    return Engine.COLUMNAR if _is_installed("numpy") else Engine.MEMORY
+    return Choice(Engine.MEMORY, f"{reason}; the extra 'duckdb', which is faster, is not installed")
 
 
 def _is_table(usage: str, usage_format: str | None) -> bool:
@@ -191,52 +187,58 @@ class UsageSource:
         """Whether only DuckDB can read it."""
         return _is_table(self.usage, self.format)
 
-    def rows(self) -> Iterator[UsageRow | CatalogError]:
-        """Yield the rows of a file of text, and the complaint about each malformed one."""
-        written = format_of(self.usage) if self.format is None else self.format
-        with opened(self.usage) as stream:
-            yield from read_usage(stream, written, path=shown_name(self.usage), time=self.reading.time)
+    def rows(self, paths: Iterable[str] = ()) -> Iterator[UsageRow | CatalogError]:
+        """Yield the rows of a file of text, or of several, and the complaint about each malformed one."""
+        for path in paths or (self.usage,):
+            written = format_of(path) if self.format is None else self.format
+            with opened(path) as stream:
+                yield from read_usage(stream, written, path=shown_name(path), time=self.reading.time)
 
 
 def load_usage(subscriptions: Sequence[Subscription], source: UsageSource, engine: Engine) -> Loaded:
-    """Read usage with an engine. What DuckDB does not bill as it is, is read row by row, which finds each row at fault.
+    """Read usage with an engine. Text that DuckDB does not bill as it is goes into memory, which finds each row at fault.
 
     Raises:
         MissingExtraError: without what the engine or the format needs.
-        CatalogError: where no row can be told from another.
+        CatalogError: where no row can be told from another, or the engine holds less than a valid row has.
     """
-    if engine is Engine.DUCKDB:
-        loaded = load_files(subscriptions, source)
-        if loaded is None:
-            engine = _by_row()
-            complain(f"engine {engine.value}: {source.usage} is read again row by row, because DuckDB refuses some of it")
-            loaded = load_rows(subscriptions, source, engine)
-    else:
-        loaded = load_rows(subscriptions, source, engine)
-    source.reading.refusals.count(shown_name(source.usage), loaded.accepted)
-    return loaded
+    found = load_files(subscriptions, source) if engine is Engine.DUCKDB else load_rows(subscriptions, source, engine)
+    if not isinstance(found, Loaded):
+        complain(f"engine {Engine.MEMORY.value}: {source.usage} is read again row by row, because DuckDB refuses some of it")
+        found = load_rows(subscriptions, source, Engine.MEMORY, found)
+    source.reading.refusals.count(shown_name(source.usage), found.accepted)
+    return found
 
 
-def load_rows(subscriptions: Sequence[Subscription], source: UsageSource, engine: Engine) -> Loaded:
-    """Read usage into memory, row by row, with the engine ``memory`` or ``columnar``."""
+def load_rows(subscriptions: Sequence[Subscription], source: UsageSource, engine: Engine, paths: Sequence[str] = ()) -> Loaded:
+    """Read usage into memory, row by row, with the engine ``memory`` or ``columnar``.
+
+    Args:
+        subscriptions: whose usage it is.
+        source: what was given.
+        engine: which of the two.
+        paths: the files, where there are several.
+
+    Raises:
+        CatalogError: for a quantity of more than 64 bits with ``columnar``, also where malformed rows are skipped: it is valid.
+    """
     refusals = source.reading.refusals
     if engine is Engine.MEMORY:
         log = UsageLog(subscriptions, policy=source.policy)
-        return Loaded(log, append_usage(log, source.rows(), on_refusal=refusals), len(log))
+        return Loaded(log, append_usage(log, source.rows(paths), on_refusal=refusals), len(log))
     door = _ColumnarDoor(subscriptions, source.policy)
     periods = append_usage(cast("UsageLog", door), map(_in_64_bits, source.rows()), on_refusal=refusals)
     return Loaded(door.usage, periods, len(door.usage))
 
 
 def _in_64_bits(row: UsageRow | CatalogError) -> UsageRow | CatalogError:
-    """Refuse a quantity that columns do not hold."""
+    """Refuse to go on at a quantity that columns do not hold."""
     if isinstance(row, CatalogError) or row.record.quantity < 2**63:
         return row
     expected = "at most 2^63 - 1, which is what the engine columnar holds (--engine memory takes more)"
-    place = place_of(row.path, row.line)
-    message = f"{place}: quantity: expected {expected}, received {row.record.quantity}"
-    details = {"path": row.path, "line": row.line, "source": row.source, "cause": ErrorCode.PARAMETER_INVALID_INTEGER}
-    return CatalogError(ErrorCode.FILE_UNREADABLE, message, param="quantity", details=details)
+    message = f"{place_of(row.path, row.line)}: quantity: expected {expected}, received {describe(row.record.quantity)}"
+    details = {"path": row.path, "line": row.line, "source": row.source}
+    raise CatalogError(ErrorCode.QUANTITY_OUT_OF_RANGE, message, param="quantity", details=details)
 
 
 class _ColumnarDoor:
@@ -258,8 +260,8 @@ class _ColumnarDoor:
         return receipts
 
 
-def load_files(subscriptions: Sequence[Subscription], source: UsageSource) -> Loaded | None:
-    """Read usage where it is with DuckDB; None for text that DuckDB cannot judge as it stands, and rows can.
+def load_files(subscriptions: Sequence[Subscription], source: UsageSource) -> Loaded | Sequence[str]:
+    """Read usage where it is with DuckDB; return the paths of text that DuckDB cannot judge as it stands, and rows can.
 
     That is usage whose receipts fall from row to row, or what only SQL has bounds for. Text has the columns of usage files and
     no others, as for the other engines.
@@ -269,6 +271,7 @@ def load_files(subscriptions: Sequence[Subscription], source: UsageSource) -> Lo
         CatalogError: as :class:`~metering_core.sql.DuckDBUsage`, which skips malformed rows.
     """
     usage, told = source.usage, source.reading.refusals
+    text: Sequence[str] = () if source.is_table else (usage,)
     with _progress(f"Reading {shown(usage)}") as progress:
         try:
             files = Files(usage, source.format, USAGE_COLUMNS)
@@ -279,15 +282,16 @@ def load_files(subscriptions: Sequence[Subscription], source: UsageSource) -> Lo
                 skip_malformed=True,
                 time=source.reading.time,
             )
+            text = text or engine.text_files
             fall = engine.falls()
             refusals = list(engine.refusals()) if fall is None else [fall]
             loaded = Loaded(engine, engine.periods_with_usage(), engine.counts().accepted)
         except (CatalogError, InvalidValueError, InvoicingError) as problem:
-            if not source.is_table:
-                return None
+            if text:
+                return text
             raise _of_file(problem, usage) from None
-    if not source.is_table and (fall is not None or any(_is_of_sql(one) for one in refusals)):
-        return None
+    if text and (fall is not None or any(_is_of_sql(one) for one in refusals)):
+        return text
     for refusal in _with_rows(refusals, engine, source):
         told(refusal)
     if fall is not None:  # What arrived after which row is not known: there is no bill without it.

@@ -270,7 +270,7 @@ class ErrorCode(StrEnum):
     QUANTITY_OUT_OF_RANGE = (
         "quantity_out_of_range",
         "InvoicingError",
-        "A sum of usage has more than the 38 digits that an SQL engine adds exactly. It was neither rounded nor wrapped.",
+        "A sum has more than the 38 digits that SQL adds exactly, or a row more than the 64 bits of a column: never wrapped.",
     )
     PRICING_MODEL_BROKEN = (
         "pricing_model_broken",

@@ -65,7 +65,7 @@ def test_each_engine_makes_the_same_bill(engine, usage):
         ("a.parquet", 10, {}, "duckdb"),
         ("*.csv", None, {}, "duckdb"),
         ("large.csv", 100, {}, "duckdb"),
-        ("large.csv", 100, {"explains": True}, "columnar"),
+        ("large.csv", 100, {"explains": True}, "memory"),
         ("large.txt", 100, {"usage_format": "csv"}, "duckdb"),
         ("a.parquet", 10, {"usage_format": "csv"}, "memory"),
         ("a?.csv", None, {}, "duckdb"),
@@ -84,11 +84,11 @@ def test_auto_picks_by_format_and_size(path, size, options, expected, tmp_path, 
 
 
 def test_auto_does_without_extras(tmp_path, monkeypatch):
-    """Without the extras, large text is read into memory, and the reason names them."""
+    """Without the extra, large text is read into memory, and the reason names it."""
     monkeypatch.setattr(engines, "LARGE_BYTES", 1)
     monkeypatch.setattr(engines, "_is_installed", lambda module: False)
     (tmp_path / "u.csv").write_text(TEXT)
-    assert "'duckdb' and 'columnar'" in str(engines.choose_engine(Engine.AUTO, str(tmp_path / "u.csv")))
+    assert "the extra 'duckdb'" in str(engines.choose_engine(Engine.AUTO, str(tmp_path / "u.csv")))
     source = engines.UsageSource("u.csv", None, Reading(PlausibleTime(), Refusals(OnError.STOP)))
     with pytest.raises(MissingExtraError, match="columnar"):
         engines.load_rows([], source, Engine.COLUMNAR)
@@ -201,12 +201,11 @@ def quantity_of(out):
     return line["quantity"]
 
 
-@pytest.mark.parametrize("name", [name for name in TEXTS if "long" not in name])
+@pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("options", [(), ("--on-error", "skip")], ids=["stop", "skip"])
 def test_a_long_file_is_judged_as_a_short_one(name, options, invoice):
     """The same bill, the same exit status and the same complaint, to the word, whichever engine the length calls for."""
     pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
-    pytest.importorskip("numpy", reason="needs the extra 'columnar'")
     assert invoice(name, *options, large=0) == invoice(name, *options)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 pytest.importorskip("cyclopts", reason="needs the extra 'cli'")
 
-from metering_core import cli
+from metering_core import cli, cli_engines
 from metering_core.cli_engines import Engine
 
 JUNE = 1_780_272_000  # 2026-06-01T00:00:00Z
@@ -256,19 +256,53 @@ def test_every_engine_says_the_same_of_a_text(name, invoice, tmp_path):
     assert sentence.isprintable()
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_quantity_beyond_64_bits_is_billed_or_refused_by_the_name_of_the_engine(engine, invoice, tmp_path):
-    """Memory and DuckDB bill 2^63 + 1 units; columns hold 64 bits, say so with the line, and name who takes more."""
-    pytest.importorskip(NEEDS[engine])
-    (tmp_path / "u.csv").write_text(written([{**GOOD, "quantity": 2**63}, {**GOOD, "quantity": 1}], "csv"))
-    status, out, complaints = invoice(tmp_path / "u.csv", "--engine", engine, "--format", "json")
-    if engine == "columnar":
-        assert (status, out) == (1, "")
-        assert f"{tmp_path / 'u.csv'}, line 2: quantity: expected at most 2^63 - 1" in complaints[0]
-        assert "--engine memory takes more" in complaints[0]
-    else:
-        assert status == 0
-        assert json.loads(out)["invoices"][0]["lines"][0]["quantity"] == 2**63 + 1
+VALID = {
+    "2^63": ([2**63, 1], "columnar"),
+    "2^64 - 1": ([2**64 - 1, 1], "columnar"),
+    "39 digits": ([10**38, 1], "columnar"),
+    "200 digits": ([10**200 - 1], "columnar"),
+    "a sum of 39 digits": ([10**38 - 1, 1], "columnar"),
+    "a sum of 64 bits": ([2**63 - 1, 1], None),
+}
+"""Quantities that are no mistake, and the engine that holds less, if any. Each is counted with the rest, or nothing is."""
+
+
+@pytest.mark.parametrize("layout", ["csv", pytest.param("jsonl", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("on_error", ["stop", "skip"])
+@pytest.mark.parametrize("name", VALID)
+def test_every_engine_bills_a_valid_row_or_ends_the_run_by_its_name(name, on_error, layout, invoice, tmp_path):
+    """One bill from all engines; one that was asked for and holds less ends with status 2, also where rows are skipped."""
+    quantities, holds_less = VALID[name]
+    file, bad = tmp_path / f"u.{layout}", {**GOOD, "subscription_item": "nobody"}
+    rows = [{**GOOD, "quantity": one} for one in quantities]
+    file.write_text(written([*rows, *([bad] if on_error == "skip" else [])], layout))
+    for engine in ENGINES:
+        pytest.importorskip(NEEDS[engine])
+        status, out, complaints = invoice(file, "--engine", engine, "--on-error", on_error, "--format", "json")
+        if engine == holds_less:
+            place = f"{file}, line {2 if layout == 'csv' else 1}"
+            assert (status, out, len(complaints)) == (2, "", 1)
+            assert complaints[0].startswith(f"metering-core: {place}: quantity: expected at most 2^63 - 1")
+            assert "--engine memory takes more" in complaints[0]
+        else:
+            assert status == (1 if on_error == "skip" else 0)
+            assert json.loads(out)["invoices"][0]["lines"][0]["quantity"] == sum(quantities)
+
+
+@pytest.mark.parametrize("options", [("--on-error", "skip"), pytest.param(("--engine", "duckdb"), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", VALID)
+def test_a_long_file_and_several_files_are_billed_as_a_short_one(name, options, invoice, tmp_path, monkeypatch):
+    """What DuckDB does not hold is read by memory, whether the engine was asked for or picked, for its length or a glob."""
+    pytest.importorskip("duckdb")
+    quantities, _ = VALID[name]
+    for number, quantity in enumerate(quantities):
+        (tmp_path / f"u{number}.csv").write_text(written([{**GOOD, "quantity": quantity}], "csv"))
+    (tmp_path / "long.csv").write_text(written([{**GOOD, "quantity": one} for one in quantities], "csv"))
+    monkeypatch.setattr(cli_engines, "LARGE_BYTES", 0)
+    for file in ("u?.csv", "long.csv"):
+        status, out, complaints = invoice(tmp_path / file, "--format", "json", *options)
+        assert (status, complaints) == (0, [])
+        assert json.loads(out)["invoices"][0]["lines"][0]["quantity"] == sum(quantities)
 
 
 EVENTS = {

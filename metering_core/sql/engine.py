@@ -68,6 +68,11 @@ class SqlUsage(SqlRows):
         self._used: dict[str, Span] = {}
         self._received: dict[str, Span] = {}
 
+    @property
+    def text_files(self) -> Sequence[str]:
+        """Return the paths of files of text, in the order in which they were read; none for another source."""
+        return self._origin.reader.files if self._origin.is_text else ()
+
     # What the kernel says ----------------------------------------------------------------------------------------------
 
     def _define(self, name: str, rows: Iterable[Row]) -> None:
