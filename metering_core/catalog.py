@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import io
 import json
 import os
 import re
@@ -20,7 +21,7 @@ from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Generic, NoReturn, TextIO, TypeVar
+from typing import Any, Final, Generic, NoReturn, TextIO, TypeVar, cast
 
 import attrs
 
@@ -32,6 +33,7 @@ from metering_core.errors import (
     MeteringError,
     UsageRejectedError,
     describe,
+    place_of,
     shown,
 )
 from metering_core.exact import Number, exact_decimal, exact_quantity, whole_if_possible
@@ -41,7 +43,7 @@ from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
-from metering_core.names import choice, known_keys, required
+from metering_core.names import choice, known_keys, path_of, required
 from metering_core.periods import BillingPeriod, Instant, instant, iso_8601, parse_instant
 from metering_core.prices import Price
 from metering_core.stripe_fields import paths_within
@@ -67,12 +69,12 @@ class UsageFormat(StrEnum):
         Raises:
             CatalogError: ``file_unreadable`` for any other extension.
         """
-        extension = Path(path).suffix.lower()
+        extension = Path(given := path_of(path, "path")).suffix.lower()
         formats = {".csv": cls.CSV, ".jsonl": cls.JSONL, ".ndjson": cls.JSONL}
         if extension in formats:
             return formats[extension]
         expected = "expected the extension .csv, .jsonl or .ndjson"
-        raise _unreadable(fspath(path), None, f"{expected}, received {extension!r}{_instead(Path(path), extension)}")
+        raise CatalogError.of_file("path", given, f"{expected}, received {extension!r}{_instead(Path(given), extension)}")
 
 
 def _instead(path: Path, extension: str) -> str:
@@ -157,16 +159,6 @@ class EventRow:
 # Complaints ----------------------------------------------------------------------------------------------------------
 
 
-def _unreadable(path: str, line: int | None, reason: str, param: str | None = None) -> CatalogError:
-    details = {"path": path, "line": line}
-    return CatalogError(ErrorCode.FILE_UNREADABLE, f"{place_of(path, line)}: {reason}", param=param, details=details)
-
-
-def place_of(path: str, line: int | None) -> str:
-    """Return how a sentence names a line of a file."""
-    return shown(path) if line is None else f"{shown(path)}, line {line}"
-
-
 def _near(word: str, known: Iterable[str]) -> str:
     """Return what was probably meant, as an ending of a sentence."""
     close = difflib.get_close_matches(word, [name for name in known if name != word], n=1, cutoff=0.7)
@@ -176,45 +168,65 @@ def _near(word: str, known: Iterable[str]) -> str:
 # JSON ----------------------------------------------------------------------------------------------------------------
 
 
-def read_json(source: str | PathLike[str] | TextIO) -> Any:  # noqa: ANN401 - whatever the file holds
+def read_json(source: str | PathLike[str] | TextIO, param: str) -> Any:  # noqa: ANN401 - whatever the file holds
     """Return the content of a JSON file, given by path or as a text stream; UTF-8, with or without a byte order mark.
 
-    A key that occurs twice in an object is refused: one of the two values would be lost without a word.
+    A key that occurs twice in an object is refused: one of the two values would be lost without a word. ``param`` is what a
+    refusal calls the source.
 
     Raises:
         CatalogError: ``file_unreadable``; ``details`` has ``path`` and ``line``.
     """
-    path, text = _text_of(source)
+    path, text = _text_of(source, param)
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
-        raise _unreadable(path, error.lineno, f"is not JSON: {error.msg} (column {error.colno})") from None
+        reason = f"is not JSON: {error.msg} (column {error.colno})"
+        raise CatalogError.of_file(param, path, reason, error.lineno) from None
     except (ValueError, RecursionError) as error:
-        raise _unreadable(path, None, f"is not usable JSON: {error}") from None
+        raise CatalogError.of_file(param, path, f"is not usable JSON: {error}") from None
 
 
-def _text_of(source: str | PathLike[str] | TextIO) -> tuple[str, str]:
-    path = fspath(source) if isinstance(source, str | PathLike) else _name_of(source)
+def _text_of(source: str | PathLike[str] | TextIO, param: str) -> tuple[str, str]:
+    if not isinstance(source, str | PathLike):
+        path = _name_of(stream := _stream_of(source, "read", param))
+        return path, _read_text(stream.read, path, param)
+    path = path_of(source, param)
+
+    def content() -> str:
+        refuse_pipe(path, param)
+        return Path(path).read_text("utf-8-sig")
+
+    return path, _read_text(content, path, param)
+
+
+def _read_text(content: Callable[[], str], path: str, param: str) -> str:
     try:
-        if isinstance(source, str | PathLike):
-            refuse_pipe(path)
-            text = Path(source).read_text("utf-8-sig")
-        else:
-            text = source.read()
+        return content().removeprefix("\ufeff")
+    except CatalogError:
+        raise
     except OSError as error:
-        raise _unreadable(path, None, f"cannot be read: {error.strerror or error}") from None
+        raise CatalogError.of_file(param, path, f"cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise _unreadable(path, line, f"is not UTF-8: {error.reason}") from None
+        raise CatalogError.of_file(param, path, f"is not UTF-8: {error.reason}", line) from None
     except ValueError as error:  # A path that no system takes, such as one with a NUL.
-        raise _unreadable(path, None, f"cannot be read: {error}") from None
-    return path, text.removeprefix("\ufeff")
+        raise CatalogError.of_file(param, path, f"cannot be read: {error}") from None
 
 
-def refuse_pipe(path: str) -> None:
+def refuse_pipe(path: str, param: str) -> None:
     """Refuse a pipe by its own name: reading it may wait for ever. What a shell puts under ``/dev/fd`` is read."""
     if stat.S_ISFIFO(os.lstat(path).st_mode):
-        raise _unreadable(path, None, "cannot be read: expected a file, received a named pipe ('-' reads standard input)")
+        reason = "cannot be read: expected a file, received a named pipe ('-' reads standard input)"
+        raise CatalogError.of_file(param, path, reason)
+
+
+def _stream_of(stream: Any, method: str, param: str) -> TextIO:  # noqa: ANN401 - whatever the caller has
+    """Return a text stream, or refuse what is none."""
+    if isinstance(stream, io.TextIOBase) or (not isinstance(stream, type) and hasattr(type(stream), method)):
+        return cast("TextIO", stream)
+    expected = "a text stream" if param == "stream" else "a path or a text stream"
+    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, stream)
 
 
 def _name_of(stream: TextIO) -> str:
@@ -258,7 +270,11 @@ def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
         CatalogError: ``file_unreadable``. The message names the file and the object at fault, ``details`` the ``path``, and
             the ``line`` where it is known.
     """
-    data = read_json(source)
+    return _catalog_at(source, "source")
+
+
+def _catalog_at(source: str | PathLike[str] | TextIO, param: str) -> Catalog:
+    data = read_json(source, param)
     path = fspath(source) if isinstance(source, str | PathLike) else _name_of(source)
     try:
         known = known_keys(data, {"prices", "meters", "subscriptions"})
@@ -268,7 +284,7 @@ def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
         subscriptions = _parts(known, "subscriptions", lambda one: _subscription(one, prices, meters))
         _refuse_shared_items(subscriptions.values())
     except InvalidValueError as error:
-        raise _unreadable(path, None, _suggested(error, error.message), error.param) from None
+        raise CatalogError.of_file(error.param or param, path, _suggested(error, error.message)) from None
     read: dict[str, Iterable[Price | Meter | Subscription]] = {
         "prices": prices.values(),
         "meters": meters.values(),
@@ -418,24 +434,31 @@ def read_price(reference: str) -> Price:
     Raises:
         CatalogError: ``file_unreadable``, also where the catalog has no such price; the message lists those it has.
     """
-    path, _, price_id = reference.rpartition("#")
-    if path and not Path(reference).exists():
+    path, _, price_id = path_of(reference, "reference").rpartition("#")
+    if path and not _is_there(reference):
         return _price_of(path, price_id)
-    data = read_json(reference)
+    data = read_json(reference, "reference")
     if isinstance(data, Mapping) and "prices" in data:
         return _price_of(reference, "")
     try:
         return Price.from_dict(data)
     except InvalidValueError as error:
-        raise _unreadable(reference, None, _suggested(error, _in_json(error)), error.param) from None
+        raise CatalogError.of_file(error.param or "reference", reference, _suggested(error, _in_json(error))) from None
+
+
+def _is_there(path: str) -> bool:
+    try:
+        return Path(path).exists()
+    except (OSError, ValueError):  # A path that no system takes.
+        return False
 
 
 def _price_of(path: str, price_id: str) -> Price:
-    prices = read_catalog(path).prices
+    prices = _catalog_at(path, "reference").prices
     if price_id not in prices:
         known = ", ".join(f"{path}#{known_id}" for known_id in prices) or "but this catalog has none"
         reason = f"expected a price ({known}), received {price_id!r}{_near(price_id, prices)}"
-        raise _unreadable(path, None, reason, "price")
+        raise CatalogError.of_file("price", path, reason)
     return prices[price_id]
 
 
@@ -667,9 +690,9 @@ class _Reading(Generic[Row]):
 
     def unreadable(self, number: int, source: object, reason: str, error: InvalidValueError | None = None) -> CatalogError:
         """Return the complaint about a row; the code of what is wrong with a value is its ``cause``."""
-        details = {"path": self.path, "line": number, "source": source, **({} if error is None else {"cause": error.code})}
-        param = None if error is None else error.param
-        return CatalogError(ErrorCode.FILE_UNREADABLE, f"{place_of(self.path, number)}: {reason}", param=param, details=details)
+        cause = {} if error is None else {"cause": error.code}
+        param = (error and error.param) or "row"
+        return CatalogError.of_file(param, self.path, reason, number, source=source, **cause)
 
 
 def _read_rows(reading: _Reading[Row], stream: TextIO, written: str) -> Iterator[Row | CatalogError]:
@@ -684,9 +707,9 @@ def _lines(stream: TextIO, path: str) -> Iterator[str]:
         for count, line in enumerate(stream, start=1):
             yield line.removeprefix("\ufeff") if count == 1 else line
     except UnicodeDecodeError as error:
-        raise _unreadable(path, None, f"is not UTF-8 somewhere after line {count}: {error.reason}") from None
+        raise CatalogError.of_file("stream", path, f"is not UTF-8 somewhere after line {count}: {error.reason}") from None
     except OSError as error:
-        raise _unreadable(path, None, f"cannot be read after line {count}: {error.strerror or error}") from None
+        raise CatalogError.of_file("stream", path, f"cannot be read after line {count}: {error.strerror or error}") from None
 
 
 def _json_rows(reading: _Reading[Row], stream: TextIO) -> Iterator[Row | CatalogError]:
@@ -738,7 +761,8 @@ def _csv_rows(reading: _Reading[Row], stream: TextIO) -> Iterator[Row | CatalogE
         else:
             yield _row(reading, line, fields, partial(_csv_fields, header, fields))
     if header is None:
-        raise _unreadable(path, 1, f"expected a header with the columns {', '.join(layout.required)}, received none")
+        reason = f"expected a header with the columns {', '.join(layout.required)}, received none"
+        raise CatalogError.of_file("header", path, reason, 1)
 
 
 def _checked_header(layout: _Layout[Any], header: list[str], path: str, line: int) -> list[str]:
@@ -746,12 +770,13 @@ def _checked_header(layout: _Layout[Any], header: list[str], path: str, line: in
         if not layout.has_column(column):
             expected = f"expected the columns {', '.join(layout.columns)}, separated by commas"
             reason = f"{expected}, received {describe(column)}{_near(column, layout.columns)}"
-            raise _unreadable(path, line, reason, "header")
+            raise CatalogError.of_file("header", path, reason, line)
         if count > 1:
-            raise _unreadable(path, line, f"expected each column once, received {column!r} {count} times", "header")
+            reason = f"expected each column once, received {column!r} {count} times"
+            raise CatalogError.of_file("header", path, reason, line)
     for column in layout.required:
         if column not in header:
-            raise _unreadable(path, line, f"the column {column!r} is missing", "header")
+            raise CatalogError.of_file("header", path, f"the column {column!r} is missing", line)
     return header
 
 

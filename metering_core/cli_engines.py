@@ -21,7 +21,6 @@ from metering_core.catalog import (
     UsageFormat,
     UsageRow,
     append_usage,
-    place_of,
     read_usage,
 )
 from metering_core.cli_files import Reading, complain, format_of, is_watched, lines_of, opened, shown_name
@@ -236,9 +235,9 @@ def _in_64_bits(row: UsageRow | CatalogError) -> UsageRow | CatalogError:
     if isinstance(row, CatalogError) or row.record.quantity < 2**63:
         return row
     expected = "at most 2^63 - 1, which is what the engine columnar holds (--engine memory takes more)"
-    message = f"{place_of(row.path, row.line)}: quantity: expected {expected}, received {describe(row.record.quantity)}"
-    details = {"path": row.path, "line": row.line, "source": row.source}
-    raise CatalogError(ErrorCode.QUANTITY_OUT_OF_RANGE, message, param="quantity", details=details)
+    reason = f"quantity: expected {expected}, received {describe(row.record.quantity)}"
+    code = ErrorCode.QUANTITY_OUT_OF_RANGE
+    raise CatalogError.of_file("quantity", row.path, reason, row.line, code=code, source=row.source)
 
 
 class _ColumnarDoor:

@@ -176,7 +176,10 @@ def refusals_of(on_error: OnError, rejects: Path | None) -> Iterator[Refusals]:
         return
     as_csv = UsageFormat.of_path(rejects) is UsageFormat.CSV
     stopped: StoppedError | None = None
-    with replacing(rejects) as beside, beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+    with (
+        replacing(rejects, "rejects") as beside,
+        beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
+    ):
         try:
             yield Refusals(on_error, stream, as_csv=as_csv)
         except StoppedError as error:
@@ -270,7 +273,7 @@ def format_of(usage: str) -> UsageFormat:
 
 def _standard_input() -> BinaryIO:
     if sys.stdin is None:
-        raise CatalogError(ErrorCode.FILE_UNREADABLE, "<standard input>: cannot be read: it is closed")
+        raise CatalogError.of_file("usage", "<standard input>", "cannot be read: it is closed")
     return sys.stdin.buffer
 
 
@@ -302,14 +305,13 @@ def lines_of(path: str, wanted: Container[int]) -> dict[int, str]:
 
 def _open(path: str) -> BinaryIO:
     try:
-        refuse_pipe(path)
+        refuse_pipe(path, "usage")
         return Path(path).open("rb")
     except (OSError, ValueError) as error:
         if isinstance(error, MeteringError):
             raise
         reason = getattr(error, "strerror", None) or error
-        message = f"{shown(path)}: cannot be read: {reason}"
-        raise CatalogError(ErrorCode.FILE_UNREADABLE, message, details={"path": path}) from None
+        raise CatalogError.of_file("usage", path, f"cannot be read: {reason}") from None
 
 
 def _with_progress(file: BinaryIO, path: str) -> contextlib.AbstractContextManager[BinaryIO]:

@@ -30,7 +30,7 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, exact_decimal, plain
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
-from metering_core.names import require_iterable, required
+from metering_core.names import each_of, require_iterable, required
 from metering_core.periods import instant, parse_instant
 
 CUSTOMER_PAYLOAD_KEY: Final = "stripe_customer_id"
@@ -70,7 +70,7 @@ def read_cloudevents(content: str | bytes, *, meters: Iterable[Meter] = (), exte
         InvalidValueError: at the first event that is malformed; ``param`` names the attribute (``data[value]``), and in a
             batch its place too (``events[1][data][value]``). Of a batch, either all events are returned or none.
     """
-    keys = {meter.event_name: meter.customer_payload_key for meter in require_iterable(meters, "meters")}
+    keys = {meter.event_name: meter.customer_payload_key for meter in each_of(Meter, meters, "meters")}
     names = _extension_names(extensions)
     document = _parsed(content, "content")
     if not isinstance(document, list):
@@ -239,12 +239,13 @@ def _extension_names(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         expected = "a list of names"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "extensions", expected, names)
-    given = tuple(require_iterable(names, "extensions"))
-    for at, extension in enumerate(given):
+    given = []
+    for at, extension in enumerate(require_iterable(names, "extensions")):
         if not isinstance(extension, str) or not _EXTENSION.fullmatch(extension) or extension in _RESERVED:
             expected = "the name of an extension attribute, of a-z and 0-9"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, f"extensions[{at}]", expected, extension)
-    return given
+        given.append(extension)
+    return tuple(given)
 
 
 # JSON without floats --------------------------------------------------------------------------------------------------

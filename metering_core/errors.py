@@ -420,7 +420,31 @@ class SnapshotError(MeteringError):
 
 
 class CatalogError(MeteringError, ValueError):
-    """A file of prices, subscriptions, usage or cases that cannot be read; ``details`` names the place."""
+    """A file of prices, subscriptions, usage or cases that cannot be read or written.
+
+    ``param`` names what is wrong within it (``items[0][price]``, ``quantity``), or where that is the file itself, the parameter
+    that named it; ``details`` has its ``path`` and the ``line``, None where there is none.
+    """
+
+    @classmethod
+    def of_file(
+        cls,
+        param: str,
+        path: str,
+        reason: str,
+        line: int | None = None,
+        *,
+        code: ErrorCode = ErrorCode.FILE_UNREADABLE,
+        **details: object,
+    ) -> Self:
+        """Build the sentence "<path>, line <line>: <reason>", with the place among its details.
+
+        >>> error = CatalogError.of_file("source", "usage.csv", "is not UTF-8", 3)
+        >>> print(error, error.param, error.details)
+        usage.csv, line 3: is not UTF-8 source {'path': 'usage.csv', 'line': 3}
+        """
+        message = f"{place_of(path, line)}: {reason}"
+        return cls(code, message, param=param, details={"path": path, "line": line, **details})
 
 
 class MissingExtraError(MeteringError, ImportError):
@@ -434,6 +458,11 @@ class MissingExtraError(MeteringError, ImportError):
             f"{feature} needs the extra {extra!r}: pip install 'metering-core[{extra}]'",
             param=extra,
         )
+
+
+def place_of(path: str, line: int | None = None) -> str:
+    """Return how a sentence names a file, or a line of it."""
+    return shown(path) if line is None else f"{shown(path)}, line {line}"
 
 
 def describe(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
+from os import PathLike, fspath
 from typing import Any, TypeVar, cast
 
 from metering_core.errors import ErrorCode, InvalidValueError, describe
@@ -124,6 +125,15 @@ def require_kind(kind: type[Element], value: object, param: str, expected: str =
         code = ErrorCode.PARAMETER_INVALID_OBJECT
         raise InvalidValueError.expecting(code, param, expected or f"{article} {kind.__name__}", value)
     return cast("Element", value)
+
+
+def path_of(value: object, param: str) -> str:
+    """Return a path as it is written, or refuse what is none with ``parameter_invalid_object``."""
+    given = fspath(value) if isinstance(value, str | PathLike) else None
+    if not isinstance(given, str):
+        expected = "a path, as a string or an object with __fspath__"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
+    return str.__str__(given)
 
 
 def require_iterable(values: Iterable[Element], param: str) -> Iterable[Element]:

@@ -19,7 +19,7 @@ from metering_core.auditing import FindingCode, audit
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError, shown
 from metering_core.exact import exact_integer
-from metering_core.names import choice, require_kind
+from metering_core.names import choice, each_of, optional_name, path_of
 from metering_core.prices import Price
 from metering_core.pricing import Graduated, Package, PerUnit, Volume
 from metering_core.replacing import replacing
@@ -70,7 +70,7 @@ def curve(
         path: a file that ends in ``.svg`` or ``.png``.
         up_to: the greatest quantity to show; chosen from the breakpoints unless given.
         scale: ``linear``, or ``log``, which begins two decades before the first bound.
-        title: what stands above the picture; names the prices unless given.
+        title: what stands above the picture, at most 255 characters; names the prices unless given.
 
     Raises:
         MissingExtraError: ``extra_missing`` without Matplotlib.
@@ -79,12 +79,11 @@ def curve(
             that would show more than :data:`STEPS_MAX` packages; and those of :func:`~metering_core.tariffs.tariff`.
         CatalogError: ``file_unwritable``; a picture that stood there is whole.
     """
-    target, how = Path(path), choice(Scale, scale, "scale")
+    target, how = Path(path_of(path, "path")), choice(Scale, scale, "scale")
     if target.suffix not in {".svg", ".png"}:
         expected = "a file that ends in .svg or .png"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "path", expected, str(path))
-    if title is not None:
-        require_kind(str, title, "title", "a string")
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "path", expected, str(target))
+    title = optional_name(title, "title")
     tariffs = _tariffs(prices)
     end = _end(tariffs) if up_to is None else exact_integer(up_to, "up_to", minimum=2)
     if end > QUANTITY_MAX:
@@ -96,7 +95,7 @@ def curve(
 
 
 def _tariffs(prices: Price | Iterable[Price]) -> tuple[Tariff, ...]:
-    given = (prices,) if isinstance(prices, Price) else tuple(prices)
+    given = (prices,) if isinstance(prices, Price) else tuple(each_of(Price, prices, "prices"))
     if not given:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_MISSING, "prices", "at least one Price", None)
     tariffs = tuple(tariff(price) for price in given)
@@ -275,7 +274,7 @@ def _draw(picture: _Picture, target: Path) -> None:
         _draw_averages(bottom, picture)
         _label(figure, (top, middle, bottom), picture)
         metadata = {"Date": None} if target.suffix == ".svg" else {"Software": None}
-        with replacing(target) as beside:
+        with replacing(target, "path") as beside:
             figure.savefig(beside, format=target.suffix[1:], dpi=120, metadata=metadata)
 
 

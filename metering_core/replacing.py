@@ -8,14 +8,18 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from metering_core.errors import CatalogError, ErrorCode, shown
+from metering_core.errors import CatalogError, ErrorCode
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, param: str) -> Iterator[Path]:
     """Yield a path to write to, of the same extension; what is there at the end takes the place of ``path`` in one step.
 
     Who is killed while writing, or fails, leaves what stood there before. A device, such as ``/dev/stdout``, is written itself.
+
+    Args:
+        path: where the file belongs.
+        param: what named it, as a refusal says.
 
     Raises:
         CatalogError: ``file_unwritable``.
@@ -35,8 +39,8 @@ def replacing(path: Path) -> Iterator[Path]:
         beside.chmod(_rights(place))
         beside.replace(place)
     except OSError as error:
-        message = f"{shown(str(path))}: cannot be written: {error.strerror or error}"
-        raise CatalogError(ErrorCode.FILE_UNWRITABLE, message, details={"path": str(path)}) from None
+        reason = f"cannot be written: {error.strerror or error}"
+        raise CatalogError.of_file(param, str(path), reason, code=ErrorCode.FILE_UNWRITABLE) from None
     finally:
         if beside is not None:
             beside.unlink(missing_ok=True)

@@ -237,7 +237,7 @@ class TestJson:
 
     def test_any_json_is_read(self):
         """The reader itself asks for no shape."""
-        assert read_json(io.StringIO("[1]")) == [1]
+        assert read_json(io.StringIO("[1]"), "source") == [1]
 
 
 class TestPrices:
@@ -404,11 +404,11 @@ class TestUsage:
             ("si_1,5,now", "timestamp", "expected Unix seconds, or ISO 8601 with an offset"),
             ("si_1,5,2024-01-01", "timestamp", "received '2024-01-01' (str)"),
             ("si_1,5,99999999999999", "timestamp", "within the years 1 to 9999"),
-            (f"si_1,5,{START},extra", None, "expected 3 fields as in the header, received 4"),
-            ("si_1,5", None, "expected 3 fields as in the header, received 2"),
-            (f'"si"_1,5,{START}', None, "is not CSV: "),
-            (f'"si_1,5,{START}', None, "is not CSV: unexpected end of data"),
-            (f"si\udcff,5,{START}", None, "is not UTF-8 at column 3"),
+            (f"si_1,5,{START},extra", "row", "expected 3 fields as in the header, received 4"),
+            ("si_1,5", "row", "expected 3 fields as in the header, received 2"),
+            (f'"si"_1,5,{START}', "row", "is not CSV: "),
+            (f'"si_1,5,{START}', "row", "is not CSV: unexpected end of data"),
+            (f"si\udcff,5,{START}", "row", "is not UTF-8 at column 3"),
         ],
     )
     def test_a_malformed_row_of_csv_is_named_with_its_line(self, fields, param, words):
@@ -684,7 +684,7 @@ class TestEvents:
             ("tokens,,,cus_1,1", "timestamp", "Missing required param: timestamp"),
             ("tokens,now,,cus_1,1", "timestamp", "expected Unix seconds, or ISO 8601 with an offset"),
             (f"tokens,{START},,,", "payload", "Missing required param: payload"),
-            (f"tokens,{START},,cus_1", None, "expected 5 fields as in the header, received 4"),
+            (f"tokens,{START},,cus_1", "row", "expected 5 fields as in the header, received 4"),
         ],
     )
     def test_a_malformed_row_of_csv_is_named_with_its_line(self, fields, param, words):

@@ -76,7 +76,7 @@ class KilledError(BaseException):
 def test_who_is_killed_while_writing_leaves_the_good_file(tmp_path):
     """The old content stays, and nothing stands beside it."""
     (tmp_path / "r.csv").write_text("good")
-    with pytest.raises(KilledError), replacing(tmp_path / "r.csv") as beside:  # noqa: PT012 - what is killed is the block
+    with pytest.raises(KilledError), replacing(tmp_path / "r.csv", "rejects") as beside:  # noqa: PT012 - what is killed is the block
         beside.write_text("torn")
         raise KilledError
     assert [(one.name, one.read_text()) for one in tmp_path.iterdir()] == [("r.csv", "good")]
@@ -89,7 +89,7 @@ def test_a_file_keeps_its_rights_and_a_link_its_place(tmp_path):
     (tmp_path / "link.csv").symlink_to(tmp_path / "r.csv")
     (tmp_path / "plain").write_text("")
     for name in ("link.csv", "new.csv"):
-        with replacing(tmp_path / name) as beside:
+        with replacing(tmp_path / name, "rejects") as beside:
             beside.write_text("new")
     assert (tmp_path / "link.csv").is_symlink()
     assert ((tmp_path / "r.csv").read_text(), (tmp_path / "r.csv").stat().st_mode & 0o777) == ("new", 0o640)
@@ -98,7 +98,7 @@ def test_a_file_keeps_its_rights_and_a_link_its_place(tmp_path):
 
 def test_a_device_is_written_itself():
     """Nothing takes the place of /dev/null."""
-    with replacing(Path("/dev/null")) as beside:
+    with replacing(Path("/dev/null"), "rejects") as beside:
         assert beside == Path("/dev/null")
 
 
@@ -106,7 +106,7 @@ def test_a_device_is_written_itself():
 def test_a_path_that_cannot_be_written_is_our_error(path, tmp_path, monkeypatch):
     """`file_unwritable`, with the path on one line."""
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(CatalogError) as refused, replacing(Path(path)) as beside:
+    with pytest.raises(CatalogError) as refused, replacing(Path(path), "rejects") as beside:
         beside.write_text("new")
     assert (refused.value.code, refused.value.details["path"]) == ("file_unwritable", str(Path(path)))
     assert ": cannot be written: " in refused.value.message

@@ -199,7 +199,7 @@ class TestRefusals:
         ("drawn", "options", "code", "param"),
         [
             ([], {}, ErrorCode.PARAMETER_MISSING, "prices"),
-            (["seats"], {}, ErrorCode.PARAMETER_INVALID_OBJECT, "price"),
+            (["seats"], {}, ErrorCode.PARAMETER_INVALID_OBJECT, "prices[0]"),
             ([SEATS, Price.per_unit("x", currency="usd", unit_amount=5)], {}, ErrorCode.CURRENCY_MISMATCH, "prices"),
             (SEATS, {"path": "curve.pdf"}, ErrorCode.PARAMETER_INVALID_CHOICE, "path"),
             (SEATS, {"scale": "cubic"}, ErrorCode.PARAMETER_INVALID_CHOICE, "scale"),

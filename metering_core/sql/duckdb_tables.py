@@ -165,8 +165,9 @@ class DuckDBTables:
     def unreadable(self, reason: str) -> CatalogError:
         """Return the complaint that what is read cannot be read, with the file where there is one."""
         place = shown(self.files[0]) + (" and others" if len(self.files) > 1 else "") if self.files else self._read
-        details = {"path": self.files[0], "line": None} if self.files else {}
-        return CatalogError(ErrorCode.FILE_UNREADABLE, f"{place}: cannot be read: {shown(reason)}", details=details)
+        details = {"path": self.files[0] if self.files else None, "line": None}
+        message = f"{place}: cannot be read: {shown(reason)}"
+        return CatalogError(ErrorCode.FILE_UNREADABLE, message, param="source", details=details)
 
 
 def _work(asked: SimpleQueue[Any]) -> None:

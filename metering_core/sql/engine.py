@@ -12,7 +12,7 @@ from metering_core.accounts import Closing
 from metering_core.aggregation import required_mode
 from metering_core.aggregators import AGGREGATORS, Partial, row_for
 from metering_core.catalog import usage_row
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, shown
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
 from metering_core.file_instants import ANY_TIME, PlausibleTime
 from metering_core.names import refuse_slips
 from metering_core.periods import BillingPeriod
@@ -166,8 +166,8 @@ class SqlUsage(SqlRows):
             # What is read in place is believed anew by each statement: where damage hit a file's own account of its rows,
             # one that skips what it need not read sees others than one that does not.
             path = self._origin.reader.files[0]
-            message = f"{shown(path)}: cannot be read: it is damaged, or was written while it was read ({error})"
-            raise CatalogError(ErrorCode.FILE_UNREADABLE, message, details={"path": path, "line": None}) from error
+            reason = f"cannot be read: it is damaged, or was written while it was read ({error})"
+            raise CatalogError.of_file("source", path, reason) from error
 
     def _read_columns(self) -> Sequence[str]:
         return list(EXPECTED)

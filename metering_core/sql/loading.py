@@ -50,11 +50,11 @@ class Place:
 
     def complaint(self, error: InvalidValueError) -> MeteringError:
         """Return what is wrong with a malformed row: of a file, what :mod:`metering_core.catalog` says of one."""
-        message = f"{self}: {error.message}"
+        message, param = f"{self}: {error.message}", error.param or "row"
         if self.path is None:
-            return InvalidValueError(error.code, message, param=error.param, details={**error.details, **self._details()})
+            return InvalidValueError(error.code, message, param=param, details={**error.details, **self._details()})
         details = {"cause": error.code, **self._details()}
-        return CatalogError(ErrorCode.FILE_UNREADABLE, message, param=error.param, details=details)
+        return CatalogError(ErrorCode.FILE_UNREADABLE, message, param=param, details=details)
 
     def refusal(self, error: UsageRejectedError) -> UsageRejectedError:
         """Return why a well-formed row was refused, with its place."""
@@ -238,6 +238,5 @@ def _written(row: TextRow, known: Sequence[str], seen: dict[str, None], *, is_js
     try:
         "".join(value for value in values[2:] if value is not None).encode()
     except UnicodeEncodeError:
-        message = f"{shown(row.path)}, line {row.line}: expected text that UTF-8 can write"
-        return CatalogError(ErrorCode.FILE_UNREADABLE, message, details={"path": row.path, "line": row.line})
+        return CatalogError.of_file("row", row.path, "expected text that UTF-8 can write", row.line)
     return values

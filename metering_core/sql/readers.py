@@ -154,7 +154,8 @@ def files_of(tables: DuckDBTables, source: Source) -> list[str] | None:
 def _matches(tables: DuckDBTables, path: str) -> list[str]:
     """Return the file that has this name, or those that a glob means."""
     if _REMOTE.match(path):
-        raise _unreadable([path], "cannot be read: expected a file of this machine, because nothing is fetched from anywhere")
+        reason = "cannot be read: expected a file of this machine, because nothing is fetched from anywhere"
+        raise CatalogError.of_file("source", path, reason)
     try:
         status = os.stat(path)  # noqa: PTH116 - a path of NULs or of any length, as it is
     except (OSError, ValueError) as error:
@@ -163,21 +164,21 @@ def _matches(tables: DuckDBTables, path: str) -> list[str]:
         if not matches:
             absent = isinstance(error, FileNotFoundError)
             reason = "there is no such file" if absent else getattr(error, "strerror", None) or str(error)
-            raise _unreadable([path], f"cannot be read: {reason}") from None
+            raise CatalogError.of_file("source", path, f"cannot be read: {reason}") from None
         return [match for match in matches for _ in _matches(tables, match)]
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "something else"
-        raise _unreadable([path], f"cannot be read: expected a file, received {what}")
+        raise CatalogError.of_file("source", path, f"cannot be read: expected a file, received {what}")
     return [path]
 
 
 def _globbed(tables: DuckDBTables, glob: str) -> list[tuple[str]]:
     if any("\ud800" <= one <= "\udfff" for one in glob):
-        raise _unreadable([glob], "cannot be read: expected a path of UTF-8")
+        raise CatalogError.of_file("source", glob, "cannot be read: expected a path of UTF-8")
     return cast("list[tuple[str]]", tables.fetched("FROM glob(?)", [glob]))
 
 
-def format_of(files: Iterable[str]) -> str:
+def format_of(files: Sequence[str]) -> str:
     """Return ``parquet``, ``csv`` or ``jsonl``, told by the extensions, which must agree.
 
     Raises:
@@ -187,13 +188,9 @@ def format_of(files: Iterable[str]) -> str:
     if len(formats) != 1 or None in formats:
         received = ", ".join(sorted({Path(file).suffix or "none" for file in files}))
         message = f"usage: expected files of one extension of {', '.join(_EXTENSIONS)}, received {received}"
-        raise CatalogError(ErrorCode.FILE_UNREADABLE, message)
+        details = {"path": next(iter(files), None), "line": None}
+        raise CatalogError(ErrorCode.FILE_UNREADABLE, message, param="source", details=details)
     return str(formats.pop())
-
-
-def _unreadable(files: Sequence[str], reason: str) -> CatalogError:
-    message = f"{_place(files)}: {reason}"
-    return CatalogError(ErrorCode.FILE_UNREADABLE, message, details={"path": files[0], "line": None})
 
 
 def _place(files: Sequence[str]) -> str:
@@ -258,7 +255,7 @@ def opened(file: str) -> Iterator[TextIO]:
     except (OSError, ValueError) as error:
         if isinstance(error, MeteringError):
             raise
-        raise _unreadable([file], f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise CatalogError.of_file("source", file, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _has_quotes(file: str) -> bool:
@@ -302,7 +299,8 @@ def _header_of(file: str) -> tuple[list[str], int]:
 def _refuse_twice(header: Iterable[str], file: str) -> None:
     for column, count in Counter(one.strip().casefold() for one in header).items():
         if count > 1:
-            raise _unreadable([file], f"expected each column once, received {column!r} {count} times")
+            reason = f"expected each column once, received {column!r} {count} times"
+            raise CatalogError.of_file("header", file, reason)
 
 
 def _has_odd_blanks(file: str) -> bool:

@@ -132,7 +132,8 @@ class SparkTables:
             return define()
         except AnalysisException as error:
             message = f"{self._read}: cannot be read: {str(error).strip().splitlines()[0]}"
-            raise CatalogError(ErrorCode.FILE_UNREADABLE, message) from error
+            details = {"path": None, "line": None}
+            raise CatalogError(ErrorCode.FILE_UNREADABLE, message, param="table_or_path", details=details) from error
 
 
 def origin_of(kinds: Mapping[str, str]) -> Origin:

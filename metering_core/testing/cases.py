@@ -103,7 +103,7 @@ from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.meters import Meter, short_name
-from metering_core.names import choice, known_keys, name, required
+from metering_core.names import choice, known_keys, name, path_of, required
 from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, Instant, Interval, instant, iso_8601, unix_seconds
 from metering_core.prices import AggregateUsage, Price, Recurring
 from metering_core.pricing import ChargeKind
@@ -134,10 +134,11 @@ def read_cases(path: str | PathLike[str]) -> dict[str, Any]:
         CatalogError: ``file_unreadable`` where the file is absent, is not JSON, says a key twice or is no JSON object.
             ``details`` has the ``path`` and the ``line``, where there is one.
     """
-    data = read_json(path)
+    place = path_of(path, "path")
+    data = read_json(place, "path")
     if not isinstance(data, dict):
-        message = f"{path}: expected a JSON object with a list of cases, received a JSON {type(data).__name__}"
-        raise CatalogError(ErrorCode.FILE_UNREADABLE, message, details={"path": str(path), "line": None})
+        reason = f"expected a JSON object with a list of cases, received a JSON {type(data).__name__}"
+        raise CatalogError.of_file("path", place, reason)
     return data
 
 
