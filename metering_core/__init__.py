@@ -78,12 +78,22 @@ if TYPE_CHECKING:
     from metering_core.periods import BillingCycle, BillingPeriod, Instant, Interval
     from metering_core.plotting import curve
     from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
-    from metering_core.pricing import Charge, ChargeKind, Graduated, Package, PerUnit, PricingModel, Round, Tier, Volume
+    from metering_core.pricing import (
+        Charge,
+        ChargeKind,
+        DeclaresBreakpoints,
+        Graduated,
+        Package,
+        PerUnit,
+        PricingModel,
+        Round,
+        Tier,
+        Volume,
+    )
     from metering_core.rating import RatedUsage, rate
     from metering_core.rerating import UsageChange, UsageComparison, compare_usage, summaries_at
     from metering_core.snapshots import restore, restore_meter_log, snapshot
     from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem
-    from metering_core.tariffs import DeclaresBreakpoints
     from metering_core.usage import Action, Cell, UsageRecord
     from metering_core.views import LoggedRecord, UsageView
 
@@ -155,12 +165,22 @@ _MODULES = {
     "periods": ("BillingCycle", "BillingPeriod", "Instant", "Interval"),
     "plotting": ("curve",),
     "prices": ("AggregateUsage", "Price", "Recurring", "UsageType"),
-    "pricing": ("Charge", "ChargeKind", "Graduated", "Package", "PerUnit", "PricingModel", "Round", "Tier", "Volume"),
+    "pricing": (
+        "Charge",
+        "ChargeKind",
+        "DeclaresBreakpoints",
+        "Graduated",
+        "Package",
+        "PerUnit",
+        "PricingModel",
+        "Round",
+        "Tier",
+        "Volume",
+    ),
     "rating": ("RatedUsage", "rate"),
     "rerating": ("UsageChange", "UsageComparison", "compare_usage", "summaries_at"),
     "snapshots": ("restore", "restore_meter_log", "snapshot"),
     "subscriptions": ("BillingThresholds", "Subscription", "SubscriptionItem"),
-    "tariffs": ("DeclaresBreakpoints",),
     "usage": ("Action", "Cell", "UsageRecord"),
     "views": ("LoggedRecord", "UsageView"),
 }

@@ -17,7 +17,8 @@ from metering_core.aggregators import AGGREGATORS
 from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError, shown
 from metering_core.names import choice
 from metering_core.periods import SECONDS_MIN, BillingPeriod, duration, from_unix_seconds, unix_seconds
-from metering_core.prices import AggregateUsage
+from metering_core.prices import Price, terms_of
+from metering_core.pricing import is_linear
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 
@@ -25,8 +26,8 @@ class LateAttribution(StrEnum):
     """Which period late usage is billed in, within the late grace.
 
     ``usage_period``: the one its timestamp lies in; once that is finalized, late usage is refused with ``period_closed``.
-    ``open_period``: the same while it is open, then the current one, at its tiers (what Stripe documents for ``sum``). Only an
-    increment of a ``sum`` is the difference it makes; other usage of a finalized period is refused with
+    ``open_period``: the same while it is open, then the current one. Only an increment of a ``sum`` at a price of which every
+    unit costs the same, then and now, is the difference it makes; other usage of a finalized period is refused with
     ``late_usage_not_billable``.
     """
 
@@ -319,29 +320,67 @@ def period_closed(timestamp: int, period: BillingPeriod, closed_at: datetime) ->
 
 
 def late_refusal(
-    timestamp: int, period: BillingPeriod, closed_at: datetime, mode: AggregateUsage, *, is_set: bool
+    timestamp: int,
+    period: BillingPeriod,
+    closed_at: datetime,
+    item: SubscriptionItem,
+    billed_by: Price | None,
+    *,
+    is_set: bool,
 ) -> Receipt | None:
     """Refuse usage of a finalized period that the open one cannot bill as the difference it makes, or return None.
 
-    An increment of a sum is that difference. A ``set`` would bill its cell a second time, and what is late of the other modes
-    is compared with the cells of another period, or changes nothing.
+    An increment of a sum is that difference where every unit costs the same in both periods. In tiers it would be rated as if
+    nothing had been used before it, a ``set`` would bill its cell a second time, and what is late of the other modes is
+    compared with the cells of another period, or changes nothing.
+
+    Args:
+        timestamp: of the usage, Unix seconds.
+        period: the finalized period that it lies in.
+        closed_at: when that was finalized.
+        item: as the open period bills it.
+        billed_by: the price that billed the finalized period; None where the item was not billed then.
+        is_set: whether it is a ``set``.
     """
-    if AGGREGATORS[mode].is_additive and not is_set:
-        return None
-    if AGGREGATORS[mode].is_additive:
+    mode = item.recurring.aggregate_usage
+    assert mode is not None, "another price takes no usage records"
+    rate_fault = _rate_fault(item, billed_by)
+    param, expected, received = "timestamp", "a timestamp in an open period", f"{_shown(timestamp)}, in {period}"
+    if not AGGREGATORS[mode].is_additive:
+        why = f"what an item aggregates by {mode.value!r} cannot be billed as the difference it makes later"
+        expected += ", or a price that aggregates by 'sum'"
+    elif rate_fault is not None:
+        why, expected = rate_fault, expected + _WAY_OUT
+    elif is_set:
         param, why = "action", "late usage is billed as the difference it makes"
         expected = "action 'increment' with what was used more"
         received = f"'set' at {_shown(timestamp)}; what was billed too much is given back beside the log"
     else:
-        param, why = "timestamp", f"what an item aggregates by {mode.value!r} cannot be billed as the difference it makes later"
-        expected = "a timestamp in an open period, or a price that aggregates by 'sum'"
-        received = f"{_shown(timestamp)}, in {period}"
+        return None
     message = (
         f"Cannot create the usage record because its billing period was finalized at {closed_at:%Y-%m-%dT%H:%M:%SZ} and {why}. "
         f"Expected {expected}, received {received}."
     )
     details = {"received": timestamp, "closed_at": closed_at, "aggregate_usage": mode.value, "is_set": is_set}
     return _rejected(ErrorCode.LATE_USAGE_NOT_BILLABLE, message, param, **details)
+
+
+_WAY_OUT = (
+    " (finalize once the late grace is over, or bill the item by a meter: late_usage='carry_forward' bills what is late at the "
+    "price and in the tiers of its own period)"
+)
+
+
+def _rate_fault(item: SubscriptionItem, billed_by: Price | None) -> str | None:
+    """Say why the open period would not rate what is late as its own period did; None where it would."""
+    price = item.price
+    if not is_linear(price.model):
+        return f"not every unit costs the same at the price {price.id!r}, so that the open period would rate it otherwise"
+    if billed_by is None:
+        return f"its invoice does not bill the item {item.id!r}"
+    if terms_of(billed_by) != terms_of(price):
+        return f"was billed at the price {billed_by.id!r}, and the open period is at {price.id!r}"
+    return None
 
 
 def _shown(seconds: int) -> str:

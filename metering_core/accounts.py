@@ -29,6 +29,7 @@ from metering_core.guarding import Guarded
 from metering_core.money import Rounding, half_up
 from metering_core.names import name, require_kind, text_of
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant
+from metering_core.prices import Price
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp
 
@@ -52,6 +53,12 @@ class Closing:
     period: BillingPeriod
     closed_at: datetime
     invoice: Invoice | None = attrs.field(default=None, hash=False)
+
+    def price_of(self, item: SubscriptionItem) -> Price | None:
+        """Return what billed an item: the price on its invoice, the item's own without invoice, None where none billed it."""
+        if self.invoice is None:
+            return item.price
+        return next((line.price for line in self.invoice.lines if line.subscription_item == item.id), None)
 
 
 @attrs.frozen
@@ -159,7 +166,7 @@ class Account:
             or self.closing(current.start_seconds, looks_back=looks_back) is not None
         ):
             return period_closed(timestamp, closing.period, closing.closed_at)
-        refusal = late_refusal(timestamp, closing.period, closing.closed_at, mode, is_set=is_set)
+        refusal = late_refusal(timestamp, closing.period, closing.closed_at, item, closing.price_of(item), is_set=is_set)
         return current.start_seconds if refusal is None else refusal
 
     def to_close(self, period: BillingPeriod, now: Instant) -> Closing:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
 
@@ -35,7 +35,8 @@ from metering_core.periods import (
     iso_8601,
     unix_seconds,
 )
-from metering_core.prices import Price
+from metering_core.prices import terms_of
+from metering_core.pricing import owes_at_zero
 from metering_core.readings import MICROSECONDS
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
@@ -213,11 +214,6 @@ def overlap(one: Subscription, other: Subscription) -> bool:
     )
 
 
-def terms_of(price: Price) -> tuple[Any, ...]:
-    """Return what of a price makes a bill: its currency, its model and how it recurs; names and labels do not."""
-    return price.currency, price.model, price.recurring
-
-
 def _changed_items(former: Subscription, newer: Subscription) -> Iterator[_Change]:
     """Yield what changed of the items that there were, and the items that are new."""
     known = {item.id: item for item in former.items}
@@ -260,8 +256,7 @@ def _owes_at_zero(item: SubscriptionItem | None) -> bool:
     """Whether an item is licensed, or its price charges a quantity of 0."""
     if item is None or not item.is_metered:
         return item is not None
-    # Asked of the model itself: whether it keeps to what a model must do is for the bill to say.
-    return any(getattr(charge, "amount", 0) for charge in item.price.model.charges(0))
+    return owes_at_zero(item.price.model)
 
 
 def _refuse_begun(account: Account, change: _Change, now: datetime) -> None:

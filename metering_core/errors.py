@@ -150,7 +150,7 @@ class ErrorCode(StrEnum):
     LATE_USAGE_NOT_BILLABLE = (
         "late_usage_not_billable",
         "UsageRejectedError",
-        "The billing period of the timestamp was finalized, and a later one cannot bill the difference: a `set`, or no `sum`.",
+        "The billing period of the timestamp was finalized; a later bill would get it wrong: a `set`, no `sum`, tiers.",
     )
     PERIOD_BEING_BILLED = (
         "period_being_billed",

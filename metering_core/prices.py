@@ -342,6 +342,11 @@ def _options(given: Mapping[str, Any]) -> dict[str, Any]:
     return {code: given[written] for code, written in spelled.items()}
 
 
+def terms_of(price: Price) -> tuple[Any, ...]:
+    """Return what of a price makes a bill: its currency, its model and how it recurs; names and labels do not."""
+    return price.currency, price.model, price.recurring
+
+
 def _model_from(shape: Mapping[str, Any]) -> PricingModel:
     """Choose the pricing model by the fields that name it, and refuse fields that exclude each other."""
     scheme = _one_of(dict.fromkeys(scheme for scheme, _ in PRICING_MODELS), shape.get("billing_scheme"), "billing_scheme")

@@ -88,6 +88,19 @@ class PricingModel(Protocol):
         ...  # pragma: no cover
 
 
+@runtime_checkable
+class DeclaresBreakpoints(Protocol):
+    """What a pricing model of the user's own adds to ``charges`` so that its price can be audited, compared and drawn.
+
+    Between two breakpoints the model makes the same number of charges, each linear in the quantity and none negative. One that
+    declares none and charges nothing for 0 costs the same for every unit (:func:`~metering_core.pricing.is_linear`).
+    """
+
+    def breakpoints(self) -> Iterable[Number]:
+        """Return the quantities after which the formula changes, in any order: for tiers up to 5 and 10, 5 and 10."""
+        ...  # pragma: no cover
+
+
 ExactDecimal = int | Decimal | Fraction | str
 """How an exact amount or bound is given: a number that is exact, or a decimal string."""
 
@@ -341,6 +354,29 @@ tiers and otherwise the field that is there. Whatever reads, writes or names mod
 
 BUILT_IN_MODELS: tuple[type[BuiltInModel], ...] = tuple(PRICING_MODELS.values())
 """The models of the table; anything else with ``charges(quantity)`` is the user's own."""
+
+
+def owes_at_zero(model: PricingModel) -> bool:
+    """Whether a model charges something for a quantity of 0."""
+    # Asked of the model itself: whether it keeps to what a model must do is for the bill to say.
+    return any(getattr(charge, "amount", 0) for charge in model.charges(0))
+
+
+def is_linear(model: PricingModel) -> bool:
+    """Whether every unit costs the same, so that the bills of two quantities are together the bill of their sum.
+
+    Each is rounded by itself, which may make a minor unit of difference. Of a model of the user's own it is known where it
+    declares that its formula changes nowhere (:class:`DeclaresBreakpoints`).
+
+    >>> is_linear(PerUnit(2)), is_linear(Graduated([Tier(100, 0), Tier("inf", 2)]))
+    (True, False)
+    """
+    if type(model) not in BUILT_IN_MODELS:
+        return isinstance(model, DeclaresBreakpoints) and not any(True for _ in model.breakpoints()) and not owes_at_zero(model)
+    if isinstance(model, Graduated | Volume):
+        rates = {tier.unit_amount or ZERO for tier in model.tiers}
+        return len(rates) == 1 and not any(tier.flat_amount for tier in model.tiers)
+    return not isinstance(model, Package) or model.divide_by == 1 or not model.unit_amount
 
 
 # Stripe's spelling of amounts and tiers ------------------------------------------------------------------------------

@@ -3,7 +3,8 @@
 On a :class:`Piece` every charge grows by a constant amount with each step of ``width`` units, so whatever one wants to know
 of a price (where it falls, where it meets another, what it costs at worst) can be computed from the pieces. Nothing is sampled.
 The tiers of :class:`~metering_core.Graduated` and :class:`~metering_core.Volume` are one piece each; a package price is a
-stair of ``divide_by`` units a step; a model of the user's own says where its formula changes (:class:`DeclaresBreakpoints`).
+stair of ``divide_by`` units a step; a model of the user's own says where its formula changes
+(:class:`~metering_core.DeclaresBreakpoints`).
 
 Quantities are the integers from 0, which is what usage records add up to. Amounts are Fractions of minor units.
 """
@@ -11,21 +12,21 @@ Quantities are the integers from 0, which is what usage records add up to. Amoun
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from decimal import Decimal
 from fractions import Fraction
 from itertools import islice
 from math import floor
-from typing import Final, Protocol, runtime_checkable
+from typing import Final
 
 import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
-from metering_core.exact import Number, decimal_if_possible, exact_quantity
+from metering_core.exact import decimal_if_possible, exact_quantity
 from metering_core.money import Amount, Money
 from metering_core.names import require_kind
 from metering_core.prices import Price
-from metering_core.pricing import Graduated, Package, PerUnit, Round, Tier, Volume
+from metering_core.pricing import DeclaresBreakpoints, Graduated, Package, PerUnit, Round, Tier, Volume
 from metering_core.rating import rate
 
 HALF: Final = Fraction(1, 2)
@@ -33,18 +34,6 @@ ZERO: Final = Fraction(0)
 
 BREAKPOINTS_MAX: Final = 10_000
 """Breakpoints that a model of the user's own may declare; a formula that changes more often is not one."""
-
-
-@runtime_checkable
-class DeclaresBreakpoints(Protocol):
-    """What a pricing model of the user's own adds to ``charges`` so that its price can be audited, compared and drawn.
-
-    Between two breakpoints the model makes the same number of charges, each linear in the quantity and none negative.
-    """
-
-    def breakpoints(self) -> Iterable[Number]:
-        """Return the quantities after which the formula changes, in any order: for tiers up to 5 and 10, 5 and 10."""
-        ...  # pragma: no cover
 
 
 @attrs.frozen

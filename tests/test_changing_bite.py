@@ -30,12 +30,12 @@ def stored():
 unused = test_changing.test_what_is_owed_without_usage_is_agreed
 
 DEFECTS = {
-    "a price is no term": (records, "changing.terms_of", "price.model, ", ""),
+    "a price is no term": (records, "prices.terms_of", "price.model, ", ""),
     "an item may go": (records, "changing._changed_items", 'yield _Change("items", item, None)', "pass"),
     "usage is not looked for": (records, "changing.FoldedUsage.open_spans", "is None", "is not None"),
     "a start may come later": (records, "changing._refuse_cut", "if first < starts", "if False"),
     "an end may come earlier": (records, "changing._refuse_cut", "if last >= ends", "if False"),
-    "a fee is not owed": (unused, "changing._owes_at_zero", "return any(", "return False and any("),
+    "a fee is not owed": (unused, "pricing.owes_at_zero", "return any(", "return False and any("),
     "a level is not carried": (unused, "changing.FoldedUsage.is_carried", "return mode is not None", "return False"),
     "a closed period is billed anew": (stored, "accounts.Account.stored_invoice", "if closing is None", "if True"),
     "events are not looked for": (events, "meter_log.MeasuredUsage.open_spans", "if span is not None", "if False"),

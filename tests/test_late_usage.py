@@ -20,10 +20,14 @@ import metering_core as mc
 from metering_core.columnar import ColumnarUsage
 from metering_core.differences import differences
 from metering_core.invoice_lines import invoice_lines
+from metering_core.pricing import is_linear
+from metering_core.tariffs import tariff
+from metering_core.testing import strategies
 
 LATE = JAN.end_seconds - 9
 GRACE = mc.AcceptancePolicy(late_grace=timedelta(days=40), late_attribution="open_period")
 ENGINES = {"log": mc.UsageLog, "columns": ColumnarUsage}
+ONE_RATE = [(5, "2", None), (None, "2", "0")]
 # One row a pricing model, as the library and as the oracle say it.
 TIERS = [(5, "10", None), (12, "2.5", "3"), (None, "0.5", None)]
 MODELS = {
@@ -31,7 +35,10 @@ MODELS = {
     "graduated": (mc.Graduated([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
     "volume": (mc.Volume([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
     "package": (mc.Package(7, 10), {"unit": "7", "size": 10, "round": "up"}),
+    "one_rate": (mc.Graduated([mc.Tier(*tier) for tier in ONE_RATE]), {"scheme": "graduated", "tiers": ONE_RATE}),
 }
+# At these, ten units cost ten times what one costs, wherever they are billed.
+LINEAR = {"per_unit", "one_rate"}
 
 
 def closed(engine, mode="sum"):
@@ -71,8 +78,141 @@ def test_a_late_correction_is_not_billed_a_second_time(engine):
     assert mc.preview_invoice(subscribed(), usage, now=FEB.start).total == 0
 
 
+@attrs.frozen
+class Own:
+    """A model of the user's own: a cent a unit after some free ones; below 0, seven cents where nothing is used."""
+
+    free: int = 0
+    changes: tuple = None
+
+    def charges(self, quantity):
+        amount = max(quantity - self.free, 0)
+        return [mc.Charge("unit", quantity, None, amount)] if quantity or self.free >= 0 else [mc.Charge("flat", 0, 7, 7)]
+
+
+class Declared(Own):
+    """The same, declaring it."""
+
+    def breakpoints(self):
+        return self.changes
+
+
+class Dearer(mc.PerUnit):
+    """A model of the user's own that charges otherwise than the one that it is made from."""
+
+    def charges(self, quantity):
+        return mc.Graduated([mc.Tier(100, 0), mc.Tier("inf", 1)]).charges(quantity)
+
+
+T = mc.Tier
+SHAPES = {
+    "a unit price": (mc.PerUnit("0.4"), True),
+    "one tier": (mc.Volume([T("inf", 3)]), True),
+    "tiers of one price": (mc.Graduated([T(5, 2), T("inf", 2, 0)]), True),
+    "nothing": (mc.Graduated([T(5, 0), T("inf", flat_amount=0)]), True),
+    "packages of one": (mc.Package(7, 1), True),
+    "packages for nothing": (mc.Package(0, 10), True),
+    "declared to change nowhere": (Declared(0, ()), True),
+    "free units": (mc.Graduated([T(100, 0), T("inf", 10)]), False),
+    "volume tiers": (mc.Volume([T(100, 10), T("inf", 5)]), False),
+    "a flat fee": (mc.Graduated([T("inf", 2, 1)]), False),
+    "a flat fee above": (mc.Volume([T(5, 2), T("inf", 2, 1)]), False),
+    "packages": (mc.Package(100, 100), False),
+    "packages rounded down": (mc.Package(100, 100, "down"), False),
+    "of one's own": (Own(), False),
+    "declared to change": (Declared(5, (5,)), False),
+    "declared to owe without usage": (Declared(-1, ()), False),
+    "made from a unit price": (Dearer(1), False),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("model", "is_billed"), SHAPES.values(), ids=SHAPES)
+def test_only_a_price_of_equal_units_bills_what_is_late(model, is_billed, engine):
+    """January used up 100 units; ten more come late: billed where any ten cost the same, else refused with what to do."""
+    subscription = subscribed(priced(model))
+    usage = ENGINES[engine]([subscription], policy=GRACE)
+    usage.append([mc.UsageRecord("si_0", 100, LATE)], now=LATE)
+    january = mc.finalize_invoice(subscription, usage, JAN, now=JAN.end).subtotal
+    (receipt,) = usage.append([mc.UsageRecord("si_0", 10, LATE)], now=FEB.start)
+    february = mc.preview_invoice(subscription, usage, now=FEB.start).subtotal
+    if is_billed:
+        assert receipt.outcome == "accepted"
+        assert january + february == sum(mc.settle(mc.rate(priced(model), units).amount).minor_units for units in (100, 10))
+        assert mc.rate(priced(model), 110).amount.minor_units == sum(
+            mc.rate(priced(model), units).amount.minor_units for units in (100, 10)
+        )
+    else:
+        assert (receipt.code, receipt.param) == ("late_usage_not_billable", "timestamp")
+        assert february == mc.rate(priced(model), 0).amount.minor_units
+
+
+def test_what_is_late_in_tiers_says_what_to_do():
+    """100 units a month are free and used up; ten more, late, would be free in February, too: refused by name."""
+    subscription = subscribed(priced(SHAPES["free units"][0]))
+    log = mc.UsageLog([subscription], policy=GRACE)
+    log.close_period("sub", JAN, now=JAN.end)
+    (receipt,) = log.append([mc.UsageRecord("si_0", 10, LATE)], now=FEB.start)
+    assert receipt.message == (
+        "Cannot create the usage record because its billing period was finalized at 2024-02-01T00:00:00Z and not every unit "
+        "costs the same at the price 'price', so that the open period would rate it otherwise. Expected a timestamp in an open "
+        "period (finalize once the late grace is over, or bill the item by a meter: late_usage='carry_forward' bills what is "
+        f"late at the price and in the tiers of its own period), received {LATE} (2024-01-31T23:59:51Z), in {JAN}."
+    )
+
+
+CHANGED = {
+    "a price": (priced(mc.PerUnit(2), id="dear"), "was billed at the price 'price', and the open period is at 'dear'"),
+    "a currency": (priced(currency="eur", id="euro"), "was billed at the price 'price', and the open period is at 'euro'"),
+    "a name": (priced(id="other", nickname="Units"), None),
+}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("has_invoice", [True, False], ids=["billed", "closed"])
+@pytest.mark.parametrize(("newer", "why"), CHANGED.values(), ids=CHANGED)
+def test_what_was_billed_otherwise_is_not_billed_at_the_new_price(newer, why, has_invoice, engine):
+    """January cost a cent a unit, February two: what is late of January is billed at neither, unless nobody billed January."""
+    first, second = subscribed(), subscribed(newer)
+    usage = ENGINES[engine]([first], policy=GRACE)
+    if has_invoice:
+        mc.finalize_invoice(first, usage, JAN, now=JAN.end)
+    else:
+        usage.close_period("sub", JAN, now=JAN.end)
+    usage.subscribe(second, now=FEB.start)
+    (receipt,) = usage.append([mc.UsageRecord("si_0", 10, LATE)], now=FEB.start)
+    if why is None or not has_invoice:
+        assert receipt.outcome == "accepted"
+    else:
+        assert (receipt.code, why in str(receipt.message)) == ("late_usage_not_billable", True)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_no_invoice_billed_is_not_billed_late(engine):
+    """An item that came after January was billed owes nothing for January, so its late usage has no bill to differ from."""
+    first, both = subscribed(), subscribed(priced(), priced(id="new"))
+    usage = ENGINES[engine]([first], policy=GRACE)
+    mc.finalize_invoice(first, usage, JAN, now=JAN.end)
+    usage.subscribe(both, now=FEB.start)
+    receipts = usage.append([mc.UsageRecord(item, 1, LATE) for item in ("si_0", "si_1")], now=FEB.start)
+    assert [receipt.code for receipt in receipts] == [None, "late_usage_not_billable"]
+    assert "its invoice does not bill the item 'si_1'" in str(receipts[1].message)
+
+
+@given(price=strategies.prices())
+def test_equal_units_are_what_the_price_tools_see(price):
+    """The predicate and the pieces that prices are audited by are one notion: a line through 0 with one rise."""
+    pieces = tariff(price).pieces
+    is_line = all(piece.width == 1 and piece.start == pieces[-1].rise * piece.first for piece in pieces)
+    is_line = is_line and len({piece.rise for piece in pieces if piece.last != piece.first}) == 1
+    # Tiers that meet between two whole quantities may make no difference to these.
+    tiers = getattr(price.model, "tiers", ())
+    if all(tier.up_to is None or tier.up_to == int(tier.up_to) for tier in tiers):
+        assert is_linear(price.model) == is_line
+
+
 def test_a_line_says_what_is_late():
-    """What was used in January and is billed in February's tiers is told beside the line, with its number and period."""
+    """What was used in January and is billed in February is told beside the line, with its number and period."""
     log = closed("log")
     log.append([mc.UsageRecord("si_0", 30, LATE), mc.UsageRecord("si_0", 12, LATE - 1)], now=FEB.start)
     log.record("si_0", 5, now=FEB.start)
@@ -111,24 +251,46 @@ def test_a_level_before_the_last_closed_period_is_refused(mode, code, engine):
     assert receipt.code == code
 
 
-DEFECTS = [
-    ("a late set is billed again", "is_additive and not is_set", "is_additive"),
-    ("every late increment is billed", "AGGREGATORS[mode].is_additive and not is_set", "not is_set"),
-    ("nothing late is billed", "AGGREGATORS[mode].is_additive and not is_set", "False"),
-]
+LINE = "pricing.is_linear"
+DEFECTS = {
+    "a late set is billed again": ("acceptance.late_refusal", "elif is_set", "elif False"),
+    "every late increment is billed": ("acceptance.late_refusal", "not AGGREGATORS[mode].is_additive", "False"),
+    "nothing late is billed": ("acceptance.late_refusal", "not AGGREGATORS[mode].is_additive", "True"),
+    "late usage is rated in any tiers": ("acceptance._rate_fault", "not is_linear", "False and not is_linear"),
+    "another price may rate it": ("acceptance._rate_fault", "terms_of(billed_by) != terms_of(price)", "False"),
+    "an item that was not billed is": ("acceptance._rate_fault", "billed_by is None", "False"),
+    "a flat fee is no matter": (LINE, "not any(tier.flat_amount for tier in model.tiers)", "True"),
+    "tiers are no matter": (LINE, "len(rates) == 1", "True"),
+    "packages are no matter": (LINE, "not isinstance(model, Package) or", "True or"),
+    "breakpoints are no matter": (LINE, "not any(True for _ in model.breakpoints())", "True"),
+    "any model is a line": (
+        LINE,
+        "return isinstance(model, DeclaresBreakpoints)",
+        "return True or isinstance(model, Graduated)",
+    ),
+    "a fee is no matter": (LINE, "not owes_at_zero(model)", "True"),
+    "a kind of a unit price is one": (LINE, "type(model) not in BUILT_IN_MODELS", "not isinstance(model, BUILT_IN_MODELS)"),
+    "the open price is what billed": ("accounts.Closing.price_of", "self.invoice is None", "True"),
+}
 
 
-@pytest.mark.parametrize(("right", "wrong"), [row[1:] for row in DEFECTS], ids=[row[0] for row in DEFECTS])
-def test_slips_in_the_refusal_die(monkeypatch, right, wrong):
-    """Each slip in what is refused is seen by the table of modes and actions above."""
-    planting.plant(monkeypatch, "acceptance.late_refusal", right, wrong)
-    with pytest.raises(AssertionError):
+@pytest.mark.parametrize(("path", "right", "wrong"), DEFECTS.values(), ids=DEFECTS)
+def test_slips_in_the_refusal_die(monkeypatch, path, right, wrong):
+    """Each slip in what is refused is seen by the tables above."""
+    _check_whole_table()
+    planting.plant(monkeypatch, path, right, wrong)
+    with pytest.raises((AssertionError, AttributeError)):
         _check_whole_table()
 
 
 def _check_whole_table():
-    for mode, action, engine in product(mc.AggregateUsage, mc.Action, ENGINES):
-        test_only_what_adds_is_billed_in_the_open_period(mode, action, engine)
+    for mode, action in product(mc.AggregateUsage, mc.Action):
+        test_only_what_adds_is_billed_in_the_open_period(mode, action, "log")
+    for model, is_billed in SHAPES.values():
+        test_only_a_price_of_equal_units_bills_what_is_late(model, is_billed, "log")
+    for newer, why in CHANGED.values():
+        test_what_was_billed_otherwise_is_not_billed_at_the_new_price(newer, why, True, "log")
+    test_what_no_invoice_billed_is_not_billed_late("log")
 
 
 # The law -----------------------------------------------------------------------------------------------------------------
@@ -157,6 +319,7 @@ class History:
         self.subscription = mc.Subscription("sub", [mc.SubscriptionItem("si", price)], START)
         self.usage = ENGINES[engine]([self.subscription], policy=GRACE)
         self.row = {"id": "si", "mode": mode.value, "scheme": model} | MODELS[model][1]
+        self.model = model
         self.now, self.closed, self.accepted = START, 0, []
 
     def use(self, ago, quantity, action):
@@ -166,7 +329,7 @@ class History:
             self.accepted.append(("si", at, action.value, quantity))
         else:
             assert receipt.code in {"timestamp_before_current_period", "late_usage_not_billable"}
-            is_billable = action is mc.Action.INCREMENT and self.row["mode"] == "sum"
+            is_billable = action is mc.Action.INCREMENT and self.row["mode"] == "sum" and self.model in LINEAR
             assert receipt.code != "late_usage_not_billable" or not is_billable
 
     def wait(self, hours, *_):
@@ -189,7 +352,7 @@ class History:
 @settings(max_examples=max(settings().max_examples // 10, 1))
 @given(history=steps)
 def test_what_was_accepted_is_billed_once(engine, mode, model, history):
-    """All bills of a sum are together the bill of all that was accepted; of the others, each is that of its own day."""
+    """Of a sum whose units cost the same, all bills are together that of each day's usage; else each is that of its own day."""
     account = History(engine, mode, model)
     for step, *rest in history:
         getattr(account, step)(*rest)
@@ -198,8 +361,9 @@ def test_what_was_accepted_is_billed_once(engine, mode, model, history):
     billed = account.billed()
     bounds = [(day(at).start_seconds, day(at).end_seconds) for at in range(account.closed)]
     whole = [oracle.quantity(account.row, account.accepted, *one) for one in bounds]
-    if mode is mc.AggregateUsage.SUM:
-        assert sum(quantity for quantity, _ in billed) == sum(whole)
+    if mode is mc.AggregateUsage.SUM and model in LINEAR:
+        due = sum(sum(oracle.lines(account.row, quantity)) for quantity in whole)
+        assert sum(sum(amounts) for _, amounts in billed) == due
     else:
         assert [quantity for quantity, _ in billed] == whole
     for quantity, amounts in billed:

@@ -26,6 +26,12 @@ def item(mode, item_id=None, price_id=None):
     return mc.SubscriptionItem(item_id or f"si_{mode}", price)
 
 
+def at_cent(mode):
+    """Return an item at a unit price, of which late usage is billed in the open period."""
+    priced = item(mode)
+    return attrs.evolve(priced, price=attrs.evolve(priced.price, model=mc.PerUnit(1)))
+
+
 def filled(subscription, rows):
     """Return a log of (item, quantity, timestamp, action) rows, each received when it happened."""
     log = mc.UsageLog([subscription])
@@ -121,7 +127,7 @@ def test_a_quantity_of_more_than_15_digits_does_not_pass_stripe():
 def test_late_records_that_were_billed_later_are_told():
     """A late record billed in the open period counts in its own period as an event: both periods say so."""
     policy = mc.AcceptancePolicy(late_grace=timedelta(days=2), late_attribution="open_period")
-    subscription = mc.Subscription("sub", [item("sum")], START, customer="cus")
+    subscription = mc.Subscription("sub", [at_cent("sum")], START, customer="cus")
     log = mc.UsageLog([subscription], policy=policy)
     january = subscription.period_at(START)
     log.close_period("sub", january, now=MONTHS[1])
@@ -135,7 +141,7 @@ def test_late_records_that_were_billed_later_are_told():
 def test_a_late_record_billed_later_is_replayed_beside_the_cell_of_its_timestamp():
     """5 billed in January and 3 in February for one second are two events, of 8 in January: none is lost."""
     policy = mc.AcceptancePolicy(late_grace=timedelta(days=2), late_attribution="open_period")
-    subscription = mc.Subscription("sub", [item("sum")], START, customer="cus")
+    subscription = mc.Subscription("sub", [at_cent("sum")], START, customer="cus")
     log = mc.UsageLog([subscription], policy=policy)
     second = MONTHS[1] - 1
     log.record("si_sum", 5, timestamp=second, now=second)
@@ -163,7 +169,7 @@ def test_a_late_record_billed_later_is_replayed_beside_the_cell_of_its_timestamp
 def test_only_late_records_make_a_difference(rows):
     """Where a period differs, a record that lies in it was billed in the next, or one billed in it lies in the last."""
     policy = mc.AcceptancePolicy(late_grace=timedelta(days=2), late_attribution="open_period")
-    subscription = mc.Subscription("sub", [item(mode) for mode in MODES], START, customer="cus")
+    subscription = mc.Subscription("sub", [at_cent(mode) for mode in MODES], START, customer="cus")
     log = mc.UsageLog([subscription], policy=policy)
     for item_id, quantity, timestamp, action, delay in sorted(rows, key=lambda row: row[2] + row[4]):
         if timestamp + delay >= MONTHS[1]:
@@ -181,7 +187,7 @@ def test_only_late_records_make_a_difference(rows):
 def test_a_reason_is_that_of_its_period():
     """A value that Stripe refuses is the reason in January alone; in March it is the late record of February."""
     policy = mc.AcceptancePolicy(late_grace=timedelta(days=2), late_attribution="open_period")
-    subscription = mc.Subscription("sub", [item("sum")], START, customer="cus")
+    subscription = mc.Subscription("sub", [at_cent("sum")], START, customer="cus")
     log = mc.UsageLog([subscription], policy=policy)
     log.record("si_sum", 10**15 + 1, timestamp=START, now=START)
     log.close_period("sub", subscription.period_at(MONTHS[1]), now=MONTHS[2])

@@ -52,7 +52,9 @@ def hand_built():
     policy = AcceptancePolicy(
         future_tolerance=timedelta(seconds=300), late_grace=timedelta(hours=1), late_attribution="open_period"
     )
-    log = UsageLog([acme, other], policy=policy)
+    # What is late is billed at a unit price only; the tiers come when January is billed.
+    calls_at_cent = attrs.evolve(calls, price=priced(id="p_calls"))
+    log = UsageLog([attrs.evolve(acme, items=(calls_at_cent, peak, seats)), other], policy=policy)
     log.append(
         [
             UsageRecord("calls", 6, START + 1, id="first"),
@@ -63,7 +65,7 @@ def hand_built():
         ],
         now=START + DAY,
     )
-    finalize_invoice(acme, log, JAN, now=JAN.end)
+    finalize_invoice(log.subscriptions[0], log, JAN, now=JAN.end)
     log.compact()
     log.record("calls", 8, timestamp=JAN.end_seconds - 1, now=JAN.end_seconds + 60)
     log.record("peak", 2, now=JAN.end_seconds + 60)

@@ -16,11 +16,16 @@ from metering_core import (
     AcceptancePolicy,
     BillingPeriod,
     CatalogError,
+    Graduated,
     InvalidValueError,
     InvoicingError,
     MissingExtraError,
+    PerUnit,
     Subscription,
     SubscriptionItem,
+    Tier,
+    UsageLog,
+    UsageRecord,
     finalize_invoice,
     preview_invoice,
 )
@@ -609,7 +614,7 @@ def test_the_kernel_is_plain_sql():
         CREATE TABLE standings AS SELECT 0 AS calendar, {START} AS received_from, {START + 1} AS received_before,
           FALSE AS is_ended, 0 AS future_tolerance, {START + DAY} AS current_end, {START} AS accepted_from,
           {START + DAY} AS accepted_before, NULL::BIGINT AS late_billed_at;
-        CREATE TABLE closings (calendar BIGINT, starts BIGINT, ends BIGINT);
+        CREATE TABLE closings (calendar BIGINT, starts BIGINT, ends BIGINT, bills_late BOOLEAN);
         CREATE TABLE requests AS SELECT 0 AS request, 0 AS item, 'sum' AS aggregate_usage, {START} AS starts,
           {START + DAY} AS ends;
     """)
@@ -638,6 +643,20 @@ def test_attributed_usage_is_billed_in_the_open_period():
         9,
     ]
     assert engine.periods_with_usage() == {"sub": (february,)}
+
+
+@pytest.mark.parametrize("newer", [priced(PerUnit(2)), priced(Graduated([Tier(9, 0), Tier("inf", 1)]))], ids=["other", "tiers"])
+def test_what_is_late_of_other_terms_is_refused_as_the_log_does(newer):
+    """January was billed at a cent a unit, and February is at another price: its receipt is the log's, word for word."""
+    policy = AcceptancePolicy(late_grace=engine_cases.timedelta(days=3), late_attribution="open_period")
+    log = UsageLog([subscribed()], policy=policy)
+    finalize_invoice(subscribed(), log, JAN, now=JAN.end)
+    log.subscribe(subscribed(newer), now=JAN.end)
+    source = table(("si_0", 9, JAN.end_seconds - 1)).append_column("received_at", pa.array([JAN.end_seconds + 5]))
+    engine = DuckDBUsage(source, [subscribed(newer)], policy=policy, closed=log.state().closed)
+    late = UsageRecord("si_0", 9, JAN.end_seconds - 1)
+    (receipt,) = engine.receipts().values()
+    assert (receipt, receipt.code) == (log.append([late], now=JAN.end_seconds + 5)[0], "late_usage_not_billable")
 
 
 # The order, slips and memory -----------------------------------------------------------------------------------------------

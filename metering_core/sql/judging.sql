@@ -8,7 +8,8 @@
 --                    is_ended, future_tolerance, current_end (NULL outside a life), accepted_from and accepted_before (the
 --                    timestamps that are in time, an empty interval where none is), late_billed_at (where usage of a closed
 --                    period is billed in the current one: the start of that; else NULL)
---         closings   what was finalized of a calendar: timestamps in [starts, ends) are closed; the intervals are disjoint
+--         closings   what was finalized of a calendar: timestamps in [starts, ends) are closed; the intervals are disjoint;
+--                    bills_late says whether an increment there is the difference it makes in the period that bills it
 -- Writes  judged     every record with its verdict: NULL where it was accepted, 'duplicate', or the code of the refusal
 WITH
 placed AS (
@@ -18,7 +19,7 @@ placed AS (
     items.item, items.aggregate_usage, items.has_thresholds,
     standings.is_ended, standings.future_tolerance, standings.current_end,
     standings.accepted_from, standings.accepted_before, standings.late_billed_at,
-    closings.calendar AS closed_calendar
+    closings.calendar AS closed_calendar, closings.bills_late
   FROM usage
   LEFT JOIN items
     ON items.subscription_item = usage.subscription_item
@@ -43,8 +44,7 @@ judged_alone AS (
       WHEN timestamp >= current_end THEN 'timestamp_after_current_period'
       WHEN NOT (accepted_from <= timestamp AND timestamp < accepted_before) THEN 'timestamp_before_current_period'
       WHEN closed_calendar IS NOT NULL AND (late_billed_at IS NULL OR timestamp >= late_billed_at) THEN 'period_closed'
-      -- Only an increment of a sum is the difference it makes in the period that bills it.
-      WHEN closed_calendar IS NOT NULL AND (is_set OR aggregate_usage <> 'sum') THEN 'late_usage_not_billable'
+      WHEN closed_calendar IS NOT NULL AND (is_set OR NOT bills_late) THEN 'late_usage_not_billable'
     END AS refusal
   FROM placed
 ),

@@ -23,6 +23,7 @@ from metering_core.acceptance import (
     Receipt,
     canceled_refusal,
     item_unknown,
+    late_refusal,
     price_refusal,
     set_refusal,
     standing_at,
@@ -61,7 +62,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "accepted_before": "BIGINT",
         "late_billed_at": "BIGINT",
     },
-    "closings": {"calendar": "BIGINT", "starts": "BIGINT", "ends": "BIGINT"},
+    "closings": {"calendar": "BIGINT", "starts": "BIGINT", "ends": "BIGINT", "bills_late": "BOOLEAN"},
     "requests": {
         "request": "BIGINT",
         "item": "BIGINT",
@@ -84,6 +85,7 @@ class Calendar:
         start_date: first instant of the life.
         ended_at: end of the life, or None.
         closings: what was finalized.
+        bills_late: of each closing, whether what is late of it can be billed in an open period.
         looks_back: whether a closed period also closes all before it; told apart only where something is closed.
     """
 
@@ -91,6 +93,7 @@ class Calendar:
     start_date: datetime
     ended_at: datetime | None
     closings: tuple[Closing, ...]
+    bills_late: tuple[bool, ...]
     looks_back: bool
 
 
@@ -175,8 +178,10 @@ class Rules:
         subscription = account.subscription
         # Without the invoices, so that what was billed makes no two calendars of one.
         closings = tuple(attrs.evolve(one, invoice=None) for one in account.closed.values())
+        bills_late = tuple(_bills_late(item, one) for one in account.closed.values())
         looks_back = bool(closings) and _looks_back(item)
-        calendar = Calendar(subscription.cycle, subscription.start_date, subscription.ended_at, closings, looks_back)
+        life = subscription.cycle, subscription.start_date, subscription.ended_at
+        calendar = Calendar(*life, closings, bills_late, looks_back)
         return self._calendars.setdefault(calendar, (len(self._calendars), account))[0]
 
     # Rows ------------------------------------------------------------------------------------------------------------
@@ -242,10 +247,10 @@ class Rules:
             cycle = calendar.cycle
             periods = [cycle.period_at(closing.period.start) for closing in account.closed.values()]
             if calendar.looks_back:
-                yield number, SECONDS_MIN, max(period.end_seconds for period in periods)
+                yield number, SECONDS_MIN, max(period.end_seconds for period in periods), False
             else:
-                for period in periods:
-                    yield number, period.start_seconds, period.end_seconds
+                for period, bills_late in zip(periods, calendar.bills_late, strict=True):
+                    yield number, period.start_seconds, period.end_seconds, bills_late
 
     def request_rows(self, requests: Sequence[Request]) -> Iterator[Row]:
         """Yield the rows of ``requests``, numbered in their order."""
@@ -342,6 +347,13 @@ Request: TypeAlias = tuple[str, AggregateUsage, int, int]
 def _looks_back(item: SubscriptionItem) -> bool:
     mode = item.recurring.aggregate_usage
     return mode is not None and AGGREGATORS[mode].looks_back
+
+
+def _bills_late(item: SubscriptionItem, closing: Closing) -> bool:
+    if item.recurring.aggregate_usage is None:
+        return False
+    period, billed_by = closing.period, closing.price_of(item)
+    return late_refusal(period.start_seconds, period, closing.closed_at, item, billed_by, is_set=False) is None
 
 
 def _identity(judged: Judged, sequences: Mapping[int, int]) -> Receipt:

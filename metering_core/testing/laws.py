@@ -35,7 +35,18 @@ from metering_core.meter_log import MeterLog
 from metering_core.money import Amount, Rounding, half_up, settle
 from metering_core.periods import BillingCycle, BillingPeriod, Interval, from_unix_seconds
 from metering_core.prices import AggregateUsage, Price
-from metering_core.pricing import Charge, ChargeKind, Graduated, Package, PerUnit, PricingModel, Round, Tier, Volume
+from metering_core.pricing import (
+    Charge,
+    ChargeKind,
+    Graduated,
+    Package,
+    PerUnit,
+    PricingModel,
+    Round,
+    Tier,
+    Volume,
+    is_linear,
+)
 from metering_core.rating import rate
 from metering_core.snapshots import restore, snapshot
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -459,7 +470,8 @@ def _check_late_for_closed(log: UsageLog, sent: UsageRecord, later: int, closed:
     current = subscription.period_at(later)
     (receipt,) = log.append([sent], now=later)
     is_open = log.policy.late_attribution is LateAttribution.OPEN_PERIOD and current is not None
-    goes_on = is_open and sent.action is Action.INCREMENT and item.recurring.aggregate_usage is AggregateUsage.SUM
+    adds_up = item.recurring.aggregate_usage is AggregateUsage.SUM and is_linear(item.price.model)
+    goes_on = is_open and sent.action is Action.INCREMENT and adds_up
     code = None if goes_on else ErrorCode.LATE_USAGE_NOT_BILLABLE if is_open else ErrorCode.PERIOD_CLOSED
     if receipt.code is not code:
         raise LawBrokenError("late grace", f"{sent} for {closed}, which is closed, hears {receipt}, not {code or 'accepted'}")
