@@ -239,7 +239,7 @@ def catalog_at(path: str) -> Catalog:
     if fields:
         more = f" and {len(fields) - NAMED_MAX:,} more" if len(fields) > NAMED_MAX else ""
         named = ", ".join([*fields.values()][:NAMED_MAX])
-        complain(f"{path}: fields that are not known here were read past: {named}{more}")
+        complain(f"{path}: fields that alter no bill here were read past: {named}{more}")
     return read
 
 

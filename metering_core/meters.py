@@ -17,7 +17,7 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, exact_integer
 from metering_core.names import choice, flag, name, require_iterable, require_kind, required
 from metering_core.periods import Instant, from_unix_seconds, instant, unix_seconds
-from metering_core.stripe_fields import Read, judged, paths_within
+from metering_core.stripe_fields import Read, judged
 
 EVENT_NAME_MAX: Final = 100
 """Characters of an event name, an identifier and the payload keys that a meter names (Stripe's limit)."""
@@ -225,8 +225,7 @@ class Meter:
         read = judged(data, "billing.meter")
         event_name = required(data, "event_name")
         parts = {key: _part(data, key, read) for key in _PARTS}
-        ignored = (*read.ignored, *(path for _, paths in parts.values() for path in paths))
-        aggregation, mapping, values, transitions = (part for part, _ in parts.values())
+        aggregation, mapping, values, transitions = parts.values()
         if mapping.get("type") not in {None, "by_id"}:
             code = ErrorCode.PARAMETER_INVALID_CHOICE
             raise InvalidValueError.expecting(code, "customer_mapping[type]", "'by_id'", mapping["type"])
@@ -243,7 +242,7 @@ class Meter:
         }
         options = {key: value for key, value in given.items() if value is not None}
         own_id = event_name if data.get("id") is None else data["id"]
-        return cls(own_id, event_name, aggregation.get("formula", Formula.SUM), **options, ignored=ignored)
+        return cls(own_id, event_name, aggregation.get("formula", Formula.SUM), **options, ignored=read.ignored)
 
     def to_dict(self) -> dict[str, Any]:
         """Write Stripe's Meter shape, ready for JSON."""
@@ -269,9 +268,6 @@ _CHANGEABLE: Final = frozenset({"display_name", "status", "deactivated_at", "ign
 _PARTS: Final = ("default_aggregation", "customer_mapping", "value_settings", "status_transitions")
 
 
-def _part(data: Mapping[str, Any], key: str, read: Read) -> tuple[Mapping[str, Any], tuple[str, ...]]:
-    """Return a nested object, empty where it is absent or null, and the paths of its fields that were read past."""
-    if data.get(key) is None:
-        return {}, ()
-    part = judged(data[key], key, key, is_stripes=read.is_stripes)
-    return part.data, paths_within(key, part.ignored)
+def _part(data: Mapping[str, Any], key: str, read: Read) -> Mapping[str, Any]:
+    """Return a nested object, empty where it is absent or null."""
+    return {} if data.get(key) is None else judged(data[key], key, key, is_stripes=read.is_stripes).data

@@ -28,7 +28,7 @@ from metering_core.pricing import (
     Tier,
     Volume,
 )
-from metering_core.stripe_fields import KINDS, PRICE, RECURRING, judged, paths_within
+from metering_core.stripe_fields import KINDS, PRICE, RECURRING, judged, kind_of
 
 
 class UsageType(StrEnum):
@@ -292,9 +292,8 @@ class Price:
 
 def _price_shape(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """Return the Price fields of a Price or a Plan, and the paths of fields that were read past."""
-    kind = "plan" if isinstance(data, Mapping) and _is_plan(data) else "price"
-    read = judged(data, kind)
-    if kind == "plan":
+    read = judged(data, "plan" if isinstance(data, Mapping) and kind_of(data) == "plan" else "price")
+    if kind_of(data) == "plan":
         shared = {key: data[key] for key in PRICE.keys() & data.keys()}
         recurring = {key: data[key] for key in RECURRING.keys() & data.keys()}
         amounts = {
@@ -303,15 +302,9 @@ def _price_shape(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str,
             "transform_quantity": data.get("transform_usage"),
         }
         return {**shared, **amounts, "recurring": recurring}, read.ignored
-    if data.get("recurring") is None:
-        return data, read.ignored
-    nested = judged(data["recurring"], "recurring", "recurring", is_stripes=read.is_stripes)
-    return data, (*read.ignored, *paths_within("recurring", nested.ignored))
-
-
-def _is_plan(data: Mapping[str, Any]) -> bool:
-    """Tell the two shapes apart: by name where they say it, else by the field that only a Plan must have."""
-    return text_of(data.get("object")) == "plan" or ("object" not in data and "interval" in data)
+    if data.get("recurring") is not None:
+        judged(data["recurring"], "recurring", "recurring", is_stripes=read.is_stripes)
+    return data, read.ignored
 
 
 def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, Any]:

@@ -4,11 +4,12 @@ A field is *read* (it makes the bill or its words), alters *nothing*, or is *ref
 would bill something else than it says. The tables hold the whole objects of Stripe's API, the older spellings that its
 earlier versions return, and the few fields that are ours. A field that no table knows is new at Stripe or a slip: an object
 that names its kind (``"object": "subscription"``) comes from Stripe and has it read past, by name; in any other it is refused.
+Within an object every other is walked by its own table, so that nothing new is read past without being named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import StrEnum
@@ -17,7 +18,7 @@ from typing import Any, Final
 import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.names import unknown_keys
+from metering_core.names import text_of, unknown_keys
 from metering_core.periods import instant
 
 
@@ -26,6 +27,8 @@ class Meaning(StrEnum):
 
     READ = "read"
     NOTHING = "nothing"
+    LATER = "later"
+    """Nothing now; it may alter a coming bill, so that it is named among what was read past."""
 
 
 def is_empty(value: object) -> bool:
@@ -64,7 +67,8 @@ class Read:
 
     Attributes:
         data: the object.
-        ignored: the paths of unknown fields that were read past.
+        ignored: the paths of fields that were read past: the unknown ones, also of objects within, and those that alter later
+            bills.
         is_stripes: whether it comes from Stripe, so that unknown fields are read past.
     """
 
@@ -96,8 +100,7 @@ def judged(data: object, kind: str, place: str = "", *, is_stripes: bool | None 
             raise InvalidValueError.expecting(
                 ErrorCode.PARAMETER_INVALID_OBJECT, _in(place, "object"), expected, data["object"]
             )
-    unknown = unknown_keys(data, fields.keys())
-    for key in unknown:
+    for key in unknown_keys(data, fields.keys()):
         _refuse_unknown(key, data, fields, place, is_stripes=is_stripes)
     for key in sorted(fields.keys() & data.keys()):
         field = fields[key]
@@ -105,7 +108,45 @@ def judged(data: object, kind: str, place: str = "", *, is_stripes: bool | None 
             raise InvalidValueError.expecting(
                 ErrorCode.FIELD_NOT_BILLABLE, _in(place, key) + field.at, field.expected, data[key]
             )
-    return Read(data, tuple(unknown), is_stripes)
+    return Read(data, tuple(_read_past(data, kind)), is_stripes)
+
+
+def _read_past(data: Mapping[str, Any], kind: str) -> Iterator[str]:
+    """Yield the paths of fields that are read past, in an object and in all objects within it."""
+    fields = KINDS[kind]
+    yield from unknown_keys(data, fields.keys())
+    for key in sorted(fields.keys() & data.keys()):
+        if fields[key] is Meaning.LATER and not is_empty(data[key]):
+            yield key
+        elif key not in _FREE and kind != "list":  # Whoever holds a list walks what is in it.
+            for place, value in _within(key, data[key]):
+                yield from paths_within(place, tuple(_read_past(value, kind_of(value, key))))
+
+
+def _within(key: str, value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield the objects that a field holds with the paths to them: one, those of a list, or those of Stripe's list object."""
+    listed: object = value
+    if isinstance(value, Mapping) and key == "currency_options":
+        yield from ((f"{key}[{code}]", one) for code, one in value.items() if isinstance(one, Mapping))
+    elif isinstance(value, Mapping) and text_of(value.get("object")) in {None, "list", *KINDS}:
+        yield key, value
+        listed = value.get("data")
+    if isinstance(listed, list | tuple):
+        yield from ((f"{key}[{at}]", one) for at, one in enumerate(listed) if isinstance(one, Mapping))
+
+
+def kind_of(data: Mapping[str, Any], key: str = "price") -> str:
+    """Return the kind of an object that stands in a field: that which it names, or else the field's.
+
+    The two shapes of a price are told apart by the field that only a Plan must have, where neither names itself.
+    """
+    said = text_of(data.get("object")) or ("list" if key == "items" and "data" in data else None)
+    if said is not None and said in KINDS:
+        return said
+    if key == "price" and "object" not in data and "interval" in data:
+        return "plan"
+    kind = _KINDS_OF.get(key, key)
+    return kind if kind in KINDS else "unknown"
 
 
 def _refuse_unknown(key: str, data: Mapping[str, Any], fields: Fields, place: str, *, is_stripes: bool) -> None:
@@ -208,7 +249,7 @@ def _says_when_it_ends(value: Any, data: Mapping[str, Any]) -> bool:  # noqa: AN
 
 # The tables ----------------------------------------------------------------------------------------------------------
 
-_READ, _NOTHING = Meaning.READ, Meaning.NOTHING
+_READ, _NOTHING, _LATER = Meaning
 
 SUBSCRIPTION: Final[Fields] = {
     **_all(_READ, "id", "object", "billing_cycle_anchor", "billing_thresholds", "currency", "customer", "items"),
@@ -242,9 +283,10 @@ SUBSCRIPTION: Final[Fields] = {
     **_all(_NOTHING, "application", "application_fee_percent", "collection_method", "days_until_due", "on_behalf_of"),
     **_all(_NOTHING, "default_payment_method", "default_source", "payment_settings", "pending_setup_intent"),
     **_all(_NOTHING, "transfer_data", "presentment_details", "invoice_settings"),
+    "schedule": _LATER,
     # What was and what will be: told by the subscription itself once it holds.
     **_all(_NOTHING, "canceled_at", "cancellation_details", "created", "current_period_end", "current_period_start"),
-    **_all(_NOTHING, "latest_invoice", "schedule", "status_details", "trial_settings", "trial_start"),
+    **_all(_NOTHING, "latest_invoice", "status_details", "trial_settings", "trial_start"),
     # Invoice items are no part of a subscription.
     **_all(_NOTHING, "next_pending_invoice_item_invoice", "pending_invoice_item_interval"),
     # How Stripe prorates changes, which are not billed yet.
@@ -260,6 +302,19 @@ SUBSCRIPTION_ITEM: Final[Fields] = {
     "discounts": _DISCOUNT,
     "tax_rates": _TAX,
     **_all(_NOTHING, "created", "current_period_end", "current_period_start", "metadata", "subscription"),
+}
+
+CUSTOMER: Final[Fields] = {
+    **_all(_READ, "id", "object"),
+    "discount": attrs.evolve(
+        _DISCOUNT, expected="none, because discounts are not billed yet: give the id of the customer, and take it off yourself"
+    ),
+    # What is paid from a balance is owed all the same.
+    **_all(_NOTHING, "address", "balance", "business_name", "cash_balance", "created", "currency", "customer_account"),
+    **_all(_NOTHING, "default_source", "deleted", "delinquent", "description", "email", "individual_name"),
+    **_all(_NOTHING, "invoice_credit_balance", "invoice_prefix", "invoice_settings", "livemode", "metadata", "name"),
+    **_all(_NOTHING, "next_invoice_sequence", "phone", "preferred_locales", "shipping", "sources", "subscriptions", "tax"),
+    **_all(_NOTHING, "tax_exempt", "tax_ids", "test_clock"),
 }
 
 _CHOSEN: Final = Refused("null, because an amount that the customer chooses cannot be rated")
@@ -301,8 +356,14 @@ KINDS: Final[Mapping[str, Fields]] = {
     "plan": PLAN,
     "billing.meter": METER,
     # Parts, which do not name their kind.
-    "billing_thresholds": _all(_READ, "amount_gte", "reset_billing_cycle_anchor", "usage_gte"),
+    "billing_thresholds": {
+        **_all(_READ, "amount_gte", "usage_gte"),
+        "reset_billing_cycle_anchor": Refused(
+            "false, because periods that begin anew at a threshold are not billed yet: bill such a subscription at Stripe"
+        ),
+    },
     "currency_option": _AMOUNTS,
+    "customer": CUSTOMER,
     "customer_mapping": _all(_READ, "event_payload_key", "type"),
     "default_aggregation": _all(_READ, "formula"),
     "recurring": RECURRING,
@@ -310,5 +371,48 @@ KINDS: Final[Mapping[str, Fields]] = {
     "tier": TIER,
     "transform_quantity": _all(_READ, "divide_by", "round"),
     "value_settings": _all(_READ, "event_payload_key"),
+    # Parts that alter nothing, or nothing beyond what the object says of them.
+    "automatic_tax": _all(_NOTHING, "disabled_reason", "enabled", "liability", "provider"),
+    "account": _all(_NOTHING, "account", "type"),
+    "billing_cycle_anchor_config": _all(_NOTHING, "day_of_month", "hour", "minute", "month", "second"),
+    "billing_mode": _all(_NOTHING, "flexible", "type", "updated_at"),
+    "cancellation_details": _all(_NOTHING, "comment", "feedback", "reason"),
+    "end_behavior": _all(_NOTHING, "missing_payment_method"),
+    "flexible": _all(_NOTHING, "proration_discounts"),
+    "invoice_settings": _all(
+        *(_NOTHING, "account_tax_ids", "custom_fields", "default_payment_method", "footer", "issuer", "rendering_options")
+    ),
+    "list": _all(_READ, "data", "has_more") | _all(_NOTHING, "object", "total_count", "url"),
+    "managed_payments": _all(_NOTHING, "enabled"),
+    "pending_invoice_item_interval": _all(_NOTHING, "interval", "interval_count"),
+    "presentment_details": _all(_NOTHING, "presentment_currency"),
+    "transfer_data": _all(_NOTHING, "amount_percent", "destination"),
+    "trial_settings": _all(_NOTHING, "end_behavior"),
+    "unknown": {},
 }
 """The fields of each kind of object, by the name that it gives itself in ``object``, and of its parts."""
+
+_KINDS_OF: Final[Mapping[str, str]] = {
+    "currency_options": "currency_option",
+    "issuer": "account",
+    "items": "subscription_item",
+    "liability": "account",
+    "tiers": "tier",
+    "transform_usage": "transform_quantity",
+}
+"""What stands in fields that are not called as their kind is."""
+
+_FREE: Final = frozenset(
+    {
+        "address",
+        "cash_balance",
+        "invoice_credit_balance",
+        "metadata",
+        "payment_settings",
+        "product",
+        "shipping",
+        "status_details",
+    }
+    | {"tax"}
+)
+"""Fields of free content, or of content that is about words, who is paid, where to, and how it went: none of it bills."""

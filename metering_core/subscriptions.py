@@ -20,7 +20,7 @@ from metering_core.exact import exact_integer
 from metering_core.names import each_of, flag, name, optional_name, require_kind, required, text_of
 from metering_core.periods import BillingCycle, BillingPeriod, from_unix_seconds, instant, unix_seconds
 from metering_core.prices import Price, Recurring
-from metering_core.stripe_fields import current_period_end, is_empty, judged, paths_within
+from metering_core.stripe_fields import current_period_end, is_empty, judged
 
 
 def _amount_gte(value: int | None) -> int | None:
@@ -32,7 +32,8 @@ def _usage_gte(value: int | None) -> int | None:
 
 
 def _reset(value: bool) -> bool:  # noqa: FBT001 - it is the value that is checked
-    return flag(value, "billing_thresholds[reset_billing_cycle_anchor]")
+    told = {"reset_billing_cycle_anchor": flag(value, "billing_thresholds[reset_billing_cycle_anchor]")}
+    return bool(judged(told, "billing_thresholds", "billing_thresholds").data["reset_billing_cycle_anchor"])
 
 
 @attrs.frozen(kw_only=True)
@@ -42,7 +43,7 @@ class BillingThresholds:
     Attributes:
         amount_gte: minor units, at least 1 (on a subscription).
         usage_gte: units, at least 1 (on an item).
-        reset_billing_cycle_anchor: whether reaching the amount starts a new period.
+        reset_billing_cycle_anchor: false: a period that begins anew where the amount is reached is not billed yet.
     """
 
     amount_gte: int | None = attrs.field(default=None, converter=_amount_gte)
@@ -146,7 +147,7 @@ class SubscriptionItem:
             price,
             data.get("quantity"),
             billing_thresholds=None if thresholds is None else BillingThresholds.from_dict(thresholds),
-            ignored=(*read.ignored, *paths_within("price", price.ignored)),
+            ignored=read.ignored,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -364,7 +365,6 @@ class Subscription:
         read = judged(data, "subscription")
         items = [SubscriptionItem.from_dict(item, prices) for item in _items_of(required(data, "items"))]
         thresholds = data.get("billing_thresholds")
-        nested = [path for at, item in enumerate(items) for path in paths_within(f"items[{at}]", item.ignored)]
         return cls(
             required(data, "id"),
             items,
@@ -375,7 +375,7 @@ class Subscription:
             start_date=_billed_from(data),
             ended_at=_billed_until(data),
             customer=_customer_id(data.get("customer")),
-            ignored=(*read.ignored, *nested),
+            ignored=read.ignored,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -397,7 +397,7 @@ class Subscription:
 
 def _customer_id(given: object) -> Any:  # noqa: ANN401 - checked by who receives it
     """Return a customer's id; Stripe gives the whole customer where it is expanded."""
-    return given.get("id") if isinstance(given, Mapping) else given
+    return judged(given, "customer", "customer").data.get("id") if isinstance(given, Mapping) else given
 
 
 def _items_of(given: object) -> list[Any] | tuple[Any, ...]:

@@ -250,6 +250,6 @@ def test_fields_that_are_read_past_are_named_once(run, tmp_path):
     """A field of a newer version of Stripe's API alters no bill that is known here: one line says that it was there."""
     catalog, usage = catalog_of(tmp_path, object="price", newest_field=None, other_field=None)
     status, out, err = run("invoice", catalog, usage)
-    said = "fields that are not known here were read past: prices[0][newest_field], prices[0][other_field]"
+    said = "fields that alter no bill here were read past: prices[0][newest_field], prices[0][other_field]"
     assert (status, err) == (0, f"metering-core: {catalog}: {said}\n")
     assert "USD 0.15" in out

@@ -295,6 +295,82 @@ def test_what_is_new_at_stripe_is_read_past_and_named():
     mc.Meter.from_dict(METER).require_successor(meter)
 
 
+def nested_objects(value, path=""):
+    """Yield every object within a response with its path; a list's elements have their place."""
+    if isinstance(value, dict):
+        yield path, value
+        is_list = value.get("object") == "list"
+        for key, part in value.items():
+            yield from nested_objects(part, path if is_list and key == "data" else f"{path}[{key}]" if path else key)
+    elif isinstance(value, list):
+        for at, one in enumerate(value):
+            yield from nested_objects(one, f"{path}[{at}]")
+
+
+SAYING_ALL = {
+    **SUBSCRIPTION,
+    "automatic_tax": {"disabled_reason": None, "enabled": False, "liability": {"type": "self"}},
+    "billing_cycle_anchor_config": {"day_of_month": 1, "hour": 0, "minute": 0, "month": None, "second": 0},
+    "billing_mode": {"flexible": {"proration_discounts": "included"}, "type": "flexible", "updated_at": JUNE},
+    "customer": {"id": "cus_1", "object": "customer", "discount": None, "invoice_settings": {"footer": None}},
+    "pending_invoice_item_interval": {"interval": "week", "interval_count": 1},
+    "presentment_details": {"presentment_currency": "eur"},
+    "transfer_data": {"amount_percent": 5, "destination": "acct_1"},
+    "plan": PLAN,
+}
+"""A subscription with an object wherever there may be one which alters no bill."""
+NESTED = [path for path, _ in nested_objects(SAYING_ALL)]
+
+
+@pytest.mark.parametrize("path", NESTED)
+def test_a_field_that_no_table_knows_is_named_wherever_it_is(path):
+    """A new field of any object within a subscription of Stripe's is listed by its path; only free texts have no such."""
+    data = json.loads(json.dumps(SAYING_ALL))
+    assert mc.Subscription.from_dict(data).ignored == ()
+    dict(nested_objects(data))[path]["new"] = 1
+    is_free = "metadata" in path or path == "payment_settings"
+    assert mc.Subscription.from_dict(data).ignored == (() if is_free else (f"{path}[new]" if path else "new",))
+
+
+def test_the_objects_within_are_all_there():
+    """Those of the subscription, its list of items, the item, both of its prices and what these hold."""
+    assert {"", "items", "items[0]", "items[0][price][recurring]", "items[0][plan]", "trial_settings[end_behavior]"} < {*NESTED}
+    assert len(NESTED) > 20
+
+
+def test_a_new_field_of_a_currency_option_or_an_object_in_place_of_a_text_is_named():
+    """Also where the option is not the one that is billed, and where Stripe makes an object of what was none."""
+    option = {"unit_amount": 2800, "new": 1}
+    assert mc.Price.from_dict({**PRICE, "currency_options": {"eur": option}}).ignored == ("currency_options[eur][new]",)
+    assert read(description={"text": "a"}).ignored == ("description[text]",)
+    assert read(default_payment_method={"object": "payment_method", "card": {}}).ignored == ()
+
+
+def test_a_schedule_is_named():
+    """A schedule may alter the bills of coming periods, so that whoever bills later reads the subscription again."""
+    assert read(schedule="sub_sched_1").ignored == ("schedule",)
+    assert read(schedule={"id": "sub_sched_1", "object": "subscription_schedule"}).ignored == ("schedule",)
+    assert read(schedule=None).ignored == ()
+
+
+def test_periods_that_begin_anew_at_a_threshold_are_refused():
+    """They move every later boundary, and nothing here makes an invoice at a threshold; also of our own."""
+    thresholds = {"amount_gte": 100, "reset_billing_cycle_anchor": True}
+    param = "billing_thresholds[reset_billing_cycle_anchor]"
+    assert refused(read, billing_thresholds=thresholds).param == param
+    assert refused(mc.BillingThresholds, **thresholds).param == param
+    kept = read(billing_thresholds={**thresholds, "reset_billing_cycle_anchor": False})
+    assert kept.billing_thresholds == mc.BillingThresholds(amount_gte=100)
+
+
+@pytest.mark.parametrize("discount", ["di_1", {"id": "di_1", "object": "discount"}])
+def test_a_discount_of_an_expanded_customer_is_refused(discount):
+    """It is taken off all invoices of the customer at Stripe; an empty one says nothing."""
+    customer = {"id": "cus_1", "object": "customer", "balance": -500, "discount": discount}
+    assert refused(read, customer=customer).param == "customer[discount]"
+    assert read(customer={**customer, "discount": None}).customer == "cus_1"
+
+
 @pytest.mark.parametrize(
     ("data", "param"),
     [
@@ -373,7 +449,7 @@ def test_what_says_nothing():
     """Null, false, 0 and what is empty; not what has a value, nor what is no value of JSON."""
     assert all(map(is_empty, EMPTY))
     assert not any(map(is_empty, (True, 1, "0", [0], {"a": None}, object(), Decimal("0.1"))))
-    assert {Meaning.READ, Meaning.NOTHING} == set(Meaning)
+    assert {Meaning.READ, Meaning.NOTHING, Meaning.LATER} == set(Meaning)
 
 
 def test_the_documentation_has_every_field():
@@ -382,6 +458,7 @@ def test_the_documentation_has_every_field():
     sections = dict(section.split("\n", 1) for section in text.split("\n## ")[1:])
     titles = {"subscription": "Subscription", "subscription_item": "Subscription item", "price": "Price", "plan": "Plan"}
     titles |= {"billing.meter": "Meter", "recurring": "`recurring`", "tier": "`tiers[]`"}
+    titles |= {"billing_thresholds": "`billing_thresholds`", "customer": "`customer`, expanded"}
     assert list(sections) == list(titles.values())
     for kind, title in titles.items():
         read, *rest = sections[title].strip().split("\n\n")
@@ -389,4 +466,4 @@ def test_the_documentation_has_every_field():
             if isinstance(row, Refused):
                 assert f"| `{field}{row.at}` | expected {row.expected} |" in sections[title]
             else:
-                assert f"`{field}`" in (read if row is Meaning.READ else rest[0])
+                assert f"`{field}`" in (read if row is Meaning.READ else rest[0] if row is Meaning.NOTHING else rest[1])
