@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
 
 import attrs
@@ -24,8 +26,8 @@ from metering_core.acceptance import (
 from metering_core.aggregation import Usage, required_mode
 from metering_core.aggregators import AGGREGATORS
 from metering_core.cells import ItemCells, PeriodCells
-from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.guarding import Guarded
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
+from metering_core.guarding import Billing, Guarded
 from metering_core.money import Rounding, half_up
 from metering_core.names import name, require_kind, text_of
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant
@@ -236,10 +238,74 @@ class KeepsInvoices(Guarded):
 
         Raises:
             InvalidValueError: ``parameter_invalid_object`` where no period of its subscription is being closed.
+            InvoicingError: ``invoice_conflict`` where the period was closed with another invoice; equal ones change nothing.
         """
         require_kind(Billed, invoice, "invoice", "an Invoice")  # type: ignore[type-abstract]  # asked as a class only
         with self.lock:
-            self.billing_of(invoice.subscription).invoice = invoice
+            billing = self.billing_of(invoice.subscription)
+            stored = billing.stored[invoice.subscription]
+            if stored is None:
+                billing.invoices[invoice.subscription] = invoice
+            elif stored != invoice:
+                raise invoice_conflict(invoice.subscription, "the invoice that the log keeps of the period", "another one")
+
+    @contextmanager
+    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
+        """Hold the log still while a period is billed, and close the period if that succeeds.
+
+        Yields:
+            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing.
+
+        Raises:
+            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+        """
+        known = name(subscription_id, "subscription")
+        with self.closing_all({known: period}, now=now) as closed_at:
+            yield closed_at[known]
+
+    @contextmanager
+    def closing_all(self, periods: Mapping[str, BillingPeriod], *, now: Instant) -> Iterator[dict[str, datetime]]:
+        """Hold the log still while a period of each of many subscriptions is billed, and close all of them if that succeeds.
+
+        They are closed in one decision: whatever interrupts it, all are closed or none is.
+
+        Args:
+            periods: subscription → the period to close.
+            now: at or after the end of each.
+
+        Yields:
+            Subscription → when its period was closed first, as :meth:`closing`.
+
+        Raises:
+            InvoicingError: as :meth:`closing`.
+            InvalidValueError: as :meth:`closing`.
+        """
+        given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")  # type: ignore[type-abstract]
+        at = instant(now, "now")
+        with self.lock:
+            self.finish()
+            former = {key: account_of(self._accounts, key).to_close(period, at) for key, period in given.items()}
+            with self.billing({key: closing.invoice for key, closing in former.items()}) as billing:
+                yield {key: closing.closed_at for key, closing in former.items()}
+            closed = {key: attrs.evolve(closing, invoice=billing.invoices[key]) for key, closing in former.items()}
+            self.decide(self._change_that_closes(closed, billing, at))
+
+    def _change_that_closes(self, closings: Mapping[str, Closing], billing: Billing, now: datetime) -> Callable[[], object]:
+        """Return what closes periods, and may be carried out twice."""
+        return partial(self._close_all, closings)
+
+    def _close_all(self, closings: Mapping[str, Closing]) -> None:
+        for key, closing in closings.items():
+            self._accounts[key].close(closing)
+
+    def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
+        """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`.
+
+        No invoice is kept: the first one that is finalized of the period afterwards is, and bills the version of then.
+        """
+        with self.closing(subscription_id, period, now=now) as closed_at:
+            return closed_at
 
     def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
         """Return what would differ if the period of a finalized invoice were billed now; the invoice itself stays as it is.
@@ -260,6 +326,12 @@ class KeepsInvoices(Guarded):
             self.finish()
             account = account_of(self._accounts, invoice.subscription)
             return invoice.changes(account.subscription, self._usage_of(invoice), rounding=rounding)
+
+
+def invoice_conflict(subscription_id: str, expected: str, received: str) -> InvoicingError:
+    """Return the refusal of a second invoice of a period."""
+    message = f"invoice: expected {expected} of subscription {shown(subscription_id)!r}, received {received}"
+    return InvoicingError(ErrorCode.INVOICE_CONFLICT, message, param="invoice")
 
 
 def closings_of(accounts: Mapping[str, Account]) -> dict[str, tuple[Closing, ...]]:

@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
 
 from metering_core.aggregation import Usage, require_usage, summarize_all
 from metering_core.errors import ErrorCode, InvoicingError
 from metering_core.invoicing import (
-    ClosesPeriods,
     Invoice,
     InvoiceStatus,
+    closing_in,
     corrections_in,
     evidence_in,
     held_still,
     invoice_in,
     invoice_of,
-    settle_in,
+    keep_in,
 )
 from metering_core.money import Rounding, half_up, require_rounding
 from metering_core.names import each_of
@@ -42,8 +41,8 @@ def invoice_all(
         subscriptions: what to bill.
         usage: any engine; it is asked for all partials at once.
         at: an instant in the period of each subscription.
-        now: where given, the invoices are finalized at this moment and their periods closed, all or none; without it they are
-            previews.
+        now: where given, the invoices are finalized at this moment and their periods closed, all or none, whatever interrupts
+            it (of a :class:`~metering_core.CombinedUsage`: in each of its logs); without it they are previews.
         rounding: how each line is settled.
 
     Raises:
@@ -57,18 +56,22 @@ def invoice_all(
     if now is None:
         return _invoices(due, usage, rounding, {})
     _refuse_twice(due)
-    finalized_at = instant(now, "now")
-    stored = {one.id: invoice for one, period in due if (invoice := invoice_in(usage, one, period)) is not None}
-    open_ = [(one, period) for one, period in due if one.id not in stored]
-    with ExitStack() as closings:
-        closed = {one.id: closings.enter_context(_closing(one, usage, period, finalized_at)) for one, period in open_}
-        made = {invoice.subscription: invoice for invoice in _invoices(open_, usage, rounding, closed)}
-        for one, _ in open_:
-            settle_in(usage, one, made[one.id])
-        if isinstance(usage, ClosesPeriods):
-            for invoice in made.values():
-                usage.keep_invoice(invoice)
-    return [(stored | made)[one.id] for one, _ in due]
+    return _finalized(due, usage, rounding, instant(now, "now"))
+
+
+def _finalized(
+    due: Sequence[tuple[Subscription, BillingPeriod]], usage: Usage, rounding: Rounding, now: datetime
+) -> list[Invoice]:
+    with held_still(usage):
+        invoices = {one.id: invoice for one, period in due if (invoice := invoice_in(usage, one, period)) is not None}
+        open_ = [(one, period) for one, period in due if one.id not in invoices]
+        for one, period in open_:
+            one.require_ended(period, now)
+        with closing_in(usage, {one.id: period for one, period in open_}, now) as closed_at:
+            for (one, _), invoice in zip(open_, _invoices(open_, usage, rounding, closed_at), strict=True):
+                keep_in(usage, one, invoice)
+                invoices[one.id] = invoice
+    return [invoices[one.id] for one, _ in due]
 
 
 def _invoices(
@@ -86,16 +89,6 @@ def _invoices(
         status = InvoiceStatus.DRAFT if finalized_at is None else InvoiceStatus.FINALIZED
         invoices.append(invoice_of(one, period, summaries, evidence, corrections, rounding, status, finalized_at))
     return invoices
-
-
-@contextmanager
-def _closing(subscription: Subscription, usage: Usage, period: BillingPeriod, now: Instant) -> Iterator[datetime]:
-    subscription.require_ended(period, now)
-    if isinstance(usage, ClosesPeriods):
-        with usage.closing(subscription.id, period, now=now) as closed_at:
-            yield closed_at
-    else:
-        yield instant(now, "now")
 
 
 def _refuse_twice(due: Sequence[tuple[Subscription, BillingPeriod]]) -> None:

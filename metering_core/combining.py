@@ -6,18 +6,20 @@ That is how a migration looks while it lasts: some items aggregate usage records
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from types import MappingProxyType
 
 import attrs
 
+from metering_core.accounts import invoice_conflict
 from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
 from metering_core.aggregators import Partial
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.invoicing import ClosesPeriods, Corrects, Invoice, Settles, held_still
-from metering_core.meter_bills import Correction, Settled
+from metering_core.invoicing import ClosesPeriods, Corrects, Invoice, Settles, closing_in, held_still
+from metering_core.meter_bills import Correction, Counted, Settled
 from metering_core.meters import Meter
-from metering_core.names import require_kind
+from metering_core.names import name, require_kind
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.prices import Price
 from metering_core.subscriptions import SubscriptionItem
@@ -80,7 +82,7 @@ class CombinedUsage:
 
     @contextmanager
     def _held_still(self) -> Iterator[None]:
-        with held_still(self.records), held_still(self.events):  # As closing() takes them, in one order.
+        with held_still(self.events), held_still(self.records):  # As closing_all() takes them, in one order.
             yield
 
     @property
@@ -92,23 +94,48 @@ class CombinedUsage:
         """Return the earlier periods of an item whose difference an invoice of this period bills; of an item on a meter."""
         return self.events.corrections(item, period) if isinstance(self.events, Corrects) else []
 
-    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]]) -> None:
+    def settle(
+        self,
+        subscription_id: str,
+        settled: Mapping[str, tuple[Price, Settled]],
+        counted: Mapping[str, Counted] = MappingProxyType({}),
+    ) -> None:
         """Let the events know what an invoice charged, while its period is being closed."""
         if isinstance(self.events, Settles):
-            self.events.settle(subscription_id, settled)
+            self.events.settle(subscription_id, settled, counted)
 
     @contextmanager
     def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
-        """Hold both still while a period is billed, and close it in both if that succeeds.
-
-        Both must have the subscription, also where all its items are of one generation; a view closes nothing.
+        """Hold both still while a period is billed, and close it in both if that succeeds; see :meth:`closing_all`.
 
         Yields:
             When the period was closed first, UTC.
         """
-        with ExitStack() as stack:
-            entered = [stack.enter_context(_closing(one, subscription_id, period, now)) for one in (self.records, self.events)]
-            yield min(entered)
+        known = name(subscription_id, "subscription")
+        with self.closing_all({known: period}, now=now) as closed_at:
+            yield closed_at[known]
+
+    @contextmanager
+    def closing_all(self, periods: Mapping[str, BillingPeriod], *, now: Instant) -> Iterator[dict[str, datetime]]:
+        """Hold both still while a period of each of many subscriptions is billed, and close all of them in both afterwards.
+
+        Both must have the subscriptions, also where all their items are of one generation; a view closes nothing.
+
+        Each of two logs closes all of the periods or none of them, whatever interrupts it; the records come first. An interrupt
+        between them leaves the periods closed in the records and open in the events: finalizing them again returns the
+        invoices that the records keep, and has the events keep the same ones, as of when they were made.
+
+        Args:
+            periods: subscription → the period to close.
+            now: at or after the end of each.
+
+        Yields:
+            Subscription → when its period was closed first, UTC.
+        """
+        given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")  # type: ignore[type-abstract]
+        at = instant(now, "now")
+        with closing_in(self.events, given, at) as in_events, closing_in(self.records, given, at) as in_records:
+            yield {key: min(in_events[key], in_records[key]) for key in given}
 
     def keep_invoice(self, invoice: Invoice) -> None:
         """Have both take the invoice of the period that is being closed; for who bills, within :meth:`closing`."""
@@ -116,15 +143,24 @@ class CombinedUsage:
             one.keep_invoice(invoice)
 
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
-        """Return the invoice of a period that both have finalized; None where one of them is open, or closed without one."""
-        stored = [one.stored_invoice(subscription_id, period) for one in self._closers()]
-        return stored[0] if stored and None not in stored else None
+        """Return the invoice of a period that one of both has finalized; None where neither has.
+
+        Finalizing the period again has the other one keep it, too.
+
+        Raises:
+            InvoicingError: ``invoice_conflict`` where they keep different invoices of the period.
+        """
+        found = [one.stored_invoice(subscription_id, period) for one in self._closers()]
+        stored = [invoice for invoice in found if invoice is not None]
+        if stored and stored[-1] != stored[0]:
+            raise invoice_conflict(
+                subscription_id, "one invoice of the period", "another from the events than from the records"
+            )
+        return stored[0] if stored else None
+
+    def lacking(self, invoice: Invoice) -> list[ClosesPeriods]:
+        """Return which of both do not keep an invoice that the other one keeps."""
+        return [one for one in self._closers() if one.stored_invoice(invoice.subscription, invoice.period) is None]
 
     def _closers(self) -> list[ClosesPeriods]:
         return [one for one in (self.records, self.events) if isinstance(one, ClosesPeriods)]
-
-
-def _closing(usage: Usage, subscription_id: str, period: BillingPeriod, now: Instant) -> AbstractContextManager[datetime]:
-    if isinstance(usage, ClosesPeriods):
-        return usage.closing(subscription_id, period, now=now)
-    return nullcontext(instant(now, "now"))

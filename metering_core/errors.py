@@ -257,6 +257,11 @@ class ErrorCode(StrEnum):
         "InvalidValueError",
         "Two subscriptions of one customer would bill the same meter events at the same time.",
     )
+    INVOICE_CONFLICT = (
+        "invoice_conflict",
+        "InvoicingError",
+        "A period has one invoice for ever: another one was to be kept of it, or two logs keep different ones.",
+    )
     PERIOD_NOT_OF_SUBSCRIPTION = (
         "period_not_of_subscription",
         "InvoicingError",

@@ -8,7 +8,7 @@ whoever comes next and finds a note puts back what was begun, or finishes what w
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from threading import RLock, get_ident
 from typing import Any, ClassVar, Final, NoReturn
@@ -54,26 +54,21 @@ class Uncopied:
 
 
 class Billing:
-    """That a thread is billing a period. It is noted weakly, so that a note that nobody crosses out says nothing.
+    """That a thread is billing periods. It is noted weakly, so that a note that nobody crosses out says nothing.
 
     Attributes:
-        subscription: whose period is billed.
-        invoice: what was billed of it, as soon as that is known.
-        settled: what the invoice charged, by item, as soon as that is known; for logs that bill differences later.
+        stored: the invoices that were kept of the periods before, by subscription; None where there was none.
+        invoices: those that are to be kept.
+        settled: what the invoices charged, by item, as soon as that is known; for logs that bill differences later.
         outer: what the thread was billing already when this began.
         thread: who bills.
     """
 
-    __slots__ = ("__weakref__", "invoice", "outer", "settled", "subscription", "thread")
+    __slots__ = ("__weakref__", "invoices", "outer", "settled", "stored", "thread")
 
-    def __init__(
-        self,
-        subscription: str,
-        invoice: Any = None,  # noqa: ANN401 - invoices are made far above
-        outer: Billing | None = None,
-    ) -> None:
-        self.subscription: Final = subscription
-        self.invoice = invoice
+    def __init__(self, invoices: Mapping[str, Any], outer: Billing | None = None) -> None:  # They are made far above.
+        self.stored: Final = invoices
+        self.invoices = dict(invoices)
         self.settled: dict[str, Any] = {}
         self.outer: Final = outer
         self.thread: Final = get_ident()
@@ -137,11 +132,11 @@ class Guarded(Uncopied):
         self._unfinished = outer
 
     @contextmanager
-    def billing(self, subscription: str, invoice: Any) -> Iterator[Billing]:  # noqa: ANN401 - invoices are made far above
+    def billing(self, invoices: Mapping[str, Any]) -> Iterator[Billing]:
         """Refuse changes by this thread meanwhile; under the lock, which holds off all others."""
         self.finish()
         outer = self._unfinished
-        billing = Billing(subscription, invoice, None if outer is None else outer())
+        billing = Billing(invoices, None if outer is None else outer())
         note = self._unfinished = ref(billing)
         try:
             yield billing
@@ -157,7 +152,7 @@ class Guarded(Uncopied):
         """
         self.finish()
         billing = None if self._unfinished is None else self._unfinished()
-        while billing is not None and billing.subscription != subscription:
+        while billing is not None and subscription not in billing.invoices:
             billing = billing.outer
         if billing is None:
             code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "the invoice of a period that is being closed"

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from itertools import chain, count
+from types import MappingProxyType
 from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
@@ -20,8 +21,8 @@ from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, require_
 from metering_core.aggregators import FORMULAS
 from metering_core.differences import differences
 from metering_core.errors import ErrorCode, InvoicingError, shown
-from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
-from metering_core.meter_bills import Correction, Part, Settled, part_of, summed
+from metering_core.exact import Number, Unrounded, cut, plain, subtract, whole_if_possible
+from metering_core.meter_bills import Correction, Counted, Part, Settled, part_of, summed
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money, Rounding, half_up, require_rounding
 from metering_core.names import require_kind
@@ -41,10 +42,12 @@ class InvoiceStatus(StrEnum):
 
 @runtime_checkable
 class ClosesPeriods(Protocol):
-    """Usage that can hold a period still while it is billed and close it afterwards."""
+    """Usage that can hold periods still while they are billed and close them afterwards."""
 
-    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> AbstractContextManager[datetime]:
-        """Yield when the period was closed first; close it where the block succeeds."""
+    def closing_all(
+        self, periods: Mapping[str, BillingPeriod], *, now: Instant
+    ) -> AbstractContextManager[Mapping[str, datetime]]:
+        """Yield when the period of each subscription was closed first; close all of them where the block succeeds."""
         ...  # pragma: no cover
 
     def keep_invoice(self, invoice: Invoice) -> None:
@@ -127,6 +130,15 @@ class RoutesItems(Protocol):
 
 
 @runtime_checkable
+class ClosesApart(Protocol):
+    """Usage of which several parts close a period, one after the other."""
+
+    def lacking(self, invoice: Invoice) -> Sequence[ClosesPeriods]:
+        """Return those parts that do not keep an invoice that another one keeps."""
+        ...  # pragma: no cover
+
+
+@runtime_checkable
 class Corrects(Protocol):
     """Usage that can bill what comes late of a billed period as the difference it makes."""
 
@@ -144,7 +156,12 @@ class Corrects(Protocol):
 class Settles(Protocol):
     """Usage that remembers what was charged, so that the next invoice can charge the difference."""
 
-    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]]) -> None:
+    def settle(
+        self,
+        subscription_id: str,
+        settled: Mapping[str, tuple[Price, Settled]],
+        counted: Mapping[str, Counted] = MappingProxyType({}),
+    ) -> None:
         """Take what an invoice charged, by item, while its period is being closed."""
         ...  # pragma: no cover
 
@@ -473,27 +490,76 @@ def finalize_invoice(
     """
     _require_billable(subscription, usage, rounding)
     at = instant(now, "now")
-    stored = invoice_in(usage, subscription, period)
-    if stored is not None:
-        return stored
-    subscription.require_ended(period, at)
-    closing = usage.closing(subscription.id, period, now=now) if isinstance(usage, ClosesPeriods) else nullcontext(at)
-    with closing as finalized_at:
-        invoice = _invoice(subscription, usage, period, rounding, InvoiceStatus.FINALIZED, finalized_at)
-        settle_in(usage, subscription, invoice)
-        if isinstance(usage, ClosesPeriods):
-            usage.keep_invoice(invoice)
+    with held_still(usage):  # So that no other thread finalizes the period between the question and the closing.
+        stored = invoice_in(usage, subscription, period)
+        if stored is not None:
+            return stored
+        subscription.require_ended(period, at)
+        with closing_in(usage, {subscription.id: period}, at) as closed_at:
+            invoice = _invoice(subscription, usage, period, rounding, InvoiceStatus.FINALIZED, closed_at[subscription.id])
+            keep_in(usage, subscription, invoice)
     return invoice
 
 
+def closing_in(
+    usage: object, periods: Mapping[str, BillingPeriod], now: datetime
+) -> AbstractContextManager[Mapping[str, datetime]]:
+    """Hold usage still while periods are billed, and close them where it can be closed; yields when each was closed first."""
+    if isinstance(usage, ClosesPeriods):
+        return usage.closing_all(periods, now=now)
+    return nullcontext(dict.fromkeys(periods, now))
+
+
+def keep_in(usage: object, subscription: Subscription, invoice: Invoice) -> None:
+    """Let usage that closes periods keep an invoice and what it charged, while the invoice's period is being closed."""
+    if isinstance(usage, Settles):
+        usage.settle(subscription.id, {item.id: (item.price, _settled(item.id, invoice)) for item in subscription.items})
+    if isinstance(usage, ClosesPeriods):
+        usage.keep_invoice(invoice)
+
+
 def invoice_in(usage: Usage, subscription: Subscription, period: object) -> Invoice | None:
-    """Return the invoice that usage keeps of a closed period, its lines with their usage again; None where it keeps none."""
+    """Return the invoice that usage keeps of a closed period, its lines with their usage again; None where it keeps none.
+
+    A part of the usage that does not keep it, because it was restored from before or the closing was interrupted, does then.
+    """
     if not isinstance(usage, ClosesPeriods) or not isinstance(period, BillingPeriod):
         return None
     stored = usage.stored_invoice(subscription.id, period)
-    if stored is None or all(line.usage is None or line.usage.view is not None for line in stored.lines):
+    if stored is None:
+        return None
+    if isinstance(usage, ClosesApart):
+        for part in usage.lacking(stored):
+            _complete(part, subscription, stored)
+    if all(line.usage is None or line.usage.view is not None for line in stored.lines):
         return stored
     return attrs.evolve(stored, lines=tuple(_with_usage(line, usage) for line in stored.lines))
+
+
+def _complete(part: ClosesPeriods, subscription: Subscription, invoice: Invoice) -> None:
+    """Close a period with the invoice that another part of the usage keeps, as of when it was made."""
+    finalized_at = invoice.period.end if invoice.finalized_at is None else invoice.finalized_at
+    with part.closing_all({subscription.id: invoice.period}, now=finalized_at):
+        if isinstance(part, Settles):
+            prices = {item.id: item.price for item in subscription.items}
+            prices |= {line.subscription_item: line.price for line in invoice.lines if line.before is None}
+            settled = {key: (price, _settled(key, invoice)) for key, price in prices.items()}
+            part.settle(subscription.id, settled, _counted(invoice))
+        part.keep_invoice(invoice)
+
+
+def _counted(invoice: Invoice) -> dict[str, Counted]:
+    """Return what an invoice counted of each item on a meter."""
+    carried: dict[str, dict[BillingPeriod, Number]] = {}
+    for line in invoice.lines:
+        if line.before is not None:
+            of_item = carried.setdefault(line.subscription_item, {})
+            of_item[line.period] = subtract(line.total_usage, line.before.total_usage)
+    return {
+        line.subscription_item: Counted(line.usage.sequence, line.total_usage, carried.get(line.subscription_item, {}))
+        for line in invoice.lines
+        if line.before is None and line.usage is not None and line.usage.sequence is not None
+    }
 
 
 def _with_usage(line: InvoiceLineItem, usage: object) -> InvoiceLineItem:
@@ -590,16 +656,10 @@ def no_corrections(item: SubscriptionItem, period: BillingPeriod) -> Sequence[Co
     return ()
 
 
-def settle_in(usage: Usage, subscription: Subscription, invoice: Invoice) -> None:
-    """Let usage that bills differences know what an invoice charged, while the invoice's period is being closed."""
-    if isinstance(usage, Settles):
-        usage.settle(subscription.id, {item.id: (item.price, _settled(item, invoice)) for item in subscription.items})
-
-
-def _settled(item: SubscriptionItem, invoice: Invoice) -> Settled:
+def _settled(item_id: str, invoice: Invoice) -> Settled:
     amounts: dict[BillingPeriod, list[tuple[Part, int]]] = {}
     for line in invoice.lines:
-        if line.subscription_item == item.id:
+        if line.subscription_item == item_id:
             amounts.setdefault(line.period, []).append((part_of(line.charge), line.amount))
     return {period: summed(of_period) for period, of_period in amounts.items()}
 

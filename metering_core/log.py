@@ -12,7 +12,6 @@ from __future__ import annotations
 
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from functools import partial
 from itertools import repeat
@@ -40,7 +39,6 @@ from metering_core.accounts import (
     KeepsInvoices,
     KnownItem,
     Sent,
-    account_of,
     accounts_with,
     closings_of,
 )
@@ -52,7 +50,7 @@ from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
 from metering_core.guarding import APPENDING
 from metering_core.names import name, require_function, require_iterable, require_kind
-from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.periods import SECONDS_MAX, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import SET, Timestamp, UsageRecord
 from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
@@ -562,33 +560,6 @@ class UsageLog(UsageReader, KeepsInvoices):
         return self.keeper
 
     # Closing and compaction ------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
-        """Hold the log still while a period is billed, and close the period if that succeeds.
-
-        Yields:
-            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing.
-
-        Raises:
-            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
-        """
-        with self.lock:
-            self.finish()
-            account = account_of(self._accounts, subscription_id)
-            closing = account.to_close(period, now)
-            with self.billing(subscription_id, closing.invoice) as billing:
-                yield closing.closed_at
-            self.decide(partial(account.close, attrs.evolve(closing, invoice=billing.invoice)))
-
-    def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
-        """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`.
-
-        No invoice is kept: the first one that is finalized of the period afterwards is, and bills the version of then.
-        """
-        with self.closing(subscription_id, period, now=now) as closed_at:
-            return closed_at
 
     def compact(self, *, until: Instant | None = None) -> int:
         """Drop the records of closed periods and keep their totals, so that memory does not grow for ever.

@@ -11,11 +11,11 @@ A period that was billed stays as it was billed. Events and cancellations that c
 from __future__ import annotations
 
 from array import array
-from collections.abc import Container, Iterable, Iterator, KeysView, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterable, Iterator, KeysView, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
+from types import MappingProxyType
 from typing import Any, Final, Protocol, Self, cast
 
 import attrs
@@ -27,7 +27,7 @@ from metering_core.changing import moment_of_change, open_stretches, overlap, re
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError, shown
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain, subtract
-from metering_core.guarding import APPENDING
+from metering_core.guarding import APPENDING, Billing
 from metering_core.log import Clock
 from metering_core.meter_acceptance import (
     IdentifierScope,
@@ -41,7 +41,7 @@ from metering_core.meter_acceptance import (
     time_refusal,
     value_of,
 )
-from metering_core.meter_bills import Bill, Settled
+from metering_core.meter_bills import Bill, Counted, Settled
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
@@ -828,65 +828,57 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     # Bills -----------------------------------------------------------------------------------------------------------
 
-    @contextmanager
-    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
-        """Hold the log still while a period is billed, and keep what was billed if that succeeds.
-
-        Yields:
-            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing.
-
-        Raises:
-            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
-        """
-        with self.lock:
-            self.finish()
-            account = account_of(self._accounts, subscription_id)
-            closing = account.to_close(period, now)
-            with self.billing(subscription_id, closing.invoice) as billing:
-                yield closing.closed_at
-            made_at, settled = moment(now, "now")[1], billing.settled
-            # What was closed with an invoice is closed for ever, also where a later version cuts the period elsewhere.
-            due = [
-                item
-                for item in (account.subscription.items if closing.invoice is None else ())
-                if item.recurring.meter is not None and period not in self._known_bills(item.id)
-            ]
-            made = (self._bill_to_keep(item, period, made_at, *settled.get(item.id, (item.price, None))) for item in due)
-            bills = [
-                (item.id, period, attrs.evolve(bill, number=number))
-                for number, (item, bill) in enumerate(zip(due, made, strict=True), self.bills_made + 1)
-            ]
-            closed = attrs.evolve(closing, invoice=billing.invoice)
-            self.decide(partial(self._keep_bills, bills, account, closed))
+    def _change_that_closes(self, closings: Mapping[str, Closing], billing: Billing, now: datetime) -> Callable[[], object]:
+        made_at = moment(now, "now")[1]
+        # What was closed with an invoice is closed for ever, also where a later version cuts the period elsewhere.
+        due = [
+            (key, item, closing.period)
+            for key, closing in closings.items()
+            for item in (self._accounts[key].subscription.items if billing.stored[key] is None else ())
+            if item.recurring.meter is not None and closing.period not in self._known_bills(item.id)
+        ]
+        made = (self._bill_to_keep(item, period, made_at, *billing.settled.get(key, ({}, {}))) for key, item, period in due)
+        bills = [
+            (item.id, period, attrs.evolve(bill, number=number))
+            for number, ((_, item, period), bill) in enumerate(zip(due, made, strict=True), self.bills_made + 1)
+        ]
+        return partial(self._keep_bills, bills, closings)
 
     def _bill_to_keep(
-        self, item: SubscriptionItem, period: BillingPeriod, made_at: int, price: Price, settled: Settled | None
+        self,
+        item: SubscriptionItem,
+        period: BillingPeriod,
+        made_at: int,
+        charged: Mapping[str, tuple[Price, Settled]],
+        counted: Mapping[str, Counted],
     ) -> Bill:
-        carried = {one.period: subtract(one.measured, one.billed) for one in self.corrections(item, period)}
-        return attrs.evolve(self._bill(item, period), carried=carried, price=price, settled=settled, made_at=made_at)
+        then = counted.get(item.id)
+        known: MeterReader = self if then is None else self.as_of(min(then.sequence, self.sequence))
+        carried = {one.period: subtract(one.measured, one.billed) for one in known.corrections(item, period)}
+        price, settled = charged.get(item.id, (item.price, None))
+        bill = known._bill(item, period)  # noqa: SLF001 - the log's own view
+        bill = attrs.evolve(bill, carried=carried, price=price, settled=settled, made_at=made_at)
+        return bill if then is None or not formula_of(self.meter_of(item)).is_additive else then.told(bill)
 
-    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]]) -> None:
+    def settle(
+        self,
+        subscription_id: str,
+        settled: Mapping[str, tuple[Price, Settled]],
+        counted: Mapping[str, Counted] = MappingProxyType({}),
+    ) -> None:
         """Take what an invoice charged, by item, while its period is being closed; later invoices charge the difference.
 
         For who bills: :func:`~metering_core.finalize_invoice` and :func:`~metering_core.invoice_all` call it in
-        :meth:`closing`. What a period that is closed without it comes to counts as charged.
+        :meth:`closing`. What a period that is closed without it comes to counts as charged. ``counted`` is what the invoice
+        counted, by item, where it was made earlier than it is kept: what came in between is no part of it.
         """
         with self.lock:
-            self.billing_of(subscription_id).settled = dict(settled)
+            self.billing_of(subscription_id).settled[subscription_id] = dict(settled), dict(counted)
 
-    def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
-        """Close a billing period without an invoice, as if it had been billed for what it comes to now; see :meth:`closing`.
-
-        No invoice is kept: the first one that is finalized of the period afterwards is, and bills the version of then.
-        """
-        with self.closing(subscription_id, period, now=now) as closed_at:
-            return closed_at
-
-    def _keep_bills(self, bills: Iterable[tuple[str, BillingPeriod, Bill]], account: Account, closing: Closing) -> None:
+    def _keep_bills(self, bills: Iterable[tuple[str, BillingPeriod, Bill]], closings: Mapping[str, Closing]) -> None:
         for bill in bills:
             self._keep_bill(*bill)
-        account.close(closing)
+        self._close_all(closings)
 
     def _keep_bill(self, item_id: str, period: BillingPeriod, bill: Bill) -> None:
         period = self._items[item_id].subscription.in_cycle(period)

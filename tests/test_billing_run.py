@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import attrs
 import pytest
 from builders import DAY, FEB, JAN, MAR, START, four_modes, priced, subscribed
 
 import metering_core as mc
+from metering_core.accounts import Account
 from metering_core.billing_run import invoice_all
 
 
@@ -71,6 +74,105 @@ def test_all_or_none_are_closed():
     assert caught.value.code == "period_not_ended"
     summaries = usage.summaries("si_0", now=FEB.start)
     assert [summary.invoice for summary in summaries] == [None, None]
+
+
+def metered_run(number):
+    """Return subscriptions with an item on a meter each, and their events in January."""
+    price = mc.Price.per_unit("p", currency="usd", unit_amount=2, recurring=mc.Recurring(meter="m"))
+    made = [
+        mc.Subscription(f"sub_{at}", [mc.SubscriptionItem(f"si_{at}", price)], START, customer=f"c{at}") for at in range(number)
+    ]
+    usage = mc.MeterLog([mc.Meter("m", "sent")], made, policy=mc.MeterPolicy.history())
+    usage.append(
+        [mc.MeterEvent("sent", {"stripe_customer_id": f"c{at}", "value": f"{at}"}, timestamp=START) for at in range(number)],
+        now=START,
+    )
+    return made, usage
+
+
+RUNS = {kind.__name__: partial(run_of, kind=kind) for kind in kinds()} | {"MeterLog": metered_run}
+
+
+@pytest.mark.parametrize("made", RUNS.values(), ids=RUNS)
+@pytest.mark.parametrize("closed", range(5))
+def test_an_interrupted_run_closed_all_or_none(made, closed, monkeypatch):
+    """Interrupted after no matter how many of its closings, a run has closed all of them, and again it gives the same."""
+    subscriptions, usage = made(5)
+    closings, close = [], Account.close
+
+    def interrupted(account, closing):
+        if len(closings) == closed:
+            closings.append(None)
+            raise KeyboardInterrupt
+        closings.append(account)
+        close(account, closing)
+
+    monkeypatch.setattr(Account, "close", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        invoice_all(subscriptions, usage, START, now=FEB.start)
+    stored = [usage.stored_invoice(one.id, JAN) for one in subscriptions]
+    assert None not in stored
+    _, other = made(5)
+    assert (
+        stored
+        == invoice_all(subscriptions, usage, START, now=MAR.start)
+        == invoice_all(subscriptions, other, START, now=FEB.start)
+    )
+    if isinstance(usage, mc.MeterLog):
+        assert usage.state().bills == other.state().bills
+
+
+@pytest.mark.parametrize("made", RUNS.values(), ids=RUNS)
+def test_a_run_that_fails_closes_none(made):
+    """Where the invoice of one subscription cannot be made or kept, no period is closed."""
+    subscriptions, usage = made(3)
+    before, settled = [usage.stored_invoice(one.id, JAN) for one in subscriptions], []
+
+    def failing(exact):
+        settled.append(exact)
+        if len(settled) == 3:
+            raise ZeroDivisionError
+        return mc.half_up(exact)
+
+    with pytest.raises(ZeroDivisionError):
+        invoice_all(subscriptions, usage, START, now=FEB.start, rounding=failing)
+    assert before == [usage.stored_invoice(one.id, JAN) for one in subscriptions] == [None] * 3
+    with pytest.raises(mc.InvalidValueError) as refusal:
+        invoice_all([*subscriptions, subscribed(id="unknown")], usage, START, now=FEB.start)
+    assert refusal.value.param in {"subscription", "items"}
+    assert [usage.stored_invoice(one.id, JAN) for one in subscriptions] == [None] * 3
+
+
+def test_an_interrupted_run_of_both_logs_is_completed(monkeypatch):
+    """Between the two logs an interrupt leaves the records closed and the events open; a second run closes those alike."""
+    subscriptions, events = metered_run(4)
+    usage = mc.CombinedUsage(mc.UsageLog(subscriptions), events)
+    _, other = metered_run(4)
+    expected = invoice_all(subscriptions, mc.CombinedUsage(mc.UsageLog(subscriptions), other), START, now=FEB.start)
+    with monkeypatch.context() as patched:
+        patched.setattr(mc.MeterLog, "_change_that_closes", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            invoice_all(subscriptions, usage, START, now=FEB.start)
+    assert [usage.records.stored_invoice(one.id, JAN) for one in subscriptions] == expected
+    assert [events.stored_invoice(one.id, JAN) for one in subscriptions] == [None] * 4
+    events.append([mc.MeterEvent("sent", {"stripe_customer_id": "c1", "value": "9"}, timestamp=START)], now=FEB.start)
+    assert invoice_all(subscriptions, usage, START, now=MAR.start) == expected
+    assert [events.stored_invoice(one.id, JAN) for one in subscriptions] == expected
+    assert [delta.quantity for one in subscriptions for delta in events.unbilled(one.id)] == [9]
+
+
+@pytest.mark.parametrize("periods", [None, 5, [("sub_0", JAN)], {"sub_0": 5}, {5: JAN}, {"nobody": JAN}], ids=str)
+@pytest.mark.parametrize(
+    "made", [*RUNS.values(), lambda number: (None, mc.CombinedUsage(*(made(number)[1] for made in (run_of, metered_run))))]
+)
+def test_periods_to_close_are_judged_before_any_is_closed(made, periods):
+    """What is not a mapping of subscriptions to their periods closes nothing."""
+    _, usage = made(1)
+    with pytest.raises(mc.InvalidValueError) as refusal, usage.closing_all(periods, now=FEB.start):
+        pass
+    assert refusal.value.param in {"periods", "period", "subscription"}
+    with usage.closing_all({}, now=FEB.start) as closed_at:
+        assert closed_at == {}
 
 
 def test_a_subscription_without_a_period_has_no_invoice():

@@ -112,7 +112,7 @@ def test_a_period_that_was_not_billed_after_all_holds_up_nothing(made):
     with pytest.raises(ZeroDivisionError), log.closing("sub", JAN, now=FEB.start):
         raise ZeroDivisionError
     change(log)
-    abandoned = guarding.Billing("sub")
+    abandoned = guarding.Billing({"sub": None})
     log._unfinished = weakref.ref(abandoned)
     del abandoned
     change(log)
@@ -122,7 +122,7 @@ def test_a_period_that_was_not_billed_after_all_holds_up_nothing(made):
 
 def test_another_thread_s_billing_is_over_in_a_forked_child():
     """A child has no other thread: what one of them was billing when it was forked holds up nothing."""
-    log, billing = used((START, 5)), guarding.Billing("sub")
+    log, billing = used((START, 5)), guarding.Billing({"sub": None})
     billing.thread = -1
     log._unfinished = weakref.ref(billing)
     log.record("si_0", 1, timestamp=START, now=NOW)

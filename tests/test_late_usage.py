@@ -641,7 +641,7 @@ SLIPS = [
         "before=None",
     ),
     ("later periods are corrected", "meter_views.MeterReader.corrections", "if one.period.end <= period.start", "if True"),
-    ("what was charged is forgotten", "meter_log.MeterLog.closing", "billing.settled", "{}"),
+    ("what was charged is forgotten", "meter_log.MeterLog._change_that_closes", "billing.settled", "{}"),
 ]
 
 

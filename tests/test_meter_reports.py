@@ -82,7 +82,7 @@ NOT_OF_EVENTS = {
     *("price_not_metered", "subscription_canceled", "set_with_billing_thresholds", "timestamp_after_current_period"),
     *("timestamp_before_current_period", "period_closed", "late_usage_not_billable"),
     *("meter_changed", "formula_not_additive", "subscription_changed", "change_not_billable", "usage_billed_twice"),
-    *("period_being_billed", "copy_refused"),
+    *("period_being_billed", "copy_refused", "invoice_conflict"),
     *("formula_not_available", "field_not_billable"),
     *("period_not_of_subscription", "period_not_ended", "quantity_out_of_range", "pricing_model_broken", "usage_compacted"),
     *(

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import threading
 from datetime import timedelta
 from decimal import Decimal
 from fractions import Fraction
@@ -12,6 +14,7 @@ import attrs
 import pytest
 from builders import DAY, FEB, JAN, MAR, START, priced, subscribed
 from hypothesis import given, settings
+from interrupting import Case, Recorder, every_place_of, interrupted, knows_where_with_exits
 from test_invoicing import Halves
 from test_snapshots import Flat
 
@@ -155,18 +158,199 @@ def test_what_fails_keeps_no_invoice():
         assert (refusal.value.code, refusal.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "invoice")
 
 
-def test_a_half_closed_period_of_both_is_closed_whole():
-    """Where one of two logs was closed with its invoice and the other not, finalizing closes both with one invoice."""
-    usage, both = of_both(), of(CALLS, SEAT, COUNTED)
-    invoice = mc.finalize_invoice(both, of_both(), JAN, now=JAN.end)
-    with usage.records.closing("sub", JAN, now=JAN.end):
-        usage.records.keep_invoice(invoice)
-    assert usage.stored_invoice("sub", JAN) is None
-    assert mc.finalize_invoice(both, usage, JAN, now=JAN.end) == invoice
-    assert usage.stored_invoice("sub", JAN) == usage.events.stored_invoice("sub", JAN) == invoice
+# Two logs, one invoice --------------------------------------------------------------------------------------------------
+
+BOTH = of(CALLS, SEAT, COUNTED)
+
+
+def restored(log):
+    """Return a log as a snapshot of it is restored."""
+    text = json.loads(json.dumps(mc.snapshot(log)))
+    return mc.restore_meter_log(text) if isinstance(log, mc.MeterLog) else mc.restore(text)
+
+
+def finalized_again(usage):
+    """Return what a run gives, and what finalizing does, under a dearer version with the open period rebilled."""
+    dearer = of(DEARER, SEAT, attrs.evolve(COUNTED, price=attrs.evolve(DEARER.price, recurring=COUNTED.recurring)))
+    for log in logs_of(usage):
+        log.subscribe(dearer, now=FEB.start, rebill=True)
+    return [*invoice_all([dearer], usage, START, now=MAR.end), mc.finalize_invoice(dearer, usage, JAN, now=MAR.end)]
+
+
+@pytest.mark.parametrize("side", ["records", "events"])
+def test_a_log_restored_from_before_the_closing_gets_the_invoice_that_the_other_keeps(side):
+    """Whatever version, moment and usage come since, the one invoice comes again, byte for byte, and both logs keep it."""
+    usage = of_both()
+    before = {"records": restored(usage.records), "events": restored(usage.events)}
+    billed = mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end + timedelta(hours=2))
+    usage = attrs.evolve(usage, **{side: before[side]})
+    assert usage.stored_invoice("sub", JAN) == billed
+    assert [log.stored_invoice("sub", JAN) is None for log in logs_of(usage)] == [side == "records", side == "events"]
+    usage.records.append([mc.UsageRecord("si", 4, JAN.end_seconds - 1)], now=JAN.end_seconds - 1)
+    usage.events.append([token("7")], now=JAN.end)
+    again = finalized_again(usage)
+    assert [written(one) for one in again] == [written(billed)] * 2
+    assert [log.stored_invoice("sub", JAN) for log in logs_of(usage)] == [billed] * 2
+    assert [one.quantity for one in usage.events.unbilled("sub")] == [7]
+    assert {closing.closed_at for log in logs_of(usage) for closing in log.state().closed["sub"]} == {billed.finalized_at}
+
+
+@pytest.mark.parametrize(("again", "owed"), [((), -5), (("2",), -3), (("5",), 0), (("7", "5"), 7), (("5", "7"), 7)], ids=str)
+def test_a_log_of_events_restored_empty_owes_what_the_invoice_did_not_bill(again, owed):
+    """What is sent again after the period was completed is what was billed; only more than that is carried forward, once."""
+    policy = mc.MeterPolicy.history(late_usage="carry_forward")
+    usage = mc.CombinedUsage(mc.UsageLog([BOTH]), mc.MeterLog([TOKENS], [BOTH], policy=policy))
+    empty = restored(usage.events)
+    usage.events.append([token("5")], now=START + DAY)
+    billed = mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
+    usage = attrs.evolve(usage, events=empty)
+    assert written(mc.finalize_invoice(BOTH, usage, JAN, now=FEB.start)) == written(billed)
+    usage.events.append([token(value) for value in again], now=FEB.start)
+    assert sum(one.quantity for one in usage.events.unbilled("sub")) == owed
+    late = [line for line in mc.finalize_invoice(BOTH, usage, FEB, now=FEB.end).lines if line.before is not None]
+    assert [(line.before.total_usage, line.total_usage) for line in late] == ([(5, 5 + owed)] if owed else [])
+    assert usage.events.unbilled("sub") == []
+
+
+def test_what_an_invoice_carried_is_not_carried_again():
+    """The events' log, restored from before late usage of an earlier period was billed, learns that it was."""
+    policy = mc.MeterPolicy.history(late_usage="carry_forward")
+    usage = mc.CombinedUsage(mc.UsageLog([BOTH]), mc.MeterLog([TOKENS], [BOTH], policy=policy))
+    mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
+    before = restored(usage.events)
+    usage.events.append([token("4")], now=FEB.start)
+    billed = mc.finalize_invoice(BOTH, usage, FEB, now=FEB.end)
+    assert [line.amount for line in billed.lines if line.before is not None] == [4]
+    usage = attrs.evolve(usage, events=before)
+    assert mc.finalize_invoice(BOTH, usage, FEB, now=FEB.end) == billed
+    usage.events.append([token("4")], now=FEB.end)
+    assert usage.events.unbilled("sub") == []
+    assert [line for line in mc.finalize_invoice(BOTH, usage, MAR, now=MAR.end).lines if line.before is not None] == []
+
+
+def test_formulas_that_do_not_add_up_are_completed_as_of_the_invoice():
+    """Of a maximum what the log had when the invoice was made counts as billed; what came since is told as unbilled."""
+    meter = mc.Meter("m", "tokens", formula="max")
+    usage = mc.CombinedUsage(mc.UsageLog([BOTH]), mc.MeterLog([meter], [BOTH], policy=mc.MeterPolicy.history()))
+    usage.events.append([token("5")], now=START + DAY)
+    before = restored(usage.events)
+    billed = mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
+    before.append([token("9")], now=FEB.start)
+    usage = attrs.evolve(usage, events=before)
+    assert mc.finalize_invoice(BOTH, usage, JAN, now=FEB.start) == billed
+    assert [(one.billed, one.measured) for one in before.unbilled("sub")] == [(5, 9)]
+
+
+CLOSES = {"closing_all", "keep_invoice", "_change_that_closes", "decide", "_finish", "_keep_bills", "_close_all", "close"}
+"""What carries out a closing."""
+
+
+@knows_where_with_exits
+@pytest.mark.parametrize("where", [CLOSES, pytest.param(None, marks=pytest.mark.slow)], ids=["closing", "all of it"])
+def test_an_interrupt_between_two_closings_leaves_one_invoice(where):
+    """Finalizing is interrupted at every line: what comes out then is one invoice, in both logs, for ever."""
+    case = Case("finalize", of_both, lambda usage: mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end), None)
+    billed, halves, recorded = case.act(of_both()), set(), of_both()
+    with Recorder() as recorder:
+        case.act(recorded)
+    for at, (code, _) in enumerate(recorder.places, 1):
+        if where is None or code.co_name in where:
+            usage, _ = interrupted(case, at)
+            kept = [log.stored_invoice("sub", JAN) for log in logs_of(usage)]
+            halves.add(tuple(one is not None for one in kept))
+            again = finalized_again(usage)
+            assert again == [billed if any(kept) else again[0]] * 2, at
+            assert [log.stored_invoice("sub", JAN) for log in logs_of(usage)] == again, at
+    assert halves == {(False, False), (True, False), (True, True)}  # The records come first.
+
+
+@knows_where_with_exits
+def test_an_interrupted_completion_is_completed():
+    """While the second log learns of the invoice, too, an interrupt at any line leaves it without or with that invoice."""
+    billed = mc.finalize_invoice(BOTH, of_both(), JAN, now=JAN.end)
+
+    def half():
+        usage = of_both()
+        with usage.records.closing("sub", JAN, now=JAN.end):
+            usage.records.keep_invoice(billed)
+        return usage
+
+    whole = half()
+    case = Case("complete", half, lambda usage: mc.finalize_invoice(BOTH, usage, JAN, now=MAR.end), None)
+    assert case.act(whole) == billed
+    places = every_place_of(case)
+    for at in random.Random(5).sample(places, 60):  # noqa: S311 - it repeats itself
+        usage, _ = interrupted(case, at)
+        assert case.act(usage) == billed, at
+        assert logs_of(usage) == logs_of(whole), at
+
+
+def test_different_invoices_of_one_period_are_refused():
+    """Two logs that keep different invoices of a period give none, and nothing changes; nor is one kept over another."""
+    usage = of_both()
+    first = mc.finalize_invoice(BOTH, of_both(), JAN, now=JAN.end)
+    other = attrs.evolve(first, lines=first.lines[:1])
+    for log, invoice in zip(logs_of(usage), (first, other), strict=True):
+        with log.closing("sub", JAN, now=JAN.end):
+            log.keep_invoice(invoice)
+    before = [log.state() for log in logs_of(usage)]
+    for act in (
+        lambda: usage.stored_invoice("sub", JAN),
+        lambda: mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end),
+        lambda: invoice_all([BOTH], usage, START, now=JAN.end),
+    ):
+        with pytest.raises(mc.InvoicingError, match=r"one invoice of the period of subscription 'sub'") as refusal:
+            act()
+        assert (refusal.value.code, refusal.value.param) == (ErrorCode.INVOICE_CONFLICT, "invoice")
+    for log, invoice in zip(logs_of(usage), (other, first), strict=True):
+        with pytest.raises(mc.InvoicingError) as refusal, log.closing("sub", JAN, now=JAN.end):
+            log.keep_invoice(invoice)
+        assert refusal.value.code == ErrorCode.INVOICE_CONFLICT
+    assert [log.state() for log in logs_of(usage)] == before
+
+
+@pytest.mark.parametrize("made", ENGINES, ids=["records", "columns", "events", "both"])
+def test_an_equal_invoice_takes_no_other_one_s_place(made):
+    """Kept again, an invoice stays the object that it was; so do its bytes."""
+    usage = made()
+    first = logs_of(usage)[0].subscriptions[0]
+    billed = mc.finalize_invoice(first, usage, JAN, now=JAN.end)
+    with usage.closing("sub", JAN, now=MAR.end):
+        usage.keep_invoice(attrs.evolve(billed, currency="usd"))
+    assert all(log.stored_invoice("sub", JAN) is billed for log in logs_of(usage))
+
+
+@pytest.mark.parametrize("made", [of_records, of_events], ids=["records", "events"])
+def test_two_threads_finalize_one_invoice(made, monkeypatch):
+    """Of two threads that find the period open, the second one gets what the first one billed."""
+    usage, came = made(), []
+    first = usage.subscriptions[0]
+    other = threading.Thread(
+        target=lambda: came.append(mc.finalize_invoice(first, usage, JAN, now=JAN.end, rounding=lambda exact: 7))
+    )
+
+    closing_all = type(usage).closing_all
+
+    def later(log, *given, **options):
+        """Let the other thread try between the question and the closing."""
+        if threading.current_thread() is not other:
+            other.start()
+            other.join(0.1)
+        return closing_all(log, *given, **options)
+
+    monkeypatch.setattr(type(usage), "closing_all", later)
+    billed = mc.finalize_invoice(first, usage, JAN, now=JAN.end)
+    other.join()
+    assert came == [billed] == [usage.stored_invoice("sub", JAN)]
+
+
+def test_views_of_both_keep_nothing():
+    """Two views combined answer as ever, and close nothing."""
+    usage = of_both()
+    invoice = mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
     views = mc.CombinedUsage(usage.records.as_of(1), usage.events.as_of(1))
     assert views.stored_invoice("sub", JAN) is None
-    assert mc.finalize_invoice(both, views, JAN, now=JAN.end) == invoice
+    assert mc.finalize_invoice(BOTH, views, JAN, now=JAN.end) == invoice
 
 
 # What would differ now -------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
 from metering_core.log import UsageLog
 from metering_core.money import Rounding, half_up
-from metering_core.names import choice, require_iterable, require_kind
+from metering_core.names import choice, name, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -470,7 +470,14 @@ class ColumnarUsage(UsageReader, Uncopied):
     @contextmanager
     def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
         """Hold the usage still while a period is billed, and close it if that succeeds; as the log does."""
-        with self._book.closing(subscription_id, period, now=now) as closed_at:
+        known = name(subscription_id, "subscription")
+        with self.closing_all({known: period}, now=now) as closed_at:
+            yield closed_at[known]
+
+    @contextmanager
+    def closing_all(self, periods: Mapping[str, BillingPeriod], *, now: Instant) -> Iterator[dict[str, datetime]]:
+        """Hold the usage still while many periods are billed, and close all or none of them; as the log does."""
+        with self._book.closing_all(periods, now=now) as closed_at:
             yield closed_at
             # Before the book closes it: what was remembered of closed periods must not outlast an interruption.
             self._forget_closed()
