@@ -181,3 +181,24 @@ def test_the_loops_agree_with_hand_work():
     assert inputs.MODES[:2] == ("sum", "max")
     assert inputs.unchecked_totals(inputs.unchecked_loop_with_sets(usage)) == {"si_0000": 18, "si_0001": 3}
     assert sum(inputs.unchecked_loop(usage).values()) == 28
+
+
+@pytest.mark.slow
+def test_a_tree_is_compared_with_another():
+    """Each door is measured in a process of the tree that it is of, by turns; a tree beside itself has each of them."""
+    against = pytest.importorskip("benchmarks.against")
+    found = list(against.measured(ROOT, 1_000, 1, 2, "UsageLog.record"))
+    assert [one.door for one in found] == ["UsageLog.record"]
+    assert [len(one.older) for one in found] == [2]
+
+
+def test_a_row_says_how_fast_this_tree_is():
+    """By hand: 2 ms became 4 ms in one turn and 3 ms became 3 ms in the other, so 2/3 by the least, and 3/4 by the median."""
+    against = pytest.importorskip("benchmarks.against")
+    slow = against.Turns("a door", [0.002, 0.003], [0.004, 0.003])
+    even = against.Turns("another", [0.002, 0.002], [0.002, 0.002])
+    head, _, first, second, last = against.table([slow, even])
+    assert head.startswith("| door | older, ms | this, ms |")
+    assert first.startswith("| a door | 2.00 | 3.00 | 0.667 | 0.750 |")
+    assert second.startswith("| another | 2.00 | 2.00 | 1.000 | 1.000 | 1.000 to 1.000 |")
+    assert last == "below 0.95 by both: a door"

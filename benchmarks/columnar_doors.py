@@ -1,0 +1,92 @@
+"""The doors of usage and of meter events in columns, for `python -m benchmarks.against`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+
+from benchmarks import billing, inputs, meter_events
+from benchmarks.inputs import NOW, START, Columns
+from benchmarks.measuring import Contender
+from metering_core.columnar import ColumnarEvents, ColumnarUsage, EventBatch, UsageBatch
+from metering_core.invoice_lines import invoice_lines
+
+TIMES: Final = 20
+"""How often a batch of the records is appended in a turn; one alone is too short to be timed."""
+
+
+def contenders(usage: Columns, items: list[str]) -> dict[str, Contender]:
+    """Return the doors of both, the first question to each, and the lines of invoices."""
+    return {**_of_usage(usage, items), **_of_events(usage, items)}
+
+
+def _appended(make: Callable[[], Any], batch: object) -> Contender:
+    """Append a batch several times to new columns."""
+
+    def append(columns: Any) -> int:  # noqa: ANN401 - either kind
+        for _ in range(TIMES):
+            columns.append(batch, now=NOW)
+        return len(columns)
+
+    return Contender(lambda: partial(append, make()), expected=TIMES * len(batch))  # type: ignore[arg-type]
+
+
+def _of_usage(usage: Columns, items: list[str]) -> dict[str, Contender]:
+    totals = inputs.unchecked_totals(inputs.unchecked_loop_with_sets(usage))
+    lines = billing.settled_by_line(totals)
+    subscriptions = inputs.subscriptions(items)
+    codes = {item: code for code, item in enumerate(items)}
+    batch = UsageBatch.from_columns(
+        [codes[item] for item in usage.items],
+        usage.quantities,
+        usage.timestamps,
+        np.array(usage.actions) == "set",
+        item_ids=items,
+    )
+
+    def filled() -> ColumnarUsage:
+        columns = ColumnarUsage(subscriptions)
+        columns.append(batch, now=NOW)
+        return columns
+
+    def asked(columns: ColumnarUsage) -> dict[str, int]:
+        requests = [(one.items[0], one.period_at(START)) for one in subscriptions]
+        return dict(zip(items, map(int, columns.total_usage(requests)), strict=True))
+
+    def billed(columns: ColumnarUsage) -> int:
+        return int(invoice_lines(subscriptions, columns, at=START).lines.amounts.sum())
+
+    warm = filled()
+    return {
+        "ColumnarUsage.append": _appended(lambda: ColumnarUsage(subscriptions), batch),
+        "ColumnarUsage, first question": Contender(lambda: partial(asked, filled()), expected=totals),
+        "invoice_lines": Contender(lambda: partial(billed, warm), expected=sum(lines.values())),
+    }
+
+
+def _of_events(usage: Columns, items: list[str]) -> dict[str, Contender]:
+    codes = {item: code for code, item in enumerate(items)}
+    batch = EventBatch.from_columns(
+        meter_events.NAME,
+        [codes[item] for item in usage.items],
+        usage.quantities,
+        usage.timestamps,
+        customer_ids=items,
+    )
+    make = partial(ColumnarEvents, [meter_events.METER])
+
+    def asked(columns: ColumnarEvents) -> int:
+        return int(columns.summaries(meter_events.METER.id, START, NOW, value_grouping_window="hour").numerators.sum())
+
+    def filled() -> ColumnarEvents:
+        columns = make()
+        columns.append(batch, now=NOW)
+        return columns
+
+    return {
+        "ColumnarEvents.append": _appended(make, batch),
+        "ColumnarEvents, first question": Contender(lambda: partial(asked, filled()), expected=sum(usage.quantities)),
+    }
