@@ -25,10 +25,9 @@ class EventColumns:
         received: Unix microseconds.
         values: what the formula works on.
         canceled: row → the event's cancellation, in the order in which those came.
-        begin: writes one event (code, moment, value); it is kept once its ``received`` is written, too.
     """
 
-    __slots__ = ("_cancellations", "begin", "canceled", "codes", "moments", "received", "values")
+    __slots__ = ("_cancellations", "canceled", "codes", "moments", "received", "values")
 
     def __init__(self) -> None:
         self.codes = array("i")
@@ -38,15 +37,6 @@ class EventColumns:
         self.canceled: dict[int, MeterEventAdjustment] = {}
         # How many rows there were at each cancellation, ascending.
         self._cancellations = array("q")
-        # A closure over the columns' own methods because it is called for every single event.
-        add_code, add_moment, add_value = self.codes.append, self.moments.append, self.values.append
-
-        def begin(code: int, moment: int, value: Number | str) -> None:
-            add_code(code)
-            add_moment(moment)
-            add_value(value)
-
-        self.begin = begin
 
     def __len__(self) -> int:
         """Return the number of rows."""

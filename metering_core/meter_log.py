@@ -73,9 +73,10 @@ class _KnownMeter:
         keys: how many of a payload's keys the meter names.
         keys_max: up to how many keys leave an event of a known series nothing to judge but its value and its time.
         shape: what meters have in common whose events are read alike.
+        value_key: the payload key that holds the value.
     """
 
-    __slots__ = ("codes", "ids", "keys", "keys_max", "meter", "readings", "series_key", "shape")
+    __slots__ = ("codes", "ids", "keys", "keys_max", "meter", "readings", "series_key", "shape", "value_key")
 
     def __init__(self, meter: Meter, ids: dict[str, int], policy: MeterPolicy) -> None:
         self.ids = ids
@@ -91,13 +92,16 @@ class _KnownMeter:
         # The customer's key is one of them; the value's may be missing.
         bound = _ENDLESS if policy.dimensions_max is None else 1 + policy.dimensions_max
         self.keys_max = bound if meter.is_active else 0
-        keys = (meter.customer_payload_key, meter.value_payload_key, *meter.dimension_payload_keys)
+        self.value_key = meter.value_payload_key
+        keys = (meter.customer_payload_key, self.value_key, *meter.dimension_payload_keys)
         self.shape = (keys, self.keys_max, meter.formula, meter.decimal_places)
 
-    def read(self, text: str | None, policy: MeterPolicy) -> tuple[Number | str | Receipt, bool]:
+    def read(self, text: str | None, policy: MeterPolicy) -> tuple[Number | str, bool] | Receipt:
         """Return what a value's text says, or why it is refused, and whether it is written as the value is."""
         value = value_of(self.meter, text, policy)
-        if isinstance(value, Receipt | str):
+        if isinstance(value, Receipt):
+            return value
+        if isinstance(value, str):
             return value, True
         # A log is asked for many events with few different values; where they are many, no more than these are kept.
         if len(self.readings) >= _READINGS_MAX:
@@ -458,11 +462,11 @@ class MeterLog(MeterReader, KeepsInvoices):
             receipt = self._take(event, received)
             if receipt is None:
                 self._store.received.append(received)
+                self._unfinished = None
+                return event if event.microseconds is not None else self._event_at(self._store.last)
             self._unfinished = None
-            if receipt is None and event.microseconds is not None:
-                return event
-            if receipt is None or receipt.outcome is Outcome.DUPLICATE:
-                return self._event_at(self._store.last if receipt is None else receipt.details["row"])
+            if receipt.outcome is Outcome.DUPLICATE:
+                return self._event_at(receipt.details["row"])
         raise receipt.error()
 
     def append(self, events: Iterable[MeterEvent], *, now: Instant | None = None) -> Receipts:
@@ -506,25 +510,25 @@ class MeterLog(MeterReader, KeepsInvoices):
         known = next(iter(meters.values()), None)
         if known is None or len({one and one.shape for one in meters.values()}) > 1:
             return False
-        payloads, value_key = [event.payload for event in batch], known.meter.value_payload_key
+        payloads = [event.payload for event in batch]
         widths = set(map(len, payloads))
         if max(widths) > known.keys_max or not {event.identifier for event in batch} <= {None}:
             return False
-        texts = [payload.get(value_key) for payload in payloads]
+        texts = [payload.get(known.value_key) for payload in payloads]
         readings = {text: known.readings.get(text) or known.read(text, self.policy) for text in set(texts)}
         try:
             stamps = array("q", cast("list[int]", [event.microseconds for event in batch]))
             codes = self._codes(event_names, payloads, known)
         except (KeyError, TypeError):
             return False  # A moment is None, a key is missing, or a code is a refusal.
-        if any(isinstance(value, Receipt) for value, _ in readings.values()) or not self._are_in_time(stamps, received):
+        read = {text: reading for text, reading in readings.items() if not isinstance(reading, Receipt)}
+        if len(read) < len(readings) or not self._are_in_time(stamps, received):
             return False
-        values = cast("list[Number | str]", [readings[text][0] for text in texts])
         self._unfinished = APPENDING
-        self._store.begin_all(codes, stamps, values)
-        if widths != {known.keys} or not all(is_told for _, is_told in readings.values()):
+        self._store.begin_all(codes, stamps, [read[text][0] for text in texts])
+        if widths != {known.keys} or not all(is_told for _, is_told in read.values()):
             for row, (text, payload) in enumerate(zip(texts, payloads, strict=True), len(self)):
-                if len(payload) != known.keys or not readings[text][1]:
+                if len(payload) != known.keys or not read[text][1]:
                     self._payloads[row] = payload
         self._store.keep(len(batch), received)
         self._unfinished = None
@@ -553,21 +557,27 @@ class MeterLog(MeterReader, KeepsInvoices):
         """
         known = self._by_event.get(event.event_name)
         identifier = event.identifier
-        if identifier is not None:
-            row = (self._shared_ids if known is None else known.ids).get(identifier)
-            if row is not None and self._remembers(row, received):
-                return self._answer(row, event)
+        row = None if identifier is None else (self._shared_ids if known is None else known.ids).get(identifier)
+        if row is not None and self._remembers(row, received):
+            return self._answer(row, event)
         if known is None:
             return meter_unknown(event.event_name)
         payload = event.payload
-        code = self._code_of(known, payload)
-        if isinstance(code, Receipt):
-            return code
-        text = payload.get(known.meter.value_payload_key)
-        reading = known.readings.get(text)
-        value, is_told = known.read(text, self.policy) if reading is None else reading
-        if reading is None and isinstance(value, Receipt):
-            return value
+        width = len(payload)
+        code: int | Receipt | None
+        try:
+            code = known.codes[known.series_key(payload)] if width <= known.keys_max else None
+        except KeyError:
+            code = None
+        if code is None:
+            code = self._code_of(known, payload)
+            if isinstance(code, Receipt):
+                return code
+        text = payload.get(known.value_key)
+        reading = known.readings.get(text) or known.read(text, self.policy)
+        if isinstance(reading, Receipt):
+            return reading
+        value, is_told = reading
         microseconds = event.microseconds
         stamp = received if microseconds is None else microseconds
         day, until, earliest, tolerance = self._bounds
@@ -575,9 +585,12 @@ class MeterLog(MeterReader, KeepsInvoices):
             day, until, earliest, tolerance = self._look_up_bounds(received)
         if stamp < earliest or stamp - received > tolerance:
             return time_refusal(stamp, received, self.policy)
-        self._store.begin(code, stamp, value)  # type: ignore[arg-type]  # what the series' readings hold is no refusal
-        if identifier is not None or microseconds is None or not is_told or len(payload) != known.keys:
-            self._keep_rest(event, known, is_told=is_told and len(payload) == known.keys)
+        store = self._store
+        store.codes.append(code)
+        store.moments.append(stamp)
+        store.values.append(value)
+        if identifier is not None or microseconds is None or not is_told or width != known.keys:
+            self._keep_rest(event, known, is_told=is_told and width == known.keys)
         return None
 
     def _keep_rest(self, event: MeterEvent, known: _KnownMeter, *, is_told: bool) -> None:
@@ -609,11 +622,6 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def _code_of(self, known: _KnownMeter, payload: Mapping[str, str]) -> int | Receipt:
         """Return how the log counts an event's series, or why the event is refused; then only its value may be at fault."""
-        if len(payload) <= known.keys_max:
-            try:
-                return known.codes[known.series_key(payload)]
-            except KeyError:
-                pass
         if not known.meter.is_active:
             return meter_inactive(known.meter)
         reading = read(known.meter, payload, self.policy, self._customers)

@@ -96,10 +96,11 @@ class UsageRecord:
             quantity = exact_integer(quantity, "quantity")
         if type(timestamp) is not int or not 0 <= timestamp <= SECONDS_MAX:
             timestamp = as_timestamp(timestamp)
+        known = _ACTIONS.get(action) if type(action) is str else None
         _set_item(self, subscription_item)
         _set_quantity(self, quantity)
         _set_timestamp(self, timestamp)
-        _set_action(self, as_action(action))
+        _set_action(self, as_action(action) if known is None else known)
         _set_id(self, None if id is None else name(id, "id"))
 
     @property

@@ -32,7 +32,7 @@ DEFECTS = {
             "a refusal has a number",
             "meter_log.MeterLog._take",
             "return time_refusal(",
-            "self._store.begin(code, stamp, value); self._store.received.append(received); return time_refusal(",
+            "self._store.begin_all([code], [stamp], [value]); self._store.received.append(received); return time_refusal(",
         ),
         (
             "a question swallows what comes next",
@@ -43,11 +43,11 @@ DEFECTS = {
         (
             "record() returns the first event",
             "meter_log.MeterLog.record",
-            "self._event_at(self._store.last if",
-            "self._event_at(0 if",
+            "self._event_at(self._store.last)",
+            "self._event_at(0)",
         ),
         ("what was sent is not kept", "meter_log.MeterLog._keep_rest", "if not is_told", "if False"),
-        ("a batch keeps no text that is not the value's", "meter_log.MeterLog._take_all", "or not readings[text][1]", ""),
+        ("a batch keeps no text that is not the value's", "meter_log.MeterLog._take_all", "or not read[text][1]", ""),
         ("a batch keeps no other keys", "meter_log.MeterLog._take_all", "len(payload) != known.keys or", ""),
     ],
     "event retries": [

@@ -141,7 +141,7 @@ DEFECTS = [
             "at - self._store.moments",
         ),
         ("events are canceled by any name", "_find", "or self._streams[self._store.codes[row]].known is not known", ""),
-        ("other keys are forgotten", "_take", "is_told=is_told and len(payload) == known.keys", "is_told=is_told"),
+        ("other keys are forgotten", "_take", "is_told=is_told and width == known.keys", "is_told=is_told"),
         ("what comes after a question is not folded", "_fold", "into.rows = len(self)", "into.rows = len(self) + 1"),
         ("a view knows later cancellations", "_is_shown", "sees(canceled.sequence,", "sees(self._store.sequence_of(row),"),
     ),
