@@ -207,7 +207,8 @@ def _is_bounded(number: Decimal, places: int, digits: int) -> bool:
         return True
     if not -digits <= number.adjusted() < digits or len(number.as_tuple().digits) > 4 * digits:
         return False
-    return -_exponent(canonical(number)) <= places
+    # To strip zeros makes it only shorter, and costs as much as all the rest.
+    return -_exponent(number) <= places or -_exponent(canonical(number)) <= places
 
 
 def _exponent(number: Decimal) -> int:

@@ -159,12 +159,16 @@ class Tier:
 
     def charges(self, number: int, quantity: Number) -> list[Charge]:
         """Charge ``quantity`` units and the flat amount at this tier's price; ``number`` counts from 1."""
-        quantity = exact_quantity(quantity, "quantity")
-        unit_amount = ZERO if self.unit_amount is None else self.unit_amount
-        charges = [Charge(ChargeKind.UNIT, quantity, unit_amount, multiply(quantity, unit_amount), tier=number)]
-        if self.flat_amount is not None:
-            charges.append(Charge(ChargeKind.FLAT, 0, self.flat_amount, self.flat_amount, tier=number))
-        return charges
+        return _charges_of(self, number, exact_quantity(quantity, "quantity"))
+
+
+def _charges_of(tier: Tier, number: int, quantity: Number) -> list[Charge]:
+    """Do as :meth:`Tier.charges`, for a quantity that is exact."""
+    unit_amount = ZERO if tier.unit_amount is None else tier.unit_amount
+    charges = [Charge(ChargeKind.UNIT, quantity, unit_amount, multiply(quantity, unit_amount), tier=number)]
+    if tier.flat_amount is not None:
+        charges.append(Charge(ChargeKind.FLAT, 0, tier.flat_amount, tier.flat_amount, tier=number))
+    return charges
 
 
 def _as_tiers(tiers: Iterable[Tier]) -> tuple[Tier, ...]:
@@ -236,7 +240,7 @@ class Graduated:
         below: Number = 0
         for number, tier in enumerate(self.tiers, start=1):  # pragma: no branch - the last tier is open
             upper = quantity if tier.up_to is None else min(quantity, tier.up_to)
-            charges += tier.charges(number, subtract(upper, below))
+            charges += _charges_of(tier, number, subtract(upper, below))
             if tier.up_to is None or quantity <= tier.up_to:
                 break
             below = tier.up_to
@@ -268,7 +272,7 @@ class Volume:
         quantity = exact_quantity(quantity, "quantity")
         for number, tier in enumerate(self.tiers, start=1):
             if tier.up_to is None or quantity <= tier.up_to:
-                return tuple(tier.charges(number, quantity))
+                return tuple(_charges_of(tier, number, quantity))
         raise AssertionError("the last tier is open")  # pragma: no cover
 
     def to_stripe(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """From a quantity to what it costs, exactly, and why: charge by charge, tier by tier.
 
-The pricing model does the multiplying; this module holds it to its word, whoever wrote it.
+The pricing model does the multiplying; this module holds one of the user's own to its word.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from metering_core.money import Amount, Rounding, half_up, require_rounding, set
 from metering_core.names import require_kind
 from metering_core.periods import WHOLE
 from metering_core.prices import Price
-from metering_core.pricing import Charge
+from metering_core.pricing import BUILT_IN_MODELS, Charge
 
 _CHARGE_DIGITS_MAX = AMOUNT_DIGITS_MAX - 40
 """Digits of a charge; what is left of an amount's is for the sum of the charges."""
@@ -76,7 +76,7 @@ class RatedUsage:
         [1500]
         """
         require_rounding(rounding)
-        part = Fraction(exact_quantity(share, "share"))
+        part = WHOLE if share is WHOLE else Fraction(exact_quantity(share, "share"))
         return tuple(self._settled(charge, rounding, part) for charge in self.charges)
 
     def _settled(self, charge: Charge, rounding: Rounding, share: Fraction) -> SettledCharge:
@@ -86,7 +86,7 @@ class RatedUsage:
 
 def exact_due(charge: Charge, share: Fraction) -> Unrounded:
     """Return what is due of a charge, before rounding: in a partial period its share of the whole period's amount, exactly."""
-    return charge.amount if share == WHOLE else multiply(charge.amount, share)
+    return charge.amount if share is WHOLE or share == WHOLE else multiply(charge.amount, share)
 
 
 def rate(price: Price, quantity: Number) -> RatedUsage:
@@ -109,6 +109,14 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
     require_kind(Price, price, "price")
     checked = exact_quantity(quantity, "quantity")
     charges = price.model.charges(checked)
+    # What the models here make of numbers that were bounded when they entered is exact, and short enough.
+    if type(price.model) not in BUILT_IN_MODELS:
+        _require_exact(price, charges)
+    return RatedUsage(price, checked, tuple(charges))
+
+
+def _require_exact(price: Price, charges: object) -> None:
+    """Hold a model of the user's own to its word."""
     if not isinstance(charges, Sequence):
         raise _broken(price, "charges", "a sequence of Charge", charges)
     for index, charge in enumerate(charges):
@@ -120,7 +128,6 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
             if not (_is_exact(number) or (field == "unit_amount" and number is None)):
                 expected = f"an int, a finite Decimal or a Fraction, of at most {_CHARGE_DIGITS_MAX} digits"
                 raise _broken(price, f"{param}[{field}]", expected, number)
-    return RatedUsage(price, checked, tuple(charges))
 
 
 def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) -> int:

@@ -29,7 +29,7 @@ def in_rating(*rows):
     return [Defect(name, "rating", f"pricing.{function}", right, wrong) for name, function, right, wrong in rows]
 
 
-TIER_BY_TIER = "charges += tier.charges(number, subtract(upper, below))"
+TIER_BY_TIER = "charges += _charges_of(tier, number, subtract(upper, below))"
 LATEST = "latest = max(cells, default=None)"
 
 DEFECTS = [
@@ -40,12 +40,12 @@ DEFECTS = [
         ("volume: a tier's bound is exclusive", "Volume.charges", "quantity <= tier.up_to", "quantity < tier.up_to"),
         ("volume: everything in the first tier", "Volume.charges", "quantity <= tier.up_to", "True"),
         ("volume: everything in the last tier", "Volume.charges", "or quantity <= tier.up_to", ""),
-        ("the flat amount is forgotten", "Tier.charges", "if self.flat_amount is not None", "if False"),
+        ("the flat amount is forgotten", "_charges_of", "if tier.flat_amount is not None", "if False"),
         (
             "no flat amount for zero units",
-            "Tier.charges",
-            "if self.flat_amount is not None",
-            "if self.flat_amount and quantity",
+            "_charges_of",
+            "if tier.flat_amount is not None",
+            "if tier.flat_amount and quantity",
         ),
         (
             "graduated: the flat amount of the last tier reached only",
@@ -53,7 +53,7 @@ DEFECTS = [
             TIER_BY_TIER,
             f"charges = [one for one in charges if one.kind is not ChargeKind.FLAT]; {TIER_BY_TIER}",
         ),
-        ("the flat amount is charged per unit", "Tier.charges", "self.flat_amount, tier", "quantity * self.flat_amount, tier"),
+        ("the flat amount is charged per unit", "_charges_of", "tier.flat_amount, tier=", "quantity * tier.flat_amount, tier="),
         ("packages are rounded the wrong way", "Package.charges", "is Round.UP", "is Round.DOWN"),
         ("packages: one more even where they are full", "Package.charges", "ceil(exact_packages)", "floor(exact_packages) + 1"),
         ("per unit: counted in floats", "PerUnit.charges", "multiply(quantity,", "multiply(int(float(quantity)),"),

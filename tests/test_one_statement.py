@@ -287,12 +287,13 @@ PLACES = {
     # What a model is asked, and laws that ask it: no bill.
     "changing._owes_at_zero": set(),
     "pricing.Graduated.charges": set(),
+    "pricing.Tier.charges": set(),
     "pricing.Volume.charges": set(),
     "testing.laws._charged": set(),
     "testing.laws.check_settle_laws": set(),
 }
 FUNCTIONS = {"rate", "settle", "settled_total", "exact_due", "half_up", "settled_half_up", "rate_many", "rate_lines"}
-FUNCTIONS.add("lines_one_by_one")
+FUNCTIONS |= {"lines_one_by_one", "_charges_of"}
 METHODS = {"charges", "settled", "settled_at"}
 
 
