@@ -186,7 +186,11 @@ def test_the_golden_log_bills_as_worked_by_hand(stored):
     February: 4 tokens, and 1.25 more of January, which makes 26.85 at a cent instead of 25.6; a call given back; 9, 3 seats.
     """
     lines = [(4, 4), (Decimal("1.25"), 1), (0, 0), (-1, -1), (9, 9), (0, 0), (0, 0), (0, 0), (0, 0), (3, 3)]
-    assert billed_by_hand(restore_meter_log(stored), lines, 3) == [("last", FEB, -4), ("min", JAN, -1)]
+    log = restore_meter_log(stored)
+    assert billed_by_hand(log, lines, 3) == [("last", FEB, -4), ("min", JAN, -1)]
+    invoices = [finalize_invoice(log.subscription("acme"), log, period, now=MAR.end).to_dict() for period in (JAN, FEB)]
+    billed = GOLDENS[2].with_name("meter-snapshot-v2-invoices.json").read_text(encoding="utf-8")
+    assert json.dumps(invoices, indent=1) + "\n" == billed
 
 
 def test_bills_of_the_first_format_are_those_of_their_day(first):

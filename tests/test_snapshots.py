@@ -31,11 +31,12 @@ from metering_core import (
 )
 from metering_core.periods import SECONDS_MIN
 
-GOLDEN = Path(__file__).parent / "golden" / "snapshot-v1.json"
+FOLDER = Path(__file__).parent / "golden"
+GOLDEN, TODAYS = (FOLDER / f"snapshot-v{version}.json" for version in (1, 2))
 
 
 def hand_built():
-    """Return a log with some of everything: what tests/golden/snapshot-v1.json was written from, once."""
+    """Return a log with some of everything: what each of tests/golden/snapshot-v….json was written from, once."""
     tiers = [Tier(5, 700), Tier("7.5", "0.4", 100), Tier("inf", flat_amount=0)]
     calls = SubscriptionItem(
         "calls", Price.graduated("p_calls", currency="usd", tiers=tiers, nickname="Calls", unit_label="call")
@@ -96,6 +97,30 @@ def test_the_first_format_is_read_for_ever():
     assert written.pop("prices") == []
     assert [closing.pop() for closing in written["closed"]["acme"]] == [None]
     assert json.dumps(written) == json.dumps(golden["content"])
+
+
+def test_todays_format_is_read_for_ever():
+    """The golden file restores to the log it was written from, and is written alike today, to the byte."""
+    log = restore(json.loads(TODAYS.read_text(encoding="utf-8")))
+    assert log == hand_built()
+    assert json.dumps(snapshot(log), indent=1) + "\n" == TODAYS.read_text(encoding="utf-8")
+
+
+def test_the_golden_log_finalizes_to_the_same_bytes():
+    """January as it was billed then, whatever came since: 10 calls at a cent, a peak of 9, 3 seats. February bills the rest.
+
+    8 late calls of January come to February, in tiers now: 5 x 7.00, 2.5 x 0.004 + 1.00, half a call for nothing. The peak of 2
+    is on no item any more.
+    """
+    log = restore(json.loads(TODAYS.read_text(encoding="utf-8")))
+    acme = log.subscriptions[0]
+    january = finalize_invoice(acme, log, JAN, now=MAR.end)
+    assert [(line.quantity, line.amount) for line in january.lines] == [(10, 10), (9, 9), (3, 3)]
+    assert january.finalized_at == JAN.end
+    billed = (FOLDER / "snapshot-v2-january.json").read_text(encoding="utf-8")
+    assert json.dumps(january.to_dict(), indent=1) + "\n" == billed
+    february = finalize_invoice(acme, log, FEB, now=MAR.end)
+    assert [line.amount for line in february.lines] == [3500, 1, 100, 0, 0, 3]
 
 
 def test_the_golden_log_bills_as_worked_by_hand():
