@@ -37,7 +37,7 @@ from metering_core.errors import (
     shown,
 )
 from metering_core.exact import Number, exact_decimal, exact_quantity, whole_if_possible
-from metering_core.file_instants import PlausibleTime
+from metering_core.file_instants import FROM_2000, PlausibleTime, time_of
 from metering_core.log import UsageLog
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
@@ -505,7 +505,7 @@ def read_usage(
     format: str,  # noqa: A002 - the word for it
     *,
     path: str | None = None,
-    time: PlausibleTime | None = None,
+    time: PlausibleTime | None = FROM_2000,
     arrivals: Arrivals | None = None,
 ) -> Iterator[UsageRow | CatalogError]:
     r"""Yield the rows of a file of usage in order, and for each malformed row the complaint about it.
@@ -519,7 +519,7 @@ def read_usage(
         stream: text, UTF-8 with or without a byte order mark; open a CSV file with ``newline=""``.
         format: ``csv`` or ``jsonl``.
         path: what complaints call the file; the stream's own name unless given.
-        time: the moments that rows may name; those from the year 2000 on unless given.
+        time: the moments that rows may name: those from the year 2000 on unless given, all with None.
         arrivals: what was received last by the files before, where several are read as one.
 
     Raises:
@@ -533,7 +533,7 @@ def read_usage(
     2; 5; 1704067200; usage.csv, line 3: quantity: expected an integer of at least 0, received -5 (int)
     """
     place = _name_of(stream) if path is None else path
-    return _read_rows(_Reading(_USAGE, place, time or PlausibleTime(), arrivals or Arrivals()), stream, format)
+    return _read_rows(_Reading(_USAGE, place, time_of(time), arrivals or Arrivals()), stream, format)
 
 
 def read_events(
@@ -541,7 +541,7 @@ def read_events(
     format: str,  # noqa: A002 - the word for it
     *,
     path: str | None = None,
-    time: PlausibleTime | None = None,
+    time: PlausibleTime | None = FROM_2000,
 ) -> Iterator[EventRow | CatalogError]:
     r"""Yield the rows of a file of meter events in order, and for each malformed row the complaint about it.
 
@@ -567,7 +567,7 @@ def read_events(
     2 tokens {'stripe_customer_id': 'cus_1', 'value': '2.5'}
     """
     place = _name_of(stream) if path is None else path
-    return _read_rows(_Reading(_EVENTS, place, time or PlausibleTime(), Arrivals()), stream, format)
+    return _read_rows(_Reading(_EVENTS, place, time_of(time), Arrivals()), stream, format)
 
 
 Row = TypeVar("Row", UsageRow, EventRow, "TextRow")
@@ -681,7 +681,7 @@ class _Reading(Generic[Row]):
 
     layout: _Layout[Row]
     path: str
-    time: PlausibleTime = attrs.field(factory=PlausibleTime)
+    time: PlausibleTime = FROM_2000
     arrivals: Arrivals = attrs.field(factory=Arrivals)
 
     def received(self, fields: Mapping[str, Any]) -> datetime | None:
@@ -814,13 +814,13 @@ def _text_row(reading: _Reading[TextRow], line: int, fields: Mapping[str, Any], 
     return TextRow(reading.path, line, fields)
 
 
-def usage_row(path: str, line: int, fields: Mapping[str, Any], *, time: PlausibleTime | None = None) -> UsageRow:
+def usage_row(path: str, line: int, fields: Mapping[str, Any], *, time: PlausibleTime) -> UsageRow:
     """Return the row that fields stand for, digits being numbers already.
 
     Raises:
         InvalidValueError: ``param`` names the first malformed field.
     """
-    return _usage_row(_Reading(_USAGE, path, time or PlausibleTime()), line, fields, None)
+    return _usage_row(_Reading(_USAGE, path, time), line, fields, None)
 
 
 def _usage_row(reading: _Reading[UsageRow], line: int, fields: Mapping[str, Any], source: object) -> UsageRow:

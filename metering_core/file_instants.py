@@ -14,6 +14,8 @@ from typing import Any, Final, cast
 import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError, describe
+from metering_core.exact import exact_integer
+from metering_core.names import require_kind
 from metering_core.periods import (
     INSTANT_TEXT,
     SECONDS_MAX,
@@ -48,6 +50,14 @@ def instant_of_file(value: Any, param: str) -> Instant:  # noqa: ANN401 - whatev
     return parse_instant(value, param)
 
 
+def _first(value: object) -> int:
+    return exact_integer(value, "first", minimum=SECONDS_MIN, maximum=SECONDS_MAX)
+
+
+def _last(value: object) -> int:
+    return exact_integer(value, "last", minimum=SECONDS_MIN, maximum=SECONDS_MAX)
+
+
 @attrs.frozen
 class PlausibleTime:
     """The moments that a file of usage may name: whole years.
@@ -57,12 +67,13 @@ class PlausibleTime:
         last: the latest.
     """
 
-    first: int = SECONDS_OF_2000
-    last: int = SECONDS_MAX
+    first: int = attrs.field(default=SECONDS_OF_2000, converter=_first)
+    last: int = attrs.field(default=SECONDS_MAX, converter=_last)
 
     @classmethod
-    def until(cls, now: datetime) -> PlausibleTime:
+    def until(cls, now: Instant) -> PlausibleTime:
         """Return the years from 2000 to the tenth after that of ``now``."""
+        now = instant(now, "now")
         if now.year + YEARS_AHEAD >= MAXYEAR:
             return cls()
         return cls(last=unix_seconds(datetime(now.year + YEARS_AHEAD + 1, 1, 1, tzinfo=UTC)) - 1)
@@ -90,6 +101,14 @@ class PlausibleTime:
 
 ANY_TIME: Final = PlausibleTime(SECONDS_MIN)
 """All moments of the calendar, however much they look like something else."""
+
+FROM_2000: Final = PlausibleTime()
+"""What every reader of files takes unless it is told otherwise."""
+
+
+def time_of(value: object, param: str = "time") -> PlausibleTime:
+    """Return what moments a file may name; None stands for all of the calendar."""
+    return ANY_TIME if value is None else require_kind(PlausibleTime, value, param)
 
 
 def likeness(value: object) -> str:

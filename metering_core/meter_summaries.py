@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode, urlsafe_b64encode
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, tzinfo
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
-from itertools import count, islice, takewhile
+from itertools import chain, islice, pairwise, takewhile
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -35,7 +35,7 @@ _ANCHOR: Final = datetime(2001, 1, 1)  # noqa: DTZ001 - the zone is that of the 
 _ID_PREFIX: Final = "mtrusg_"
 
 BUCKETS_MAX: Final = 100_000
-"""Buckets that a range can be cut into: hours of eleven years, days of 273."""
+"""Buckets that one answer has where all of them are made: hours of eleven years, days of 273."""
 
 DimensionFilters = Mapping[str, str | Iterable[str]]
 """By dimension key, the value or the values that count; all keys must agree."""
@@ -171,7 +171,7 @@ def event_summaries(
     options = (value_grouping_window, timezone, dimension_filters, dimension_group_by_keys)
     with _reader(usage).lock:
         query = _asked(usage, meter_id, customer, start_time, end_time, *options)
-        return [query.summary(*place) for place in query.places()]
+        return [query.summary(bucket, values) for bucket in pairwise(query.buckets.bounds()) for values in query.timelines]
 
 
 def list_event_summaries(
@@ -191,7 +191,8 @@ def list_event_summaries(
 ) -> MeterEventSummaryPage:
     """Return a page of the summaries that are not empty, newest first, as Stripe lists them.
 
-    Of one bucket they come in the order of the dimension values. Further arguments and refusals as :func:`event_summaries`.
+    Of one bucket they come in the order of the dimension values. A page costs what it shows, however long the range, which may
+    be cut into any number of buckets. Further arguments and refusals as :func:`event_summaries`.
 
     Args:
         usage: the meter log or a view of it.
@@ -217,17 +218,15 @@ def list_event_summaries(
     options = (value_grouping_window, timezone, dimension_filters, dimension_group_by_keys)
     with _reader(usage).lock:
         query = _asked(usage, meter_id, customer, start_time, end_time, *options)
-        places: Iterator[_Place]
         if ending_before is not None:
             cursor = query.rank_of(ending_before, "ending_before")
-            places = (place for place in query.places_before(cursor) if query.rank(place) < cursor)
+            summaries = query.found(-cursor[0], lambda rank: rank < cursor, newest_first=False)
         elif starting_after is not None:
             cursor = query.rank_of(starting_after, "starting_after")
-            places = (place for place in query.places_after(cursor) if query.rank(place) > cursor)
+            summaries = query.found(-cursor[0], lambda rank: rank > cursor)
         else:
-            places = query.places(newest_first=True)
-        summaries = (query.summary(*place) for place in places)
-        found = list(islice((summary for summary in summaries if not summary.is_empty), size + 1))
+            summaries = query.found(query.buckets.end)
+        found = list(islice(summaries, size + 1))
     page = found[:size] if ending_before is None else found[:size][::-1]
     return MeterEventSummaryPage(tuple(page), len(found) > size, f"/v1/billing/meters/{query.meter.id}/event_summaries")
 
@@ -255,46 +254,56 @@ def total_of(meter: Meter, summaries: Iterable[MeterEventSummary]) -> Number:
 
 # What was asked ------------------------------------------------------------------------------------------------------
 
-_Place = tuple[int, tuple[str, ...]]
-"""Which bucket, and which values of the keys."""
 _Rank = tuple[int, tuple[str, ...]]
-"""What Stripe's order sorts places by."""
+"""What Stripe's order sorts summaries by: the start of their bucket, the latest first, and the values of the keys."""
 
 
 @attrs.frozen
 class _Query:
-    """A question that was checked: buckets between bounds (Unix seconds), and timelines by the values of the keys."""
+    """A question that was checked: the buckets of its range, and timelines by the values of the keys."""
 
     meter: Meter
     customer: str
-    bounds: list[int]
+    buckets: Buckets
     keys: tuple[str, ...]
     timelines: dict[tuple[str, ...], list[Timeline]]
     """In the order of the values."""
 
-    def places(self, *, newest_first: bool = False) -> Iterator[_Place]:
-        """Yield what there is a summary of, in the order of time, or in Stripe's."""
-        buckets = range(len(self.bounds) - 1)
-        return self._places(buckets[::-1] if newest_first else buckets)
+    def found(
+        self, moment: int, wanted: Callable[[_Rank], bool] = lambda _: True, *, newest_first: bool = True
+    ) -> Iterator[MeterEventSummary]:
+        """Yield summaries that are not empty, from the bucket that holds a moment on, in Stripe's order or against it.
 
-    def places_after(self, cursor: _Rank) -> Iterator[_Place]:
-        """Yield what comes after a rank in Stripe's order, and perhaps a few places before it."""
-        return self._places(range(min(self._bucket_at(cursor), len(self.bounds) - 2), -1, -1))
+        Where a bucket has none, neither has one before the next reading: no event is in it, and no level was carried to it.
+        """
+        asked, order = self.buckets, (list(self.timelines) if newest_first else list(self.timelines)[::-1])
+        bucket: Bucket | None = asked.holding(min(max(moment, asked.start), asked.end - 1))
+        while bucket is not None:
+            is_empty = True
+            for values in order:
+                if not wanted((-bucket[0], values)):
+                    is_empty = False  # Or it may be: that was not looked at.
+                elif not (summary := self.summary(bucket, values)).is_empty:
+                    is_empty = False
+                    yield summary
+            beside = (
+                self._reading_beside(bucket, before=newest_first) if is_empty else bucket[0] - 1 if newest_first else bucket[1]
+            )
+            bucket = None if beside is None or not asked.start <= beside < asked.end else asked.holding(beside)
 
-    def places_before(self, cursor: _Rank) -> Iterator[_Place]:
-        """Yield what comes before a rank in Stripe's order, the last of it first, and perhaps a few places after it."""
-        buckets = range(max(self._bucket_at(cursor) - 1, 0), len(self.bounds) - 1)
-        return ((bucket, values) for bucket in buckets for values in reversed(self.timelines))
+    def _reading_beside(self, bucket: Bucket, *, before: bool) -> int | None:
+        """Return the moment of the nearest reading before a bucket or after it, in Unix seconds."""
+        asked = self.buckets
+        start, end = (asked.start, bucket[0]) if before else (bucket[1], asked.end)
+        timelines = chain.from_iterable(self.timelines.values())
+        spans = [span for one in timelines if (span := one.span(start * MICROSECONDS, end * MICROSECONDS))]
+        if not spans:
+            return None
+        return (max(last for _, last in spans) if before else min(first for first, _ in spans)) // MICROSECONDS
 
-    def _bucket_at(self, cursor: _Rank) -> int:
-        return bisect_left(self.bounds, -cursor[0])
-
-    def _places(self, buckets: Iterable[int]) -> Iterator[_Place]:
-        return ((bucket, values) for bucket in buckets for values in self.timelines)
-
-    def summary(self, bucket: int, values: tuple[str, ...]) -> MeterEventSummary:
+    def summary(self, bucket: Bucket, values: tuple[str, ...]) -> MeterEventSummary:
         """Return one summary."""
-        start, end = self.bounds[bucket : bucket + 2]
+        start, end = bucket
         aggregator = formula_of(self.meter)
         partial, events = window_of(aggregator, self.timelines[values], start * MICROSECONDS, end * MICROSECONDS)
         return MeterEventSummary(
@@ -306,11 +315,6 @@ class _Query:
             dict(zip(self.keys, values, strict=True)),
             events,
         )
-
-    def rank(self, place: _Place) -> _Rank:
-        """Return what Stripe's order sorts by."""
-        bucket, values = place
-        return -self.bounds[bucket], values
 
     def rank_of(self, cursor: object, param: str) -> _Rank:
         """Return the rank that the summary with an id has or had in this list."""
@@ -348,21 +352,20 @@ def _asked(
 ) -> _Query:
     meter = usage.meter(meter_id)
     customer = name(customer, "customer")
-    bounds = bounds_of(usage.policy, start_time, end_time, value_grouping_window, timezone)
-    start, end = bounds[0], bounds[-1]
+    buckets = buckets_of(usage.policy, start_time, end_time, value_grouping_window, timezone)
     allowed, keys = filters_of(meter, filters), keys_of(meter, group_by)
     if keys or allowed:
         selected = _selected(meter, usage.timelines(meter.id, customer), allowed, keys)
     else:
         selected = {(): usage.whole(meter.id, customer)}
     if keys:
-        since = None if formula_of(meter).looks_back else start * MICROSECONDS
+        since = None if formula_of(meter).looks_back else buckets.start * MICROSECONDS
         selected = {
             values: timelines
             for values, timelines in selected.items()
-            if any(one.count(since, end * MICROSECONDS) for one in timelines)
+            if any(one.count(since, buckets.end * MICROSECONDS) for one in timelines)
         }
-    return _Query(meter, customer, bounds, keys, dict(sorted(selected.items())))
+    return _Query(meter, customer, buckets, keys, dict(sorted(selected.items())))
 
 
 def _selected(
@@ -380,15 +383,72 @@ def _selected(
     return selected
 
 
-# Bounds --------------------------------------------------------------------------------------------------------------
+# Buckets -------------------------------------------------------------------------------------------------------------
+
+Bucket = tuple[int, int]
+"""The first second of a bucket, and the first after it."""
+
+
+@attrs.frozen
+class Buckets:
+    """A range of time that is cut into buckets, none of which is made before it is asked for.
+
+    Attributes:
+        start: where the range begins, Unix seconds.
+        end: the first second after it.
+        window: what cuts it; None for nothing.
+        zone: on whose clock.
+    """
+
+    start: int
+    end: int
+    window: ValueGroupingWindow | None
+    zone: tzinfo
+    _cycle: BillingCycle | None = attrs.field(init=False, eq=False)
+
+    @_cycle.default
+    def _days(self) -> BillingCycle | None:
+        if self.window in {None, ValueGroupingWindow.HOUR}:
+            return None
+        return BillingCycle(_ANCHOR.replace(tzinfo=self.zone), str(self.window), timezone=str(self.zone))
+
+    def holding(self, moment: int) -> Bucket:
+        """Return the bucket that holds a moment of the range."""
+        if self._cycle is not None:
+            period = self._cycle.period_at(moment)
+            bucket = (period.start_seconds, period.end_seconds)
+        else:
+            bucket = (self.start, self.end) if self.window is None else _hour_at(moment, self.zone)
+        return max(self.start, bucket[0]), min(self.end, bucket[1])
+
+    def bounds(self) -> list[int]:
+        """Return where all buckets begin and the last one ends.
+
+        Raises:
+            InvalidValueError: for more than :data:`BUCKETS_MAX`.
+        """
+        bounds = [self.start, *islice(takewhile(lambda one: one < self.end, self._ends()), BUCKETS_MAX), self.end]
+        if len(bounds) - 1 > BUCKETS_MAX:
+            code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"one that cuts the range into at most {BUCKETS_MAX:,} buckets"
+            raise InvalidValueError.expecting(code, "value_grouping_window", expected, str(self.window))
+        return bounds
+
+    def _ends(self) -> Iterator[int]:
+        """Yield where each bucket ends, without an end."""
+        if self._cycle is not None:
+            yield from (period.end_seconds for period in self._cycle.periods_from(self.start))
+        end = self.start
+        while True:
+            yield (end := self.holding(end)[1])
+
 
 _ALIGNMENTS: Final = {ValueGroupingWindow.HOUR: (_HOUR, "hour"), ValueGroupingWindow.DAY: (24 * _HOUR, "UTC day")}
 
 
-def bounds_of(
+def buckets_of(
     policy: MeterPolicy, start_time: Instant, end_time: Instant, value_grouping_window: str | None, timezone: str
-) -> list[int]:
-    """Return where the buckets of a range begin and the last one ends, in Unix seconds; refusals as :func:`event_summaries`."""
+) -> Buckets:
+    """Return the buckets of a range; refusals as :func:`event_summaries`."""
     window = value_grouping_window
     if window is not None:
         window = choice(ValueGroupingWindow, window, "value_grouping_window")
@@ -399,7 +459,7 @@ def bounds_of(
     if start >= end:
         expected = f"a moment after start_time, {from_unix_seconds(start).isoformat()}"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end_time", expected, end_time)
-    return _bounds(start, end, window, timezone)
+    return Buckets(start, end, window, zone_named(timezone))
 
 
 def _bound(value: Instant, param: str, window: str | None, *, is_aligned: bool) -> int:
@@ -413,41 +473,18 @@ def _bound(value: Instant, param: str, window: str | None, *, is_aligned: bool) 
     return seconds
 
 
-def _bounds(start: int, end: int, window: str | None, timezone: str) -> list[int]:
-    """Return where the buckets of a range begin and the last one ends, in Unix seconds."""
-    zone = zone_named(timezone)
-    if window is None:
-        return [start, end]
-    if window == ValueGroupingWindow.HOUR:
-        ends = count(start - start % _HOUR + _HOUR, _HOUR) if timezone == "UTC" else _hour_ends(start, zone)
-    else:
-        cycle = BillingCycle(_ANCHOR.replace(tzinfo=zone), window, timezone=timezone)
-        ends = (period.end_seconds for period in cycle.periods_from(start))
-    bounds = [start, *islice(takewhile(lambda one: one < end, ends), BUCKETS_MAX), end]
-    if len(bounds) - 1 > BUCKETS_MAX:
-        code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"one that cuts the range into at most {BUCKETS_MAX:,} buckets"
-        raise InvalidValueError.expecting(code, "value_grouping_window", expected, str(window))
-    return bounds
-
-
-def _hour_ends(start: int, zone: tzinfo) -> Iterator[int]:
-    """Yield where the hour of the zone's clock that holds ``start`` ends, and where every later one does."""
-    past_hour = _past_hour(start, zone)
-    while True:
-        end = start - (start + past_hour) % _HOUR + _HOUR
-        if _past_hour(end - 1, zone) != past_hour:
-            before, past_hour = past_hour, _past_hour(start, zone)
-            if before != past_hour:  # The clock was moved at the start.
-                continue
-            end = _moved(start, end, zone)
-        yield end
-        start = end
-
-
-def _moved(start: int, end: int, zone: tzinfo) -> int:
-    """Return when the clock was moved by a part of an hour."""
-    before = _past_hour(start, zone)
-    return start + bisect_left(range(start, end), 1, key=lambda one: _past_hour(one, zone) != before)
+def _hour_at(moment: int, zone: tzinfo) -> Bucket:
+    """Return the hour of the zone's clock that holds a moment; it is cut where the clock is moved by a part of an hour."""
+    past_hour = 0 if zone is UTC else _past_hour(moment, zone)
+    start = moment - (moment + past_hour) % _HOUR
+    if zone is UTC:
+        return start, start + _HOUR
+    end = start + _HOUR
+    if _past_hour(end - 1, zone) != past_hour:
+        end = moment + bisect_left(range(moment, end), 1, key=lambda one: _past_hour(one, zone) != past_hour)
+    if start < moment and _past_hour(start, zone) != past_hour:
+        start += bisect_left(range(start, moment), 1, key=lambda one: _past_hour(one, zone) == past_hour)
+    return start, end
 
 
 def _past_hour(seconds: int, zone: tzinfo) -> int:

@@ -13,7 +13,8 @@ import pytest
 
 pytest.importorskip("cyclopts", reason="needs the extra 'cli'")
 
-from metering_core import cli, cli_engines
+from metering_core import Meter, MeteringError, cli, cli_engines
+from metering_core.catalog import read_events, read_usage
 from metering_core.cli_engines import Engine
 
 JUNE = 1_780_272_000  # 2026-06-01T00:00:00Z
@@ -534,3 +535,57 @@ def test_an_event_is_billed_twice_only_where_that_is_said(invoice, tmp_path):
     assert (status, out) == (2, "")
     status, out, _ = invoice("--events", tmp_path / "e.csv", "--overlap", "each-counts-all")
     assert (status, out.count("USD 0.05")) == (0, 4)  # a line and a total each
+
+
+# Readers in Python -------------------------------------------------------------------------------------------------------
+
+FLAT = {"event_name": "calls", "customer": "cus_1", "value": "5"}
+
+
+def told_by_rows(read, path, **options):
+    """Raise the first complaint of a reader of text."""
+    with path.open(newline="") as stream:
+        for row in read(stream, path.suffix[1:], **options):
+            if isinstance(row, MeteringError):
+                raise row
+
+
+def of_duckdb(path, fields, **options):
+    sql = pytest.importorskip("metering_core.sql")
+    pytest.importorskip("duckdb")
+    if "event_name" in fields:
+        sql.DuckDBEvents(path, [Meter("m", "calls")], **options).close()
+    else:
+        sql.DuckDBUsage(path, [], **options).close()
+
+
+READERS = {
+    "read_usage": (GOOD, ("csv", "jsonl"), lambda path, fields, **more: told_by_rows(read_usage, path, **more)),
+    "read_events": (EVENT, ("jsonl",), lambda path, fields, **more: told_by_rows(read_events, path, **more)),
+    "DuckDBUsage": (GOOD, ("csv", "jsonl", "parquet"), of_duckdb),
+    "DuckDBEvents": (FLAT, ("csv", "jsonl", "parquet"), of_duckdb),
+}
+LIKE = {
+    46_178: "received 46178 (int): it looks like a spreadsheet's day number for 2026-06-05",
+    JUNE * 1000: f"received {JUNE}000 (int): it looks like milliseconds, divide by 1000 (2026-06-01T00:00:00Z)",
+}
+
+
+@pytest.mark.parametrize("column", ["timestamp", "received_at"])
+@pytest.mark.parametrize(("name", "layout"), [(name, layout) for name, of in READERS.items() for layout in of[1]])
+def test_every_reader_of_files_judges_instants(name, layout, column, tmp_path):
+    """What looks like a day number or milliseconds is refused unless `time=None` takes every instant of the calendar."""
+    fields, _, read = READERS[name]
+    for received, words in LIKE.items():
+        row = {"timestamp": JUNE + 60, **fields, column: received}
+        path = tmp_path / f"{received}.{layout}"
+        if layout == "parquet":
+            pa = pytest.importorskip("pyarrow")
+            pytest.importorskip("pyarrow.parquet").write_table(pa.table({key: [value] for key, value in row.items()}), path)
+        else:
+            path.write_text(",".join(row) + "\n" + ",".join(map(str, row.values())) if layout == "csv" else json.dumps(row))
+        with pytest.raises(MeteringError) as caught:
+            read(path, fields)
+        assert (caught.value.param, caught.value.message.partition(words)[1]) == (column, words)
+        if received == 46_178:
+            read(path, fields, time=None)

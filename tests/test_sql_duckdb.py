@@ -29,6 +29,7 @@ from metering_core import (
     finalize_invoice,
     preview_invoice,
 )
+from metering_core.file_instants import FROM_2000
 from metering_core.sql import DuckDBUsage, kernel, sql_kernel
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import out_of_range
@@ -752,7 +753,7 @@ def test_progress_is_told_while_a_source_is_copied(kind, tmp_path, monkeypatch):
         source = tmp_path / "u.jsonl"
     monkeypatch.setattr("metering_core.sql.duckdb_tables._POLL_SECONDS", 0.001)
     tables = DuckDBTables("DuckDBUsage", "usage", out_of_range, progress=told.append)
-    define_usage(tables, source, None)
+    define_usage(tables, source, None, FROM_2000)
     tables.close()
     assert told
     assert all(0 <= part <= 1 for part in told)

@@ -250,7 +250,7 @@ def test_nanoseconds_are_floored_to_the_second(moment, second, as_file, tmp_path
     source = pa.table(columns(1, timestamp=pa.array([moment], pa.timestamp("ns", "Asia/Kolkata"))))
     if as_file:
         pq.write_table(source, tmp_path / "u.parquet")
-    engine = DuckDBUsage(tmp_path / "u.parquet" if as_file else source, [subscribed()])
+    engine = DuckDBUsage(tmp_path / "u.parquet" if as_file else source, [subscribed()], time=None)
     assert engine._tables.fetched("SELECT timestamp FROM usage") == [(second,)]
 
 
@@ -267,7 +267,7 @@ def test_nanoseconds_of_events_are_floored_to_the_microsecond(moment, microsecon
     """A nanosecond before a microsecond belongs to the microsecond before, after 1970 as before."""
     event = {"event_name": [METERS[0].event_name], "customer": ["cus_1"], "value": ["1"]}
     source = pa.table({**event, "timestamp": pa.array([moment], pa.timestamp("ns", "UTC"))})
-    engine = DuckDBEvents(source, METERS)
+    engine = DuckDBEvents(source, METERS, time=None)
     assert engine._tables.fetched("SELECT timestamp FROM events") == [(microsecond,)]
 
 

@@ -222,7 +222,7 @@ def test_two_rows_thousands_of_years_apart_cost_two_rows(far, monkeypatch):
     looked = []
     monkeypatch.setattr(rules, "periods_within", lambda *of: (looked.append(one) or one for one in periods_within(*of)))
     began = time.process_time()
-    engine = DuckDBUsage(pa.table(rows(1, 1, timestamp=[START, far])), [daily(start_date=None)])
+    engine = DuckDBUsage(pa.table(rows(1, 1, timestamp=[START, far])), [daily(start_date=None)], time=None)
     found = engine.periods_with_usage()
     assert len(looked) < 300
     assert time.process_time() - began < 2
@@ -251,7 +251,7 @@ def test_absurd_moments_refuse_their_row_as_a_log_does(interval, policy):
     rules_of = AcceptancePolicy(**{name: mc_days(days) for name, days in policy.items()})
     times = [(at, received) for at in MOMENTS for received in MOMENTS]
     columns = rows(*[1] * len(times), timestamp=[at for at, _ in times], received_at=[received for _, received in times])
-    engine = DuckDBUsage(pa.table(columns), [subscription], policy=rules_of)
+    engine = DuckDBUsage(pa.table(columns), [subscription], policy=rules_of, time=None)
     log = UsageLog([subscription], policy=rules_of)
     receipts = log.append_columns(
         columns["subscription_item"], columns["quantity"], columns["timestamp"], received_at=columns["received_at"]

@@ -25,6 +25,7 @@ from wrong_values import WRONG, LyingNumber, LyingText, OddMoment, Own
 
 import metering_core as mc
 from metering_core import catalog
+from metering_core.meter_summaries import Buckets
 from metering_core.sql import DuckDBEvents, DuckDBUsage
 from metering_core.testing import cases
 
@@ -332,16 +333,44 @@ def test_models_cannot_charge_what_nobody_can_write(amount):
         mc.rate(priced(), 10**100_001)
 
 
-@pytest.mark.parametrize("ask", [mc.event_summaries, mc.list_event_summaries])
-def test_buckets_are_bounded(ask):
+def test_buckets_are_bounded_where_all_are_made():
     """A range of 8,000 years by the hour is refused by name; 54 years by the month are answered."""
-    scene = Scene()
+    scene, ask = Scene(), mc.event_summaries
     asked = (scene.meter_log, "m", "c", 0, LAST_DAY)
     with bounded(), pytest.raises(mc.InvalidValueError, match="at most 100,000 buckets, received 'hour'") as caught:
         ask(*asked, value_grouping_window="hour")
     assert caught.value.param == "value_grouping_window"
     with bounded():
         assert ask(*asked[:-1], START + DAY, value_grouping_window="month")
+
+
+@pytest.mark.parametrize("formula", ["sum", "weighted_sum"])
+@pytest.mark.parametrize("timezone", ["UTC", "Australia/Lord_Howe"])
+@pytest.mark.parametrize("window", [*mc.ValueGroupingWindow])
+def test_pages_of_any_range_cost_what_they_show(window, timezone, formula, monkeypatch):
+    """Of three events that lie thousands of years apart each is on a page of its own, and few buckets are looked at."""
+    log = mc.MeterLog([mc.Meter("m", "calls", formula=formula)], policy=mc.MeterPolicy.history())
+    moments = [-50_000_000_000, START, 200_000_000_000]
+    for moment, value in zip(moments, ["3", "-3", "7"], strict=True):
+        log.record("calls", {"stripe_customer_id": "c", "value": value}, timestamp=moment, now=LAST_DAY)
+    looked, holding = [], Buckets.holding
+    monkeypatch.setattr(Buckets, "holding", lambda *of: looked.append(of) or holding(*of))
+
+    def page(**cursor):
+        options = {"value_grouping_window": window, "timezone": timezone, "limit": 1}
+        with bounded():
+            (found,) = mc.list_event_summaries(log, "m", "c", -60_000_000_000, 201_000_000_000, **options, **cursor).data
+        return found.start_time.timestamp(), found.end_time.timestamp()
+
+    def beside(moment):
+        return mc.event_summaries(log, "m", "c", moment, moment + 60)[0].id
+
+    newest, middle = page(starting_after=None), page(starting_after=beside(moments[2] - 40 * DAY))
+    assert newest[0] <= (moments[2] if formula == "sum" else 201_000_000_000 - 1) < newest[1]
+    assert middle[0] <= moments[1] < middle[1]
+    again = page(ending_before=beside(moments[1] + 40 * DAY))
+    assert again[0] <= moments[2] < again[1]
+    assert len(looked) < 20
 
 
 def test_one_summary_of_many_costs_one():

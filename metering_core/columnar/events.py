@@ -40,7 +40,7 @@ from metering_core.meter_acceptance import (
 )
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog, content_of
-from metering_core.meter_summaries import DimensionFilters, bounds_of, filters_of, keys_of
+from metering_core.meter_summaries import DimensionFilters, buckets_of, filters_of, keys_of
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula, Meter
 from metering_core.names import require_iterable, require_kind
@@ -493,7 +493,7 @@ class ColumnarEvents(MeterReader, Uncopied):
         """
         with self.lock:
             meter = self.meter(meter_id)
-            bounds = bounds_of(self.policy, start_time, end_time, value_grouping_window, timezone)
+            bounds = buckets_of(self.policy, start_time, end_time, value_grouping_window, timezone).bounds()
             allowed, keys = filters_of(meter, dimension_filters), keys_of(meter, dimension_group_by_keys)
             return summarized(self._columns(meter), meter, bounds, allowed, keys)
 

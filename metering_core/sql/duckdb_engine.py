@@ -11,8 +11,7 @@ from typing import Final
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
 from metering_core.errors import ErrorCode, InvalidValueError, MeteringError
-from metering_core.file_instants import ANY_TIME, PlausibleTime
-from metering_core.names import require_kind
+from metering_core.file_instants import FROM_2000, PlausibleTime, time_of
 from metering_core.periods import Instant, from_unix_seconds, instant, iso_8601, unix_seconds
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import SqlUsage, out_of_range, require_order
@@ -58,7 +57,8 @@ class DuckDBUsage(SqlUsage):
             from 0 to 1.
         skip_malformed: leave malformed rows out and count them, instead of refusing the source for the first of them;
             :meth:`refusals` says what is wrong with each.
-        time: the moments that rows may name; all unless given. Files mostly mean something else by those before the year 2000.
+        time: the moments that rows may name: those from the year 2000 on unless given, all with None. By earlier ones files
+            mostly mean something else, such as a spreadsheet's day number.
 
     Raises:
         MissingExtraError: without DuckDB.
@@ -82,11 +82,10 @@ class DuckDBUsage(SqlUsage):
         temp_directory: str | PathLike[str] | None = None,
         progress: Callable[[float], None] | None = None,
         skip_malformed: bool = False,
-        time: PlausibleTime = ANY_TIME,
+        time: PlausibleTime | None = FROM_2000,
     ) -> None:
         super().__init__(subscriptions, policy, closed)
-        require_kind(PlausibleTime, time, "time")
-        self._time = time
+        self._time = time_of(time)
         self._tables: DuckDBTables = DuckDBTables(
             "DuckDBUsage",
             "usage",
@@ -96,7 +95,7 @@ class DuckDBUsage(SqlUsage):
             progress=progress,
         )
         seconds = None if now is None else unix_seconds(instant(now, "now"))
-        origin, seq = define_usage(self._tables, source, seconds, time)
+        origin, seq = define_usage(self._tables, source, seconds, self._time)
         if origin.has_seq:
             require_order(self._tables, "given", seq)
         self._tables.execute(f"CREATE TEMP VIEW sifted AS {statement('sifting')}")

@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
+from metering_core.file_instants import FROM_2000, PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
 from metering_core.periods import ISO, Instant, moment
+from metering_core.readings import MICROSECONDS
 from metering_core.sql.duckdb_tables import DuckDBTables
-from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns, require_order
+from metering_core.sql.engine import INSTANT_TYPES, column_refused, plausible, received, require_columns, require_order
 from metering_core.sql.events import OPTIONAL, REQUIRED, SIFTED, SqlEvents, events_kernel
 from metering_core.sql.loading import Origin, load
 from metering_core.sql.readers import INTEGERS, ZONED, Source, literal, quoted
@@ -37,6 +39,7 @@ class DuckDBEvents(SqlEvents):
         decimal_places: values may have so many, and with them 38 digits in all.
         skip_malformed: leave malformed rows out and count them, instead of refusing the source for the first of them;
             :meth:`refusals` says what is wrong with each.
+        time: the moments that rows may name: those from the year 2000 on unless given, all with None.
 
     Raises:
         MissingExtraError: without DuckDB.
@@ -59,8 +62,9 @@ class DuckDBEvents(SqlEvents):
         now: Instant | None = None,
         decimal_places: int = 12,
         skip_malformed: bool = False,
+        time: PlausibleTime | None = FROM_2000,
     ) -> None:
-        super().__init__(meters, subscriptions, customers, policy, decimal_places)
+        super().__init__(meters, subscriptions, customers, policy, decimal_places, time)
         self._tables: DuckDBTables = DuckDBTables("DuckDBEvents", "events", self._out_of_range)
         received_at = None if now is None else moment(now, "now")[1]
         origin, seq = self._define_events(source, received_at)
@@ -96,7 +100,8 @@ class DuckDBEvents(SqlEvents):
             **{quoted(f"dimension {key}"): _text(key, kinds) for key in keys},
         }
         selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
-        self._tables.execute(f"CREATE TEMP TABLE sent AS SELECT {selected} FROM source")
+        judged = ", ".join(plausible(fields, self._time, now, MICROSECONDS))
+        self._tables.execute(f"CREATE TEMP TABLE sent AS SELECT {judged} FROM (SELECT {selected} FROM source) AS told")
         self._dimension_keys, self._there = keys, [quoted(f"dimension {key}") for key in keys]
         dimensions = self._dimensions(keys, literal, lambda key: quoted(f"dimension {key}"))
         more = ", ".join(f"{expression} AS {name}" for name, expression in dimensions.items())

@@ -13,7 +13,7 @@ from metering_core.aggregation import required_mode
 from metering_core.aggregators import AGGREGATORS, Partial, row_for
 from metering_core.catalog import usage_row
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
-from metering_core.file_instants import ANY_TIME, PlausibleTime
+from metering_core.file_instants import FROM_2000, PlausibleTime
 from metering_core.names import refuse_slips
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
@@ -54,7 +54,7 @@ class SqlUsage(SqlRows):
         rules: subscriptions, policy and closed periods.
     """
 
-    _time: PlausibleTime = ANY_TIME
+    _time: PlausibleTime = FROM_2000
 
     def __init__(
         self,
@@ -341,6 +341,16 @@ def received(
     if "received_at" in columns:
         return f"CASE WHEN {is_absent} THEN {moment_of('timestamp')} ELSE {moment_of('received_at')} END"
     return moment_of("timestamp") if now is None else f"CAST({now} AS BIGINT)"
+
+
+def plausible(fields: Iterable[str], time: PlausibleTime, now: int | None, unit: int = 1) -> list[str]:
+    """Return what selects fields once more: a moment that ``time`` does not hold becomes NULL, which is malformed.
+
+    ``unit`` is how many of what the moments count make a second. What ``now`` says is the caller's word, not the file's.
+    """
+    first, last = time.first * unit, (time.last + 1) * unit - 1
+    said = {"timestamp", "said"} if now is not None else {"timestamp", "said", "received"}
+    return [f"CASE WHEN {one} BETWEEN {first} AND {last} THEN {one} END AS {one}" if one in said else one for one in fields]
 
 
 def out_of_range(cause: Exception | str) -> InvoicingError:

@@ -22,7 +22,7 @@ from metering_core.acceptance import Outcome, Receipt
 from metering_core.aggregators import Partial, formula_of, row_for
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
-from metering_core.file_instants import instant_of_file
+from metering_core.file_instants import PlausibleTime, time_of
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
@@ -189,7 +189,9 @@ class SqlEvents(SqlRows):
         customers: Iterable[str] | None,
         policy: MeterPolicy | None,
         decimal_places: int,
+        time: PlausibleTime | None,
     ) -> None:
+        self._time = time_of(time)
         # An empty log keeps the meters and the subscriptions, and refuses what it always refuses.
         self._book = MeterLog(meters, subscriptions, customers=customers, policy=policy)
         self.policy: Final = self._book.policy
@@ -312,7 +314,7 @@ class SqlEvents(SqlRows):
         try:
             for one in ("timestamp", "received_at"):
                 if one == "timestamp" or fields.get(one) is not None:
-                    instant(instant_of_file(required(fields, one), one), one)
+                    instant(self._time.moment(required(fields, one), one), one)
             MeterEvent(required(fields, "event_name"), {"": ""}, identifier=fields.get("identifier"), timestamp=0)
         except InvalidValueError as error:
             return error

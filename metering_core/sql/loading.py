@@ -118,8 +118,10 @@ class Origin:
 
     def shown(self, expression: str, column: str) -> str:
         """Return the expression of a column's value as it is fetched: Python has no datetime beyond the year 9999."""
-        is_moment = self.kinds.get(column) in {*ZONED, "timestamp"}
-        return f"CAST({expression} AS STRING)" if is_moment else expression
+        kind = self.kinds.get(column)
+        if kind == "timestamp":  # Spark writes it in the session's zone, and without it.
+            return f"CONCAT(CAST(TO_UTC_TIMESTAMP({expression}, CURRENT_TIMEZONE()) AS STRING), 'Z')"
+        return f"CAST({expression} AS STRING)" if kind in ZONED else expression
 
 
 def _parsed(value: str) -> Any:  # noqa: ANN401 - whatever JSON says

@@ -11,10 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from metering_core.file_instants import ANY_TIME, PlausibleTime
+from metering_core.file_instants import PlausibleTime
 from metering_core.periods import ISO
 from metering_core.sql.duckdb_tables import DuckDBTables
-from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns
+from metering_core.sql.engine import INSTANT_TYPES, column_refused, plausible, received, require_columns
 from metering_core.sql.loading import Origin, load
 from metering_core.sql.readers import INTEGERS, ZONED, Source
 
@@ -24,7 +24,7 @@ OPTIONAL: Final = ("action", "id", "received_at", "seq")
 _NARROW: Final = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
 
 
-def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: PlausibleTime = ANY_TIME) -> tuple[Origin, str]:
+def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: PlausibleTime) -> tuple[Origin, str]:
     """Define the relations ``source`` and ``given``; return what is known of the first, and the expression of ``seq``.
 
     A moment that ``time`` does not hold is malformed.
@@ -38,10 +38,7 @@ def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: Pl
     columns, is_text = origin.kinds, origin.is_text
 
     def moment_of(column: str) -> str:
-        moment = _instant(column, columns[column], is_text=is_text)
-        if time == ANY_TIME:
-            return moment
-        return f"CASE WHEN ({moment}) BETWEEN {time.first} AND {time.last} THEN {moment} END"
+        return _instant(column, columns[column], is_text=is_text)
 
     seq = integer_of("seq", columns["seq"], is_text=is_text, type="BIGINT")
     fields = {
@@ -55,7 +52,8 @@ def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: Pl
         "said": moment_of("received_at") if "received_at" in columns else "CAST(NULL AS BIGINT)",
     }
     selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
-    tables.execute(f"CREATE TEMP VIEW given AS SELECT {selected} FROM source")
+    judged = ", ".join(plausible(fields, time, now))
+    tables.execute(f"CREATE TEMP VIEW given AS SELECT {judged} FROM (SELECT {selected} FROM source) AS told")
     return origin, seq
 
 

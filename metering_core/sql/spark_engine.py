@@ -7,12 +7,14 @@ from typing import Any, Final
 
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
+from metering_core.file_instants import FROM_2000, PlausibleTime, time_of
 from metering_core.periods import BillingPeriod, Instant, instant, unix_seconds
 from metering_core.sql.engine import (
     INSTANT_TYPES,
     SqlUsage,
     column_refused,
     out_of_range,
+    plausible,
     received,
     require_columns,
     require_order,
@@ -47,6 +49,7 @@ class SparkUsage(SqlUsage):
         closed: by subscription, the periods that were finalized before any of this usage arrived; ``log.state().closed``.
         now: the moment of receipt of every row, instead of a column.
         skip_malformed: as for :class:`~metering_core.sql.DuckDBUsage`.
+        time: as for :class:`~metering_core.sql.DuckDBUsage`.
 
     Raises:
         MissingExtraError: without pyspark or pyarrow.
@@ -65,9 +68,11 @@ class SparkUsage(SqlUsage):
         closed: Mapping[str, Iterable[Closing]] | None = None,
         now: Instant | None = None,
         skip_malformed: bool = False,
+        time: PlausibleTime | None = FROM_2000,
     ) -> None:
         self._tables: SparkTables = SparkTables(session, "SparkUsage", "usage", out_of_range)
         super().__init__(subscriptions, policy, closed)
+        self._time = time_of(time)
         seconds = None if now is None else unix_seconds(instant(now, "now"))
         with self._tables.opening():
             require_order(self._tables, "given", self._tables.reading(lambda: self._define_usage(table_or_path, seconds)))
@@ -111,18 +116,16 @@ class SparkUsage(SqlUsage):
         kinds = dict(source.dtypes)
         require_columns(kinds, _REQUIRED, _OPTIONAL, now)
         self._origin = origin_of(kinds)
-        self._tables.name(
-            "given",
-            source.selectExpr(
-                f"{place_of(kinds)} AS seq",
-                f"{string_of('subscription_item', kinds)} AS subscription_item",
-                f"{integer_of('quantity', kinds)} AS quantity",
-                f"{_instant('timestamp', kinds)} AS timestamp",
-                f"{_is_set(kinds)} AS is_set",
-                f"{string_of('id', kinds)} AS id",
-                f"{received(kinds, now, lambda column: _instant(column, kinds))} AS received",
-            ),
+        told = source.selectExpr(
+            f"{place_of(kinds)} AS seq",
+            f"{string_of('subscription_item', kinds)} AS subscription_item",
+            f"{integer_of('quantity', kinds)} AS quantity",
+            f"{_instant('timestamp', kinds)} AS timestamp",
+            f"{_is_set(kinds)} AS is_set",
+            f"{string_of('id', kinds)} AS id",
+            f"{received(kinds, now, lambda column: _instant(column, kinds))} AS received",
         )
+        self._tables.name("given", told.selectExpr(*plausible(told.columns, self._time, now)))
         self._tables.name("sifted", self._tables.frame(statement("sifting")))
         self._tables.name("usage", self._tables.frame("SELECT * FROM sifted WHERE fault IS NULL"))
         return place_of(kinds)

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from metering_core.file_instants import FROM_2000, PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
 from metering_core.periods import Instant, moment
-from metering_core.sql.engine import INSTANT_TYPES, column_refused, received, require_columns, require_order
+from metering_core.readings import MICROSECONDS
+from metering_core.sql.engine import INSTANT_TYPES, column_refused, plausible, received, require_columns, require_order
 from metering_core.sql.events import OPTIONAL, SIFTED, SqlEvents, events_kernel
 from metering_core.sql.spark_tables import WHOLE, SparkTables, origin_of, place_of, quoted, string_of
 from metering_core.subscriptions import Subscription
@@ -32,6 +34,7 @@ class SparkEvents(SqlEvents):
         now: the moment of receipt of every row, instead of a column.
         decimal_places: values may have so many, and with them 38 digits in all.
         skip_malformed: as for :class:`~metering_core.sql.DuckDBEvents`.
+        time: as for :class:`~metering_core.sql.DuckDBEvents`.
 
     Raises:
         MissingExtraError: without pyspark.
@@ -53,9 +56,10 @@ class SparkEvents(SqlEvents):
         now: Instant | None = None,
         decimal_places: int = 12,
         skip_malformed: bool = False,
+        time: PlausibleTime | None = FROM_2000,
     ) -> None:
         self._tables: SparkTables = SparkTables(session, "SparkEvents", "events", self._out_of_range)
-        super().__init__(meters, subscriptions, customers, policy, decimal_places)
+        super().__init__(meters, subscriptions, customers, policy, decimal_places, time)
         received_at = None if now is None else moment(now, "now")[1]
         with self._tables.opening():
             require_order(self._tables, "sent", self._tables.reading(lambda: self._define_events(table_or_path, received_at)))
@@ -79,7 +83,7 @@ class SparkEvents(SqlEvents):
         require_columns(kinds, (*self._required, "seq"), ("value", *OPTIONAL, *self._keys), now, "events")
         self._origin = origin_of(kinds)
         keys = [key for key in self._keys if key in kinds]
-        sent = source.selectExpr(
+        told = source.selectExpr(
             f"{place_of(kinds)} AS seq",
             *(f"{string_of(column, kinds)} AS {column}" for column in ("event_name", "customer", "identifier")),
             f"{_value(kinds)} AS value",
@@ -89,6 +93,8 @@ class SparkEvents(SqlEvents):
             *(f"{string_of(key, kinds)} AS {quoted(f'dimension {key}')}" for key in keys),
         )
         self._dimension_keys, self._there = keys, [quoted(f"dimension {key}") for key in keys]
+        names = [quoted(name) if " " in name else name for name in told.columns]
+        sent = told.selectExpr(*plausible(names, self._time, now, MICROSECONDS))
         self._tables.name("sent", sent)
         dimensions = self._dimensions(keys, _literal, lambda key: quoted(f"dimension {key}"))
         self._tables.name(
