@@ -16,9 +16,20 @@ from metering_core.accounts import invoice_conflict
 from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
 from metering_core.aggregators import Partial
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.invoicing import ClosesPeriods, Corrects, Invoice, Settles, closing_in, held_still
+from metering_core.invoicing import (
+    ClosesPeriods,
+    Corrects,
+    Invoice,
+    InvoiceChanges,
+    LineChange,
+    SaysChanges,
+    Settles,
+    closing_in,
+    held_still,
+)
 from metering_core.meter_bills import Correction, Counted, Settled
 from metering_core.meters import Meter
+from metering_core.money import Rounding, half_up
 from metering_core.names import name, require_kind
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.prices import Price
@@ -158,9 +169,39 @@ class CombinedUsage:
             )
         return stored[0] if stored else None
 
+    def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
+        """Return what would differ if the period of a finalized invoice were billed now; the invoice itself stays as it is.
+
+        Each of both says it of its own items, as :meth:`~metering_core.UsageLog.invoice_changes`, and the records of licensed
+        ones, of which the events only add what the records do not say.
+
+        Args:
+            invoice: a finalized invoice of a subscription in both.
+            rounding: how each line is settled.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object``, also for ``records`` or ``events`` that cannot say it, such as
+                views; ``parameter_invalid_choice`` for a subscription that one of them does not have.
+        """
+        require_kind(Invoice, invoice, "invoice")
+        expected = "usage that says what would differ, such as a log"
+        records: SaysChanges = require_kind(SaysChanges, self.records, "records", expected)  # type: ignore[type-abstract]
+        events: SaysChanges = require_kind(SaysChanges, self.events, "events", expected)  # type: ignore[type-abstract]
+        with self.lock:
+            of_records, of_events = (one.invoice_changes(invoice, rounding=rounding).lines for one in (records, events))
+        named = {one.subscription_item for one in of_records}
+        lines = [*of_records, *(one for one in of_events if _is_of_usage(one) or one.subscription_item not in named)]
+        places = {line.id: place for place, line in enumerate(invoice.lines)}
+        lines.sort(key=lambda one: len(places) if one.billed is None else places[one.billed.id])
+        return InvoiceChanges(invoice.id, tuple(lines))
+
     def lacking(self, invoice: Invoice) -> list[ClosesPeriods]:
         """Return which of both do not keep an invoice that the other one keeps."""
         return [one for one in self._closers() if one.stored_invoice(invoice.subscription, invoice.period) is None]
 
     def _closers(self) -> list[ClosesPeriods]:
         return [one for one in (self.records, self.events) if isinstance(one, ClosesPeriods)]
+
+
+def _is_of_usage(change: LineChange) -> bool:
+    return any(line is not None and line.aggregate_usage is not None for line in (change.billed, change.now))

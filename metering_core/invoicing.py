@@ -60,6 +60,15 @@ class ClosesPeriods(Protocol):
 
 
 @runtime_checkable
+class SaysChanges(Protocol):
+    """Usage that can say what would differ in an invoice now."""
+
+    def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = ...) -> InvoiceChanges:
+        """Return what would differ if the period of a finalized invoice were billed now."""
+        ...  # pragma: no cover
+
+
+@runtime_checkable
 class KeepsRecords(Usage, Protocol):
     """Usage that can be asked later how it was when a line was made."""
 

@@ -434,6 +434,7 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "MeterLog.update_meter.meter": lambda s: s.meter,
     "invoice_all.at": lambda s: START,
     "UsageLog.invoice_changes.invoice": lambda s: s.invoice,
+    "CombinedUsage.invoice_changes.invoice": lambda s: s.invoice,
     "MeterLog.invoice_changes.invoice": lambda s: mc.preview_invoice(s.metered, s.meter_log, now=NOW),
     "Invoice.changes.subscription": lambda s: s.subscription,
     "rebill": lambda s: False,

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
+import attrs
 import pytest
 from builders import FEB, JAN, START, priced
 from test_meter_log import NOW, TOKENS, event, item_on
 
 from metering_core import (
+    InvoiceChanges,
+    PerUnit,
     Subscription,
     SubscriptionItem,
     UsageLog,
+    down,
     explain,
     finalize_invoice,
     preview_invoice,
@@ -127,6 +131,46 @@ def test_a_period_of_neither_closes_neither():
         pass
     assert refusal.value.param == "subscription"
     apart.records.record("si_old", 1, timestamp=NOW, now=NOW)
+
+
+def test_what_would_differ_of_both():
+    """Each of both says it of its own items, and seats, which both know, come once; the lines are in the invoice's order."""
+    usage = combined()
+    invoice = finalize_invoice(BOTH, usage, JAN, now=AFTER)
+    assert usage.invoice_changes(invoice) == InvoiceChanges(invoice.id, ())
+    usage.events.append([event("3")], now=AFTER)
+    more = SubscriptionItem("si_more", priced(mode=None), quantity=2)
+    newer = attrs.evolve(BOTH, items=[attrs.evolve(OLD, price=priced(PerUnit(2))), attrs.evolve(SEATS, quantity=7), NEW, more])
+    for log in (usage.records, usage.events):
+        log.subscribe(newer, now=AFTER)
+    changes = usage.invoice_changes(invoice)
+    amounts = [[None if one is None else one.minor_units for one in change.amounts] for change in changes.lines]
+    # 30 records at two cents; seven seats; 2.5 + 4 + 3 events at a cent; two seats more.
+    assert [change.subscription_item for change in changes.lines] == ["si_old", "si_seats", "si_new", "si_more"]
+    assert amounts == [[30, 60], [5, 7], [7, 10], [None, 2]]
+    assert usage.invoice_changes(invoice, rounding=down).lines[2].now.amount == 9
+
+
+def test_what_changed_its_generation_differs_in_both():
+    """An item that is on a meter now is no line of the records any more, and one of the events."""
+    usage = combined()
+    invoice = finalize_invoice(BOTH, usage, JAN, now=AFTER)
+    newer = attrs.evolve(BOTH, items=[attrs.evolve(NEW, id="si_old"), SEATS])
+    for log in (usage.records, usage.events):
+        log.subscribe(newer, now=AFTER)
+    changes = usage.invoice_changes(invoice).lines
+    told = [(one.subscription_item, one.billed and one.billed.amount, one.now and one.now.amount) for one in changes]
+    assert told == [("si_old", 30, None), ("si_new", 7, None), ("si_old", None, 7)]
+
+
+@pytest.mark.parametrize("param", ["records", "events"])
+def test_only_logs_know_what_would_differ(param):
+    """Where one of both keeps no subscriptions, half an answer would be none: it is refused by name."""
+    usage = combined()
+    invoice = finalize_invoice(BOTH, usage, JAN, now=AFTER)
+    with pytest.raises(InvalidValueError) as refusal:
+        attrs.evolve(usage, **{param: Answers(1)}).invoice_changes(invoice)
+    assert (refusal.value.code, refusal.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, param)
 
 
 def test_views_combine_as_logs_do():
