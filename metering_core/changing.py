@@ -85,7 +85,8 @@ class FoldedUsage:
         return mode is not None and AGGREGATORS[mode].looks_back and any(self._cells(item))
 
     def _cells(self, item: SubscriptionItem) -> Iterator[PeriodCells]:
-        recorded = () if item.recurring.aggregate_usage is None else self.cells_of(item.id)
+        is_known = item.recurring.aggregate_usage is not None and item.id in self.account.items
+        recorded = self.cells_of(item.id) if is_known else ()
         return (cells for cells in recorded if not cells.is_empty())
 
 
@@ -132,7 +133,7 @@ def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsag
             since = iso_8601(from_unix_seconds(first))
             raise _refusal(change.param, f"the item {change.item.id!r} as it was used since {since}", change.received)
     _refuse_cut(former, newer, usage)
-    owing = [one for one in changes if _owes_unused(one.former, usage) or _owes_at_zero(one.newer)]
+    owing = [one for one in changes if _owes_unused(one.former, usage) or _owes_unused(one.newer, usage)]
     if owing:
         _refuse_begun(account, owing[0], now())
     if (former.start_date, former.ended_at) != (newer.start_date, newer.ended_at):

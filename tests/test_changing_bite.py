@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import test_changing
+import test_changing_laws
 import test_stored_invoices
 from planting import plant
 
@@ -50,3 +51,40 @@ def test_defects_are_found(rows, path, right, wrong, monkeypatch):
     plant(monkeypatch, path, right, wrong)
     with pytest.raises((AssertionError, pytest.fail.Exception)):
         rows()
+
+
+BY_LAW = {name: defect for name, (_, *defect) in DEFECTS.items()} | {
+    "how it recurs is no term": ("prices.terms_of", ", price.recurring", ""),
+    "a quantity is no term": ("changing._changed_items", "item.quantity != other.quantity", "False"),
+    "a level that comes is not owed": (
+        "changing.refuse_unbillable",
+        "_owes_unused(one.newer, usage)",
+        "_owes_at_zero(one.newer)",
+    ),
+    "a life may be moved": ("changing.refuse_unbillable", "_refuse_life(account, newer, usage, now)", "pass"),
+}
+# One log of records and one of events, and of each those kinds whose bills are made otherwise.
+KINDS = [
+    "sum, records",
+    "last_ever, records",
+    "with a fee, records",
+    "licensed, records",
+    "mtr_sum, events",
+    "mtr_level, events",
+]
+
+
+def law():
+    """Hold the law for the histories that are not left to luck."""
+    for name in KINDS:
+        engine, kind = test_changing_laws.ENGINES[name]
+        for history in test_changing_laws.SAMPLES:
+            test_changing_laws.hold_the_law(engine, kind, history)
+
+
+@pytest.mark.parametrize(("path", "right", "wrong"), BY_LAW.values(), ids=BY_LAW)
+def test_the_law_finds_them(path, right, wrong, monkeypatch):
+    """The law of versions, which knows no rule, turns red where a defect is planted; it is silent without, as its tests say."""
+    plant(monkeypatch, path, right, wrong)
+    with pytest.raises((AssertionError, mc.MeteringError)):
+        law()
