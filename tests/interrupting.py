@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import ctypes
 import dis
+import inspect
 import os
+import random
+import signal
 import sys
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from types import CodeType, FrameType
@@ -22,17 +26,25 @@ _BETWEEN = frozenset({"NOP", "SWAP", "COPY", "POP_BLOCK", "PUSH_NULL"})
 
 
 knows_where_with_exits = pytest.mark.skipif(
-    sys.version_info[:2] != (3, 11),
-    reason="where `with` calls `__exit__` is read off the instructions of Python 3.11, the oldest that is tested",
+    sys.version_info[:2] not in {(3, 11), (3, 12), (3, 13)},
+    reason=(
+        "where `with` calls `__exit__` is read off the instructions of Python 3.11 to 3.13; in 3.14 a signal may be raised "
+        "between `__enter__` and what `with` guards (python/cpython#148874): no lock that `with` takes is safe there"
+    ),
 )
 
 
 @cache
 def leaving(code: CodeType) -> frozenset[int]:
-    """Return the offsets at which `with` calls `__exit__`.
+    """Return the offsets at which `with` calls `__exit__`, and those of jumps back.
 
-    A tracer can raise there, and would leave the lock held. Nothing else can: the interpreter looks for signals and other
-    threads' exceptions neither between these instructions nor between `__enter__` and what `with` guards (bpo-29988).
+    A tracer can raise there, and would leave the lock held. Nothing else can at `__exit__`: the interpreter looks for signals
+    and other threads' exceptions neither between these instructions nor between `__enter__` and what `with` guards
+    (bpo-29988).
+
+    From Python 3.12 on, jumping back is a line of its own to a tracer, and no `with` of the function guards what it raises
+    there (python/cpython#148278). Of signals that is true in 3.13 alone, where a loop has a condition: whatever the library
+    does, they may leave a lock with the thread that they interrupted (python/cpython#130279). The log is whole then as ever.
     """
     found: set[int] = set()
     instructions = list(dis.get_instructions(code))
@@ -47,6 +59,8 @@ def leaving(code: CodeType) -> frozenset[int]:
             found |= {one.offset for one in instructions[first : instructions.index(call) + 1]}
         if instruction.opname == "PUSH_EXC_INFO" and rest[1].opname == "WITH_EXCEPT_START":
             found |= {instruction.offset, rest[1].offset}
+        if instruction.opname == "JUMP_BACKWARD" and sys.version_info >= (3, 12):
+            found.add(instruction.offset)
     return frozenset(found)
 
 
@@ -181,3 +195,130 @@ def torn(case: Case, places: Iterable[int], *, opcodes: bool = False) -> list[st
         except Exception as error:  # noqa: BLE001 - whatever a torn log raises is what is looked for
             found.append(f"{case.name}: {error!r} after step {at}")
     return found
+
+
+# At random moments -------------------------------------------------------------------------------------------------------
+
+
+class Interrupted(BaseException):
+    """As a KeyboardInterrupt, which would end all tests where it came too late."""
+
+
+def interrupt_after(act: Callable[[], object], seconds: float) -> None:
+    """Call, and have another thread interrupt the call when some time has passed."""
+    thread, is_done = threading.get_ident(), threading.Event()
+
+    def raise_there() -> None:
+        if not is_done.wait(seconds):
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupted))
+
+    other, interval = threading.Thread(target=raise_there), sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # Else the call is over before the other thread has its turn.
+    try:
+        other.start()  # Within: it may be raised before the thread has been waited for.
+        act()
+        is_done.set()
+        other.join()
+        for _ in range(1000):  # Where it was raised in the meantime, it comes here.
+            pass
+    except Interrupted:
+        is_done.set()
+        other.join()
+    finally:
+        sys.setswitchinterval(interval)
+
+
+def signal_after(act: Callable[[], object], seconds: float) -> None:
+    """Call, and have a timer's signal interrupt the call when some time has passed."""
+    is_over = False
+
+    def raise_here(*_: object) -> None:
+        if not is_over:
+            raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, raise_here)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(seconds, 1e-6))
+        act()
+        is_over = True
+    except Interrupted:
+        is_over = True
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def out_of_memory_after(act: Callable[[], object], seconds: float) -> None:
+    """Call, and have there be no memory at one of the lines that it comes to."""
+    try:
+        with Interrupter(1 + int(seconds * 2_000_000), MemoryError):
+            act()
+    except MemoryError:
+        pass
+
+
+WAYS = [interrupt_after, out_of_memory_after, *([signal_after] if hasattr(signal, "setitimer") else [])]
+
+
+def lived(log: Any, acts: Iterable[Callable[[Any], object]]) -> list[object]:
+    """Return the states that a log has before each of some calls and after the last one."""
+    states = [log.state()]
+    for act in acts:
+        outcome(act, log)
+        states.append(log.state())
+    return states
+
+
+def torn_in_life(case: Case, acts: Sequence[Callable[[Any], object]], way: Callable[..., None], seed: int) -> list[str]:
+    """Interrupt each of some calls at a random moment, repeat those that had not happened, and say where the log is torn."""
+    chance, log, undisturbed, found = random.Random(f"{case.name} {seed}"), case.made(), case.made(), []  # noqa: S311
+    states = lived(undisturbed, acts)
+    for number, act in enumerate(acts):
+        way(lambda act=act: outcome(act, log), 0.002 * chance.random() ** 3)
+        if log.state() not in states[number : number + 2]:
+            return [f"{case.name}: torn by an interrupt of call {number}"]
+        if sys.version_info[:2] != (3, 13) and not is_free(log.lock):  # See `leaving`.
+            return [f"{case.name}: its lock is held after call {number}"]
+        if log.state() != states[number + 1]:
+            outcome(act, log)
+            if log.state() != states[number + 1]:
+                found.append(f"{case.name}: call {number} comes to something else the second time")
+    return found if case.seen(log) == case.seen(undisturbed) else [*found, f"{case.name}: answers otherwise in the end"]
+
+
+# Which verbs there are ---------------------------------------------------------------------------------------------------
+
+
+def verbs_of(kind: type) -> dict[str, CodeType]:
+    """Return the code of every public method and property of a kind, its bases' in this package included, by its name."""
+    found = {}
+    for name in dir(kind):
+        if not name.startswith("_"):
+            attribute = inspect.getattr_static(kind, name)
+            function = attribute.fget if isinstance(attribute, property) else getattr(attribute, "__func__", attribute)
+            code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+            if code is not None:
+                found[f"{kind.__name__}.{name}"] = code
+    return found
+
+
+def reached_by(cases: Iterable[Case]) -> set[CodeType]:
+    """Return the code that some calls come to, all of which can be interrupted in them."""
+    found: set[CodeType] = set()
+    for case in cases:
+        subject = case.made()
+        before = sys.getprofile()
+        sys.setprofile(lambda frame, event, _: found.add(frame.f_code) if event == "call" else None)
+        try:
+            outcome(case.act, subject)
+        finally:
+            sys.setprofile(before)
+    return found
+
+
+def never_interrupted(kinds: Iterable[type], cases: Iterable[Case], left_out: Mapping[str, str]) -> list[str]:
+    """Return the public verbs that no case comes to and no reason leaves out, and what is left out without need."""
+    reached = reached_by(cases)
+    verbs = {name: code for kind in kinds for name, code in verbs_of(kind).items()}
+    missing = {name for name, code in verbs.items() if code not in reached}
+    return sorted(missing ^ (left_out.keys() & (missing | verbs.keys())) | (left_out.keys() - verbs.keys()))

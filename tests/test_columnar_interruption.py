@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import copy
-import ctypes
 import pickle
 import random
-import threading
 from datetime import timedelta
 from functools import partial
 
 import attrs
 import pytest
 from builders import FEB, JAN, MAR, MODES, four_modes, priced
-from interrupting import Case, every_place_of, expected, interrupted, knows_where_with_exits, outcome, torn
+from interrupting import (
+    Case,
+    every_place_of,
+    expected,
+    interrupt_after,
+    interrupted,
+    knows_where_with_exits,
+    never_interrupted,
+    outcome,
+    torn,
+)
 
 import metering_core as mc
 from metering_core.meter_acceptance import MeterPolicy
@@ -89,6 +97,24 @@ def arrays(records, now):
     return lambda built: built.append(batch, received_at=received)
 
 
+def seen_of_a_view(view):
+    """Ask a view in bulk and one by one."""
+    asked = asked_of(four_modes())
+    bulk = [outcome(lambda: view.total_usage(asked).tolist()), outcome(lambda: list(view.total_usage_of_all(FEB, MODES)))]
+    return [*bulk, [outcome(lambda one=one: view.partial(*one)) for one in asked], outcome(view.late, "sum", FEB), view.lock]
+
+
+def known_to(built):
+    """Ask columns what the readers of columns ask."""
+    return [
+        built.late("sum", FEB),
+        list(built.compacted()),
+        built.compacted_items(),
+        built.received_of(1),
+        built.sequence_of(1),
+    ]
+
+
 NEW = mc.Subscription("new", [mc.SubscriptionItem("new", priced())], START)
 NEW_TO_OLD = [mc.SubscriptionItem("more", priced()), mc.SubscriptionItem("most", priced(mode="max"))]
 NEWLY = [mc.UsageRecord(name, 5, FEB.start_seconds) for name in ("more", "new", "most", "sum")]
@@ -108,6 +134,9 @@ USAGE_VERBS = {
     "records": lambda built: built.records("sum"),
     "summaries": lambda built: built.summaries("last_ever", now=NOW),
     "view": lambda built: built.as_of(9).partials(asked_of(four_modes())),
+    "view of a view": lambda built: seen_of_a_view(built.as_of(9).as_of(8)),
+    "what columns know": lambda built: [built.item_ids, built.item_count, built.subscriptions, *known_to(built)],
+    "invoice changes": lambda built: built.invoice_changes(mc.preview_invoice(four_modes(), built, now=NOW)),
     "preview": lambda built: mc.preview_invoice(four_modes(), built, now=NOW),
     "invoice lines": lambda built: invoice_lines([four_modes()], built, NOW),
     "finalize": lambda built: mc.finalize_invoice(four_modes(), built, FEB, now=MAR.start_seconds),
@@ -198,6 +227,13 @@ def events(policy):
     return built
 
 
+def billed_of(built):
+    """Ask columns of events what was used and billed of each item."""
+    asks = (built.partial, built.measured, built.merged, built.carried, built.corrections)
+    found = [outcome(ask, item, JAN) for item in billed("cus_1").items for ask in asks]
+    return [*found, outcome(built.unbilled, "sub_cus_1"), built.customers("m_sum"), built.last_received()]
+
+
 FRESH = batch_of(["cus_9", "cus_1", "cus_8", "cus_9"], ["id_y", "id_0", None, "id_x"], 5)
 SPAN = (START, START + 7200)
 EVENT_VERBS = {
@@ -217,6 +253,8 @@ EVENT_VERBS = {
     "counted": lambda built: built.counted(billed("cus_1").items[2], JAN),
     "preview": lambda built: mc.preview_invoice(billed("cus_1"), built, now=NOW),
     "invoice lines": lambda built: invoice_lines([billed("cus_1")], built, NOW),
+    "what columns of events know": lambda built: [built.meters, built.sequence, built.subscriptions, *billed_of(built)],
+    "add a customer": lambda built: built.add_customer("cus_7"),
     "create a meter": lambda built: built.create_meter(Meter("m_new", "new")),
     "subscribe": lambda built: built.subscribe(billed("cus_2")),
     "update a meter": lambda built: built.update_meter(METERS[0].deactivate(START)),
@@ -249,31 +287,6 @@ def seen_of_events(built):
 
 
 # The laws ----------------------------------------------------------------------------------------------------------------
-
-
-class Interrupted(BaseException):
-    """As a KeyboardInterrupt, which would end all tests where it came too late."""
-
-
-def interrupt_after(act, seconds):
-    """Call, and have another thread interrupt the call when some time has passed."""
-    thread, is_done = threading.get_ident(), threading.Event()
-
-    def raise_there():
-        if not is_done.wait(seconds):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupted))
-
-    other = threading.Thread(target=raise_there)
-    try:
-        other.start()  # Within: it may be raised before the thread has been waited for.
-        act()
-        is_done.set()
-        other.join()
-        for _ in range(1000):  # Where it was raised in the meantime, it comes here.
-            pass
-    except Interrupted:
-        is_done.set()
-        other.join()
 
 
 def some_of(case):
@@ -357,3 +370,14 @@ def test_a_call_is_whole_whenever_another_thread_interrupts(case):
         built = case.made()
         interrupt_after(partial(case.act, built), wait.random() * 0.004)
         assert case.seen(built) in allowed
+
+
+# Which verbs there are ---------------------------------------------------------------------------------------------------
+
+NEVER_INTERRUPTED = {"ColumnarUsage.fold": "for the readers of columns, who fold into cells of their own"}
+
+
+def test_every_verb_of_columns_is_interrupted():
+    """A public verb of columns or a view of them is in the tables above, or below with the reason why it is not."""
+    kinds = [ColumnarUsage, ColumnarEvents, type(usage().as_of(1))]
+    assert never_interrupted(kinds, [*USAGE_CASES, *EVENT_CASES], NEVER_INTERRUPTED) == []

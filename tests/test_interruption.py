@@ -8,7 +8,17 @@ from datetime import timedelta
 import attrs
 import pytest
 from builders import DAY, FEB, JAN, START, priced
-from interrupting import Case, every_place_of, knows_where_with_exits, outcome, torn
+from interrupting import (
+    WAYS,
+    Case,
+    every_place_of,
+    knows_where_with_exits,
+    never_interrupted,
+    out_of_memory_after,
+    outcome,
+    torn,
+    torn_in_life,
+)
 
 import metering_core as mc
 
@@ -100,6 +110,7 @@ USAGE = {
     "subscribe again": lambda log: log.subscribe(newer()),
     "close_period": lambda log: log.close_period("two", DEC, now=NOW),
     "finalize_invoice": finalized,
+    "invoice_all": lambda log: mc.invoice_all(BOTH, log, DEC.start, now=NOW),
     "finalize_invoice again": lambda log: mc.finalize_invoice(BOTH[0], log, DEC, now=NOW + 1),
     "stored_invoice": lambda log: log.stored_invoice("one", DEC),
     "invoice_changes": lambda log: log.invoice_changes(log.stored_invoice("one", DEC)),
@@ -112,6 +123,7 @@ USAGE = {
     "as_of": lambda log: asked(log.as_of(9)),
     "state": lambda log: log.state(),
     "snapshot": mc.snapshot,
+    "what a log knows": lambda log: [log.attributed, list(log.compacted_items()), log.items_by_code, log.late("a_sum", JAN)],
 }
 
 
@@ -142,6 +154,7 @@ USAGE_VIEWS = {
     "view summaries": lambda viewed: viewed.view.summaries("b_sum", now=NOW),
     "view records": lambda viewed: viewed.view.records("a_sum", JAN),
     "view of a view": lambda viewed: asked(viewed.view.as_of(8)),
+    "view late": lambda viewed: viewed.view.late("a_sum", JAN),
     "view preview": lambda viewed: mc.preview_invoice(BOTH[1], viewed.view, now=NOW),
 }
 
@@ -255,6 +268,7 @@ METER = {
     "meter close_period": lambda log: log.close_period("two", DEC, now=NOW),
     "meter finalize_invoice again": lambda log: mc.finalize_invoice(METERED[0], log, DEC, now=NOW),
     "meter invoice_changes": lambda log: log.invoice_changes(log.stored_invoice("one", DEC)),
+    "meter invoice_all": lambda log: mc.invoice_all(METERED, log, JAN.start, now=FEB.start),
     "meter finalize_invoice": lambda log: mc.finalize_invoice(METERED[0], log, JAN, now=FEB.start),
     "event_summaries": lambda log: mc.event_summaries(log, "m_sum", "cus", DEC.start, NOW, value_grouping_window="day"),
     "summaries of a window": lambda log: mc.event_summaries(log, "m_last", "cus", DEC.start, NOW),
@@ -268,7 +282,13 @@ METER = {
     "meter as_of": lambda log: asked_of_meters(log.as_of(6)),
     "meter state": lambda log: log.state(),
     "meter snapshot": mc.snapshot,
+    "what a meter log knows": lambda log: [log.known_customers, log.meter_named("tokens"), *measured(log)],
 }
+
+
+def measured(usage):
+    """Ask what was measured, whatever was billed."""
+    return [ask(item, DEC) for item in METERED[0].items for ask in (usage.measured, usage.merged)]
 
 
 def meter_view():
@@ -279,6 +299,7 @@ METER_VIEWS = {
     "meter view summaries": lambda viewed: mc.event_summaries(viewed.view, "m_sum", "cus", DEC.start, NOW),
     "meter view counted": lambda viewed: viewed.view.counted(METERED[0].items[1], JAN),
     "meter view of a view": lambda viewed: asked_of_meters(viewed.view.as_of(7)),
+    "meter view measured": lambda viewed: measured(viewed.view),
     "meter view preview": lambda viewed: mc.preview_invoice(METERED[0], viewed.view, now=NOW),
 }
 
@@ -316,7 +337,84 @@ STREAMS = {
 }
 
 
+# Both logs ------------------------------------------------------------------------------------------------------------
+
+
+@attrs.frozen
+class TwoLocks:
+    """The locks of two logs, as one."""
+
+    locks: tuple
+
+    def acquire(self, *, blocking):
+        held = [lock for lock in self.locks if lock.acquire(blocking=blocking)]
+        if held != list(self.locks):
+            for lock in held:
+                lock.release()
+        return held == list(self.locks)
+
+    def release(self):
+        for lock in self.locks:
+            lock.release()
+
+
+@attrs.frozen
+class Paired:
+    """Both logs behind one seam, which is what is asked."""
+
+    both: object
+
+    @property
+    def lock(self):
+        return TwoLocks((self.both.records.lock, self.both.events.lock))
+
+
+MIGRATING = mc.Subscription("mixed", [*items("a")[:1], metered("one", "m_sum").items[0]], DEC.start, customer="cus")
+
+
+def paired():
+    records = mc.UsageLog([MIGRATING], clock=lambda: NOW)
+    events = mc.MeterLog(METERS, [MIGRATING], policy=METER_POLICY, clock=lambda: NOW)
+    for at in (DEC.start_seconds + 9, START + 9):
+        records.record("a_sum", 5, timestamp=at, now=at)
+        events.record("tokens", tokens(5), timestamp=at, now=START + 9)
+    return Paired(mc.CombinedUsage(records, events))
+
+
+def half_closed():
+    """Build both logs as an interrupt between their closings leaves them."""
+    found = paired()
+    invoice = mc.finalize_invoice(MIGRATING, paired().both, DEC, now=NOW)
+    with found.both.records.closing("mixed", DEC, now=NOW):
+        found.both.records.keep_invoice(invoice)
+    return found
+
+
+def closed(paired):
+    with paired.both.closing("mixed", DEC, now=NOW) as closed_at:
+        return closed_at
+
+
+def seen_of_both(paired):
+    """Finalize, which completes what was interrupted between the two logs, then ask both everything."""
+    both = paired.both
+    invoice = mc.finalize_invoice(MIGRATING, both, DEC, now=NOW)
+    return invoice, both.records.state(), both.events.state(), previewed(MIGRATING, both)
+
+
+PAIRED = {
+    "both finalize_invoice": lambda paired: mc.finalize_invoice(MIGRATING, paired.both, DEC, now=NOW),
+    "both invoice_all": lambda paired: mc.invoice_all([MIGRATING], paired.both, DEC.start, now=NOW),
+    "both closing": closed,
+    "both preview": lambda paired: mc.preview_invoice(MIGRATING, paired.both, now=NOW),
+    "both partial": lambda paired: [paired.both.partial(item, JAN) for item in MIGRATING.items],
+    "both meter_of": lambda paired: paired.both.meter_of(MIGRATING.items[1]),
+}
+
+
 CASES = [
+    Case("both finalize_invoice again", half_closed, PAIRED["both finalize_invoice"], seen_of_both),
+    *(Case(name, paired, act, seen_of_both) for name, act in PAIRED.items()),
     *(Case(name, usage_log, act, seen) for name, act in USAGE.items()),
     *(Case(name, usage_view, act, lambda one: (asked(one.view), seen(one.log))) for name, act in USAGE_VIEWS.items()),
     *(Case(name, meter_log, act, seen_of_meters) for name, act in METER.items()),
@@ -351,3 +449,65 @@ DOORS = [case for case in CASES if case.name.startswith(("record", "append", "me
 def test_an_append_may_be_interrupted_between_any_two_instructions(case):
     """Exceptions of signals and other threads land between instructions: the doors of the logs hold there, too."""
     assert torn(case, every_place_of(case, opcodes=True), opcodes=True) == []
+
+
+# At random moments -------------------------------------------------------------------------------------------------------
+
+LIVES = {
+    "usage": (Case("usage", usage_log, None, seen), USAGE),
+    "meters": (Case("meters", meter_log, None, seen_of_meters), METER),
+}
+each_life = pytest.mark.parametrize("kind", LIVES)
+each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
+
+
+@each_life
+@each_way
+@pytest.mark.parametrize("seed", [1, pytest.param(range(2, 60), marks=pytest.mark.slow)], ids=["once", "often"])
+def test_a_life_that_is_interrupted_again_and_again_goes_on_as_if_it_were_not(kind, way, seed):
+    """Another thread, a timer or no memory interrupts every verb at a random moment: it happened, or happens when repeated."""
+    case, verbs = LIVES[kind]
+    for one in seed if isinstance(seed, range) else [seed]:
+        acts = list(verbs.values())
+        random.Random(one).shuffle(acts)  # noqa: S311 - it repeats itself
+        assert torn_in_life(case, acts, way, one) == [], one
+
+
+def test_a_life_notices_what_is_not_put_back(monkeypatch):
+    """A log that keeps what an interrupted append left is torn in some of a few lives; the same ones each time."""
+    monkeypatch.setattr(mc.UsageLog, "_put_back", lambda log: None)
+    case, verbs = LIVES["usage"]
+    assert any(torn_in_life(case, list(verbs.values()), out_of_memory_after, seed) for seed in range(5))
+
+
+# Which verbs there are ---------------------------------------------------------------------------------------------------
+
+KINDS = [
+    mc.UsageLog,
+    mc.MeterLog,
+    type(usage_log().as_of(1)),
+    type(meter_log().as_of(1)),
+    mc.CombinedUsage,
+    mc.MeterEventStream,
+]
+NEVER_INTERRUPTED = {
+    "UsageLog.from_state": "makes a log: where it is interrupted, there is none",
+    "MeterLog.from_state": "makes a log: where it is interrupted, there is none",
+}
+
+
+def test_every_verb_is_interrupted():
+    """A public verb of a log, a view, a stream or both logs is in the tables above, or below with the reason why it is not."""
+    assert never_interrupted(KINDS, CASES, NEVER_INTERRUPTED) == []
+
+
+def test_a_new_verb_is_missed():
+    """What no case comes to is named, and so is a reason for what is not there."""
+
+    class Newer(mc.UsageLog):
+        def forgotten(self):
+            """Do something."""
+
+    missed = never_interrupted([Newer], [Case("compact", usage_log, USAGE["compact"], seen)], {"Newer.gone": "it is not there"})
+    assert {"Newer.forgotten", "Newer.gone", "Newer.record"} <= set(missed)
+    assert "Newer.compact" not in missed
