@@ -43,12 +43,12 @@ POLICIES = {
     "drifting": AcceptancePolicy(future_tolerance=timedelta(seconds=300), late_grace=timedelta(days=40)),
     "attributed": AcceptancePolicy(late_grace=timedelta(days=3), late_attribution="open_period"),
 }
-# Late usage that is billed at all must be frequent where a policy bills it.
-BILLABLE_LATE = dict.fromkeys(POLICIES, ()) | {"attributed": ("sum",) * 8}
 QUANTITIES = (0, 1, 2, 5, 10, 2**53 + 1, 2**63 - 1, 2**63 - 1)
 INTERVALS = (("day", 1), ("week", 1), ("month", 1), ("month", 2))
 TIERS = [Tier(5, 3, 100), Tier(None, "1.5")]
 MODELS = (PerUnit(1), PerUnit("0.4"), Graduated(TIERS), Volume(TIERS), Package(7, 10))
+# Late usage that is billed at all must be frequent where a policy bills it: modes and models.
+BILLABLE_LATE = dict.fromkeys(POLICIES, ((), ())) | {"attributed": (("sum",) * 8, (PerUnit(1), PerUnit("0.4")) * 8)}
 ZONES = ("UTC", "UTC", "UTC", "Europe/Berlin")
 NAMES = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
 
@@ -129,7 +129,7 @@ def generated(seed: int, cases: int, policy: str) -> Batch:
     batch = Batch(POLICIES[policy])
     rows = []
     for number in range(cases):
-        subscription = _subscription(draw, f"c{number}", BILLABLE_LATE[policy])
+        subscription = _subscription(draw, f"c{number}", *BILLABLE_LATE[policy])
         batch.subscriptions.append(subscription)
         periods = batch.periods(subscription)
         closed = draw.choice([0, 1, 1, 2])
@@ -141,7 +141,7 @@ def generated(seed: int, cases: int, policy: str) -> Batch:
     return batch
 
 
-def _subscription(draw, case, more_modes):
+def _subscription(draw, case, more_modes, more_models):
     interval, count = draw.choice(INTERVALS)
     thresholds = BillingThresholds(usage_gte=5)
     items = []
@@ -154,7 +154,7 @@ def _subscription(draw, case, more_modes):
             **({"meter": "mtr"} if mode == "meter" else {}),
         )
         item_thresholds = thresholds if draw.random() < 0.1 and mode in MODES else None
-        price = priced(draw.choice(MODELS), recurring=recurring)
+        price = priced(draw.choice((*MODELS, *more_models)), recurring=recurring)
         items.append(SubscriptionItem(f"{case}/{number}", price, billing_thresholds=item_thresholds))
     always = {"start_date": SECONDS_MIN}
     life = draw.choice([{}, always, always, {"start_date": START + DAY // 2}, {**always, "ended_at": START + DAY + 3600}])

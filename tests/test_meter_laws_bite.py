@@ -84,10 +84,15 @@ DEFECTS = {
     ],
     "summaries": [
         ("an event at the end is inside", "timelines.Timeline._places", "(self.moments, end)", "(self.moments, end + 1)"),
-        ("the last bucket is cut off", "meter_summaries._bounds", "one < end, ends), end]", "one < end, ends)]"),
+        ("the last bucket is cut off", "meter_summaries.Buckets.bounds", "BUCKETS_MAX), self.end]", "BUCKETS_MAX)]"),
         ("filters let everything through", "meter_summaries._selected", "if all(", "if True or all("),
         ("a page repeats its cursor", "meter_summaries.list_event_summaries", "> cursor)", ">= cursor)"),
-        ("empty buckets are listed", "meter_summaries.list_event_summaries", "if not summary.is_empty", ""),
+        (
+            "empty buckets are listed",
+            "meter_summaries._Query.found",
+            "elif not (summary := self.summary(bucket, values)).is_empty:",
+            "elif (summary := self.summary(bucket, values)) is not None:",
+        ),
     ],
     "cancellations": [
         ("a cancellation takes nothing away", "meter_log.MeterLog._cancel", "sequence_of(row))", "sequence_of(row) + 1)"),

@@ -285,7 +285,7 @@ PLACES = {
     "tariffs._charges": {"as_a_tariff"},
     "testing.cases._rated": {"rated_in_cases"},
     # What a model is asked, and laws that ask it: no bill.
-    "changing._owes_at_zero": set(),
+    "pricing.owes_at_zero": set(),
     "pricing.Graduated.charges": set(),
     "pricing.Tier.charges": set(),
     "pricing.Volume.charges": set(),
