@@ -610,7 +610,11 @@ def test_the_columns_of_a_batch_are_read_only(copy):
     for name, array in held.items():
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 1
-        assert not array.flags.writeable, name
+        for same in (array, array.view(), array[:1], np.asarray(array)):
+            with pytest.raises(ValueError, match="cannot set WRITEABLE flag"):
+                same.flags.writeable = True
+            assert not isinstance(same.base, np.ndarray) or not same.base.flags.owndata, name
+            assert memoryview(same).readonly
     assert isinstance(batch.ids, tuple)
     assert flags.flags.writeable, "the caller's own arrays stay the caller's"
     assert given["quantities"].flags.writeable

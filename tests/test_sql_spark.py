@@ -245,7 +245,7 @@ def test_inexact_and_missing_columns_are_refused(schema, param, session):
 
 def test_malformed_values_and_ties_are_refused(session):
     """The first malformed value is refused with its row, and two rows with one place in the order of arrival are."""
-    with pytest.raises(InvalidValueError, match=r"^quantity, row 2: expected .* received -1"):
+    with pytest.raises(InvalidValueError, match=r"^usage, row 2: quantity: expected .* received -1"):
         SparkUsage(session, frame(session, ("si_0", 1, START, 1), ("si_0", -1, START, 2)), [subscribed()])
     with pytest.raises(InvalidValueError, match="expected a different value in each row"):
         SparkUsage(session, frame(session, ("si_0", 1, START, 1), ("si_0", 1, START, 1)), [subscribed()])

@@ -13,7 +13,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, optional_read_only, read_only
+from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, held, optionally_held
 from metering_core.columnar.paths import encoded
 from metering_core.columns import Batch, check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError, describe
@@ -54,12 +54,12 @@ class UsageBatch:
     """
 
     names: tuple[str, ...]
-    codes: NDArray[np.int32] = attrs.field(converter=read_only)
-    quantities: Integers = attrs.field(converter=read_only)
-    timestamps: Integers = attrs.field(converter=read_only)
-    sets: Flags | None = attrs.field(default=None, converter=optional_read_only)
+    codes: NDArray[np.int32] = attrs.field(converter=held)
+    quantities: Integers = attrs.field(converter=held)
+    timestamps: Integers = attrs.field(converter=held)
+    sets: Flags | None = attrs.field(default=None, converter=optionally_held)
     ids: Sequence[str | None] | None = attrs.field(default=None, converter=optional_tuple)
-    as_now: Flags | None = attrs.field(default=None, converter=optional_read_only)
+    as_now: Flags | None = attrs.field(default=None, converter=optionally_held)
 
     def __len__(self) -> int:
         """Return the number of records."""

@@ -31,7 +31,7 @@ from metering_core.columnar.batches import (
     refuse_disorder,
     refuse_nulls,
 )
-from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, optional_read_only, read_only
+from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, held, optionally_held
 from metering_core.columns import check_each
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, QUANTITY_DIGITS_MAX, Number, exact_integer, plain, whole_if_possible
@@ -57,7 +57,7 @@ class Texts:
     """
 
     names: tuple[str | None, ...]
-    codes: NDArray[np.int32] = attrs.field(converter=read_only)
+    codes: NDArray[np.int32] = attrs.field(converter=held)
 
     @classmethod
     def of(
@@ -93,7 +93,7 @@ class Texts:
 
 
 def _read_only_values(values: Integers | Texts) -> Integers | Texts:
-    return values if isinstance(values, Texts) else read_only(values)
+    return values if isinstance(values, Texts) else held(values)
 
 
 def _read_only_map(dimensions: Mapping[str, Texts]) -> Mapping[str, Texts]:
@@ -122,8 +122,8 @@ class EventBatch:
     customers: Texts
     values: Integers | Texts = attrs.field(converter=_read_only_values)
     decimal_places: int
-    moments: Integers = attrs.field(converter=read_only)
-    as_now: Flags | None = attrs.field(default=None, converter=optional_read_only)
+    moments: Integers = attrs.field(converter=held)
+    as_now: Flags | None = attrs.field(default=None, converter=optionally_held)
     identifiers: Sequence[str | None] | None = attrs.field(default=None, converter=optional_tuple)
     dimensions: Mapping[str, Texts] = attrs.field(factory=dict, converter=_read_only_map)
 

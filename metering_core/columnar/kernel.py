@@ -50,16 +50,30 @@ _SPARSE: Final = 4
 """The table of touched cells has 2 to this power entries for each of them, or more."""
 
 
+class _Held:
+    """The memory of an array, lent for reading only: NumPy asks its owner before it makes an array writeable again."""
+
+    __slots__ = ("__array_struct__",)
+    __array_struct__: object
+
+
+def held(array: NDArray[Any]) -> NDArray[Any]:
+    """Return an array that nobody can write to, nor make writeable; where somebody else holds it, it stays as it was there."""
+    lent = _Held()
+    lent.__array_struct__ = read_only(array).__array_struct__
+    return np.asarray(lent)
+
+
+def optionally_held(array: NDArray[Any] | None) -> NDArray[Any] | None:
+    """Return None, or what :func:`held` returns."""
+    return None if array is None else held(array)
+
+
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array as one that nobody writes to by mistake; where somebody else holds it, it stays as it was there."""
+    """Return an array as one that is not written to, faster than :func:`held`: for what does not leave."""
     view = array.view(np.ndarray)
     view.flags.writeable = False
     return view
-
-
-def optional_read_only(array: NDArray[Any] | None) -> NDArray[Any] | None:
-    """Return None, or what :func:`read_only` returns."""
-    return None if array is None else read_only(array)
 
 
 @attrs.frozen(eq=False)
