@@ -14,7 +14,7 @@ import os
 import re
 import stat
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from functools import partial
@@ -165,6 +165,15 @@ def _near(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def _meant_by(word: str, known: Collection[str]) -> str:
+    """Return what an unknown column or key was meant for: another of the file, or a file of the other sort."""
+    if "quantity" in known and (word in {"event_name", "identifier", "payload"} or _payload_key(word)):
+        return " (these look like meter events: give them with --events)"
+    if "event_name" in known and word in {"subscription_item", "quantity", "action"}:
+        return " (these look like usage records: give them as USAGE)"
+    return _near(word, known)
+
+
 # JSON ----------------------------------------------------------------------------------------------------------------
 
 
@@ -308,7 +317,7 @@ def _in_json(error: InvalidValueError) -> str:
     expected, received = str(error.details["expected"]), error.details["received"]
     expected = expected.replace(" (int, Decimal, Fraction or decimal string)", " (an integer, or a decimal in quotes)")
     try:
-        written = json.dumps(received, ensure_ascii=False)
+        written = json.dumps(received, ensure_ascii=False, default=describe)
     except (TypeError, ValueError, RecursionError):
         return error.message
     written = shown(written if len(written) <= WRITTEN_MAX else f"{written[: WRITTEN_MAX - 3]}...")
@@ -726,7 +735,7 @@ def _json_fields(keys: tuple[str, ...] | None, text: str) -> Mapping[str, Any]:
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "row", "an object", fields)
     for key in fields:
         if keys is not None and key not in keys:
-            message = f"Received unknown parameter: {shown(key)}{_near(key, keys)}"
+            message = f"Received unknown parameter: {shown(key)}{_meant_by(key, keys)}"
             raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=key)
     return fields
 
@@ -761,7 +770,7 @@ def _csv_rows(reading: _Reading[Row], stream: TextIO) -> Iterator[Row | CatalogE
         else:
             yield _row(reading, line, fields, partial(_csv_fields, header, fields))
     if header is None:
-        reason = f"expected a header with the columns {', '.join(layout.required)}, received none"
+        reason = f"is empty: expected a header with the columns {', '.join(layout.required)}, received none"
         raise CatalogError.of_file("header", path, reason, 1)
 
 
@@ -769,7 +778,7 @@ def _checked_header(layout: _Layout[Any], header: list[str], path: str, line: in
     for column, count in Counter(header).items():
         if not layout.has_column(column):
             expected = f"expected the columns {', '.join(layout.columns)}, separated by commas"
-            reason = f"{expected}, received {describe(column)}{_near(column, layout.columns)}"
+            reason = f"{expected}, received {describe(column)}{_meant_by(column, layout.columns)}"
             raise CatalogError.of_file("header", path, reason, line)
         if count > 1:
             reason = f"expected each column once, received {column!r} {count} times"

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import io
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from itertools import islice
@@ -23,6 +24,7 @@ from metering_core.acceptance import AcceptancePolicy
 from metering_core.aggregation import Usage
 from metering_core.catalog import (
     Catalog,
+    Spellings,
     UsageFormat,
     parse_quantity,
     read_catalog,
@@ -35,27 +37,31 @@ from metering_core.cli_files import (
     Refusals,
     RejectsFile,
     StoppedError,
+    WholeNumber,
     catalog_at,
     complain,
     duration,
+    instant_option,
     load_events,
     print_json,
     refusals_of,
     refuse_same_file,
+    shown_name,
     write_csv_rows,
 )
 from metering_core.combining import CombinedUsage
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, shown
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, describe, shown
 from metering_core.exact import plain
 from metering_core.explaining import explain
-from metering_core.file_instants import ANY_TIME, PlausibleTime
+from metering_core.file_instants import ANY_TIME, PlausibleTime, likeness
 from metering_core.invoicing import Invoice, InvoiceLineItem, describe_charge, finalize_invoice, grouped, number_field
 from metering_core.log import UsageLog
 from metering_core.meter_acceptance import IdentifierScope, MeterPolicy, Overlap
+from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.money import Amount, Money
-from metering_core.periods import BillingCycle, BillingPeriod, iso_8601, parse_instant
+from metering_core.periods import BillingCycle, BillingPeriod, iso_8601
 from metering_core.rating import RatedUsage, SettledCharge, rate
 from metering_core.subscriptions import Subscription
 from metering_core.testing.cases import CaseResult, read_cases, run_cases
@@ -111,7 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status = app(arguments, exit_on_error=False, print_error=False, result_action="return_value")
         sys.stdout.flush()
     except (CycloptsError, MeteringError) as error:
-        complain(" ".join(str(error).split()))
+        complain(_in_options(error))
         return UNWRITTEN if getattr(error, "code", None) is ErrorCode.FILE_UNWRITABLE else UNUSABLE
     except StoppedError as stopped:
         complain(str(stopped))
@@ -119,12 +125,39 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:  # Files complain in words of their own, so this is what results are printed to.
         complain(f"standard output: cannot be written: {error.strerror or error}")
         return UNWRITTEN
+    except SystemExit:  # So does who prints the help leave where nobody reads on.
+        complain(f"standard output: cannot be written: {os.strerror(errno.EPIPE)}")
+        return UNWRITTEN
     except KeyboardInterrupt:
         complain("interrupted")
         return INTERRUPTED
     finally:
         _give_up_unwritten()
     return status if isinstance(status, int) else OK
+
+
+_OPTIONS: Final = {
+    "anchor": "ANCHOR",
+    "end_time": "--to",
+    "interval": "INTERVAL",
+    "interval_count": "--count",
+    "path": "--output",
+    "quantity": "QUANTITY",
+    "start_time": "--from",
+    "value_grouping_window": "--by",
+    **{name: f"--{name.replace('_', '-')}" for name in ("backdate_days", "customer", "kind", "meter", "timezone", "up_to")},
+}
+"""What people call the parameters of what the commands ask."""
+
+
+def _in_options(error: Exception) -> str:
+    """Return a complaint about arguments in the words of the command line, on one line."""
+    if isinstance(error.__cause__, MeteringError):  # What refuses an option's text is wrapped by who reads options.
+        error = error.__cause__
+    message = " ".join(str(error).split())
+    param = str(getattr(error, "param", None))
+    is_ours = param in _OPTIONS and not isinstance(error, CatalogError) and message.startswith(f"{param}: ")
+    return f"{_OPTIONS[param]}{message.removeprefix(param)}" if is_ours else message
 
 
 def _give_up_unwritten() -> None:
@@ -176,14 +209,12 @@ def demo() -> None:
 
 
 @attrs.frozen
-class Policies:
-    """What is accepted: the options that two commands share.
+class EventPolicies:
+    """What is accepted of meter events: the options that two commands share.
 
     Attributes:
         future_tolerance: How far after its receipt usage may happen, such as 300s or 5m; none for usage records and 5m for
             meter events unless given.
-        late_grace: For how long after the end of a period its usage records are accepted, such as 2h or 1d; not at all
-            unless given. Of meter events --backdate-days says it.
         backdate_days: How many days before its receipt a meter event may have happened; 35 unless given.
         identifier_scope: Whether an identifier is unique among the meter events of one name or among all of them.
         overlap: Whether two subscriptions of one customer may bill one meter at the same time, so that each counts every
@@ -192,8 +223,7 @@ class Policies:
     """
 
     future_tolerance: str | None = None
-    late_grace: str | None = None
-    backdate_days: int | None = None
+    backdate_days: WholeNumber | None = None
     identifier_scope: IdentifierScope | None = None
     overlap: Overlap | None = None
     any_time: Annotated[bool, Parameter(negative="", show_default=False)] = False
@@ -201,11 +231,6 @@ class Policies:
     def time(self) -> PlausibleTime:
         """Return the moments that files may name."""
         return ANY_TIME if self.any_time else PlausibleTime.until(datetime.now(UTC))
-
-    def of_usage(self) -> AcceptancePolicy:
-        """Return what is accepted of usage records."""
-        tolerance, grace = (self._duration(name) or timedelta(0) for name in ("future_tolerance", "late_grace"))
-        return AcceptancePolicy(future_tolerance=tolerance, late_grace=grace)
 
     def about_events(self) -> dict[str, object]:
         """Return the options that go with meter events only."""
@@ -224,8 +249,27 @@ class Policies:
         return None if value is None else timedelta(seconds=duration(value, f"--{name.replace('_', '-')}"))
 
 
+@attrs.frozen
+class Policies(EventPolicies):
+    """What is accepted of all usage.
+
+    Attributes:
+        late_grace: For how long after the end of a period its usage records are accepted, such as 2h or 1d; not at all
+            unless given. Of meter events --backdate-days says it.
+    """
+
+    late_grace: str | None = None
+
+    def of_usage(self) -> AcceptancePolicy:
+        """Return what is accepted of usage records."""
+        tolerance, grace = (self._duration(name) or timedelta(0) for name in ("future_tolerance", "late_grace"))
+        return AcceptancePolicy(future_tolerance=tolerance, late_grace=grace)
+
+
 PolicyOptions = Annotated[Policies, Parameter(name="*")]
+EventPolicyOptions = Annotated[EventPolicies, Parameter(name="*")]
 _UNLESS_GIVEN: Final = Policies()
+_EVENTS_UNLESS_GIVEN: Final = EventPolicies()
 
 
 # invoice -----------------------------------------------------------------------------------------------------------------
@@ -272,13 +316,14 @@ def invoice(
         policies: What is accepted.
     """
     _refuse_explained_csv(output, explained=explained)
-    at = None if period is None else parse_instant(period, "--period")
+    time = policies.time()
+    at = None if period is None else instant_option(period, "--period", time)
     about_usage = {"--engine": engine, "--usage-format": usage_format, "--late-grace": policies.late_grace}
     _refuse_inputs(usage, events, about_usage=about_usage, about_events=policies.about_events())
     refuse_same_file(rejects, catalog, usage, events)
     known = catalog_at(catalog)
     with refusals_of(on_error, rejects) as refusals:
-        reading = Reading(policies.time(), refusals)
+        reading = Reading(time, refusals)
         loaded = Loaded(UsageLog(known.subscriptions), {})
         if usage is not None:
             source = UsageSource(usage, usage_format, reading, policies.of_usage())
@@ -292,7 +337,7 @@ def invoice(
     invoices = _invoices(known, loaded.usage, periods)
     _print_invoices(invoices, output, explained=explained)
     if not invoices:
-        complain(_nothing(period, has_rows=refusals.found or loaded.accepted > 0))
+        complain(_nothing(period, [one for one in (usage, events) if one], has_rows=refusals.found or loaded.accepted > 0))
     return REFUSED if refusals.found or not invoices else OK
 
 
@@ -310,11 +355,13 @@ def _load_records(known: Catalog, source: UsageSource, engine: Engine | None, *,
     return load_usage(known.subscriptions, source, chosen.engine)
 
 
-def _nothing(period: str | None, *, has_rows: bool) -> str:
+def _nothing(period: str | None, files: Sequence[str], *, has_rows: bool) -> str:
     """Say why there is no invoice."""
     if period is not None:
         return f"no subscription has a billing period at {period}"
-    return "nothing is billed: no row of the usage is on a bill" if has_rows else "there is no usage to bill"
+    if has_rows:
+        return "nothing is billed: no row of the usage is on a bill"
+    return f"there is no usage to bill: no row in {' and '.join(map(shown_name, files))}"
 
 
 def _print_invoices(invoices: Sequence[Invoice], output: OutputFormat, *, explained: bool) -> None:
@@ -419,7 +466,7 @@ def summaries(
     timezone: str = "UTC",
     on_error: OnError = OnError.STOP,
     rejects: RejectsFile = None,
-    policies: PolicyOptions = _UNLESS_GIVEN,
+    policies: EventPolicyOptions = _EVENTS_UNLESS_GIVEN,
     as_json: Annotated[bool, Parameter(name="--json", negative="", show_default=False)] = False,
 ) -> int:
     """Say what a customer's events of a meter come to, in a range of time and in each hour, day, week or month of it.
@@ -438,13 +485,21 @@ def summaries(
         policies: What is accepted.
         as_json: Print Stripe's summaries as JSON: Unix seconds, exact decimals as strings.
     """
-    bounds = parse_instant(start, "--from"), parse_instant(end, "--to")
+    time = policies.time()
+    bounds = instant_option(start, "--from", time), instant_option(end, "--to", time)
     refuse_same_file(rejects, catalog, events)
-    _refuse_inputs(None, events, about_usage={"--late-grace": policies.late_grace}, about_events={})
+    known = catalog_at(catalog)
+    key = known.meters[meter].customer_payload_key if meter in known.meters else ""
+    senders: set[str | None] = set()
+
+    def note(event: MeterEvent) -> None:
+        senders.add(event.payload.get(key))
+
     with refusals_of(on_error, rejects) as refusals:
-        reading = Reading(policies.time(), refusals)
-        log, _ = load_events(catalog_at(catalog), events, reading, policies.of_events(), is_billed=False)
+        reading = Reading(time, refusals)
+        log, _ = load_events(known, events, reading, policies.of_events(), on_event=note)
     (whole,) = event_summaries(log, meter, customer, *bounds)
+    _require_known(customer, known, senders)
     parts = event_summaries(log, meter, customer, *bounds, value_grouping_window=by, timezone=timezone)
     if as_json:
         print_json({"summary": whole.to_dict(), "summaries": [one.to_dict() for one in parts]})
@@ -452,6 +507,15 @@ def summaries(
         footer = _summary_row(whole, timezone) if by is not None else ()
         _print_table(("From", "To", "Events", "Value"), [_summary_row(one, timezone) for one in parts], footer)
     return REFUSED if refusals.found else OK
+
+
+def _require_known(customer: str, catalog: Catalog, senders: Iterable[str | None]) -> None:
+    """Refuse a customer of whom neither the catalog nor an event knows: a slip would read as no usage."""
+    known = {one.customer for one in catalog.subscriptions} | set(senders)
+    if customer not in known:
+        message = f"--customer: expected a customer of the catalog or of an event, received {describe(customer)}"
+        message += Spellings(one for one in known if one is not None).near(customer)
+        raise InvalidValueError(ErrorCode.PARAMETER_INVALID_CHOICE, message, param="--customer")
 
 
 def _summary_row(one: MeterEventSummary, timezone: str) -> tuple[str, ...]:
@@ -608,10 +672,10 @@ def periods(
     interval: str,
     /,
     *,
-    count: int = 1,
+    count: WholeNumber = 1,
     timezone: str = "UTC",
     at: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    number: int = 12,
+    number: WholeNumber = 12,
 ) -> None:
     """Print billing periods, one a line: the first moment of each, and the first moment after it.
 
@@ -626,10 +690,16 @@ def periods(
     if number < 1:
         expected = "an integer of at least 1"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "--number", expected, number)
-    cycle = BillingCycle(parse_instant(anchor, "anchor"), cast("Any", interval), count, timezone)
-    first = cycle.anchor if at is None else parse_instant(at, "--at")
+    cycle = BillingCycle(_boundary(anchor, "ANCHOR"), cast("Any", interval), count, timezone)
+    first = cycle.anchor if at is None else _boundary(at, "--at")
     for period in islice(cycle.periods_from(first), number):
         print(_in_zone(period.start, timezone), _in_zone(period.end, timezone))
+
+
+def _boundary(text: str, option: str) -> datetime:
+    """Return a moment of any year, unless it is written in digits that look like something else."""
+    is_doubtful = text.isdecimal() and likeness(text.lstrip("0")[:30])
+    return instant_option(text, option, PlausibleTime.until(datetime.now(UTC)) if is_doubtful else ANY_TIME)
 
 
 def _in_zone(moment: datetime, timezone: str) -> str:

@@ -17,6 +17,7 @@ from metering_core.acceptance import AcceptancePolicy, Receipts
 from metering_core.aggregation import Usage
 from metering_core.catalog import (
     USAGE_COLUMNS,
+    Arrivals,
     Spellings,
     UsageFormat,
     UsageRow,
@@ -68,11 +69,19 @@ class Choice:
 
 @attrs.frozen
 class Loaded:
-    """Usage that was read, the billing periods that have some, by subscription, and how many records were accepted."""
+    """Usage that was read, the billing periods that have some, by subscription, and how many rows were what.
+
+    Attributes:
+        usage: what is billed.
+        periods: by subscription.
+        accepted: rows that were accepted.
+        duplicates: rows that were accepted before; None where whoever counts the rows knows.
+    """
 
     usage: Usage
     periods: dict[str, tuple[BillingPeriod, ...]]
     accepted: int = 0
+    duplicates: int | None = None
 
 
 def register(app: App) -> None:
@@ -188,10 +197,12 @@ class UsageSource:
 
     def rows(self, paths: Iterable[str] = ()) -> Iterator[UsageRow | CatalogError]:
         """Yield the rows of a file of text, or of several, and the complaint about each malformed one."""
+        arrivals = Arrivals()
         for path in paths or (self.usage,):
             written = format_of(path) if self.format is None else self.format
             with opened(path) as stream:
-                yield from read_usage(stream, written, path=shown_name(path), time=self.reading.time)
+                rows = read_usage(stream, written, path=shown_name(path), time=self.reading.time, arrivals=arrivals)
+                yield from self.reading.refusals.counted(rows)
 
 
 def load_usage(subscriptions: Sequence[Subscription], source: UsageSource, engine: Engine) -> Loaded:
@@ -205,7 +216,7 @@ def load_usage(subscriptions: Sequence[Subscription], source: UsageSource, engin
     if not isinstance(found, Loaded):
         complain(f"engine {Engine.MEMORY.value}: {source.usage} is read again row by row, because DuckDB refuses some of it")
         found = load_rows(subscriptions, source, Engine.MEMORY, found)
-    source.reading.refusals.count(shown_name(source.usage), found.accepted)
+    source.reading.refusals.count(shown_name(source.usage), found.accepted, found.duplicates)
     return found
 
 
@@ -284,7 +295,8 @@ def load_files(subscriptions: Sequence[Subscription], source: UsageSource) -> Lo
             text = text or engine.text_files
             fall = engine.falls()
             refusals = list(engine.refusals()) if fall is None else [fall]
-            loaded = Loaded(engine, engine.periods_with_usage(), engine.counts().accepted)
+            counts = engine.counts()
+            loaded = Loaded(engine, engine.periods_with_usage(), counts.accepted, counts.duplicates)
         except (CatalogError, InvalidValueError, InvoicingError) as problem:
             if text:
                 return text

@@ -10,20 +10,31 @@ import json
 import os
 import re
 import sys
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Final, TextIO, cast
+from typing import Annotated, Any, BinaryIO, Final, TextIO, TypeVar, cast
 
 import attrs
-from cyclopts import Parameter
+from cyclopts import Parameter, Token
 
-from metering_core.catalog import Catalog, UsageFormat, append_events, meter_log, read_catalog, read_events, refuse_pipe
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, shown
+from metering_core.catalog import (
+    Catalog,
+    EventRow,
+    UsageFormat,
+    append_events,
+    meter_log,
+    read_catalog,
+    read_events,
+    refuse_pipe,
+)
+from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, describe, shown
 from metering_core.file_instants import PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
+from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
-from metering_core.periods import BillingPeriod
+from metering_core.periods import BillingPeriod, instant
 from metering_core.replacing import replacing
 
 LONG_FILE_BYTES: Final = 4 * 2**20
@@ -90,6 +101,9 @@ def write_csv_rows(stream: TextIO, rows: Sequence[Sequence[object]]) -> None:
 # Rows that do not count --------------------------------------------------------------------------------------------------
 
 
+Row = TypeVar("Row")
+
+
 class Refusals:
     """What becomes of rows that are refused or that nobody bills, over all files of a run.
 
@@ -99,7 +113,7 @@ class Refusals:
 
     def __init__(self, on_error: OnError, rejects: TextIO | None = None, *, as_csv: bool = True) -> None:
         self._on_error, self._rejects, self._as_csv = on_error, rejects, as_csv
-        self._skipped = 0
+        self._skipped = self._rows = 0
         self._unbilled: list[str] = []
         self._unbilled_count = 0
         self.keeps_rows = rejects is not None
@@ -127,15 +141,23 @@ class Refusals:
         if len(self._unbilled) < NAMED_MAX:
             self._unbilled.append(error.message)
 
-    def count(self, path: str, accepted: int | None = None) -> None:
-        """Say how many rows of a file were skipped, and how many are on no bill, if any."""
+    def counted(self, rows: Iterable[Row]) -> Iterator[Row]:
+        """Yield rows of a file, and count them."""
+        for row in rows:
+            self._rows += 1
+            yield row
+
+    def count(self, path: str, accepted: int, duplicates: int | None = None) -> None:
+        """Say what became of the rows of a file where some were skipped, and how many are on no bill, if any."""
         if self._skipped:
-            complain(f"{path}: {_rows(self._skipped)} skipped" + ("" if accepted is None else f", {accepted:,} accepted"))
+            again = self._rows - self._skipped - accepted if duplicates is None else duplicates
+            said = f", {again:,} duplicate{'' if again == 1 else 's'}" if again else ""
+            complain(f"{path}: {_rows(self._skipped)} skipped, {accepted:,} accepted{said}")
         for message in self._unbilled:
             complain(message)
         if self._unbilled_count:
             complain(f"{path}: {_rows(self._unbilled_count)} on no bill")
-        self._skipped, self._unbilled, self._unbilled_count = 0, [], 0
+        self._skipped, self._rows, self._unbilled, self._unbilled_count = 0, 0, [], 0
 
     def _write(self, error: MeteringError) -> None:
         if self._rejects is None:
@@ -219,6 +241,33 @@ def duration(text: str, param: str) -> int:
     return int(found[1]) * _SECONDS[found[2]]
 
 
+def whole_number(_: object, tokens: Sequence[Token]) -> int:
+    """Return the integer of an option, which is written in digits: a fraction is not cut off, nor any notation guessed.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_integer``, with the option as param.
+    """
+    (token,) = tokens
+    if _WHOLE.fullmatch(token.value) is None:
+        option = token.keyword or "integer"
+        expected = f"an integer, received {describe(token.value)}"
+        raise InvalidValueError(ErrorCode.PARAMETER_INVALID_INTEGER, f"{option}: expected {expected}", param=option)
+    return int(token.value)
+
+
+_WHOLE: Final = re.compile(r"-?[0-9]{1,200}")
+WholeNumber = Annotated[int, Parameter(converter=whole_number)]
+
+
+def instant_option(text: str, option: str, time: PlausibleTime) -> datetime:
+    """Return the moment of an option: digits are Unix seconds; one that looks like something else is refused as in files.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_instant``.
+    """
+    return instant(time.moment(int(text) if _WHOLE.fullmatch(text) else text, option), option)
+
+
 # Files that are read -----------------------------------------------------------------------------------------------------
 
 
@@ -244,18 +293,35 @@ def catalog_at(path: str) -> Catalog:
 
 
 def load_events(
-    catalog: Catalog, events: str, reading: Reading, policy: MeterPolicy | None = None, *, is_billed: bool = True
+    catalog: Catalog,
+    events: str,
+    reading: Reading,
+    policy: MeterPolicy | None = None,
+    *,
+    on_event: Callable[[MeterEvent], None] | None = None,
 ) -> tuple[MeterLog, dict[str, tuple[BillingPeriod, ...]]]:
-    """Read a file of meter events, and return them with the periods that have some; tell those that nobody bills."""
+    """Read a file of meter events, and return them with the periods that have some.
+
+    Those that nobody bills are told, unless ``on_event``, which sees every event, says that bills are not what they are for.
+    """
     refusals = reading.refusals
     log = meter_log(catalog, policy)
     written = format_of(events)
     with opened(events) as stream:
-        rows = read_events(stream, written, path=shown_name(events), time=reading.time)
-        unbilled = refusals.unbilled if is_billed else None
-        periods = append_events(log, rows, on_refusal=refusals, on_unbilled=unbilled)
+        rows = refusals.counted(read_events(stream, written, path=shown_name(events), time=reading.time))
+        unbilled = refusals.unbilled if on_event is None else None
+        periods = append_events(log, _seen(rows, on_event), on_refusal=refusals, on_unbilled=unbilled)
     refusals.count(shown_name(events), len(log))
     return log, periods
+
+
+def _seen(
+    rows: Iterable[EventRow | CatalogError], on_event: Callable[[MeterEvent], None] | None
+) -> Iterator[EventRow | CatalogError]:
+    for row in rows:
+        if on_event is not None and isinstance(row, EventRow):
+            on_event(row.event)
+        yield row
 
 
 def shown_name(path: str) -> str:

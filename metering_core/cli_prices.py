@@ -14,6 +14,7 @@ from metering_core.cli_files import (
     OnError,
     Reading,
     Refusals,
+    WholeNumber,
     catalog_at,
     format_of,
     load_events,
@@ -84,7 +85,7 @@ def compare_prices(
     new: str,
     /,
     *,
-    up_to: int | None = None,
+    up_to: WholeNumber | None = None,
     usage: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     events: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     catalog: str | None = None,
@@ -121,11 +122,11 @@ def _file_of(price: Price, usage: str | None, events: str | None, catalog: str |
     if _is_on_meter(price):
         given, other = other, given
     if other[1] is not None:
-        message = f"{other[0]}: expected --{given[0]}, which the price {price.id!r} bills, received --{other[0]}"
+        message = f"--{other[0]}: expected --{given[0]}, which the price {price.id!r} bills, received --{other[0]}"
         raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=other[0])
     if (given[1] is None) != (catalog is None):
         absent = given[0] if given[1] is None else "catalog"
-        message = f"{absent}: --{given[0]} and --catalog go together, received one of them"
+        message = f"--{absent}: --{given[0]} and --catalog go together, received one of them"
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=absent)
     return given[1]
 
@@ -153,7 +154,7 @@ def _summaries(price: Price, file: str, catalog: str) -> list[UsageSummary]:
 def draw_curve(
     *prices: Annotated[str, Parameter(name="PRICE")],
     output: Annotated[Path, Parameter(name=["--output", "-o"])],
-    up_to: int | None = None,
+    up_to: WholeNumber | None = None,
     scale: Scale = Scale.LINEAR,
     title: str | None = None,
     as_json: AsJson = False,

@@ -10,6 +10,8 @@ Who must act decides the class: the caller who built nonsense (:class:`InvalidVa
 
 from __future__ import annotations
 
+import re
+from datetime import UTC, datetime
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final, Self
 from unicodedata import category
@@ -471,21 +473,33 @@ def place_of(path: str, line: int | None = None) -> str:
 
 
 def describe(value: object) -> str:
-    """Show a value and its type, cut to a readable length; never raises, and never breaks a line.
+    """Show a value and its type, cut to a readable length; never raises, and never breaks a line. Moments are as in files.
 
     >>> describe("7")
     "'7' (str)"
+    >>> describe(datetime(2026, 6, 5, 12, tzinfo=UTC))
+    '2026-06-05T12:00:00Z'
     """
     if value is None:
         return "None"
     try:
-        written = repr(value)
+        if isinstance(value, datetime):
+            return datetime.isoformat(value).replace("+00:00", "Z")
+        written = _MOMENT.sub(_in_iso, repr(value))
     except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything from its `repr`
         # Python does not write out an int of more than 4300 digits.
         written = "a number too long to show" if isinstance(value, int) else "a value that cannot be shown"
     if len(written) > 80:
         written = written[:77] + "..."
     return f"{shown(written)} ({type(value).__name__})"
+
+
+_MOMENT: Final = re.compile(r"datetime\.datetime\(([0-9]+(?:, [0-9]+){2,6})((?:, fold=1)?, tzinfo=datetime\.timezone\.utc)?\)")
+
+
+def _in_iso(found: re.Match[str]) -> str:
+    moment = datetime(*map(int, found[1].split(", ")), tzinfo=UTC)  # type: ignore[misc,arg-type]  # as `repr` wrote it
+    return moment.replace(tzinfo=None).isoformat() + ("Z" if found[2] else "")
 
 
 _ESCAPED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})

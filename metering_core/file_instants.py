@@ -91,12 +91,24 @@ class PlausibleTime:
             found = instant_of_file(value, param)
             seconds = unix_seconds(instant(found, param))
         except InvalidValueError as error:
-            raise InvalidValueError(error.code, error.message + likeness(value), param=param, details=error.details) from None
+            if isinstance(value, str):
+                raise InvalidValueError(
+                    error.code, error.message + likeness(value), param=param, details=error.details
+                ) from None
+            raise _refused(self._years() if type(value) is int else INSTANT_TEXT, value, param) from None
         if not self.first <= seconds <= self.last:
-            years = " to ".join(str(from_unix_seconds(one).year) for one in (self.first, self.last))
-            message = f"{param}: expected a moment in the years {years}, received {describe(value)}{likeness(value)}"
-            raise InvalidValueError(ErrorCode.PARAMETER_INVALID_INSTANT, message, param=param, details={"received": value})
+            raise _refused(self._years(), value, param)
         return found
+
+    def _years(self) -> str:
+        years = (str(from_unix_seconds(one).year) for one in (self.first, self.last))
+        return f"a moment in the years {' to '.join(years)}"
+
+
+def _refused(expected: str, value: object, param: str) -> InvalidValueError:
+    message = f"{param}: expected {expected}, received {describe(value)}{likeness(value)}"
+    details = {"expected": expected, "received": value}
+    return InvalidValueError(ErrorCode.PARAMETER_INVALID_INSTANT, message, param=param, details=details)
 
 
 ANY_TIME: Final = PlausibleTime(SECONDS_MIN)

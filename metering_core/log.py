@@ -182,7 +182,7 @@ class UsageLog(UsageReader, KeepsInvoices):
         account = self._accounts.get(subscription.id)
         if account is not None and account.subscription.cycle != subscription.cycle:
             expected = f"the cycle that its usage was recorded under ({account.subscription.cycle})"
-            raise InvalidValueError.expecting(code, "billing_cycle_anchor", expected, subscription.cycle)
+            raise InvalidValueError.expecting(code, "billing_cycle_anchor", expected, str(subscription.cycle))
         for item in subscription.items:
             known = self._items.get(item.id)
             if known is not None and known.account is not account:

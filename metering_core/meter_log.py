@@ -410,7 +410,7 @@ class MeterLog(MeterReader, KeepsInvoices):
             return
         code, former = ErrorCode.SUBSCRIPTION_CHANGED, account.subscription
         if former.cycle != subscription.cycle:
-            raise InvalidValueError.expecting(code, "billing_cycle_anchor", f"{former.cycle}", subscription.cycle)
+            raise InvalidValueError.expecting(code, "billing_cycle_anchor", f"{former.cycle}", str(subscription.cycle))
         if former.customer != subscription.customer:
             raise InvalidValueError.expecting(code, "customer", f"{former.customer!r}", subscription.customer)
 

@@ -25,7 +25,7 @@ from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_views import MeterReader
 from metering_core.meters import Formula, Meter
 from metering_core.names import choice, each_of, name, require_iterable, require_kind, require_object, text_of
-from metering_core.periods import BillingCycle, Instant, from_unix_seconds, moment, unix_seconds, zone_named
+from metering_core.periods import BillingCycle, Instant, from_unix_seconds, iso_8601, moment, unix_seconds, zone_named
 from metering_core.readings import MICROSECONDS, window_of
 from metering_core.timelines import Timeline
 
@@ -457,7 +457,7 @@ def buckets_of(
         for value, param in ((start_time, "start_time"), (end_time, "end_time"))
     )
     if start >= end:
-        expected = f"a moment after start_time, {from_unix_seconds(start).isoformat()}"
+        expected = f"a moment after {iso_8601(from_unix_seconds(start))}, where the range begins"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end_time", expected, end_time)
     return Buckets(start, end, window, zone_named(timezone))
 

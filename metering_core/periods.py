@@ -363,6 +363,11 @@ class BillingCycle:
         keep(self, "_days", self.interval_count * _DAYS.get(self.interval, 0))
         keep(self, "_months", self.interval_count * _MONTHS.get(self.interval, 0))
 
+    def __str__(self) -> str:
+        """Return the cycle in words, as complaints have it."""
+        unit = self.interval.value if self.interval_count == 1 else f"{self.interval_count} {self.interval.value}s"
+        return f"every {unit} from {iso_8601(self.anchor)} on the clock of {self.timezone}"
+
     def boundary(self, k: int) -> datetime:
         """Return the start of period ``k``, which is the end of period ``k - 1``; ``k`` may be negative.
 

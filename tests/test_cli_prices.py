@@ -154,7 +154,7 @@ class TestCompare:
             (("--catalog", "catalog.json"), "--usage and --catalog go together"),
             (("--usage", "absent.csv", "--catalog", "catalog.json"), "absent.csv: cannot be read"),
             (("--events", "events.csv", "--catalog", "catalog.json"), "expected --usage, which the price 'old' bills"),
-            (("--up-to", "-1"), "up_to: expected an integer of at least 0"),
+            (("--up-to", "-1"), "--up-to: expected an integer of at least 0"),
         ],
     )
     def test_what_cannot_be_compared_is_refused(self, run, arguments, words):

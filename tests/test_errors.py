@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import pickle
 import threading
+from datetime import UTC, datetime, timedelta, timezone
 
 import pytest
 
-from metering_core import errors
+from metering_core import Price, Recurring, Subscription, SubscriptionItem, UsageLog, errors
 from metering_core.errors import ErrorCode, InvalidValueError, MeteringError, MissingExtraError, describe, shown
+from metering_core.periods import BillingCycle
 
 CLASSES = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MeteringError)]
 
@@ -140,3 +142,24 @@ def test_what_cannot_travel_is_described():
     assert (copy.code, copy.param, copy.message) == (error.code, "usage", error.message)
     assert copy.details["expected"] == "a Usage"
     assert copy.details["received"].endswith("(lock)")
+
+
+def test_moments_are_shown_as_files_have_them():
+    """A moment in a sentence is ISO 8601, alone and within other values; a naive one has no offset."""
+    moment = datetime(2026, 6, 5, 12, tzinfo=UTC)
+    assert describe(moment) == "2026-06-05T12:00:00Z"
+    assert describe(moment.replace(tzinfo=None)) == "2026-06-05T12:00:00"
+    assert describe(datetime(2026, 6, 5, tzinfo=timezone(timedelta(hours=2)))) == "2026-06-05T00:00:00+02:00"
+    assert describe([moment.replace(microsecond=5), None]) == "[2026-06-05T12:00:00.000005Z, None] (list)"
+    assert describe((moment.replace(tzinfo=None),)) == "(2026-06-05T12:00:00,) (tuple)"
+
+
+def test_a_cycle_is_shown_in_words():
+    """Whole, and not cut in the middle: whoever moves an anchor reads both of them."""
+    item = SubscriptionItem("si", Price.per_unit("p", currency="usd", unit_amount=1, recurring=Recurring()))
+    log = UsageLog([Subscription("s", [item], datetime(2026, 6, 1, tzinfo=UTC))])
+    with pytest.raises(InvalidValueError) as refused:
+        log.subscribe(Subscription("s", [item], datetime(2026, 6, 2, tzinfo=UTC), timezone="Europe/Berlin"))
+    for words in ("every month from 2026-06-01T00:00:00Z on the clock of UTC", "2026-06-02T00:00:00Z on the clock of Europe/"):
+        assert words in str(refused.value)
+    assert str(BillingCycle(0, "week", 2)) == "every 2 weeks from 1970-01-01T00:00:00Z on the clock of UTC"

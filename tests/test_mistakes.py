@@ -180,6 +180,7 @@ def invoice(tmp_path, capsys):
         status = cli.main(["invoice", str(tmp_path / "catalog.json"), *map(str, arguments)])
         out, err = capsys.readouterr()
         assert "Traceback" not in err
+        assert "datetime" not in err, "a sentence about a file speaks of instants as files do"
         return status, out, [line for line in err.splitlines() if not line.startswith("metering-core: engine ")]
 
     return run
