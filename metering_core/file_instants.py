@@ -95,14 +95,12 @@ class PlausibleTime:
                 raise InvalidValueError(
                     error.code, error.message + likeness(value), param=param, details=error.details
                 ) from None
-            raise _refused(self._years() if type(value) is int else INSTANT_TEXT, value, param) from None
+            expected = "a moment within the years 1 to 9999" if type(value) is int else INSTANT_TEXT
+            raise _refused(expected, value, param) from None
         if not self.first <= seconds <= self.last:
-            raise _refused(self._years(), value, param)
+            years = " to ".join(str(from_unix_seconds(one).year) for one in (self.first, self.last))
+            raise _refused(f"a moment in the years {years}", value, param)
         return found
-
-    def _years(self) -> str:
-        years = (str(from_unix_seconds(one).year) for one in (self.first, self.last))
-        return f"a moment in the years {' to '.join(years)}"
 
 
 def _refused(expected: str, value: object, param: str) -> InvalidValueError:

@@ -403,7 +403,7 @@ class TestUsage:
             ("si_1,5,", "timestamp", "Missing required param: timestamp"),
             ("si_1,5,now", "timestamp", "expected Unix seconds, or ISO 8601 with an offset"),
             ("si_1,5,2024-01-01", "timestamp", "received '2024-01-01' (str)"),
-            ("si_1,5,99999999999999", "timestamp", "a moment in the years 2000 to 9999"),
+            ("si_1,5,99999999999999", "timestamp", "a moment within the years 1 to 9999"),
             (f"si_1,5,{START},extra", "row", "expected 3 fields as in the header, received 4"),
             ("si_1,5", "row", "expected 3 fields as in the header, received 2"),
             (f'"si"_1,5,{START}', "row", "is not CSV: "),
