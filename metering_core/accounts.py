@@ -29,9 +29,9 @@ from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
 from metering_core.guarding import Billing, Guarded
 from metering_core.money import Rounding, half_up
-from metering_core.names import name, require_kind, text_of
-from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant
-from metering_core.prices import Price
+from metering_core.names import each_of, name, require_kind, text_of
+from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, iso_8601
+from metering_core.prices import Price, terms_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp
 
@@ -171,6 +171,11 @@ class Account:
         refusal = late_refusal(timestamp, closing.period, closing.closed_at, item, closing.price_of(item), is_set=is_set)
         return current.start_seconds if refusal is None else refusal
 
+    def is_billed(self, timestamp: int) -> bool:
+        """Whether the invoice of the timestamp's own period is kept; closed without one, it is still to be billed."""
+        closing = self.closing(timestamp)
+        return closing is not None and closing.invoice is not None
+
     def to_close(self, period: BillingPeriod, now: Instant) -> Closing:
         """Return the closing of a period that has ended: of the moment when it was closed first, else of ``now``.
 
@@ -220,18 +225,24 @@ class KeepsInvoices(Guarded):
 
     _accounts: dict[str, Account]
 
+    def _is_own(self, item: SubscriptionItem) -> bool:
+        """Whether an item is the log's to bill, and not that of one of the other generation beside it."""
+        raise NotImplementedError  # pragma: no cover - both logs have their own
+
     def _usage_of(self, invoice: Billed) -> Usage:
         """Return the usage that a new invoice of the same period would be made of."""
         raise NotImplementedError  # pragma: no cover - both logs have their own
 
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
-        """Return the invoice of a period that was finalized; None where the period is open, or was closed without one."""
+        """Return the invoice of a period that was finalized; None where the period is open, or was closed without one.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+        """
         require_kind(BillingPeriod, period, "period")
-        known = name(subscription_id, "subscription")
         with self.lock:
             self.finish()
-            account = self._accounts.get(known)
-            return None if account is None else account.stored_invoice(period)
+            return account_of(self._accounts, subscription_id).stored_invoice(period)
 
     def keep_invoice(self, invoice: Invoice) -> None:
         """Take the invoice of the period that is being closed; for who bills, within ``closing``.
@@ -265,7 +276,9 @@ class KeepsInvoices(Guarded):
             yield closed_at[known]
 
     @contextmanager
-    def closing_all(self, periods: Mapping[str, BillingPeriod], *, now: Instant) -> Iterator[dict[str, datetime]]:
+    def closing_all(
+        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
+    ) -> Iterator[dict[str, datetime]]:
         """Hold the log still while a period of each of many subscriptions is billed, and close all of them if that succeeds.
 
         They are closed in one decision: whatever interrupts it, all are closed or none is.
@@ -273,18 +286,21 @@ class KeepsInvoices(Guarded):
         Args:
             periods: subscription → the period to close.
             now: at or after the end of each.
+            versions: what is billed of the subscriptions, which must be what the log was told; for who bills.
 
         Yields:
             Subscription → when its period was closed first, as :meth:`closing`.
 
         Raises:
             InvoicingError: as :meth:`closing`.
-            InvalidValueError: as :meth:`closing`.
+            InvalidValueError: as :meth:`closing`; ``change_not_billable`` for a version that the log was not told.
         """
         given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")  # type: ignore[type-abstract]
-        at = instant(now, "now")
+        at, billed = instant(now, "now"), list(each_of(Subscription, versions, "versions"))
         with self.lock:
             self.finish()
+            for version in billed:
+                _refuse_untold(account_of(self._accounts, version.id).subscription, version, self._is_own)
             former = {key: account_of(self._accounts, key).to_close(period, at) for key, period in given.items()}
             with self.billing({key: closing.invoice for key, closing in former.items()}) as billing:
                 yield {key: closing.closed_at for key, closing in former.items()}
@@ -302,7 +318,8 @@ class KeepsInvoices(Guarded):
     def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
         """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`.
 
-        No invoice is kept: the first one that is finalized of the period afterwards is, and bills the version of then.
+        No invoice is kept: the first one that is finalized of the period afterwards is, and bills the version of then. Until
+        then ``subscribe`` holds what was used and agreed in it as in an open period.
         """
         with self.closing(subscription_id, period, now=now) as closed_at:
             return closed_at
@@ -326,6 +343,48 @@ class KeepsInvoices(Guarded):
             self.finish()
             account = account_of(self._accounts, invoice.subscription)
             return invoice.changes(account.subscription, self._usage_of(invoice), rounding=rounding)
+
+
+def _refuse_untold(told: Subscription, given: Subscription, bills: Callable[[SubscriptionItem], bool]) -> None:
+    """Refuse to bill another version of a subscription than the one that a log was told.
+
+    Compared is what makes a bill; names, labels, metadata and the order of the items do not.
+
+    Args:
+        told: the version that the log knows.
+        given: the version that is to be billed.
+        bills: whether an item is the log's to bill. Another log beside it judges the others.
+
+    Raises:
+        InvalidValueError: ``change_not_billable``; ``param`` names the field that differs.
+    """
+    for field in ("customer", "currency", "billing_cycle_anchor", "timezone", "start_date", "ended_at"):
+        former, newer = getattr(told, field), getattr(given, field)
+        if former != newer:
+            raise _untold(field, _written(former) if isinstance(former, datetime) else repr(former), _written(newer))
+    known = {item.id: item for item in told.items if bills(item)}
+    for place, item in enumerate(given.items):
+        if not bills(item):
+            continue
+        if item.id not in known:
+            raise _untold(f"items[{place}]", f"one of the items {', '.join(map(repr, known)) or '(none)'}", item.id)
+        one = known.pop(item.id)
+        if terms_of(one.price) != terms_of(item.price):
+            raise _untold(f"items[{place}][price]", f"{one.price.id!r} on the terms that were told", item.price.id)
+        if one.quantity != item.quantity:
+            raise _untold(f"items[{place}][quantity]", f"{one.quantity}", item.quantity)
+    for one in known.values():
+        raise _untold("items", f"also the item {one.id!r}", "no such item")
+
+
+def _written(value: object) -> object:
+    return iso_8601(value) if isinstance(value, datetime) else value
+
+
+def _untold(param: str, expected: object, received: object) -> InvalidValueError:
+    way_out = "tell it this version first with log.subscribe(...), or bill the version in log.subscriptions"
+    expected = f"{expected}, as the log was told ({way_out})"
+    return InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, received)
 
 
 def invoice_conflict(subscription_id: str, expected: str, received: str) -> InvoicingError:

@@ -47,6 +47,7 @@ def invoice_all(
 
     Raises:
         InvoicingError: ``period_not_ended`` where a period to finalize has not ended at ``now``. All periods stay open then.
+        InvalidValueError: ``change_not_billable``, as :func:`~metering_core.finalize_invoice`; all periods stay open then, too.
     """
     require_usage(usage)
     require_rounding(rounding)
@@ -67,7 +68,8 @@ def _finalized(
         open_ = [(one, period) for one, period in due if one.id not in invoices]
         for one, period in open_:
             one.require_ended(period, now)
-        with closing_in(usage, {one.id: period for one, period in open_}, now) as closed_at:
+        periods, versions = {one.id: period for one, period in open_}, [one for one, _ in open_]
+        with closing_in(usage, periods, now, versions) as closed_at:
             for (one, _), invoice in zip(open_, _invoices(open_, usage, rounding, closed_at), strict=True):
                 keep_in(usage, one, invoice)
                 invoices[one.id] = invoice

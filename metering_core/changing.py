@@ -5,11 +5,13 @@ re-rate what was used at the former one, an item that is gone would leave its us
 outside of every period. As long as versions have no dates of their own, each such change is refused by name. What an item owes
 for an open period is one of two things, and each has its rule:
 
-- what was *used* and recorded: nothing may change for it, whenever the change is told;
+- what was *used* and recorded: nothing may change for it, whenever the change is told. An item that is new on a meter does not
+  bill events of before the change either;
 - what is owed *without usage* (a licensed quantity, a flat fee, a level that is carried from period to period): nothing may
   change in a period that has begun; exactly at a boundary, all periods before it closed, everything may.
 
-A closed period is not touched by any version: its invoice is kept.
+A finalized period is not touched by any version: its invoice is kept. A period that was closed without an invoice is still open
+here: nothing is recorded in it any more, but its first invoice bills the version of then.
 """
 
 from __future__ import annotations
@@ -76,7 +78,7 @@ class FoldedUsage:
     def open_spans(self, item: SubscriptionItem) -> Iterator[tuple[int, int]]:
         """Return the first and the last second of the item's usage in each open period that has some."""
         for cells in self._cells(item):
-            if self.account.closing(cells.start) is None:
+            if not self.account.is_billed(cells.start):
                 yield cells.bounds()
 
     def is_carried(self, item: SubscriptionItem) -> bool:
@@ -113,14 +115,56 @@ class _Change:
         return f"{self.newer.price.id} × {self.newer.quantity}" if self.param.endswith("[quantity]") else self.newer.price.id
 
 
-def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsage, now: Callable[[], datetime]) -> None:
+@attrs.frozen
+class ChangeMoment:
+    """When a subscription changes.
+
+    Attributes:
+        account: of the subscription.
+        given: the moment as it was said.
+        clock: the log's.
+        received: when usage was received last, in Unix microseconds; None where there is none.
+    """
+
+    account: Account
+    given: datetime | None
+    clock: Callable[[], Instant] | None
+    received: int | None
+
+    def said(self) -> datetime | None:
+        """Return the moment as it was said, else as the clock says; None without either."""
+        return self.given if self.given is not None or self.clock is None else instant(self.clock(), "now")
+
+    def known(self) -> datetime:
+        """Return the moment as it was said, else the latest of which the log knows.
+
+        Raises:
+            InvalidValueError: ``parameter_missing`` for ``now``, where nothing says whether a period has begun.
+        """
+        said = self.said()
+        if said is not None:
+            return said
+        known = [] if self.received is None else [from_unix_seconds(self.received // MICROSECONDS)]
+        known += [closing.closed_at for closing in self.account.closed.values()]
+        period = _first_open(self.account)
+        # What a log knows may be long ago: it can tell that a period has begun, and never that none has.
+        if not known or (period is not None and max(known) <= period.start):
+            message = (
+                "now: expected the moment of the change, because the log has no clock and knows of no moment in the open "
+                "period that would say that it has begun; received None"
+            )
+            raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
+        return max(known)
+
+
+def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsage, moment: ChangeMoment) -> None:
     """Refuse a newer version that would rebill what was used or agreed in an open period.
 
     Args:
         account: of the subscription as it is.
         newer: the version that is told.
         usage: what is recorded of the items.
-        now: gives the moment of the change; asked only where something is owed without usage.
+        moment: of the change; asked only where something is owed without usage, or an item is new on a meter.
 
     Raises:
         InvalidValueError: ``change_not_billable``; ``param`` names the field that changed.
@@ -132,16 +176,20 @@ def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsag
         for first, _ in () if item is None else usage.open_spans(item):
             since = iso_8601(from_unix_seconds(first))
             raise _refusal(change.param, f"the item {change.item.id!r} as it was used since {since}", change.received)
+        _refuse_earlier(change, usage, moment)
     _refuse_cut(former, newer, usage)
     owing = [one for one in changes if _owes_unused(one.former, usage) or _owes_unused(one.newer, usage)]
     if owing:
-        _refuse_begun(account, owing[0], now())
+        _refuse_begun(account, owing[0], moment.known())
     if (former.start_date, former.ended_at) != (newer.start_date, newer.ended_at):
-        _refuse_life(account, newer, usage, now)
+        _refuse_life(account, newer, usage, moment)
 
 
 def refuse_reopened(account: Account, newer: Subscription) -> None:
     """Refuse a life that is longer within a closed period than its invoice: the rest could not be billed any more.
+
+    A shorter one alters no bill: the invoice is kept, differences of late usage are against all of its period, and a life that
+    comes back to where it ended is billed from there on.
 
     Raises:
         InvalidValueError: ``change_not_billable`` for ``start_date`` or ``ended_at``.
@@ -163,43 +211,13 @@ def refuse_reopened(account: Account, newer: Subscription) -> None:
             raise InvalidValueError.expecting(code, "ended_at", expected, given)
 
 
-def moment_of_change(
-    account: Account, now: datetime | None, clock: Callable[[], Instant] | None, received: int | None
-) -> datetime:
-    """Return when a subscription changes: as it was said, else by the clock, else the latest moment of which a log knows.
-
-    Args:
-        account: of the subscription.
-        now: as it was said.
-        clock: the log's.
-        received: when usage was received last, in Unix microseconds; None where there is none.
-
-    Raises:
-        InvalidValueError: ``parameter_missing`` for ``now``, where nothing says whether a period has begun.
-    """
-    if now is not None:
-        return now
-    if clock is not None:
-        return instant(clock(), "now")
-    known = [] if received is None else [from_unix_seconds(received // MICROSECONDS)]
-    known += [closing.closed_at for closing in account.closed.values()]
-    period = _first_open(account)
-    # What a log knows may be long ago: it can tell that a period has begun, and never that none has.
-    if not known or (period is not None and max(known) <= period.start):
-        message = (
-            "now: expected the moment of the change, because the log has no clock and knows of no moment in the open period "
-            "that would say that it has begun; received None"
-        )
-        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
-    return max(known)
-
-
 def open_stretches(account: Account) -> Iterator[tuple[int, int]]:
-    """Yield the stretches of the life that are not closed, in Unix seconds, ``[start, end)``."""
+    """Yield the stretches of the life of which no invoice is kept, in Unix seconds, ``[start, end)``."""
     subscription = account.subscription
     start = unix_seconds(subscription.start_date)
     end = SECONDS_MAX if subscription.ended_at is None else unix_seconds(subscription.ended_at)
-    for period in sorted((one.period for one in account.closed.values()), key=lambda one: one.start_seconds):
+    billed = (one.period for one in account.closed.values() if one.invoice is not None)
+    for period in sorted(billed, key=lambda one: one.start_seconds):
         if start < min(period.start_seconds, end):
             yield start, min(period.start_seconds, end)
         start = max(start, period.end_seconds)
@@ -248,6 +266,26 @@ def _heir(item: SubscriptionItem, added: Iterable[SubscriptionItem]) -> Subscrip
     return next((one for one in added if (*terms_of(one.price), one.quantity) == terms), None)
 
 
+def _refuse_earlier(change: _Change, usage: RecordedUsage, moment: ChangeMoment) -> None:
+    """Refuse an item that is new on a meter and would bill events of before the change; of an unknown moment, all there are.
+
+    What comes after the change is what the item is for: it is billed rightly, also where the change is told later.
+    """
+    former, newer = change.former, change.newer
+    if newer is None or newer.recurring.meter in {None, None if former is None else former.recurring.meter}:
+        return
+    for first, _ in usage.open_spans(newer):
+        since, said = from_unix_seconds(first), moment.said()
+        if said is None or since < said:
+            expected = (
+                "a meter without events of the customer from before the change, but there are some in an open period, since "
+                f"{iso_8601(since)} (finalize the period first and tell the change with now= its end, or pass rebill=True to "
+                "have the item bill them)"
+            )
+            code = ErrorCode.CHANGE_NOT_BILLABLE
+            raise InvalidValueError.expecting(code, change.param, expected, newer.recurring.meter)
+
+
 def _owes_unused(item: SubscriptionItem | None, usage: RecordedUsage) -> bool:
     """Whether an item owes something for a period in which nothing is used."""
     return item is not None and (_owes_at_zero(item) or usage.is_carried(item))
@@ -268,10 +306,10 @@ def _refuse_begun(account: Account, change: _Change, now: datetime) -> None:
 
 
 def _first_open(account: Account) -> BillingPeriod | None:
-    """Return the first period of the life that is not closed."""
+    """Return the first period of the life of which no invoice is kept."""
     subscription = account.subscription
     periods = subscription.periods_from(_told_start(subscription))
-    return next((one for one in periods if account.closing(one.start_seconds) is None), None)
+    return next((one for one in periods if not account.is_billed(one.start_seconds)), None)
 
 
 def _told_start(subscription: Subscription) -> datetime:
@@ -294,12 +332,12 @@ def _refuse_cut(former: Subscription, newer: Subscription, usage: RecordedUsage)
                 raise _refusal("ended_at", expected, iso_8601(from_unix_seconds(ends)))
 
 
-def _refuse_life(account: Account, newer: Subscription, usage: RecordedUsage, now: Callable[[], datetime]) -> None:
+def _refuse_life(account: Account, newer: Subscription, usage: RecordedUsage, moment: ChangeMoment) -> None:
     """Refuse another start of a period that has begun, and another end of one that is over, to what owes without usage."""
     former = account.subscription
     if not any(_owes_unused(item, usage) for item in former.items):
         return
-    at = now()
+    at = moment.known()
     starts = sorted((_told_start(former), _told_start(newer)))
     begun = _open_within(account, *starts)
     if begun is not None and starts[0] < at:
@@ -314,13 +352,13 @@ def _refuse_life(account: Account, newer: Subscription, usage: RecordedUsage, no
 
 
 def _open_within(account: Account, start: datetime, end: datetime) -> BillingPeriod | None:
-    """Return the first period of the cycle between two moments that is not closed."""
+    """Return the first period of the cycle between two moments of which no invoice is kept."""
     if start >= end:
         return None
     for period in account.subscription.cycle.periods_from(start):
         if period.start >= end:
             return None
-        if account.closing(period.start_seconds) is None:
+        if not account.is_billed(period.start_seconds):
             return period
     return None  # pragma: no cover - a cycle has no end
 

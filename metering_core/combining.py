@@ -30,10 +30,10 @@ from metering_core.invoicing import (
 from metering_core.meter_bills import Correction, Counted, Settled
 from metering_core.meters import Meter
 from metering_core.money import Rounding, half_up
-from metering_core.names import name, require_kind
+from metering_core.names import each_of, name, require_kind
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.prices import Price
-from metering_core.subscriptions import SubscriptionItem
+from metering_core.subscriptions import Subscription, SubscriptionItem
 
 
 @attrs.frozen
@@ -127,7 +127,9 @@ class CombinedUsage:
             yield closed_at[known]
 
     @contextmanager
-    def closing_all(self, periods: Mapping[str, BillingPeriod], *, now: Instant) -> Iterator[dict[str, datetime]]:
+    def closing_all(
+        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
+    ) -> Iterator[dict[str, datetime]]:
         """Hold both still while a period of each of many subscriptions is billed, and close all of them in both afterwards.
 
         Both must have the subscriptions, also where all their items are of one generation; a view closes nothing.
@@ -139,13 +141,14 @@ class CombinedUsage:
         Args:
             periods: subscription → the period to close.
             now: at or after the end of each.
+            versions: what is billed of the subscriptions. Each log compares its own items with what it was told.
 
         Yields:
             Subscription → when its period was closed first, UTC.
         """
         given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")  # type: ignore[type-abstract]
-        at = instant(now, "now")
-        with closing_in(self.events, given, at) as in_events, closing_in(self.records, given, at) as in_records:
+        at, told = instant(now, "now"), list(each_of(Subscription, versions, "versions"))
+        with closing_in(self.events, given, at, told) as in_events, closing_in(self.records, given, at, told) as in_records:
             yield {key: min(in_events[key], in_records[key]) for key in given}
 
     def keep_invoice(self, invoice: Invoice) -> None:

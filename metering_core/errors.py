@@ -252,7 +252,7 @@ class ErrorCode(StrEnum):
     CHANGE_NOT_BILLABLE = (
         "change_not_billable",
         "InvalidValueError",
-        "A new version of a subscription would rebill, in silence, what was used or agreed in a period that is not closed.",
+        "A version of a subscription would rebill, in silence, what was used or agreed; or is to be billed and was not told.",
     )
     USAGE_BILLED_TWICE = (
         "usage_billed_twice",

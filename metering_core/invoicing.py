@@ -45,9 +45,12 @@ class ClosesPeriods(Protocol):
     """Usage that can hold periods still while they are billed and close them afterwards."""
 
     def closing_all(
-        self, periods: Mapping[str, BillingPeriod], *, now: Instant
+        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
     ) -> AbstractContextManager[Mapping[str, datetime]]:
-        """Yield when the period of each subscription was closed first; close all of them where the block succeeds."""
+        """Yield when the period of each subscription was closed first; close all of them where the block succeeds.
+
+        Refuse versions of the subscriptions that were not told.
+        """
         ...  # pragma: no cover
 
     def keep_invoice(self, invoice: Invoice) -> None:
@@ -457,6 +460,9 @@ def preview_invoice(subscription: Subscription, usage: Usage, *, now: Instant, r
         now: which period is the current one; it ends at the subscription's next boundary, not at ``now``.
         rounding: how each line is settled.
 
+    A version that the log was not told is billed as well: it says what would be owed under it, and nothing is stored. Only what
+    a log was told is finalized.
+
     Raises:
         InvoicingError: ``period_not_of_subscription`` where ``now`` is outside the subscription's life.
     """
@@ -488,7 +494,7 @@ def finalize_invoice(
     version of the subscription, rounding or usage came since. ``log.invoice_changes(invoice)`` says what would differ now.
 
     Args:
-        subscription: what to bill.
+        subscription: what to bill; of a log the version that it was told, as ``log.subscriptions`` has it.
         usage: any engine. A log closes the period and keeps its invoice; a view or another engine only answers.
         period: one of the subscription's billing periods.
         now: at or after the period's end.
@@ -496,6 +502,8 @@ def finalize_invoice(
 
     Raises:
         InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``; the period stays open.
+        InvalidValueError: ``change_not_billable`` for a version that the log was not told: tell it first with
+            ``log.subscribe``. Names, labels and metadata may differ.
     """
     _require_billable(subscription, usage, rounding)
     at = instant(now, "now")
@@ -504,18 +512,18 @@ def finalize_invoice(
         if stored is not None:
             return stored
         subscription.require_ended(period, at)
-        with closing_in(usage, {subscription.id: period}, at) as closed_at:
+        with closing_in(usage, {subscription.id: period}, at, [subscription]) as closed_at:
             invoice = _invoice(subscription, usage, period, rounding, InvoiceStatus.FINALIZED, closed_at[subscription.id])
             keep_in(usage, subscription, invoice)
     return invoice
 
 
 def closing_in(
-    usage: object, periods: Mapping[str, BillingPeriod], now: datetime
+    usage: object, periods: Mapping[str, BillingPeriod], now: datetime, versions: Iterable[Subscription]
 ) -> AbstractContextManager[Mapping[str, datetime]]:
     """Hold usage still while periods are billed, and close them where it can be closed; yields when each was closed first."""
     if isinstance(usage, ClosesPeriods):
-        return usage.closing_all(periods, now=now)
+        return usage.closing_all(periods, now=now, versions=versions)
     return nullcontext(dict.fromkeys(periods, now))
 
 

@@ -44,7 +44,7 @@ from metering_core.accounts import (
 )
 from metering_core.aggregation import Usage
 from metering_core.cells import ItemCells, Kept, PeriodCells
-from metering_core.changing import FoldedUsage, KeepsCells, moment_of_change, refuse_reopened, refuse_unbillable
+from metering_core.changing import ChangeMoment, FoldedUsage, KeepsCells, refuse_reopened, refuse_unbillable
 from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
@@ -138,7 +138,8 @@ class UsageLog(UsageReader, KeepsInvoices):
         """Take usage of a subscription from now on, or take note of a newer version of it (same id).
 
         A newer version holds for the whole of each open period, so it must not change what was used or agreed in one:
-        :mod:`metering_core.changing` has the rule. Closed periods stay as they were billed.
+        :mod:`metering_core.changing` has the rule. Finalized periods stay as they were billed, also where the version ends
+        within one: nothing of it is given back.
 
         Args:
             subscription: the newer version.
@@ -163,7 +164,7 @@ class UsageLog(UsageReader, KeepsInvoices):
                 refuse_reopened(account, subscription)
                 if not rebill:
                     used = FoldedUsage(self.keeper.cells_of, account)
-                    when = partial(moment_of_change, account, at, self._clock, self.keeper.last_received())
+                    when = ChangeMoment(account, at, self._clock, self.keeper.last_received())
                     refuse_unbillable(account, subscription, used, when)
             self.decide(partial(self._take_subscription, subscription))
 
@@ -555,6 +556,9 @@ class UsageLog(UsageReader, KeepsInvoices):
         with self.lock:
             self.finish()
             return UsageView(self, *as_limit(limit, self.sequence))
+
+    def _is_own(self, item: SubscriptionItem) -> bool:
+        return item.recurring.meter is None
 
     def _usage_of(self, invoice: Billed) -> Usage:
         return self.keeper

@@ -106,6 +106,10 @@ class Bill:
     made_at: int = 0
     number: int = 0
 
+    def is_of_the_usage_of(self, other: Bill) -> bool:
+        """Whether another bill of the period was made of the same usage: the first invoice of one that was closed without."""
+        return (self.meter, self.sequence) == (other.meter, other.sequence)
+
     def own(self, standing: Container[BillingPeriod]) -> Number:
         """Return what was billed for the period itself.
 

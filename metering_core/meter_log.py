@@ -23,7 +23,7 @@ import attrs
 from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.accounts import Account, Billed, Closing, KeepsInvoices, account_of, accounts_with, closings_of
 from metering_core.aggregators import formula_of
-from metering_core.changing import moment_of_change, open_stretches, overlap, refuse_reopened, refuse_unbillable
+from metering_core.changing import ChangeMoment, open_stretches, overlap, refuse_reopened, refuse_unbillable
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError, shown
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain, subtract
@@ -335,7 +335,8 @@ class MeterLog(MeterReader, KeepsInvoices):
         """Bill a subscription's items from now on, or take note of a newer version of it (same id).
 
         Items whose price names no meter are not this log's, and are left alone. A newer version must not change what was used
-        or agreed in an open period, as in :meth:`~metering_core.UsageLog.subscribe`.
+        or agreed in an open period, as in :meth:`~metering_core.UsageLog.subscribe`. An item that is new on a meter must not
+        find events of an open period there from before ``now``, or else the log's clock; without either, none at all.
 
         Args:
             subscription: the newer version.
@@ -363,7 +364,7 @@ class MeterLog(MeterReader, KeepsInvoices):
             if account is not None:
                 refuse_reopened(account, subscription)
                 if not rebill:
-                    when = partial(moment_of_change, account, at, self._clock, self.keeper.last_received())
+                    when = ChangeMoment(account, at, self._clock, self.keeper.last_received())
                     refuse_unbillable(account, subscription, MeasuredUsage(self.keeper, account), when)
             self._refuse_overlap(subscription)
             self.decide(partial(self._take_subscription, subscription, metered))
@@ -838,12 +839,13 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def _change_that_closes(self, closings: Mapping[str, Closing], billing: Billing, now: datetime) -> Callable[[], object]:
         made_at = moment(now, "now")[1]
-        # What was closed with an invoice is closed for ever, also where a later version cuts the period elsewhere.
+        # What was closed with an invoice is closed for ever, also where a later version cuts the period elsewhere; of one that
+        # was closed without, the first invoice says at which price and for how much it is billed.
         due = [
             (key, item, closing.period)
             for key, closing in closings.items()
             for item in (self._accounts[key].subscription.items if billing.stored[key] is None else ())
-            if item.recurring.meter is not None and closing.period not in self._known_bills(item.id)
+            if item.recurring.meter is not None and self._is_to_note(item, closing)
         ]
         made = (self._bill_to_keep(item, period, made_at, *billing.settled.get(key, ({}, {}))) for key, item, period in due)
         bills = [
@@ -851,6 +853,11 @@ class MeterLog(MeterReader, KeepsInvoices):
             for number, ((_, item, period), bill) in enumerate(zip(due, made, strict=True), self.bills_made + 1)
         ]
         return partial(self._keep_bills, bills, closings)
+
+    def _is_to_note(self, item: SubscriptionItem, closing: Closing) -> bool:
+        """Whether a bill is to be kept; one of a snapshot of version 1 stays, whose quantity holds what it carried."""
+        known = self._known_bills(item.id).get(closing.period)
+        return known is None or (closing.invoice is not None and known.price is not None)
 
     def _bill_to_keep(
         self,
@@ -894,6 +901,9 @@ class MeterLog(MeterReader, KeepsInvoices):
         if not made or made[-1][1].number < bill.number:  # Else it was kept before an interrupt.
             made.append((period, bill))
         self.bills_made = bill.number
+
+    def _is_own(self, item: SubscriptionItem) -> bool:
+        return item.recurring.aggregate_usage is None
 
     def _usage_of(self, invoice: Billed) -> MeterView:
         made = (self._bills.get(invoice.subscription) or {}).values()

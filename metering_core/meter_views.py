@@ -194,7 +194,7 @@ class MeterReader:
         with self._log().lock:
             bills = self._known_bills(item.id)
             if period in bills:
-                return self._corrected_by(item, bills[period])
+                return self._corrected_by(item, period, bills[period])
             # What bills carried that this one replaces, it carries itself.
             others = {one: bill for one, bill in bills.items() if one.end <= period.start or period.end <= one.start}
             deltas = self._deltas(item.id, self._log().customer_of(item), others) if others else []
@@ -205,12 +205,14 @@ class MeterReader:
             )
             return [one for one in found if one.measured != max(one.billed, 0) and one.price.currency == item.price.currency]
 
-    def _corrected_by(self, item: SubscriptionItem, bill: Bill) -> list[Correction]:
+    def _corrected_by(self, item: SubscriptionItem, period: BillingPeriod, bill: Bill) -> list[Correction]:
         """Return the corrections that a bill was made of, as they were then."""
         if bill.price is None:
             return []
-        then = self._known_bills(item.id, before=bill.number)
-        found = (self._correction(item, then, period, 0, bill.sequence) for period in bill.carried)
+        # The first invoice of a period that was closed without one is the same bill again, and knows no more than that did.
+        same = (one.number for of, one in self._log().bills_of(item.id) if of == period and one.is_of_the_usage_of(bill))
+        then = self._known_bills(item.id, before=min(same))
+        found = (self._correction(item, then, earlier, 0, bill.sequence) for earlier in bill.carried)
         return [attrs.evolve(one, measured=add(one.billed, bill.carried[one.period])) for one in found]
 
     def _correction(

@@ -429,6 +429,8 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "UsageLog.closing_all.periods": lambda s: {"sub": JAN},
     "CombinedUsage.closing_all.periods": lambda s: {"sub": JAN},
     "MeterLog.closing_all.periods": lambda s: {"metered": JAN},
+    "MeterLog.closing_all.versions": lambda s: [s.metered],
+    "versions": lambda s: [s.subscription],
     "CombinedUsage.meter_of.item": lambda s: s.metered.items[0],
     "MeterLog.create_meter.meter": lambda s: mc.Meter("another", "other"),
     "MeterLog.update_meter.meter": lambda s: s.meter,

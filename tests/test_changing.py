@@ -195,7 +195,7 @@ def test_late_usage_counts_where_it_is_billed():
     """A record of June that July bills is usage of July: no price may change under it."""
     policy = mc.AcceptancePolicy(late_grace=mc.AcceptancePolicy().late_grace + (JULY - JUNE), late_attribution="open_period")
     log = used(policy=policy)
-    log.close_period("s", subscription().period_at(JUNE), now=JULY)
+    mc.finalize_invoice(subscription(), log, subscription().period_at(JUNE), now=JULY)
     log.record("si", 5, timestamp=day(30), now=day(2, 7))
     assert refused(lambda: log.subscribe(REBILLING["another price"][0])) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
 
@@ -241,7 +241,7 @@ def test_a_licensed_item_is_free_before_the_subscription_begins():
     log.subscribe(more)
     ended = attrs.evolve(more, ended_at=JULY)
     log.subscribe(ended, now=day(20))
-    log.close_period("s", ended.period_at(JUNE), now=JULY)
+    mc.finalize_invoice(ended, log, ended.period_at(JUNE), now=JULY)
     log.subscribe(attrs.evolve(first, ended_at=JULY), now=day(5, 7))
 
 
@@ -255,8 +255,9 @@ def test_a_cancellation_is_not_a_rebill():
         ErrorCode.CHANGE_NOT_BILLABLE,
         "ended_at",
     )
-    log.close_period("s", first.period_at(JUNE), now=JULY)
+    assert mc.finalize_invoice(first, log, first.period_at(JUNE), now=JULY).total == 3000
     log.subscribe(attrs.evolve(first, ended_at=day(20)), now=day(5, 7))
+    assert log.stored_invoice("s", first.period_at(JUNE)).total == 3000
 
 
 def test_a_log_that_knows_no_moment_asks_for_one():
@@ -287,7 +288,7 @@ def test_a_fee_does_not_begin_in_months_before_it_was_agreed(newer):
     """A flat fee that comes with a newer version is owed without usage, as a seat is: it begins at a boundary."""
     log = mc.UsageLog([subscription(item(price()))])
     assert refused(lambda: log.subscribe(subscription(*newer()), now=day(29)))[0] == ErrorCode.CHANGE_NOT_BILLABLE
-    log.close_period("s", subscription().period_at(JUNE), now=JULY)
+    mc.finalize_invoice(subscription(item(price())), log, subscription().period_at(JUNE), now=JULY)
     log.subscribe(subscription(*newer()), now=JULY)
 
 
@@ -300,7 +301,7 @@ def test_what_is_owed_without_usage_is_agreed():
     log = mc.UsageLog([subscription(item(FEE))])
     assert refused(lambda: log.subscribe(subscription(), now=day(5))) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
     log = used(first=subscription(item(GAUGE)))
-    log.close_period("s", subscription().period_at(JUNE), now=JULY)
+    mc.finalize_invoice(subscription(item(GAUGE)), log, subscription().period_at(JUNE), now=JULY)
     assert refused(lambda: log.subscribe(subscription(), now=day(5, 7))) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
     log.subscribe(subscription(), now=JULY)
 

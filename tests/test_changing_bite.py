@@ -6,6 +6,7 @@ import pytest
 import test_changing
 import test_changing_laws
 import test_stored_invoices
+import test_told
 from planting import plant
 
 import metering_core as mc
@@ -29,18 +30,59 @@ def stored():
     test_stored_invoices.test_finalizing_again_returns_what_was_billed(test_stored_invoices.of_records)
 
 
+def told():
+    """Finalize what was not told."""
+    for kind in ("records", "events", "both, of events"):
+        test_told.test_a_version_that_was_not_told_is_not_finalized(*test_told.KINDS[kind], "finalize_invoice")
+
+
+def joining():
+    """Bring items to meters with events, before and after the change."""
+    for row in test_told.JOINING.values():
+        test_told.test_an_item_does_not_bill_what_was_before_it(mc.MeterLog, *row)
+    test_told.test_an_item_bills_what_comes_after_it(mc.MeterLog)
+    test_told.test_a_clock_says_when_an_item_comes()
+
+
+def shut():
+    """Close without an invoice, tell another version, and bill."""
+    for made in test_told.SHUT.values():
+        test_told.test_what_was_closed_without_an_invoice_is_not_rated_anew(made)
+    test_told.test_seats_of_a_month_that_was_closed_are_owed_as_agreed()
+    test_told.test_late_usage_is_billed_against_what_was_billed()
+    test_told.test_the_first_invoice_of_a_closed_month_is_that_of_then()
+
+
 unused = test_changing.test_what_is_owed_without_usage_is_agreed
 
 DEFECTS = {
     "a price is no term": (records, "prices.terms_of", "price.model, ", ""),
     "an item may go": (records, "changing._changed_items", 'yield _Change("items", item, None)', "pass"),
-    "usage is not looked for": (records, "changing.FoldedUsage.open_spans", "is None", "is not None"),
+    "usage is not looked for": (records, "changing.FoldedUsage.open_spans", "if not", "if"),
     "a start may come later": (records, "changing._refuse_cut", "if first < starts", "if False"),
     "an end may come earlier": (records, "changing._refuse_cut", "if last >= ends", "if False"),
     "a fee is not owed": (unused, "pricing.owes_at_zero", "return any(", "return False and any("),
     "a level is not carried": (unused, "changing.FoldedUsage.is_carried", "return mode is not None", "return False"),
     "a closed period is billed anew": (stored, "accounts.Account.stored_invoice", "if closing is None", "if True"),
     "events are not looked for": (events, "meter_log.MeasuredUsage.open_spans", "if span is not None", "if False"),
+    "who bills does not say what": (told, "invoicing.closing_in", "versions=versions", "versions=()"),
+    "one of two logs is not asked": (
+        told,
+        "combining.CombinedUsage.closing_all",
+        "(self.events, given, at, told)",
+        "(self.events, given, at, [])",
+    ),
+    "an item too many is no difference": (told, "accounts._refuse_untold", "if item.id not in known", "if False"),
+    "an item too few is no difference": (told, "accounts._refuse_untold", "in known.values()", "in ()"),
+    "a quantity is no difference": (told, "accounts._refuse_untold", "if one.quantity != item.quantity", "if False"),
+    "an end is no difference": (told, "accounts._refuse_untold", '"start_date", "ended_at"', '"start_date"'),
+    "a new item bills all": (joining, "changing._refuse_earlier", "if newer is None or", "if True or"),
+    "an unknown moment is late": (joining, "changing._refuse_earlier", "said is None or", "said is not None and"),
+    "a moment is not before itself": (joining, "changing._refuse_earlier", "since < said", "since <= said"),
+    "closed is billed": (shut, "accounts.Account.is_billed", "and closing.invoice is not None", ""),
+    "what is closed is no stretch": (shut, "changing.open_stretches", "if one.invoice is not None", "if True"),
+    "the first note stays": (shut, "meter_log.MeterLog._is_to_note", "or (closing.invoice", "or (None"),
+    "a bill again knows more": (shut, "meter_views.MeterReader._corrected_by", "before=min(same)", "before=bill.number"),
     "no stretch is open": (events, "changing.open_stretches", "if start < end", "if False"),
 }
 
@@ -50,7 +92,7 @@ def test_defects_are_found(rows, path, right, wrong, monkeypatch):
     """The rows turn red where the defect is planted, and are silent without it."""
     rows()
     plant(monkeypatch, path, right, wrong)
-    with pytest.raises((AssertionError, pytest.fail.Exception, MeteringError)):
+    with pytest.raises((AssertionError, KeyError, MeteringError, pytest.fail.Exception)):
         rows()
 
 

@@ -293,7 +293,7 @@ def test_items_that_left_their_meter_still_owe(items):
     """What an item owes stays visible where it left the subscription, or its meter, also to a view and after a snapshot."""
     log = log_of("sum", CARRYING, billed_to("cus_1", item_on(), item_on(id="other")))
     log.append([event("10", identifier="a")], now=NOW)
-    finalized(log, JAN)
+    finalized(log, JAN, *log.subscriptions)
     log.cancel("tokens", "a", now=AFTER_JAN)
     log.subscribe(billed_to("cus_1", *items), now=JAN.end)
     for usage in (log, log.as_of(log.sequence), restore_meter_log(snapshot(log))):
@@ -397,13 +397,13 @@ def until(day):
 
 
 def test_a_period_that_is_cut_short_is_billed_anew():
-    """January was closed with 15 but no invoice, then ended on the 16th: its invoice has 10, and 5 are nobody's any more."""
+    """Closed with 15 but no invoice, then ended on the 16th by one who means it: its invoice has 10, and 5 are nobody's."""
     log = log_of()
     log.append([event("10", at=START + DAY), event("5", at=START + 20 * DAY)], now=NOW)
     log.close_period("sub", JAN, now=AFTER_JAN)
     then = log.as_of(log.sequence)
     whole = finalized(then, JAN)
-    log.subscribe(until(16))
+    log.subscribe(until(16), rebill=True)
     cut = finalized(log, until(16).period_at(START), until(16), now=AFTER_JAN)
     assert (whole.total, cut.total, whole.id == cut.id) == (15, 10, True)
     log.append([event("1", at=START + DAY), event("1", at=START + 20 * DAY)], now=AFTER_JAN + 1)
@@ -505,7 +505,7 @@ def test_views_of_a_moment_know_the_bills_of_it():
     log.close_period("sub", JAN, now=AFTER_JAN)
     whole = finalized(log.as_of(log.sequence), JAN)
     log.append([event("7", at=START + 20 * DAY)], now=AFTER_JAN + 1)
-    log.subscribe(until(16))
+    log.subscribe(until(16), rebill=True)
     finalized(log, until(16).period_at(START), until(16), now=AFTER_FEB)
     log.append([event("1", at=START + DAY)], now=AFTER_FEB)
     moments = [datetime.fromtimestamp(at, tz=NOON.tzinfo) for at in (AFTER_JAN - 1, AFTER_JAN, AFTER_FEB - 1, AFTER_FEB)]

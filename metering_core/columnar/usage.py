@@ -475,9 +475,11 @@ class ColumnarUsage(UsageReader, Uncopied):
             yield closed_at[known]
 
     @contextmanager
-    def closing_all(self, periods: Mapping[str, BillingPeriod], *, now: Instant) -> Iterator[dict[str, datetime]]:
+    def closing_all(
+        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
+    ) -> Iterator[dict[str, datetime]]:
         """Hold the usage still while many periods are billed, and close all or none of them; as the log does."""
-        with self._book.closing_all(periods, now=now) as closed_at:
+        with self._book.closing_all(periods, now=now, versions=versions) as closed_at:
             yield closed_at
             # Before the book closes it: what was remembered of closed periods must not outlast an interruption.
             self._forget_closed()
