@@ -202,7 +202,7 @@ def newer(change, version):
 # The law ---------------------------------------------------------------------------------------------------------------
 
 MOMENTS = st.sampled_from([0, 1, 6, 31, 32, 34, 60, 61])
-STEPS = st.lists(st.tuples(MOMENTS, st.sampled_from(["use x", "use x", "use y", "close"])), max_size=5)
+STEPS = st.lists(st.tuples(MOMENTS, st.sampled_from(["use x", "use x", "use y", "close", "shut"])), max_size=5)
 HISTORIES = st.tuples(STEPS, MOMENTS, st.sampled_from([None, None, 45]))
 
 
@@ -230,17 +230,25 @@ class Account:
             self.log.append([mc.UsageRecord(name, units, self.now)], now=self.now)
 
     def close(self, _):
-        """Finalize the first period that has ended and is open."""
-        for period in takewhile(lambda one: one.end_seconds <= self.now, self.version.periods_from(START)):
-            if self.log.stored_invoice("sub", period) is None:
-                mc.finalize_invoice(self.version, self.log, period, now=self.now)
-                return
+        """Finalize the first period that has ended and is not billed."""
+        for period in self.due():
+            mc.finalize_invoice(self.version, self.log, period, now=self.now)
+
+    def shut(self, _):
+        """Close it without an invoice."""
+        for period in self.due():
+            self.log.close_period("sub", period, now=self.now)
+
+    def due(self):
+        """Return the first period that has ended and is not billed, if there is one."""
+        ended = takewhile(lambda one: one.end_seconds <= self.now, self.version.periods_from(START))
+        return [period for period in ended if self.log.stored_invoice("sub", period) is None][:1]
 
     def owed(self):
         """Return what is owed by usage, and without any, by the start of the period: as billed where closed, else previewed."""
         (version,) = self.log.subscriptions
         cycle, found = version.cycle, {}
-        for closing in closings_of(self.log):
+        for closing in (one for one in closings_of(self.log) if one.invoice is not None):
             invoice = mc.finalize_invoice(version, self.log, closing.invoice.period, now=self.now)
             found[cycle.period_at(invoice.period.start).start_seconds] = invoice
         for period in takewhile(lambda one: one.start_seconds <= self.now, version.periods_from(version.start_date)):
@@ -340,6 +348,7 @@ SAMPLES = [
     ([(6, "use x"), (6, "use y")], 6, None),
     ([(6, "use x"), (31, "close")], 34, None),
     ([(6, "use x"), (31, "close")], 31, None),
+    ([(6, "use x"), (31, "shut")], 34, None),
     ([], 6, None),
     ([(6, "use x"), (32, "close"), (34, "use x")], 60, 45),
 ]
@@ -367,3 +376,31 @@ def test_no_version_lowers_or_moves_what_is_owed_after_any_history(engine, kind,
 def test_no_version_lowers_or_moves_what_is_owed_after_many_histories(engine, kind, history):
     """The same for many histories."""
     hold_the_law(engine, kind, history)
+
+
+@pytest.mark.parametrize("step", ["use x", "shut"])
+@pytest.mark.parametrize(("engine", "kind"), ENGINES.values(), ids=ENGINES)
+def test_no_version_that_was_not_told_is_billed(engine, kind, step):
+    """Each mutation is finalized without being told: refused, and nothing is billed, or the bill is that of what was told."""
+    history = ([(6, "use x"), (6, "use y"), (31, step)], 34, None)
+    account = Account(engine, kind, history)
+    january, owed = account.version.period_at(START), account.owed()[START]
+    for field, number, change in CHANGED:
+        version = newer(change, account.version)
+        period = None if version is None else version.period_at(START + 10 * DAY)
+        if period is None:
+            continue
+        refusal, invoice = outcome(version, account.log, period)
+        if refusal is not None:
+            assert account.log.stored_invoice("sub", january) is None, (field, number)
+        else:
+            assert invoice_parts(invoice) == owed, (field, number)
+            account = Account(engine, kind, history)
+
+
+def outcome(version, log, period):
+    """Finalize a version; return the code of the refusal, or the invoice."""
+    try:
+        return None, mc.finalize_invoice(version, log, period, now=START + 1000 * DAY)
+    except mc.MeteringError as refusal:
+        return refusal.code, None
