@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import pytest
 from builders import DAY, JAN, START
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metering_core as mc
@@ -123,6 +123,27 @@ def summarized():
     return st.builds(lambda case, zone, days: (*case, zone, days), sent(), zones, days)
 
 
+CARRYING = mc.MeterPolicy.history(late_usage="carry_forward")
+
+
+def carried():
+    """Draw (meter of any formula, subscription at any model, batches that come late, how charges are settled)."""
+
+    def of(meter, model):
+        subscription = mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", priced(model))], START, customer="cus_1")
+        batches = drawn.event_batches(meter, subscription.cycle)
+        rounding = st.sampled_from([mc.half_up, mc.down, mc.half_even])
+        return st.tuples(st.just(meter), st.just(subscription), batches, rounding)
+
+    return st.tuples(drawn.meters(), drawn.models()).flatmap(lambda case: of(*case))
+
+
+def carrying_laws(meter, subscription, batches, rounding):
+    """Run the law of carrying on logs of the subscription."""
+    made = lambda: mc.MeterLog([meter], [subscription], policy=CARRYING)  # noqa: E731 - the line would be too long
+    meter_laws.check_carrying_laws(made, batches, rounding=rounding)
+
+
 class PlainEvents:
     """Another engine: every event that stands, in a list, folded anew for each question by the laws' own measure."""
 
@@ -198,6 +219,7 @@ CHECKS = {
     "summaries": (summarized(), summary_laws),
     "cancellations": (with_a_number(sent(misfits=False)), cancel_laws),
     "unbilled": (subscribed(), unbilled_laws),
+    "carrying": (carried(), carrying_laws),
     "engines": (st.tuples(busy_logs() | drawn.meter_logs(closes=False)), engine_laws),
 }
 """Law → strategy of its arguments, and the check."""
@@ -208,6 +230,8 @@ def test_laws_hold(law):
     """Each law holds for this library."""
     arguments, check = CHECKS[law]
 
+    # What bills each batch of a history takes its time.
+    @settings(max_examples=max(settings().max_examples // (6 if law == "carrying" else 1), 1))
     @given(arguments)
     def hold(case):
         check(*case)

@@ -50,6 +50,20 @@ DEFECTS = {
         ("a batch keeps no text that is not the value's", "meter_log.MeterLog._take_all", "or not read[text][1]", ""),
         ("a batch keeps no other keys", "meter_log.MeterLog._take_all", "len(payload) != known.keys or", ""),
     ],
+    "carrying": [
+        (
+            "nothing late is billed",
+            "meter_views.MeterReader.corrections",
+            "if not self.carries_late:",
+            "if True:",
+        ),
+        (
+            "no correction goes back",
+            "differences.Difference.amount",
+            "self.now - self.before",
+            "max(self.now - self.before, 0)",
+        ),
+    ],
     "event retries": [
         ("a retry counts again", "meter_log.MeterLog._take", "if row is not None and", "if False and"),
         (
@@ -84,7 +98,12 @@ DEFECTS = {
     ],
     "summaries": [
         ("an event at the end is inside", "timelines.Timeline._places", "(self.moments, end)", "(self.moments, end + 1)"),
-        ("the last bucket is cut off", "meter_summaries.Buckets.bounds", "BUCKETS_MAX), self.end]", "BUCKETS_MAX)]"),
+        (
+            "the last bucket is cut off",
+            "meter_summaries.Buckets.bounds",
+            "BUCKETS_MAX), self.end]",
+            "BUCKETS_MAX), self.end - 1]",
+        ),
         ("filters let everything through", "meter_summaries._selected", "if all(", "if True or all("),
         ("a page repeats its cursor", "meter_summaries.list_event_summaries", "> cursor)", ">= cursor)"),
         (

@@ -80,6 +80,7 @@ LAWS: Final = {
     "summaries": "Buckets tile the range, each is what its own range comes to, and additive formulas add up to the whole.",
     "cancellations": "A canceled event counts as if it had never come, its identifier stays taken, and twice is once.",
     "unbilled": "A billed period stays as it was billed; what comes later is unbilled, to the last digit.",
+    "carrying": "Where late usage is carried, all invoices together charge for a period what one bill of all its usage does.",
 }
 """Each law in one sentence, by the name that its check raises it under."""
 

@@ -14,9 +14,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime
 from fractions import Fraction
 from functools import reduce
+from itertools import takewhile
 from typing import Any, Final
 
 import attrs
@@ -26,6 +28,7 @@ from metering_core.aggregation import summarize_all
 from metering_core.aggregators import FORMULAS, Aggregator, Partial
 from metering_core.errors import ErrorCode, InvoicingError, UsageRejectedError
 from metering_core.exact import Number
+from metering_core.invoicing import Invoice, finalize_invoice, preview_invoice
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import (
@@ -37,9 +40,10 @@ from metering_core.meter_summaries import (
 )
 from metering_core.meter_views import MeterReader
 from metering_core.meters import Formula, Meter
+from metering_core.money import Rounding, half_up
 from metering_core.periods import BillingPeriod, from_unix_seconds
 from metering_core.snapshots import restore_meter_log, snapshot
-from metering_core.subscriptions import SubscriptionItem
+from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.testing.laws import LawBrokenError, used_periods
 
 # Formulas ------------------------------------------------------------------------------------------------------------
@@ -503,6 +507,79 @@ def _close(log: MeterLog, item: SubscriptionItem, period: BillingPeriod, later: 
         return False
     log.close_period(subscription.id, period, now=later)
     return True
+
+
+def check_carrying_laws(
+    make_log: Callable[[], MeterLog],
+    batches: Sequence[tuple[int, Sequence[MeterEvent], str | None]],
+    *,
+    rounding: Rounding = half_up,
+) -> None:
+    """Check that what all invoices charge for a period is together the one bill of all its usage, to the minor unit.
+
+    One log finalizes each period as soon as it has ended, so that what comes later is corrected by later invoices; another one
+    is fed alike and bills each period once, when everything has come. Subscriptions that have ended by then are left out:
+    nothing corrects what they were billed last.
+
+    Args:
+        make_log: makes a new log with subscriptions, which carries late usage forward; the same one each time.
+        batches: what is received in the order of time: at which moment in Unix seconds, which events, and which identifier is
+            canceled then; ``event_batches`` of the strategies draws some.
+        rounding: how each charge is settled.
+    """
+    log, open_log = make_log(), make_log()
+    last = max((now for now, _, _ in batches), default=0)
+    alive = {one.id: end for one in log.subscriptions if (end := one.period_at(last)) is not None}
+    charged: dict[tuple[str, BillingPeriod], int] = {}
+    due: dict[tuple[str, BillingPeriod], int] = {}
+    for now, events, canceled in batches:
+        for one in (log, open_log):
+            _receive(one, now, events, canceled)
+        for subscription in (one for one in log.subscriptions if one.id in alive):
+            _charge(log, subscription, _ended(subscription, batches, now), charged, rounding)
+    for subscription in (one for one in log.subscriptions if one.id in alive):
+        _charge(log, subscription, _ended(subscription, batches, alive[subscription.id].end_seconds), charged, rounding)
+        for period in _ended(subscription, batches, alive[subscription.id].end_seconds):
+            _add(preview_invoice(subscription, open_log, now=period.start, rounding=rounding), due)
+    for key in due.keys() | charged.keys():
+        if charged.get(key, 0) != due.get(key, 0):
+            found = f"{charged.get(key, 0)} minor units, not {due.get(key, 0)}"
+            raise LawBrokenError("carrying", f"all invoices together charge {key[0]} for {key[1]} {found}, as one bill would")
+
+
+def _receive(log: MeterLog, now: int, events: Sequence[MeterEvent], canceled: str | None) -> None:
+    log.append(events, now=now)
+    for meter in log.meters if canceled is not None else ():
+        with suppress(UsageRejectedError):  # There may be no such event.
+            log.cancel(meter.event_name, canceled or "", now=now)
+
+
+def _ended(
+    subscription: Subscription, batches: Sequence[tuple[int, Sequence[MeterEvent], str | None]], now: int
+) -> list[BillingPeriod]:
+    """Return the periods that have ended, from the first that anything was used in."""
+    told = [event.microseconds for _, events, _ in batches for event in events if event.microseconds is not None]
+    since = min([*(moment // 10**6 for moment in told), *(received for received, _, _ in batches)], default=now)
+    return list(takewhile(lambda period: period.end_seconds <= now, subscription.periods_from(since)))
+
+
+def _charge(
+    log: MeterLog,
+    subscription: Subscription,
+    periods: Iterable[BillingPeriod],
+    charged: dict[tuple[str, BillingPeriod], int],
+    rounding: Rounding,
+) -> None:
+    """Finalize the periods that are open, and add up what each invoice charges for which."""
+    for period in periods:
+        if log.stored_invoice(subscription.id, period) is None:
+            _add(finalize_invoice(subscription, log, period, now=period.end, rounding=rounding), charged)
+
+
+def _add(invoice: Invoice, charged: dict[tuple[str, BillingPeriod], int]) -> None:
+    for line in invoice.lines:
+        key = line.subscription_item, line.period
+        charged[key] = charged.get(key, 0) + line.amount
 
 
 # State ---------------------------------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ def hold() -> None:
     assert_type(strategies.meter_logs(closes=False), SearchStrategy[mc.MeterLog])
     meter_laws.check_formula_laws(mc.Formula.SUM, [(0, 1), (1, Decimal("2.5"))], {0}, (0, 2))
     meter_laws.check_event_retry_laws(lambda: mc.MeterLog([meter]), mc.MeterEvent("tokens", {}), 0, 1)
+    meter_laws.check_carrying_laws(lambda: mc.MeterLog([meter]), [(0, [mc.MeterEvent("tokens", {})], None)], rounding=mc.down)
     meter_laws.check_meter_snapshot_laws(measure(), [mc.MeterEvent("tokens", {})], 0)
     laws.check_engine_agrees(lambda log: log.as_of(0), measure())
     laws.check_engine_agrees(lambda log: log.as_of(0), mc.UsageLog([]))
