@@ -18,7 +18,7 @@ endif
 .PHONY: demo test slow sample lint docs bench clean
 .NOTPARALLEL:
 
-demo: .venv/ready-test
+demo: $(if $(wildcard .venv/ready-test),,.venv/ready-demo)
 	.venv/bin/metering-core demo
 
 test: .venv/ready-test
@@ -51,7 +51,13 @@ clean:
 .venv/bin/python:
 	$(CREATE)
 
+# The library and its command line, and none of the engines.
+.venv/ready-demo: pyproject.toml | .venv/bin/python
+	@echo "installing the library and its command line into .venv (once; make test installs the rest)"
+	@$(INSTALL) --editable ".[cli]"
+	@touch $@
+
 .venv/ready-%: pyproject.toml | .venv/bin/python
-	@echo "installing into .venv (once): $*"
+	@echo "installing the library with all extras and the group '$*' into .venv (once; it takes minutes)"
 	@$(INSTALL) --editable ".[arrow,cli,columnar,compiled,duckdb,hypothesis,plot]" --group $*
 	@touch $@

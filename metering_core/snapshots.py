@@ -78,7 +78,7 @@ def _whole(data: Mapping[str, Any], kind: str) -> Iterator[object]:
     """Hand out the content of a snapshot of a kind; what is wrong with it, or found to be while it is read, is damage."""
     given = data.get("format") if isinstance(data, Mapping) else data
     if not isinstance(data, Mapping) or given != kind:
-        raise _damaged(f"format: expected {kind!r}, received {describe(given)}", "format")
+        raise _damaged(f"format: expected {kind!r}, received {describe(given)}{_meant(data, given)}", "format")
     version, newest = data.get("version"), VERSIONS[kind]
     if type(version) is not int or not 1 <= version <= newest:
         message = f"version: expected 1 to {newest}, received {describe(version)}"
@@ -90,6 +90,15 @@ def _whole(data: Mapping[str, Any], kind: str) -> Iterator[object]:
         yield content
     except (InvalidValueError, KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
         raise _damaged(f"content: expected what snapshot() writes ({error})", "content") from error
+
+
+def _meant(data: object, given: object) -> str:
+    """Return which function takes what was given instead of a snapshot, as an ending of a sentence; empty where none does."""
+    if isinstance(data, str | bytes | bytearray):
+        return " (give the object that json.loads makes of the text)"
+    restorers = {usage_snapshots.FORMAT: "restore", meter_snapshots.FORMAT: "restore_meter_log"}
+    name = restorers.get(given) if isinstance(given, str) else None
+    return "" if name is None else f" ({name} restores that)"
 
 
 def _checksum(content: object) -> str:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
+from pathlib import Path
 
 import pages
 import pytest
@@ -76,3 +79,16 @@ def test_a_blank_line_belongs_to_the_output(tmp_path):
     assert not pages.failures_of(pages.python_session(page))
     page.write_text(text.replace("a\n\nb\n\n>", "a\nb\n\n>"), encoding="utf-8")
     assert pages.failures_of(pages.python_session(page))
+
+
+def test_the_demo_installs_what_it_needs_and_says_so(tmp_path):
+    """In a fresh clone `make demo` installs the library and its command line; the extras are for `make test`."""
+    makefile = Path(__file__).parents[1] / "Makefile"
+    if shutil.which("make") is None or not makefile.exists():
+        pytest.skip("needs make and the tree")
+    shutil.copy(makefile, tmp_path)
+    (tmp_path / "pyproject.toml").touch()
+    run = subprocess.run(["make", "-n", "demo"], cwd=tmp_path, capture_output=True, text=True, check=True)  # noqa: S607 - of the PATH
+    (installed,) = (line for line in run.stdout.splitlines() if "--editable" in line)
+    assert installed.endswith('--editable ".[cli]"')
+    assert 'echo "installing the library and its command line into .venv' in run.stdout

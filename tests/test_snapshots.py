@@ -10,6 +10,7 @@ import attrs
 import pytest
 from builders import DAY, FEB, JAN, MAR, START, priced, subscribed, used
 
+import metering_core
 from metering_core import (
     AcceptancePolicy,
     BillingThresholds,
@@ -188,3 +189,23 @@ def test_only_logs_have_snapshots(other):
     with pytest.raises(InvalidValueError) as caught:
         snapshot(other)
     assert (caught.value.code, caught.value.param) == ("parameter_invalid_object", "log")
+
+
+@pytest.mark.parametrize("as_text", [json.dumps, lambda one: json.dumps(one).encode()])
+def test_a_text_of_json_is_told_how_to_be_read(as_text):
+    """Whoever wrote a snapshot to a file has a text: the sentence names json.loads, in both functions."""
+    for restored in (metering_core.restore, metering_core.restore_meter_log):
+        with pytest.raises(metering_core.SnapshotError, match=r"\(give the object that json.loads makes of the text\)$"):
+            restored(as_text(metering_core.snapshot(metering_core.UsageLog([]))))
+
+
+def test_a_snapshot_of_the_other_log_is_told_who_restores_it():
+    """Each of the two functions names the other for the other's snapshot, and none for what is no snapshot."""
+    usage, meters = metering_core.snapshot(metering_core.UsageLog([])), metering_core.snapshot(metering_core.MeterLog([], []))
+    with pytest.raises(metering_core.SnapshotError, match=r"\(restore_meter_log restores that\)$"):
+        metering_core.restore(meters)
+    with pytest.raises(metering_core.SnapshotError, match=r"\(restore restores that\)$"):
+        metering_core.restore_meter_log(usage)
+    for other in ({"format": "x"}, {"format": ["x"]}, {}, None, 5):
+        with pytest.raises(metering_core.SnapshotError, match=r"received (?!.*restores).*$"):
+            metering_core.restore(other)
