@@ -318,7 +318,7 @@ def _check_bills(state: MeterLogState) -> None:
     for item, period, bill in state.bills:
         others = standing.setdefault(item, [])
         place = replaced(others, period)
-        if any(one == period and not former.is_of_the_usage_of(bill) for one, former in others[place]):
+        if any(one == period and not former.may_be_followed_by(bill) for one, former in others[place]):
             raise ValueError("a period was billed twice")
         others[place] = [(period, bill)]
         if item not in state.items or not 0 <= bill.sequence <= state.sequence:

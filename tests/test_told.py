@@ -396,6 +396,20 @@ def test_the_first_invoice_of_a_closed_month_is_that_of_then():
         assert usage.unbilled("sub") == []
 
 
+def test_an_invoice_of_another_log_follows_a_closing_without_one():
+    """The records keep the invoice, the events were closed later and without: they keep it, too; the rest is unbilled."""
+    usage, told = both(RECORDED, METERED), of(RECORDED, METERED)
+    invoice = mc.finalize_invoice(told, both(RECORDED, METERED), JAN, now=JAN.end)
+    with usage.records.closing("sub", JAN, now=JAN.end):
+        usage.records.keep_invoice(invoice)
+    usage.events.append([event("1")], now=FEB.start)
+    usage.events.close_period("sub", JAN, now=FEB.start)
+    assert mc.finalize_invoice(told, usage, JAN, now=FEB.start) == invoice
+    assert mc.restore_meter_log(mc.snapshot(usage.events)) == usage.events
+    assert [(one.billed, one.measured, one.quantity) for one in usage.events.unbilled("sub")] == [(10, 11, 1)]
+    assert [line.amount for line in mc.preview_invoice(told, usage, now=FEB.start).lines] == [0, 0, 1]
+
+
 # What is asked of an unknown subscription, and an end within a month that was billed ---------------------------------------
 
 
