@@ -57,22 +57,23 @@ def invoice_all(
     if now is None:
         return _invoices(due, usage, rounding, {})
     _refuse_twice(due)
-    return _finalized(due, usage, rounding, instant(now, "now"))
+    finalized_at = instant(now, "now")
+    with held_still(usage):
+        return _finalized(due, usage, rounding, finalized_at)
 
 
 def _finalized(
     due: Sequence[tuple[Subscription, BillingPeriod]], usage: Usage, rounding: Rounding, now: datetime
 ) -> list[Invoice]:
-    with held_still(usage):
-        invoices = {one.id: invoice for one, period in due if (invoice := invoice_in(usage, one, period)) is not None}
-        open_ = [(one, period) for one, period in due if one.id not in invoices]
-        for one, period in open_:
-            one.require_ended(period, now)
-        periods, versions = {one.id: period for one, period in open_}, [one for one, _ in open_]
-        with closing_in(usage, periods, now, versions) as closed_at:
-            for (one, _), invoice in zip(open_, _invoices(open_, usage, rounding, closed_at), strict=True):
-                keep_in(usage, one, invoice)
-                invoices[one.id] = invoice
+    invoices = {one.id: invoice for one, period in due if (invoice := invoice_in(usage, one, period)) is not None}
+    open_ = [(one, period) for one, period in due if one.id not in invoices]
+    for one, period in open_:
+        one.require_ended(period, now)
+    periods, versions = {one.id: period for one, period in open_}, [one for one, _ in open_]
+    with closing_in(usage, periods, now, versions) as closed_at:
+        for (one, _), invoice in zip(open_, _invoices(open_, usage, rounding, closed_at), strict=True):
+            keep_in(usage, one, invoice)
+            invoices[one.id] = invoice
     return [invoices[one.id] for one, _ in due]
 
 
@@ -80,10 +81,13 @@ def _invoices(
     due: Sequence[tuple[Subscription, BillingPeriod]], usage: Usage, rounding: Rounding, closed: Mapping[str, datetime]
 ) -> list[Invoice]:
     """Ask for the usage of all metered items at once, and make the invoices of it."""
+    asked = [(item, period) for one, period in due for item in one.items]
+    metered = [(item, period) for item, period in asked if item.is_metered]
+    items = [item for item, _ in asked]
     with held_still(usage):
-        answers = iter(summarize_all([(item, period) for one, period in due for item in one.items if item.is_metered], usage))
-        evidence = evidence_in(usage, [item for one, _ in due for item in one.items])
-        corrections = corrections_in(usage, [(item, period) for one, period in due for item in one.items])
+        answers = iter(summarize_all(metered, usage))
+        evidence = evidence_in(usage, items)
+        corrections = corrections_in(usage, asked)
     invoices = []
     for one, period in due:
         summaries = {item.id: next(answers) for item in one.items if item.is_metered}

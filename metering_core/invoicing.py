@@ -556,11 +556,11 @@ def invoice_in(usage: Usage, subscription: Subscription, period: object) -> Invo
 def _complete(part: ClosesPeriods, subscription: Subscription, invoice: Invoice) -> None:
     """Close a period with the invoice that another part of the usage keeps, as of when it was made."""
     finalized_at = invoice.period.end if invoice.finalized_at is None else invoice.finalized_at
+    prices = {item.id: item.price for item in subscription.items}
+    prices |= {line.subscription_item: line.price for line in invoice.lines if line.before is None}
+    settled = {key: (price, _settled(key, invoice)) for key, price in prices.items()}
     with part.closing_all({subscription.id: invoice.period}, now=finalized_at):
         if isinstance(part, Settles):
-            prices = {item.id: item.price for item in subscription.items}
-            prices |= {line.subscription_item: line.price for line in invoice.lines if line.before is None}
-            settled = {key: (price, _settled(key, invoice)) for key, price in prices.items()}
             part.settle(subscription.id, settled, _counted(invoice))
         part.keep_invoice(invoice)
 

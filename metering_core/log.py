@@ -581,25 +581,28 @@ class UsageLog(UsageReader, KeepsInvoices):
         with self.lock:
             self.begin_change()
             self._catch_up()
-            periods = ((known, cells) for known in self._by_code for cells in known.cells)
-            settled = {cells: (known, array("q")) for known, cells in periods if known.is_settled(cells, latest)}
-            flags = bytearray(b"\1" * len(self._store))
-            for row, code in enumerate(self._store.codes):
-                found = settled.get(self._by_code[code].cells.at(self._billed_at(row)))
-                if found is not None:
-                    found[1].append(row)
-                    flags[row] = 0
-            kept = {code: dict(periods) for code, periods in self._store.kept.items()}
-            for cells, (known, rows) in settled.items():
-                kept.setdefault(known.code, {})[cells.start] = self._kept_of(cells, rows)
-            left = self._store.without(flags, kept)
-            self._is_folding = True
-            self._store = left  # All that compaction changes; the cells follow.
-            for cells, (known, _) in settled.items():
-                cells.compact(kept[known.code][cells.start])
-            self._folded = len(left)
-            self._is_folding = False
-            return flags.count(0)
+            return self._compact(latest)
+
+    def _compact(self, latest: datetime | None) -> int:
+        periods = ((known, cells) for known in self._by_code for cells in known.cells)
+        settled = {cells: (known, array("q")) for known, cells in periods if known.is_settled(cells, latest)}
+        flags = bytearray(b"\1" * len(self._store))
+        for row, code in enumerate(self._store.codes):
+            found = settled.get(self._by_code[code].cells.at(self._billed_at(row)))
+            if found is not None:
+                found[1].append(row)
+                flags[row] = 0
+        kept = {code: dict(periods) for code, periods in self._store.kept.items()}
+        for cells, (known, rows) in settled.items():
+            kept.setdefault(known.code, {})[cells.start] = self._kept_of(cells, rows)
+        left = self._store.without(flags, kept)
+        self._is_folding = True
+        self._store = left  # All that compaction changes; the cells follow.
+        for cells, (known, _) in settled.items():
+            cells.compact(kept[known.code][cells.start])
+        self._folded = len(left)
+        self._is_folding = False
+        return flags.count(0)
 
     def _kept_of(self, cells: PeriodCells, rows: Sequence[int]) -> Kept:
         received = [self._store.received[row] for row in rows]
@@ -618,11 +621,14 @@ class UsageLog(UsageReader, KeepsInvoices):
                 items=tuple((known.item, known.account.subscription.id, known.is_active) for known in self._by_code),
                 columns=self._store.values(),
                 attributed=dict(self._store.attributed),
-                ids={known.item.id: dict(known.ids) for known in self._by_code if known.ids},
+                ids=self._ids(),
                 closed=closings_of(self._accounts),
                 kept={self._by_code[code].item.id: dict(periods) for code, periods in sorted(self._store.kept.items())},
                 sequence=self.sequence,
             )
+
+    def _ids(self) -> dict[str, dict[str, Sent]]:
+        return {known.item.id: dict(known.ids) for known in self._by_code if known.ids}
 
     @classmethod
     def from_state(cls, state: LogState, *, clock: Clock | None = None) -> Self:

@@ -282,12 +282,15 @@ class MeterLog(MeterReader, KeepsInvoices):
         require_kind(Meter, meter, "meter")
         with self.lock:
             self.begin_change()
-            for param, taken in (("id", self._meters.get(meter.id)), ("event_name", self._by_event.get(meter.event_name))):
-                if taken is not None:
-                    expected = f"one that no other meter has ({taken.meter.id!r} has it)"
-                    raise InvalidValueError.expecting(ErrorCode.METER_CHANGED, param, expected, getattr(meter, param))
+            self._refuse_known(meter)
             ids = self._shared_ids if self.policy.identifier_scope is IdentifierScope.GLOBAL else {}
             self.decide(partial(self._take_meter, _KnownMeter(meter, ids, self.policy)))
+
+    def _refuse_known(self, meter: Meter) -> None:
+        for param, taken in (("id", self._meters.get(meter.id)), ("event_name", self._by_event.get(meter.event_name))):
+            if taken is not None:
+                expected = f"one that no other meter has ({taken.meter.id!r} has it)"
+                raise InvalidValueError.expecting(ErrorCode.METER_CHANGED, param, expected, getattr(meter, param))
 
     def _take_meter(self, known: _KnownMeter) -> None:
         self._meters[known.meter.id] = self._by_event[known.meter.event_name] = known
@@ -354,10 +357,10 @@ class MeterLog(MeterReader, KeepsInvoices):
         require_kind(Subscription, subscription, "subscription")
         require_kind(bool, rebill, "rebill", "True or False")
         at = None if now is None else instant(now, "now")
+        metered = [item for item in subscription.items if item.recurring.meter is not None]
         with self.lock:
             self.begin_change()
             account = self._accounts.get(subscription.id)
-            metered = [item for item in subscription.items if item.recurring.meter is not None]
             for item in metered:
                 self._refuse_item(item, subscription, account)
             self._refuse_moved(subscription, account)

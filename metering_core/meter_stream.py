@@ -146,7 +146,7 @@ class MeterEventStream:
         token = _token(self._tokens())
         with self._log.lock:
             number, sessions = self._created
-            sessions = {one: session for one, session in sessions.items() if session.expires_at > created}
+            sessions = _still_open(sessions, created)
             if token in sessions:
                 message = "authentication_token: expected one that no open session has, received one a second time"
                 raise InvalidValueError(ErrorCode.PARAMETER_INVALID_STRING, message, param="authentication_token")
@@ -220,3 +220,7 @@ def _read(event: Any) -> MeterEvent | Receipt:  # noqa: ANN401 - whatever the se
         return MeterEvent.from_dict(event)
     except InvalidValueError as error:
         return Receipt(Outcome.REJECTED, code=error.code, message=error.message, param=error.param, details=error.details)
+
+
+def _still_open(sessions: Mapping[str, MeterEventSession], now: datetime) -> dict[str, MeterEventSession]:
+    return {token: session for token, session in sessions.items() if session.expires_at > now}

@@ -193,17 +193,22 @@ class MeterReader:
             return []
         with self._log().lock:
             bills = self._known_bills(item.id)
-            if period in bills:
-                return self._corrected_by(item, period, bills[period])
-            # What bills carried that this one replaces, it carries itself.
-            others = {one: bill for one, bill in bills.items() if one.end <= period.start or period.end <= one.start}
-            deltas = self._deltas(item.id, self._log().customer_of(item), others) if others else []
-            found = (
-                self._correction(item, others, one.period, max(one.measured, 0), self.sequence)
-                for one in deltas
-                if one.period.end <= period.start
+            return (
+                self._corrected_by(item, period, bills[period]) if period in bills else self._corrected_now(item, period, bills)
             )
-            return [one for one in found if one.measured != max(one.billed, 0) and one.price.currency == item.price.currency]
+
+    def _corrected_now(
+        self, item: SubscriptionItem, period: BillingPeriod, bills: Mapping[BillingPeriod, Bill]
+    ) -> list[Correction]:
+        # What bills carried that this one replaces, it carries itself.
+        others = {one: bill for one, bill in bills.items() if one.end <= period.start or period.end <= one.start}
+        deltas = self._deltas(item.id, self._log().customer_of(item), others) if others else []
+        found = (
+            self._correction(item, others, one.period, max(one.measured, 0), self.sequence)
+            for one in deltas
+            if one.period.end <= period.start
+        )
+        return [one for one in found if one.measured != max(one.billed, 0) and one.price.currency == item.price.currency]
 
     def _corrected_by(self, item: SubscriptionItem, period: BillingPeriod, bill: Bill) -> list[Correction]:
         """Return the corrections that a bill was made of, as they were then."""

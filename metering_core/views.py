@@ -130,7 +130,7 @@ class UsageReader:
             for compacted in self._source().compacted_items() if item_id is None else (item_id,):
                 self._cells(compacted).refuse_if_compacted(period)
             logged = self._source().logged(self._rows(item_id))
-            return [one for one in logged if period is None or one.billed_at in period]
+            return _billed_in(period, logged)
 
     def late(self, item_id: str, period: BillingPeriod) -> dict[BillingPeriod, int]:
         """Return how much of what a period bills of an item is late usage of which earlier one, that was finalized before.
@@ -289,3 +289,7 @@ def as_limit(limit: int | datetime, sequence: int) -> tuple[int, datetime | None
     if isinstance(limit, datetime):
         return sequence, instant(limit, "as_of")
     return min(exact_integer(limit, "as_of"), sequence), None
+
+
+def _billed_in(period: BillingPeriod | None, logged: Iterable[LoggedRecord]) -> list[LoggedRecord]:
+    return [one for one in logged if period is None or one.billed_at in period]

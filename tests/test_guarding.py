@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import copy
+import dis
 import gc
+import inspect
 import os
 import pickle
 import sys
@@ -11,6 +13,8 @@ import threading
 import time
 import weakref
 from contextlib import contextmanager
+from itertools import pairwise
+from pathlib import Path
 
 import attrs
 import pytest
@@ -197,6 +201,41 @@ def test_a_closing_goes_on_after_one_within_it_was_interrupted(made):
     if isinstance(log, mc.MeterLog):
         assert [(item, bill.number) for item, _, bill in log.state().bills] == [("other", 1), ("si_0", 2)]
     CHANGES["usage" if isinstance(log, mc.UsageLog) else "meters"]["append"](log)
+
+
+# Python 3.13 ---------------------------------------------------------------------------------------------------------
+
+
+def jumps_that_nothing_guards(code):
+    """Return the lines within `with` at which Python 3.13 may raise a signal's exception past it (python/cpython#130279)."""
+    instructions, entries = list(dis.get_instructions(code)), dis.Bytecode(code).exception_entries
+    handlers = {one.offset for one, then in pairwise(instructions) if then.opname == "WITH_EXCEPT_START"}
+    withs = [entry for entry in entries if entry.target in handlers]
+    found = []
+    for before, one, after in zip(instructions, instructions[1:], instructions[2:], strict=False):
+        if (
+            one.opname == "JUMP_BACKWARD"
+            and "JUMP" in before.opname
+            and not any(e.start <= one.offset < e.end for e in entries)
+        ):
+            within = [e for e in entries if e.start <= after.offset < e.end]
+            if any(e in withs or any(w.start <= e.target < w.end for w in withs) for e in within):
+                found.append((code.co_qualname, one.positions.lineno))
+    for constant in code.co_consts:
+        found += jumps_that_nothing_guards(constant) if inspect.iscode(constant) else []
+    return found
+
+
+@pytest.mark.skipif(sys.version_info[:2] != (3, 13), reason="Python 3.13 alone compiles them so")
+def test_no_lock_is_held_around_a_loop_that_a_signal_may_leave_it_by():
+    """Loops with a condition are in functions of their own, called while a lock is held: a call is guarded on every Python."""
+    folder = Path(mc.__file__).parent
+    locking = [path for path in folder.rglob("*.py") if ".lock" in path.read_text() or "held_still" in path.read_text()]
+    found = [one for path in locking for one in jumps_that_nothing_guards(compile(path.read_text(), path.name, "exec"))]
+    assert found == []
+    looping = "def f(lock, rows):\n with lock:\n  {}"
+    for loop in ("for row in rows:\n   if row: f()", "return [row for row in rows if row]"):
+        assert len(jumps_that_nothing_guards(compile(looping.format(loop), "f", "exec"))) == 1
 
 
 # Forks ---------------------------------------------------------------------------------------------------------------

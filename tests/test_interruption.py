@@ -406,6 +406,7 @@ PAIRED = {
     "both finalize_invoice": lambda paired: mc.finalize_invoice(MIGRATING, paired.both, DEC, now=NOW),
     "both invoice_all": lambda paired: mc.invoice_all([MIGRATING], paired.both, DEC.start, now=NOW),
     "both closing": closed,
+    "both invoice_changes": lambda paired: paired.both.invoice_changes(mc.preview_invoice(MIGRATING, paired.both, now=NOW)),
     "both preview": lambda paired: mc.preview_invoice(MIGRATING, paired.both, now=NOW),
     "both partial": lambda paired: [paired.both.partial(item, JAN) for item in MIGRATING.items],
     "both meter_of": lambda paired: paired.both.meter_of(MIGRATING.items[1]),

@@ -622,14 +622,14 @@ SLIPS = [
     ),
     ("nothing was charged", "meter_log.MeterLog._bill_to_keep", "settled=settled", "settled={}"),
     ("nothing was carried", "meter_log.MeterLog._bill_to_keep", "carried=carried", "carried={}"),
-    ("any currency will do", "meter_views.MeterReader.corrections", "one.price.currency == item.price.currency", "True"),
+    ("any currency will do", "meter_views.MeterReader._corrected_now", "one.price.currency == item.price.currency", "True"),
     (
         "a later bill is known when one is made again",
         "meter_views.MeterReader._corrected_by",
         "before=min(same)",
         "before=None",
     ),
-    ("later periods are corrected", "meter_views.MeterReader.corrections", "if one.period.end <= period.start", "if True"),
+    ("later periods are corrected", "meter_views.MeterReader._corrected_now", "if one.period.end <= period.start", "if True"),
     ("what was charged is forgotten", "meter_log.MeterLog._change_that_closes", "billing.settled", "{}"),
 ]
 

@@ -343,7 +343,7 @@ DEFECTS = [
         "a licensed item of none is billed as one", "invoices", "invoicing._lines", "item.quantity or 0", "item.quantity or 1"
     ),
     # State
-    Defect("a snapshot loses the ids", "snapshots", "log.UsageLog.state", "if known.ids}", "if False}"),
+    Defect("a snapshot loses the ids", "snapshots", "log.UsageLog._ids", "if known.ids}", "if False}"),
     Defect(
         "a snapshot loses the sets",
         "snapshots",

@@ -155,17 +155,17 @@ DEFECTS = {
         ),
         (
             "a retry of what was dropped counts",
-            "log.UsageLog.compact",
+            "log.UsageLog._compact",
             "self._folded = len(left)",
             "self._folded = len(left); [known.ids.clear() for known, _ in settled.values()]",
         ),
         (
             "a snapshot forgets what was dropped",
-            "log.UsageLog.state",
+            "log.UsageLog._ids",
             "if known.ids}",
             "if known.ids and not self._store.kept}",
         ),
-        ("compaction counts what it keeps", "log.UsageLog.compact", "flags.count(0)", "flags.count(1)"),
+        ("compaction counts what it keeps", "log.UsageLog._compact", "flags.count(0)", "flags.count(1)"),
     ],
 }
 """Law → what is wrong, where, what is right, and what is written instead."""

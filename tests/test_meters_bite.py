@@ -167,7 +167,11 @@ DEFECTS = [
     ),
     Defect("late usage is carried for ever", "carrying", "meter_views.MeterReader._deltas", "measured, later)", "measured)"),
     Defect(
-        "what is below 0 is paid out", "carrying", "meter_views.MeterReader.corrections", "max(one.measured, 0)", "one.measured"
+        "what is below 0 is paid out",
+        "carrying",
+        "meter_views.MeterReader._corrected_now",
+        "max(one.measured, 0)",
+        "one.measured",
     ),
     *at_the_machine(
         "meter_acceptance",

@@ -557,16 +557,18 @@ class ColumnarEvents(MeterReader, Uncopied):
     def events(self, meter_id: str | None = None, customer: str | None = None) -> list[LoggedEvent]:
         """Return accepted events in the order of arrival: all, or those of one meter, of one customer, or of both."""
         with self.lock:
-            wanted = None if meter_id is None else self.meter(meter_id)
-            found = []
-            for part in self._whole().parts:
-                meter = self._meter_named(part.batch.event_name)
-                assert meter is not None, "its events were accepted"
-                if wanted is None or wanted.id == meter.id:
-                    own = None if customer is None else set(self._columns(meter).series.of(customer))
-                    rows = (at for at, code in enumerate(part.codes.tolist()) if own is None or code in own)
-                    found += [_logged(part, part.first + at, meter) for at in rows]
-            return found
+            return self._events(None if meter_id is None else self.meter(meter_id), customer)
+
+    def _events(self, wanted: Meter | None, customer: str | None) -> list[LoggedEvent]:
+        found = []
+        for part in self._whole().parts:
+            meter = self._meter_named(part.batch.event_name)
+            assert meter is not None, "its events were accepted"
+            if wanted is None or wanted.id == meter.id:
+                own = None if customer is None else set(self._columns(meter).series.of(customer))
+                rows = (at for at, code in enumerate(part.codes.tolist()) if own is None or code in own)
+                found += [_logged(part, part.first + at, meter) for at in rows]
+        return found
 
     def counted(self, item: SubscriptionItem, period: BillingPeriod, *, measured: bool = False) -> list[LoggedEvent]:
         """Return the events that count for an item in a period, in the order of time; as :meth:`MeterLog.counted` says.

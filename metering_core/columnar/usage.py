@@ -514,17 +514,19 @@ class ColumnarUsage(UsageReader, Uncopied):
         latest = None if until is None else instant(until, "until")
         with self.lock:
             self._book.begin_change()
-            settled = [
-                (known, cells)
-                for known in self._items
-                if known.account.closed
-                for cells in self.cells_of(known.item.id)
-                if known.is_settled(cells, latest)
-            ]
-            before = len(self)
+            settled, before = self._settled(latest), len(self)
             if settled:
                 self._drop(settled)
             return before - len(self)
+
+    def _settled(self, latest: datetime | None) -> list[tuple[KnownItem, PeriodCells]]:
+        return [
+            (known, cells)
+            for known in self._items
+            if known.account.closed
+            for cells in self.cells_of(known.item.id)
+            if known.is_settled(cells, latest)
+        ]
 
     def _drop(self, settled: Sequence[tuple[KnownItem, PeriodCells]]) -> None:
         dropping, answers = _Dropping.of(settled), self._kept.answers
