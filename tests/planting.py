@@ -1,4 +1,7 @@
-"""Planting defects: a slip of the pen in the source of one function, for as long as a test runs."""
+"""Planting defects: a slip of the pen in the source of one function, for as long as a test runs.
+
+A bite file lists its defects, gives them to a test with :func:`each`, and says with :func:`expect_found` what must notice them.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,9 @@ import sys
 import textwrap
 from functools import cache
 
-from hypothesis import HealthCheck, Phase, settings
+import attrs
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
 
 HUNT = settings(
     max_examples=2_000,
@@ -70,3 +75,50 @@ def plant(patch, path, right, wrong):
         patch.setattr(module, function.__name__, module._jit(broken))
     else:
         patch.setattr(function, "__code__", broken.__code__)
+
+
+@attrs.frozen
+class Defect:
+    """A slip of the pen: in the named function, ``right`` is written ``wrong``; the law of that name must notice."""
+
+    name: str
+    law: str
+    function: str
+    right: str
+    wrong: str
+
+    def __str__(self):
+        return f"{self.law}: {self.name}"
+
+
+def forbidden_by(law, *rows, within=""):
+    """Return the defects that a law must notice, from rows of name, function, right and wrong."""
+    return [Defect(name, law, within + function, right, wrong) for name, function, right, wrong in rows]
+
+
+def each(defects):
+    """Give a test each of these defects. Their sources are asked for now, when the test is collected."""
+    for defect in defects:
+        source = source_of(defect.function)
+        assert defect.right in source, f"{defect.function} no longer reads {defect.right!r}: plant {defect.name!r} anew"
+    return pytest.mark.parametrize("defect", defects, ids=str)
+
+
+def expect_found(defect, hunt, *errors):
+    """Hunt for a defect while it is planted: it must end in one of these errors, and not because the slip makes no sense."""
+    with pytest.MonkeyPatch.context() as patch:
+        plant(patch, defect.function, defect.right, defect.wrong)
+        with pytest.raises(errors) as found:
+            hunt()
+    assert not isinstance(found.value, NameError), f"{defect.wrong!r} cannot run: {found.value}"
+
+
+def hunt_with(arguments, check):
+    """Return a hunt: a check of whatever is drawn, which is the same each time."""
+
+    @HUNT
+    @given(arguments)
+    def hunt(case):
+        check(*case)
+
+    return hunt

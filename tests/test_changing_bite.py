@@ -7,7 +7,7 @@ import test_changing
 import test_changing_laws
 import test_stored_invoices
 import test_told
-from planting import plant
+from planting import Defect, each, expect_found, forbidden_by
 
 import metering_core as mc
 from metering_core.errors import MeteringError
@@ -93,13 +93,12 @@ UNTOLD = {
 BY_ROWS = DEFECTS | UNTOLD
 
 
-@pytest.mark.parametrize(("rows", "path", "right", "wrong"), BY_ROWS.values(), ids=BY_ROWS)
-def test_defects_are_found(rows, path, right, wrong, monkeypatch):
+@each([Defect(name, rows.__name__, *slip) for name, (rows, *slip) in BY_ROWS.items()])
+def test_defects_are_found(defect):
     """The rows turn red where the defect is planted, and are silent without it."""
+    rows = BY_ROWS[defect.name][0]
     rows()
-    plant(monkeypatch, path, right, wrong)
-    with pytest.raises((AssertionError, KeyError, MeteringError, pytest.fail.Exception)):
-        rows()
+    expect_found(defect, rows, AssertionError, KeyError, MeteringError, pytest.fail.Exception)
 
 
 BY_LAW = {name: defect for name, (_, *defect) in DEFECTS.items()} | {
@@ -131,9 +130,7 @@ def law():
             test_changing_laws.hold_the_law(engine, kind, history)
 
 
-@pytest.mark.parametrize(("path", "right", "wrong"), BY_LAW.values(), ids=BY_LAW)
-def test_the_law_finds_them(path, right, wrong, monkeypatch):
+@each(forbidden_by("law", *((name, *slip) for name, slip in BY_LAW.items())))
+def test_the_law_finds_them(defect):
     """The law of versions, which knows no rule, turns red where a defect is planted; it is silent without, as its tests say."""
-    plant(monkeypatch, path, right, wrong)
-    with pytest.raises((AssertionError, mc.MeteringError)):
-        law()
+    expect_found(defect, law, AssertionError, MeteringError)

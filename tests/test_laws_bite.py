@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import attrs
 import pytest
-from hypothesis import given
-from planting import HUNT, plant, source_of
+from planting import Defect, each, expect_found, forbidden_by, hunt_with
 from test_laws import CHECKS
 
 from metering_core.testing.laws import LawBrokenError
@@ -13,27 +11,12 @@ from metering_core.testing.laws import LawBrokenError
 pytestmark = pytest.mark.slow  # Half a minute: some defects are only found among many histories.
 
 
-@attrs.frozen
-class Defect:
-    """A slip of the pen: in the named function, ``right`` is written ``wrong``; ``law`` must notice."""
-
-    name: str
-    law: str
-    function: str
-    right: str
-    wrong: str
-
-
-def in_rating(*rows):
-    """Return defects in how a quantity is charged."""
-    return [Defect(name, "rating", f"pricing.{function}", right, wrong) for name, function, right, wrong in rows]
-
-
 TIER_BY_TIER = "charges += _charges_of(tier, number, subtract(upper, below))"
 LATEST = "latest = max(cells, default=None)"
 
 DEFECTS = [
-    *in_rating(
+    *forbidden_by(
+        "rating",
         ("graduated: a tier's bound is exclusive", "Graduated.charges", "quantity <= tier.up_to", "quantity < tier.up_to"),
         ("graduated: the first unit of a tier is lost", "Graduated.charges", "below = tier.up_to", "below = tier.up_to + 1"),
         ("graduated: all units in the last tier", "Graduated.charges", "subtract(upper, below)", "upper"),
@@ -57,6 +40,7 @@ DEFECTS = [
         ("packages are rounded the wrong way", "Package.charges", "is Round.UP", "is Round.DOWN"),
         ("packages: one more even where they are full", "Package.charges", "ceil(exact_packages)", "floor(exact_packages) + 1"),
         ("per unit: counted in floats", "PerUnit.charges", "multiply(quantity,", "multiply(int(float(quantity)),"),
+        within="pricing.",
     ),
     Defect(
         "packages are counted in floats",
@@ -362,20 +346,7 @@ DEFECTS = [
 ]
 
 
-for _defect in DEFECTS:
-    source_of(_defect.function)
-
-
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
-def test_planted_defects_die(defect, monkeypatch):
+@each(DEFECTS)
+def test_planted_defects_die(defect):
     """The law that forbids a defect finds it within 400 examples, the same ones each time."""
-    plant(monkeypatch, defect.function, defect.right, defect.wrong)
-    arguments, check = CHECKS[defect.law]
-
-    @HUNT
-    @given(arguments)
-    def hunt(case):
-        check(*case)
-
-    with pytest.raises(LawBrokenError):
-        hunt()
+    expect_found(defect, hunt_with(*CHECKS[defect.law]), LawBrokenError)

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import test_laws
 import test_meter_laws
-from hypothesis import given
-from planting import HUNT, plant, source_of
+from planting import each, expect_found, forbidden_by, hunt_with
 
+from metering_core.errors import SnapshotError
 from metering_core.testing.laws import LawBrokenError
 
 pytestmark = pytest.mark.slow  # Half a minute: some defects are only found among many histories.
@@ -170,22 +170,10 @@ DEFECTS = {
 }
 """Law → what is wrong, where, what is right, and what is written instead."""
 
-ROWS = [pytest.param(law, *slip, id=f"{law}: {name}") for law, slips in DEFECTS.items() for name, *slip in slips]
-
-for row in ROWS:
-    source_of(row.values[1])
+ROWS = [defect for law, slips in DEFECTS.items() for defect in forbidden_by(law, *slips)]
 
 
-@pytest.mark.parametrize(("law", "function", "right", "wrong"), ROWS)
-def test_planted_defects_die(law, function, right, wrong, monkeypatch):
-    """The law that forbids a defect finds it within 400 examples, the same ones each time."""
-    plant(monkeypatch, function, right, wrong)
-    arguments, check = CHECKS[law]
-
-    @HUNT
-    @given(arguments)
-    def hunt(case):
-        check(*case)
-
-    with pytest.raises(LawBrokenError):
-        hunt()
+@each(ROWS)
+def test_planted_defects_die(defect):
+    """The law that forbids a defect finds it within 400 examples, the same ones each time, or a snapshot is refused."""
+    expect_found(defect, hunt_with(*CHECKS[defect.law]), LawBrokenError, SnapshotError)

@@ -16,7 +16,7 @@ from damaging import changed, replaced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
-from planting import HUNT, plant, source_of
+from planting import each, expect_found, forbidden_by, hunt_with
 from test_meter_machine import MeterLogMachine, Teller
 
 from metering_core import (
@@ -634,20 +634,10 @@ DEFECTS = [
 ]
 """What is wrong, where, what is right, and what is written instead."""
 
-for _row in DEFECTS:
-    source_of(_row[1])
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("function", "right", "wrong"), [row[1:] for row in DEFECTS], ids=[row[0] for row in DEFECTS])
-def test_planted_defects_die(function, right, wrong, monkeypatch):
+@each(forbidden_by("snapshots", *DEFECTS))
+def test_planted_defects_die(defect):
     """The laws find each of these slips within 400 histories, the same ones each time."""
-    plant(monkeypatch, function, right, wrong)
-
-    @HUNT
-    @given(stories())
-    def hunt(story):
-        snapshot_laws(*story)
-
-    with pytest.raises((LawBrokenError, SnapshotError)):
-        hunt()
+    hunt = hunt_with(stories(), snapshot_laws)
+    expect_found(defect, hunt, LawBrokenError, SnapshotError)

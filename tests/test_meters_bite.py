@@ -13,9 +13,8 @@ import test_meter_log
 from hypothesis import given
 from hypothesis import settings as settings_of
 from hypothesis import strategies as st
-from planting import HUNT, found, plant, source_of, with_slip
+from planting import HUNT, Defect, each, expect_found, forbidden_by, found, with_slip
 from test_formulas import ROWS, histories, lengths, starts
-from test_laws_bite import Defect
 from test_meter_bills import actions
 from test_meter_machine import tell
 
@@ -72,17 +71,12 @@ LAWS = {
 }
 
 
-def by(law, *rows):
-    """Return defects that one law forbids, each a slip in a function."""
-    return [Defect(name, law, function, right, wrong) for name, function, right, wrong in rows]
-
-
 def in_formulas(*rows):
     return [Defect(name, law, f"aggregators.{function}", right, wrong) for name, law, function, right, wrong in rows]
 
 
 def at_the_machine(module, *rows):
-    return by("machine", *((name, f"{module}.{function}", right, wrong) for name, function, right, wrong in rows))
+    return forbidden_by("machine", *rows, within=f"{module}.")
 
 
 DEFECTS = [
@@ -193,7 +187,7 @@ DEFECTS = [
         ("a canceled winner leaves an empty window", "Series.remove", "one[1] != sequence", "False"),
         ("late events are last", "Timeline.add", "(self.moments[-1], self.sequences[-1]) < (moment, sequence)", "True"),
     ),
-    *by(
+    *forbidden_by(
         "warm",
         (
             "a late event leaves blocks stale",
@@ -225,17 +219,12 @@ DEFECTS = [
     ),
 ]
 
-for _defect in DEFECTS:
-    source_of(_defect.function)
-
 
 @pytest.mark.slow
-@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
-def test_planted_defects_die(defect, monkeypatch):
+@each(DEFECTS)
+def test_planted_defects_die(defect):
     """The law that forbids a defect finds it, among the same examples each time."""
-    plant(monkeypatch, defect.function, defect.right, defect.wrong)
-    with pytest.raises((AssertionError, MeteringError, TypeError)):
-        LAWS[defect.law]()
+    expect_found(defect, LAWS[defect.law], AssertionError, MeteringError, TypeError)
 
 
 def test_planted_defects_are_slips():
