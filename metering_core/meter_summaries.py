@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime, tzinfo
 from enum import StrEnum
-from itertools import chain, islice, pairwise, takewhile
+from itertools import chain, count, islice, pairwise, takewhile
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -437,6 +437,8 @@ class Buckets:
         """Yield where each bucket ends, without an end."""
         if self._cycle is not None:
             yield from (period.end_seconds for period in self._cycle.periods_from(self.start))
+        if self.window is not None and self.zone is UTC:  # Hours that no clock cuts; there may be very many.
+            yield from count(self.start - self.start % _HOUR + _HOUR, _HOUR)
         end = self.start
         while True:
             yield (end := self.holding(end)[1])

@@ -282,13 +282,16 @@ class ColumnarUsage(UsageReader, Uncopied):
     ) -> _Kept:
         """Return what is kept and what was accepted; late usage that another period bills is kept apart."""
         late = (_late(arriving, row, int(numbers[row]), at, received) for row, at in verdict.attributed.items())
-        flags = verdict.accepted.copy()
-        flags[list(verdict.attributed)] = False
+        flags = verdict.accepted
+        if verdict.attributed:
+            flags = flags.copy()
+            flags[list(verdict.attributed)] = False
         part = _part(arriving, flags, numbers, received) if flags.any() else None
         identities = self._kept.identities
         if given.ids is not None:
             identities = identities.and_those(_claims(arriving, given, given.ids, verdict, numbers))
-        sequence = self.sequence + int(np.count_nonzero(verdict.accepted))
+        accepted = len(numbers) if isinstance(numbers, range) else int(np.count_nonzero(verdict.accepted))
+        sequence = self.sequence + accepted
         return _Kept(self._kept.answers.and_those(part, late), identities, sequence, self._kept.compactions)
 
     # Answers ---------------------------------------------------------------------------------------------------------
