@@ -483,7 +483,7 @@ def describe(value: object) -> str:
     if value is None:
         return "None"
     try:
-        if isinstance(value, datetime):
+        if type(value) is datetime:  # Others may be no moment, as the NaT of pandas.
             return datetime.isoformat(value).replace("+00:00", "Z")
         written = _MOMENT.sub(_in_iso, repr(value))
     except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything from its `repr`
