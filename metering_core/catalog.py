@@ -318,7 +318,7 @@ def _in_json(error: InvalidValueError) -> str:
     expected = expected.replace(" (int, Decimal, Fraction or decimal string)", " (an integer, or a decimal in quotes)")
     try:
         written = json.dumps(received, ensure_ascii=False, default=describe)
-    except (TypeError, ValueError, RecursionError):
+    except RecursionError:  # Nested as deeply as it could just be read.
         return error.message
     written = shown(written if len(written) <= WRITTEN_MAX else f"{written[: WRITTEN_MAX - 3]}...")
     param = error.param or ""

@@ -862,6 +862,16 @@ def test_a_moment_that_json_has_no_word_for_is_shown_as_files_have_it():
     assert caught.value.code is mc.ErrorCode.FILE_UNREADABLE
 
 
+def test_a_value_that_is_nested_too_deeply_to_be_written_is_left_to_python():
+    """What could just be read may be too deep to be written again: the sentence is the reader's, and no RecursionError."""
+    deep = []
+    for _ in range(100_000):
+        deep = [deep]
+    error = mc.InvalidValueError.expecting(mc.ErrorCode.PARAMETER_INVALID_STRING, "product", "a string", deep)
+    assert catalog_module._in_json(error) == error.message
+    assert error.message.startswith("product: expected a string, received ")
+
+
 @pytest.mark.parametrize(("year", "last"), [(2026, 2036), (9988, 9998), (9989, 9999), (9999, 9999)])
 def test_files_may_name_the_ten_years_ahead(year, last):
     """The last plausible second is that of the tenth year after this one, and at most that of the calendar's last year."""
