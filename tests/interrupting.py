@@ -60,7 +60,8 @@ def leaving(code: CodeType) -> frozenset[int]:
         if instruction.opname == "PUSH_EXC_INFO" and rest[1].opname == "WITH_EXCEPT_START":
             found |= {instruction.offset, rest[1].offset}
         if instruction.opname == "JUMP_BACKWARD" and sys.version_info >= (3, 12):
-            found.add(instruction.offset)
+            # Python 3.12 says of the jump that it is where it leads to.
+            found |= {instruction.offset, instruction.argval} if sys.version_info < (3, 13) else {instruction.offset}
     return frozenset(found)
 
 
