@@ -254,8 +254,18 @@ class Account:
         for period in takewhile(lambda one: one.start_seconds <= self.now, version.periods_from(version.start_date)):
             start = cycle.period_at(period.start).start_seconds
             if start not in found:
-                found[start] = mc.preview_invoice(version, self.log, now=period.start)
-        return {start: invoice_parts(invoice) for start, invoice in found.items()}
+                found[start] = preview_of(version, self.log, period)
+        return {start: invoice_parts(invoice) for start, invoice in found.items() if invoice is not None}
+
+
+def preview_of(version, log, period):
+    """Return what would be billed; None of a period that was shut on another meter, which only the former version bills."""
+    try:
+        return mc.preview_invoice(version, log, now=period.start)
+    except mc.InvalidValueError as refusal:
+        if refusal.code is not ErrorCode.SUBSCRIPTION_CHANGED:
+            raise
+    return None
 
 
 def closings_of(log):
