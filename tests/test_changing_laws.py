@@ -254,18 +254,17 @@ class Account:
         for period in takewhile(lambda one: one.start_seconds <= self.now, version.periods_from(version.start_date)):
             start = cycle.period_at(period.start).start_seconds
             if start not in found:
-                found[start] = preview_of(version, self.log, period)
-        return {start: invoice_parts(invoice) for start, invoice in found.items() if invoice is not None}
+                found[start] = self.preview(version, period)
+        return {start: invoice_parts(invoice) for start, invoice in found.items()}
 
-
-def preview_of(version, log, period):
-    """Return what would be billed; None of a period that was shut on another meter, which only the former version bills."""
-    try:
-        return mc.preview_invoice(version, log, now=period.start)
-    except mc.InvalidValueError as refusal:
-        if refusal.code is not ErrorCode.SUBSCRIPTION_CHANGED:
-            raise
-    return None
+    def preview(self, version, period):
+        """Return what would be billed: of a period that was shut on another meter by the version of then, as it says."""
+        try:
+            return mc.preview_invoice(version, self.log, now=period.start)
+        except mc.InvalidValueError as refusal:
+            if refusal.code is not ErrorCode.SUBSCRIPTION_CHANGED:
+                raise
+        return mc.preview_invoice(self.version, self.log, now=period.start)
 
 
 def closings_of(log):
