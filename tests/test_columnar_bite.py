@@ -184,7 +184,12 @@ DEFECTS = forbidden_by(
     ),
     ("a claim forgets that it was sent as now", "usage._claims", "given.as_now is not None", "False"),
     # Keeping
-    ("refused rows are kept", "usage.ColumnarUsage._with", "verdict.accepted.copy()", "np.ones_like(verdict.accepted)"),
+    (
+        "refused rows are kept",
+        "usage.ColumnarUsage._with",
+        "flags = verdict.accepted",
+        "flags = np.ones_like(verdict.accepted)",
+    ),
     ("attributed rows are kept twice", "usage.ColumnarUsage._with", "flags[list(verdict.attributed)] = False", "pass"),
     ("numbers have gaps", "usage.ColumnarUsage._with", "np.count_nonzero(verdict.accepted)", "len(arriving)"),
     ("a view shows one more", "answering.Part.is_seen", "<= sequence", "<= sequence + 1"),
