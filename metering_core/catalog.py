@@ -21,7 +21,7 @@ from functools import partial
 from os import PathLike, fspath
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Final, Generic, NoReturn, TextIO, TypeVar, cast
+from typing import Any, Final, Generic, NoReturn, Protocol, TextIO, TypeVar, cast, runtime_checkable
 
 import attrs
 
@@ -43,7 +43,7 @@ from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
-from metering_core.names import choice, known_keys, path_of, required
+from metering_core.names import choice, known_keys, path_of, require_iterable, require_kind, required
 from metering_core.periods import BillingPeriod, Instant, instant, iso_8601, parse_instant
 from metering_core.prices import Price
 from metering_core.stripe_fields import paths_within
@@ -476,6 +476,7 @@ def meter_log(catalog: Catalog, policy: MeterPolicy | None = None) -> MeterLog:
 
     Subscriptions may be on a meter that was deactivated after they began: what it measured is billed.
     """
+    require_kind(Catalog, catalog, "catalog")
     log = MeterLog((meter.reactivate() for meter in catalog.meters.values()), catalog.subscriptions, policy=policy)
     for meter in catalog.meters.values():
         log.update_meter(meter)
@@ -542,7 +543,8 @@ def read_usage(
     2; 5; 1704067200; usage.csv, line 3: quantity: expected an integer of at least 0, received -5 (int)
     """
     place = _name_of(stream) if path is None else path
-    return _read_rows(_Reading(_USAGE, place, time_of(time), arrivals or Arrivals()), stream, format)
+    told = Arrivals() if arrivals is None else require_kind(Arrivals, arrivals, "arrivals")
+    return _read_rows(_Reading(_USAGE, place, time_of(time), told), stream, format)
 
 
 def read_events(
@@ -705,6 +707,7 @@ class _Reading(Generic[Row]):
 
 
 def _read_rows(reading: _Reading[Row], stream: TextIO, written: str) -> Iterator[Row | CatalogError]:
+    require_iterable(_stream_of(stream, "readline", "stream"), "stream")
     read = {UsageFormat.CSV: _csv_rows, UsageFormat.JSONL: _json_rows}[choice(UsageFormat, written, "format")]
     return read(reading, stream)
 
@@ -877,6 +880,14 @@ _EVENTS: Final = _Layout(
 )
 
 
+@runtime_checkable
+class TakesUsage(Protocol):
+    """What rows of usage are appended to: a :class:`~metering_core.UsageLog`, or what judges as one."""
+
+    subscriptions: Any
+    append_columns: Any
+
+
 def _raise(refusal: MeteringError) -> None:
     raise refusal
 
@@ -896,6 +907,7 @@ def append_usage(
     Returns:
         The billing periods that bill usage among these rows, in order, by subscription.
     """
+    require_kind(TakesUsage, log, "log", "a UsageLog")  # type: ignore[type-abstract]  # asked as a class only
     owners = {item.id: subscription for subscription in log.subscriptions for item in subscription.items}
     spellings = Spellings(owners)
     periods = _PeriodsWithUsage()
@@ -909,7 +921,7 @@ def append_usage(
         on_refusal(placed(receipt.error(), row, meant))
 
     chunk: list[UsageRow] = []
-    for row in rows:
+    for row in _each_row(rows, UsageRow):
         if isinstance(row, UsageRow):
             chunk.append(row)
         if len(chunk) >= CHUNK_ROWS or not isinstance(row, UsageRow):
@@ -919,6 +931,11 @@ def append_usage(
             on_refusal(row)
     _append_chunk(log, chunk, note, refuse)
     return periods.by_subscription()
+
+
+def _each_row(rows: Iterable[Row | CatalogError], kind: type[Row]) -> Iterator[Row | CatalogError]:
+    for at, row in enumerate(require_iterable(rows, "rows")):
+        yield row if isinstance(row, CatalogError) else require_kind(kind, row, f"rows[{at}]")
 
 
 def _append_chunk(
@@ -990,9 +1007,9 @@ def append_events(
     Returns:
         The billing periods that have events among these rows, in order, by subscription.
     """
-    billed = _Billed(log)
+    billed = _Billed(require_kind(MeterLog, log, "log"))
     inactive = {meter.event_name: meter for meter in log.meters if not meter.is_active}
-    for row in rows:
+    for row in _each_row(rows, EventRow):
         if not isinstance(row, EventRow):
             on_refusal(row)
             continue

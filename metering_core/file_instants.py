@@ -129,7 +129,10 @@ def likeness(value: object) -> str:
     >>> likeness("2026-06-05T12:00:00")
     ': it has no offset, write 2026-06-05T12:00:00Z if it is in UTC'
     """
-    written = str(value) if isinstance(value, str) else repr(value)
+    try:
+        written = str(value) if isinstance(value, str) else repr(value)
+    except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything from its `repr`
+        return ""
     said = _as_number(written, is_text=isinstance(value, str)) if _NUMBER.fullmatch(written) else _as_text(written)
     return f": {said}" if said else ""
 

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import attrs
 import numpy as np
 
-from metering_core.aggregation import Usage, summarize_all
+from metering_core.aggregation import Usage, require_usage, summarize_all
 from metering_core.columnar_rating import RatedLines, exact_array, lines_one_by_one, rate_lines
 from metering_core.differences import Difference, differences
 from metering_core.exact import Number
 from metering_core.invoicing import billed_share, corrections_in, no_corrections
 from metering_core.meter_bills import Correction
 from metering_core.money import Rounding, half_up
+from metering_core.names import each_of
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant
 from metering_core.pricing import ChargeKind
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -75,7 +76,9 @@ def invoice_lines(
         rounding: how each line is settled; another one than half up is applied line by line.
     """
     when = instant(at, "at")
-    due = [(one, period) for one in subscriptions if (period := one.period_at(when)) is not None]
+    require_usage(usage, "usage")
+    given = each_of(Subscription, subscriptions, "subscriptions")
+    due = [(one, period) for one in given if (period := one.period_at(when)) is not None]
     items = tuple((item, period) for one, period in due for item in one.items)
     # Mostly no period was cut, and asking each item for its share would take a tenth of the time.
     shares = {

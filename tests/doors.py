@@ -522,7 +522,7 @@ class Door:
         }
 
 
-def _door(name: str, signed: Callable[..., Any], find: Callable[[Scene], Callable[..., Any]]) -> Door:
+def door_of(name: str, signed: Callable[..., Any], find: Callable[[Scene], Callable[..., Any]]) -> Door:
     taken = [
         one
         for one in inspect.signature(signed).parameters.values()
@@ -543,7 +543,7 @@ def _is_door(value: object) -> bool:
     return inspect.isfunction(value)
 
 
-def _methods(kind: type, find: Callable[[Scene], Any]) -> Iterator[Door]:
+def methods_of(kind: type, find: Callable[[Scene], Any]) -> Iterator[Door]:
     for name in dir(kind):
         static = inspect.getattr_static(kind, name)
         method = getattr(kind, name)
@@ -553,7 +553,7 @@ def _methods(kind: type, find: Callable[[Scene], Any]) -> Iterator[Door]:
             and (inspect.isfunction(method) or inspect.ismethod(method))
             and method.__module__.startswith("metering_core")
         ):
-            yield _door(f"{kind.__name__}.{name}", method, lambda scene, name=name: getattr(find(scene), name))
+            yield door_of(f"{kind.__name__}.{name}", method, lambda scene, name=name: getattr(find(scene), name))
 
 
 def doors() -> list[Door]:
@@ -563,7 +563,7 @@ def doors() -> list[Door]:
         value = getattr(mc, name)
         if not _is_door(value):
             continue
-        found.append(_door(name, value, lambda scene, value=value: value))
+        found.append(door_of(name, value, lambda scene, value=value: value))
         if inspect.isclass(value):
-            found += _methods(value, lambda scene, name=name: INSTANCES[name](scene))
+            found += methods_of(value, lambda scene, name=name: INSTANCES[name](scene))
     return [door for door in found if not _inside(door.name)]

@@ -18,7 +18,7 @@ from metering_core.columnar.paths import encoded
 from metering_core.columns import Batch, check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError, describe
 from metering_core.exact import exact_integer
-from metering_core.names import NAME_MAX, name, optional_name, refuse_slips
+from metering_core.names import NAME_MAX, flag, name, optional_name, refuse_slips
 from metering_core.periods import SECONDS_MAX
 from metering_core.usage import Action, UsageRecord, as_action, as_timestamp
 
@@ -96,6 +96,7 @@ class UsageBatch:
         Raises:
             InvalidValueError: for a malformed value; ``param`` names the column and the row (``quantities[3]``).
         """
+        flag(copy, "copy")
         length = length_of(subscription_items, "subscription_items")
         columns = {"quantities": quantities, "timestamps": timestamps, "actions": actions, "ids": ids}
         for column, values in columns.items():
@@ -137,6 +138,7 @@ class UsageBatch:
                 twice, misspelt or ``received_at`` (``parameter_unknown``); for a malformed value.
             MissingExtraError: without pyarrow.
         """
+        flag(copy, "copy")
         table = arrow_table(source)
         with reading_arrow():
             return cls._of_arrow(arrow_columns(table), copy=copy)

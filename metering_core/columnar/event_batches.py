@@ -37,7 +37,7 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, QUANTITY_DIGITS_MAX, Number, exact_integer, plain, whole_if_possible
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
-from metering_core.names import require_iterable
+from metering_core.names import each_of, flag, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS
 
@@ -168,6 +168,8 @@ class EventBatch:
         Raises:
             InvalidValueError: for a malformed value; ``param`` names the column and the row (``values[3]``). Floats are one.
         """
+        flag(copy, "copy")
+        flag(are_microseconds, "are_microseconds")
         length = length_of(customers, "customers")
         length_of(values, "values")
         length_of(timestamps, "timestamps")
@@ -219,6 +221,7 @@ class EventBatch:
             MissingExtraError: without pyarrow.
         """
         places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
+        flag(copy, "copy")
         keys, table = _dimension_keys(dimensions), arrow_table(source, "EventBatch.from_arrow")
         with reading_arrow():
             given = arrow_columns(table, (*_REQUIRED, *keys), _OPTIONAL, "events")
@@ -252,13 +255,11 @@ class EventBatch:
         Raises:
             InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event of that name.
         """
-        events = list(require_iterable(events, "events"))
-        first = events[0] if events else None
+        events, expected = each_of(MeterEvent, events, "events"), "a MeterEvent, all with one name"
         for row, event in enumerate(events or [None]):
-            if not isinstance(event, MeterEvent) or event.event_name != first.event_name:  # type: ignore[union-attr]  # the first is one
-                expected = "a MeterEvent, all with one name"
+            if event is None or event.event_name != events[0].event_name:
                 raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"events[{row}]", expected, event)
-        read = meter or _DEFAULT
+        read = _DEFAULT if meter is None else require_kind(Meter, meter, "meter")
         own = (read.customer_payload_key, read.value_payload_key)
         customers, values = ([event.payload.get(key) for event in events] for key in own)
         keys = dict.fromkeys(key for event in events for key in event.payload if key not in own)

@@ -15,6 +15,7 @@ import attrs
 import numpy as np
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
+from metering_core.aggregation import as_requests
 from metering_core.aggregators import Partial, formula_of, row_for
 from metering_core.columnar.batches import Column
 from metering_core.columnar.event_answers import PARTIALS, EventSummaries, Question, partials_of, summarized
@@ -43,7 +44,7 @@ from metering_core.meter_log import MeterLog, content_of
 from metering_core.meter_summaries import DimensionFilters, buckets_of, filters_of, keys_of
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula, Meter
-from metering_core.names import require_iterable, require_kind
+from metering_core.names import name, require_iterable, require_kind
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.readings import MICROSECONDS
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -543,7 +544,7 @@ class ColumnarEvents(MeterReader, Uncopied):
         """Return the partials of many items at once, in the order asked."""
         with self.lock:
             asked: dict[str, list[tuple[int, Question]]] = {}
-            for number, (item, period) in enumerate(requests):
+            for number, (item, period) in enumerate(as_requests(requests)):
                 meter, customer = self.meter_of(item), self._book.customer_of(item)
                 question = Question(customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS)
                 asked.setdefault(meter.id, []).append((number, question))
@@ -557,6 +558,7 @@ class ColumnarEvents(MeterReader, Uncopied):
     def events(self, meter_id: str | None = None, customer: str | None = None) -> list[LoggedEvent]:
         """Return accepted events in the order of arrival: all, or those of one meter, of one customer, or of both."""
         with self.lock:
+            customer = None if customer is None else name(customer, "customer")
             return self._events(None if meter_id is None else self.meter(meter_id), customer)
 
     def _events(self, wanted: Meter | None, customer: str | None) -> list[LoggedEvent]:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from metering_core.acceptance import AcceptancePolicy, Receipt, Receipts
 from metering_core.accounts import KnownItem, Sent
-from metering_core.aggregation import required_mode
+from metering_core.aggregation import as_requests, required_mode
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.answering import Answers, Late, Part, Question, Questions
@@ -329,7 +329,7 @@ class ColumnarUsage(UsageReader, Uncopied):
 
     def questions(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> Questions:
         """Return requests with the codes of their items; for the readers of this usage."""
-        asked = list(requests)
+        asked = as_requests(requests)
         items = [item for item, _ in asked]
         codes = list(map(self._code_of().get, map(attrgetter("id"), items), repeat(NOBODY)))
         modes: list[AggregateUsage] = list(map(attrgetter("price.recurring.aggregate_usage"), items))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from os import PathLike, fspath
+from os import PathLike
 from queue import SimpleQueue
 from threading import Lock, Thread
 from typing import Any, Final, NoReturn
@@ -20,6 +20,7 @@ from metering_core.errors import (
     MissingExtraError,
     shown,
 )
+from metering_core.names import name, path_of
 from metering_core.sql.rules import Row
 
 _CHUNK: Final = 50_000
@@ -61,7 +62,7 @@ class DuckDBTables:
             "python_enable_replacements": False,
         }
         if memory_limit is not None:
-            settings["memory_limit"] = memory_limit
+            settings["memory_limit"] = name(memory_limit, "memory_limit")
         if temp_directory is not None:
             settings["temp_directory"] = _folder(temp_directory)
         if progress is not None and not callable(progress):
@@ -187,7 +188,8 @@ def _first_line(error: Exception) -> str:
 
 
 def _folder(given: object) -> str:
-    if not isinstance(given, str | PathLike) or "\0" in (folder := str(fspath(given))):
+    folder = path_of(given, "temp_directory")
+    if "\0" in folder or (not folder.isascii() and any("\ud800" <= one <= "\udfff" for one in folder)):
         _refuse("temp_directory", "the path of a folder", given)
     return folder
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from metering_core.acceptance import AcceptancePolicy, LateAttribution, Receipt, item_unknown
 from metering_core.accounts import Closing
-from metering_core.aggregation import required_mode
+from metering_core.aggregation import as_requests, required_mode
 from metering_core.aggregators import AGGREGATORS, Partial, row_for
 from metering_core.catalog import usage_row
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
@@ -122,7 +122,7 @@ class SqlUsage(SqlRows):
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked; one run over the usage for all that are new."""
-        asked = [self._request(item, period) for item, period in requests]
+        asked = [self._request(item, period) for item, period in as_requests(requests)]
         self._remember(asked)
         return [self._answers[request] for request in asked]
 

@@ -19,6 +19,7 @@ from typing import Any, Final
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
+from metering_core.aggregation import as_requests
 from metering_core.aggregators import Partial, formula_of, row_for
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
@@ -360,7 +361,7 @@ class SqlEvents(SqlRows):
         The partial of ``last`` tells events of one moment apart by their ``seq``, where a log has the number it gave them.
         """
         asked = []
-        for item, period in requests:
+        for item, period in as_requests(requests):
             meter, customer = self.meter_of(item), self._book.customer_of(item)
             row_for(FOLDED, meter.formula, self._engine)
             asked.append(_Request(meter.id, customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS))

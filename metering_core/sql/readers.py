@@ -139,7 +139,7 @@ def files_of(tables: DuckDBTables, source: Source) -> list[str] | None:
     """
     if isinstance(source, str | PathLike):
         source = [source]
-    if not isinstance(source, Sequence) or isinstance(source, bytes | bytearray):
+    if not isinstance(source, Sequence) or isinstance(source, bytes | bytearray | range):
         return None
     paths = [fspath(one) if isinstance(one, str | PathLike) else None for one in source]
     if not all(isinstance(one, str) for one in paths):
@@ -414,7 +414,11 @@ def _types_of(tables: DuckDBTables, relation: str) -> dict[str, str]:
 
 def _stream_reader(tables: DuckDBTables, source: Any) -> Reader:  # noqa: ANN401 - whatever the caller has
     """Name an Arrow stream, which can be read only once."""
-    if not hasattr(source, "__arrow_c_stream__"):
+    try:
+        is_stream = hasattr(source, "__arrow_c_stream__")
+    except Exception:  # noqa: BLE001 - an object of the caller's own may raise anything
+        is_stream = False
+    if not is_stream:
         expected = "a path, a glob, a list of them, or an object with __arrow_c_stream__"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "source", expected, source)
     tables.view("stream", _Stream(source))

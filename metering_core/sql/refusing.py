@@ -11,7 +11,8 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import InvalidValueError, MeteringError
-from metering_core.names import require_kind
+from metering_core.exact import exact_integer
+from metering_core.names import require_iterable, require_kind
 from metering_core.sql.loading import Origin
 from metering_core.sql.rules import Row
 
@@ -107,7 +108,8 @@ class SqlRows:
 
     def rows_at(self, seqs: Iterable[int]) -> dict[int, dict[str, Any]]:
         """Return rows as the source has them, by ``seq``."""
-        wanted = ", ".join(map(str, sorted({int(seq) for seq in seqs})))
+        asked = {exact_integer(seq, f"seqs[{at}]", minimum=None) for at, seq in enumerate(require_iterable(seqs, "seqs"))}
+        wanted = ", ".join(map(str, sorted(asked)))
         if not wanted:
             return {}
         kinds = self._origin.kinds
