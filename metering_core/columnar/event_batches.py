@@ -168,8 +168,6 @@ class EventBatch:
         Raises:
             InvalidValueError: for a malformed value; ``param`` names the column and the row (``values[3]``). Floats are one.
         """
-        flag(copy, "copy")
-        flag(are_microseconds, "are_microseconds")
         length = length_of(customers, "customers")
         length_of(values, "values")
         length_of(timestamps, "timestamps")
@@ -422,6 +420,8 @@ def _as_text(value: object, param: str, places: int) -> str | None:
 
 def _moments(values: Column, *, copy: bool, are_microseconds: bool = False) -> tuple[Integers, Flags | None]:
     """Return Unix microseconds, and where a timestamp is ``"now"`` instead."""
+    flag(copy, "copy")
+    flag(are_microseconds, "are_microseconds")
     unit = 1 if are_microseconds else MICROSECONDS
     if not isinstance(values, list | tuple):
         array = as_array(values, "timestamps")
