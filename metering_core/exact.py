@@ -13,7 +13,6 @@ import re
 from contextlib import suppress
 from decimal import Decimal
 from fractions import Fraction
-from typing import cast
 
 from metering_core.errors import ErrorCode, InvalidValueError
 
@@ -62,6 +61,19 @@ _DECIMALS = (int, Decimal)
 _WRITTEN_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 
 
+def as_index(value: object) -> int:
+    """Return an integer of any library as an int, through ``__index__``.
+
+    Raises:
+        TypeError: for what is none; a bool is none either, also one of NumPy, whose older versions turn it to 1 or 0.
+    """
+    if type(value) is int:
+        return value
+    if isinstance(value, bool) or type(value).__name__ in {"bool", "bool_"}:
+        raise TypeError("a bool is no integer")
+    return operator.index(value)  # type: ignore[arg-type]
+
+
 def exact_integer(value: object, param: str, *, minimum: int | None = 0, maximum: int | None = None) -> int:
     """Return ``value`` as an int, or refuse it: bools, floats, decimals and strings are not integers here.
 
@@ -78,9 +90,7 @@ def exact_integer(value: object, param: str, *, minimum: int | None = 0, maximum
         number = value
     else:
         try:
-            if isinstance(value, bool):
-                raise TypeError
-            number = operator.index(value)  # type: ignore[arg-type]
+            number = as_index(value)
         except TypeError:
             raise _not_an_integer(value, param, minimum, maximum) from None
     if (minimum is not None and number < minimum) or (maximum is not None and number > maximum):
@@ -192,7 +202,7 @@ def _bounded(value: object, places: int, digits: int) -> Unrounded | None:
             number = decimal_if_possible(value) if fits else None
         case _ if hasattr(type(value), "__index__"):  # An integer of another library.
             with suppress(TypeError):  # As of an array, which is none.
-                number = _bounded_integer(operator.index(cast("int", value)), digits)
+                number = _bounded_integer(as_index(value), digits)
     return None if isinstance(number, Decimal) and not _is_bounded(number, places, digits) else number
 
 

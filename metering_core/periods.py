@@ -6,7 +6,6 @@ anchors on the 29th to the 31st come back after a short month (Stripe, "How subs
 
 from __future__ import annotations
 
-import operator
 import re
 import zoneinfo
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import attrs
 from dateutil.relativedelta import relativedelta
 
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import exact_integer
+from metering_core.exact import as_index, exact_integer
 from metering_core.names import choice, text_of
 
 Instant = datetime | int
@@ -90,9 +89,7 @@ def instant(value: object, param: str) -> datetime:
     if isinstance(value, datetime):
         return value if type(value) is datetime and value.tzinfo is UTC else _to_utc(value, param)
     try:
-        if isinstance(value, bool):
-            raise TypeError
-        seconds = operator.index(value)  # type: ignore[arg-type]
+        seconds = as_index(value)
     except TypeError:
         raise _not_an_instant(value, param) from None
     if not SECONDS_MIN <= seconds <= SECONDS_MAX:

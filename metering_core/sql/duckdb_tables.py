@@ -20,7 +20,7 @@ from metering_core.errors import (
     MissingExtraError,
     shown,
 )
-from metering_core.names import name, path_of
+from metering_core.names import path_of, text_of
 from metering_core.sql.rules import Row
 
 _CHUNK: Final = 50_000
@@ -62,7 +62,10 @@ class DuckDBTables:
             "python_enable_replacements": False,
         }
         if memory_limit is not None:
-            settings["memory_limit"] = name(memory_limit, "memory_limit")
+            # A limit of less than nothing is none to DuckDB.
+            settings["memory_limit"] = text_of(memory_limit)
+            if not (settings["memory_limit"] or "").strip()[:1].isdigit():
+                _refuse("memory_limit", _SIZE, memory_limit)
         if temp_directory is not None:
             settings["temp_directory"] = _folder(temp_directory)
         if progress is not None and not callable(progress):
@@ -194,17 +197,17 @@ def _folder(given: object) -> str:
     return folder
 
 
+_SIZE: Final = "a size with its unit, such as '2GB'"
+
+
 def _connected(settings: dict[str, Any]) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
     """Open a database in memory."""
     import duckdb  # noqa: PLC0415 - the extra is imported where it is needed
 
-    limit, expected = settings.get("memory_limit", "1GB"), "a size with its unit, such as '2GB'"
-    if not str(limit).strip()[:1].isdigit():  # A limit of less than nothing is none to DuckDB.
-        _refuse("memory_limit", expected, limit)
     try:
         return duckdb.connect(":memory:", config=settings)
     except duckdb.ParserException:
-        _refuse("memory_limit", expected, limit)
+        _refuse("memory_limit", _SIZE, settings.get("memory_limit"))
 
 
 def _refuse(param: str, expected: str, received: object) -> NoReturn:
