@@ -369,6 +369,7 @@ class MeterLog(MeterReader, KeepsInvoices):
                 if not rebill:
                     when = ChangeMoment(account, at, self._clock, self.keeper.last_received())
                     refuse_unbillable(account, subscription, MeasuredUsage(self.keeper, account), when)
+                    self._refuse_unbilled(subscription, account)
             self._refuse_overlap(subscription)
             self.decide(partial(self._take_subscription, subscription, metered))
 
@@ -394,6 +395,18 @@ class MeterLog(MeterReader, KeepsInvoices):
         if owner is not None and owner is not account:
             expected = f"an id that no item of another subscription has ({owner.subscription.id!r} has it)"
             raise InvalidValueError.expecting(ErrorCode.SUBSCRIPTION_CHANGED, "items[id]", expected, item.id)
+
+    def _refuse_unbilled(self, subscription: Subscription, account: Account) -> None:
+        """Refuse another meter to an item of which a meter closed a period without an invoice: no other one can bill it."""
+        for place, item in enumerate(subscription.items):
+            for period, bill in self.bills_of(item.id) if item.recurring.meter is not None else ():
+                if bill.meter != item.recurring.meter and not account.is_billed(period.start_seconds):
+                    expected = (
+                        f"the meter {bill.meter!r}, which closed {period} without an invoice (finalize that period first, or "
+                        "give the item that is on another meter another id)"
+                    )
+                    param = f"items[{place}][price]"
+                    raise InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, item.recurring.meter)
 
     def _refuse_overlap(self, subscription: Subscription) -> None:
         """Refuse a second subscription that would bill the events of a meter while another one of the customer does."""

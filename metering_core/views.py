@@ -156,10 +156,10 @@ class UsageReader:
         Args:
             item_id: the item.
             now: the moment that divides the open period from the elapsed ones.
-            limit: at most so many, at least 1; all unless given.
+            limit: at most so many, 1 to 100; all unless given.
         """
         at = instant(now, "now")
-        wanted = None if limit is None else exact_integer(limit, "limit", minimum=1)
+        wanted = None if limit is None else exact_integer(limit, "limit", minimum=1, maximum=100)
         with self._source().lock:
             known = self._source().known(item_id)
             periods = self._periods_until(known, at)

@@ -318,6 +318,51 @@ def test_a_level_of_events_is_agreed():
     log.subscribe(cheap, now=JULY)
 
 
+LEVELS = [mc.Meter("level", "levels", "last", carry_forward=True), mc.Meter("weighed", "weights", "weighted_sum")]
+
+
+@pytest.mark.parametrize("meter", [meter.id for meter in LEVELS])
+def test_a_level_does_not_come_into_a_period_that_has_begun(meter):
+    """An item that would bring the level of a closed period into one that runs is refused, as a new one and as a moved one."""
+    log = mc.MeterLog([*METERS, *LEVELS], [on_meter()], policy=mc.MeterPolicy.history())
+    payload = {"stripe_customer_id": "c", "value": "10"}
+    log.append([mc.MeterEvent(one.event_name, payload, timestamp=day(10)) for one in LEVELS], now=day(10))
+    mc.finalize_invoice(on_meter(), log, on_meter().period_at(JUNE), now=JULY)
+    level = price("level", recurring=mc.Recurring(meter=meter))
+    added, moved = on_meter(*on_meter().items, item(level, "new")), on_meter(item(level))
+    for newer, param in ((added, "items[1]"), (moved, "items[0][price]")):
+        assert refused(lambda newer=newer: log.subscribe(newer, now=day(5, 7))) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+        assert mc.preview_invoice(on_meter(), log, now=day(20, 7)).total == 0
+    log.subscribe(added, now=JULY)
+    assert mc.preview_invoice(added, log, now=day(20, 7)).total == 1000
+
+
+@pytest.mark.parametrize("dropped_first", [False, True])
+def test_an_item_stays_on_its_meter_until_what_it_closed_is_billed(dropped_first):
+    """A meter that closed a period without an invoice is the one that can bill it, also where nothing was used."""
+    log, other = mc.MeterLog(METERS, [on_meter()]), on_meter(item(price(recurring=mc.Recurring(meter="other"))))
+    june = on_meter().period_at(JUNE)
+    log.close_period("s", june, now=JULY)
+    if dropped_first:
+        log.subscribe(on_meter(item(price("b", recurring=mc.Recurring(meter="other")), "another")), now=JULY)
+    closed = "'m', which closed 2026-06-01T00:00:00Z to 2026-07-01T00:00:00Z without an invoice"
+    with pytest.raises(mc.InvalidValueError, match=closed) as refusal:
+        log.subscribe(other, now=JULY)
+    assert (refusal.value.code, refusal.value.param) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
+    (told,) = log.subscriptions
+    assert mc.finalize_invoice(told, log, june, now=JULY).total == 0
+    log.subscribe(other, now=JULY)
+    assert mc.finalize_invoice(other, log, june, now=JULY).total == 0
+
+
+def test_a_meter_may_be_left_before_what_it_closed_is_billed():
+    """With ``rebill=True`` the item moves all the same."""
+    log, other = mc.MeterLog(METERS, [on_meter()]), on_meter(item(price(recurring=mc.Recurring(meter="other"))))
+    log.close_period("s", on_meter().period_at(JUNE), now=JULY)
+    log.subscribe(other, now=JULY, rebill=True)
+    assert log.subscriptions == (other,)
+
+
 # Closed periods --------------------------------------------------------------------------------------------------------
 
 

@@ -394,14 +394,17 @@ def test_pages_of_any_range_cost_what_they_show(window, timezone, formula, monke
 
 
 def test_one_summary_of_many_costs_one():
-    """The newest of 740,000 daily periods is looked up, not all of them listed."""
+    """The newest of 740,000 daily periods is looked up, not all of them listed; a page is as long as any list's."""
     item = mc.SubscriptionItem("si_0", priced(recurring=mc.Recurring(interval="day")))
     log = mc.UsageLog([mc.Subscription("old", [item], START, start_date=-62_135_500_000)])
     log.record("si_0", 5, timestamp=START, now=START)
     with bounded():
         newest, before = log.summaries("si_0", now=START + 60, limit=2)
     assert (newest.total_usage, newest.end, before.end) == (5, None, newest.start)
-    assert [one.start for one in log.summaries("si_0", now=START + 60, limit=10**199)[:2]] == [newest.start, before.start]
+    with bounded():
+        assert [one.start for one in log.summaries("si_0", now=START + 60, limit=100)[:2]] == [newest.start, before.start]
+        with pytest.raises(mc.InvalidValueError, match="an integer of at least 1 and at most 100"):
+            log.summaries("si_0", now=START + 60, limit=10**199)
 
 
 # Files that a caller names ------------------------------------------------------------------------------------------------
