@@ -877,3 +877,11 @@ def test_files_may_name_the_ten_years_ahead(year, last):
     """The last plausible second is that of the tenth year after this one, and at most that of the calendar's last year."""
     until = PlausibleTime.until(datetime(year, 6, 1, tzinfo=UTC))
     assert until.last == datetime(last, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
+
+
+@pytest.mark.parametrize("path", ["a\0b", "a" * 5000], ids=["a NUL", "too long"])
+def test_a_path_that_no_system_takes_is_unreadable(path):
+    """A reference to a price in a file that cannot be, for whatever reason, is refused as one that is not there."""
+    with pytest.raises(mc.CatalogError) as refused:
+        read_price(f"{path}#price")
+    assert (refused.value.code, refused.value.param) == ("file_unreadable", "reference")
