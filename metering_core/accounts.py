@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import attrs
 
@@ -29,7 +29,7 @@ from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
 from metering_core.guarding import Billing, Guarded
 from metering_core.money import Rounding, half_up
-from metering_core.names import each_of, name, require_kind, text_of
+from metering_core.names import each_of, name, require_kind, require_offer, text_of
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, iso_8601
 from metering_core.prices import Price, terms_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -204,7 +204,6 @@ class Account:
         return self.subscription.cycle.period_at(from_unix_seconds(timestamp)).start_seconds
 
 
-@runtime_checkable
 class Billed(Protocol):
     """An invoice, as the logs see it: it is made above them, and kept by them."""
 
@@ -251,7 +250,7 @@ class KeepsInvoices(Guarded):
             InvalidValueError: ``parameter_invalid_object`` where no period of its subscription is being closed.
             InvoicingError: ``invoice_conflict`` where the period was closed with another invoice; equal ones change nothing.
         """
-        require_kind(Billed, invoice, "invoice", "an Invoice")  # type: ignore[type-abstract]  # asked as a class only
+        require_offer(Billed, invoice, "invoice", "an Invoice")
         with self.lock:
             billing = self.billing_of(invoice.subscription)
             stored = billing.stored[invoice.subscription]
@@ -295,7 +294,7 @@ class KeepsInvoices(Guarded):
             InvoicingError: as :meth:`closing`.
             InvalidValueError: as :meth:`closing`; ``change_not_billable`` for a version that the log was not told.
         """
-        given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")  # type: ignore[type-abstract]
+        given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")
         at, billed = instant(now, "now"), list(each_of(Subscription, versions, "versions"))
         with self.lock:
             self.finish()
@@ -338,7 +337,7 @@ class KeepsInvoices(Guarded):
             InvalidValueError: ``parameter_invalid_object``; ``parameter_invalid_choice`` for a subscription that is not the
                 log's.
         """
-        require_kind(Billed, invoice, "invoice", "an Invoice")  # type: ignore[type-abstract]  # as above
+        require_offer(Billed, invoice, "invoice", "an Invoice")
         with self.lock:
             self.finish()
             account = account_of(self._accounts, invoice.subscription)

@@ -16,7 +16,7 @@ from metering_core.aggregators import AGGREGATORS, Aggregator, Partial, formula_
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
 from metering_core.meters import Formula, Meter
-from metering_core.names import require_iterable, require_kind
+from metering_core.names import offers, require_iterable, require_kind, require_offer
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import SubscriptionItem
@@ -59,7 +59,6 @@ class Usage(Protocol):
         ...  # pragma: no cover
 
 
-@runtime_checkable
 class KnowsMeters(Protocol):
     """Usage that is measured by meters, and can say by which."""
 
@@ -112,8 +111,7 @@ def summarize(item: SubscriptionItem, usage: Usage, period: BillingPeriod) -> Us
 
 def require_usage(usage: Usage, param: str = "usage") -> Usage:
     """Return what can be asked for usage, or refuse anything else with ``parameter_invalid_object``."""
-    # A protocol is no class by which mypy could tell the value.
-    return require_kind(Usage, usage, param, "a Usage, such as a UsageLog or a MeterLog")  # type: ignore[type-abstract]
+    return require_offer(Usage, usage, param, "a Usage, such as a UsageLog or a MeterLog")
 
 
 def as_requests(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[tuple[SubscriptionItem, BillingPeriod]]:
@@ -135,7 +133,7 @@ def _is_request(pair: object) -> bool:
 
 def summarize_all(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]], usage: Usage) -> list[UsageSummary]:
     """Return what :func:`summarize` returns for each request, asking the engine once."""
-    meters = usage if isinstance(usage, KnowsMeters) else None
+    meters = usage if offers(usage, KnowsMeters) else None
     asked = [(item, period, *_row_of(item, meters)) for item, period in requests]
     partials = usage.partials([(item, period) for item, period, _, _ in asked])
     return [

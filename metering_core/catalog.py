@@ -907,7 +907,7 @@ def append_usage(
     Returns:
         The billing periods that bill usage among these rows, in order, by subscription.
     """
-    require_kind(TakesUsage, log, "log", "a UsageLog")  # type: ignore[type-abstract]  # asked as a class only
+    require_kind(TakesUsage, log, "log", "a UsageLog")
     owners = {item.id: subscription for subscription in log.subscriptions for item in subscription.items}
     spellings = Spellings(owners)
     periods = _PeriodsWithUsage()

@@ -15,7 +15,6 @@ import attrs
 from metering_core.accounts import invoice_conflict
 from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
 from metering_core.aggregators import Partial
-from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.invoicing import (
     ClosesPeriods,
     Corrects,
@@ -30,7 +29,7 @@ from metering_core.invoicing import (
 from metering_core.meter_bills import Correction, Counted, Settled
 from metering_core.meters import Meter
 from metering_core.money import Rounding, half_up
-from metering_core.names import each_of, name, require_kind
+from metering_core.names import each_of, name, offers, require_kind, require_offer
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.prices import Price
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -64,10 +63,8 @@ class CombinedUsage:
         Raises:
             InvalidValueError: ``parameter_invalid_object`` where ``events`` knows no meters.
         """
-        if not isinstance(self.events, KnowsMeters):
-            expected = "usage that knows its meters, such as a MeterLog"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "events", expected, self.events)
-        return self.events.meter_of(item)
+        expected = "usage that knows its meters, such as a MeterLog"
+        return require_offer(KnowsMeters, self.events, "events", expected).meter_of(item)
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
         """Return the partial of the item in the period, from whichever of the two has its usage."""
@@ -99,11 +96,11 @@ class CombinedUsage:
     @property
     def carries_late(self) -> bool:
         """Whether the events bill what changes in a billed period with a later invoice; records never do."""
-        return isinstance(self.events, Corrects) and self.events.carries_late
+        return offers(self.events, Corrects) and self.events.carries_late
 
     def corrections(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
         """Return the earlier periods of an item whose difference an invoice of this period bills; of an item on a meter."""
-        return self.events.corrections(item, period) if isinstance(self.events, Corrects) else []
+        return self.events.corrections(item, period) if offers(self.events, Corrects) else []
 
     def settle(
         self,
@@ -112,7 +109,7 @@ class CombinedUsage:
         counted: Mapping[str, Counted] = MappingProxyType({}),
     ) -> None:
         """Let the events know what an invoice charged, while its period is being closed."""
-        if isinstance(self.events, Settles):
+        if offers(self.events, Settles):
             self.events.settle(subscription_id, settled, counted)
 
     @contextmanager
@@ -146,7 +143,7 @@ class CombinedUsage:
         Yields:
             Subscription → when its period was closed first, UTC.
         """
-        given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")  # type: ignore[type-abstract]
+        given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")
         at, told = instant(now, "now"), list(each_of(Subscription, versions, "versions"))
         with closing_in(self.events, given, at, told) as in_events, closing_in(self.records, given, at, told) as in_records:
             yield {key: min(in_events[key], in_records[key]) for key in given}
@@ -188,8 +185,8 @@ class CombinedUsage:
         """
         require_kind(Invoice, invoice, "invoice")
         expected = "usage that says what would differ, such as a log"
-        records: SaysChanges = require_kind(SaysChanges, self.records, "records", expected)  # type: ignore[type-abstract]
-        events: SaysChanges = require_kind(SaysChanges, self.events, "events", expected)  # type: ignore[type-abstract]
+        records = require_offer(SaysChanges, self.records, "records", expected)
+        events = require_offer(SaysChanges, self.events, "events", expected)
         with self.lock:
             of_records, of_events = (one.invoice_changes(invoice, rounding=rounding).lines for one in (records, events))
         named = {one.subscription_item for one in of_records}
@@ -203,7 +200,7 @@ class CombinedUsage:
         return [one for one in self._closers() if one.stored_invoice(invoice.subscription, invoice.period) is None]
 
     def _closers(self) -> list[ClosesPeriods]:
-        return [one for one in (self.records, self.events) if isinstance(one, ClosesPeriods)]
+        return [one for one in (self.records, self.events) if offers(one, ClosesPeriods)]
 
 
 def _is_of_usage(change: LineChange) -> bool:

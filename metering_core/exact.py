@@ -186,12 +186,12 @@ def _bounded(value: object, places: int, digits: int) -> Unrounded | None:
     """Return the number that a value says, or None where it says none or one out of bounds."""
     number: Unrounded | None = None
     match value:
+        case Decimal():  # First, because amounts are nearly always.
+            number = Decimal(value)
         case bool() | float():
             pass
         case int():
             number = _bounded_integer(value, digits)
-        case Decimal():
-            number = Decimal(value)
         case str():
             # Bounded before it is parsed: a hostile string is refused at the cost of reading its first characters.
             text = str.__str__(value) if str.__len__(value) <= DIGITS_MAX * 2 else ""

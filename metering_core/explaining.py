@@ -9,13 +9,13 @@ import attrs
 
 from metering_core.aggregation import Usage, require_usage, summarize
 from metering_core.aggregators import AGGREGATORS, FORMULAS
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
+from metering_core.errors import ErrorCode, InvoicingError, shown
 from metering_core.exact import Number, Unrounded, cut, plain
 from metering_core.invoicing import InvoiceLineItem, KeepsRecords, RoutesItems, grouped
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money
-from metering_core.names import require_kind
+from metering_core.names import offers, require_kind, require_offer
 from metering_core.periods import BillingPeriod, from_unix_seconds
 from metering_core.prices import AggregateUsage
 from metering_core.pricing import ChargeKind
@@ -155,12 +155,10 @@ def _as_it_was(line: InvoiceLineItem, given: Usage) -> KeepsRecords:
     """Return given usage up to what the line knew, if it comes to the line's quantity: other usage explains other lines."""
     item = SubscriptionItem(line.subscription_item, line.price)
     require_usage(given)
-    engine = given.engine_of(item) if isinstance(given, RoutesItems) else given
-    if not isinstance(engine, KeepsRecords):
-        expected = "usage that keeps its records, such as a UsageLog or a MeterLog"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "usage", expected, engine)
+    engine = given.engine_of(item) if offers(given, RoutesItems) else given
+    kept = require_offer(KeepsRecords, engine, "usage", "usage that keeps its records, such as a UsageLog or a MeterLog")
     sequence = None if line.usage is None else line.usage.sequence
-    view = engine if sequence is None else engine.as_of(sequence)
+    view = kept if sequence is None else kept.as_of(sequence)
     if line.before is not None and isinstance(view, MeterReader):
         total = max(view.measured(item, line.period), 0)
     else:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol
 
 import attrs
 import numpy as np
@@ -19,7 +19,7 @@ from metering_core.exact import Number
 from metering_core.invoicing import billed_share, corrections_in, no_corrections
 from metering_core.meter_bills import Correction
 from metering_core.money import Rounding, half_up
-from metering_core.names import each_of
+from metering_core.names import each_of, offers
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant
 from metering_core.pricing import ChargeKind
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -31,7 +31,6 @@ Billed = tuple[SubscriptionItem, BillingPeriod]
 """An item and the period that it is billed for."""
 
 
-@runtime_checkable
 class AnswersInColumns(Usage, Protocol):
     """Usage that can say the quantities of many items without an object for each."""
 
@@ -126,7 +125,7 @@ def _total_usage(items: Sequence[Billed], by_price: Iterable[list[int]], usage: 
     """Return the quantity of each item: what was used of a metered one, what was agreed of a licensed one."""
     licensed = {place for places in by_price if not items[places[0]][0].is_metered for place in places}
     metered = [billed for place, billed in enumerate(items) if place not in licensed] if licensed else items
-    if isinstance(usage, AnswersInColumns):
+    if offers(usage, AnswersInColumns):
         quantities = usage.total_usage(metered)
     else:
         quantities = exact_array([one.total_usage for one in summarize_all(metered, usage)])

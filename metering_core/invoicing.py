@@ -13,7 +13,7 @@ from enum import StrEnum
 from fractions import Fraction
 from itertools import chain, count
 from types import MappingProxyType
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, Protocol, Self
 
 import attrs
 
@@ -25,7 +25,7 @@ from metering_core.exact import Number, Unrounded, cut, plain, subtract, whole_i
 from metering_core.meter_bills import Correction, Counted, Part, Settled, part_of, summed
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money, Rounding, half_up, require_rounding
-from metering_core.names import require_kind
+from metering_core.names import offers, require_kind
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant, iso_8601
 from metering_core.prices import AggregateUsage, Price
 from metering_core.pricing import Charge, ChargeKind
@@ -40,7 +40,6 @@ class InvoiceStatus(StrEnum):
     FINALIZED = "finalized"
 
 
-@runtime_checkable
 class ClosesPeriods(Protocol):
     """Usage that can hold periods still while they are billed and close them afterwards."""
 
@@ -62,7 +61,6 @@ class ClosesPeriods(Protocol):
         ...  # pragma: no cover
 
 
-@runtime_checkable
 class SaysChanges(Protocol):
     """Usage that can say what would differ in an invoice now."""
 
@@ -71,7 +69,6 @@ class SaysChanges(Protocol):
         ...  # pragma: no cover
 
 
-@runtime_checkable
 class KeepsRecords(Usage, Protocol):
     """Usage that can be asked later how it was when a line was made."""
 
@@ -85,7 +82,6 @@ class KeepsRecords(Usage, Protocol):
         ...  # pragma: no cover
 
 
-@runtime_checkable
 class HoldsWeakly(KeepsRecords, Protocol):
     """A view of a log that can do without keeping the log alive."""
 
@@ -111,7 +107,7 @@ class Evidence:
         """Return how some usage is now, or was up to a number."""
         known = usage.sequence if sequence is None else sequence
         view = usage.as_of(known)
-        return cls(known, view.weakly() if isinstance(view, HoldsWeakly) else view)
+        return cls(known, view.weakly() if offers(view, HoldsWeakly) else view)
 
     def up_to(self, sequence: int) -> Self:
         """Return how the usage was at an earlier number."""
@@ -122,7 +118,6 @@ class Evidence:
         return type(self), (self.sequence, None)
 
 
-@runtime_checkable
 class HasLock(Protocol):
     """Usage that stays as it is while its lock is held."""
 
@@ -132,7 +127,6 @@ class HasLock(Protocol):
         ...  # pragma: no cover
 
 
-@runtime_checkable
 class RoutesItems(Protocol):
     """Usage that is made of several engines."""
 
@@ -141,7 +135,6 @@ class RoutesItems(Protocol):
         ...  # pragma: no cover
 
 
-@runtime_checkable
 class ClosesApart(Protocol):
     """Usage of which several parts close a period, one after the other."""
 
@@ -150,7 +143,6 @@ class ClosesApart(Protocol):
         ...  # pragma: no cover
 
 
-@runtime_checkable
 class Corrects(Protocol):
     """Usage that can bill what comes late of a billed period as the difference it makes."""
 
@@ -164,7 +156,6 @@ class Corrects(Protocol):
         ...  # pragma: no cover
 
 
-@runtime_checkable
 class Settles(Protocol):
     """Usage that remembers what was charged, so that the next invoice can charge the difference."""
 
@@ -347,7 +338,7 @@ class Invoice:
             rounding: how each line is settled.
         """
         _require_billable(subscription, usage, rounding)
-        own = Formula if isinstance(usage, KnowsMeters) else AggregateUsage
+        own = Formula if offers(usage, KnowsMeters) else AggregateUsage
         period = subscription.period_at(self.period.start)
         items = [item for item in subscription.items if not item.is_metered or _generation(item) is own]
         now: tuple[InvoiceLineItem, ...] = ()
@@ -522,16 +513,16 @@ def closing_in(
     usage: object, periods: Mapping[str, BillingPeriod], now: datetime, versions: Iterable[Subscription]
 ) -> AbstractContextManager[Mapping[str, datetime]]:
     """Hold usage still while periods are billed, and close them where it can be closed; yields when each was closed first."""
-    if isinstance(usage, ClosesPeriods):
+    if offers(usage, ClosesPeriods):
         return usage.closing_all(periods, now=now, versions=versions)
     return nullcontext(dict.fromkeys(periods, now))
 
 
 def keep_in(usage: object, subscription: Subscription, invoice: Invoice) -> None:
     """Let usage that closes periods keep an invoice and what it charged, while the invoice's period is being closed."""
-    if isinstance(usage, Settles):
+    if offers(usage, Settles):
         usage.settle(subscription.id, {item.id: (item.price, _settled(item.id, invoice)) for item in subscription.items})
-    if isinstance(usage, ClosesPeriods):
+    if offers(usage, ClosesPeriods):
         usage.keep_invoice(invoice)
 
 
@@ -540,12 +531,12 @@ def invoice_in(usage: Usage, subscription: Subscription, period: object) -> Invo
 
     A part of the usage that does not keep it, because it was restored from before or the closing was interrupted, does then.
     """
-    if not isinstance(usage, ClosesPeriods) or not isinstance(period, BillingPeriod):
+    if not offers(usage, ClosesPeriods) or not isinstance(period, BillingPeriod):
         return None
     stored = usage.stored_invoice(subscription.id, period)
     if stored is None:
         return None
-    if isinstance(usage, ClosesApart):
+    if offers(usage, ClosesApart):
         for part in usage.lacking(stored):
             _complete(part, subscription, stored)
     if all(line.usage is None or line.usage.view is not None for line in stored.lines):
@@ -560,7 +551,7 @@ def _complete(part: ClosesPeriods, subscription: Subscription, invoice: Invoice)
     prices |= {line.subscription_item: line.price for line in invoice.lines if line.before is None}
     settled = {key: (price, _settled(key, invoice)) for key, price in prices.items()}
     with part.closing_all({subscription.id: invoice.period}, now=finalized_at):
-        if isinstance(part, Settles):
+        if offers(part, Settles):
             part.settle(subscription.id, settled, _counted(invoice))
         part.keep_invoice(invoice)
 
@@ -584,8 +575,8 @@ def _with_usage(line: InvoiceLineItem, usage: object) -> InvoiceLineItem:
     if line.usage is None or line.usage.view is not None:
         return line
     item = SubscriptionItem(line.subscription_item, line.price)
-    engine = usage.engine_of(item) if isinstance(usage, RoutesItems) else usage
-    return attrs.evolve(line, usage=Evidence.of(engine, line.usage.sequence)) if isinstance(engine, KeepsRecords) else line
+    engine = usage.engine_of(item) if offers(usage, RoutesItems) else usage
+    return attrs.evolve(line, usage=Evidence.of(engine, line.usage.sequence)) if offers(engine, KeepsRecords) else line
 
 
 def _require_billable(subscription: Subscription, usage: Usage, rounding: Rounding) -> None:
@@ -614,7 +605,7 @@ def _invoice(
 
 def held_still(usage: Usage) -> AbstractContextManager[Any]:
     """Hold usage still between the question for quantities and that for their evidence."""
-    return usage.lock if isinstance(usage, HasLock) else nullcontext()
+    return usage.lock if offers(usage, HasLock) else nullcontext()
 
 
 EvidenceOf = Callable[[SubscriptionItem], Evidence | None]
@@ -651,17 +642,17 @@ def invoice_of(
 
 def evidence_in(usage: Usage, items: Sequence[SubscriptionItem]) -> EvidenceOf:
     """Return what finds the evidence for the lines of items in some usage, as it is now."""
-    if isinstance(usage, RoutesItems):
+    if offers(usage, RoutesItems):
         engines = {item.id: usage.engine_of(item) for item in items}
         found = {id(engine): evidence_in(engine, items) for engine in engines.values()}
         return lambda item: found[id(engines[item.id])](item)
-    evidence = Evidence.of(usage) if isinstance(usage, KeepsRecords) else None
+    evidence = Evidence.of(usage) if offers(usage, KeepsRecords) else None
     return lambda _: evidence
 
 
 def corrections_in(usage: Usage, asked: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> Corrections:
     """Return the corrections that some usage bills now, of items on a meter; :func:`no_corrections` where it bills none."""
-    if not isinstance(usage, Corrects) or not usage.carries_late:
+    if not offers(usage, Corrects) or not usage.carries_late:
         return no_corrections
     metered = [(item, period) for item, period in asked if item.recurring.meter is not None]
     found = {(item.id, period): usage.corrections(item, period) for item, period in metered}
@@ -726,10 +717,13 @@ def billed_share(item: SubscriptionItem, period: BillingPeriod) -> Fraction:
 
 def _part(item: SubscriptionItem, summary: UsageSummary | None, period: BillingPeriod) -> str:
     """Write what is billed of a period that was cut, where that makes the line smaller; for the end of its description."""
+    part = period.part
+    if not part:  # As nearly always.
+        return ""
     is_weighed = (
         summary is not None and isinstance(summary.aggregate_usage, Formula) and FORMULAS[summary.aggregate_usage].is_weighed
     )
-    return f", {period.part}" if period.part and (is_weighed or not item.is_metered) else ""
+    return f", {part}" if is_weighed or not item.is_metered else ""
 
 
 def _late_lines(

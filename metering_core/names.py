@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping, Sequence, Sized
 from collections.abc import Set as AbstractSet
 from enum import StrEnum
+from functools import cache
 from os import PathLike, fspath
-from typing import Any, TypeVar, cast
+from typing import Any, TypeGuard, TypeVar, cast
 
 from metering_core.errors import ErrorCode, InvalidValueError, describe
 
@@ -80,7 +81,7 @@ def unknown_keys(data: Mapping[Any, Any], known: Collection[str]) -> list[str]:
 
 def require_object(data: object, param: str, expected: str = "an object") -> Mapping[str, Any]:
     """Return a mapping, or refuse what is none with ``parameter_invalid_object``."""
-    return require_kind(Mapping, data, param, expected)  # type: ignore[type-abstract]  # asked as a class only
+    return require_kind(Mapping, data, param, expected)
 
 
 def refuse_slips(received: Collection[str], known: Collection[str], param: str = "usage") -> None:
@@ -117,14 +118,37 @@ def require_kind(kind: type[Element], value: object, param: str, expected: str =
     ``expected`` says what was expected where the kind's name does not.
     """
     try:
-        is_one = isinstance(value, kind) and not isinstance(value, type)
-    except Exception:  # noqa: BLE001 - a protocol asks for attributes, and a value may raise anything when it is asked
-        is_one = False
-    if not is_one:
-        article = "an" if kind.__name__[0] in "AEIO" else "a"
-        code = ErrorCode.PARAMETER_INVALID_OBJECT
-        raise InvalidValueError.expecting(code, param, expected or f"{article} {kind.__name__}", value)
-    return cast("Element", value)
+        if isinstance(value, kind) and not isinstance(value, type):
+            return value
+    except Exception:  # noqa: BLE001, S110 - a protocol asks for attributes, and a value may raise anything when it is asked
+        pass
+    article = "an" if kind.__name__[0] in "AEIO" else "a"
+    code = ErrorCode.PARAMETER_INVALID_OBJECT
+    raise InvalidValueError.expecting(code, param, expected or f"{article} {kind.__name__}", value)
+
+
+def offers(value: object, ability: type[Element]) -> TypeGuard[Element]:
+    """Say whether a value has all that a protocol names, None aside: what an engine is asked before it is asked for more.
+
+    An ``isinstance`` would say the same, but looks the names up in each class of the protocol every time.
+    """
+    names = _names_of(ability)  # type: ignore[arg-type]  # a class has a hash
+    return all(getattr(value, attribute, None) is not None for attribute in names)
+
+
+@cache
+def _names_of(ability: type) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(one for base in ability.__mro__ for one in vars(base) if not one.startswith("_")))
+
+
+def require_offer(ability: type[Element], value: object, param: str, expected: str) -> Element:
+    """Return what :func:`offers` all that a protocol names, or refuse it with ``parameter_invalid_object``."""
+    try:
+        if offers(value, ability) and not isinstance(value, type):
+            return value
+    except Exception:  # noqa: BLE001, S110 - as in require_kind
+        pass
+    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
 
 
 def path_of(value: object, param: str) -> str:

@@ -193,7 +193,7 @@ class Price:
         """Refuse a model that cannot charge, and a recurrence that is none."""
         names = ", ".join(model.__name__ for model in BUILT_IN_MODELS)
         expected = f"a pricing model ({names}, or an object with charges(quantity))"
-        require_kind(PricingModel, self.model, "model", expected)  # type: ignore[type-abstract]  # asked as a class only
+        require_kind(PricingModel, self.model, "model", expected)
         if self.recurring is not None:
             require_kind(Recurring, self.recurring, "recurring", "a Recurring or None")
 

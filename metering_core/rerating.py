@@ -241,7 +241,7 @@ def summaries_at(
         InvoicingError: ``price_not_metered`` where the price does not aggregate usage records.
     """
     # A protocol is no class by which mypy could tell the value.
-    require_kind(KeepsSummaries, usage, "usage", "a UsageLog or a view of it")  # type: ignore[type-abstract]
+    require_kind(KeepsSummaries, usage, "usage", "a UsageLog or a view of it")
     items = [item for _, item in items_at(price, subscriptions)]
     return [summary for item in items for summary in reversed(usage.summaries(item.id, now=now))]
 

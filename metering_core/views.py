@@ -98,13 +98,16 @@ class UsageReader:
         require_kind(SubscriptionItem, item, "item")
         require_kind(BillingPeriod, period, "period")
         with self._source().lock:
-            return self._cells(item.id).partial(aggregator_of(item), period)
+            return self._partial(item, period)
+
+    def _partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
+        return self._cells(item.id).partial(aggregator_of(item), period)
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked."""
         asked = as_requests(requests)
         with self._source().lock:
-            return [self.partial(item, period) for item, period in asked]
+            return [self._partial(item, period) for item, period in asked]
 
     def cells(self, item_id: str, period: BillingPeriod, *, look_back: bool = False) -> tuple[Cell, ...]:
         """Return the cells of the item in the period, by timestamp; with ``look_back`` those of all earlier periods too.

@@ -24,6 +24,7 @@ from metering_core.aggregation import KnowsMeters, Usage, summarize_all
 from metering_core.combining import CombinedUsage
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError
 from metering_core.meter_log import MeterLog
+from metering_core.names import offers
 
 OLD, NEW = SubscriptionItem("si_old", priced()), item_on(id="si_new")
 SEATS = SubscriptionItem("si_seats", priced(mode=None), quantity=5)
@@ -65,7 +66,7 @@ def test_each_item_is_answered_by_its_generation():
     assert (usage.engine_of(OLD), usage.engine_of(NEW)) == (usage.records, usage.events)
     assert (usage.partial(OLD, JAN), float(usage.partial(NEW, JAN))) == (30, 6.5)
     assert isinstance(usage, Usage)
-    assert isinstance(usage, KnowsMeters)
+    assert offers(usage, KnowsMeters)
 
 
 def test_both_engines_are_asked_once():

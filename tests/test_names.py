@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import pytest
 from builders import START, subscribed
 
 from metering_core import UsageLog
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.names import NAME_MAX, choice, known_keys, name, optional_name, refuse_slips, required
+from metering_core.names import (
+    NAME_MAX,
+    choice,
+    known_keys,
+    name,
+    offers,
+    optional_name,
+    refuse_slips,
+    require_offer,
+    required,
+)
 from metering_core.usage import Action
 
 
@@ -89,3 +101,66 @@ def test_a_column_has_a_length_and_can_be_read_again(values):
         log.append_columns(values, [1], [START], now=START)
     assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "subscription_items")
     assert len(log) == 0
+
+
+class Opens(Protocol):
+    """What can be opened."""
+
+    @property
+    def name(self): ...
+
+    def open(self): ...
+
+
+class OpensAndShuts(Opens, Protocol):
+    """What can be shut, too."""
+
+    def shut(self): ...
+
+
+class Door:
+    """A door, whose name and lock are each door's own."""
+
+    def __init__(self, name="front", **own):
+        self.name = name
+        vars(self).update(own)
+
+    def open(self):
+        return "open"
+
+
+class Trapped(Door):
+    """A door that raises when it is looked at."""
+
+    @property
+    def shut(self):
+        raise RuntimeError("trapped")
+
+
+def test_what_a_value_offers_is_asked_of_itself():
+    """All names of a protocol count, inherited ones too; what an object has of its own does, and what is None does not."""
+    assert offers(Door(), Opens)
+    assert not offers(Door(), OpensAndShuts)
+    assert offers(Door(shut=print), OpensAndShuts)
+    assert not offers(Door(name=None), Opens)
+    assert not offers(Door(shut=print, open=None), OpensAndShuts)
+
+
+def test_what_a_value_offers_may_change(monkeypatch):
+    """Nothing is remembered of a class or an object from the last time that it was asked."""
+    door = Door()
+    assert not offers(door, OpensAndShuts)
+    monkeypatch.setattr(Door, "shut", print, raising=False)
+    assert offers(door, OpensAndShuts)
+    monkeypatch.setattr(door, "shut", None, raising=False)
+    assert not offers(door, OpensAndShuts)
+
+
+@pytest.mark.parametrize("value", [None, Door(), Trapped(), type("Classy", (Door,), {"name": "x", "shut": print})])
+def test_what_does_not_offer_enough_is_refused(value):
+    """Too little, a class, and what raises when it is asked are refused by param; what offers all is returned."""
+    with pytest.raises(InvalidValueError, match=r"^usage: expected a door, received ") as caught:
+        require_offer(OpensAndShuts, value, "usage", "a door")
+    assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "usage")
+    found = Door(shut=print)
+    assert require_offer(OpensAndShuts, found, "usage", "a door") is found
