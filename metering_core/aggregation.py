@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import datetime
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
 
 import attrs
 
@@ -20,6 +20,8 @@ from metering_core.names import offers, require_iterable, require_kind, require_
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import SubscriptionItem
+
+_PAIR: Final = (tuple, list)
 
 
 def aggregator_of(item: SubscriptionItem) -> Aggregator:
@@ -118,17 +120,12 @@ def as_requests(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> l
     """Return what an engine is asked for, or refuse what is no pair of an item and a period, by its place."""
     asked = []
     for at, pair in enumerate(require_iterable(requests, "requests")):
-        if not _is_request(pair):
+        is_pair = isinstance(pair, _PAIR) and len(pair) == 2
+        if not (is_pair and isinstance(pair[0], SubscriptionItem) and isinstance(pair[1], BillingPeriod)):
             expected = "a SubscriptionItem and a BillingPeriod"
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"requests[{at}]", expected, pair)
         asked.append(pair)
     return asked
-
-
-def _is_request(pair: object) -> bool:
-    if not isinstance(pair, tuple | list) or len(pair) != 2:
-        return False
-    return isinstance(pair[0], SubscriptionItem) and isinstance(pair[1], BillingPeriod)
 
 
 def summarize_all(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]], usage: Usage) -> list[UsageSummary]:

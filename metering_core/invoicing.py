@@ -684,7 +684,7 @@ def _lines(
     agreed = item.quantity or 0
     quantity = agreed if summary is None else summary.billable_usage
     price, share = item.price, billed_share(item, period)
-    part = _part(item, summary, period)
+    proration, part = None if share == WHOLE else share, _part(item, summary, period)
     for one in rate(price, quantity).settled(rounding, share=share):
         charge = one.charge
         yield InvoiceLineItem(
@@ -701,7 +701,7 @@ def _lines(
             total_usage=quantity if summary is None else summary.total_usage,
             aggregate_usage=None if summary is None else summary.aggregate_usage,
             rounding=getattr(rounding, "__name__", type(rounding).__name__),
-            proration=None if share == WHOLE else share,
+            proration=proration,
             usage=evidence,
         )
 

@@ -7,7 +7,6 @@ small batches stays cheap. It is built when single items are asked for; many ite
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from copy import copy
 from operator import attrgetter
 from typing import Any, Final, Self
 
@@ -256,8 +255,8 @@ class Answers:
         compacted: Mapping[int, Sequence[PeriodCells]] | None = None,
     ) -> None:
         self._items = items
-        self.parts = Pile(list(parts))
-        self.late = Pile(list(late))
+        self.parts = parts if isinstance(parts, Pile) else Pile(list(parts))
+        self.late = late if isinstance(late, Pile) else Pile(list(late))
         self.compacted = compacted or {}
         self._derived = _Derived()
 
@@ -267,10 +266,11 @@ class Answers:
 
     def and_those(self, part: Part | None, late: Iterable[Late]) -> Answers:
         """Return answers from these rows and some that came after them; what was derived is derived no second time."""
-        more = copy(self)
-        more.parts = self.parts if part is None else self.parts.and_one(part)
+        parts, later = self.parts if part is None else self.parts.and_one(part), self.late
         for one in late:
-            more.late = more.late.and_one(one)
+            later = later.and_one(one)
+        more = Answers(self._items, parts, later, self.compacted)
+        more._derived = self._derived
         return more
 
     # One by one ------------------------------------------------------------------------------------------------------

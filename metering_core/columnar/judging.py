@@ -128,7 +128,7 @@ class Rules:
             calendars = np.append(self._calendars, touched[0])[batch.codes]
             rows = np.searchsorted(keys, (calendars << STAMP_BITS) + (batch.now - ORIGIN), side="right") - 1
             within = (batch.stamps >= lows[rows]) & (batch.stamps < highs[rows])
-        if int(batch.stamps.max()) > np.min(latest):
+        if int(batch.stamps.max()) > (latest if isinstance(latest, int) else int(latest.min())):
             within &= batch.stamps <= latest
         return within
 

@@ -185,7 +185,7 @@ class ColumnarUsage(UsageReader, Uncopied):
 
     def _arriving(self, given: UsageBatch, seconds: int | Integers) -> Arriving:
         named = np.fromiter(map(self._code_of().get, given.names, repeat(NOBODY)), np.int32, len(given.names))
-        codes = named[given.codes] if len(named) else given.codes
+        codes = named.take(given.codes) if len(named) else given.codes
         stamps = given.timestamps if given.as_now is None else np.where(given.as_now, seconds, given.timestamps)
         return Arriving(given.names, named, given.codes, codes, stamps, given.quantities, given.sets, seconds)
 
