@@ -14,13 +14,14 @@ from benchmarks.measuring import Contender
 from metering_core.columnar import ColumnarEvents, ColumnarUsage, EventBatch, UsageBatch
 from metering_core.invoice_lines import invoice_lines
 
+SMALL: Final = (100, 1_000)
 TIMES: Final = 20
 """How often a batch of the records is appended in a turn; one alone is too short to be timed."""
 
 
 def contenders(usage: Columns, items: list[str]) -> dict[str, Contender]:
     """Return the doors of both, the first question to each, and the lines of invoices."""
-    return {**_of_usage(usage, items), **_of_events(usage, items)}
+    return {**_of_usage(usage, items), **_of_many(len(usage.items)), **_of_events(usage, items)}
 
 
 def _appended(make: Callable[[], Any], batch: object) -> Contender:
@@ -44,13 +45,17 @@ def _of_usage(usage: Columns, items: list[str]) -> dict[str, Contender]:
     lines = billing.settled_by_line(totals)
     subscriptions = inputs.subscriptions(items)
     codes = {item: code for code, item in enumerate(items)}
-    batch = UsageBatch.from_columns(
-        [codes[item] for item in usage.items],
-        usage.quantities,
-        usage.timestamps,
-        np.array(usage.actions) == "set",
-        item_ids=items,
-    )
+
+    def first(rows: int) -> UsageBatch:
+        return UsageBatch.from_columns(
+            [codes[item] for item in usage.items[:rows]],
+            usage.quantities[:rows],
+            usage.timestamps[:rows],
+            np.array(usage.actions[:rows]) == "set",
+            item_ids=items,
+        )
+
+    batch = first(len(usage.items))
 
     def filled() -> ColumnarUsage:
         columns = ColumnarUsage(subscriptions)
@@ -67,8 +72,30 @@ def _of_usage(usage: Columns, items: list[str]) -> dict[str, Contender]:
     warm = filled()
     return {
         "ColumnarUsage.append": _appended(lambda: ColumnarUsage(subscriptions), batch),
+        **{
+            f"ColumnarUsage.append, batches of {rows:,}": _appended(lambda: ColumnarUsage(subscriptions), first(rows))
+            for rows in SMALL
+        },
         "ColumnarUsage, first question": Contender(lambda: partial(asked, filled()), expected=totals),
         "invoice_lines": Contender(lambda: partial(billed, warm), expected=sum(lines.values())),
+    }
+
+
+def _of_many(number: int) -> dict[str, Contender]:
+    """Return the questions for very many items at once, each of which has one record."""
+    items = inputs.item_ids(number)
+    subscriptions = inputs.subscriptions(items)
+    quantities = list(range(number))
+    columns = ColumnarUsage(subscriptions)
+    columns.append(UsageBatch.from_columns(items, quantities, [START] * number), now=NOW)
+    requests = [(one.items[0], one.period_at(START)) for one in subscriptions]
+    usages = [0 if one is None else int(one[1]) if isinstance(one, tuple) else int(one) for one in columns.partials(requests)]
+    assert usages == quantities, "each mode comes to the one quantity"
+    return {
+        "ColumnarUsage.partials, many": Contender(lambda: partial(columns.partials, requests), len, number),
+        "ColumnarUsage.total_usage, many": Contender(
+            lambda: partial(columns.total_usage, requests), lambda found: found.tolist(), quantities
+        ),
     }
 
 

@@ -118,6 +118,8 @@ def require_usage(usage: Usage, param: str = "usage") -> Usage:
 
 def as_requests(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[tuple[SubscriptionItem, BillingPeriod]]:
     """Return what an engine is asked for, or refuse what is no pair of an item and a period, by its place."""
+    if _are_requests(requests):
+        return list(requests)
     asked = []
     for at, pair in enumerate(require_iterable(requests, "requests")):
         is_pair = isinstance(pair, _PAIR) and len(pair) == 2
@@ -126,6 +128,17 @@ def as_requests(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> l
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"requests[{at}]", expected, pair)
         asked.append(pair)
     return asked
+
+
+def _are_requests(requests: object) -> bool:
+    """Say whether all are such pairs, without a word on which is not; much faster than a look at each."""
+    if not isinstance(requests, _PAIR) or type(requests) not in _PAIR or not set(map(type, requests)) <= {tuple}:
+        return False
+    try:
+        are = [type(item) is SubscriptionItem and type(period) is BillingPeriod for item, period in requests]
+    except ValueError:  # One of them is no pair.
+        return False
+    return all(are)
 
 
 def summarize_all(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]], usage: Usage) -> list[UsageSummary]:

@@ -152,7 +152,7 @@ DEFECTS = forbidden_by(
     ("the period's start is exclusive", "judging._between", "stamps >= low", "stamps > low"),
     ("the earliest timestamp is not looked at", "judging._between", "low <= int(stamps.min())", "True"),
     ("now is in the future", "judging.Rules._within_time", "batch.stamps <= latest", "batch.stamps < latest"),
-    ("only the last moment is looked at", "judging.Rules._within_time", "np.min(latest)", "np.max(latest)"),
+    ("only the last moment is looked at", "judging.Rules._within_time", "latest.min()", "latest.max()"),
     ("a segment begins too late", "judging.Rules._within_time", 'side="right"', 'side="left"'),
     (
         "the first day after those without rows is left out",

@@ -114,7 +114,7 @@ class Questions:
     are: Mapping[AggregateUsage, Flags]
 
     @classmethod
-    def of(cls, codes: Iterable[int], modes: Sequence[AggregateUsage], periods: Sequence[BillingPeriod]) -> Self:
+    def of(cls, codes: NDArray[np.intp], modes: Sequence[AggregateUsage], periods: Sequence[BillingPeriod]) -> Self:
         """Look up the seconds."""
         length = len(modes)
         firsts = np.fromiter(map(attrgetter("start_seconds"), periods), np.int64, length)
@@ -127,7 +127,7 @@ class Questions:
         for mode, flags in are.items():
             if AGGREGATORS[mode].looks_back:
                 firsts[flags] = ORIGIN
-        return cls(np.fromiter(codes, np.intp, length), modes, periods, firsts, ends, are)
+        return cls(codes, modes, periods, firsts, ends, are)
 
     @classmethod
     def of_all(cls, items: int, period: BillingPeriod, modes: Sequence[AggregateUsage]) -> Self:
@@ -396,7 +396,7 @@ class Answers:
         codes, kinds = questions.codes, questions.kinds()
         for places in rounds:
             window = questions.window(places, items)
-            of_kind = {kind: places[flags[places]] for kind, flags in kinds.items() if flags[places].any()}
+            of_kind = {kind: some for kind, flags in kinds.items() if len(some := places[flags[places]])}
             by_code = {kind: _flags_at(codes[some], items) for kind, some in of_kind.items()}
             for kind, found in totals(self._sources(), window, by_code).items():
                 yield _Answered(of_kind[kind], kind, found.of(codes[of_kind[kind]]))

@@ -331,9 +331,9 @@ class ColumnarUsage(UsageReader, Uncopied):
         """Return requests with the codes of their items; for the readers of this usage."""
         asked = as_requests(requests)
         items = [item for item, _ in asked]
-        codes = list(map(self._code_of().get, map(attrgetter("id"), items), repeat(NOBODY)))
+        codes = np.fromiter(map(self._code_of().get, map(attrgetter("id"), items), repeat(NOBODY)), np.intp, len(items))
         modes: list[AggregateUsage] = list(map(attrgetter("price.recurring.aggregate_usage"), items))
-        if NOBODY in codes or None in modes:
+        if (codes == NOBODY).any() or None in modes:
             for item in items:  # One of them raises.
                 self.known(item.id)
                 required_mode(item)
