@@ -6,11 +6,16 @@ Spark is held to the same by tests/test_sql_spark.py, where its session is.
 from __future__ import annotations
 
 from collections import Counter
-from functools import cache
+from functools import cache, partial
+from operator import attrgetter
 
 import engine_cases
 import pytest
+from builders import START, priced, subscribed
 from engine_cases import ENGINES, EXTRAS, POLICIES, Batch, differences, generated
+
+import metering_core as mc
+from metering_core import Subscription, SubscriptionItem, UsageRecord
 
 SEEDS = [pytest.param(0), pytest.param(1, marks=pytest.mark.slow)]
 
@@ -50,6 +55,42 @@ def test_nothing_is_usage_of_nothing(engine, cases):
     """Without a row, with and without subscriptions, there are no receipts and every summary and invoice is of nothing."""
     batch = Batch(POLICIES["late"], generated(0, cases, "late").subscriptions)
     assert not list(differences(batch, engine(batch)))
+
+
+def dropped(usage, append):
+    """Return what becomes of records of an item that the newest version has no more: a retry, other content, another id."""
+    append([UsageRecord("si_0", 5, timestamp=START, id="a")])
+    usage.subscribe(Subscription("sub", [SubscriptionItem("si_1", priced())], START), rebill=True)
+    contents = [(5, "a"), (6, "a"), (5, "b"), (5, None)]
+    return [
+        receipt.code or receipt.outcome
+        for content, record_id in contents
+        for receipt in append([UsageRecord("si_0", content, timestamp=START, id=record_id)])
+    ]
+
+
+def columns_to(usage):
+    """Return what appends records to columns in one call."""
+    names = ("subscription_item", "quantity", "timestamp", "action", "id")
+    return lambda records: usage.append_columns(*zip(*map(attrgetter(*names), records), strict=True), now=START)
+
+
+@pytest.mark.parametrize("kind", ["records", "columns", "columnar", "duckdb"])
+def test_a_used_id_of_a_dropped_item_is_no_reused_id(kind):
+    """The order of the codes decides: an item that there is no more is unknown, whatever its ids were used for."""
+    unknown = mc.ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN
+    if kind == "duckdb":  # It is told the newest version alone, and takes all usage for new.
+        pytest.importorskip("duckdb", reason="the engine needs duckdb")
+        rows = [("si_0", quantity, START, "increment", "a", START) for quantity in (5, 6)]
+        batch = Batch(POLICIES["literal"], [Subscription("sub", [SubscriptionItem("si_1", priced())], START)], rows=rows)
+        assert [receipt.code for receipt in ENGINES[kind](batch).receipts().values()] == [unknown] * 2
+        return
+    usage = mc.UsageLog([subscribed()])
+    append = columns_to(usage) if kind == "columns" else partial(usage.append, now=START)
+    if kind == "columnar":
+        usage = pytest.importorskip("metering_core.columnar", exc_type=ImportError).ColumnarUsage([subscribed()])
+        append = partial(usage.append, now=START)
+    assert dropped(usage, append) == ["duplicate", unknown, unknown, unknown]
 
 
 def test_cases_reach_every_refusal():

@@ -15,7 +15,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.acceptance import AcceptancePolicy, Receipt, Receipts
+from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt, Receipts
 from metering_core.accounts import KnownItem, Sent
 from metering_core.aggregation import as_requests, required_mode
 from metering_core.aggregators import Partial
@@ -253,7 +253,10 @@ class ColumnarUsage(UsageReader, Uncopied):
             known = sent(first) if isinstance(first, int) else first
             timestamp: Timestamp = "now" if _is_as_now(given, row) else int(arriving.stamps[row])
             quantity, is_set = int(arriving.quantities[row]), arriving.is_set_at(row)
-            verdict.answered[row] = known.answer(ids[row] or "", quantity, timestamp, is_set=is_set)
+            answer = known.answer(ids[row] or "", quantity, timestamp, is_set=is_set)
+            # Of an item that there is no more only a retry is known.
+            if answer.outcome is Outcome.DUPLICATE or self._items[arriving.codes[row]].is_active:
+                verdict.answered[row] = answer
 
     def _numbers(self, accepted: Flags) -> range | Integers:
         """Return the sequence number of each accepted row; 0 for the others."""
