@@ -26,11 +26,11 @@ from datetime import datetime
 from decimal import Decimal, DecimalException
 from typing import Any, Final, NoReturn
 
-from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError, describe
 from metering_core.exact import DIGITS_MAX, exact_decimal, plain
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
-from metering_core.names import each_of, require_iterable, required
+from metering_core.names import each_of, require_iterable, required, text_of
 from metering_core.periods import instant, parse_instant
 
 CUSTOMER_PAYLOAD_KEY: Final = "stripe_customer_id"
@@ -165,12 +165,13 @@ def _envelope(data: object) -> Mapping[str, Any]:
     """Return the event if it is an object of the one version that is known, with names that attributes may have."""
     if not isinstance(data, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "event", "a CloudEvent, as an object", data)
-    if required(data, "specversion") != "1.0":
+    if text_of(required(data, "specversion")) != "1.0":
         code = ErrorCode.PARAMETER_INVALID_CHOICE
         raise InvalidValueError.expecting(code, "specversion", "'1.0'", data["specversion"])
     for key in data:
-        if key not in _RESERVED and not _EXTENSION.fullmatch(str(key)):
-            raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, f"Received unknown parameter: {key}", param=str(key))
+        attribute = text_of(key) or describe(key)
+        if attribute not in _RESERVED and not _EXTENSION.fullmatch(attribute):
+            raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, f"Received unknown parameter: {attribute}", param=attribute)
     return data
 
 
@@ -187,7 +188,9 @@ def _payload(event: Mapping[str, Any]) -> dict[str, str]:
     _require_json(event.get("datacontenttype"))
     if not isinstance(entries, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "an object", entries)
-    return {key: _text(value, f"{param}[{key}]") for key, value in entries.items() if value is not None}
+    return {
+        key: _text(value, f"{param}[{text_of(key) or describe(key)}]") for key, value in entries.items() if value is not None
+    }
 
 
 def _require_json(content_type: object) -> None:

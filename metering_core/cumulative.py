@@ -44,7 +44,7 @@ def _value(value: object) -> Number:
 def _attributes(value: object) -> Attributes:
     """Return the pairs of a map of strings to strings, sorted; pairs that were sorted before are taken again."""
     try:
-        pairs = value if isinstance(value, Mapping) else list(require_iterable(value, "attributes"))  # type: ignore[arg-type]
+        pairs: Any = value if isinstance(value, Mapping) else require_iterable(value, "attributes")  # type: ignore[arg-type]
         given: dict[Any, Any] = dict(pairs)
     except (TypeError, ValueError):
         expected = "a map of strings to strings"
@@ -103,12 +103,12 @@ class CumulativePoint:
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Read what :meth:`to_dict` wrote."""
         known_keys(data, _POINT_KEYS)
-        start_time = data.get("start_time")
+        start_time, attributes = data.get("start_time"), data.get("attributes")
         return cls(
-            parse_instant(str(required(data, "time")), "time"),
+            _written(required(data, "time"), "time"),
             required(data, "value"),
-            start_time=None if start_time is None else parse_instant(str(start_time), "start_time"),
-            attributes=data.get("attributes") or {},
+            start_time=None if start_time is None else _written(start_time, "start_time"),
+            attributes={} if attributes is None else attributes,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -119,6 +119,11 @@ class CumulativePoint:
             "start_time": None if self.start_time is None else self.start_time.isoformat(),
             "attributes": dict(self.attributes),
         }
+
+
+def _written(value: Any, param: str) -> datetime:  # noqa: ANN401 - whatever the data holds
+    """Return a moment that was written as text, or given as any other argument is."""
+    return instant(value, param) if text_of(value) is None else parse_instant(value, param)
 
 
 def _metric(value: object) -> str:

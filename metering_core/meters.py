@@ -15,7 +15,7 @@ import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import DIGITS_MAX, exact_integer
-from metering_core.names import choice, flag, name, require_iterable, require_kind, required
+from metering_core.names import choice, flag, name, require_iterable, require_kind, required, text_of
 from metering_core.periods import Instant, from_unix_seconds, instant, unix_seconds
 from metering_core.stripe_fields import Read, judged
 
@@ -226,7 +226,7 @@ class Meter:
         event_name = required(data, "event_name")
         parts = {key: _part(data, key, read) for key in _PARTS}
         aggregation, mapping, values, transitions = parts.values()
-        if mapping.get("type") not in {None, "by_id"}:
+        if mapping.get("type") is not None and text_of(mapping["type"]) != "by_id":
             code = ErrorCode.PARAMETER_INVALID_CHOICE
             raise InvalidValueError.expecting(code, "customer_mapping[type]", "'by_id'", mapping["type"])
         given = {

@@ -153,6 +153,11 @@ def _nickname(value: str | None) -> str | None:
     return optional_name(value, "nickname")
 
 
+def _said(data: Mapping[str, Any], *keys: str) -> Any:  # noqa: ANN401 - whatever the data holds
+    """Return what the first key says that is there and not empty."""
+    return next((data[key] for key in keys if data.get(key) is not None and text_of(data[key]) != ""), None)
+
+
 def _product(value: str | None) -> str | None:
     return optional_name(value, "product")
 
@@ -260,7 +265,7 @@ class Price:
             _model_from(shape),
             None if shape.get("recurring") is None else Recurring(**_recurring_fields(shape["recurring"])),
             nickname=shape.get("nickname"),
-            product=(expanded.get("name") or expanded.get("id")) if expanded else product,
+            product=_said(expanded, "name", "id") if expanded else product,
             unit_label=expanded.get("unit_label"),
             ignored=ignored,
         )
@@ -311,9 +316,8 @@ def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, A
     """Put the amounts of one currency option in place of the price's own."""
     if wanted is None or currency(wanted).code == currency(required(shape, "currency")).code:
         return shape
-    given = shape.get("currency_options") or {}
-    require_object(given, "currency_options")
-    options = _options(given)
+    given = shape.get("currency_options")
+    options = {} if given is None else _options(require_object(given, "currency_options"))
     code = currency(wanted).code
     if code not in options:
         expected = f"one of the price's currencies: {', '.join(sorted({shape['currency'].lower(), *options}))}"

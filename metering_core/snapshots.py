@@ -15,6 +15,7 @@ from metering_core import meter_snapshots, usage_snapshots
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError, describe
 from metering_core.log import Clock, UsageLog
 from metering_core.meter_log import MeterLog
+from metering_core.names import text_of
 from metering_core.prices import Price
 
 VERSIONS: Final = {of.FORMAT: of.VERSION for of in (meter_snapshots, usage_snapshots)}
@@ -77,14 +78,14 @@ def restore_meter_log(
 def _whole(data: Mapping[str, Any], kind: str) -> Iterator[object]:
     """Hand out the content of a snapshot of a kind; what is wrong with it, or found to be while it is read, is damage."""
     given = data.get("format") if isinstance(data, Mapping) else data
-    if not isinstance(data, Mapping) or given != kind:
+    if not isinstance(data, Mapping) or text_of(given) != kind:
         raise _damaged(f"format: expected {kind!r}, received {describe(given)}{_meant(data, given)}", "format")
     version, newest = data.get("version"), VERSIONS[kind]
     if type(version) is not int or not 1 <= version <= newest:
         message = f"version: expected 1 to {newest}, received {describe(version)}"
         raise SnapshotError(ErrorCode.SNAPSHOT_VERSION_UNKNOWN, message, param="version")
     content = data.get("content")
-    if data.get("checksum") != _checksum(content):
+    if text_of(data.get("checksum")) != _checksum(content):
         raise _damaged("checksum: expected that of the content", "checksum")
     try:
         yield content
@@ -107,7 +108,7 @@ def _checksum(content: object) -> str:
 
     try:
         text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RecursionError) as error:
         raise _damaged(f"content: expected plain JSON data ({error})", "content") from error
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
 

@@ -221,13 +221,13 @@ def _charge_field(value: object) -> object:
 def _invoice(owner: str, fields: Mapping[str, Any], prices: Sequence[Price]) -> Invoice:
     lines = tuple(_line(line, prices) for line in fields["lines"])
     period, finalized_at = _cut_period(*fields["period"]), _moment(*fields["finalized_at"])
-    return Invoice(fields["id"], owner, fields["currency"], period, InvoiceStatus.FINALIZED, lines, finalized_at)
+    return Invoice(_text(fields["id"]), owner, _text(fields["currency"]), period, InvoiceStatus.FINALIZED, lines, finalized_at)
 
 
 def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem:
     kind, quantity, unit_amount, amount, *rest = fields["charge"]
     unit = None if unit_amount is None else read_exact(unit_amount)
-    charge = Charge(kind, read_exact(quantity), unit, read_exact(amount), *rest)
+    charge = Charge(kind, read_exact(quantity), unit, read_exact(amount), *map(_figure, rest))
     mode, share, sequence = fields["aggregate_usage"], fields["proration"], fields["usage"]
     before = fields["before"]
     return InvoiceLineItem(
@@ -244,6 +244,11 @@ def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem
         before=None if before is None else BilledBefore(read_exact(before[0]), whole(before[1])),
         usage=None if sequence is None else Evidence(None if sequence[0] is None else whole(sequence[0]), None),
     )
+
+
+def _figure(value: object) -> Any:  # noqa: ANN401 - what a model of the user's own says beside its amounts is not looked at
+    """Return a tier, a number of packages or a label, as it was written."""
+    return value if value is None or isinstance(value, str) else whole(value)
 
 
 def _text(value: object) -> str:

@@ -35,7 +35,9 @@ def is_empty(value: object) -> bool:
     """Say whether a field says nothing: null, false, 0, or an empty text, list or object."""
     if isinstance(value, str | Mapping | list | tuple):
         return not value
-    return value is None or (isinstance(value, int | float | Decimal) and value == 0)
+    if isinstance(value, Decimal):  # One that signals refuses to be compared.
+        return value.is_zero()
+    return value is None or (isinstance(value, int | float) and value == 0)
 
 
 @attrs.frozen
@@ -94,12 +96,11 @@ def judged(data: object, kind: str, place: str = "", *, is_stripes: bool | None 
     if not isinstance(data, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, place or "data", "an object", data)
     if is_stripes is None:
-        is_stripes = data.get("object") == kind
-        if data.get("object") not in {None, kind} and "object" in fields:
+        said = data.get("object")
+        is_stripes = text_of(said) == kind
+        if said is not None and not is_stripes and "object" in fields:
             expected = f"{kind!r}, or none in an object of your own"
-            raise InvalidValueError.expecting(
-                ErrorCode.PARAMETER_INVALID_OBJECT, _in(place, "object"), expected, data["object"]
-            )
+            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, _in(place, "object"), expected, said)
     for key in unknown_keys(data, fields.keys()):
         _refuse_unknown(key, data, fields, place, is_stripes=is_stripes)
     for key in sorted(fields.keys() & data.keys()):
@@ -212,7 +213,7 @@ def _is_on_the_anchors_day(value: Any, data: Mapping[str, Any]) -> bool:  # noqa
     if is_empty(day):
         return True
     try:
-        return instant(data.get("billing_cycle_anchor"), "billing_cycle_anchor").day == day
+        return isinstance(day, int) and instant(data.get("billing_cycle_anchor"), "billing_cycle_anchor").day == day
     except InvalidValueError:
         return True  # Whoever reads the anchor refuses it.
 
@@ -223,15 +224,18 @@ def _is_on_its_only_item(value: Any, data: Mapping[str, Any]) -> bool:  # noqa: 
     items = items.get("data") if isinstance(items, Mapping) else items
     if not isinstance(items, list | tuple) or len(items) != 1 or not isinstance(items[0], Mapping):
         return value is None
-    return value is None or value == (1 if items[0].get("quantity") is None else items[0]["quantity"])
+    own = items[0].get("quantity")
+    agreed = 1 if own is None else own
+    return value is None or (isinstance(value, int) and isinstance(agreed, int) and value == agreed)
 
 
 _BILLED_STATUSES: Final = frozenset({"active", "past_due", "trialing", "unpaid"})
 
 
 def _is_billed(value: Any, data: Mapping[str, Any]) -> bool:  # noqa: ANN401 - as above
-    is_over = value == "canceled" and data.get("ended_at") is not None
-    return value is None or is_over or (isinstance(value, str) and value in _BILLED_STATUSES)
+    status = text_of(value)
+    is_over = status == "canceled" and data.get("ended_at") is not None
+    return value is None or is_over or status in _BILLED_STATUSES
 
 
 def current_period_end(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - checked by who receives it

@@ -103,7 +103,9 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:  # noqa
         attributed={whole(sequence): whole(at) for sequence, at in content["attributed"]},
         ids={item: {record_id: _sent(*fields) for record_id, fields in ids.items()} for item, ids in content["ids"].items()},
         closed=read_closed(content, prices),
-        kept={item: {start: _kept(fields) for start, fields in periods} for item, periods in content["compacted"].items()},
+        kept={
+            item: {whole(start): _kept(fields) for start, fields in periods} for item, periods in content["compacted"].items()
+        },
         sequence=whole(content["sequence"]),
     )
     _check(state)

@@ -21,5 +21,10 @@ def changed(*path, value):
     return change
 
 
+def sealed(data, content):
+    """Return a snapshot with another content and the checksum of that, so that only the content can betray it."""
+    return {**data, "content": content, "checksum": _checksum(content)}
+
+
 def replaced(**values):
     return lambda data: data.update(values)

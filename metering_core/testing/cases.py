@@ -103,7 +103,7 @@ from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.meters import Meter, short_name
-from metering_core.names import choice, known_keys, name, path_of, required
+from metering_core.names import choice, known_keys, name, path_of, required, text_of
 from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, Instant, Interval, instant, iso_8601, unix_seconds
 from metering_core.prices import AggregateUsage, Price, Recurring
 from metering_core.pricing import ChargeKind
@@ -212,7 +212,7 @@ def _unreadable(label: str | None, error: InvalidValueError) -> CatalogError:
 
 def _run(data: object) -> CaseResult:
     """Read one case and compare what it expects with what the engine gives."""
-    _refuse_floats(data, "")
+    _refuse_unfit(data, "")
     if not isinstance(data, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "case", "an object", data)
     case_id = name(required(data, "id"), "id")
@@ -275,16 +275,25 @@ Reader = Callable[[object, str], Any]
 """Reads one value; its second argument is the place that a complaint names."""
 
 
-def _refuse_floats(value: object, param: str) -> None:
+DEPTH_MAX: Final = 100
+"""How deep the objects and lists of a case may lie in each other."""
+
+
+def _refuse_unfit(value: object, param: str, depth: int = 0) -> None:
+    """Refuse floats, keys that are no text, and nests that nobody could walk."""
+    if depth > DEPTH_MAX:
+        expected = f"at most {DEPTH_MAX} objects and lists within each other"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "case", expected, "more")
     if isinstance(value, float):
         expected = 'an integer, or a decimal written as a string such as "0.5"'
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value)
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            _refuse_floats(inner, f"{param}[{key}]" if param else str(key))
+            named = name(key, param or "case")
+            _refuse_unfit(inner, f"{param}[{named}]" if param else named, depth + 1)
     elif isinstance(value, list):
         for position, inner in enumerate(value):
-            _refuse_floats(inner, f"{param}[{position}]")
+            _refuse_unfit(inner, f"{param}[{position}]", depth + 1)
 
 
 def _object(value: object, param: str, readers: Mapping[str, Reader], needed: Sequence[str] = ()) -> dict[str, Any]:
@@ -388,7 +397,7 @@ def _timestamp(value: object, param: str) -> int:
 
 
 def _timestamp_or_now(value: object, param: str) -> int | str:
-    return "now" if value == "now" else _timestamp(value, param)
+    return "now" if text_of(value) == "now" else _timestamp(value, param)
 
 
 def _iso(value: object, param: str) -> str:
