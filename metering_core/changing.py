@@ -211,12 +211,12 @@ def refuse_reopened(account: Account, newer: Subscription) -> None:
             raise InvalidValueError.expecting(code, "ended_at", expected, given)
 
 
-def open_stretches(account: Account) -> Iterator[tuple[int, int]]:
-    """Yield the stretches of the life of which no invoice is kept, in Unix seconds, ``[start, end)``."""
-    subscription = account.subscription
+def open_stretches(subscription: Subscription, account: Account | None) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of a version's life of which no invoice is kept, in Unix seconds, ``[start, end)``."""
     start = unix_seconds(subscription.start_date)
     end = SECONDS_MAX if subscription.ended_at is None else unix_seconds(subscription.ended_at)
-    billed = (one.period for one in account.closed.values() if one.invoice is not None)
+    closed = () if account is None else account.closed.values()
+    billed = (one.period for one in closed if one.invoice is not None)
     for period in sorted(billed, key=lambda one: one.start_seconds):
         if start < min(period.start_seconds, end):
             yield start, min(period.start_seconds, end)

@@ -110,10 +110,14 @@ class Bill:
         """Whether another bill of the period was made of the same usage: the first invoice of one that was closed without."""
         return (self.meter, self.sequence) == (other.meter, other.sequence)
 
+    @property
+    def is_noted(self) -> bool:
+        """Whether it was noted when the period was closed without an invoice; never of a snapshot of version 1."""
+        return self.price is not None and self.settled is None
+
     def may_be_followed_by(self, other: Bill) -> bool:
-        """Whether another bill of the period may replace this one: where it was noted without an invoice."""
-        is_noted = self.price is not None and self.settled is None
-        return is_noted or self.is_of_the_usage_of(other)
+        """Whether another bill of the period may replace this one."""
+        return self.is_noted or self.is_of_the_usage_of(other)
 
     def own(self, standing: Container[BillingPeriod]) -> Number:
         """Return what was billed for the period itself.

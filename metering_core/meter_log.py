@@ -144,7 +144,7 @@ class MeasuredUsage:
     def open_spans(self, item: SubscriptionItem) -> Iterator[tuple[int, int]]:
         """Return the first and the last second of the item's usage in each stretch of open periods that has some."""
         for timeline in self._timelines(item):
-            for start, end in open_stretches(self.account):
+            for start, end in open_stretches(self.account.subscription, self.account):
                 span = timeline.span(start * MICROSECONDS, end * MICROSECONDS)
                 if span is not None:
                     yield span[0] // MICROSECONDS, span[1] // MICROSECONDS
@@ -352,7 +352,8 @@ class MeterLog(MeterReader, KeepsInvoices):
                 is new or on another meter now, ``subscription_changed`` where an item belongs to another subscription or
                 boundaries would move, ``change_not_billable`` where it would rebill an open period, or have more of a closed
                 one to bill, ``usage_billed_twice`` where another subscription of the customer bills the same meter at the same
-                time, unless the policy says ``overlap="each_counts_all"``. Nothing changes then.
+                time, or has an invoice of it whatever its version says since, unless the policy says
+                ``overlap="each_counts_all"``. Nothing changes then.
         """
         require_kind(Subscription, subscription, "subscription")
         require_kind(bool, rebill, "rebill", "True or False")
@@ -409,17 +410,27 @@ class MeterLog(MeterReader, KeepsInvoices):
                     raise InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, item.recurring.meter)
 
     def _refuse_overlap(self, subscription: Subscription) -> None:
-        """Refuse a second subscription that would bill the events of a meter while another one of the customer does."""
-        if subscription.customer is None or self.policy.overlap is Overlap.EACH_COUNTS_ALL:
+        """Refuse a second subscription that would bill the events of a meter that another one of the customer bills, or has."""
+        customer, metered = subscription.customer, [one.recurring.meter for one in subscription.items]
+        if customer is None or self.policy.overlap is Overlap.EACH_COUNTS_ALL:
             return
-        for account in self._by_customer.get(subscription.customer, {}).values():
+        stretches = list(open_stretches(subscription, self._accounts.get(subscription.id)))
+        for account in self._by_customer.get(customer, {}).values():
             other = account.subscription
-            if other.id == subscription.id or not overlap(other, subscription):
+            if other.id == subscription.id:
                 continue
-            billed = {item.recurring.meter for item in other.items}
-            for place, item in enumerate(subscription.items):
-                if item.recurring.meter is not None and item.recurring.meter in billed:
-                    raise _billed_twice(other, subscription.customer, place, item.recurring.meter)
+            billed = {item.recurring.meter for item in other.items} if overlap(other, subscription) else set()
+            for place, meter in enumerate(metered):
+                if meter is not None and meter in billed:
+                    raise _billed_twice(other, customer, place, meter)
+                for period in self._billed_of(other.id, meter):
+                    if any(period.start_seconds < end and start < period.end_seconds for start, end in stretches):
+                        raise _billed_before(other, customer, place, meter, period)
+
+    def _billed_of(self, subscription_id: str, meter: str | None) -> Iterator[BillingPeriod]:
+        """Yield the periods of a subscription that invoices billed of a meter, whatever its versions say since."""
+        for bills in self._bills.get(subscription_id, {}).values():
+            yield from (period for period, bill in bills if bill.meter == meter and not bill.is_noted)
 
     @staticmethod
     def _refuse_moved(subscription: Subscription, account: Account | None) -> None:
@@ -1019,6 +1030,18 @@ def _billed_twice(other: Subscription, customer: str, place: int, meter: str) ->
     expected = (
         f"a meter that no other subscription of customer {shown(customer)!r} bills at the same time, but {other.id!r} bills it "
         f"from {iso_8601(other.start_date)}{until}: tell its end first, or say overlap='each_counts_all' in the policy"
+    )
+    param = f"items[{place}][price][recurring][meter]"
+    return InvalidValueError.expecting(ErrorCode.USAGE_BILLED_TWICE, param, expected, meter)
+
+
+def _billed_before(
+    other: Subscription, customer: str, place: int, meter: str | None, period: BillingPeriod
+) -> InvalidValueError:
+    expected = (
+        f"a meter of whose events no other subscription of customer {shown(customer)!r} has an invoice, but {other.id!r} was "
+        f"billed for {period}, and its invoice stays: begin this one at {iso_8601(period.end)} or later, or end it by "
+        f"{iso_8601(period.start)}, or say overlap='each_counts_all' in the policy"
     )
     param = f"items[{place}][price][recurring][meter]"
     return InvalidValueError.expecting(ErrorCode.USAGE_BILLED_TWICE, param, expected, meter)
