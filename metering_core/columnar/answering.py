@@ -7,7 +7,6 @@ small batches stays cheap. It is built when single items are asked for; many ite
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from operator import attrgetter
 from typing import Any, Final, Self
 
 import attrs
@@ -117,8 +116,8 @@ class Questions:
     def of(cls, codes: NDArray[np.intp], modes: Sequence[AggregateUsage], periods: Sequence[BillingPeriod]) -> Self:
         """Look up the seconds."""
         length = len(modes)
-        firsts = np.fromiter(map(attrgetter("start_seconds"), periods), np.int64, length)
-        ends = np.fromiter(map(attrgetter("end_seconds"), periods), np.int64, length)
+        firsts = np.fromiter([period.start_seconds for period in periods], np.int64, length)
+        ends = np.fromiter([period.end_seconds for period in periods], np.int64, length)
         # By identity: the hash of an enumeration's member is computed in Python.
         numbers = np.fromiter(map(id, modes), np.int64, length)
         are = {mode: numbers == id(mode) for mode in KINDS}

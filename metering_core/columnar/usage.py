@@ -334,8 +334,9 @@ class ColumnarUsage(UsageReader, Uncopied):
         """Return requests with the codes of their items; for the readers of this usage."""
         asked = as_requests(requests)
         items = [item for item, _ in asked]
-        codes = np.fromiter(map(self._code_of().get, map(attrgetter("id"), items), repeat(NOBODY)), np.intp, len(items))
-        modes: list[AggregateUsage] = list(map(attrgetter("price.recurring.aggregate_usage"), items))
+        code_of = self._code_of()
+        codes = np.fromiter([code_of.get(item.id, NOBODY) for item in items], np.intp, len(items))
+        modes: list[AggregateUsage] = [item.price.recurring.aggregate_usage for item in items]  # type: ignore[union-attr,misc]  # it recurs; None is refused
         if (codes == NOBODY).any() or None in modes:
             for item in items:  # One of them raises.
                 self.known(item.id)
