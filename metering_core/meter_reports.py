@@ -21,6 +21,7 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
 from metering_core.names import choice, each_of, require_iterable, text_of
 from metering_core.periods import Instant, from_unix_seconds, instant, rfc3339, unix_seconds
@@ -218,8 +219,9 @@ def refused_events(
 
 def _text(event: object, field: str) -> str | None:
     """Return a string of an event or of a mapping that should have been one; None where it has no such string."""
-    value = event.get(field) if isinstance(event, Mapping) else getattr(event, field, None)
-    return value if isinstance(value, str) else None
+    if isinstance(event, MeterEvent):
+        return text_of(getattr(event, field))
+    return text_of(event.get(field)) if isinstance(event, Mapping) else None
 
 
 @attrs.frozen

@@ -17,7 +17,7 @@ from metering_core.meter_acceptance import LateUsage, MeterPolicy
 from metering_core.meter_bills import Bill, Correction, UnbilledDelta, carried_for, charged, replaced, total
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
-from metering_core.names import name, require_kind
+from metering_core.names import flag, name, require_kind
 from metering_core.periods import BillingPeriod, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS, Readings, window_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -289,6 +289,7 @@ class MeterReader:
         counted, whatever came or was canceled since; with ``measured`` those that count now.
         """
         require_kind(BillingPeriod, period, "period")
+        flag(measured, "measured")
         with self._log().lock:
             meter, kept = self.meter_of(item), None if measured else self._known_bills(item.id).get(period)
             sees = self._sees if kept is None else _up_to(_by_meter(meter, kept).sequence)

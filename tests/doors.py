@@ -290,6 +290,8 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "Migration.log": lambda s: s.meter_log,
     "look_back": lambda s: False,
     "measured": lambda s: 5,
+    "MeterLog.counted.measured": lambda s: True,
+    "MeterView.counted.measured": lambda s: True,
     "message": lambda s: "No.",
     "meter": lambda s: s.meter,
     "MeterErrorReport.meter": lambda s: METER_ID,

@@ -6,6 +6,7 @@ import random
 import subprocess
 import sys
 from datetime import datetime
+from functools import partial
 
 import pytest
 
@@ -28,7 +29,7 @@ from hypothesis import given  # noqa: E402
 
 import metering_core as mc  # noqa: E402
 from metering_core.acceptance import standing_at  # noqa: E402
-from metering_core.columnar import ColumnarUsage, UsageBatch, answering, batches, judging, kernel  # noqa: E402
+from metering_core.columnar import ColumnarUsage, EventBatch, UsageBatch, answering, batches, judging, kernel  # noqa: E402
 from metering_core.columnar.kernel import Rows  # noqa: E402
 
 # The same story, told by each of the ways in which the kernel may work --------------------------------------------------
@@ -659,3 +660,35 @@ def test_days_without_rows_are_passed_over(standings):
     ColumnarUsage(of, policy=policy).append(UsageBatch.from_records(records), received_at=received)
     assert len(standings) < 4 * len({at // DAY for at in received}) * len(of)
     Twins(of, policy).import_history(records, received)
+
+
+class Broken:
+    """A stream of Arrow that raises when it is read."""
+
+    def __arrow_c_stream__(self, requested_schema=None):
+        raise OSError("the connection was lost\nmetering-core: 9 rows accepted")
+
+
+def test_what_arrow_refuses_is_refused_by_name():
+    """A stream that raises, columns of half floats and of types that are no columns of values are refused in our words."""
+    pyarrow = pytest.importorskip("pyarrow")
+    for read in (UsageBatch.from_arrow, partial(EventBatch.from_arrow, "e")):
+        with pytest.raises(mc.InvalidValueError, match=r"the connection was lost\\nmetering") as refused:
+            read(Broken())
+        assert (refused.value.code, refused.value.param) == ("parameter_invalid_object", "source")
+    halves = pyarrow.array(np.array([1, 2], np.float16))
+    usage = {"subscription_item": ["si_0"] * 2, "quantity": halves, "timestamp": [START] * 2}
+    with pytest.raises(mc.InvalidValueError) as refused:
+        UsageBatch.from_arrow(pyarrow.table(usage))
+    assert refused.value.param == "quantities[0]"
+    with pytest.raises(mc.InvalidValueError, match="of plain types") as refused:
+        UsageBatch.from_arrow(pyarrow.table({**usage, "quantity": [1, 2], "action": pyarrow.array([{"a": 1}, None])}))
+    assert refused.value.param == "source"
+
+
+def test_views_of_strings_are_read():
+    """Columns of string views, on which older Arrow died, are read as any other text."""
+    pyarrow = pytest.importorskip("pyarrow")
+    names = pyarrow.array(["si_0", "a name that is too long to lie inside a view"]).cast(pyarrow.string_view())
+    batch = UsageBatch.from_arrow(pyarrow.table({"subscription_item": names, "quantity": [1, 2], "timestamp": [START] * 2}))
+    assert batch.names == tuple(names.to_pylist())

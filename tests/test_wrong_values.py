@@ -11,6 +11,7 @@ from datetime import datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from importlib import import_module
 from importlib.util import find_spec
 from inspect import signature
 from itertools import islice
@@ -22,13 +23,13 @@ import attrs
 import pytest
 from builders import DAY, FEB, JAN, START, priced, subscribed
 from doors import NOW, Scene, doors
-from wing_doors import INSIDE, WingScene, public, wing_doors
+from wing_doors import INSIDE, NAMED, TESTING, WingScene, public, wing_doors
 from wrong_values import WRONG, LyingNumber, LyingText, OddMoment, Own
 
 import metering_core as mc
 from metering_core import catalog
 from metering_core.meter_summaries import Buckets
-from metering_core.sql import DuckDBEvents, DuckDBUsage
+from metering_core.sql import DuckDBEvents, DuckDBUsage, SparkEvents, SparkUsage
 from metering_core.testing import cases
 
 ROOT = doors()
@@ -134,6 +135,17 @@ def test_every_public_callable_of_a_wing_has_a_door():
     assert with_all == {"columnar", "sql"}
 
 
+@pytest.mark.parametrize("module", TESTING)
+def test_every_public_callable_for_tests_has_a_door_or_a_reason(module):
+    """So does what the modules for tests make public, each callable by its own name."""
+    found = import_module(f"metering_core.testing.{module}")
+    own = {name for name, value in vars(found).items() if getattr(value, "__module__", None) == found.__name__}
+    public_there = {name for name in own if not name.startswith("_") and callable(getattr(found, name))}
+    assert public_there == TESTING[module].keys() | {*NAMED.get(f"testing.{module}", ())}
+    there = {path.stem for path in (Path(mc.__path__[0]) / "testing").glob("[!_]*.py")}
+    assert there - TESTING.keys() == {"restatement"}, "which the laws read"
+
+
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_every_door_opens(door):
     """Valid arguments are accepted, and there are some for every parameter: the table is drawn whole."""
@@ -153,6 +165,48 @@ def test_wrong_values_are_refused_by_name(door):
 def test_every_wrong_value_is_refused_by_name(door):
     """As above, with every kind of wrong value for every parameter."""
     assert list(slips(door, lambda _: KINDS)) == []
+
+
+class SparkSession:
+    """A session that says it is one, and is used no further."""
+
+    def __init__(self):
+        self.conf = SimpleNamespace(get=lambda _: "true")
+
+    def __getattr__(self, name):
+        raise TookTooLongError  # Heard by nobody on the way.
+
+
+SPARK = {
+    SparkUsage: ("session", "subscriptions", "policy", "closed", "now", "skip_malformed", "time"),
+    SparkEvents: (
+        *("session", "meters", "subscriptions", "customers", "policy", "now", "decimal_places", "skip_malformed", "time"),
+    ),
+}
+"""What a constructor of Spark can refuse before it uses the session; the table is read by it."""
+
+
+@pytest.mark.skipif(not find_spec("pyspark"), reason="needs the extra 'spark'")
+@pytest.mark.parametrize("engine", SPARK)
+def test_spark_refuses_before_it_uses_a_session(engine):
+    """Every parameter of the constructors but the table: refused by name, or the session is used for the first time."""
+    assert {*SPARK[engine], "table_or_path"} == signature(engine).parameters.keys()
+    scene = Scene()
+    right = {"session": SparkSession(), "table_or_path": "t", "subscriptions": [scene.subscription]}
+    if engine is SparkEvents:
+        right |= {"meters": [scene.meter], "subscriptions": [scene.metered]}
+    for parameter in SPARK[engine]:
+        refused = 0
+        for kind, make in WRONG.items():
+            try:
+                engine(**{**right, parameter: make()})
+            except mc.MeteringError as error:
+                refused += bool(error.param)
+            except Own:
+                assert kind in OWN, (parameter, kind)
+            except TookTooLongError:
+                assert parameter != "session"
+        assert refused > len(WRONG) // 2, parameter
 
 
 # What the caller's own code raises --------------------------------------------------------------------------------------

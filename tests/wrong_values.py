@@ -1,4 +1,4 @@
-"""Seventy wrong values of every kind, to be passed wherever something is asked for. Each is made anew: some wear out."""
+"""Eighty wrong values of every kind, to be passed wherever something is asked for. Each is made anew: some wear out."""
 
 from __future__ import annotations
 
@@ -184,6 +184,11 @@ WRONG: dict[str, Callable[[], object]] = {
     "endless": _endless,
     "raising generator": _raising,
     "generator that raises at once": _raising_at_once,
+    "empty list": list,
+    "lists": lambda: [[1]],
+    "huge numbers": lambda: [10**5000],
+    "surrogates": lambda: ["\ud800"],
+    "rows": lambda: [Row()],
     "odd keys": lambda: {1: 2, None: 3, ("a",): 4},
     "unshowable key": lambda: {Unshowable(): 1},
     "empty map": dict,
@@ -210,6 +215,12 @@ if find_spec("numpy"):
         "array": lambda: np.array([1, 2]),
         "array of arrays": lambda: np.zeros((2, 2)),
         "array of objects": lambda: np.array([Unshowable(), None], dtype=object),
+        "flags in two dimensions": lambda: np.ones((1, 1), np.bool_),
+        "half floats": lambda: np.array([1], np.float16),
+        "complex numbers": lambda: np.array([1j]),
+        "no moment": lambda: np.array(["NaT"], "M8[s]"),
+        "masked": lambda: np.ma.array([1], mask=[True]),
+        "records": lambda: np.array([(1, 2)], [("a", int), ("b", int)]),
         "numpy moment": lambda: np.datetime64("2024-01-01"),
     }
 

@@ -8,6 +8,7 @@ from typing import Any, Final
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
 from metering_core.file_instants import FROM_2000, PlausibleTime, time_of
+from metering_core.names import require_kind
 from metering_core.periods import BillingPeriod, Instant, instant, unix_seconds
 from metering_core.sql.engine import (
     INSTANT_TYPES,
@@ -70,10 +71,11 @@ class SparkUsage(SqlUsage):
         skip_malformed: bool = False,
         time: PlausibleTime | None = FROM_2000,
     ) -> None:
-        self._tables: SparkTables = SparkTables(session, "SparkUsage", "usage", out_of_range)
         super().__init__(subscriptions, policy, closed)
         self._time = time_of(time)
         seconds = None if now is None else unix_seconds(instant(now, "now"))
+        require_kind(bool, skip_malformed, "skip_malformed", "True or False")
+        self._tables: SparkTables = SparkTables(session, "SparkUsage", "usage", out_of_range)
         with self._tables.opening():
             require_order(self._tables, "given", self._tables.reading(lambda: self._define_usage(table_or_path, seconds)))
             self._inspect(self._origin, skip_malformed=skip_malformed)

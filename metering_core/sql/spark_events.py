@@ -8,6 +8,7 @@ from typing import Any
 from metering_core.file_instants import FROM_2000, PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
+from metering_core.names import require_kind
 from metering_core.periods import Instant, moment
 from metering_core.readings import MICROSECONDS
 from metering_core.sql.engine import INSTANT_TYPES, column_refused, plausible, received, require_columns, require_order
@@ -58,9 +59,10 @@ class SparkEvents(SqlEvents):
         skip_malformed: bool = False,
         time: PlausibleTime | None = FROM_2000,
     ) -> None:
-        self._tables: SparkTables = SparkTables(session, "SparkEvents", "events", self._out_of_range)
         super().__init__(meters, subscriptions, customers, policy, decimal_places, time)
         received_at = None if now is None else moment(now, "now")[1]
+        require_kind(bool, skip_malformed, "skip_malformed", "True or False")
+        self._tables: SparkTables = SparkTables(session, "SparkEvents", "events", self._out_of_range)
         with self._tables.opening():
             require_order(self._tables, "sent", self._tables.reading(lambda: self._define_events(table_or_path, received_at)))
             self._tables.name("sifted", self._tables.frame(SIFTED))

@@ -157,6 +157,8 @@ def _require_spark(asked_by: str) -> None:
 
 def _require_ansi(session: Any) -> None:  # noqa: ANN401 - as above
     """Without ANSI mode a sum that overflows is NULL, which would bill nothing without a word."""
+    if all(kind.__name__ != "SparkSession" for kind in type(session).__mro__):  # Classic and Connect have one each.
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "session", "a SparkSession", session)
     if str(session.conf.get("spark.sql.ansi.enabled")).lower() != "true":
         expected = "a session with spark.sql.ansi.enabled, so that no sum overflows silently"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "session", expected, "false")
