@@ -175,17 +175,19 @@ def replaced(standing: Sequence[tuple[BillingPeriod, Bill]], period: BillingPeri
     return slice(first, bisect_left(standing, period.end, key=lambda one: one[0].start))
 
 
-def carried_for(period: BillingPeriod, standing: Mapping[BillingPeriod, Bill]) -> list[tuple[BillingPeriod, Bill]]:
-    """Return the bills, of those that stand, that billed a difference of a period, with that period as they knew it.
+def carried_by_period(standing: Mapping[BillingPeriod, Bill]) -> dict[BillingPeriod, list[tuple[BillingPeriod, Bill]]]:
+    """Return the bills, of those that stand, that billed a difference, by its period, with that period as they knew it.
 
-    A period whose bill was replaced lives on in the one that replaced it, so nothing that was billed for it is lost.
+    A period whose bill was replaced lives on in the one that replaced it, so nothing that was billed for it is lost. A bill
+    of a snapshot of version 1 knows no other period than the one that it names.
     """
-    return [
-        (earlier, bill)
-        for bill in standing.values()
-        for earlier in bill.carried
-        if earlier == period or (bill.price is not None and _heir(earlier, standing) == period)
-    ]
+    found: dict[BillingPeriod, list[tuple[BillingPeriod, Bill]]] = {}
+    for bill in standing.values():
+        for earlier in bill.carried:
+            heir = earlier if bill.price is None else _heir(earlier, standing)
+            if heir is not None:
+                found.setdefault(heir, []).append((earlier, bill))
+    return found
 
 
 def _heir(period: BillingPeriod, standing: Mapping[BillingPeriod, Bill]) -> BillingPeriod | None:

@@ -14,7 +14,7 @@ from metering_core.aggregators import Partial, formula_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, add, subtract
 from metering_core.meter_acceptance import LateUsage, MeterPolicy
-from metering_core.meter_bills import Bill, Correction, UnbilledDelta, carried_for, charged, replaced, total
+from metering_core.meter_bills import Bill, Correction, UnbilledDelta, carried_by_period, charged, replaced, total
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
 from metering_core.names import flag, name, require_kind
@@ -229,7 +229,7 @@ class MeterReader:
         sequence: int,
     ) -> Correction:
         bill = bills[period]
-        carrying = carried_for(period, bills)
+        carrying = carried_by_period(bills).get(period, [])
         billed = add(self._billed_by(period, bill, bills), total(other.carried[earlier] for earlier, other in carrying))
         settled = charged([(period, bill), *carrying])
         price = item.price if bill.price is None else bill.price
@@ -260,13 +260,13 @@ class MeterReader:
         return True
 
     def _deltas(self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]) -> list[UnbilledDelta]:
-        deltas = []
+        deltas, carrying = [], carried_by_period(bills)
         for period, bill in bills.items():
             # The meter that was billed, although the item may be on another one since.
             meter = self.meter(bill.meter)
             aggregator = formula_of(meter)
             measured = aggregator.billed(self._measured(customer, meter, period), period.share)
-            later = total(other.carried[earlier] for earlier, other in carried_for(period, bills))
+            later = total(other.carried[earlier] for earlier, other in carrying.get(period, ()))
             delta = UnbilledDelta(item_id, period, bill.meter, self._billed_by(period, bill, bills), measured, later)
             if delta.quantity:
                 deltas.append(delta)
