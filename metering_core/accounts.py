@@ -195,6 +195,10 @@ class Account:
             return None
         return closing.invoice if period in {closing.period, self.subscription.period_at(period.start)} else None
 
+    def latest_closed(self) -> BillingPeriod | None:
+        """Return the closed period that ended last; None where none was closed."""
+        return max((one.period for one in self.closed.values()), key=lambda one: one.end, default=None)
+
     def close(self, closing: Closing) -> None:
         """Let no more usage into a period."""
         self.forget_current()

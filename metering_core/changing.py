@@ -266,6 +266,29 @@ def _heir(item: SubscriptionItem, added: Iterable[SubscriptionItem]) -> Subscrip
     return next((one for one in added if (*terms_of(one.price), one.quantity) == terms), None)
 
 
+def heirs_of(
+    former: Subscription, newer: Subscription, may_inherit: Callable[[SubscriptionItem, SubscriptionItem], bool]
+) -> dict[str, str]:
+    """Return which new item bills what comes late for which dropped one: one on the same meter, that on equal terms first."""
+    if former.currency != newer.currency:
+        return {}
+    kept, known = {item.id for item in newer.items}, {item.id for item in former.items}
+    added = [item for item in newer.items if item.id not in known]
+    dropped = [item for item in former.items if item.id not in kept and item.recurring.meter is not None]
+    heirs: dict[str, str] = {}
+    for find in (_heir, _on_its_meter):
+        for item in (one for one in dropped if one.id not in heirs):
+            heir = find(item, [one for one in added if may_inherit(item, one)])
+            if heir is not None:
+                added.remove(heir)
+                heirs[item.id] = heir.id
+    return heirs
+
+
+def _on_its_meter(item: SubscriptionItem, added: Iterable[SubscriptionItem]) -> SubscriptionItem | None:
+    return next((one for one in added if one.recurring.meter == item.recurring.meter), None)
+
+
 def _refuse_earlier(change: _Change, usage: RecordedUsage, moment: ChangeMoment) -> None:
     """Refuse an item that is new on a meter and would bill events of before the change; of an unknown moment, all there are.
 

@@ -25,7 +25,7 @@ class UnbilledDelta:
     """By how much what was measured in a billed period differs from what its invoice billed, and no later one made good.
 
     Attributes:
-        subscription_item: the item's id.
+        subscription_item: the id of the item that bills it: the one that was billed, or its heir.
         period: the billed period.
         meter: the id of the meter that measured it.
         billed: the quantity that its invoice billed for this period, without what it carried for earlier ones.

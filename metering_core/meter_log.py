@@ -23,7 +23,7 @@ import attrs
 from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.accounts import Account, Billed, Closing, KeepsInvoices, account_of, accounts_with, closings_of
 from metering_core.aggregators import formula_of
-from metering_core.changing import ChangeMoment, open_stretches, overlap, refuse_reopened, refuse_unbillable
+from metering_core.changing import ChangeMoment, heirs_of, open_stretches, overlap, refuse_reopened, refuse_unbillable
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError, shown
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain, subtract
@@ -41,7 +41,7 @@ from metering_core.meter_acceptance import (
     time_refusal,
     value_of,
 )
-from metering_core.meter_bills import Bill, Counted, Settled
+from metering_core.meter_bills import Bill, Correction, Counted, Settled
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
@@ -130,6 +130,9 @@ class KeepsReadings(Protocol):
     def meter_of(self, item: SubscriptionItem) -> Meter:
         """Return the meter that an item's price names."""
 
+    def corrections(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
+        """Return the earlier periods of an item whose difference an invoice of this period bills."""
+
     def last_received(self) -> int | None:
         """Return when the last event came, in Unix microseconds; None where there is none."""
 
@@ -217,6 +220,8 @@ class MeterLog(MeterReader, KeepsInvoices):
         self._by_customer: dict[str, dict[str, Account]] = {}
         # By subscription and item, in the order in which they were made.
         self._bills: dict[str, dict[str, list[tuple[BillingPeriod, Bill]]]] = {}
+        # Dropped item → the one that bills what comes late for it.
+        self._heirs: dict[str, str] = {}
         self.bills_made = 0
         self._start_columns()
         for meter in require_iterable(meters, "meters"):
@@ -349,10 +354,11 @@ class MeterLog(MeterReader, KeepsInvoices):
 
         Raises:
             InvalidValueError: ``parameter_missing`` without a customer, ``meter_unknown``, ``meter_inactive`` for an item that
-                is new or on another meter now, ``subscription_changed`` where an item belongs to another subscription or
-                boundaries would move, ``change_not_billable`` where it would rebill an open period, or have more of a closed
-                one to bill, ``usage_billed_twice`` where another subscription of the customer bills the same meter at the same
-                time, or has an invoice of it whatever its version says since, unless the policy says
+                is new or on another meter now, ``subscription_changed`` where an item belongs to another subscription, comes
+                back beside its heir, or boundaries would move, ``change_not_billable`` where it would rebill an open period,
+                have more of a closed one to bill, or leave late usage of one to nobody, ``usage_billed_twice`` where another
+                subscription of the customer bills the same meter at the same time, or has an invoice of it whatever its
+                version says since, unless the policy says
                 ``overlap="each_counts_all"``. Nothing changes then.
         """
         require_kind(Subscription, subscription, "subscription")
@@ -365,16 +371,22 @@ class MeterLog(MeterReader, KeepsInvoices):
             for item in metered:
                 self._refuse_item(item, subscription, account)
             self._refuse_moved(subscription, account)
+            heirs = self._heirs
             if account is not None:
+                heirs = self._heirs_with(subscription, account)
                 refuse_reopened(account, subscription)
                 if not rebill:
                     when = ChangeMoment(account, at, self._clock, self.keeper.last_received())
                     refuse_unbillable(account, subscription, MeasuredUsage(self.keeper, account), when)
                     self._refuse_unbilled(subscription, account)
+                    self._refuse_owing(subscription, account, heirs)
             self._refuse_overlap(subscription)
-            self.decide(partial(self._take_subscription, subscription, metered))
+            self.decide(partial(self._take_subscription, subscription, metered, heirs))
 
-    def _take_subscription(self, subscription: Subscription, metered: Iterable[SubscriptionItem]) -> None:
+    def _take_subscription(
+        self, subscription: Subscription, metered: Iterable[SubscriptionItem], heirs: dict[str, str]
+    ) -> None:
+        self._heirs = heirs
         account = self._accounts.get(subscription.id)
         if account is None:
             account = self._accounts[subscription.id] = Account(subscription)
@@ -408,6 +420,55 @@ class MeterLog(MeterReader, KeepsInvoices):
                     )
                     param = f"items[{place}][price]"
                     raise InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, item.recurring.meter)
+
+    def _heirs_with(self, subscription: Subscription, account: Account) -> dict[str, str]:
+        """Return who bills late usage for whom once a newer version holds; refuse an item whose bills went to another."""
+
+        def may_inherit(item: SubscriptionItem, heir: SubscriptionItem) -> bool:
+            return not self.bills_of(heir.id) or heir.id in self._lineage(item.id)
+
+        former = {item.id for item in account.subscription.items}
+        told = heirs_of(account.subscription, subscription, may_inherit)
+        told = {item_id: heir for item_id, heir in told.items() if self.bills_of(item_id)}
+        for place, item in enumerate(subscription.items):
+            if item.id not in former and item.id in self._heirs and item.id not in told.values():
+                expected = f"another id, because {self._heir_of(item.id)!r} bills what comes late for this one"
+                raise InvalidValueError.expecting(ErrorCode.SUBSCRIPTION_CHANGED, f"items[{place}][id]", expected, item.id)
+        returned = set(told.values())
+        return {item_id: heir for item_id, heir in self._heirs.items() if item_id not in returned} | told
+
+    def _heir_of(self, item_id: str) -> str:
+        """Return the item that bills what comes late for one: itself, or the one that came last after it was dropped."""
+        while item_id in self._heirs:
+            item_id = self._heirs[item_id]
+        return item_id
+
+    def _lineage(self, item_id: str) -> list[str]:
+        """Return an item and those for which it bills what comes late."""
+        found = [item_id]
+        for one in found:  # Grows on the way.
+            found += [former for former, heir in self._heirs.items() if heir == one]
+        return found
+
+    def _refuse_owing(self, subscription: Subscription, account: Account, heirs: Mapping[str, str]) -> None:
+        """Refuse a version that leaves nobody to bill a difference of a closed period, where a later invoice would bill it."""
+        former, latest = account.subscription, account.latest_closed()
+        if latest is None or not self.carries_late:
+            return
+        ends = subscription.ended_at
+        is_over = ends != former.ended_at and ends is not None and ends <= latest.end
+        billing = {item.id for item in subscription.items if item.recurring.meter is not None}
+        for item in former.items:
+            if item.recurring.meter is None or not (is_over or (item.id not in billing and item.id not in heirs)):
+                continue
+            for one in self.keeper.corrections(item, former.cycle.period_at(latest.end)):
+                expected = (
+                    f"the item {item.id!r} for another period, because its usage of {one.period} changed since it was billed "
+                    "(finalize the next period first, or pass rebill=True to leave the difference in log.unbilled)"
+                )
+                param, given = ("ended_at", ends) if is_over else ("items", "no such item on a meter")
+                shown_as = iso_8601(given) if isinstance(given, datetime) else given
+                raise InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, shown_as)
 
     def _refuse_overlap(self, subscription: Subscription) -> None:
         """Refuse a second subscription that would bill the events of a meter that another one of the customer bills, or has."""
@@ -938,15 +999,21 @@ class MeterLog(MeterReader, KeepsInvoices):
         return self.as_of(self.sequence).before_bill(min(numbers, default=self.bills_made + 1))
 
     def billed_items(self, subscription_id: str) -> list[str]:
-        """Return the ids of the items of a subscription of which a period was billed; for the readers of this log."""
+        """Return who bills late usage of the periods that were billed of a subscription, by item id; for the readers."""
         self.finish()
-        return list(self._bills.get(name(subscription_id, "subscription"), ()))
+        return list(dict.fromkeys(map(self._heir_of, self._bills.get(name(subscription_id, "subscription"), ()))))
 
     def bills_of(self, item_id: str) -> Sequence[tuple[BillingPeriod, Bill]]:
-        """Return what was billed of an item, in the order in which the bills were made; for the readers of this log."""
+        """Return what was billed of an item and of those that it came for, in the order of the bills; for the readers."""
         self.finish()
         account = self._items.get(name(item_id, "subscription_item"))
-        return () if account is None else self._bills.get(account.subscription.id, {}).get(item_id, ())
+        if account is None:
+            return ()
+        bills = self._bills.get(account.subscription.id, {})
+        lineage = self._lineage(item_id) if self._heirs else [item_id]
+        if len(lineage) == 1:
+            return bills.get(item_id, ())
+        return sorted((bill for one in lineage for bill in bills.get(one, ())), key=lambda one: one[1].number)
 
     def subscription(self, subscription_id: str) -> Subscription:
         """Return the newest version of a subscription.
@@ -975,6 +1042,7 @@ class MeterLog(MeterReader, KeepsInvoices):
                 customers=None if customers is None else frozenset(customers),
                 subscriptions=self.subscriptions,
                 items={item_id: account.subscription.id for item_id, account in self._items.items()},
+                heirs=dict(self._heirs),
                 series=tuple((stream.known.meter.id, stream.customer, stream.dimensions) for stream in streams),
                 rows=self._event_rows(places),
                 canceled=dict(self._store.canceled),
@@ -1003,6 +1071,7 @@ class MeterLog(MeterReader, KeepsInvoices):
             if account.subscription.customer is not None:
                 log._by_customer.setdefault(account.subscription.customer, {})[subscription_id] = account
         log._items = {item_id: log._accounts[subscription_id] for item_id, subscription_id in state.items.items()}
+        log._heirs = dict(state.heirs)
         for meter_id, customer, dimensions in state.series:
             log._series_code(log._meters[meter_id], customer, dimensions)
         log._take_rows(state)

@@ -71,6 +71,8 @@ def write_content(state: MeterLogState) -> dict[str, Any]:
         ],
         **closed_fields(state.closed),
         "bills": [_bill_fields(*bill) for bill in state.bills],
+        # Only where there are some, so that what was written before is written alike.
+        **({"heirs": dict(sorted(state.heirs.items()))} if state.heirs else {}),
         "sequence": state.sequence,
     }
 
@@ -115,7 +117,20 @@ def _partial_field(partial: Partial) -> object:
 # Reading -------------------------------------------------------------------------------------------------------------
 
 _CONTENT_KEYS: Final = frozenset(
-    {"bills", "cancellations", "closed", "customers", "events", "items", "meters", "policy", "prices", "sequence", "series"}
+    {
+        "bills",
+        "cancellations",
+        "closed",
+        "customers",
+        "events",
+        "heirs",
+        "items",
+        "meters",
+        "policy",
+        "prices",
+        "sequence",
+        "series",
+    }
     | {"subscriptions"}
 )
 
@@ -135,6 +150,7 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:  #
         customers=None if customers is None else frozenset(map(_text, customers)),
         subscriptions=tuple(read_subscription(fields, prices) for fields in content["subscriptions"]),
         items={item: _text(owner) for item, owner in content["items"].items()},
+        heirs={item: _text(heir) for item, heir in content.get("heirs", {}).items()},
         series=series,
         rows=rows,
         canceled=_canceled(content["cancellations"], rows, measuring),
@@ -268,6 +284,7 @@ def _check(state: MeterLogState, meters: Mapping[str, Meter], sequence: int) -> 
     _check_events(state, meters)
     _check_cancellations(state)
     _check_subscriptions(state, meters)
+    _check_heirs(state)
     _check_bills(state)
 
 
@@ -311,6 +328,18 @@ def _check_subscriptions(state: MeterLogState, meters: Mapping[str, Meter]) -> N
         raise ValueError("a subscription is there twice, or has an item on a meter and no customer")
     if any(state.items.get(item.id) != owner or item.recurring.meter not in meters for item, owner in metered):
         raise ValueError("the items on a meter are not those of the subscriptions")
+
+
+def _check_heirs(state: MeterLogState) -> None:
+    for item, heir in state.heirs.items():
+        if item not in state.items or state.items.get(heir) != state.items[item]:
+            raise ValueError(f"{heir!r} is no item of the subscription of {item!r}")
+        passed = {item}
+        while heir in state.heirs and heir not in passed:
+            passed.add(heir)
+            heir = state.heirs[heir]  # noqa: PLW2901 - the next one on the way
+        if heir in passed:
+            raise ValueError(f"{item!r} comes after itself")
 
 
 def _check_bills(state: MeterLogState) -> None:

@@ -51,6 +51,7 @@ class MeterLogState:
         customers: whose events are accepted; None for anybody's.
         subscriptions: the newest versions.
         items: item on a meter → id of its subscription; items that the newest version no longer has are among them.
+        heirs: item that was dropped after a period of it was billed → the one that bills what comes late for it.
         series: meter, customer and dimension values, in the order in which their first events came.
         rows: the accepted events, canceled ones included.
         canceled: row → the event's cancellation.
@@ -63,6 +64,7 @@ class MeterLogState:
     customers: frozenset[str] | None
     subscriptions: tuple[Subscription, ...]
     items: Mapping[str, str]
+    heirs: Mapping[str, str]
     series: tuple[tuple[str, str, tuple[str, ...]], ...]
     rows: EventRows
     canceled: Mapping[int, MeterEventAdjustment]

@@ -165,7 +165,8 @@ class MeterReader:
 
         The differences are late events, cancellations, and what a negative total left when it was billed as 0. Under the policy
         ``carry_forward`` the next invoice of an additive formula bills them, while the item is on the meter that measured them.
-        Items that the subscription no longer has, or no longer on a meter, come last.
+        Of an item that was dropped they are those of the item that came for it on the same meter. Items without an heir that
+        the subscription no longer has, or no longer on a meter, come last.
 
         Raises:
             InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.

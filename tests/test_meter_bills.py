@@ -294,10 +294,114 @@ def test_items_that_left_their_meter_still_owe(items):
     log = log_of("sum", CARRYING, billed_to("cus_1", item_on(), item_on(id="other")))
     log.append([event("10", identifier="a")], now=NOW)
     finalized(log, JAN, *log.subscriptions)
-    log.cancel("tokens", "a", now=AFTER_JAN)
     log.subscribe(billed_to("cus_1", *items), now=JAN.end)
+    log.cancel("tokens", "a", now=AFTER_JAN)
     for usage in (log, log.as_of(log.sequence), restore_meter_log(snapshot(log))):
         assert [(one.subscription_item, one.quantity) for one in usage.unbilled("sub")] == [("other", -10), ("si", -10)]
+
+
+def dearer(id, amount=5):  # noqa: A002
+    return SubscriptionItem(id, Price.per_unit("d", currency="usd", unit_amount=amount, recurring=ON_TOKENS))
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        [[item_on(id="b")]],
+        [[dearer("b")]],
+        [[dearer("c"), item_on(id="b")]],  # The one on equal terms, wherever it stands.
+        [[item_on(id="b")], [item_on(id="c")]],
+        [[item_on(id="b")], [item_on()]],  # And back.
+    ],
+)
+@pytest.mark.parametrize("again", [lambda log: log, lambda log: restore_meter_log(snapshot(log))])
+def test_what_comes_late_for_a_dropped_item_is_billed_by_its_heir(told, again):
+    """An item that comes for a dropped one bills its late usage, once, at the price of then; so does who comes for that one."""
+    log = log_of()
+    log.append([event("4")], now=NOW)
+    finalized(log, JAN)
+    for items in told:
+        log.subscribe(billed_to("cus_1", *items), now=JAN.end)
+    log = again(log)
+    newest, heir = log.subscription("sub"), told[-1][-1].id
+    log.append([event("3")], now=AFTER_JAN)
+    assert [(one.subscription_item, one.billed, one.quantity) for one in log.unbilled("sub")] == [(heir, 4, 3)]
+    late = [line for line in finalized(log, FEB, newest).lines if line.period == JAN]
+    assert [(line.subscription_item, line.quantity, line.amount) for line in late] == [(heir, 3, 3)]
+    assert log.unbilled("sub") == []
+    assert not [line for line in finalized(again(log), MAR, newest).lines if line.period == JAN]
+
+
+def test_a_month_that_was_closed_for_a_dropped_item_is_its_heirs():
+    """What was closed without an invoice and is billed under the heir is billed once, and so is what comes late for it."""
+    log, newer = log_of(), billed_to("cus_1", item_on(id="b"))
+    log.append([event("4")], now=NOW)
+    log.close_period("sub", JAN, now=AFTER_JAN)
+    log.subscribe(newer, now=JAN.end)
+    assert quantities(finalized(log, JAN, newer)) == [(JAN, 4)]
+    log.append([event("3")], now=AFTER_JAN)
+    assert [(one.subscription_item, one.billed, one.measured) for one in log.unbilled("sub")] == [("b", 4, 7)]
+    assert quantities(finalized(log, FEB, newer)) == [(FEB, 0), (JAN, 3)]
+    assert log.unbilled("sub") == []
+
+
+def test_an_item_whose_bills_went_to_another_does_not_come_back_beside_it():
+    """What is late for an id has one who bills it: the id comes back in place of its heir only, also with ``rebill=True``."""
+    log = log_of()
+    finalized(log, JAN)
+    log.subscribe(billed_to("cus_1", item_on(id="b")), now=JAN.end)
+    for rebill in (False, True):
+        with pytest.raises(InvalidValueError, match="expected another id, because 'b' bills what comes late") as refusal:
+            log.subscribe(billed_to("cus_1", item_on(id="b"), dearer("si")), now=JAN.end, rebill=rebill)
+        assert (refusal.value.code, refusal.value.param) == (ErrorCode.SUBSCRIPTION_CHANGED, "items[1][id]")
+
+
+def test_an_item_with_bills_of_its_own_comes_for_no_other():
+    """An item that billed the month itself does not bill it for another one, too: the difference stays in sight."""
+    log = log_of("sum", CARRYING, billed_to("cus_1", item_on(), item_on(id="b")))
+    finalized(log, JAN, *log.subscriptions)
+    for items in ([item_on()], [item_on(id="b")]):
+        log.subscribe(billed_to("cus_1", *items), now=JAN.end)
+    log.append([event("3")], now=AFTER_JAN)
+    assert [line.quantity for line in finalized(log, FEB, *log.subscriptions).lines] == [0, 3]
+    assert [(one.subscription_item, one.quantity) for one in log.unbilled("sub")] == [("si", 3)]
+
+
+@pytest.mark.parametrize(
+    ("newer", "param"),
+    [
+        (attrs.evolve(billed_to(), ended_at=JAN.end), "ended_at"),
+        (billed_to("cus_1", item_on("mtr_seconds", id="b")), "items"),
+        (billed_to("cus_1", SubscriptionItem("si", LICENSED)), "items"),
+        (billed_to("cus_1", SubscriptionItem("b", attrs.evolve(item_on().price, currency="eur"))), "items"),
+    ],
+)
+def test_a_version_that_leaves_a_difference_to_nobody_is_refused(newer, param):
+    """What is to be billed of a closed month keeps its item and its subscription until it is; what is told after stays."""
+    log = MeterLog([TOKENS, Meter("mtr_seconds", "seconds")], [billed_to()], policy=CARRYING)
+    log.append([event("4")], now=NOW)
+    finalized(log, JAN)
+    early = restore_meter_log(snapshot(log))
+    early.subscribe(newer, now=JAN.end)
+    log.append([event("3")], now=AFTER_JAN)
+    with pytest.raises(InvalidValueError, match=r"its usage of .* changed since it was billed") as refusal:
+        log.subscribe(newer, now=JAN.end)
+    assert (refusal.value.code, refusal.value.param) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    log.subscribe(newer, now=JAN.end, rebill=True)
+    early.append([event("3")], now=AFTER_JAN)
+    for accepted in (log, early):
+        assert [(one.subscription_item, one.quantity) for one in accepted.unbilled("sub")] == [("si", 3)]
+
+
+def test_a_difference_that_nobody_would_bill_holds_no_version_back():
+    """Under ``ignore``, and where an end is moved that leaves a period to bill it in, a difference is no obstacle."""
+    for policy, ends in ((IGNORING, JAN.end), (CARRYING, FEB.end)):
+        log = log_of("sum", policy)
+        log.append([event("4")], now=NOW)
+        finalized(log, JAN)
+        log.append([event("3")], now=AFTER_JAN)
+        log.subscribe(attrs.evolve(billed_to(), ended_at=ends), now=AFTER_JAN)
+        assert deltas(log) == [(JAN, 4, 7, 0, 3)]
 
 
 def test_a_subscription_without_meters_owes_nothing():
