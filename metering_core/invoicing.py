@@ -684,7 +684,7 @@ def _lines(
     agreed = item.quantity or 0
     quantity = agreed if summary is None else summary.billable_usage
     price, share = item.price, billed_share(item, period)
-    proration, part = None if share == WHOLE else share, _part(item, summary, period)
+    proration, part = None if share is WHOLE or share == WHOLE else share, _part(item, summary, period)
     for one in rate(price, quantity).settled(rounding, share=share):
         charge = one.charge
         yield InvoiceLineItem(
