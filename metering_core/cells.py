@@ -76,6 +76,10 @@ class PeriodCells:
             self._bounds = max(low, self.start), max(high, self.start)
         return self._bounds
 
+    def is_late(self) -> bool:
+        """Whether some usage is of before the period; of records that were dropped it is not known, and taken to be."""
+        return self.kept is not None or min(self.cells) < self.start
+
     def is_empty(self) -> bool:
         """Whether the item has no usage in the period."""
         return not self.cells and self.kept is None and not self.is_lost

@@ -5,8 +5,8 @@ re-rate what was used at the former one, an item that is gone would leave its us
 outside of every period. As long as versions have no dates of their own, each such change is refused by name. What an item owes
 for an open period is one of two things, and each has its rule:
 
-- what was *used* and recorded: nothing may change for it, whenever the change is told. An item that is new on a meter does not
-  bill events of before the change either;
+- what was *used* and recorded before the change: nothing may change for it, and no item that is new bills it. What is used from
+  the said moment on is what the newer version is for, unless nothing of it would bill it any more;
 - what is owed *without usage* (a licensed quantity, a flat fee, a level that is carried from period to period): nothing may
   change in a period that has begun; exactly at a boundary, all periods before it closed, everything may.
 
@@ -16,7 +16,7 @@ here: nothing is recorded in it any more, but its first invoice bills the versio
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Protocol
 
@@ -42,17 +42,37 @@ from metering_core.pricing import owes_at_zero
 from metering_core.readings import MICROSECONDS
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
-_WAY_OUT = (
-    "finalize the period first and tell the change with now= its end, or end this subscription and start another, or pass "
-    "rebill=True to have the whole period billed by the new version"
-)
+_PERIODS_SHOWN = 3
+
+
+@attrs.frozen
+class OpenUsage:
+    """What was used of an item in an open period, in Unix seconds.
+
+    Attributes:
+        start: of the open period.
+        end: of the open period.
+        first: the first second of the usage, as it is billed.
+        last: the last second of the usage, as it is billed.
+        is_late: whether some of it happened before the period that bills it, or that is not known any more.
+    """
+
+    start: int
+    end: int
+    first: int
+    last: int
+    is_late: bool = False
+
+    def began_before(self, said: datetime | None) -> bool:
+        """Whether some of it is from before a moment; of an unknown one, all is."""
+        return said is None or self.is_late or from_unix_seconds(self.first) < said
 
 
 class RecordedUsage(Protocol):
     """What a log knows of the usage of an item, as far as it matters for a change."""
 
-    def open_spans(self, item: SubscriptionItem) -> Iterable[tuple[int, int]]:
-        """Return the first and the last second of the item's usage in each stretch of open periods that has some."""
+    def open_usage(self, item: SubscriptionItem, version: Subscription) -> Iterable[OpenUsage]:
+        """Return the usage that a version's item would bill in each open period, of those that have some."""
 
     def is_carried(self, item: SubscriptionItem) -> bool:
         """Whether usage of former periods makes what the item owes for a later one."""
@@ -75,11 +95,11 @@ class FoldedUsage:
     cells_of: Callable[[str], Iterable[PeriodCells]]
     account: Account
 
-    def open_spans(self, item: SubscriptionItem) -> Iterator[tuple[int, int]]:
-        """Return the first and the last second of the item's usage in each open period that has some."""
+    def open_usage(self, item: SubscriptionItem, version: Subscription) -> Iterator[OpenUsage]:
+        """Return the usage that the item would bill in each open period that has some, whatever the version."""
         for cells in self._cells(item):
             if not self.account.is_billed(cells.start):
-                yield cells.bounds()
+                yield OpenUsage(cells.start, cells.end, *cells.bounds(), is_late=cells.is_late())
 
     def is_carried(self, item: SubscriptionItem) -> bool:
         """Whether usage of former periods makes what the item owes for a later one."""
@@ -157,6 +177,118 @@ class ChangeMoment:
         return max(known)
 
 
+@attrs.frozen
+class _Judged:
+    """A newer version that is told, and what it is judged by."""
+
+    account: Account
+    newer: Subscription
+    usage: RecordedUsage
+    moment: ChangeMoment
+
+    @property
+    def former(self) -> Subscription:
+        """The version as it is."""
+        return self.account.subscription
+
+    def refuse_used(self, change: _Change) -> None:
+        """Refuse other terms, or an item that is new, for usage of before the change; and nothing to bill for any usage.
+
+        What comes after the change is what the newer version is for: it is billed rightly, also where the change is told later.
+        """
+        former, newer = change.former, change.newer
+        used = [] if former is None else list(self.usage.open_usage(former, self.former))
+        stays = former is not None and newer is not None and _bill_the_same(former, newer)
+        if used and not stays:
+            raise self._refusal_of_use(change, used)
+        used += [] if newer is None else self.usage.open_usage(newer, self.newer)
+        said = self.moment.said() if used else None
+        before = [one for one in used if one.began_before(said)]
+        if before:
+            raise self._refusal_of_use(change, before, is_new=not stays, from_start=not any(one.is_late for one in before))
+
+    def _refusal_of_use(
+        self, change: _Change, used: Sequence[OpenUsage], *, is_new: bool = False, from_start: bool = False
+    ) -> InvalidValueError:
+        since, received = _written(min(one.first for one in used)), change.received
+        expected = f"the item {change.item.id!r} as it was used since {since}"
+        if is_new and change.newer is not None:
+            expected = (
+                f"nothing from before the change that the item {change.newer.id!r} would bill, but there is some since {since}"
+            )
+            received = change.newer.recurring.meter or received
+        last = max((one.start, one.end) for one in used)
+        return self._refusal(change.param, expected, received, last, from_start=from_start)
+
+    def refuse_cut(self) -> None:
+        """Refuse a life that leaves recorded usage of open periods outside."""
+        former, newer = self.former, self.newer
+        starts = unix_seconds(newer.start_date) if newer.start_date > former.start_date else SECONDS_MIN
+        ends = SECONDS_MAX if newer.ended_at is None else unix_seconds(newer.ended_at)
+        for item in former.items if (starts, ends) != (SECONDS_MIN, SECONDS_MAX) else ():
+            for one in self.usage.open_usage(item, former):
+                if one.first < starts:
+                    param, moment, received = "start_date", f"at or before {_written(one.first)}", starts
+                elif one.last >= ends:
+                    param, moment, received = "ended_at", f"after {_written(one.last)}", ends
+                else:
+                    continue
+                expected = f"a moment {moment}, when the item {item.id!r} was used"
+                raise self._refusal(param, expected, _written(received), (one.start, one.end))
+
+    def refuse_begun(self, change: _Change) -> None:
+        """Refuse a change of what is owed without usage in a period that has begun."""
+        period, now = _first_open(self.account), self.moment.known()
+        if period is not None and period.start < now:
+            expected = f"the item {change.item.id!r} as it has been since {period.start:%Y-%m-%d} in the open period {period}"
+            span = period.start_seconds, period.end_seconds
+            raise self._refusal(change.param, expected, change.received, span, from_start=True)
+
+    def refuse_life(self) -> None:
+        """Refuse another start of a period that has begun, and another end of one that is over, to what owes without usage."""
+        former, newer = self.former, self.newer
+        if not any(_owes_unused(item, self.usage) for item in former.items):
+            return
+        at = self.moment.known()
+        starts = sorted((_told_start(former), _told_start(newer)))
+        begun = _open_within(self.account, *starts)
+        if begun is not None and starts[0] < at:
+            expected = f"{iso_8601(former.start_date)}, because the open period {begun} has begun"
+            span = begun.start_seconds, begun.end_seconds
+            raise self._refusal("start_date", expected, iso_8601(newer.start_date), span)
+        latest = from_unix_seconds(SECONDS_MAX)
+        ends = sorted((former.ended_at or latest, newer.ended_at or latest))
+        over = _open_within(self.account, max(ends[0], starts[1]), min(ends[1], at))
+        if over is not None and over.end <= at:
+            expected = f"an end in the period that runs, because {over} is over and open"
+            received = None if newer.ended_at is None else iso_8601(newer.ended_at)
+            raise self._refusal("ended_at", expected, received, (over.start_seconds, over.end_seconds))
+
+    def _refusal(
+        self, param: str, expected: str, received: object, last: tuple[int, int], *, from_start: bool = False
+    ) -> InvalidValueError:
+        """Say what was refused, and the ways out.
+
+        Args:
+            param: which field changed.
+            expected: what it was to be.
+            received: what it is.
+            last: the last open period that forbids the change.
+            from_start: whether the change may be told as of its start.
+        """
+        start, end = last
+        items = [(item, version) for version in (self.former, self.newer) for item in version.items]
+        used = sorted({(one.start, one.end) for item in items for one in self.usage.open_usage(*item)})
+        earlier = "finalize what is open before and " if any(one[0] < start for one in used) else ""
+        ways = [f"{earlier}pass now={_written(start)} to have the change hold for all of that period"] if from_start else []
+        ways += [
+            f"finalize what is open until {_written(end)} and pass that as now=",
+            "end this subscription and start another, whose items need new ids",
+            f"pass rebill=True to have all open periods billed by the new version{_listed(used)}",
+        ]
+        return InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, f"{expected} ({', or '.join(ways)})", received)
+
+
 def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsage, moment: ChangeMoment) -> None:
     """Refuse a newer version that would rebill what was used or agreed in an open period.
 
@@ -164,25 +296,22 @@ def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsag
         account: of the subscription as it is.
         newer: the version that is told.
         usage: what is recorded of the items.
-        moment: of the change; asked only where something is owed without usage, or an item is new on a meter.
+        moment: of the change; asked only where something is used, or owed without.
 
     Raises:
         InvalidValueError: ``change_not_billable``; ``param`` names the field that changed.
     """
     former = account.subscription
+    judged = _Judged(account, newer, usage, moment)
     changes = list(_changed_items(former, newer))
     for change in changes:
-        item = change.former
-        for first, _ in () if item is None else usage.open_spans(item):
-            since = iso_8601(from_unix_seconds(first))
-            raise _refusal(change.param, f"the item {change.item.id!r} as it was used since {since}", change.received)
-        _refuse_earlier(change, usage, moment)
-    _refuse_cut(former, newer, usage)
+        judged.refuse_used(change)
+    judged.refuse_cut()
     owing = [one for one in changes if _owes_unused(one.former, usage) or _owes_unused(one.newer, usage)]
     if owing:
-        _refuse_begun(account, owing[0], moment.known())
+        judged.refuse_begun(owing[0])
     if (former.start_date, former.ended_at) != (newer.start_date, newer.ended_at):
-        _refuse_life(account, newer, usage, moment)
+        judged.refuse_life()
 
 
 def refuse_reopened(account: Account, newer: Subscription) -> None:
@@ -231,6 +360,24 @@ def overlap(one: Subscription, other: Subscription) -> bool:
         left.ended_at is None or max(left.start_date, right.start_date) < left.ended_at
         for left, right in ((one, other), (other, one))
     )
+
+
+def _bill_the_same(one: SubscriptionItem, other: SubscriptionItem) -> bool:
+    """Whether two items bill the same usage: the events of one meter, or both their records."""
+    return (one.recurring.meter, one.is_metered) == (other.recurring.meter, other.is_metered)
+
+
+def _written(seconds: int) -> str:
+    return iso_8601(from_unix_seconds(seconds))
+
+
+def _listed(used: Sequence[tuple[int, int]]) -> str:
+    """Write the open periods that have usage, the first of them by name."""
+    if not used:
+        return ""
+    shown = ", ".join(str(BillingPeriod(*one)) for one in used[:_PERIODS_SHOWN])
+    more = len(used) - _PERIODS_SHOWN
+    return f", of which these have usage: {shown}{f' and {more} more' if more > 0 else ''}"
 
 
 def _changed_items(former: Subscription, newer: Subscription) -> Iterator[_Change]:
@@ -289,26 +436,6 @@ def _on_its_meter(item: SubscriptionItem, added: Iterable[SubscriptionItem]) -> 
     return next((one for one in added if one.recurring.meter == item.recurring.meter), None)
 
 
-def _refuse_earlier(change: _Change, usage: RecordedUsage, moment: ChangeMoment) -> None:
-    """Refuse an item that is new on a meter and would bill events of before the change; of an unknown moment, all there are.
-
-    What comes after the change is what the item is for: it is billed rightly, also where the change is told later.
-    """
-    former, newer = change.former, change.newer
-    if newer is None or newer.recurring.meter in {None, None if former is None else former.recurring.meter}:
-        return
-    for first, _ in usage.open_spans(newer):
-        since, said = from_unix_seconds(first), moment.said()
-        if said is None or since < said:
-            expected = (
-                "a meter without events of the customer from before the change, but there are some in an open period, since "
-                f"{iso_8601(since)} (finalize the period first and tell the change with now= its end, or pass rebill=True to "
-                "have the item bill them)"
-            )
-            code = ErrorCode.CHANGE_NOT_BILLABLE
-            raise InvalidValueError.expecting(code, change.param, expected, newer.recurring.meter)
-
-
 def _owes_unused(item: SubscriptionItem | None, usage: RecordedUsage) -> bool:
     """Whether an item owes something for a period in which nothing is used."""
     return item is not None and (_owes_at_zero(item) or usage.is_carried(item))
@@ -319,13 +446,6 @@ def _owes_at_zero(item: SubscriptionItem | None) -> bool:
     if item is None or not item.is_metered:
         return item is not None
     return owes_at_zero(item.price.model)
-
-
-def _refuse_begun(account: Account, change: _Change, now: datetime) -> None:
-    period = _first_open(account)
-    if period is not None and period.start < now:
-        expected = f"the item {change.item.id!r} as it has been since {period.start:%Y-%m-%d} in the open period {period}"
-        raise _refusal(change.param, expected, change.received)
 
 
 def _first_open(account: Account) -> BillingPeriod | None:
@@ -341,39 +461,6 @@ def _told_start(subscription: Subscription) -> datetime:
     return subscription.billing_cycle_anchor if has_always_been else subscription.start_date
 
 
-def _refuse_cut(former: Subscription, newer: Subscription, usage: RecordedUsage) -> None:
-    """Refuse a life that leaves recorded usage of open periods outside."""
-    starts = unix_seconds(newer.start_date) if newer.start_date > former.start_date else SECONDS_MIN
-    ends = SECONDS_MAX if newer.ended_at is None else unix_seconds(newer.ended_at)
-    for item in former.items if (starts, ends) != (SECONDS_MIN, SECONDS_MAX) else ():
-        for first, last in usage.open_spans(item):
-            if first < starts:
-                expected = f"a moment at or before {iso_8601(from_unix_seconds(first))}, when the item {item.id!r} was used"
-                raise _refusal("start_date", expected, iso_8601(newer.start_date))
-            if last >= ends:
-                expected = f"a moment after {iso_8601(from_unix_seconds(last))}, when the item {item.id!r} was used"
-                raise _refusal("ended_at", expected, iso_8601(from_unix_seconds(ends)))
-
-
-def _refuse_life(account: Account, newer: Subscription, usage: RecordedUsage, moment: ChangeMoment) -> None:
-    """Refuse another start of a period that has begun, and another end of one that is over, to what owes without usage."""
-    former = account.subscription
-    if not any(_owes_unused(item, usage) for item in former.items):
-        return
-    at = moment.known()
-    starts = sorted((_told_start(former), _told_start(newer)))
-    begun = _open_within(account, *starts)
-    if begun is not None and starts[0] < at:
-        expected = f"{iso_8601(former.start_date)}, because the open period {begun} has begun"
-        raise _refusal("start_date", expected, iso_8601(newer.start_date))
-    latest = from_unix_seconds(SECONDS_MAX)
-    ends = sorted((former.ended_at or latest, newer.ended_at or latest))
-    over = _open_within(account, max(ends[0], starts[1]), min(ends[1], at))
-    if over is not None and over.end <= at:
-        expected = f"an end in the period that runs, because {over} is over and open"
-        raise _refusal("ended_at", expected, None if newer.ended_at is None else iso_8601(newer.ended_at))
-
-
 def _open_within(account: Account, start: datetime, end: datetime) -> BillingPeriod | None:
     """Return the first period of the cycle between two moments of which no invoice is kept."""
     if start >= end:
@@ -384,7 +471,3 @@ def _open_within(account: Account, start: datetime, end: datetime) -> BillingPer
         if not account.is_billed(period.start_seconds):
             return period
     return None  # pragma: no cover - a cycle has no end
-
-
-def _refusal(param: str, expected: str, received: object) -> InvalidValueError:
-    return InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, f"{expected} ({_WAY_OUT})", received)

@@ -137,16 +137,16 @@ class UsageLog(UsageReader, KeepsInvoices):
     def subscribe(self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False) -> None:
         """Take usage of a subscription from now on, or take note of a newer version of it (same id).
 
-        A newer version holds for the whole of each open period, so it must not change what was used or agreed in one:
-        :mod:`metering_core.changing` has the rule. Finalized periods stay as they were billed, also where the version ends
-        within one: nothing of it is given back.
+        A newer version holds for the whole of each open period, so it must not change what was used in one before ``now``, or
+        agreed: :mod:`metering_core.changing` has the rule. Finalized periods stay as they were billed, also where the version
+        ends within one: nothing of it is given back.
 
         Args:
             subscription: the newer version.
-            now: the moment of the change, such as the boundary from which a licensed item has another quantity; unless given,
-                the log's clock, and without one the latest moment of which the log knows, which can tell that a
-                period has begun and never that none has.
-            rebill: whether the open periods are to be billed by this version although it changes what they owe.
+            now: the moment of the change, such as the boundary from which an item has another price or quantity; unless given,
+                the log's clock. Without one all usage is from before the change, and what is owed without usage is judged as
+                of the latest moment of which the log knows, which can tell that a period has begun and never that none has.
+            rebill: whether all open periods are to be billed by this version although it changes what they owe.
 
         Raises:
             InvalidValueError: ``subscription_changed`` where an item belongs to another subscription, or where a newer

@@ -23,7 +23,15 @@ import attrs
 from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.accounts import Account, Billed, Closing, KeepsInvoices, account_of, accounts_with, closings_of
 from metering_core.aggregators import formula_of
-from metering_core.changing import ChangeMoment, heirs_of, open_stretches, overlap, refuse_reopened, refuse_unbillable
+from metering_core.changing import (
+    ChangeMoment,
+    OpenUsage,
+    heirs_of,
+    open_stretches,
+    overlap,
+    refuse_reopened,
+    refuse_unbillable,
+)
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError, shown
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain, subtract
@@ -144,13 +152,18 @@ class MeasuredUsage:
     log: KeepsReadings
     account: Account
 
-    def open_spans(self, item: SubscriptionItem) -> Iterator[tuple[int, int]]:
-        """Return the first and the last second of the item's usage in each stretch of open periods that has some."""
+    def open_usage(self, item: SubscriptionItem, version: Subscription) -> Iterator[OpenUsage]:
+        """Return the usage that a version's item would bill in each open period, of those that have some."""
         for timeline in self._timelines(item):
-            for start, end in open_stretches(self.account.subscription, self.account):
-                span = timeline.span(start * MICROSECONDS, end * MICROSECONDS)
-                if span is not None:
-                    yield span[0] // MICROSECONDS, span[1] // MICROSECONDS
+            for stretch, end in open_stretches(version, self.account):
+                start = stretch
+                while (span := timeline.span(start * MICROSECONDS, end * MICROSECONDS)) is not None:
+                    first = span[0] // MICROSECONDS
+                    period = version.cycle.period_at(from_unix_seconds(first))
+                    start = min(period.end_seconds, end)
+                    whole = timeline.span(span[0], start * MICROSECONDS)
+                    assert whole is not None, "its first one is there"
+                    yield OpenUsage(period.start_seconds, period.end_seconds, first, whole[1] // MICROSECONDS)
 
     def is_carried(self, item: SubscriptionItem) -> bool:
         """Whether usage of former periods makes what the item owes for a later one."""
@@ -344,13 +357,12 @@ class MeterLog(MeterReader, KeepsInvoices):
 
         Items whose price names no meter are not this log's, and are left alone. A newer version must not change what was used
         or agreed in an open period, as in :meth:`~metering_core.UsageLog.subscribe`. An item that is new on a meter must not
-        find events of an open period there from before ``now``, or else the log's clock; without either, none at all.
+        find events of an open period there from before ``now``.
 
         Args:
             subscription: the newer version.
-            now: the moment of the change; unless given, the log's clock, and without one the latest moment it knows of,
-                which can tell that a period has begun and never that none has.
-            rebill: whether the open periods are to be billed by this version although it changes what they owe.
+            now: the moment of the change, as in :meth:`~metering_core.UsageLog.subscribe`.
+            rebill: whether all open periods are to be billed by this version although it changes what they owe.
 
         Raises:
             InvalidValueError: ``parameter_missing`` without a customer, ``meter_unknown``, ``meter_inactive`` for an item that

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import attrs
 import pytest
@@ -12,6 +12,7 @@ from metering_core.columnar import ColumnarEvents, ColumnarUsage
 from metering_core.errors import ErrorCode
 
 JUNE, JULY, AUGUST = (datetime(2026, month, 1, tzinfo=UTC) for month in (6, 7, 8))
+SECOND, MINUTE = timedelta(seconds=1), timedelta(minutes=1)
 LICENSED = mc.Recurring(usage_type="licensed")
 
 
@@ -116,15 +117,132 @@ def test_what_would_rebill_events_is_refused(engine, newer, param):
     assert mc.preview_invoice(on_meter(), log, now=day(20)).total == 1000
 
 
+JUNE_WRITTEN, JULY_WRITTEN = "2026-06-01T00:00:00Z to 2026-07-01T00:00:00Z", "2026-07-01T00:00:00Z to 2026-08-01T00:00:00Z"
+OTHERWISE = (
+    "or end this subscription and start another, whose items need new ids, or pass rebill=True to have all open periods billed "
+    f"by the new version, of which these have usage: {JUNE_WRITTEN}"
+)
+
+
 def test_the_refusal_says_what_to_do():
-    """The sentence names the item, since when it was used, and the three ways out."""
+    """The sentence names the item, since when it was used, the moment to pass, and each period that would be billed anew."""
+    log, (newer, _) = used(), REBILLING["another price"]
     with pytest.raises(mc.InvalidValueError) as refusal:
-        used().subscribe(REBILLING["another price"][0])
+        log.subscribe(newer)
     assert str(refusal.value) == (
-        "items[0][price]: expected the item 'si' as it was used since 2026-06-10T00:00:00Z (finalize the period first and "
-        "tell the change with now= its end, or end this subscription and start another, or pass rebill=True to have the whole "
-        "period billed by the new version), received 'new' (str)"
+        "items[0][price]: expected the item 'si' as it was used since 2026-06-10T00:00:00Z (pass now=2026-06-01T00:00:00Z to "
+        "have the change hold for all of that period, or finalize what is open until 2026-07-01T00:00:00Z and pass that as "
+        f"now=, {OTHERWISE}), received 'new' (str)"
     )
+    log.append([mc.UsageRecord("si", 1, day(2, 7))], now=day(2, 7))
+    with pytest.raises(mc.InvalidValueError) as refusal:
+        log.subscribe(newer, now=day(3, 7))
+    assert str(refusal.value) == (
+        "items[0][price]: expected the item 'si' as it was used since 2026-06-10T00:00:00Z (finalize what is open before and "
+        "pass now=2026-07-01T00:00:00Z to have the change hold for all of that period, or finalize what is open until "
+        f"2026-08-01T00:00:00Z and pass that as now=, {OTHERWISE}, {JULY_WRITTEN}), received 'new' (str)"
+    )
+    with pytest.raises(mc.InvalidValueError) as refusal:
+        log.subscribe(subscription(item(price("new"), "other")), now=JULY)
+    assert str(refusal.value) == (
+        "items: expected the item 'si' as it was used since 2026-06-10T00:00:00Z (finalize what is open until "
+        f"2026-08-01T00:00:00Z and pass that as now=, {OTHERWISE}, {JULY_WRITTEN}), received 'no such item' (str)"
+    )
+
+
+def test_many_open_periods_are_counted():
+    """The sentence names three periods that have usage and counts the others."""
+    log = used()
+    for month in range(7, 12):
+        log.record("si", 1, now=day(2, month))
+    with pytest.raises(mc.InvalidValueError, match="2026-08-01T00:00:00Z to 2026-09-01T00:00:00Z and 3 more"):
+        log.subscribe(REBILLING["another price"][0])
+
+
+# Usage from the moment of the change on ----------------------------------------------------------------------------------
+
+FORWARD = {"another price", "another currency", "another mode"}
+
+
+@pytest.mark.parametrize("engine", [mc.UsageLog, ColumnarUsage])
+@pytest.mark.parametrize("name", REBILLING)
+def test_records_from_the_change_on_are_for_the_newer_version(engine, name):
+    """As of the very moment of the usage other terms are taken, and never what would not bill it; a second later neither."""
+    (newer, param), log = REBILLING[name], used(engine)
+    assert refused(lambda: log.subscribe(newer, now=day(10) + SECOND)) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    if name not in FORWARD:
+        assert refused(lambda: log.subscribe(newer, now=day(10))) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    else:
+        log.subscribe(newer, now=day(10))
+        assert mc.preview_invoice(newer, log, now=day(20)).total == 10 * newer.items[0].price.model.unit_amount
+
+
+@pytest.mark.parametrize("engine", [mc.MeterLog, ColumnarEvents])
+@pytest.mark.parametrize("name", EVENTS_REBILLING)
+def test_events_from_the_change_on_are_for_the_newer_version(engine, name):
+    """The same holds of events."""
+    (newer, param), log = EVENTS_REBILLING[name], measured(engine)
+    assert refused(lambda: log.subscribe(newer, now=day(10) + SECOND)) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    if name not in FORWARD:
+        assert refused(lambda: log.subscribe(newer, now=day(10))) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    else:
+        log.subscribe(newer, now=day(10))
+        assert mc.preview_invoice(newer, log, now=day(20)).total == 10 * newer.items[0].price.model.unit_amount
+
+
+@pytest.mark.parametrize(("made", "table"), [(used, "records"), (measured, "events")])
+def test_a_price_changes_at_the_boundary_under_steady_traffic(made, table):
+    """June is finalized five minutes into July, after July was used: July has the new price, also by the clock's moment."""
+    rows = REBILLING if table == "records" else EVENTS_REBILLING
+    (newer, param), log = rows["another price"], made()
+    first, at = log.subscriptions[0], JULY + MINUTE
+    if table == "records":
+        log.append([mc.UsageRecord("si", 1, at)], now=at)
+    else:
+        log.append([mc.MeterEvent("calls", {"stripe_customer_id": "c", "value": "1"}, timestamp=at)], now=at)
+    refusal = (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    assert refused(lambda: log.subscribe(newer, now=JULY)) == refusal  # June is open, and was used.
+    june = mc.finalize_invoice(first, log, first.period_at(JUNE), now=JULY + 5 * MINUTE)
+    assert refused(lambda: log.subscribe(newer)) == refused(lambda: log.subscribe(newer, now=JULY + 5 * MINUTE)) == refusal
+    log.subscribe(newer, now=JULY)
+    assert (june.total, mc.preview_invoice(newer, log, now=at).total) == (1000, 200)
+
+
+def test_a_clock_that_stands_before_the_usage_says_the_moment():
+    """Without ``now`` the clock's moment is that of the change."""
+    log = used(clock=lambda: day(9))
+    log.subscribe(REBILLING["another price"][0])
+    assert mc.preview_invoice(log.subscriptions[0], log, now=day(20)).total == 2000
+
+
+@pytest.mark.parametrize("engine", [mc.UsageLog, ColumnarUsage])
+def test_an_item_that_comes_back_does_not_bill_what_it_left(engine):
+    """What was recorded of an item before it was dropped is billed by the item of that id only where that is said."""
+    log = used(engine)
+    log.subscribe(subscription(item(price(), "other")), now=day(11), rebill=True)
+    again = subscription(item(price("again", 500)), item(price(), "other"))
+    assert refused(lambda: log.subscribe(again, now=day(12))) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0]")
+    log.subscribe(again, now=day(10))
+
+
+@pytest.mark.parametrize(
+    ("former", "newer", "at", "now"),
+    [({"start_date": day(10)}, {}, day(5), day(12)), ({"ended_at": day(10)}, {}, day(15), day(20))],
+    ids=["starts earlier", "ends later"],
+)
+@pytest.mark.parametrize("kind", ["added", "dearer"])
+@pytest.mark.parametrize("engine", [mc.MeterLog, ColumnarEvents])
+def test_a_longer_life_bills_nothing_from_before_on_other_terms(engine, kind, former, newer, at, now):
+    """A version that lengthens the life bills what was outside of the former one, but not on terms that are new with it."""
+    beside = item(price(recurring=mc.Recurring(meter="other")), "beside")
+    counted = item(price(recurring=ON_METER))
+    log = engine(METERS, [on_meter(beside, *([] if kind == "added" else [counted]), **former)])
+    log.append([mc.MeterEvent("calls", {"stripe_customer_id": "c", "value": "10"}, timestamp=at)], now=at)
+    version = on_meter(beside, counted if kind == "added" else item(price("dear", 500, recurring=ON_METER)), **newer)
+    param = "items[1]" if kind == "added" else "items[1][price]"
+    assert refused(lambda: log.subscribe(version, now=now)) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    log.subscribe(version, now=at)
+    assert mc.preview_invoice(version, log, now=day(20)).total == 10 * version.items[1].price.model.unit_amount
 
 
 @pytest.mark.parametrize("newer", [row[0] for row in list(REBILLING.values())[:4]])
@@ -197,7 +315,20 @@ def test_late_usage_counts_where_it_is_billed():
     log = used(policy=policy)
     mc.finalize_invoice(subscription(), log, subscription().period_at(JUNE), now=JULY)
     log.record("si", 5, timestamp=day(30), now=day(2, 7))
-    assert refused(lambda: log.subscribe(REBILLING["another price"][0])) == (ErrorCode.CHANGE_NOT_BILLABLE, "items[0][price]")
+    for options in ({}, {"now": JULY}):  # It was used before July, and taken as what June's price makes of it.
+        with pytest.raises(mc.InvalidValueError, match=r"\(finalize what is open until 2026-08-01T00:00:00Z and pass"):
+            log.subscribe(REBILLING["another price"][0], **options)
+    assert log.subscriptions == (subscription(),)
+
+
+def test_what_was_compacted_before_it_was_billed_is_held():
+    """Of a period that was closed without an invoice and compacted nobody knows what was late: its price stays."""
+    log = used()
+    log.close_period("s", subscription().period_at(JUNE), now=JULY)
+    assert log.compact() == 1
+    assert refused(lambda: log.subscribe(REBILLING["another price"][0], now=JUNE))[1] == "items[0][price]"
+    mc.finalize_invoice(subscription(), log, subscription().period_at(JUNE), now=JULY)
+    log.subscribe(REBILLING["another price"][0], now=JULY)
 
 
 # Licensed items --------------------------------------------------------------------------------------------------------

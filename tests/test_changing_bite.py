@@ -44,6 +44,28 @@ def joining():
     test_told.test_a_clock_says_when_an_item_comes()
 
 
+def late():
+    """Tell another price under usage that was late."""
+    test_changing.test_late_usage_counts_where_it_is_billed()
+
+
+def compacted():
+    """Tell another price under usage that was compacted."""
+    test_changing.test_what_was_compacted_before_it_was_billed_is_held()
+
+
+def forward():
+    """Tell every row as of the moment of the usage."""
+    for name in test_changing.REBILLING:
+        test_changing.test_records_from_the_change_on_are_for_the_newer_version(mc.UsageLog, name)
+
+
+def longer():
+    """Lengthen a life and add an item."""
+    row = {"start_date": test_changing.day(10)}, {}, test_changing.day(5), test_changing.day(12)
+    test_changing.test_a_longer_life_bills_nothing_from_before_on_other_terms(mc.MeterLog, "added", *row)
+
+
 def shut():
     """Close without an invoice, tell another version, and bill."""
     for made in test_told.SHUT.values():
@@ -58,13 +80,13 @@ unused = test_changing.test_what_is_owed_without_usage_is_agreed
 DEFECTS = {
     "a price is no term": (records, "prices.terms_of", "price.model, ", ""),
     "an item may go": (records, "changing._changed_items", 'yield _Change("items", item, None)', "pass"),
-    "usage is not looked for": (records, "changing.FoldedUsage.open_spans", "if not", "if"),
-    "a start may come later": (records, "changing._refuse_cut", "if first < starts", "if False"),
-    "an end may come earlier": (records, "changing._refuse_cut", "if last >= ends", "if False"),
+    "usage is not looked for": (records, "changing.FoldedUsage.open_usage", "if not", "if"),
+    "a start may come later": (records, "changing._Judged.refuse_cut", "if one.first < starts", "if False"),
+    "an end may come earlier": (records, "changing._Judged.refuse_cut", "elif one.last >= ends", "elif False"),
     "a fee is not owed": (unused, "pricing.owes_at_zero", "return any(", "return False and any("),
     "a level is not carried": (unused, "changing.FoldedUsage.is_carried", "return mode is not None", "return False"),
     "a closed period is billed anew": (stored, "accounts.Account.stored_invoice", "if closing is None", "if True"),
-    "events are not looked for": (events, "meter_log.MeasuredUsage.open_spans", "if span is not None", "if False"),
+    "events are not looked for": (events, "meter_log.MeasuredUsage.open_usage", "is not None:", "is None and False:"),
     "no stretch is open": (events, "changing.open_stretches", "if start < end", "if False"),
 }
 
@@ -82,9 +104,23 @@ UNTOLD = {
     "an item too few is no difference": (told, "accounts._refuse_untold", "in known.values()", "in ()"),
     "a quantity is no difference": (told, "accounts._refuse_untold", "if one.quantity != item.quantity", "if False"),
     "an end is no difference": (told, "accounts._refuse_untold", '"start_date", "ended_at"', '"start_date"'),
-    "a new item bills all": (joining, "changing._refuse_earlier", "if newer is None or", "if True or"),
-    "an unknown moment is late": (joining, "changing._refuse_earlier", "said is None or", "said is not None and"),
-    "a moment is not before itself": (joining, "changing._refuse_earlier", "since < said", "since <= said"),
+    "a new item bills all": (joining, "changing._Judged.refuse_used", "[] if newer is None else", "[] if True else"),
+    "an unknown moment is late": (
+        joining,
+        "changing.OpenUsage.began_before",
+        "said is None or self.is_late or",
+        "said is not None and",
+    ),
+    "a moment is not before itself": (joining, "changing.OpenUsage.began_before", "< said", "<= said"),
+    "what is late came in time": (late, "changing.OpenUsage.began_before", "or self.is_late", ""),
+    "what was compacted came in time": (
+        compacted,
+        "cells.PeriodCells.is_late",
+        "self.kept is not None or",
+        "bool(self.cells) and",
+    ),
+    "a dropped item bills on": (forward, "changing._Judged.refuse_used", "if used and not stays", "if False"),
+    "only the former life counts": (longer, "changing._Judged.refuse_used", "(newer, self.newer)", "(newer, self.former)"),
     "closed is billed": (shut, "accounts.Account.is_billed", "and closing.invoice is not None", ""),
     "what is closed is no stretch": (shut, "changing.open_stretches", "if one.invoice is not None", "if True"),
     "the first note stays": (shut, "meter_log.MeterLog._is_to_note", "or (closing.invoice", "or (None"),
@@ -109,7 +145,7 @@ BY_LAW = {name: defect for name, (_, *defect) in DEFECTS.items()} | {
         "_owes_unused(one.newer, usage)",
         "_owes_at_zero(one.newer)",
     ),
-    "a life may be moved": ("changing.refuse_unbillable", "_refuse_life(account, newer, usage, moment)", "pass"),
+    "a life may be moved": ("changing.refuse_unbillable", "judged.refuse_life()", "pass"),
 }
 # One log of records and one of events, and of each those kinds whose bills are made otherwise.
 KINDS = [

@@ -1,7 +1,8 @@
 """The law of kind A: no telling of a newer version lowers or moves what is owed, unless the caller says so.
 
 A history of usage and closings is drawn; then every mutation of the version is told, one at a time, to a log with that history.
-Each is refused, and nothing changed, or every period owes what it owed.
+Each is refused, and nothing changed, or every period owes what it owed. The moment that is told with a version is the caller's
+word: what was used from it on is the newer version's, and what was used before is neither lowered nor moved.
 """
 
 from __future__ import annotations
@@ -217,7 +218,8 @@ class Account:
         for day, step in sorted(steps, key=lambda one: one[0]):
             self.now = START + day * DAY
             getattr(self, step.partition(" ")[0])(step[-1])
-        self.now = max(self.now, START + told * DAY)
+        self.said = START + told * DAY
+        self.now = max(self.now, self.said)
 
     def use(self, name):
         """Use some units, if they are taken."""
@@ -280,7 +282,16 @@ def is_owed_unused(line):
 
 
 def hold_the_law(engine, kind, history):
-    """Tell each mutation to a log with this history; compare what is owed where it is taken."""
+    """Tell each mutation to a log with this history; compare what is owed where it is taken. Return those that are.
+
+    A period with usage from the said moment on is not compared itself: the same log without that usage is held to the law, and
+    takes whatever this one took.
+    """
+    steps, told, ends = history
+    earlier = [step for step in steps if not is_spoken_for(step, told)]
+    spoken = {kind.version(None).cycle.period_at(START + day * DAY).start_seconds for day, _ in set(steps) - set(earlier)}
+    taken_earlier = hold_the_law(engine, kind, (earlier, told, ends)) if spoken else None
+    taken = set()
     account = Account(engine, kind, history)
     before, state = account.owed(), account.log.subscriptions
     for field, number, change in CHANGED:
@@ -292,19 +303,27 @@ def hold_the_law(engine, kind, history):
             assert refusal in REFUSALS, (field, number, refusal)
             assert account.log.subscriptions == state, (field, number)
             continue
+        taken.add((field, number))
         after = account.owed()
-        for start in before.keys() | after.keys():
+        for start in (before.keys() | after.keys()) - spoken:
             stays = must_stay(field, start, account)
             told = before.get(start), after.get(start)
             assert is_kept(*told, field, unused_stays=stays), (field, number, start, told)
         account = put_back(account, engine, kind, history)
     assert account.owed() == before
+    assert taken_earlier is None or taken <= taken_earlier, taken - taken_earlier
+    return taken
+
+
+def is_spoken_for(step, told):
+    """Whether a step uses something from the moment on that is told with the version."""
+    return step[1].startswith("use") and step[0] >= told
 
 
 def refusal_of(account, version):
     """Tell a version; return the code of the refusal, None where it is taken."""
     try:
-        account.log.subscribe(version, now=account.now)
+        account.log.subscribe(version, now=account.said)
     except mc.MeteringError as refusal:
         return refusal.code
     return None
@@ -313,7 +332,7 @@ def refusal_of(account, version):
 def put_back(account, engine, kind, history):
     """Return an account with the version as it was: the same one, told so, which is quicker than another one."""
     try:
-        account.log.subscribe(account.version, now=account.now, rebill=True)
+        account.log.subscribe(account.version, now=account.said, rebill=True)
     except mc.MeteringError:
         return Account(engine, kind, history)
     return account
@@ -322,8 +341,8 @@ def put_back(account, engine, kind, history):
 def must_stay(field, start, account):
     """Whether what a period owes without usage must stay: it has begun, or, for an end, is over."""
     if field == "Subscription.ended_at":
-        return account.version.cycle.period_at(start).end_seconds <= account.now
-    return start < account.now
+        return account.version.cycle.period_at(start).end_seconds <= account.said
+    return start < account.said
 
 
 def is_kept(before, after, field, *, unused_stays):
@@ -345,7 +364,9 @@ ENGINES |= {f"{name}, events": (of_events, kind) for name, kind in EVENTS.items(
 
 # What is looked at whatever is drawn: used in the open period, or in a closed one only, or never, and a life that ends.
 SAMPLES = [
-    ([(6, "use x"), (6, "use y")], 6, None),
+    ([(6, "use x"), (6, "use y")], 12, None),
+    ([(6, "use x"), (32, "use x"), (32, "close"), (34, "use y")], 31, None),
+    ([(6, "use x"), (31, "close"), (31, "use x"), (31, "use y")], 31, None),
     ([(6, "use x"), (31, "close")], 34, None),
     ([(6, "use x"), (31, "close")], 31, None),
     ([(6, "use x"), (31, "shut")], 34, None),

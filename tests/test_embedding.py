@@ -142,6 +142,34 @@ def test_who_left_is_billed(service):
     assert equal_after_a_restart(service)
 
 
+def test_a_price_changes_while_requests_come(service):
+    """November is used before October is finalized: told of the boundary, November has the new price; the restart knows it."""
+    service.take(USE, OCTOBER)
+    service.take([USE[0] | {"id": "november"}], NOVEMBER + timedelta(minutes=1))
+    told = service.subscription("acme")
+    dearer = mc.SubscriptionItem("tokens", mc.Price.per_unit("dearer", currency="usd", unit_amount=2))
+    changed = mc.Subscription("acme", [dearer, told.items[1]], OCTOBER)
+    with pytest.raises(mc.InvalidValueError, match=r"pass now=2026-10-01T00:00:00Z"):
+        service.subscribe(changed, NOVEMBER)  # October is open.
+    later = NOVEMBER + timedelta(minutes=5)
+    (october,) = service.bill_what_is_due("acme", later)
+    with pytest.raises(mc.InvalidValueError, match=r"pass now=2026-11-01T00:00:00Z"):
+        service.subscribe(changed, later)
+    service.subscribe(changed, NOVEMBER)
+    assert (october.total, service.bill_so_far("acme", later).total) == (5 + 3000, 5 * 2 + 3000)
+    assert equal_after_a_restart(service)
+
+
+def test_rebilling_is_written(service):
+    """A version that bills the open month anew does so after a restart, too."""
+    service.take(USE, OCTOBER)
+    dearer = mc.SubscriptionItem("tokens", mc.Price.per_unit("dearer", currency="usd", unit_amount=2))
+    changed = mc.Subscription("acme", [dearer, service.subscription("acme").items[1]], OCTOBER)
+    service.subscribe(changed, OCTOBER + timedelta(days=1), rebill=True)
+    assert service.bill_so_far("acme", OCTOBER).total == 5 * 2 + 3000
+    assert equal_after_a_restart(service)
+
+
 def test_a_preview_after_the_end_says_what_to_do(service):
     """The refusal names the life, and the last period that can be asked for."""
     ended = service.subscription("acme").canceled(OCTOBER + timedelta(days=10))

@@ -284,13 +284,15 @@ def test_what_was_finalized_does_not_hold_an_item_back():
 
 
 def test_the_refusal_of_an_item_says_what_to_do():
-    """The sentence names the meter, since when it has events, and the two ways out."""
+    """The sentence names the item and its meter, since when there is usage, and the ways out."""
     with pytest.raises(mc.InvalidValueError) as refusal:
         joined(mc.MeterLog, [METERED]).subscribe(of(METERED, item("new", 5, CALLED)), now=MIDDLE)
     assert str(refusal.value) == (
-        "items[1]: expected a meter without events of the customer from before the change, but there are some in an open "
-        "period, since 2024-01-02T00:00:00Z (finalize the period first and tell the change with now= its end, or pass "
-        "rebill=True to have the item bill them), received 'm' (str)"
+        "items[1]: expected nothing from before the change that the item 'new' would bill, but there is some since "
+        "2024-01-02T00:00:00Z (pass now=2024-01-01T00:00:00Z to have the change hold for all of that period, or finalize what "
+        "is open until 2024-02-01T00:00:00Z and pass that as now=, or end this subscription and start another, whose items "
+        "need new ids, or pass rebill=True to have all open periods billed by the new version, of which these have usage: "
+        f"{JAN}), received 'm' (str)"
     )
 
 
