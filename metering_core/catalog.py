@@ -37,14 +37,14 @@ from metering_core.errors import (
     shown,
 )
 from metering_core.exact import Number, exact_decimal, exact_quantity, whole_if_possible
-from metering_core.file_instants import FROM_2000, PlausibleTime, time_of
+from metering_core.file_instants import ANY_TIME, FROM_2000, PlausibleTime, likeness, time_of
 from metering_core.log import UsageLog
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
 from metering_core.names import choice, known_keys, path_of, require_iterable, require_kind, required
-from metering_core.periods import BillingPeriod, Instant, instant, iso_8601, parse_instant
+from metering_core.periods import BillingPeriod, Instant, instant, iso_8601
 from metering_core.prices import Price
 from metering_core.stripe_fields import paths_within
 from metering_core.subscriptions import Subscription
@@ -266,7 +266,7 @@ _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_re
 # Catalogs ------------------------------------------------------------------------------------------------------------
 
 
-def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
+def read_catalog(source: str | PathLike[str] | TextIO, *, time: PlausibleTime | None = FROM_2000) -> Catalog:
     """Read a catalog from JSON: ``{"prices": [Price…], "meters": [Meter…], "subscriptions": [Subscription…]}``.
 
     All are in Stripe's shapes, and one of Stripe's list objects (``{"data": […]}``) is taken where a list is. An item names
@@ -274,23 +274,24 @@ def read_catalog(source: str | PathLike[str] | TextIO) -> Catalog:
 
     Args:
         source: a path, or an open text stream.
+        time: the moments that subscriptions and meters may name: those from the year 2000 on unless given, all with None.
 
     Raises:
         CatalogError: ``file_unreadable``. The message names the file and the object at fault, ``details`` the ``path``, and
             the ``line`` where it is known.
     """
-    return _catalog_at(source, "source")
+    return _catalog_at(source, "source", time_of(time))
 
 
-def _catalog_at(source: str | PathLike[str] | TextIO, param: str) -> Catalog:
+def _catalog_at(source: str | PathLike[str] | TextIO, param: str, time: PlausibleTime) -> Catalog:
     data = read_json(source, param)
     path = fspath(source) if isinstance(source, str | PathLike) else _name_of(source)
     try:
         known = known_keys(data, {"prices", "meters", "subscriptions"})
         prices = _parts(known, "prices", Price.from_dict)
-        meters = _parts(known, "meters", Meter.from_dict)
+        meters = _parts(known, "meters", lambda one: _meter(one, time))
         _refuse_shared_event_names(meters.values())
-        subscriptions = _parts(known, "subscriptions", lambda one: _subscription(one, prices, meters))
+        subscriptions = _parts(known, "subscriptions", lambda one: _subscription(one, prices, meters, time))
         _refuse_shared_items(subscriptions.values())
     except InvalidValueError as error:
         raise CatalogError.of_file(error.param or param, path, _suggested(error, error.message)) from None
@@ -314,6 +315,7 @@ def _in_json(error: InvalidValueError) -> str:
         return f'{error.message} Tiers go with "billing_scheme": "tiered".'
     if not {"expected", "received"} <= error.details.keys():
         return error.message
+    is_instant = error.code is ErrorCode.PARAMETER_INVALID_INSTANT
     expected, received = str(error.details["expected"]), error.details["received"]
     expected = expected.replace(" (int, Decimal, Fraction or decimal string)", " (an integer, or a decimal in quotes)")
     try:
@@ -322,7 +324,7 @@ def _in_json(error: InvalidValueError) -> str:
         return error.message
     written = shown(written if len(written) <= WRITTEN_MAX else f"{written[: WRITTEN_MAX - 3]}...")
     param = error.param or ""
-    return f"{param}: expected {expected}, received {written}{_meant(param, received)}"
+    return f"{param}: expected {expected}, received {written}{likeness(received) if is_instant else _meant(param, received)}"
 
 
 WRITTEN_MAX: Final = 80
@@ -396,10 +398,17 @@ SUBSCRIPTION_TIMES: Final = ("billing_cycle_anchor", "start_date", "ended_at", "
 """The instants of Stripe's Subscription."""
 
 
-def _subscription(data: object, prices: Mapping[str, Price], meters: Mapping[str, Meter]) -> Subscription:
+def _meter(data: object, time: PlausibleTime) -> Meter:
+    moments = data.get("status_transitions") if isinstance(data, Mapping) else None
+    if isinstance(moments, Mapping) and moments.get("deactivated_at") is not None:
+        time.moment(moments["deactivated_at"], "status_transitions[deactivated_at]")
+    return Meter.from_dict(cast("Any", data))
+
+
+def _subscription(data: object, prices: Mapping[str, Price], meters: Mapping[str, Meter], time: PlausibleTime) -> Subscription:
     if not isinstance(data, Mapping):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "subscription", "an object", data)
-    times = {key: parse_instant(data[key], key) for key in SUBSCRIPTION_TIMES if isinstance(data.get(key), str)}
+    times = {key: time.moment(data[key], key) for key in SUBSCRIPTION_TIMES if data.get(key) is not None}
     items = {"items": _list_of(data, "items")} if isinstance(data.get("items"), Mapping) else {}
     subscription = Subscription.from_dict({**data, **times, **items}, prices)
     for position, item in enumerate(subscription.items):
@@ -463,7 +472,7 @@ def _is_there(path: str) -> bool:
 
 
 def _price_of(path: str, price_id: str) -> Price:
-    prices = _catalog_at(path, "reference").prices
+    prices = _catalog_at(path, "reference", ANY_TIME).prices  # Prices name no moment.
     if price_id not in prices:
         known = ", ".join(f"{path}#{known_id}" for known_id in prices) or "but this catalog has none"
         reason = f"expected a price ({known}), received {price_id!r}{_near(price_id, prices)}"

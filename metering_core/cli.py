@@ -32,6 +32,7 @@ from metering_core.catalog import (
 )
 from metering_core.cli_engines import Engine, Loaded, UsageSource, choose_engine, load_usage
 from metering_core.cli_files import (
+    AnyTime,
     OnError,
     Reading,
     Refusals,
@@ -226,7 +227,7 @@ class EventPolicies:
     backdate_days: WholeNumber | None = None
     identifier_scope: IdentifierScope | None = None
     overlap: Overlap | None = None
-    any_time: Annotated[bool, Parameter(negative="", show_default=False)] = False
+    any_time: AnyTime = False
 
     def time(self) -> PlausibleTime:
         """Return the moments that files may name."""
@@ -321,7 +322,7 @@ def invoice(
     about_usage = {"--engine": engine, "--usage-format": usage_format, "--late-grace": policies.late_grace}
     _refuse_inputs(usage, events, about_usage=about_usage, about_events=policies.about_events())
     refuse_same_file(rejects, catalog, usage, events)
-    known = catalog_at(catalog)
+    known = catalog_at(catalog, time)
     with refusals_of(on_error, rejects) as refusals:
         reading = Reading(time, refusals)
         loaded = Loaded(UsageLog(known.subscriptions), {})
@@ -488,7 +489,7 @@ def summaries(
     time = policies.time()
     bounds = instant_option(start, "--from", time), instant_option(end, "--to", time)
     refuse_same_file(rejects, catalog, events)
-    known = catalog_at(catalog)
+    known = catalog_at(catalog, time)
     key = known.meters[meter].customer_payload_key if meter in known.meters else ""
     senders: set[str | None] = set()
 

@@ -259,6 +259,9 @@ _WHOLE: Final = re.compile(r"-?[0-9]{1,200}")
 WholeNumber = Annotated[int, Parameter(converter=whole_number)]
 
 
+AnyTime = Annotated[bool, Parameter(negative="", show_default=False)]
+
+
 def instant_option(text: str, option: str, time: PlausibleTime) -> datetime:
     """Return the moment of an option: digits are Unix seconds; one that looks like something else is refused as in files.
 
@@ -279,9 +282,9 @@ class Reading:
     refusals: Refusals
 
 
-def catalog_at(path: str) -> Catalog:
-    """Read a catalog, and name each field that was read past in it once, where it stands first."""
-    read = read_catalog(path)
+def catalog_at(path: str, time: PlausibleTime) -> Catalog:
+    """Read a catalog whose moments are held to these; name each field that was read past in it once, where it stands first."""
+    read = read_catalog(path, time=time)
     fields: dict[str, str] = {}
     for place in read.ignored:
         fields.setdefault(place.rpartition("[")[2], place)

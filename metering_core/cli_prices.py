@@ -11,6 +11,7 @@ from metering_core.aggregation import Usage, UsageSummary, summarize_all
 from metering_core.auditing import Finding, Severity, audit
 from metering_core.catalog import append_usage, read_price, read_usage
 from metering_core.cli_files import (
+    AnyTime,
     OnError,
     Reading,
     Refusals,
@@ -24,7 +25,7 @@ from metering_core.cli_files import (
 )
 from metering_core.comparing import compare
 from metering_core.errors import ErrorCode, InvalidValueError, shown
-from metering_core.file_instants import PlausibleTime
+from metering_core.file_instants import ANY_TIME, FROM_2000, PlausibleTime
 from metering_core.log import UsageLog
 from metering_core.plotting import Scale, curve
 from metering_core.prices import Price
@@ -89,6 +90,7 @@ def compare_prices(
     usage: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     events: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
     catalog: str | None = None,
+    any_time: AnyTime = False,
     as_json: AsJson = False,
 ) -> None:
     """Say where a new price is dearer and where cheaper, and what it does to usage that happened.
@@ -100,6 +102,7 @@ def compare_prices(
         usage: File of usage (CSV or JSON lines; '-' reads standard input) to bill at both prices; needs --catalog.
         events: File of meter events, in its place where the old price is on a meter.
         catalog: JSON file with the subscriptions of the usage, and its meters; their items at the old price are re-rated.
+        any_time: Take instants before the year 2000, which usually are something else.
         as_json: Print JSON, in minor units.
     """
     before, after = read_price(old), read_price(new)
@@ -107,7 +110,7 @@ def compare_prices(
     file = _file_of(before, usage, events, catalog)
     over_usage = None
     if catalog is not None and file is not None:
-        over_usage = compare_usage(before, after, _summaries(before, file, catalog))
+        over_usage = compare_usage(before, after, _summaries(before, file, catalog, ANY_TIME if any_time else FROM_2000))
     if as_json:
         print_json({**comparison.to_dict(), "usage": None if over_usage is None else over_usage.to_dict()})
         return
@@ -135,18 +138,18 @@ def _is_on_meter(price: Price) -> bool:
     return price.recurring is not None and price.recurring.meter is not None
 
 
-def _summaries(price: Price, file: str, catalog: str) -> list[UsageSummary]:
+def _summaries(price: Price, file: str, catalog: str, time: PlausibleTime) -> list[UsageSummary]:
     """Load a file of usage and return the summaries of every period that has usage, of the items at the price."""
-    read = catalog_at(catalog)
+    read = catalog_at(catalog, time)
     items = items_at(price, read.subscriptions)
     held: Usage
-    reading = Reading(PlausibleTime(), Refusals(OnError.STOP))
+    reading = Reading(time, Refusals(OnError.STOP))
     if _is_on_meter(price):
         held, periods = load_events(read, file, reading)
     else:
         held = log = UsageLog(read.subscriptions)
         with opened(file) as stream:
-            rows = read_usage(stream, format_of(file), path=shown_name(file))
+            rows = read_usage(stream, format_of(file), path=shown_name(file), time=time)
             periods = append_usage(log, rows, on_refusal=reading.refusals)
     return summarize_all([(item, period) for owner, item in items for period in periods.get(owner.id, ())], held)
 

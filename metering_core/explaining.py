@@ -158,7 +158,7 @@ def _as_it_was(line: InvoiceLineItem, given: Usage) -> KeepsRecords:
     engine = given.engine_of(item) if offers(given, RoutesItems) else given
     kept = require_offer(KeepsRecords, engine, "usage", "usage that keeps its records, such as a UsageLog or a MeterLog")
     sequence = None if line.usage is None else line.usage.sequence
-    view = kept if sequence is None else kept.as_of(sequence)
+    view = kept if sequence is None else kept.as_of(min(sequence, kept.sequence))
     if line.before is not None and isinstance(view, MeterReader):
         total = max(view.measured(item, line.period), 0)
     else:

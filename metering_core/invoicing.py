@@ -106,7 +106,7 @@ class Evidence:
     def of(cls, usage: KeepsRecords, sequence: int | None = None) -> Self:
         """Return how some usage is now, or was up to a number."""
         known = usage.sequence if sequence is None else sequence
-        view = usage.as_of(known)
+        view = usage.as_of(min(known, usage.sequence))
         return cls(known, view.weakly() if offers(view, HoldsWeakly) else view)
 
     def up_to(self, sequence: int) -> Self:

@@ -552,10 +552,14 @@ class UsageLog(UsageReader, KeepsInvoices):
             limit: a sequence number (the records up to and including it), or an aware datetime (the records received up to
                 and including that moment). A number says nothing of moments, so such a view knows of all periods that were
                 finalized to this day.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_integer``, also for a number that the log has not given yet, such as Unix
+                seconds; ``parameter_invalid_instant``.
         """
         with self.lock:
             self.finish()
-            return UsageView(self, *as_limit(limit, self.sequence))
+            return UsageView(self, *as_limit(limit, self.sequence, self))
 
     def _is_own(self, item: SubscriptionItem) -> bool:
         return item.recurring.meter is None

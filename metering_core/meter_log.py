@@ -933,7 +933,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         """
         with self.lock:
             self.finish()
-            return MeterView(self, *as_limit(limit, self.sequence))
+            return MeterView(self, *as_limit(limit, self.sequence, self))
 
     # Bills -----------------------------------------------------------------------------------------------------------
 

@@ -56,6 +56,10 @@ class MeterSource(Protocol):
         """What is accepted."""
 
     @property
+    def sequence(self) -> int:
+        """The number of the event or cancellation accepted last."""
+
+    @property
     def bills_made(self) -> int:
         """How many bills of items were kept."""
 
@@ -358,7 +362,7 @@ class MeterView(MeterReader):
 
     def as_of(self, limit: int | datetime) -> MeterView:
         """Return a view that shows no more than this one; ``limit`` as in :meth:`MeterLog.as_of`."""
-        view = MeterView(self._whole, *as_limit(limit, self._sequence))
+        view = MeterView(self._whole, *as_limit(limit, self._sequence, self._whole))
         if self._received_by is not None:
             own = view._received_by
             view._received_by = self._received_by if own is None else min(own, self._received_by)

@@ -14,6 +14,7 @@ from metering_core.accounts import Account, Closing, KnownItem
 from metering_core.aggregation import UsageSummary, aggregator_of, as_requests, summarize
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
+from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
 from metering_core.names import flag, require_kind
 from metering_core.periods import SECONDS_MIN, BillingPeriod, Instant, from_unix_seconds, instant, moment, unix_seconds
@@ -220,7 +221,7 @@ class UsageView(UsageReader):
 
     def as_of(self, limit: int | datetime) -> UsageView:
         """Return a view that shows no more than this one; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
-        sequence, received_by = as_limit(limit, self._sequence)
+        sequence, received_by = as_limit(limit, self._sequence, self._log)
         view = UsageView(self._log, sequence, received_by)
         if self._received_by is not None:
             known = view._received_by
@@ -287,11 +288,31 @@ def held_weakly(log: Held) -> Held:
     return log if isinstance(log, ProxyTypes) else cast(Held, proxy(log))
 
 
-def as_limit(limit: int | datetime, sequence: int) -> tuple[int, datetime | None]:
-    """Return up to which number, and received by when, a view may show records; it never shows later numbers than now."""
+class Numbered(Protocol):
+    """A log, as far as its numbers go."""
+
+    @property
+    def sequence(self) -> int:
+        """The number given last."""
+        ...  # pragma: no cover
+
+
+def as_limit(limit: int | datetime, sequence: int, log: Numbered) -> tuple[int, datetime | None]:
+    """Return up to which number, and received by when, a view may show records; it never shows later numbers than now.
+
+    A number that the log has not given yet is refused: it is Unix seconds, as other instants may be, or a mistake.
+    """
     if isinstance(limit, datetime):
         return sequence, instant(limit, "as_of")
-    return min(exact_integer(limit, "as_of"), sequence), None
+    expected = "an aware datetime, or a sequence number: an integer of at least 0"
+    try:
+        number = exact_integer(limit, "as_of")
+    except InvalidValueError as error:
+        raise InvalidValueError.expecting(error.code, "as_of", expected, limit) from None
+    if number > sequence and number > log.sequence:
+        expected = f"an aware datetime for a moment, for a number is a sequence number, here at most {log.sequence}"
+        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "as_of", expected, limit)
+    return min(number, sequence), None
 
 
 def _billed_in(period: BillingPeriod | None, logged: Iterable[LoggedRecord]) -> list[LoggedRecord]:

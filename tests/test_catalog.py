@@ -260,6 +260,11 @@ class TestPrices:
         path.write_text(json.dumps(TOKENS), encoding="utf-8")
         assert read_price(str(path)).id == "tokens"
 
+    def test_a_price_is_read_whatever_the_subscriptions_beside_it_say(self, tmp_path):
+        """Who asks for a price asks for no moment."""
+        old = {**SUBSCRIPTION, "billing_cycle_anchor": 725_846_400}
+        assert read_price(self.write(tmp_path, {"prices": [TOKENS], "subscriptions": [old]}) + "#tokens").id == "tokens"
+
     @pytest.mark.parametrize(
         ("data", "ending", "words"),
         [
@@ -885,3 +890,35 @@ def test_a_path_that_no_system_takes_is_unreadable(path):
     with pytest.raises(mc.CatalogError) as refused:
         read_price(f"{path}#price")
     assert (refused.value.code, refused.value.param) == ("file_unreadable", "reference")
+
+
+MISTAKEN_MOMENTS = {
+    46296: "it looks like a spreadsheet's day number for 2026-10-01",
+    1790812: "in the years 2000 to 9999, received 1790812",
+    1790812800000: "it looks like milliseconds, divide by 1000 (2026-10-01T00:00:00Z)",
+    1790812800.5: "received 1790812800.5",
+    "1790812800": "write Unix seconds as a number, without quotes",
+    "2026-10-01": "it has no offset, write 2026-10-01T00:00:00Z if it is in UTC",
+    "01/10/2026": "write year, month and day with dashes",
+}
+
+
+@pytest.mark.parametrize("key", ["billing_cycle_anchor", "start_date", "ended_at", "cancel_at", "deactivated_at"])
+@pytest.mark.parametrize(("written", "hint"), MISTAKEN_MOMENTS.items(), ids=map(str, MISTAKEN_MOMENTS))
+def test_a_catalogs_moments_are_held_to_what_can_be_meant(key, written, hint):
+    """A moment of a catalog is judged as one of a file of usage is: a wrong anchor would cut every period elsewhere."""
+    if key == "deactivated_at":
+        source = text(meters=[{**METER, "status": "inactive", "status_transitions": {key: written}}])
+    else:
+        source = text(subscriptions=[{**SUBSCRIPTION, key: written}])
+    error = complaint(source)
+    assert f"{key}" in error.message
+    assert hint in error.message
+
+
+def test_a_catalog_of_long_ago_is_read_where_that_is_said():
+    """Moments before 2000 are refused unless the caller takes all."""
+    old = {**SUBSCRIPTION, "billing_cycle_anchor": 725_846_400, "start_date": "1993-01-01T00:00:00Z"}
+    assert "in the years 2000 to 9999" in complaint(text(subscriptions=[old])).message
+    (read,) = read_catalog(text(subscriptions=[old]), time=None).subscriptions
+    assert (read.billing_cycle_anchor.year, read.start_date.year) == (1993, 1993)

@@ -115,6 +115,18 @@ class TestCompare:
         assert (usage["bills"], usage["old_revenue"]) == (2, invoiced)
         assert usage["revenue_change"] == 1000
 
+    def test_usage_of_long_ago_is_billed_where_that_is_said(self, run):
+        """A catalog of 1993 is refused as a mistake, unless all moments are taken."""
+        catalog = json.loads(Path("catalog.json").read_text())
+        catalog["subscriptions"][0]["start_date"] = catalog["subscriptions"][0]["billing_cycle_anchor"] = 725_846_400
+        Path("catalog.json").write_text(json.dumps(catalog))
+        Path("usage.csv").write_text("subscription_item,quantity,timestamp\nsi,11,1993-01-05T00:00:00Z\n")
+        command = ("compare", "old.json", "new.json", "--usage", "usage.csv", "--catalog", "catalog.json", "--json")
+        status, _, err = run(*command)
+        assert (status, "billing_cycle_anchor: expected a moment in the years 2000 to 9999" in err) == (2, True)
+        status, out, _ = run(*command, "--any-time")
+        assert (status, json.loads(out)["usage"]["revenue_change"]) == (0, 1000)
+
     def test_usage_as_sentences(self, run):
         """The change of revenue stands below the comparison."""
         _, out, _ = run("compare", "old.json", "new.json", "--usage", "usage.csv", "--catalog", "catalog.json")

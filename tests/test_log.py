@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 
 import pytest
 from builders import DAY, FEB, JAN, MAR, MODES, START, four_modes, priced, subscribed, used
@@ -11,7 +11,11 @@ from builders import DAY, FEB, JAN, MAR, MODES, START, four_modes, priced, subsc
 from metering_core import (
     AcceptancePolicy,
     Cell,
+    ErrorCode,
     InvalidValueError,
+    Meter,
+    MeterEvent,
+    MeterLog,
     Subscription,
     SubscriptionItem,
     UsageCompactedError,
@@ -238,11 +242,60 @@ def test_records_by_item_and_period():
 # Views ---------------------------------------------------------------------------------------------------------------
 
 
+LOGS = {
+    "records": lambda: used((START, 1), (NOW, 10)),
+    "events": lambda: metered(2),
+    "columns": lambda: in_columns(2),
+}
+
+
+def metered(events):
+    """Return a meter log of so many events."""
+    log = MeterLog([Meter(id="mtr_tokens", event_name="tokens")])
+    payload = {"stripe_customer_id": "cus_1", "value": "1"}
+    log.append([MeterEvent("tokens", payload, timestamp=START)] * events, now=START)
+    return log
+
+
+def in_columns(records):
+    """Return columnar usage of so many records."""
+    pytest.importorskip("numpy", reason="needs the extra columnar")
+    from metering_core.columnar import ColumnarUsage  # noqa: PLC0415 - not everywhere installed
+
+    usage = ColumnarUsage([subscribed()])
+    usage.append([UsageRecord("si_0", 1, timestamp=START)] * records, now=START)
+    return usage
+
+
+@pytest.mark.parametrize("made", LOGS.values(), ids=LOGS)
+def test_a_number_is_no_moment(made):
+    """Seconds, milliseconds and any number that the log has not given yet are refused by name, of a log as of its views."""
+    log = made()
+    for usage in (log, log.as_of(1), log.as_of(JAN.end)):
+        for number in (3, START, START * 1000):
+            with pytest.raises(InvalidValueError) as caught:
+                usage.as_of(number)
+            expected = "an aware datetime for a moment, for a number is a sequence number, here at most 2"
+            assert str(caught.value) == f"as_of: expected {expected}, received {number} (int)"
+            assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_INTEGER, "as_of")
+        assert usage.as_of(2).sequence == usage.sequence
+
+
+@pytest.mark.parametrize("limit", ["2024-01-01T00:00:00Z", date(2024, 1, 1), 1704067200.0, None, True, -1])
+@pytest.mark.parametrize("made", LOGS.values(), ids=LOGS)
+def test_what_bounds_a_view_is_said(made, limit):
+    """Text, a date and a float hear of both limits that are taken."""
+    expected = r"^as_of: expected an aware datetime, or a sequence number: an integer of at least 0, received "
+    for usage in (made(), made().as_of(1)):
+        with pytest.raises(InvalidValueError, match=expected):
+            usage.as_of(limit)
+
+
 def test_a_view_shows_the_log_as_it_was():
     """A view by number or by moment shows those records and no others, is itself a source of bills, and can be narrowed."""
     log = used((START, 1), (NOW, 10), (NOW + 60, 100))
     first, second = log.as_of(1), log.as_of(datetime(2024, 1, 2, tzinfo=UTC))
-    assert [total_of(view) for view in (first, second, log.as_of(0), log.as_of(99))] == [1, 11, 0, 111]
+    assert [total_of(view) for view in (first, second, log.as_of(0), log.as_of(3))] == [1, 11, 0, 111]
     narrowed = [second.as_of(1), second.as_of(JAN.start), first.as_of(JAN.end), second.as_of(JAN.end)]
     assert [total_of(view) for view in narrowed] == [1, 1, 1, 11]
     log.record("si_0", 1000, now=NOW + 90)

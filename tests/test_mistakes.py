@@ -408,10 +408,12 @@ def test_clocks_may_drift_within_the_tolerance(engine, invoice, tmp_path):
 def test_old_usage_is_taken_where_that_is_said(engine, invoice, tmp_path):
     """With --any-time, usage of 1999 is usage of 1999."""
     pytest.importorskip(NEEDS[engine])
-    old = {**CATALOG["subscriptions"][0], "start_date": 915_148_800}
-    (tmp_path / "catalog.json").write_text(json.dumps({**CATALOG, "subscriptions": [old]}))
     (tmp_path / "u.csv").write_text(written([{**GOOD, "timestamp": "1999-06-05T12:00:00Z"}], "csv"))
     assert invoice(tmp_path / "u.csv", "--engine", engine)[0] == 1
+    old = {**CATALOG["subscriptions"][0], "start_date": 915_148_800}
+    (tmp_path / "catalog.json").write_text(json.dumps({**CATALOG, "subscriptions": [old]}))
+    status, _, err = invoice(tmp_path / "u.csv", "--engine", engine)
+    assert (status, "start_date: expected a moment in the years 2000 to" in str(err)) == (2, True)
     status, out, _ = invoice(tmp_path / "u.csv", "--engine", engine, "--any-time")
     assert (status, "1999-06-01" in out) == (0, True)
 

@@ -144,6 +144,7 @@ VALID = {
     "skip_malformed": lambda s: False,
     "DuckDBUsage.time": lambda s: PlausibleTime(),
     "DuckDBEvents.time": lambda s: PlausibleTime(),
+    "read_catalog.time": lambda s: PlausibleTime(),
     "read_usage.time": lambda s: PlausibleTime(),
     "read_events.time": lambda s: PlausibleTime(),
     "DuckDBEvents.policy": lambda s: s.policy,

@@ -371,7 +371,7 @@ class ColumnarUsage(UsageReader, Uncopied):
 
     def as_of(self, limit: int | datetime) -> ColumnarView:
         """Return a read-only view of the usage as it was; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
-        return ColumnarView(self, *as_limit(limit, self.sequence))
+        return ColumnarView(self, *as_limit(limit, self.sequence, self))
 
     def answers_until(self, sequence: int, received_by: int | None, compacted: Mapping[int, Sequence[PeriodCells]]) -> Answers:
         """Return answers from the rows up to a number, received by a moment (Unix microseconds); for this usage's readers."""
