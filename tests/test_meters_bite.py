@@ -54,6 +54,7 @@ def warm():
 
 
 def carrying():
+    test_meter_bills.test_carried_deltas_are_billed_by_the_next_invoice()
     hunted(test_meter_bills.test_what_carry_forward_bills, actions)("sum")
 
 
