@@ -282,7 +282,7 @@ class ErrorCode(StrEnum):
     PRICING_MODEL_BROKEN = (
         "pricing_model_broken",
         "InvoicingError",
-        "A pricing model of the user's own returned something that is not an exact charge.",
+        "A pricing model of the user's own returned something that is no exact charge or breakpoint.",
     )
     USAGE_COMPACTED = (
         "usage_compacted",

@@ -10,7 +10,7 @@ Adding a model is one class in this file and its row in :data:`PRICING_MODELS`.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
@@ -19,8 +19,9 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
 
-from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, describe
 from metering_core.exact import (
+    AMOUNT_DIGITS_MAX,
     Number,
     Unrounded,
     exact_decimal,
@@ -35,6 +36,9 @@ from metering_core.names import choice, each_of, require_object, required, text_
 from metering_core.stripe_fields import judged
 
 ZERO = Decimal(0)
+_CHARGE_DIGITS_MAX = AMOUNT_DIGITS_MAX - 40
+"""Digits of a charge; what is left of an amount's is for the sum of the charges."""
+_CHARGE_BOUND = 10**_CHARGE_DIGITS_MAX
 
 
 class ChargeKind(StrEnum):
@@ -360,10 +364,79 @@ BUILT_IN_MODELS: tuple[type[BuiltInModel], ...] = tuple(PRICING_MODELS.values())
 """The models of the table; anything else with ``charges(quantity)`` is the user's own."""
 
 
+# What a model is asked, by whoever asks it ---------------------------------------------------------------------------
+
+
+def charges_for(model: PricingModel, quantity: Number) -> tuple[Charge, ...]:
+    """Return what a model charges for an exact quantity, and hold one of the user's own to its word.
+
+    Raises:
+        InvoicingError: ``pricing_model_broken`` where it returns something that is no exact charge.
+    """
+    # What the models here make of numbers that were bounded when they entered is exact, and short enough.
+    if type(model) in BUILT_IN_MODELS:
+        return tuple(model.charges(quantity))
+    charges = _called(model, "charges")(quantity)
+    if not isinstance(charges, Sequence):
+        raise _broken(model, "charges", "a sequence of Charge", charges)
+    for index, charge in enumerate(charges):
+        param = f"charges[{index}]"
+        if not isinstance(charge, Charge):
+            raise _broken(model, param, "a Charge", charge)
+        for field in ("quantity", "unit_amount", "amount"):
+            number = getattr(charge, field)
+            if not (_is_exact(number) or (field == "unit_amount" and number is None)):
+                expected = f"an int, a finite Decimal or a Fraction, of at most {_CHARGE_DIGITS_MAX} digits"
+                raise _broken(model, f"{param}[{field}]", expected, number)
+    return tuple(charges)
+
+
+def breakpoints_of(model: DeclaresBreakpoints) -> Iterator[Number]:
+    """Yield the breakpoints that a model declares, and hold it to its word.
+
+    Raises:
+        InvoicingError: ``pricing_model_broken`` where it returns something that is no exact quantity.
+    """
+    declared = _called(model, "breakpoints")()
+    try:
+        points = iter(declared)
+    except TypeError:
+        raise _broken(model, "breakpoints", "an iterable of quantities", declared) from None
+    for index, point in enumerate(points):
+        try:
+            exact = exact_quantity(point, "breakpoints")
+        except InvalidValueError:
+            raise _broken(model, f"breakpoints[{index}]", "an exact quantity of at least 0", point) from None
+        yield exact
+
+
+def _called(model: object, name: str) -> Callable[..., Any]:
+    method = getattr(model, name)
+    if not callable(method):
+        raise _broken(model, name, "a method", method)
+    return method  # type: ignore[no-any-return]  # it is callable
+
+
+def _is_exact(number: object) -> bool:
+    """Whether a number is exact, and short enough that the sums and products of what is computed from it can be written."""
+    if not isinstance(number, int | Decimal | Fraction) or isinstance(number, bool):
+        return False
+    if isinstance(number, Decimal):
+        # It has no more digits than characters; to take it apart would cost more than to write it.
+        first = number.adjusted() if number.is_finite() else _CHARGE_DIGITS_MAX
+        return first < _CHARGE_DIGITS_MAX and first - len(str(number)) >= -_CHARGE_DIGITS_MAX
+    is_short: bool = -_CHARGE_BOUND < number.numerator < _CHARGE_BOUND and number.denominator < _CHARGE_BOUND
+    return is_short
+
+
+def _broken(model: object, param: str, expected: str, received: object) -> InvoicingError:
+    message = f"{param}: expected of {type(model).__name__} {expected}, received {describe(received)}"
+    return InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param=param)
+
+
 def owes_at_zero(model: PricingModel) -> bool:
     """Whether a model charges something for a quantity of 0."""
-    # Asked of the model itself: whether it keeps to what a model must do is for the bill to say.
-    return any(getattr(charge, "amount", 0) for charge in model.charges(0))
+    return any(charge.amount for charge in charges_for(model, 0))
 
 
 def is_linear(model: PricingModel) -> bool:
@@ -376,7 +449,9 @@ def is_linear(model: PricingModel) -> bool:
     (True, False)
     """
     if type(model) not in BUILT_IN_MODELS:
-        return isinstance(model, DeclaresBreakpoints) and not any(True for _ in model.breakpoints()) and not owes_at_zero(model)
+        return (
+            isinstance(model, DeclaresBreakpoints) and not any(True for _ in breakpoints_of(model)) and not owes_at_zero(model)
+        )
     if isinstance(model, Graduated | Volume):
         rates = {tier.unit_amount or ZERO for tier in model.tiers}
         return len(rates) == 1 and not any(tier.flat_amount for tier in model.tiers)

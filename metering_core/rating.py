@@ -1,27 +1,20 @@
 """From a quantity to what it costs, exactly, and why: charge by charge, tier by tier.
 
-The pricing model does the multiplying; this module holds one of the user's own to its word.
+The pricing model does the multiplying.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from decimal import Decimal
 from fractions import Fraction
 
 import attrs
 
-from metering_core.errors import ErrorCode, InvoicingError, describe
-from metering_core.exact import AMOUNT_DIGITS_MAX, Number, Unrounded, add, exact_quantity, multiply
+from metering_core.exact import Number, Unrounded, add, exact_quantity, multiply
 from metering_core.money import Amount, Rounding, half_up, require_rounding, settle
 from metering_core.names import require_kind
 from metering_core.periods import WHOLE
 from metering_core.prices import Price
-from metering_core.pricing import BUILT_IN_MODELS, Charge
-
-_CHARGE_DIGITS_MAX = AMOUNT_DIGITS_MAX - 40
-"""Digits of a charge; what is left of an amount's is for the sum of the charges."""
-_CHARGE_BOUND = 10**_CHARGE_DIGITS_MAX
+from metering_core.pricing import Charge, charges_for
 
 
 @attrs.frozen
@@ -108,26 +101,7 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
     """
     require_kind(Price, price, "price")
     checked = exact_quantity(quantity, "quantity")
-    charges = price.model.charges(checked)
-    # What the models here make of numbers that were bounded when they entered is exact, and short enough.
-    if type(price.model) not in BUILT_IN_MODELS:
-        _require_exact(price, charges)
-    return RatedUsage(price, checked, tuple(charges))
-
-
-def _require_exact(price: Price, charges: object) -> None:
-    """Hold a model of the user's own to its word."""
-    if not isinstance(charges, Sequence):
-        raise _broken(price, "charges", "a sequence of Charge", charges)
-    for index, charge in enumerate(charges):
-        param = f"charges[{index}]"
-        if not isinstance(charge, Charge):
-            raise _broken(price, param, "a Charge", charge)
-        for field in ("quantity", "unit_amount", "amount"):
-            number = getattr(charge, field)
-            if not (_is_exact(number) or (field == "unit_amount" and number is None)):
-                expected = f"an int, a finite Decimal or a Fraction, of at most {_CHARGE_DIGITS_MAX} digits"
-                raise _broken(price, f"{param}[{field}]", expected, number)
+    return RatedUsage(price, checked, charges_for(price.model, checked))
 
 
 def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) -> int:
@@ -137,20 +111,3 @@ def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) 
     412
     """
     return sum(one.amount for one in rate(price, quantity).settled(rounding))
-
-
-def _is_exact(number: object) -> bool:
-    """Whether a number is exact, and short enough that the sums and products of what is computed from it can be written."""
-    if not isinstance(number, int | Decimal | Fraction) or isinstance(number, bool):
-        return False
-    if isinstance(number, Decimal):
-        # It has no more digits than characters; to take it apart would cost more than to write it.
-        first = number.adjusted() if number.is_finite() else _CHARGE_DIGITS_MAX
-        return first < _CHARGE_DIGITS_MAX and first - len(str(number)) >= -_CHARGE_DIGITS_MAX
-    is_short: bool = -_CHARGE_BOUND < number.numerator < _CHARGE_BOUND and number.denominator < _CHARGE_BOUND
-    return is_short
-
-
-def _broken(price: Price, param: str, expected: str, received: object) -> InvoicingError:
-    message = f"{param}: expected of {type(price.model).__name__} {expected}, received {describe(received)}"
-    return InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param=param)

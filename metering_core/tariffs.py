@@ -22,11 +22,11 @@ from typing import Final
 import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
-from metering_core.exact import decimal_if_possible, exact_quantity
+from metering_core.exact import decimal_if_possible
 from metering_core.money import Amount, Money
 from metering_core.names import require_kind
 from metering_core.prices import Price
-from metering_core.pricing import DeclaresBreakpoints, Graduated, Package, PerUnit, Round, Tier, Volume
+from metering_core.pricing import DeclaresBreakpoints, Graduated, Package, PerUnit, Round, Tier, Volume, breakpoints_of
 from metering_core.rating import rate
 
 HALF: Final = Fraction(1, 2)
@@ -177,8 +177,8 @@ def tariff(price: Price) -> Tariff:
     Raises:
         InvalidValueError: ``parameter_invalid_object`` for what is no price, or for a model of the user's own that has no
             ``breakpoints()`` or more than :data:`BREAKPOINTS_MAX` of them.
-        InvoicingError: ``pricing_model_broken`` for such a model that is not linear between its breakpoints, or has negative
-            charges.
+        InvoicingError: ``pricing_model_broken`` for such a model that declares something else than exact quantities, is not
+            linear between its breakpoints, or has negative charges.
     """
     require_kind(Price, price, "price")
     match price.model:
@@ -255,11 +255,11 @@ def _breakpoints(model: object) -> list[int]:
     if not isinstance(model, DeclaresBreakpoints):
         expected = "a built-in pricing model, or one with breakpoints() that says where its formula changes"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, model)
-    declared = list(islice(model.breakpoints(), BREAKPOINTS_MAX + 1))
+    declared = list(islice(breakpoints_of(model), BREAKPOINTS_MAX + 1))
     if len(declared) > BREAKPOINTS_MAX:
         expected = f"at most {BREAKPOINTS_MAX} breakpoints"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "breakpoints", expected, "more")
-    return sorted({floor(exact_quantity(point, f"breakpoints[{index}]")) for index, point in enumerate(declared)})
+    return sorted({floor(point) for point in declared})
 
 
 def _declared_pieces(price: Price, bounds: Sequence[int]) -> tuple[Piece, ...]:

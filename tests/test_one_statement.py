@@ -285,6 +285,7 @@ PLACES = {
     "tariffs._charges": {"as_a_tariff"},
     "testing.cases._rated": {"rated_in_cases"},
     # What a model is asked, and laws that ask it: no bill.
+    "pricing.charges_for": set(),
     "pricing.owes_at_zero": set(),
     "pricing.Graduated.charges": set(),
     "pricing.Tier.charges": set(),
@@ -293,7 +294,7 @@ PLACES = {
     "testing.laws.check_settle_laws": set(),
 }
 FUNCTIONS = {"rate", "settle", "settled_total", "exact_due", "half_up", "settled_half_up", "rate_many", "rate_lines"}
-FUNCTIONS |= {"lines_one_by_one", "_charges_of"}
+FUNCTIONS |= {"lines_one_by_one", "_charges_of", "charges_for"}
 METHODS = {"charges", "settled", "settled_at"}
 
 
