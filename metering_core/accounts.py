@@ -247,6 +247,16 @@ class KeepsInvoices(Guarded):
             self.finish()
             return account_of(self._accounts, subscription_id).stored_invoice(period)
 
+    def kept_invoices(self, subscription_id: str) -> dict[int, Invoice | None]:
+        """Return what was billed of each period that was finalized, by its start in Unix seconds; for who combines two logs.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+        """
+        with self.lock:
+            self.finish()
+            return {start: one.invoice for start, one in account_of(self._accounts, subscription_id).closed.items()}
+
     def keep_invoice(self, invoice: Invoice) -> None:
         """Take the invoice of the period that is being closed; for who bills, within ``closing``.
 

@@ -11,8 +11,10 @@ from metering_core.invoicing import (
     Invoice,
     InvoiceStatus,
     closing_in,
+    completing,
     corrections_in,
     evidence_in,
+    explained_by,
     held_still,
     invoice_in,
     invoice_of,
@@ -65,15 +67,17 @@ def invoice_all(
 def _finalized(
     due: Sequence[tuple[Subscription, BillingPeriod]], usage: Usage, rounding: Rounding, now: datetime
 ) -> list[Invoice]:
-    invoices = {one.id: invoice for one, period in due if (invoice := invoice_in(usage, one, period)) is not None}
-    open_ = [(one, period) for one, period in due if one.id not in invoices]
+    kept = [(one, invoice) for one, period in due if (invoice := invoice_in(usage, one, period)) is not None]
+    closed = {one.id for one, _ in kept}
+    open_ = [(one, period) for one, period in due if one.id not in closed]
     for one, period in open_:
         one.require_ended(period, now)
     periods, versions = {one.id: period for one, period in open_}, [one for one, _ in open_]
-    with closing_in(usage, periods, now, versions) as closed_at:
-        for (one, _), invoice in zip(open_, _invoices(open_, usage, rounding, closed_at), strict=True):
-            keep_in(usage, one, invoice)
-            invoices[one.id] = invoice
+    with completing(usage, kept), closing_in(usage, periods, now, versions) as closed_at:
+        invoices = dict(zip(periods, _invoices(open_, usage, rounding, closed_at), strict=True))
+        for one in versions:
+            keep_in(usage, one, invoices[one.id])
+    invoices |= {one.id: explained_by(usage, invoice) for one, invoice in kept}
     return [invoices[one.id] for one, _ in due]
 
 

@@ -8,11 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
-from types import MappingProxyType
 
 import attrs
 
-from metering_core.accounts import invoice_conflict
+from metering_core.accounts import KeepsInvoices, invoice_conflict
 from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
 from metering_core.aggregators import Partial
 from metering_core.invoicing import (
@@ -25,9 +24,10 @@ from metering_core.invoicing import (
     Settles,
     closing_in,
     held_still,
+    lacks_invoice,
 )
-from metering_core.meter_bills import Correction, Counted, Settled
-from metering_core.meters import Meter
+from metering_core.meter_bills import Correction, Settled
+from metering_core.meters import Formula, Meter
 from metering_core.money import Rounding, half_up
 from metering_core.names import each_of, name, offers, require_kind, require_offer
 from metering_core.periods import BillingPeriod, Instant, instant
@@ -102,15 +102,10 @@ class CombinedUsage:
         """Return the earlier periods of an item whose difference an invoice of this period bills; of an item on a meter."""
         return self.events.corrections(item, period) if offers(self.events, Corrects) else []
 
-    def settle(
-        self,
-        subscription_id: str,
-        settled: Mapping[str, tuple[Price, Settled]],
-        counted: Mapping[str, Counted] = MappingProxyType({}),
-    ) -> None:
+    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]], sequence: int | None = None) -> None:
         """Let the events know what an invoice charged, while its period is being closed."""
         if offers(self.events, Settles):
-            self.events.settle(subscription_id, settled, counted)
+            self.events.settle(subscription_id, settled, sequence)
 
     @contextmanager
     def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
@@ -135,6 +130,10 @@ class CombinedUsage:
         between them leaves the periods closed in the records and open in the events: finalizing them again returns the
         invoices that the records keep, and has the events keep the same ones, as of when they were made.
 
+        A log that was restored from before an invoice which the other one keeps is given it when the period is finalized again,
+        once the log would bill the same itself. What it gets late meanwhile could be in that invoice already, so it closes no
+        later period before.
+
         Args:
             periods: subscription → the period to close.
             now: at or after the end of each.
@@ -142,11 +141,30 @@ class CombinedUsage:
 
         Yields:
             Subscription → when its period was closed first, UTC.
+
+        Raises:
+            InvoicingError: ``invoice_conflict`` where a log that closed periods before lacks the invoice of an earlier period
+                that the other log keeps; and as each log's own.
+            InvalidValueError: as each log's own.
         """
         given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")
         at, told = instant(now, "now"), list(each_of(Subscription, versions, "versions"))
         with closing_in(self.events, given, at, told) as in_events, closing_in(self.records, given, at, told) as in_records:
+            for key, period in given.items():
+                self._refuse_behind(key, period)
             yield {key: min(in_events[key], in_records[key]) for key in given}
+
+    def _refuse_behind(self, subscription_id: str, period: BillingPeriod) -> None:
+        """Refuse to close a period while one log lacks the invoice of an earlier one, which may have billed what came late."""
+        if not isinstance(self.records, KeepsInvoices) or not isinstance(self.events, KeepsInvoices):
+            return
+        records, events = (one.kept_invoices(subscription_id) for one in (self.records, self.events))
+        for kind, own, other in (("records", records, events), ("events", events, records)):
+            # Before its first closing a log knows of no late usage: it may have been told of the subscription later.
+            first = min(own, default=period.start_seconds)
+            for start, invoice in sorted(other.items(), key=lambda one: one[0]):
+                if first <= start < period.start_seconds and invoice is not None and own.get(start) is None:
+                    raise lacks_invoice(invoice, kind, f"its usage to close the later {period} with")
 
     def keep_invoice(self, invoice: Invoice) -> None:
         """Have both take the invoice of the period that is being closed; for who bills, within :meth:`closing`."""
@@ -156,7 +174,7 @@ class CombinedUsage:
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
         """Return the invoice of a period that one of both has finalized; None where neither has.
 
-        Finalizing the period again has the other one keep it, too.
+        Finalizing the period again has the other one keep it, too. Where both do, each line names the usage of its own log.
 
         Raises:
             InvoicingError: ``invoice_conflict`` where they keep different invoices of the period.
@@ -167,7 +185,11 @@ class CombinedUsage:
             raise invoice_conflict(
                 subscription_id, "one invoice of the period", "another from the events than from the records"
             )
-        return stored[0] if stored else None
+        if not stored or stored[-1] is stored[0]:
+            return stored[0] if stored else None
+        pairs = zip(stored[0].lines, stored[-1].lines, strict=True)
+        lines = tuple(second if isinstance(second.aggregate_usage, Formula) else first for first, second in pairs)
+        return attrs.evolve(stored[0], lines=lines)
 
     def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
         """Return what would differ if the period of a finalized invoice were billed now; the invoice itself stays as it is.
@@ -196,7 +218,7 @@ class CombinedUsage:
         return InvoiceChanges(invoice.id, tuple(lines))
 
     def lacking(self, invoice: Invoice) -> list[ClosesPeriods]:
-        """Return which of both do not keep an invoice that the other one keeps."""
+        """Return which of both do not keep an invoice that the other one keeps; for who bills."""
         return [one for one in self._closers() if one.stored_invoice(invoice.subscription, invoice.period) is None]
 
     def _closers(self) -> list[ClosesPeriods]:

@@ -262,7 +262,7 @@ class ErrorCode(StrEnum):
     INVOICE_CONFLICT = (
         "invoice_conflict",
         "InvoicingError",
-        "A period has one invoice for ever: another one was to be kept of it, or two logs keep different ones.",
+        "A period has one invoice for ever: another one was to be kept of it, or one of two logs would bill another.",
     )
     PERIOD_NOT_OF_SUBSCRIPTION = (
         "period_not_of_subscription",

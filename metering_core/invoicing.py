@@ -7,12 +7,11 @@ is settled once, and a total is the sum of its settled lines (Stripe, decimal am
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from itertools import chain, count
-from types import MappingProxyType
 from typing import Any, Protocol, Self
 
 import attrs
@@ -21,13 +20,13 @@ from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, require_
 from metering_core.aggregators import FORMULAS
 from metering_core.differences import differences
 from metering_core.errors import ErrorCode, InvoicingError, shown
-from metering_core.exact import Number, Unrounded, cut, plain, subtract, whole_if_possible
-from metering_core.meter_bills import Correction, Counted, Part, Settled, part_of, summed
+from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
+from metering_core.meter_bills import Correction, Part, Settled, part_of, summed
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money, Rounding, half_up, require_rounding
 from metering_core.names import offers, require_kind
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant, iso_8601
-from metering_core.prices import AggregateUsage, Price
+from metering_core.prices import AggregateUsage, Price, terms_of
 from metering_core.pricing import Charge, ChargeKind
 from metering_core.rating import rate
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -40,7 +39,7 @@ class InvoiceStatus(StrEnum):
     FINALIZED = "finalized"
 
 
-class ClosesPeriods(Protocol):
+class ClosesPeriods(Usage, Protocol):
     """Usage that can hold periods still while they are billed and close them afterwards."""
 
     def closing_all(
@@ -135,7 +134,7 @@ class RoutesItems(Protocol):
         ...  # pragma: no cover
 
 
-class ClosesApart(Protocol):
+class ClosesApart(ClosesPeriods, Protocol):
     """Usage of which several parts close a period, one after the other."""
 
     def lacking(self, invoice: Invoice) -> Sequence[ClosesPeriods]:
@@ -159,13 +158,8 @@ class Corrects(Protocol):
 class Settles(Protocol):
     """Usage that remembers what was charged, so that the next invoice can charge the difference."""
 
-    def settle(
-        self,
-        subscription_id: str,
-        settled: Mapping[str, tuple[Price, Settled]],
-        counted: Mapping[str, Counted] = MappingProxyType({}),
-    ) -> None:
-        """Take what an invoice charged, by item, while its period is being closed."""
+    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]], sequence: int | None = None) -> None:
+        """Take what an invoice charged, by item, while its period is being closed; made of the usage up to a number."""
         ...  # pragma: no cover
 
 
@@ -338,15 +332,9 @@ class Invoice:
             rounding: how each line is settled.
         """
         _require_billable(subscription, usage, rounding)
-        own = Formula if offers(usage, KnowsMeters) else AggregateUsage
         period = subscription.period_at(self.period.start)
-        items = [item for item in subscription.items if not item.is_metered or _generation(item) is own]
-        now: tuple[InvoiceLineItem, ...] = ()
-        if items and period is not None:
-            newest = attrs.evolve(subscription, items=items)
-            now = _invoice(newest, usage, period, rounding, InvoiceStatus.DRAFT, None).lines
-        billed = [line for line in self.lines if line.aggregate_usage is None or isinstance(line.aggregate_usage, own)]
-        before, after = _by_place(billed), _by_place(now)
+        now = () if period is None else _drafted(subscription, usage, period, rounding)
+        before, after = _by_place(_own_lines(self, usage)), _by_place(now)
         changed = (LineChange(before.get(place), after.get(place)) for place in dict.fromkeys([*before, *after]))
         return InvoiceChanges(self.id, tuple(one for one in changed if one.alters_the_bill))
 
@@ -398,13 +386,34 @@ class InvoiceChanges:
         return bool(self.lines)
 
 
-def _generation(item: SubscriptionItem) -> type:
-    return AggregateUsage if item.recurring.meter is None else Formula
+def _generation(usage: Usage) -> type[AggregateUsage | Formula]:
+    return Formula if offers(usage, KnowsMeters) else AggregateUsage
 
 
-def _by_place(lines: Iterable[InvoiceLineItem]) -> dict[tuple[object, ...], InvoiceLineItem]:
+def _own_lines(invoice: Invoice, usage: Usage) -> list[InvoiceLineItem]:
+    """Return the lines of an invoice without those of the generation that some usage does not have."""
+    own = _generation(usage)
+    return [line for line in invoice.lines if line.aggregate_usage is None or isinstance(line.aggregate_usage, own)]
+
+
+def _drafted(
+    subscription: Subscription, usage: Usage, period: BillingPeriod, rounding: Rounding
+) -> tuple[InvoiceLineItem, ...]:
+    """Return what usage of one generation would bill, of the items that are not of the other."""
+    is_on_meters = _generation(usage) is Formula
+    items = [item for item in subscription.items if not item.is_metered or (item.recurring.meter is not None) is is_on_meters]
+    if not items:
+        return ()
+    return _invoice(attrs.evolve(subscription, items=items), usage, period, rounding, InvoiceStatus.DRAFT, None).lines
+
+
+_Place = tuple[Any, ...]
+"""What of a line stays the same from one bill of a period to the next; the item's id first."""
+
+
+def _by_place(lines: Iterable[InvoiceLineItem]) -> dict[_Place, InvoiceLineItem]:
     """Return lines by what stays the same from one bill of a period to the next: the item, the tier and the kind of charge."""
-    places: dict[tuple[object, ...], InvoiceLineItem] = {}
+    places: dict[_Place, InvoiceLineItem] = {}
     for line in lines:
         place = (line.subscription_item, line.period.start, line.charge.kind, line.charge.tier, line.charge.label)
         number = next(number for number in count() if (*place, number) not in places)
@@ -501,7 +510,9 @@ def finalize_invoice(
     with held_still(usage):  # So that no other thread finalizes the period between the question and the closing.
         stored = invoice_in(usage, subscription, period)
         if stored is not None:
-            return stored
+            with completing(usage, [(subscription, stored)]):
+                pass
+            return explained_by(usage, stored)
         subscription.require_ended(period, at)
         with closing_in(usage, {subscription.id: period}, at, [subscription]) as closed_at:
             invoice = _invoice(subscription, usage, period, rounding, InvoiceStatus.FINALIZED, closed_at[subscription.id])
@@ -521,53 +532,136 @@ def closing_in(
 def keep_in(usage: object, subscription: Subscription, invoice: Invoice) -> None:
     """Let usage that closes periods keep an invoice and what it charged, while the invoice's period is being closed."""
     if offers(usage, Settles):
-        usage.settle(subscription.id, {item.id: (item.price, _settled(item.id, invoice)) for item in subscription.items})
+        usage.settle(subscription.id, _charged(subscription, invoice))
     if offers(usage, ClosesPeriods):
         usage.keep_invoice(invoice)
 
 
-def invoice_in(usage: Usage, subscription: Subscription, period: object) -> Invoice | None:
-    """Return the invoice that usage keeps of a closed period, its lines with their usage again; None where it keeps none.
+def _charged(subscription: Subscription, invoice: Invoice) -> dict[str, tuple[Price, Settled]]:
+    return {item.id: (item.price, _settled(item.id, invoice)) for item in subscription.items}
 
-    A part of the usage that does not keep it, because it was restored from before or the closing was interrupted, does then.
-    """
+
+def invoice_in(usage: Usage, subscription: Subscription, period: object) -> Invoice | None:
+    """Return the invoice that usage keeps of a closed period; None where it keeps none."""
     if not offers(usage, ClosesPeriods) or not isinstance(period, BillingPeriod):
         return None
-    stored = usage.stored_invoice(subscription.id, period)
-    if stored is None:
-        return None
+    return usage.stored_invoice(subscription.id, period)
+
+
+def explained_by(usage: Usage, invoice: Invoice) -> Invoice:
+    """Return an invoice that usage keeps, its lines with their usage again."""
+    if offers(usage, ClosesApart):  # A part that was completed names its own.
+        invoice = usage.stored_invoice(invoice.subscription, invoice.period) or invoice
+    if all(line.usage is None or line.usage.view is not None for line in invoice.lines):
+        return invoice
+    return attrs.evolve(invoice, lines=tuple(_with_usage(line, usage) for line in invoice.lines))
+
+
+@contextmanager
+def completing(usage: Usage, kept: Iterable[tuple[Subscription, Invoice]]) -> Iterator[None]:
+    """Have the parts of usage that lack invoices which another part keeps keep them, too, if the block succeeds.
+
+    A part lacks one because it was restored from before, or because the closing was interrupted between the parts. It keeps it
+    as of when it was made, where it would bill the same itself.
+
+    Raises:
+        InvoicingError: ``invoice_conflict`` where it would not.
+    """
+    due: dict[tuple[int, datetime], tuple[ClosesPeriods, list[tuple[Subscription, Invoice]]]] = {}
     if offers(usage, ClosesApart):
-        for part in usage.lacking(stored):
-            _complete(part, subscription, stored)
-    if all(line.usage is None or line.usage.view is not None for line in stored.lines):
-        return stored
-    return attrs.evolve(stored, lines=tuple(_with_usage(line, usage) for line in stored.lines))
+        for subscription, invoice in kept:
+            at = invoice.period.end if invoice.finalized_at is None else invoice.finalized_at
+            for part in usage.lacking(invoice):
+                due.setdefault((id(part), at), (part, []))[1].append((subscription, invoice))
+    with ExitStack() as stack:
+        for (_, at), (part, lacked) in due.items():
+            stack.enter_context(_completing(part, lacked, at))
+        yield
 
 
-def _complete(part: ClosesPeriods, subscription: Subscription, invoice: Invoice) -> None:
-    """Close a period with the invoice that another part of the usage keeps, as of when it was made."""
-    finalized_at = invoice.period.end if invoice.finalized_at is None else invoice.finalized_at
-    prices = {item.id: item.price for item in subscription.items}
-    prices |= {line.subscription_item: line.price for line in invoice.lines if line.before is None}
-    settled = {key: (price, _settled(key, invoice)) for key, price in prices.items()}
-    with part.closing_all({subscription.id: invoice.period}, now=finalized_at):
-        if offers(part, Settles):
-            part.settle(subscription.id, settled, _counted(invoice))
-        part.keep_invoice(invoice)
+@contextmanager
+def _completing(part: ClosesPeriods, lacked: Sequence[tuple[Subscription, Invoice]], at: datetime) -> Iterator[None]:
+    for subscription, invoice in lacked:
+        own = subscription.period_at(invoice.period.start)
+        if own != invoice.period:
+            raise lacks_invoice(invoice, _kind_of(part), f"{'no such period' if own is None else own}")
+    periods = {subscription.id: invoice.period for subscription, invoice in lacked}
+    with part.closing_all(periods, now=at, versions=[subscription for subscription, _ in lacked]):
+        views: dict[int | None, Usage] = {None: part}
+        for subscription, invoice in lacked:
+            sequence, own_invoice = _as_its_own(part, subscription, invoice, views)
+            if offers(part, Settles):
+                part.settle(subscription.id, _charged(subscription, invoice), sequence)
+            part.keep_invoice(own_invoice)
+        yield
 
 
-def _counted(invoice: Invoice) -> dict[str, Counted]:
-    """Return what an invoice counted of each item on a meter."""
-    carried: dict[str, dict[BillingPeriod, Number]] = {}
-    for line in invoice.lines:
-        if line.before is not None:
-            of_item = carried.setdefault(line.subscription_item, {})
-            of_item[line.period] = subtract(line.total_usage, line.before.total_usage)
+def _as_its_own(
+    part: ClosesPeriods, subscription: Subscription, invoice: Invoice, views: dict[int | None, Usage]
+) -> tuple[int | None, Invoice]:
+    """Return up to which number a part would bill just that invoice, None for now, and the invoice with the part's evidence.
+
+    Where the part bills later what comes late, the first answer is the number that the invoice knew of: a closing was
+    interrupted before this part had its turn, and what came since is late. Else all that the part has must be billed by it.
+    """
+    billed = _own_lines(invoice, part)
+    known = [line.usage.sequence for line in billed if line.usage is not None and isinstance(line.aggregate_usage, Formula)]
+    then = max((number for number in known if number is not None), default=None)
+    limits: list[int | None] = [None]
+    if then is not None and offers(part, Settles) and offers(part, KeepsRecords) and then < part.sequence:
+        limits.insert(0, then)
+        if then not in views:
+            views[then] = part.as_of(then)
+    for limit in limits:
+        own = _by_place(_drafted(subscription, views[limit], invoice.period, half_up))
+        if _billed_of(own) == _billed_of(_by_place(billed)):
+            return limit, _with_evidence(invoice, billed, own)
+    raise lacks_invoice(invoice, _kind_of(part), _first_difference(_by_place(billed), own))
+
+
+def _billed_of(lines: Mapping[_Place, InvoiceLineItem]) -> dict[_Place, tuple[object, ...]]:
+    """Return what lines bill, before it is settled: of late usage also what was billed before."""
     return {
-        line.subscription_item: Counted(line.usage.sequence, line.total_usage, carried.get(line.subscription_item, {}))
-        for line in invoice.lines
-        if line.before is None and line.usage is not None and line.usage.sequence is not None
+        place: (*terms_of(line.price), line.quantity, line.exact, line.total_usage, line.charge, line.proration, line.before)
+        for place, line in lines.items()
+        # A difference of nothing but what two roundings left is for the next invoice.
+        if line.before is None or line.quantity or line.exact
     }
+
+
+def _with_evidence(invoice: Invoice, billed: Iterable[InvoiceLineItem], own: Mapping[_Place, InvoiceLineItem]) -> Invoice:
+    """Return an invoice whose lines name the usage that a part has for them."""
+    metered = [line for line in billed if line.aggregate_usage is not None]
+    found = {line.id: own[place].usage for place, line in _by_place(metered).items() if place in own}
+    lines = tuple(attrs.evolve(line, usage=found.get(line.id, line.usage)) for line in invoice.lines)
+    return attrs.evolve(invoice, lines=lines)
+
+
+def _kind_of(part: Usage) -> str:
+    return "events" if offers(part, KnowsMeters) else "records"
+
+
+def _first_difference(billed: Mapping[_Place, InvoiceLineItem], own: Mapping[_Place, InvoiceLineItem]) -> str:
+    before, after = _billed_of(billed), _billed_of(own)
+    place = next(one for one in (*before, *after) if before.get(one) != after.get(one))
+    first, second = (_quantity_of(lines.get(place)) for lines in (own, billed))
+    late = " as late usage" if any(line and line.before for line in (billed.get(place), own.get(place))) else ""
+    return f"{first} of item {shown(place[0])!r}{late}, where the invoice bills {second}"
+
+
+def _quantity_of(line: InvoiceLineItem | None) -> str:
+    return "nothing" if line is None else f"{grouped(line.quantity)} at price {shown(line.price.id)!r}"
+
+
+def lacks_invoice(invoice: Invoice, kind: str, received: str) -> InvoicingError:
+    """Return the refusal to go on with a log that lacks an invoice which the log beside it keeps."""
+    message = (
+        f"invoice: expected the log of {kind} to bill what the invoice of subscription {shown(invoice.subscription)!r} of "
+        f"{invoice.period} says, which it lacks and the other log keeps; received {received}. It seems to have been restored "
+        f"from before that invoice: send it again what was lost since and tell it again what was told (the same ids are "
+        f"duplicates), then finalize that period again; or restore both logs from the same moment"
+    )
+    return InvoicingError(ErrorCode.INVOICE_CONFLICT, message, param="invoice")
 
 
 def _with_usage(line: InvoiceLineItem, usage: object) -> InvoiceLineItem:

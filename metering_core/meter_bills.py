@@ -131,26 +131,6 @@ class Bill:
         return subtract(self.quantity, total(of for earlier, of in self.carried.items() if earlier in standing))
 
 
-@attrs.frozen
-class Counted:
-    """What an invoice counted of an item, as the invoice says it.
-
-    Attributes:
-        sequence: the number in the log when it was made.
-        quantity: of the period itself.
-        carried: how much of which earlier period.
-    """
-
-    sequence: int
-    quantity: Number
-    carried: Mapping[BillingPeriod, Number] = attrs.field(hash=False)
-
-    def told(self, bill: Bill) -> Bill:
-        """Return a bill of an additive formula with the quantities of the invoice, whatever the log has of its events."""
-        quantity, carried = max(self.quantity, 0), {**bill.carried, **self.carried}
-        return attrs.evolve(bill, partial=self.quantity, quantity=quantity, carried=carried)
-
-
 def part_of(charge: Charge) -> Part:
     """Return which part of its price a charge is."""
     return charge.kind.value, charge.tier, charge.label

@@ -15,7 +15,6 @@ from collections.abc import Callable, Container, Iterable, Iterator, KeysView, M
 from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
-from types import MappingProxyType
 from typing import Any, Final, Protocol, Self, cast
 
 import attrs
@@ -49,7 +48,7 @@ from metering_core.meter_acceptance import (
     time_refusal,
     value_of,
 )
-from metering_core.meter_bills import Bill, Correction, Counted, Settled
+from metering_core.meter_bills import Bill, Correction, Settled
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
@@ -947,7 +946,14 @@ class MeterLog(MeterReader, KeepsInvoices):
             for item in (self._accounts[key].subscription.items if billing.stored[key] is None else ())
             if item.recurring.meter is not None and self._is_to_note(item, closing)
         ]
-        made = (self._bill_to_keep(item, period, made_at, *billing.settled.get(key, ({}, {}))) for key, item, period in due)
+        readers: dict[int | None, MeterReader] = {None: self}
+        for _, sequence in billing.settled.values():
+            if sequence not in readers:
+                readers[sequence] = self.as_of(sequence)
+        charged = {key: billing.settled.get(key, ({}, None)) for key in closings}
+        made = (
+            self._bill_to_keep(item, period, made_at, charged[key][0], readers[charged[key][1]]) for key, item, period in due
+        )
         bills = [
             (item.id, period, attrs.evolve(bill, number=number))
             for number, ((_, item, period), bill) in enumerate(zip(due, made, strict=True), self.bills_made + 1)
@@ -965,30 +971,22 @@ class MeterLog(MeterReader, KeepsInvoices):
         period: BillingPeriod,
         made_at: int,
         charged: Mapping[str, tuple[Price, Settled]],
-        counted: Mapping[str, Counted],
+        known: MeterReader,
     ) -> Bill:
-        then = counted.get(item.id)
-        known: MeterReader = self if then is None else self.as_of(min(then.sequence, self.sequence))
         carried = {one.period: subtract(one.measured, one.billed) for one in known.corrections(item, period)}
         price, settled = charged.get(item.id, (item.price, None))
         bill = known._bill(item, period)  # noqa: SLF001 - the log's own view
-        bill = attrs.evolve(bill, carried=carried, price=price, settled=settled, made_at=made_at)
-        return bill if then is None or not formula_of(self.meter_of(item)).is_additive else then.told(bill)
+        return attrs.evolve(bill, carried=carried, price=price, settled=settled, made_at=made_at)
 
-    def settle(
-        self,
-        subscription_id: str,
-        settled: Mapping[str, tuple[Price, Settled]],
-        counted: Mapping[str, Counted] = MappingProxyType({}),
-    ) -> None:
+    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]], sequence: int | None = None) -> None:
         """Take what an invoice charged, by item, while its period is being closed; later invoices charge the difference.
 
         For who bills: :func:`~metering_core.finalize_invoice` and :func:`~metering_core.invoice_all` call it in
-        :meth:`closing`. What a period that is closed without it comes to counts as charged. ``counted`` is what the invoice
-        counted, by item, where it was made earlier than it is kept: what came in between is no part of it.
+        :meth:`closing`. What a period that is closed without it comes to counts as charged. ``sequence`` is the number of the
+        last event that the invoice knew of, where it was made earlier than it is kept: what came since is late usage.
         """
         with self.lock:
-            self.billing_of(subscription_id).settled[subscription_id] = dict(settled), dict(counted)
+            self.billing_of(subscription_id).settled[subscription_id] = dict(settled), sequence
 
     def _keep_bills(self, bills: Iterable[tuple[str, BillingPeriod, Bill]], closings: Mapping[str, Closing]) -> None:
         for bill in bills:

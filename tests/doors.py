@@ -484,6 +484,8 @@ INSIDE = {
     "UsageLog.billing": "who bills, within closing()",
     "MeterLog.billing": "who bills, within closing()",
     "CombinedUsage.lacking": "who bills, of what it stored",
+    "UsageLog.kept_invoices": "who combines two logs",
+    "MeterLog.kept_invoices": "who combines two logs",
     "UsageLog.decide": "the log's own changes",
     "MeterLog.decide": "the log's own changes",
     "UsageLog.keep_invoice": "who bills, within closing()",

@@ -39,9 +39,9 @@ def of(*items, **options):
     return mc.Subscription("sub", items, START, customer="c", **options)
 
 
-def token(value, at=START + DAY):
+def token(value, at=START + DAY, name="tokens", **options):
     """Return an event of the customer."""
-    return mc.MeterEvent("tokens", {"stripe_customer_id": "c", "value": value}, timestamp=at)
+    return mc.MeterEvent(name, {"stripe_customer_id": "c", "value": value}, timestamp=at, **options)
 
 
 def written(invoice):
@@ -169,63 +169,196 @@ def restored(log):
     return mc.restore_meter_log(text) if isinstance(log, mc.MeterLog) else mc.restore(text)
 
 
+DEARER_BOTH = of(DEARER, SEAT, attrs.evolve(COUNTED, price=attrs.evolve(DEARER.price, recurring=COUNTED.recurring)))
+CARRIED = mc.MeterPolicy.history(late_usage="carry_forward")
+
+
 def finalized_again(usage):
-    """Return what a run gives, and what finalizing does, under a dearer version with the open period rebilled."""
-    dearer = of(DEARER, SEAT, attrs.evolve(COUNTED, price=attrs.evolve(DEARER.price, recurring=COUNTED.recurring)))
+    """Return what finalizing gives, and what it and a run give under a dearer version with the open period rebilled."""
+    again = mc.finalize_invoice(BOTH, usage, JAN, now=MAR.end)
     for log in logs_of(usage):
-        log.subscribe(dearer, now=FEB.start, rebill=True)
-    return [*invoice_all([dearer], usage, START, now=MAR.end), mc.finalize_invoice(dearer, usage, JAN, now=MAR.end)]
+        log.subscribe(DEARER_BOTH, now=FEB.start, rebill=True)
+    later = mc.finalize_invoice(DEARER_BOTH, usage, JAN, now=MAR.end, rounding=half_even)
+    return [again, *invoice_all([DEARER_BOTH], usage, START, now=MAR.end), later]
+
+
+def refusal_of(usage, period=JAN, subscription=BOTH, now=MAR.end):
+    """Return why a period is not finalized, by either call; nothing has changed then."""
+    before, sentences = [log.state() for log in logs_of(usage)], set()
+    for act in (
+        lambda: mc.finalize_invoice(subscription, usage, period, now=now),
+        lambda: invoice_all([subscription], usage, period.start, now=now),
+    ):
+        with pytest.raises(mc.InvoicingError) as refusal:
+            act()
+        assert (refusal.value.code, refusal.value.param) == (ErrorCode.INVOICE_CONFLICT, "invoice")
+        sentences.add(str(refusal.value))
+        assert [log.state() for log in logs_of(usage)] == before
+    (sentence,) = sentences
+    return sentence
 
 
 @pytest.mark.parametrize("side", ["records", "events"])
 def test_a_log_restored_from_before_the_closing_gets_the_invoice_that_the_other_keeps(side):
-    """Whatever version, moment and usage come since, the one invoice comes again, byte for byte, and both logs keep it."""
+    """Whatever version, moment and late usage come since, the one invoice comes again, byte for byte, and both logs keep it."""
     usage = of_both()
     before = {"records": restored(usage.records), "events": restored(usage.events)}
     billed = mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end + timedelta(hours=2))
     usage = attrs.evolve(usage, **{side: before[side]})
     assert usage.stored_invoice("sub", JAN) == billed
     assert [log.stored_invoice("sub", JAN) is None for log in logs_of(usage)] == [side == "records", side == "events"]
-    usage.records.append([mc.UsageRecord("si", 4, JAN.end_seconds - 1)], now=JAN.end_seconds - 1)
     usage.events.append([token("7")], now=JAN.end)
     again = finalized_again(usage)
-    assert [written(one) for one in again] == [written(billed)] * 2
+    assert [written(one) for one in again] == [written(billed)] * 3
     assert [log.stored_invoice("sub", JAN) for log in logs_of(usage)] == [billed] * 2
     assert [one.quantity for one in usage.events.unbilled("sub")] == [7]
     assert {closing.closed_at for log in logs_of(usage) for closing in log.state().closed["sub"]} == {billed.finalized_at}
 
 
-@pytest.mark.parametrize(("again", "owed"), [((), -5), (("2",), -3), (("5",), 0), (("7", "5"), 7), (("5", "7"), 7)], ids=str)
-def test_a_log_of_events_restored_empty_owes_what_the_invoice_did_not_bill(again, owed):
-    """What is sent again after the period was completed is what was billed; only more than that is carried forward, once."""
-    policy = mc.MeterPolicy.history(late_usage="carry_forward")
-    usage = mc.CombinedUsage(mc.UsageLog([BOTH]), mc.MeterLog([TOKENS], [BOTH], policy=policy))
+@pytest.mark.parametrize("formula", ["sum", "max", "last"])
+def test_a_log_of_events_restored_empty_keeps_the_invoice_once_its_usage_is_there(formula):
+    """Without its usage it would not bill the invoice; with it, only what is late or canceled is carried forward, once."""
+    meter = attrs.evolve(TOKENS, formula=formula)
+    usage = mc.CombinedUsage(mc.UsageLog([BOTH]), mc.MeterLog([meter], [BOTH], policy=CARRIED))
     empty = restored(usage.events)
-    usage.events.append([token("5")], now=START + DAY)
+    sent = [token("5", identifier="a"), token("0", START, identifier="b")]
+    usage.events.append(sent, now=START + DAY)
     billed = mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
     usage = attrs.evolve(usage, events=empty)
+    assert refusal_of(usage) == (
+        "invoice: expected the log of events to bill what the invoice of subscription 'sub' of 2024-01-01T00:00:00Z to "
+        "2024-02-01T00:00:00Z says, which it lacks and the other log keeps; received 0 at price 'p_tokens' of item 'counted', "
+        "where the invoice bills 5 at price 'p_tokens'. It seems to have been restored from before that invoice: send it again "
+        "what was lost since and tell it again what was told (the same ids are duplicates), then finalize that period again; "
+        "or restore both logs from the same moment"
+    )
+    usage.events.append(sent[::-1], now=FEB.start)
     assert written(mc.finalize_invoice(BOTH, usage, JAN, now=FEB.start)) == written(billed)
-    usage.events.append([token(value) for value in again], now=FEB.start)
-    assert sum(one.quantity for one in usage.events.unbilled("sub")) == owed
+    assert usage.events.unbilled("sub") == []
+    usage.events.cancel("tokens", "a", now=FEB.start)
     late = [line for line in mc.finalize_invoice(BOTH, usage, FEB, now=FEB.end).lines if line.before is not None]
-    assert [(line.before.total_usage, line.total_usage) for line in late] == ([(5, 5 + owed)] if owed else [])
+    assert [(line.before.total_usage, line.total_usage) for line in late] == [(5, 0)]
     assert usage.events.unbilled("sub") == []
 
 
+def test_a_completed_log_explains_its_lines_by_its_own_usage():
+    """What was sent again has other numbers; the lines of the invoice are explained by those."""
+    usage = of_both()
+    empty = mc.CombinedUsage(mc.UsageLog([BOTH]), mc.MeterLog([TOKENS], [BOTH], policy=mc.MeterPolicy.history()))
+    usage.events.append([token("6", FEB.start), token("3")], now=FEB.start)
+    billed = mc.finalize_invoice(BOTH, usage, JAN, now=FEB.end)
+    usage = attrs.evolve(usage, events=empty.events)
+    usage.events.append([token("3"), token("5")], now=FEB.start)
+    for _ in range(2):
+        again = mc.finalize_invoice(BOTH, usage, JAN, now=FEB.end)
+        assert again == billed
+        assert [[one.sequence for one in mc.explain(line).events] for line in again.lines] == [[], [], [1, 2]]
+        usage = mc.CombinedUsage(*map(restored, logs_of(usage)))
+
+
 def test_what_an_invoice_carried_is_not_carried_again():
-    """The events' log, restored from before late usage of an earlier period was billed, learns that it was."""
-    policy = mc.MeterPolicy.history(late_usage="carry_forward")
-    usage = mc.CombinedUsage(mc.UsageLog([BOTH]), mc.MeterLog([TOKENS], [BOTH], policy=policy))
+    """The events' log, restored from before late usage of an earlier period was billed, needs that usage again, once."""
+    usage = mc.CombinedUsage(mc.UsageLog([BOTH]), mc.MeterLog([TOKENS], [BOTH], policy=CARRIED))
     mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
     before = restored(usage.events)
     usage.events.append([token("4")], now=FEB.start)
     billed = mc.finalize_invoice(BOTH, usage, FEB, now=FEB.end)
     assert [line.amount for line in billed.lines if line.before is not None] == [4]
     usage = attrs.evolve(usage, events=before)
-    assert mc.finalize_invoice(BOTH, usage, FEB, now=FEB.end) == billed
+    assert "nothing of item 'counted' as late usage, where the invoice bills 4" in refusal_of(usage, FEB)
     usage.events.append([token("4")], now=FEB.end)
+    assert [one.quantity for one in usage.events.unbilled("sub")] == [4]
+    assert "lacks and the other log keeps; received its usage to close the later 2024-03" in refusal_of(usage, MAR)
+    assert mc.finalize_invoice(BOTH, usage, FEB, now=FEB.end) == billed
     assert usage.events.unbilled("sub") == []
     assert [line for line in mc.finalize_invoice(BOTH, usage, MAR, now=MAR.end).lines if line.before is not None] == []
+
+
+def test_late_usage_that_came_too_early_again_is_canceled_and_sent_anew():
+    """Sent again before its period is finalized again, late usage is a part of it; the way out is what the guide says."""
+    usage = mc.CombinedUsage(mc.UsageLog([BOTH]), mc.MeterLog([TOKENS], [BOTH], policy=CARRIED))
+    empty, first, late = restored(usage.events), token("5"), token("4", identifier="late")
+    usage.events.append([first], now=START + DAY)
+    billed = mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
+    usage = attrs.evolve(usage, events=empty)
+    usage.events.append([late, first], now=FEB.start)
+    assert "received 9 at price 'p_tokens' of item 'counted', where the invoice bills 5" in refusal_of(usage)
+    usage.events.cancel("tokens", "late", now=FEB.start)
+    assert mc.finalize_invoice(BOTH, usage, JAN, now=FEB.start) == billed
+    usage.events.append([token("4", identifier="anew")], now=FEB.start)
+    assert [one.quantity for one in usage.events.unbilled("sub")] == [4]
+
+
+def test_a_lost_record_is_not_billed_in_the_next_period():
+    """Under ``open_period`` the same id counts where it was billed: the period is not completed, so not closed, without it."""
+    policy = mc.AcceptancePolicy(late_grace=timedelta(days=31), late_attribution="open_period")
+    usage = attrs.evolve(of_both(), records=mc.UsageLog([BOTH], policy=policy))
+    before, lost = restored(usage.records), mc.UsageRecord("si", 21, START + DAY, id="lost")
+    usage.records.append([lost], now=START + DAY)
+    billed = mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
+    usage = attrs.evolve(usage, records=before)
+    assert "the log of records" in refusal_of(usage, now=FEB.start)
+    usage.records.append([lost], now=FEB.start_seconds + DAY)
+    assert mc.finalize_invoice(BOTH, usage, JAN, now=FEB.end) == billed
+    assert [line.quantity for line in mc.finalize_invoice(BOTH, usage, FEB, now=FEB.end).lines] == [0, 3, 0]
+
+
+def test_a_log_without_items_of_its_own_keeps_the_invoice_too():
+    """Where all items are on meters, the records would bill nothing of the invoice, and nothing else."""
+    only = of(COUNTED)
+    usage = mc.CombinedUsage(mc.UsageLog([only]), of_events())
+    before = restored(usage.records)
+    billed = mc.finalize_invoice(only, usage, JAN, now=JAN.end)
+    usage = attrs.evolve(usage, records=before)
+    assert not usage.invoice_changes(billed)
+    assert mc.finalize_invoice(only, usage, JAN, now=MAR.end) == billed == usage.records.stored_invoice("sub", JAN)
+
+
+def test_records_that_have_more_than_the_invoice_are_refused():
+    """No later invoice would bill it: what records have of a period that is open to them, its invoice must bill."""
+    usage = of_both()
+    before = restored(usage.records)
+    mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
+    usage = attrs.evolve(usage, records=before)
+    usage.records.record("si", 4, timestamp=JAN.end_seconds - 1, now=JAN.end_seconds - 1)
+    assert "received 9 at price 'p_calls' of item 'si', where the invoice bills 5" in refusal_of(usage)
+
+
+def test_an_item_that_a_restored_log_was_not_told_is_told_first():
+    """Restored from before an item came, the events bill neither version of the invoice; told it again, they do."""
+    usage = of_both()
+    other = attrs.evolve(COUNTED, id="new", price=attrs.evolve(COUNTED.price, recurring=mc.Recurring(meter="n")))
+    newer = of(CALLS, SEAT, COUNTED, other)
+    usage.events.create_meter(mc.Meter("n", "new"))
+    before = restored(usage.events)
+    for log in logs_of(usage):
+        log.subscribe(newer, now=START + DAY)
+    usage.events.append([token("2", name="new")], now=START + DAY)
+    billed = mc.finalize_invoice(newer, usage, JAN, now=JAN.end)
+    usage = attrs.evolve(usage, events=before)
+    assert "received nothing of item 'new', where the invoice bills 2 at price 'p_tokens'" in refusal_of(usage)
+    with pytest.raises(mc.InvalidValueError, match=r"as the log was told \(tell it this version first") as refusal:
+        mc.finalize_invoice(newer, usage, JAN, now=MAR.end)
+    assert refusal.value.code == ErrorCode.CHANGE_NOT_BILLABLE
+    usage.events.subscribe(newer, now=START + DAY)
+    usage.events.append([token("2", name="new")], now=START + DAY)
+    assert mc.finalize_invoice(newer, usage, JAN, now=MAR.end) == billed
+    usage.events.append([token("3", name="new")], now=MAR.end)
+    assert [(one.subscription_item, one.quantity) for one in usage.events.unbilled("sub")] == [("new", 3)]
+
+
+@pytest.mark.parametrize("newer", [DEARER_BOTH, BOTH.canceled(START + 15 * DAY)], ids=["dearer", "shorter"])
+def test_another_version_is_not_completed(newer):
+    """A log that was told another version while it lacked the invoice bills that one; told the former again, it bills it."""
+    usage = of_both()
+    before = restored(usage.events)
+    billed = mc.finalize_invoice(BOTH, usage, JAN, now=JAN.end)
+    usage = attrs.evolve(usage, events=before)
+    for log in logs_of(usage):
+        log.subscribe(newer, now=FEB.start, rebill=True)
+    assert "It seems to have been restored from before that invoice" in refusal_of(usage, newer.period_at(START), newer)
+    usage.events.subscribe(BOTH, now=FEB.start, rebill=True)
+    assert mc.finalize_invoice(BOTH, usage, JAN, now=MAR.end) == billed
 
 
 def test_formulas_that_do_not_add_up_are_completed_as_of_the_invoice():
@@ -259,8 +392,8 @@ def test_an_interrupt_between_two_closings_leaves_one_invoice(where):
             kept = [log.stored_invoice("sub", JAN) for log in logs_of(usage)]
             halves.add(tuple(one is not None for one in kept))
             again = finalized_again(usage)
-            assert again == [billed if any(kept) else again[0]] * 2, at
-            assert [log.stored_invoice("sub", JAN) for log in logs_of(usage)] == again, at
+            assert again == [billed if any(kept) else again[0]] * 3, at
+            assert [log.stored_invoice("sub", JAN) for log in logs_of(usage)] == again[1:], at
     assert halves == {(False, False), (True, False), (True, True)}  # The records come first.
 
 
