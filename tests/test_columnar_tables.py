@@ -46,7 +46,9 @@ WAYS = {
     "partials": lambda usage, subscription: usage.partials([(item, JAN) for item in subscription.items]),
     "total usage": lambda usage, subscription: usage.total_usage([(item, JAN) for item in subscription.items]),
     "total usage of all": lambda usage, _: usage.total_usage_of_all(JAN, [LEAST]),
-    "a view": lambda usage, subscription: usage.as_of(min(1, usage.sequence)).partials([(item, JAN) for item in subscription.items]),
+    "a view": lambda usage, subscription: usage.as_of(min(1, usage.sequence)).partials(
+        [(item, JAN) for item in subscription.items]
+    ),
     "an invoice": lambda usage, subscription: mc.preview_invoice(subscription, usage, now=START + 9),
     "invoice lines": lambda usage, subscription: invoice_lines([subscription], usage, START + 9),
 }
