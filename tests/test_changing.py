@@ -309,12 +309,13 @@ def test_a_life_that_is_closed_to_its_end_has_nothing_to_rebill():
     assert mc.finalize_invoice(newer, log, newer.period_at(JUNE), now=AUGUST).to_dict() == june.to_dict()
 
 
-def test_late_usage_counts_where_it_is_billed():
+@pytest.mark.parametrize("engine", [mc.UsageLog, ColumnarUsage])
+def test_late_usage_counts_where_it_is_billed(engine):
     """A record of June that July bills is usage of July: no price may change under it."""
     policy = mc.AcceptancePolicy(late_grace=mc.AcceptancePolicy().late_grace + (JULY - JUNE), late_attribution="open_period")
-    log = used(policy=policy)
+    log = used(engine, policy=policy)
     mc.finalize_invoice(subscription(), log, subscription().period_at(JUNE), now=JULY)
-    log.record("si", 5, timestamp=day(30), now=day(2, 7))
+    log.append([mc.UsageRecord("si", 5, day(30))], now=day(2, 7))
     for options in ({}, {"now": JULY}):  # It was used before July, and taken as what June's price makes of it.
         with pytest.raises(mc.InvalidValueError, match=r"\(finalize what is open until 2026-08-01T00:00:00Z and pass"):
             log.subscribe(REBILLING["another price"][0], **options)

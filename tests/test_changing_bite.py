@@ -46,7 +46,7 @@ def joining():
 
 def late():
     """Tell another price under usage that was late."""
-    test_changing.test_late_usage_counts_where_it_is_billed()
+    test_changing.test_late_usage_counts_where_it_is_billed(mc.UsageLog)
 
 
 def compacted():

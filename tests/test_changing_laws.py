@@ -393,7 +393,7 @@ def test_no_version_lowers_or_moves_what_is_owed_after_any_history(engine, kind,
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("engine", "kind"), ENGINES.values(), ids=ENGINES)
-@settings(HUNT, max_examples=150)
+@settings(HUNT, max_examples=80)
 @given(HISTORIES)
 def test_no_version_lowers_or_moves_what_is_owed_after_many_histories(engine, kind, history):
     """The same for many histories."""
