@@ -314,10 +314,12 @@ def _price_shape(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str,
 
 def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, Any]:
     """Put the amounts of one currency option in place of the price's own."""
+    given = shape.get("currency_options")
+    _refuse_spellings(given)
     if wanted is None or currency(wanted).code == currency(required(shape, "currency")).code:
         return shape
-    given = shape.get("currency_options")
-    options = {} if given is None else _options(require_object(given, "currency_options"))
+    listed = {} if given is None else require_object(given, "currency_options")
+    options = {currency(written, "currency_options").code: option for written, option in listed.items()}
     code = currency(wanted).code
     if code not in options:
         expected = f"one of the price's currencies: {', '.join(sorted({shape['currency'].lower(), *options}))}"
@@ -327,16 +329,14 @@ def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, A
     return {key: value for key, value in shape.items() if key not in amounts} | {"currency": code, **option}
 
 
-def _options(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return currency options by code, and refuse one that is there in two spellings."""
+def _refuse_spellings(options: object) -> None:
+    """Refuse currency options that spell one currency in two ways, whichever of the price's currencies is read."""
     spelled: dict[str, str] = {}
-    for written in given:
-        code = currency(written, "currency_options").code
-        if code in spelled:
-            expected = f"each currency once ({spelled[code]!r} is the same)"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETERS_EXCLUSIVE, f"currency_options[{written}]", expected, written)
-        spelled[code] = written
-    return {code: given[written] for code, written in spelled.items()}
+    for written in filter(None, map(text_of, options)) if isinstance(options, Mapping) else ():
+        former = spelled.setdefault(written.lower(), written)
+        if former != written:
+            expected, param = f"each currency once ({former!r} is the same)", f"currency_options[{written}]"
+            raise InvalidValueError.expecting(ErrorCode.PARAMETERS_EXCLUSIVE, param, expected, written)
 
 
 def terms_of(price: Price) -> tuple[Any, ...]:

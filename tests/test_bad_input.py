@@ -277,6 +277,12 @@ MALFORMED = [
         "currency_options[eur]",
         "'EUR' is the same",
     ),
+    (
+        lambda log: Price.from_dict({**STRIPE_PRICE, "currency_options": {"eur": {}, 5: {}, "gbp": {}, "EUR": {}}}),
+        EXCLUSIVE,
+        "currency_options[EUR]",
+        "'eur' is the same",
+    ),
     (stripe_tiers({"up_to": 1.5, "unit_amount": 5}), DECIMAL, "tiers[0][up_to]", "1.5 (float)"),
     (stripe_tiers({"up_to": "inf", "unit_amount": 5, "price": 5}), UNKNOWN, "tiers[0][price]", "tiers[0][price]"),
     (
