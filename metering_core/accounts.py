@@ -28,10 +28,11 @@ from metering_core.aggregators import AGGREGATORS
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
 from metering_core.guarding import Billing, Guarded
+from metering_core.meters import Formula
 from metering_core.money import Rounding, half_up
 from metering_core.names import each_of, name, require_kind, require_offer, text_of
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, iso_8601
-from metering_core.prices import Price, terms_of
+from metering_core.prices import AggregateUsage, Price, terms_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp
 
@@ -61,6 +62,12 @@ class Closing:
         if self.invoice is None:
             return item.price
         return next((line.price for line in self.invoice.lines if line.subscription_item == item.id), None)
+
+    def knew(self, generation: type[AggregateUsage | Formula]) -> int:
+        """Return the number of the last record, or event, that the invoice was made of; 0 where its lines do not say."""
+        lines = () if self.invoice is None else self.invoice.lines
+        made_of = (line.usage for line in lines if isinstance(line.aggregate_usage, generation))
+        return max((usage.sequence or 0 for usage in made_of if usage is not None), default=0)
 
 
 @attrs.frozen
@@ -188,12 +195,12 @@ class Account:
             return Closing(period, instant(now, "now"))
         return former if former.invoice is not None else Closing(period, former.closed_at)
 
-    def stored_invoice(self, period: BillingPeriod) -> Invoice | None:
-        """Return the invoice of a period that was closed with one, as it was cut then or is cut now."""
+    def finalized(self, period: BillingPeriod) -> Closing | None:
+        """Return the closing of a period that was closed with an invoice, as it was cut then or is cut now."""
         closing = self.closing(period.start_seconds)
         if closing is None or closing.invoice is None:
             return None
-        return closing.invoice if period in {closing.period, self.subscription.period_at(period.start)} else None
+        return closing if period in {closing.period, self.subscription.period_at(period.start)} else None
 
     def latest_closed(self) -> BillingPeriod | None:
         """Return the closed period that ended last; None where none was closed."""
@@ -245,7 +252,31 @@ class KeepsInvoices(Guarded):
         require_kind(BillingPeriod, period, "period")
         with self.lock:
             self.finish()
-            return account_of(self._accounts, subscription_id).stored_invoice(period)
+            closing = account_of(self._accounts, subscription_id).finalized(period)
+            return None if closing is None else closing.invoice
+
+    def closing_of(self, subscription_id: str, period: BillingPeriod) -> Closing | None:
+        """Return how a period was finalized; None where it was not, or of a subscription that is not there. For the views."""
+        known = name(subscription_id, "subscription")
+        require_kind(BillingPeriod, period, "period")
+        with self.lock:
+            self.finish()
+            return self._accounts[known].finalized(period) if known in self._accounts else None
+
+    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
+        """Refuse a version of a subscription by which a period that is not finalized must not be; for who bills.
+
+        A subscription that the log does not have may have no metered items of the log's.
+
+        Raises:
+            InvalidValueError: ``change_not_billable`` for a version that the log was not told; ``parameter_invalid_choice``
+                for a subscription that it does not have.
+        """
+        require_kind(Subscription, subscription, "subscription")
+        require_kind(BillingPeriod, period, "period")
+        with self.lock:
+            if self.closing_of(subscription.id, period) is None:
+                refuse_untold(self._accounts, subscription, self._is_own)
 
     def kept_invoices(self, subscription_id: str) -> dict[int, Invoice | None]:
         """Return what was billed of each period that was finalized, by its start in Unix seconds; for who combines two logs.
@@ -358,6 +389,15 @@ class KeepsInvoices(Guarded):
             return invoice.changes(account.subscription, self._usage_of(invoice), rounding=rounding)
 
 
+def refuse_untold(accounts: Mapping[str, Account], given: Subscription, bills: Callable[[SubscriptionItem], bool]) -> None:
+    """Refuse to bill a version of a subscription that an engine was not told, with the refusals of a log.
+
+    Of a subscription that the engine does not have nothing is compared, where it would be asked for no usage either.
+    """
+    if given.id in accounts or any(item.is_metered and bills(item) for item in given.items):
+        _refuse_untold(account_of(accounts, given.id).subscription, given, bills)
+
+
 def _refuse_untold(told: Subscription, given: Subscription, bills: Callable[[SubscriptionItem], bool]) -> None:
     """Refuse to bill another version of a subscription than the one that a log was told.
 
@@ -395,8 +435,8 @@ def _written(value: object) -> object:
 
 
 def _untold(param: str, expected: object, received: object) -> InvalidValueError:
-    way_out = "tell it this version first with log.subscribe(...), or bill the version in log.subscriptions"
-    expected = f"{expected}, as the log was told ({way_out})"
+    way_out = "tell it this version first: log.subscribe(...), of files or a cluster subscriptions=; or bill the version it has"
+    expected = f"{expected}, as the usage was told ({way_out})"
     return InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, received)
 
 

@@ -22,6 +22,7 @@ from metering_core.invoicing import (
     LineChange,
     SaysChanges,
     Settles,
+    StoresInvoices,
     closing_in,
     held_still,
     lacks_invoice,
@@ -179,7 +180,8 @@ class CombinedUsage:
         Raises:
             InvoicingError: ``invoice_conflict`` where they keep different invoices of the period.
         """
-        found = [one.stored_invoice(subscription_id, period) for one in self._closers()]
+        keepers = [one for one in (self.records, self.events) if offers(one, StoresInvoices)]
+        found = [one.stored_invoice(subscription_id, period) for one in keepers]
         stored = [invoice for invoice in found if invoice is not None]
         if stored and stored[-1] != stored[0]:
             raise invoice_conflict(

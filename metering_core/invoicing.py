@@ -60,6 +60,22 @@ class ClosesPeriods(Usage, Protocol):
         ...  # pragma: no cover
 
 
+class StoresInvoices(Protocol):
+    """Usage that knows what was finalized, whether it closes periods itself or not."""
+
+    def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
+        """Return what was billed of a period that was closed with an invoice."""
+        ...  # pragma: no cover
+
+
+class IsTold(Protocol):
+    """Usage that closes no period, and was told what there is to bill."""
+
+    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
+        """Refuse a version of a subscription by which a period must not be finalized."""
+        ...  # pragma: no cover
+
+
 class SaysChanges(Protocol):
     """Usage that can say what would differ in an invoice now."""
 
@@ -494,15 +510,18 @@ def finalize_invoice(
     version of the subscription, rounding or usage came since. ``log.invoice_changes(invoice)`` says what would differ now.
 
     Args:
-        subscription: what to bill; of a log the version that it was told, as ``log.subscriptions`` has it.
-        usage: any engine. A log closes the period and keeps its invoice; a view or another engine only answers.
+        subscription: what to bill, in the version that the usage was told: as ``log.subscriptions`` has it, or as files and
+            clusters were given it.
+        usage: any engine. A log closes the period and keeps its invoice; a view or another engine only answers. A view returns
+            what the log keeps where it shows that the period was closed.
         period: one of the subscription's billing periods.
         now: at or after the period's end.
         rounding: how each line is settled.
 
     Raises:
-        InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``; the period stays open.
-        InvalidValueError: ``change_not_billable`` for a version that the log was not told: tell it first with
+        InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``; the period stays open. ``invoice_conflict`` for
+            a view of before the log finalized the period.
+        InvalidValueError: ``change_not_billable`` for a version that the usage was not told: tell it first with
             ``log.subscribe``. Names, labels and metadata may differ.
     """
     _require_billable(subscription, usage, rounding)
@@ -526,6 +545,9 @@ def closing_in(
     """Hold usage still while periods are billed, and close them where it can be closed; yields when each was closed first."""
     if offers(usage, ClosesPeriods):
         return usage.closing_all(periods, now=now, versions=versions)
+    if offers(usage, IsTold):
+        for version in versions:
+            usage.require_told(version, periods[version.id])
     return nullcontext(dict.fromkeys(periods, now))
 
 
@@ -543,7 +565,7 @@ def _charged(subscription: Subscription, invoice: Invoice) -> dict[str, tuple[Pr
 
 def invoice_in(usage: Usage, subscription: Subscription, period: object) -> Invoice | None:
     """Return the invoice that usage keeps of a closed period; None where it keeps none."""
-    if not offers(usage, ClosesPeriods) or not isinstance(period, BillingPeriod):
+    if not offers(usage, StoresInvoices) or not isinstance(period, BillingPeriod):
         return None
     return usage.stored_invoice(subscription.id, period)
 

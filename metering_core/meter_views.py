@@ -9,6 +9,7 @@ from typing import Protocol, Self
 
 import attrs
 
+from metering_core.accounts import Closing
 from metering_core.aggregation import as_requests
 from metering_core.aggregators import Partial, formula_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
@@ -16,13 +17,13 @@ from metering_core.exact import Number, add, subtract
 from metering_core.meter_acceptance import LateUsage, MeterPolicy
 from metering_core.meter_bills import Bill, Correction, UnbilledDelta, carried_by_period, charged, replaced, total
 from metering_core.meter_events import MeterEvent
-from metering_core.meters import Meter
+from metering_core.meters import Formula, Meter
 from metering_core.names import flag, name, require_kind
 from metering_core.periods import BillingPeriod, from_unix_seconds, moment
 from metering_core.readings import MICROSECONDS, Readings, window_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Timeline
-from metering_core.views import as_limit, held_weakly
+from metering_core.views import KeepsClosings, SeesInvoices, as_limit, held_weakly
 
 Sees = Callable[[int, int], bool]
 """Whether a reader shows what has a number and was received at a moment (Unix microseconds)."""
@@ -45,11 +46,8 @@ class LoggedEvent:
     canceled_at: datetime | None = None
 
 
-class MeterSource(Protocol):
+class MeterSource(KeepsClosings, Protocol):
     """The meter log, as its readers see it."""
-
-    lock: RLock
-    """Held during every append and every answer."""
 
     @property
     def policy(self) -> MeterPolicy:
@@ -338,7 +336,7 @@ class MeterReader:
             return list(self._log().logged(self._sees, meter, customer))
 
 
-class MeterView(MeterReader):
+class MeterView(SeesInvoices, MeterReader):
     """The meter log as it was: read-only, and itself a :class:`~metering_core.Usage`. What comes later changes no answer."""
 
     def __init__(self, log: MeterSource, sequence: int, received_by: datetime | None) -> None:
@@ -386,6 +384,12 @@ class MeterView(MeterReader):
         if self._shown is None or self._shown.is_torn:
             self._shown = self._whole.readings_until(self._sees)
         return self._shown
+
+    def _closings(self) -> KeepsClosings:
+        return self._whole
+
+    def _shows(self, closing: Closing) -> bool:
+        return self._sees(closing.knew(Formula), moment(closing.closed_at, "closed_at")[1])
 
     def _knows(self, bill: Bill) -> bool:
         return bill.number <= self._bills_made and self._sees(bill.sequence, bill.made_at)

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from datetime import datetime
 from threading import RLock
-from typing import Protocol, Self, TypeVar, cast
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, cast
 from weakref import ProxyTypes, proxy
 
 import attrs
 
-from metering_core.accounts import Account, Closing, KnownItem
+from metering_core.accounts import Account, Closing, KnownItem, invoice_conflict
 from metering_core.aggregation import UsageSummary, aggregator_of, as_requests, summarize
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
@@ -18,8 +18,12 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
 from metering_core.names import flag, require_kind
 from metering_core.periods import SECONDS_MIN, BillingPeriod, Instant, from_unix_seconds, instant, moment, unix_seconds
-from metering_core.subscriptions import SubscriptionItem
+from metering_core.prices import AggregateUsage
+from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Cell, UsageRecord
+
+if TYPE_CHECKING:  # Invoices are made above this module.
+    from metering_core.invoicing import Invoice
 
 
 @attrs.frozen
@@ -39,11 +43,21 @@ class LoggedRecord:
     billed_at: datetime
 
 
-class Source(Protocol):
-    """The log, as its readers see it."""
+class KeepsClosings(Protocol):
+    """A log, as far as its views say what was finalized."""
 
     lock: RLock
     """Held during every append and every answer."""
+
+    def closing_of(self, subscription_id: str, period: BillingPeriod) -> Closing | None:
+        """Return how a period was finalized; None where it was not."""
+
+    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
+        """Refuse a version of a subscription by which a period must not be finalized."""
+
+
+class Source(KeepsClosings, Protocol):
+    """The log, as its readers see it."""
 
     @property
     def sequence(self) -> int:
@@ -195,7 +209,44 @@ class UsageReader:
         return attrs.evolve(summary, invoice=known.account.subscription.invoice_id(period) if is_billed else None)
 
 
-class UsageView(UsageReader):
+class SeesInvoices:
+    """What the views of both logs say of the invoices that the log keeps."""
+
+    def _closings(self) -> KeepsClosings:
+        raise NotImplementedError  # pragma: no cover - both views have their own
+
+    def _shows(self, closing: Closing) -> bool:
+        """Whether a period had been finalized."""
+        raise NotImplementedError  # pragma: no cover - both views have their own
+
+    def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
+        """Return the invoice of a period that was finalized by then; None where it was not."""
+        require_kind(BillingPeriod, period, "period")
+        with self._closings().lock:
+            closing = self._closings().closing_of(subscription_id, period)
+            return closing.invoice if closing is not None and self._shows(closing) else None
+
+    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
+        """Refuse to finalize a period that was finalized later than the view, or by a version that was not told.
+
+        Raises:
+            InvoicingError: ``invoice_conflict`` where the log keeps an invoice that the view does not show.
+            InvalidValueError: ``change_not_billable`` for a version that the log was not told.
+        """
+        require_kind(Subscription, subscription, "subscription")
+        require_kind(BillingPeriod, period, "period")
+        with self._closings().lock:
+            closing = self._closings().closing_of(subscription.id, period)
+            if closing is not None and not self._shows(closing):
+                raise invoice_conflict(
+                    subscription.id,
+                    "the invoice that the log keeps of the period",
+                    "a view of before it was made (finalize with the log, or preview what the view would bill)",
+                )
+            self._closings().require_told(subscription, period)
+
+
+class UsageView(SeesInvoices, UsageReader):
     """The log as it was: read-only, and itself a :class:`~metering_core.Usage`. Later records do not change its answers."""
 
     def __init__(self, log: Source, sequence: int, received_by: datetime | None) -> None:
@@ -274,6 +325,13 @@ class UsageView(UsageReader):
             folded.share(cells)
         elif kept.sequences[0] <= self._sequence and self._sees(kept.received[0]):
             folded.share(cells.lost())
+
+    def _closings(self) -> KeepsClosings:
+        return self._log
+
+    def _shows(self, closing: Closing) -> bool:
+        is_received = self._sees(moment(closing.closed_at, "closed_at")[1])
+        return is_received and closing.knew(AggregateUsage) <= self._sequence
 
     def _closing(self, account: Account, period: BillingPeriod) -> Closing | None:
         closing = super()._closing(account, period)

@@ -118,7 +118,7 @@ def test_no_event_is_on_two_invoices(steps, policy):
 
 
 @pytest.mark.slow
-@settings(HUNT, max_examples=20_000)
+@settings(HUNT, max_examples=4_000)
 @given(st.lists(STEPS, max_size=14), CARRIES)
 def test_no_event_is_on_two_invoices_of_many_histories(steps, policy):
     """The same for many histories, from an empty log."""

@@ -85,7 +85,7 @@ DEFECTS = {
     "an end may come earlier": (records, "changing._Judged.refuse_cut", "elif one.last >= ends", "elif False"),
     "a fee is not owed": (unused, "pricing.owes_at_zero", "return any(", "return False and any("),
     "a level is not carried": (unused, "changing.FoldedUsage.is_carried", "return mode is not None", "return False"),
-    "a closed period is billed anew": (stored, "accounts.Account.stored_invoice", "if closing is None", "if True"),
+    "a closed period is billed anew": (stored, "accounts.Account.finalized", "if closing is None", "if True"),
     "events are not looked for": (events, "meter_log.MeasuredUsage.open_usage", "is not None:", "is None and False:"),
     "no stretch is open": (events, "changing.open_stretches", "if start < end", "if False"),
 }

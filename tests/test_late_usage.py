@@ -730,8 +730,9 @@ class Account:
         }
         for usage in (self.log, self.log.as_of(self.log.sequence), mc.restore_meter_log(mc.snapshot(self.log))):
             for at, lines in self.invoices.items():
-                again = mc.finalize_invoice(self.subscription, usage, day(at), now=START + 9 * DAY)
-                assert [line.to_dict() for line in again.lines] == lines
+                kept = mc.finalize_invoice(self.subscription, usage, day(at), now=START + 9 * DAY)
+                anew = mc.preview_invoice(self.subscription, usage, now=day(at).start)
+                assert [[line.to_dict() for line in again.lines] for again in (kept, anew)] == [lines] * 2
 
 
 def amounts_of(lines):

@@ -506,14 +506,14 @@ def test_a_period_that_is_cut_short_is_billed_anew():
     log.append([event("10", at=START + DAY), event("5", at=START + 20 * DAY)], now=NOW)
     log.close_period("sub", JAN, now=AFTER_JAN)
     then = log.as_of(log.sequence)
-    whole = finalized(then, JAN)
+    whole = preview_invoice(billed_to(), then, now=START)
     log.subscribe(until(16), rebill=True)
     cut = finalized(log, until(16).period_at(START), until(16), now=AFTER_JAN)
     assert (whole.total, cut.total, whole.id == cut.id) == (15, 10, True)
     log.append([event("1", at=START + DAY), event("1", at=START + 20 * DAY)], now=AFTER_JAN + 1)
     assert [(one.billed, one.measured) for one in log.unbilled("sub")] == [(10, 11)]
-    # Who looks back sees the invoice of then.
-    assert written(finalized(then, JAN)) == written(whole)
+    # Who looks back sees what would have been billed then.
+    assert written(preview_invoice(billed_to(), then, now=START)) == written(whole)
 
 
 def test_a_period_that_is_made_longer_is_billed_once():
@@ -607,7 +607,7 @@ def test_views_of_a_moment_know_the_bills_of_it():
     log = log_of()
     log.append([event("10", at=START + DAY), event("5", at=START + 20 * DAY)], now=NOW)
     log.close_period("sub", JAN, now=AFTER_JAN)
-    whole = finalized(log.as_of(log.sequence), JAN)
+    whole = preview_invoice(billed_to(), log.as_of(log.sequence), now=START)
     log.append([event("7", at=START + 20 * DAY)], now=AFTER_JAN + 1)
     log.subscribe(until(16), rebill=True)
     finalized(log, until(16).period_at(START), until(16), now=AFTER_FEB)
@@ -621,7 +621,8 @@ def test_views_of_a_moment_know_the_bills_of_it():
         [(until(16).period_at(START), 1)],
     ]
     assert [view.partial(item_on(), JAN) for view in views[:3]] == [15] * 3
-    assert written(finalized(views[1], JAN)) == written(finalized(views[2], JAN)) == written(whole)
+    first, second = (preview_invoice(billed_to(), view, now=START) for view in views[1:3])
+    assert written(first) == written(second) == written(whole)
 
 
 def test_lines_explain_themselves():

@@ -10,7 +10,7 @@ from builders import DAY, FEB, JAN, MAR, START
 
 import metering_core as mc
 from metering_core.billing_run import invoice_all
-from metering_core.columnar import ColumnarEvents, ColumnarUsage
+from metering_core.columnar import ColumnarEvents, ColumnarUsage, EventBatch
 from metering_core.errors import ErrorCode
 
 METERS = [mc.Meter("m", "calls"), mc.Meter("other", "others")]
@@ -135,7 +135,10 @@ def test_a_version_that_was_not_told_is_not_finalized(made, first, bill):
 def test_the_refusal_says_what_to_do():
     """The sentence names the field, what was told, and the two ways out; so does that of a moment."""
     log = records(mc.UsageLog, RECORDED)
-    told = "as the log was told (tell it this version first with log.subscribe(...), or bill the version in log.subscriptions)"
+    told = (
+        "as the usage was told (tell it this version first: log.subscribe(...), of files or a cluster subscriptions=; or bill "
+        "the version it has)"
+    )
     for version, expected, received in (
         (of(item(amount=2)), "items[0][price]: expected 'p_si' on the terms that were told", "'p_si' (str)"),
         (of(RECORDED, ended_at=MIDDLE), "ended_at: expected None", "'2024-01-11T00:00:00Z' (str)"),
@@ -173,6 +176,136 @@ def test_a_preview_asks_what_if(made, first):
     for log in logs_of(usage):
         log.subscribe(version, rebill=True)
     assert mc.finalize_invoice(version, usage, JAN, now=JAN.end).lines == preview.lines
+
+
+def of_columns(*items):
+    """Return columns of events with an event of 10 in January."""
+    usage = ColumnarEvents(METERS, [of(*items)], policy=mc.MeterPolicy.history())
+    usage.append(EventBatch.from_columns("calls", ["c"], [10], [START + DAY]), now=START + DAY)
+    return usage
+
+
+def of_rows(*items):
+    """Return rows of usage in DuckDB."""
+    sql, arrow = pytest.importorskip("metering_core.sql"), pytest.importorskip("pyarrow")
+    rows = {"subscription_item": ["si"], "quantity": [10], "timestamp": [START + DAY]}
+    return sql.DuckDBUsage(arrow.table(rows), [of(*items)])
+
+
+def of_event_rows(*items):
+    """Return rows of events in DuckDB."""
+    sql, arrow = pytest.importorskip("metering_core.sql"), pytest.importorskip("pyarrow")
+    rows = {"event_name": ["calls"], "customer": ["c"], "value": ["10"], "timestamp": [START + DAY]}
+    return sql.DuckDBEvents(arrow.table(rows), METERS, [of(*items)])
+
+
+TWO_VIEWS = lambda one, seats: mc.CombinedUsage(*(log.as_of(1) for log in logs_of(both(one, METERED, seats))))  # noqa: E731
+ANSWERING = {
+    "columns of events": (of_columns, METERED),
+    "rows": (of_rows, RECORDED),
+    "rows of events": (of_event_rows, METERED),
+    "a view of records": (lambda *items: records(mc.UsageLog, *items).as_of(1), RECORDED),
+    "a view of columns": (lambda *items: records(ColumnarUsage, *items).as_of(1), RECORDED),
+    "a view of events": (lambda *items: events(*items).as_of(1), METERED),
+    "a log beside columns": (lambda *items: mc.CombinedUsage(mc.UsageLog([of(*items)]), of_columns(*items)), METERED),
+    "a log beside rows": (lambda *items: mc.CombinedUsage(mc.UsageLog([of(*items)]), of_event_rows(*items)), METERED),
+    "rows beside rows": (lambda *items: mc.CombinedUsage(of_rows(*items), of_event_rows(*items)), RECORDED),
+    "two views": (TWO_VIEWS, RECORDED),
+}
+
+
+@pytest.mark.parametrize("bill", ["finalize_invoice", "invoice_all"])
+@pytest.mark.parametrize(("made", "first"), ANSWERING.values(), ids=ANSWERING)
+def test_what_closes_no_period_finalizes_what_it_was_told_too(made, first, bill):
+    """Columns of events, rows and views answer for the version that they were told; of another one they preview a "what if"."""
+    usage = made(first, SEATS)
+    told = of(first, METERED, SEATS) if made is TWO_VIEWS else of(first, SEATS)
+    for version, param in versions(told):
+        period = version.period_at(MIDDLE)
+
+        def finalize(version=version, period=period):
+            if bill == "invoice_all":
+                return invoice_all([version], usage, MIDDLE, now=MAR.end)
+            return mc.finalize_invoice(version, usage, period, now=MAR.end)
+
+        assert refused(finalize) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
+    dearer = attrs.evolve(first, price=attrs.evolve(first.price, model=mc.PerUnit(2)))
+    version = attrs.evolve(told, items=[dearer, *told.items[1:]])
+    billed = mc.finalize_invoice(told, usage, JAN, now=JAN.end)
+    assert billed.total == 100 + 10 * (len(told.items) - 2)
+    assert mc.preview_invoice(version, usage, now=MIDDLE).total == billed.total + 10
+
+
+def test_who_was_told_nothing_of_a_subscription_is_not_asked_of_its_usage():
+    """Columns beside a log need not know who has none of their items; an item of theirs under another id is refused."""
+    usage = mc.CombinedUsage(records(mc.UsageLog, RECORDED, SEATS), ColumnarEvents(METERS))
+    assert mc.finalize_invoice(of(RECORDED, SEATS), usage, JAN, now=JAN.end).total == 100
+    other = attrs.evolve(of(attrs.evolve(METERED, price=item(amount=9, recurring=CALLED).price)), id="other")
+    unknown = (ErrorCode.PARAMETER_INVALID_CHOICE, "subscription")
+    assert refused(lambda: mc.finalize_invoice(other, of_columns(METERED), JAN, now=JAN.end)) == unknown
+    other = attrs.evolve(of(item(amount=9)), id="other")
+    for usage in (of_rows(RECORDED), records(mc.UsageLog, RECORDED).as_of(1)):
+        assert refused(lambda usage=usage: mc.finalize_invoice(other, usage, JAN, now=JAN.end)) == unknown
+
+
+# A view of what was finalized --------------------------------------------------------------------------------------------
+
+
+def viewed(usage, limit):
+    """Return a view of some usage; of both logs a view of each."""
+    views = [log.as_of(limit) for log in logs_of(usage)]
+    return mc.CombinedUsage(*views) if len(views) > 1 else views[0]
+
+
+@pytest.mark.parametrize(("made", "first"), KINDS.values(), ids=KINDS)
+def test_a_view_of_a_finalized_period_returns_the_invoice(made, first):
+    """Whatever version is given, a view that shows the closing returns what is kept, as the log does."""
+    usage = made(first, SEATS)
+    told = told_to(usage)
+    billed = mc.finalize_invoice(told, usage, JAN, now=JAN.end)
+    other = attrs.evolve(told, items=[attrs.evolve(first, price=attrs.evolve(first.price, model=mc.PerUnit(9)))])
+    for limit in (1, JAN.end, MAR.end):
+        for version in (told, other):
+            view = viewed(usage, limit)
+            assert mc.finalize_invoice(version, view, JAN, now=MAR.end) == billed
+            assert invoice_all([version], view, START, now=MAR.end) == [billed]
+            assert view.stored_invoice("sub", JAN) == billed
+    assert viewed(usage, MAR.end).stored_invoice("sub", FEB) is None
+
+
+@pytest.mark.parametrize(("made", "first"), KINDS.values(), ids=KINDS)
+def test_a_view_of_before_finalizes_nothing(made, first):
+    """What a view of before the closing would bill is a "what if": it is previewed, and refused as an invoice."""
+    usage = made(first, SEATS)
+    told = told_to(usage)
+    early = viewed(usage, 0)
+    preview = mc.preview_invoice(told, early, now=MIDDLE)
+    assert mc.finalize_invoice(told, early, JAN, now=JAN.end).lines == preview.lines  # It is open.
+    mc.finalize_invoice(told, usage, JAN, now=JAN.end)
+    for limit in (0, JAN.start + timedelta(days=10), JAN.end - timedelta(seconds=1)):
+        view = viewed(usage, limit)
+        assert view.stored_invoice("sub", JAN) is None
+        with pytest.raises(mc.InvoicingError) as refusal:
+            mc.finalize_invoice(told, view, JAN, now=JAN.end)
+        assert (refusal.value.code, refusal.value.param) == (ErrorCode.INVOICE_CONFLICT, "invoice")
+    assert str(refusal.value) == (
+        "invoice: expected the invoice that the log keeps of the period of subscription 'sub', received a view of before it "
+        "was made (finalize with the log, or preview what the view would bill)"
+    )
+    assert mc.preview_invoice(told, early, now=MIDDLE) == preview
+    assert early.stored_invoice("sub", JAN) is None
+
+
+def test_rows_know_what_was_finalized_before():
+    """What a log had finalized is handed to rows with ``closed``: finalizing with them returns the invoice, too."""
+    log = records(mc.UsageLog, RECORDED)
+    billed = mc.finalize_invoice(of(RECORDED), log, JAN, now=JAN.end)
+    sql, arrow = pytest.importorskip("metering_core.sql"), pytest.importorskip("pyarrow")
+    rows = arrow.table({"subscription_item": ["si"], "quantity": [7], "timestamp": [FEB.start_seconds]})
+    usage = sql.DuckDBUsage(rows, [of(RECORDED)], closed=log.state().closed)
+    assert mc.finalize_invoice(of(RECORDED), usage, JAN, now=MAR.end) == billed
+    assert mc.finalize_invoice(of(RECORDED), usage, FEB, now=MAR.end).total == 7
+    assert usage.stored_invoice("other", JAN) is None
 
 
 def test_both_logs_are_asked():

@@ -201,6 +201,10 @@ class ColumnarEvents(MeterReader, Uncopied):
         """Bill a subscription's items from now on; arguments and refusals as of :meth:`~metering_core.MeterLog.subscribe`."""
         self._book.subscribe(subscription, now=now, rebill=rebill)
 
+    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
+        """Refuse to finalize another version than was told; as :meth:`~metering_core.MeterLog.require_told`."""
+        self._book.require_told(subscription, period)
+
     # The door --------------------------------------------------------------------------------------------------------
 
     def append(

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt, Receipts
-from metering_core.accounts import KnownItem, Sent
+from metering_core.accounts import Closing, KnownItem, Sent
 from metering_core.aggregation import as_requests, required_mode
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
@@ -498,6 +498,14 @@ class ColumnarUsage(UsageReader, Uncopied):
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
         """Return the invoice of a period that was finalized; None where the period is open, or was closed without one."""
         return self._book.stored_invoice(subscription_id, period)
+
+    def closing_of(self, subscription_id: str, period: BillingPeriod) -> Closing | None:
+        """Return how a period was finalized; None where it was not. For the views."""
+        return self._book.closing_of(subscription_id, period)
+
+    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
+        """Refuse a version by which a period must not be finalized; as :meth:`~metering_core.UsageLog.require_told`."""
+        self._book.require_told(subscription, period)
 
     def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
         """Return what would differ if the period were billed now; as :meth:`~metering_core.UsageLog.invoice_changes`."""

@@ -5,16 +5,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from metering_core.acceptance import AcceptancePolicy, LateAttribution, Receipt, item_unknown
-from metering_core.accounts import Closing
+from metering_core.accounts import Closing, refuse_untold
 from metering_core.aggregation import as_requests, required_mode
 from metering_core.aggregators import AGGREGATORS, Partial, row_for
 from metering_core.catalog import usage_row
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
 from metering_core.file_instants import FROM_2000, PlausibleTime
-from metering_core.names import refuse_slips
+from metering_core.names import name, refuse_slips, require_kind
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
 from metering_core.sql.kernel import statement
@@ -22,6 +22,9 @@ from metering_core.sql.loading import Origin
 from metering_core.sql.refusing import SqlRows, Tables
 from metering_core.sql.rules import COLUMNS, Judged, Request, Row, Rules, Span
 from metering_core.subscriptions import Subscription, SubscriptionItem
+
+if TYPE_CHECKING:
+    from metering_core.invoicing import Invoice
 
 JUDGED_COLUMNS: Final = (
     *("seq", "subscription_item", "quantity", "timestamp", "is_set", "id", "received"),
@@ -179,6 +182,23 @@ class SqlUsage(SqlRows):
         except InvalidValueError as error:
             return error
         return InvalidValueError.expecting(_CODES[column], column, EXPECTED[column], fields.get(column))
+
+    def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
+        """Return the invoice of a period that was finalized before, as ``closed`` has it; None where it was not."""
+        known = name(subscription_id, "subscription")
+        require_kind(BillingPeriod, period, "period")
+        closing = self.rules.accounts[known].finalized(period) if known in self.rules.accounts else None
+        return None if closing is None else closing.invoice
+
+    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
+        """Refuse to finalize another version of a subscription than was given.
+
+        Raises:
+            InvalidValueError: as :meth:`~metering_core.UsageLog.require_told`.
+        """
+        require_kind(Subscription, subscription, "subscription")
+        require_kind(BillingPeriod, period, "period")
+        refuse_untold(self.rules.accounts, subscription, lambda item: item.recurring.meter is None)
 
     def periods_with_usage(self) -> dict[str, tuple[BillingPeriod, ...]]:
         """Return the billing periods that bill accepted records, in order, by the id of their subscription.

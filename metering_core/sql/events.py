@@ -338,6 +338,10 @@ class SqlEvents(SqlRows):
 
     # Questions -------------------------------------------------------------------------------------------------------
 
+    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
+        """Refuse to finalize another version than was told; as :meth:`~metering_core.MeterLog.require_told`."""
+        self._book.require_told(subscription, period)
+
     def meter(self, meter_id: str) -> Meter:
         """Return a meter; ``meter_unknown`` where there is none."""
         return self._book.known_meter(meter_id)
