@@ -165,12 +165,28 @@ def _near(word: str, known: Iterable[str]) -> str:
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
+def _written_as(beginning: str) -> str:
+    """Return what a file looks like that is no UTF-8 text, as an ending of a sentence; its bytes were read as they came."""
+    return next((meant for bytes_read, meant in _NO_TEXT if beginning.startswith(bytes_read)), "")
+
+
+_NO_TEXT: Final = (
+    ("\x1f\udc8b", " (it looks like gzip: unpack it)"),
+    ("PK\x03\x04", " (it looks like a spreadsheet or another archive: export CSV from it)"),
+    ("PAR1", " (it looks like Parquet: name it .parquet)"),
+    (("\udcff\udcfe", "\udcfe\udcff"), " (it looks like UTF-16: write it as UTF-8)"),
+)
+"""How files begin that are given for text by mistake, as bytes that are no UTF-8 are read."""
+
+
 def _meant_by(word: str, known: Collection[str]) -> str:
     """Return what an unknown column or key was meant for: another of the file, or a file of the other sort."""
+    if written := _written_as(word):
+        return written
     if "quantity" in known and (word in {"event_name", "identifier", "payload"} or _payload_key(word)):
         return " (these look like meter events: give them with --events)"
     if "event_name" in known and word in {"subscription_item", "quantity", "action"}:
-        return " (these look like usage records: give them as USAGE)"
+        return " (these look like usage records, which are the USAGE of `metering-core invoice`)"
     return _near(word, known)
 
 
@@ -190,7 +206,9 @@ def read_json(source: str | PathLike[str] | TextIO, param: str) -> Any:  # noqa:
     try:
         return parse_json(text)
     except json.JSONDecodeError as error:
-        reason = f"is not JSON: {error.msg} (column {error.colno})"
+        is_usage = Path(path).suffix.lower() in {".csv", ".jsonl", ".ndjson"}
+        meant = ": by its extension it is a file of usage, and CATALOG stands before USAGE" if is_usage else ""
+        reason = f"is not JSON: {error.msg} (column {error.colno}){meant}"
         raise CatalogError.of_file(param, path, reason, error.lineno) from None
     except (ValueError, RecursionError) as error:
         raise CatalogError.of_file(param, path, f"is not usable JSON: {error}") from None
@@ -218,7 +236,8 @@ def _read_text(content: Callable[[], str], path: str, param: str) -> str:
         raise CatalogError.of_file(param, path, f"cannot be read: {error.strerror or error}") from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        raise CatalogError.of_file(param, path, f"is not UTF-8: {error.reason}", line) from None
+        reason = f"is not UTF-8: {error.reason}{_written_as(error.object[:4].decode(errors='surrogateescape'))}"
+        raise CatalogError.of_file(param, path, reason, line) from None
     except ValueError as error:  # A path that no system takes, such as one with a NUL.
         raise CatalogError.of_file(param, path, f"cannot be read: {error}") from None
 

@@ -6,6 +6,7 @@ import contextlib
 import errno
 import io
 import os
+import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
@@ -17,7 +18,7 @@ from typing import Annotated, Any, Final, cast
 from zoneinfo import ZoneInfo
 
 import attrs
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
 from metering_core import cli_engines, cli_prices
 from metering_core.acceptance import AcceptancePolicy
@@ -155,10 +156,22 @@ def _in_options(error: Exception) -> str:
     """Return a complaint about arguments in the words of the command line, on one line."""
     if isinstance(error.__cause__, MeteringError):  # What refuses an option's text is wrapped by who reads options.
         error = error.__cause__
+    if isinstance(error, UnusedCliTokensError):
+        return _unused(error)
     message = " ".join(str(error).split())
     param = str(getattr(error, "param", None))
     is_ours = param in _OPTIONS and not isinstance(error, CatalogError) and message.startswith(f"{param}: ")
     return f"{_OPTIONS[param]}{message.removeprefix(param)}" if is_ours else message
+
+
+def _unused(error: UnusedCliTokensError) -> str:
+    """Say which arguments were one too many, and why that happens."""
+    message = f"expected no further argument, received {', '.join(map(describe, error.unused_tokens or ()))}"
+    if (error.command_chain or ("",))[0] != "invoice":
+        return message
+    if "--usage" in (error.root_input_tokens or ()):
+        return f"{message}: USAGE is given without an option, as in `invoice CATALOG USAGE`"
+    return f"{message}: one USAGE is read; quote a glob, as in 'usage/*.csv', so that all its files are"
 
 
 def _give_up_unwritten() -> None:
@@ -203,7 +216,15 @@ def demo() -> None:
     for one in _invoices(catalog, loaded.usage, loaded.periods):
         print(one, "", "Why the second line is what it is:", "", explain(one.lines[1]), "", sep="\n")
     print("The same from its files, with every line explained:")
-    print(f"  metering-core invoice {catalog_path} {usage_path} --explain")
+    print(f"  {shlex.join([*_as_called(), 'invoice', str(catalog_path), str(usage_path), '--explain'])}")
+
+
+def _as_called() -> list[str]:
+    """Return what runs this command line from where it was called: a virtual environment need not be on the PATH."""
+    called = Path(sys.argv[0])
+    if called.stem == "metering-core":
+        return [str(called)]
+    return [sys.executable, "-m", "metering_core"] if called.parent.name == "metering_core" else ["metering-core"]
 
 
 # policies ----------------------------------------------------------------------------------------------------------------
@@ -543,6 +564,10 @@ def rate_quantities(
     """
     if not quantities:
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "expected at least one QUANTITY, received none", param="quantity")
+    for text in quantities:
+        if text.startswith("--"):
+            message = f"expected QUANTITY or --json, received the unknown option {describe(text)}"
+            raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=text)
     wanted = [parse_quantity(text, "quantity") for text in quantities]
     rated = [rate(read_price(price), quantity) for quantity in wanted]
     if as_json:
@@ -636,6 +661,9 @@ def _results(file: str, kind: str | None) -> list[CaseResult] | None:
         data = read_cases(file)
     except CatalogError as error:
         complain(error.message)
+        return None
+    if "cases" not in data:
+        complain(f"{file}: expected a file of cases, which has the key 'cases'; `metering-core audit` looks at prices")
         return None
     try:
         return run_cases(data, kind)

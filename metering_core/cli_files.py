@@ -127,11 +127,13 @@ class Refusals:
         """Take a refusal, in the order of rows."""
         self.found = True
         self._write(refusal)
+        is_late = refusal.code is ErrorCode.TIMESTAMP_BEFORE_CURRENT_PERIOD
+        message = refusal.message + (_LATE if is_late else "")
         if self._on_error is OnError.STOP:
-            raise StoppedError(refusal.message)
+            raise StoppedError(message)
         self._skipped += 1
         if self._skipped <= NAMED_MAX:
-            complain(refusal.message)
+            complain(message)
 
     def unbilled(self, error: MeteringError) -> None:
         """Take an event that was accepted and is on no bill; it is told once the file is read."""
@@ -171,6 +173,9 @@ class Refusals:
             self._rejects.write(json.dumps(dict(zip(REJECT_COLUMNS, fields, strict=True))) + "\n")
 
 
+_LATE: Final = " (late records are taken with --late-grace of `metering-core invoice`)"
+
+
 def _rows(count: int) -> str:
     return f"{count:,} {'row' if count == 1 else 'rows'}"
 
@@ -198,16 +203,32 @@ def refusals_of(on_error: OnError, rejects: Path | None) -> Iterator[Refusals]:
         return
     as_csv = UsageFormat.of_path(rejects) is UsageFormat.CSV
     stopped: StoppedError | None = None
-    with (
-        replacing(rejects, "rejects") as beside,
-        beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream,
-    ):
-        try:
-            yield Refusals(on_error, stream, as_csv=as_csv)
-        except StoppedError as error:
-            stopped = error
+    with contextlib.suppress(_LeftAloneError), replacing(rejects, "rejects") as beside:
+        with beside.open("w", encoding="utf-8", errors="backslashreplace", newline="") as stream:
+            refusals = Refusals(on_error, stream, as_csv=as_csv)
+            try:
+                yield refusals
+            except StoppedError as error:
+                stopped = error
+        if not refusals.found and _is_foreign(rejects, as_csv=as_csv):
+            complain(f"{shown(str(rejects))}: left as it is: no row is to be written into it, and it holds no rejects")
+            raise _LeftAloneError
     if stopped is not None:
         raise stopped
+
+
+class _LeftAloneError(Exception):
+    """A file stays as it is."""
+
+
+def _is_foreign(path: Path, *, as_csv: bool) -> bool:
+    """Whether a file holds something that is no file of rejects, which is not to be lost for having nothing to write."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as stream:
+        beginning = stream.readline(1000)
+    known = ",".join(REJECT_COLUMNS) + "\n" if as_csv else f'{{"{REJECT_COLUMNS[0]}": '
+    return bool(beginning) and not beginning.startswith(known.encode())
 
 
 def refuse_same_file(rejects: Path | None, *read: str | None) -> None:

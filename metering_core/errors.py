@@ -117,7 +117,7 @@ class ErrorCode(StrEnum):
     PRICE_NOT_METERED = (
         "price_not_metered",
         "UsageRejectedError",
-        "The item's price is licensed: it is billed by its quantity, not by usage.",
+        "The item's price is licensed or on a meter, so that no usage records bill it; previews raise `InvoicingError`.",
     )
     SUBSCRIPTION_CANCELED = (
         "subscription_canceled",

@@ -129,6 +129,11 @@ class TestDemo:
         assert status == 0
         assert out.startswith((GOLDEN / "demo_invoice.txt").read_text(encoding="utf-8"))
 
+    def test_the_command_is_the_script_that_was_called(self, run, monkeypatch):
+        """So the last line of `make demo` names the script in the virtual environment, which need not be on the PATH."""
+        monkeypatch.setattr("sys.argv", [".venv/bin/metering-core", "demo"])
+        assert run("demo")[1].splitlines()[-1].startswith("  .venv/bin/metering-core invoice ")
+
 
 class TestInvoice:
     def test_tables_are_what_a_person_would_send_on(self, run):

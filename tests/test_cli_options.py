@@ -1,7 +1,9 @@
 """What people type: options that cannot be meant, files in each other's place, and complaints in the words of the command."""
 
+import gzip
 import json
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -209,7 +211,7 @@ def test_usage_in_the_place_of_events_is_told_where_it_goes(file, run):
     _, out, complaints = run("invoice", "c.json", "--events", file)
     assert out == ""
     assert complaints[-1].startswith(f"{file}, line 1: ")
-    assert complaints[-1].endswith("(these look like usage records: give them as USAGE)")
+    assert complaints[-1].endswith("(these look like usage records, which are the USAGE of `metering-core invoice`)")
 
 
 @pytest.mark.parametrize("text", ["", "\n\n", "\ufeff"])
@@ -232,3 +234,77 @@ def test_duplicates_are_counted_with_the_rows(engine, run, tmp_path):
     (tmp_path / "d.csv").write_text("\n".join(["subscription_item,quantity,timestamp,id", *rows]) + "\n")
     complaints = run("invoice", "c.json", "d.csv", "--engine", engine, "--on-error", "skip", "--events", "e.jsonl")[2]
     assert complaints[-1] == "d.csv: 1 row skipped, 2 accepted, 2 duplicates"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (
+            ("invoice", "c.json", "u.csv", "v.csv"),
+            "received 'v.csv' (str): one USAGE is read; quote a glob, as in 'usage/*.csv'",
+        ),
+        (("invoice", "c.json", "--usage", "u.csv"), "received 'u.csv' (str): USAGE is given without an option"),
+        (("periods", "2026-10-01T00:00:00Z", "month", "5"), "expected no further argument, received '5' (str)"),
+        (("rate", PRICE, "5", "--format", "json"), "expected QUANTITY or --json, received the unknown option '--format' (str)"),
+        (("rate", PRICE, "5", "--josn"), "received the unknown option '--josn' (str)"),
+        (
+            ("check", "c.json"),
+            "c.json: expected a file of cases, which has the key 'cases'; `metering-core audit` looks at prices",
+        ),
+        (("invoice", "u.csv", "c.json"), "by its extension it is a file of usage, and CATALOG stands before USAGE"),
+    ],
+)
+def test_arguments_in_the_wrong_place_hear_where_they_belong(arguments, expected, run):
+    """One too many, one without its place, one that is no option of the command: the complaint says what goes there."""
+    status, _, complaints = run(*arguments)
+    assert (status, len(complaints)) == (2, 1)
+    assert expected in complaints[0]
+
+
+@pytest.mark.parametrize(
+    ("content", "meant"),
+    [
+        (gzip.compress(b"subscription_item,quantity,timestamp\n"), "(it looks like gzip: unpack it)"),
+        ("subscription_item,quantity,timestamp\n".encode("utf-16"), "(it looks like UTF-16: write it as UTF-8)"),
+        (b"\xfe\xff" + "subscription_item".encode("utf-16-be"), "(it looks like UTF-16: write it as UTF-8)"),
+        (b"PK\x03\x04 a workbook", "(it looks like a spreadsheet or another archive: export CSV from it)"),
+    ],
+)
+def test_bytes_that_are_no_text_are_told(content, meant, run):
+    """Whatever its name says, a packed file or one of another encoding is told by how it begins; so is a catalog."""
+    Path("v.csv").write_bytes(content)
+    assert run("invoice", "c.json", "v.csv")[2][-1].endswith(meant)
+    if not content.isascii():
+        assert run("invoice", "v.csv", "u.csv")[2][-1].endswith(meant)
+
+
+def test_a_late_record_hears_of_the_grace(run):
+    """A record that came after its period had ended is refused with the option that takes it, and is taken with it."""
+    Path("v.csv").write_text(f"subscription_item,quantity,timestamp,received_at\nsi,5,{JUNE},2026-07-01T01:00:00Z\n")
+    status, _, complaints = run("invoice", "c.json", "v.csv", "--engine", "memory")
+    assert (status, "--late-grace" in complaints[-1]) == (1, True)
+    assert run("invoice", "c.json", "v.csv", "--events", "e.csv", "--late-grace", "2h")[0] == 0
+
+
+@pytest.mark.parametrize("name", ["kept.csv", "kept.jsonl"])
+def test_a_run_without_rejects_leaves_a_file_of_something_else(name, run):
+    """Nothing is written over what is no file of rejects unless there is a row to write; what was written before is renewed."""
+    kept, row = Path(name), f"subscription_item,quantity,timestamp\nsi,-5,{JUNE}\n"
+    kept.write_text("precious\n")
+    clean = ("invoice", "c.json", "u.csv", "--events", "e.csv", "--rejects", name)
+    status, _, complaints = run(*clean)
+    assert (status, kept.read_text()) == (0, "precious\n")
+    assert complaints == [f"{name}: left as it is: no row is to be written into it, and it holds no rejects"]
+    Path("v.csv").write_text(row)
+    assert run("invoice", "c.json", "v.csv", "--events", "e.csv", "--rejects", name)[0] == 1
+    assert "si,-5" in kept.read_text()
+    assert run(*clean)[2] == []
+    assert kept.read_text() in {"", "path,line,code,message,row\n"}
+
+
+def test_the_last_line_of_the_demo_works_as_it_is_printed():
+    """Whoever calls the demo as a module, without a script on the PATH, can paste its last line."""
+    printed = shell("metering demo").stdout.decode().splitlines()[-1].strip()
+    assert printed.startswith(f"{sys.executable} -m metering_core invoice ")
+    expected = shell(f"metering invoice {DEMO[0]} {DEMO[1]} --explain").stdout
+    assert shell(printed).stdout == expected != b""
