@@ -271,6 +271,8 @@ def test_a_view_of_a_finalized_period_returns_the_invoice(made, first):
             assert invoice_all([version], view, START, now=MAR.end) == [billed]
             assert view.stored_invoice("sub", JAN) == billed
     assert viewed(usage, MAR.end).stored_invoice("sub", FEB) is None
+    for log in logs_of(usage):  # What is kept is billed by no version.
+        log.require_told(other, JAN)
 
 
 @pytest.mark.parametrize(("made", "first"), KINDS.values(), ids=KINDS)
