@@ -160,6 +160,7 @@ def _in_options(error: Exception) -> str:
         return _unused(error)
     message = " ".join(str(error).split())
     param = str(getattr(error, "param", None))
+    message = message.replace("say overlap='each_counts_all' in the policy", "say --overlap each-counts-all")
     is_ours = param in _OPTIONS and not isinstance(error, CatalogError) and message.startswith(f"{param}: ")
     return f"{_OPTIONS[param]}{message.removeprefix(param)}" if is_ours else message
 

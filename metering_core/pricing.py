@@ -189,7 +189,10 @@ def _check_bound(tiers: Sequence[Tier], index: int) -> None:
     param = f"tiers[{index}][up_to]"
     bound, is_last = tiers[index].up_to, index == len(tiers) - 1
     if bound is None and not is_last:
-        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {param}", param=param)
+        message = (
+            f"Missing required param: {param} (a tier without an end belongs last; this is tier {index + 1} of {len(tiers)})"
+        )
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=param)
     if bound is not None and is_last:
         expected = "'inf' in the last tier, because a quantity beyond the last tier cannot be priced"
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, bound)

@@ -208,7 +208,12 @@ MALFORMED = [
     (tiers((5, 1), (5, 1), ("inf", 1)), OBJECT, "tiers[1][up_to]", "5 (int)"),
     (tiers((5, 1), (4, 1), ("inf", 1)), OBJECT, "tiers[1][up_to]", "4 (int)"),
     (tiers((5, 1), (10, 1)), OBJECT, "tiers[1][up_to]", "10 (int)"),
-    (tiers((5, 1), (None, 1), (None, 1)), MISSING, "tiers[1][up_to]", "Missing required param: tiers[1][up_to]"),
+    (
+        tiers((5, 1), (None, 1), (None, 1)),
+        MISSING,
+        "tiers[1][up_to]",
+        "tiers[1][up_to] (a tier without an end belongs last; this is tier 2 of 3)",
+    ),
     (lambda log: Graduated([5]), OBJECT, "tiers[0]", "5 (int)"),
     (lambda log: Graduated(5), OBJECT, "tiers", "5 (int)"),
     (lambda log: PerUnit(0.4), DECIMAL, "unit_amount", "0.4 (float)"),

@@ -308,3 +308,15 @@ def test_the_last_line_of_the_demo_works_as_it_is_printed():
     assert printed.startswith(f"{sys.executable} -m metering_core invoice ")
     expected = shell(f"metering invoice {DEMO[0]} {DEMO[1]} --explain").stdout
     assert shell(printed).stdout == expected != b""
+
+
+def test_two_subscriptions_on_a_meter_hear_of_the_option(run):
+    """The complaint names the other subscription and what to type, and typing it bills."""
+    catalog = json.loads(Path("c.json").read_text())
+    (first,) = catalog["subscriptions"]
+    catalog["subscriptions"].append({**first, "id": "t", "items": [{"id": "ui", "price": "q"}]})
+    Path("c.json").write_text(json.dumps(catalog))
+    command = ("invoice", "c.json", "u.csv", "--events", "e.csv")
+    status, _, complaints = run(*command)
+    assert (status, "'s' bills it" in complaints[-1], "say --overlap each-counts-all" in complaints[-1]) == (2, True, True)
+    assert run(*command, "--overlap", "each-counts-all")[0] == 0
