@@ -29,7 +29,7 @@ from hypothesis import given  # noqa: E402
 
 import metering_core as mc  # noqa: E402
 from metering_core.acceptance import standing_at  # noqa: E402
-from metering_core.columnar import ColumnarUsage, EventBatch, UsageBatch, answering, batches, judging, kernel  # noqa: E402
+from metering_core.columnar import ColumnarEvents, ColumnarUsage, EventBatch, UsageBatch, answering, batches, judging, kernel  # noqa: E402
 from metering_core.columnar.kernel import Rows  # noqa: E402
 
 # The same story, told by each of the ways in which the kernel may work --------------------------------------------------
@@ -595,8 +595,56 @@ def test_a_late_record_that_comes_again_is_billed_once():
 
 
 def arrays_of(value):
-    """Return every array that a value holds, by its name."""
-    return {name: one for name in value.__slots__ if isinstance(one := getattr(value, name, None), np.ndarray)}
+    """Return every array that a value shows, by its name."""
+    return {name: one for name in dir(value) if name[0] != "_" and isinstance(one := getattr(value, name), np.ndarray)}
+
+
+ALTERED = {"dtype": lambda one: f"V{one.itemsize}", "shape": lambda one: (1, len(one)), "strides": lambda _: (0,)}
+"""What of an array can be set in place although its values cannot be written."""
+
+in_place = pytest.mark.filterwarnings("ignore:Setting the .* on a NumPy array:DeprecationWarning")
+
+
+def alter(array, field):
+    """Set what can be set of an array, which says of no other one that it is made of it."""
+    setattr(array, field, ALTERED[field](array))
+    assert not isinstance(array.base, np.ndarray)
+
+
+@in_place
+@pytest.mark.parametrize("field", ALTERED)
+def test_what_is_done_to_the_arrays_of_a_batch_alters_no_bill(field):
+    """Who asks a batch for a column has an array of their own: its dtype, shape and strides are nobody else's."""
+    usage = ColumnarUsage([subscribed()])
+    batch = UsageBatch.from_columns(["si_0", "si_0"], [5, 6], [START, "now"], ["increment", "set"])
+    before = {name: one.copy() for name, one in arrays_of(batch).items()}
+    assert before.keys() == {"codes", "quantities", "timestamps", "sets", "as_now"}
+    for array in arrays_of(batch).values():
+        alter(array, field)
+    for name, one in arrays_of(batch).items():
+        assert (one.dtype, one.shape, one.tolist()) == (before[name].dtype, before[name].shape, before[name].tolist())
+    usage.append(batch, now=START + 1)
+    assert [(one.record.quantity, one.record.timestamp) for one in usage.records()] == [(5, START), (6, START + 1)]
+
+
+@in_place
+@pytest.mark.parametrize("field", ALTERED)
+def test_what_is_done_to_the_arrays_of_events_alters_no_bill(field):
+    """The same of meter events: their values, moments and flags, and the codes of their texts."""
+    events = ColumnarEvents([mc.Meter("m", "calls", dimension_payload_keys=["region"])], policy=mc.MeterPolicy.history())
+    columns = {"customers": ["c", "d"], "values": [5, 6], "timestamps": [START, "now"], "dimensions": {"region": ["eu", "us"]}}
+    batch = EventBatch.from_columns("calls", **columns)
+    holders = [batch, batch.customers, batch.dimensions["region"]]
+    assert [sorted(arrays_of(one)) for one in holders] == [["as_now", "moments", "values"], ["codes"], ["codes"]]
+    for one in holders:
+        for array in arrays_of(one).values():
+            alter(array, field)
+    events.append(batch, now=START + 1)
+    assert [(one.event.payload["stripe_customer_id"], one.event.payload["value"]) for one in events.events()] == [
+        ("c", "5"),
+        ("d", "6"),
+    ]
+    assert [events.whole("m", one)[0].moments.tolist() for one in "cd"] == [[START * 10**6], [(START + 1) * 10**6]]
 
 
 @pytest.mark.parametrize("copy", [True, False])

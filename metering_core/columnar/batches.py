@@ -45,29 +45,49 @@ class UsageBatch:
 
     Attributes:
         names: the distinct ids of subscription items; ``codes`` counts in them.
-        codes: which of ``names`` each record is of.
-        quantities: units, 0 to 2**63 - 1.
-        timestamps: Unix seconds; 0 where ``as_now``.
-        sets: where the action is ``set``; None for nowhere.
         ids: idempotency keys, None where a record has none; None without any.
-        as_now: where the timestamp is ``"now"``; None for nowhere.
     """
 
     names: tuple[str, ...]
-    codes: NDArray[np.int32] = attrs.field(converter=held)
-    quantities: Integers = attrs.field(converter=held)
-    timestamps: Integers = attrs.field(converter=held)
-    sets: Flags | None = attrs.field(default=None, converter=optionally_held)
+    _codes: NDArray[np.int32] = attrs.field(converter=held)
+    _quantities: Integers = attrs.field(converter=held)
+    _timestamps: Integers = attrs.field(converter=held)
+    _sets: Flags | None = attrs.field(default=None, converter=optionally_held)
     ids: Sequence[str | None] | None = attrs.field(default=None, converter=optional_tuple)
-    as_now: Flags | None = attrs.field(default=None, converter=optionally_held)
+    _as_now: Flags | None = attrs.field(default=None, converter=optionally_held)
 
     def __len__(self) -> int:
         """Return the number of records."""
-        return len(self.codes)
+        return len(self._codes)
 
     def __repr__(self) -> str:
         """Return the counts."""
         return f"<UsageBatch: {len(self)} records of {len(self.names)} items>"
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """Which of ``names`` each record is of."""
+        return held(self._codes)
+
+    @property
+    def quantities(self) -> Integers:
+        """Units, 0 to 2**63 - 1."""
+        return held(self._quantities)
+
+    @property
+    def timestamps(self) -> Integers:
+        """Unix seconds; 0 where ``as_now``."""
+        return held(self._timestamps)
+
+    @property
+    def sets(self) -> Flags | None:
+        """Where the action is ``set``; None for nowhere."""
+        return optionally_held(self._sets)
+
+    @property
+    def as_now(self) -> Flags | None:
+        """Where the timestamp is ``"now"``; None for nowhere."""
+        return optionally_held(self._as_now)
 
     @classmethod
     def from_columns(

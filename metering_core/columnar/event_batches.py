@@ -53,11 +53,10 @@ class Texts:
 
     Attributes:
         names: the distinct texts; None for rows without one.
-        codes: which of ``names`` each row has.
     """
 
     names: tuple[str | None, ...]
-    codes: NDArray[np.int32] = attrs.field(converter=held)
+    _codes: NDArray[np.int32] = attrs.field(converter=held)
 
     @classmethod
     def of(
@@ -81,15 +80,20 @@ class Texts:
         return cls(tuple(places), np.fromiter(map(places.__getitem__, rows), np.int32, len(rows)))
 
     def __len__(self) -> int:
-        return len(self.codes)
+        return len(self._codes)
+
+    @property
+    def codes(self) -> NDArray[np.int32]:
+        """Which of ``names`` each row has."""
+        return held(self._codes)
 
     def at(self, row: int) -> str | None:
         """Return the text of a row."""
-        return self.names[int(self.codes[row])]
+        return self.names[int(self._codes[row])]
 
     def each(self, says: Callable[[str | None], object]) -> Flags:
         """Return for each row what is true of its text."""
-        return np.fromiter(map(says, self.names), np.bool_, len(self.names))[self.codes]
+        return np.fromiter(map(says, self.names), np.bool_, len(self.names))[self._codes]
 
 
 def _read_only_values(values: Integers | Texts) -> Integers | Texts:
@@ -110,20 +114,17 @@ class EventBatch:
     Attributes:
         event_name: of all events.
         customers: whose event each row is; None where the payload has no customer.
-        values: integers in units of ``10**-decimal_places``, or texts as they were sent; None where the payload has no value.
         decimal_places: see ``values``; 0 for texts.
-        moments: Unix microseconds; 0 where ``as_now``.
-        as_now: where the timestamp is ``"now"``; None for nowhere.
         identifiers: None where an event has none; None without any.
         dimensions: further payload keys; None where a payload lacks the key.
     """
 
     event_name: str
     customers: Texts
-    values: Integers | Texts = attrs.field(converter=_read_only_values)
+    _values: Integers | Texts = attrs.field(converter=_read_only_values)
     decimal_places: int
-    moments: Integers = attrs.field(converter=held)
-    as_now: Flags | None = attrs.field(default=None, converter=optionally_held)
+    _moments: Integers = attrs.field(converter=held)
+    _as_now: Flags | None = attrs.field(default=None, converter=optionally_held)
     identifiers: Sequence[str | None] | None = attrs.field(default=None, converter=optional_tuple)
     dimensions: Mapping[str, Texts] = attrs.field(factory=dict, converter=_read_only_map)
 
@@ -134,6 +135,21 @@ class EventBatch:
     def __repr__(self) -> str:
         """Return the counts."""
         return f"<EventBatch: {len(self)} events named {self.event_name!r} of {len(self.customers.names)} customers>"
+
+    @property
+    def values(self) -> Integers | Texts:
+        """Integers in units of ``10**-decimal_places``, or texts as they were sent; None where the payload has no value."""
+        return _read_only_values(self._values)
+
+    @property
+    def moments(self) -> Integers:
+        """Unix microseconds; 0 where ``as_now``."""
+        return held(self._moments)
+
+    @property
+    def as_now(self) -> Flags | None:
+        """Where the timestamp is ``"now"``; None for nowhere."""
+        return optionally_held(self._as_now)
 
     @classmethod
     def from_columns(
@@ -278,9 +294,9 @@ class EventBatch:
 
     def value_at(self, row: int) -> str | None:
         """Return the value of a row as its payload has it."""
-        if isinstance(self.values, Texts):
-            return self.values.at(row)
-        return written(int(self.values[row]), self.decimal_places)
+        if isinstance(self._values, Texts):
+            return self._values.at(row)
+        return written(int(self._values[row]), self.decimal_places)
 
     def payload_at(self, row: int, meter: Meter | None) -> dict[str, str]:
         """Return the payload of a row under the keys that its meter names."""
@@ -291,7 +307,7 @@ class EventBatch:
 
     def event_at(self, row: int, meter: Meter | None, received: int | None = None) -> MeterEvent:
         """Return the event of a row; with a moment of receipt in Unix microseconds, ``"now"`` is resolved to that."""
-        at: datetime | str = "now" if self.is_as_now(row) else EPOCH + timedelta(microseconds=int(self.moments[row]))
+        at: datetime | str = "now" if self.is_as_now(row) else EPOCH + timedelta(microseconds=int(self._moments[row]))
         if at == "now" and received is not None:
             at = EPOCH + timedelta(microseconds=received)
         identifier = None if self.identifiers is None else self.identifiers[row]
@@ -299,15 +315,15 @@ class EventBatch:
 
     def is_as_now(self, row: int) -> bool:
         """Whether the timestamp of a row is ``"now"``."""
-        return self.as_now is not None and bool(self.as_now[row])
+        return self._as_now is not None and bool(self._as_now[row])
 
     # Columns ---------------------------------------------------------------------------------------------------------
 
     def texts(self) -> Texts:
         """Return the values as they are in the payloads."""
-        if isinstance(self.values, Texts):
-            return self.values
-        units, codes = np.unique(self.values, return_inverse=True)
+        if isinstance(self._values, Texts):
+            return self._values
+        units, codes = np.unique(self._values, return_inverse=True)
         names = tuple(written(unit, self.decimal_places) for unit in units.tolist())
         return Texts(names, codes.astype(np.int32))
 

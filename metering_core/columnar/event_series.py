@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.columnar.event_batches import Texts
-from metering_core.columnar.kernel import Integers
+from metering_core.columnar.kernel import Integers, own
 
 Label = tuple[str, tuple[str, ...]]
 """A customer and the values of some dimensions."""
@@ -81,7 +81,8 @@ class Series:
 
     def take(self, columns: Sequence[Texts], rows: Integers | None) -> NDArray[np.int32]:
         """Return which series some rows (None: all) are of; new ones are numbered in the order of these rows."""
-        codes = [column.codes if rows is None else column.codes[rows] for column in columns]
+        own_codes = (own(column, "codes") for column in columns)
+        codes = [one if rows is None else one[rows] for one in own_codes]
         combined, size = _combined(codes, [len(column.names) for column in columns])
         firsts = np.full(size, len(combined), np.int64)
         firsts[combined[::-1]] = np.arange(len(combined) - 1, -1, -1)  # Of rows that are alike the last assignment stays.

@@ -22,7 +22,7 @@ from metering_core.columnar.event_answers import PARTIALS, EventSummaries, Quest
 from metering_core.columnar.event_batches import EventBatch, Texts, as_units, units_of, written
 from metering_core.columnar.event_groups import Numbers
 from metering_core.columnar.event_store import MeterColumns, Part
-from metering_core.columnar.kernel import ROWS_MAX, Flags, Integers
+from metering_core.columnar.kernel import ROWS_MAX, Flags, Integers, own
 from metering_core.columnar.paths import ENGINE
 from metering_core.columnar.usage import received_moments
 from metering_core.errors import ErrorCode, InvalidValueError
@@ -300,7 +300,8 @@ class ColumnarEvents(MeterReader, Uncopied):
     def _take(self, kept: _Kept, batch: EventBatch, received: int | Integers) -> tuple[Integers, dict[int, Receipt]]:
         """Judge a batch and keep what is accepted; return the number of each row, 0 for the others, and what those hear."""
         meter = self._meter_named(batch.event_name)
-        stamps = batch.moments if batch.as_now is None else np.where(batch.as_now, received, batch.moments)
+        moments, as_now = own(batch, "moments"), own(batch, "as_now")
+        stamps = moments if as_now is None else np.where(as_now, received, moments)
         if meter is None or not meter.is_active:
             nothing = np.zeros(len(batch), np.bool_)
             verdict = _Verdict(nothing, {}, np.zeros(len(batch), np.int64), 0)
@@ -324,18 +325,16 @@ class ColumnarEvents(MeterReader, Uncopied):
         """Say which rows the meter can read, and what it reads."""
         known = self._book.known_customers
         ok = batch.customers.each(lambda one: one is not None and is_customer(one, known))
+        values: Integers | Texts = own(batch, "values")
         if meter.formula is Formula.UNIQUE_COUNT:
             texts = batch.texts()
-            units: Numbers = columns.text_codes(texts.names)[texts.codes]
+            units: Numbers = columns.text_codes(texts.names)[own(texts, "codes")]
             readable, places = units >= 0, 0
-        elif isinstance(batch.values, Texts):
-            readable, units, places = self._read_texts(batch.values, meter)
+        elif isinstance(values, Texts):
+            readable, units, places = self._read_texts(values, meter)
         else:
-            readable, units, places = (
-                self._read_integers(batch.values, batch.decimal_places, meter),
-                batch.values,
-                batch.decimal_places,
-            )
+            units, places = values, batch.decimal_places
+            readable = self._read_integers(values, places, meter)
         ok &= readable
         for key in meter.dimension_payload_keys:
             given = batch.dimensions.get(key)
@@ -361,7 +360,8 @@ class ColumnarEvents(MeterReader, Uncopied):
         places = max((one[1] for one in readings if one is not None), default=0)
         units = as_units([0 if one is None else one[0] * 10 ** (places - one[1]) for one in readings])
         readable = np.array([one is not None for one in readings], np.bool_)
-        return readable[texts.codes], units[texts.codes], places
+        codes = own(texts, "codes")
+        return readable[codes], units[codes], places
 
     def _read_integers(self, units: Integers, places: int, meter: Meter) -> Flags:
         """Say which integers the meter takes: at once where a bound tells, the others one by one."""

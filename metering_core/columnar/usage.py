@@ -24,7 +24,7 @@ from metering_core.columnar.answering import Answers, Late, Part, Question, Ques
 from metering_core.columnar.batches import Column, UsageBatch, as_array, length_of
 from metering_core.columnar.identity import Claims, Identities, hashes_of
 from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
-from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BITS, Flags, Integers, Rows
+from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BITS, Flags, Integers, Rows, own
 from metering_core.columns import check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
@@ -185,9 +185,10 @@ class ColumnarUsage(UsageReader, Uncopied):
 
     def _arriving(self, given: UsageBatch, seconds: int | Integers) -> Arriving:
         named = np.fromiter(map(self._code_of().get, given.names, repeat(NOBODY)), np.int32, len(given.names))
-        codes = named.take(given.codes) if len(named) else given.codes
-        stamps = given.timestamps if given.as_now is None else np.where(given.as_now, seconds, given.timestamps)
-        return Arriving(given.names, named, given.codes, codes, stamps, given.quantities, given.sets, seconds)
+        places, stamps, as_now = own(given, "codes"), own(given, "timestamps"), own(given, "as_now")
+        codes = named.take(places) if len(named) else places
+        stamps = stamps if as_now is None else np.where(as_now, seconds, stamps)
+        return Arriving(given.names, named, places, codes, stamps, own(given, "quantities"), own(given, "sets"), seconds)
 
     def _judge(self, arriving: Arriving, given: UsageBatch) -> _Verdict:
         if self._rules is None:
@@ -683,8 +684,9 @@ def _claims(
     claimed[:] = [ids[row] for row in rows.tolist()]
     codes = arriving.codes[rows]
     flags = np.zeros(len(rows), np.int8) if arriving.sets is None else arriving.sets[rows].astype(np.int8)
-    if given.as_now is not None:
-        flags |= given.as_now[rows].astype(np.int8) << 1
+    as_now = own(given, "as_now")
+    if as_now is not None:
+        flags |= as_now[rows].astype(np.int8) << 1
     sequences = np.asarray(numbers, dtype=np.int64)[rows]
     columns = (claimed, sequences, arriving.stamps[rows], arriving.quantities[rows], flags)
     return Claims.of(hashes_of(codes, claimed.tolist()), codes, *columns)
@@ -706,7 +708,8 @@ def _chosen(modes: Iterable[AggregateUsage | str]) -> list[AggregateUsage]:
 
 
 def _is_as_now(given: UsageBatch, row: int) -> bool:
-    return given.as_now is not None and bool(given.as_now[row])
+    as_now = own(given, "as_now")
+    return as_now is not None and bool(as_now[row])
 
 
 def received_moments(length: int, now: Instant | None, received_at: Column | None) -> tuple[int | Integers, int | Integers]:
