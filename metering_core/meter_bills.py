@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Container, Iterable, Mapping, Sequence
+from operator import attrgetter
+from typing import Final
 
 import attrs
 
@@ -129,6 +131,61 @@ class Bill:
         if self.price is not None:
             return self.quantity
         return subtract(self.quantity, total(of for earlier, of in self.carried.items() if earlier in standing))
+
+
+_NEVER: Final = -(2**62)
+
+
+class Standing:
+    """The bills of an item that stand, and which of them a question for differences need not look at again.
+
+    Attributes:
+        heirs: who bills for whom, when these bills were gathered.
+        bills: as :func:`standing_of` returns them.
+    """
+
+    __slots__ = ("_even_until", "_made", "_uneven", "bills", "heirs")
+
+    def __init__(self, heirs: Mapping[str, str]) -> None:
+        self.heirs = heirs
+        self.bills: dict[BillingPeriod, Bill] = {}
+        self._made = 0
+        # Up to this moment (Unix seconds) no other periods than these have a difference.
+        self._even_until = _NEVER
+        self._uneven: list[BillingPeriod] = []
+
+    def take(self, made: Sequence[tuple[BillingPeriod, Bill]]) -> None:
+        """Take note of the bills that were made since."""
+        last = next(reversed(self.bills), None)
+        for period, bill in made[self._made :]:
+            if last is not None and period.start < last.end:  # It replaces some.
+                self.bills, self._even_until = standing_of(made), _NEVER
+                break
+            self.bills[period], last = bill, period
+        self._made = len(made)
+
+    def change(self, moment: int) -> None:
+        """Take note that usage of a moment, in Unix seconds, came or went."""
+        self._even_until = min(self._even_until, moment)
+
+    def suspects(self) -> list[BillingPeriod]:
+        """Return the periods that may have a difference, in their order."""
+        periods = list(self.bills)
+        first = bisect_right(periods, self._even_until, key=attrgetter("end_seconds"))
+        return [one for one in self._uneven if one.end_seconds <= self._even_until] + periods[first:]
+
+    def found(self, uneven: Iterable[BillingPeriod]) -> None:
+        """Take note of which periods have one: of all that there are, the others have none."""
+        self._uneven = list(uneven)
+        self._even_until = next(reversed(self.bills)).end_seconds
+
+
+def standing_of(made: Iterable[tuple[BillingPeriod, Bill]]) -> dict[BillingPeriod, Bill]:
+    """Return the bills that were not replaced, of some in the order in which they were made, in the order of their periods."""
+    standing: list[tuple[BillingPeriod, Bill]] = []
+    for period, bill in made:
+        standing[replaced(standing, period)] = [(period, bill)]
+    return dict(standing)
 
 
 def part_of(charge: Charge) -> Part:

@@ -48,7 +48,7 @@ from metering_core.meter_acceptance import (
     time_refusal,
     value_of,
 )
-from metering_core.meter_bills import Bill, Correction, Settled
+from metering_core.meter_bills import Bill, Correction, Settled, Standing
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
@@ -232,6 +232,8 @@ class MeterLog(MeterReader, KeepsInvoices):
         self._by_customer: dict[str, dict[str, Account]] = {}
         # By subscription and item, in the order in which they were made.
         self._bills: dict[str, dict[str, list[tuple[BillingPeriod, Bill]]]] = {}
+        # By customer and item; made when asked, and made anew when bills went to another item.
+        self._standings: dict[str, dict[str, Standing]] = {}
         # Dropped item → the one that bills what comes late for it.
         self._heirs: dict[str, str] = {}
         self.bills_made = 0
@@ -445,8 +447,8 @@ class MeterLog(MeterReader, KeepsInvoices):
             if item.id not in former and item.id in self._heirs and item.id not in told.values():
                 expected = f"another id, because {self._heir_of(item.id)!r} bills what comes late for this one"
                 raise InvalidValueError.expecting(ErrorCode.SUBSCRIPTION_CHANGED, f"items[{place}][id]", expected, item.id)
-        returned = set(told.values())
-        return {item_id: heir for item_id, heir in self._heirs.items() if item_id not in returned} | told
+        kept = {item_id: heir for item_id, heir in self._heirs.items() if item_id not in set(told.values())}
+        return kept | told if told else self._heirs
 
     def _heir_of(self, item_id: str) -> str:
         """Return the item that bills what comes late for one: itself, or the one that came last after it was dropped."""
@@ -827,6 +829,7 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def _cancel(self, row: int, adjustment: MeterEventAdjustment) -> None:
         self._current.is_torn = True
+        self._note_change(self._store.codes[row], self._store.moments[row])
         self.decide(partial(self._store.cancel, row, adjustment))
         self._series_of(self._current, row).remove(self._store.moments[row], self._store.sequence_of(row))
         self._current.is_torn = False
@@ -865,14 +868,44 @@ class MeterLog(MeterReader, KeepsInvoices):
         """Read what rows say; of canceled ones only that there are such series."""
         into.is_torn = True
         found: dict[int, Series] = {}
+        earliest: dict[int, int] = {}
         for row in rows:
-            code = self._store.codes[row]
+            code, moment = self._store.codes[row], self._store.moments[row]
             if code not in found:
-                found[code] = self._series_of(into, row)
+                found[code], earliest[code] = self._series_of(into, row), moment
             if row not in canceled:
-                found[code].add(self._store.moments[row], self._store.sequence_of(row), self._store.values[row])
+                if moment < earliest[code]:  # noqa: PLR1730 - a call would cost every row
+                    earliest[code] = moment
+                found[code].add(moment, self._store.sequence_of(row), self._store.values[row])
+        for code, moment in earliest.items() if into is self._current else ():
+            self._note_change(code, moment)
         into.rows = len(self)
         into.is_torn = False
+
+    def _note_change(self, code: int, moment: int) -> None:
+        """Have the bills of a series' customer compared again with what is measured from a moment on."""
+        stream = self._streams[code]
+        window = stream.known.meter.event_time_window
+        if window is not None:  # An event overwrites the others of its window, also those of the period before.
+            moment -= window.seconds * MICROSECONDS
+        for standing in self._standings.get(stream.customer, {}).values():
+            standing.change(moment // MICROSECONDS)
+
+    def _known_bills(self, item_id: str, *, before: int | None = None) -> dict[BillingPeriod, Bill]:
+        made = self.bills_of(item_id)
+        if before is not None or not made:
+            return super()._known_bills(item_id, before=before)
+        of_customer = self._standings.setdefault(self._items[item_id].subscription.customer or "", {})
+        standing = of_customer.get(item_id)
+        if standing is None or standing.heirs is not self._heirs:
+            standing = of_customer[item_id] = Standing(self._heirs)
+        standing.take(made)
+        return standing.bills
+
+    def _standing(self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]) -> Standing | None:
+        self._catch_up()
+        standing = self._standings.get(customer, {}).get(item_id)
+        return standing if standing is not None and standing.bills is bills else None
 
     def _series_of(self, readings: Readings, row: int) -> Series:
         stream = self._streams[self._store.codes[row]]

@@ -15,7 +15,7 @@ from metering_core.aggregators import Partial, formula_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, add, subtract
 from metering_core.meter_acceptance import LateUsage, MeterPolicy
-from metering_core.meter_bills import Bill, Correction, UnbilledDelta, carried_by_period, charged, replaced, total
+from metering_core.meter_bills import Bill, Correction, Standing, UnbilledDelta, carried_by_period, charged, standing_of, total
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Formula, Meter
 from metering_core.names import flag, name, require_kind
@@ -204,10 +204,13 @@ class MeterReader:
         self, item: SubscriptionItem, period: BillingPeriod, bills: Mapping[BillingPeriod, Bill]
     ) -> list[Correction]:
         # What bills carried that this one replaces, it carries itself.
-        others = {one: bill for one, bill in bills.items() if one.end <= period.start or period.end <= one.start}
+        others = bills
+        if bills and period.start < list(bills)[-1].end:
+            others = {one: bill for one, bill in bills.items() if one.end <= period.start or period.end <= one.start}
         deltas = self._deltas(item.id, self._log().customer_of(item), others) if others else []
+        carrying = carried_by_period(others) if deltas else {}
         found = (
-            self._correction(item, others, one.period, max(one.measured, 0), self.sequence)
+            self._correction(item, others, carrying, one.period, max(one.measured, 0), self.sequence)
             for one in deltas
             if one.period.end <= period.start
         )
@@ -220,21 +223,22 @@ class MeterReader:
         # The first invoice of a period that was closed without one is the same bill again, and knows no more than that did.
         same = (one.number for of, one in self._log().bills_of(item.id) if of == period and one.is_of_the_usage_of(bill))
         then = self._known_bills(item.id, before=min(same))
-        found = (self._correction(item, then, earlier, 0, bill.sequence) for earlier in bill.carried)
+        carrying = carried_by_period(then)
+        found = (self._correction(item, then, carrying, earlier, 0, bill.sequence) for earlier in bill.carried)
         return [attrs.evolve(one, measured=add(one.billed, bill.carried[one.period])) for one in found]
 
     def _correction(
         self,
         item: SubscriptionItem,
         bills: Mapping[BillingPeriod, Bill],
+        carrying: Mapping[BillingPeriod, Sequence[tuple[BillingPeriod, Bill]]],
         period: BillingPeriod,
         measured: Number,
         sequence: int,
     ) -> Correction:
-        bill = bills[period]
-        carrying = carried_by_period(bills).get(period, [])
-        billed = add(self._billed_by(period, bill, bills), total(other.carried[earlier] for earlier, other in carrying))
-        settled = charged([(period, bill), *carrying])
+        bill, later = bills[period], carrying.get(period, ())
+        billed = add(self._billed_by(period, bill, bills), total(other.carried[earlier] for earlier, other in later))
+        settled = charged([(period, bill), *later])
         price = item.price if bill.price is None else bill.price
         formula = self.meter(bill.meter).formula
         return Correction(item.id, period, price, formula, measured, billed, settled, sequence)
@@ -252,19 +256,18 @@ class MeterReader:
 
         With ``before`` they are those that stood when the bill with that number was made.
         """
-        standing: list[tuple[BillingPeriod, Bill]] = []
-        for period, bill in self._log().bills_of(item_id):
-            if self._knows(bill) and (before is None or bill.number < before):
-                standing[replaced(standing, period)] = [(period, bill)]
-        return dict(standing)
+        made = self._log().bills_of(item_id)
+        return standing_of(one for one in made if self._knows(one[1]) and (before is None or one[1].number < before))
 
     def _knows(self, bill: Bill) -> bool:
         """Whether a bill had been made."""
         return True
 
     def _deltas(self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]) -> list[UnbilledDelta]:
+        standing = self._standing(item_id, customer, bills)
         deltas, carrying = [], carried_by_period(bills)
-        for period, bill in bills.items():
+        for period in bills if standing is None else standing.suspects():
+            bill = bills[period]
             # The meter that was billed, although the item may be on another one since.
             meter = self.meter(bill.meter)
             aggregator = formula_of(meter)
@@ -273,7 +276,13 @@ class MeterReader:
             delta = UnbilledDelta(item_id, period, bill.meter, self._billed_by(period, bill, bills), measured, later)
             if delta.quantity:
                 deltas.append(delta)
+        if standing is not None:
+            standing.found(one.period for one in deltas)
         return deltas
+
+    def _standing(self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]) -> Standing | None:
+        """Return what is remembered of these bills; None where nothing is."""
+        return None
 
     def _billed_by(self, period: BillingPeriod, bill: Bill, bills: Mapping[BillingPeriod, Bill]) -> Number:
         """Return what a bill of a period billed for the period itself; of a level the part that the period lived through."""

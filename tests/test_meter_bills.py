@@ -6,6 +6,8 @@ import json
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
+from itertools import islice
+from random import Random
 
 import attrs
 import pytest
@@ -32,6 +34,7 @@ from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_bills import UnbilledDelta
 from metering_core.meter_log import MeterLog
+from metering_core.meter_views import MeterReader
 from metering_core.meters import Formula, Meter
 
 ON_TOKENS = Recurring(meter="mtr_tokens")
@@ -822,3 +825,66 @@ def test_deltas_say_what_they_are_made_of():
     delta = UnbilledDelta("si", JAN, "m", Decimal("0.1"), Fraction(1, 3), Decimal("0.2"))
     assert delta.quantity == Fraction(1, 3) - Fraction(3, 10)
     assert timedelta(days=31) == JAN.end - JAN.start
+
+
+# Work in proportion ------------------------------------------------------------------------------------------------------
+
+EVERY_DAY = Subscription(
+    "sub",
+    [
+        SubscriptionItem(
+            "si", Price.per_unit("p", currency="usd", unit_amount=1, recurring=attrs.evolve(ON_TOKENS, interval="day"))
+        )
+    ],
+    START,
+    customer="cus_1",
+)
+
+
+def test_a_bill_asks_no_more_of_the_past_than_what_changed(monkeypatch):
+    """Each of 400 finalizations measures as much as each of the first, and one of late usage the periods since it."""
+    log, measured, asked = log_of("sum", CARRYING, EVERY_DAY), [], MeterReader._measured
+
+    def counted(self, customer, meter, period):
+        measured.append(period)
+        return asked(self, customer, meter, period)
+
+    monkeypatch.setattr(MeterReader, "_measured", counted)
+    work = []
+    for place, period in zip(range(400), EVERY_DAY.periods_from(EVERY_DAY.start_date), strict=False):
+        late = [event("1", at=period.start_seconds - 10 * DAY)] if place % 100 == 99 else []
+        log.append([event("5", at=period.start_seconds), *late], now=period.start_seconds)
+        measured.clear()
+        finalized(log, period, EVERY_DAY)
+        work.append(len(measured))
+    assert max(work[:50]) <= 5
+    assert max(one for place, one in enumerate(work) if place % 100 not in {99, 0}) <= 5
+    assert 10 <= max(work) <= 30
+    assert log.unbilled("sub") == []
+
+
+@pytest.mark.parametrize("formula", [*Formula, "windows"])
+def test_what_is_remembered_of_bills_is_what_a_new_log_finds(formula):
+    """Whatever came late or was canceled between two questions: the answers are those of a log that was just restored."""
+    draw = Random(str(formula))  # noqa: S311 - no secret
+    subscription, options = EVERY_DAY, {"formula": formula}
+    if formula == "windows":  # A day's last event overwrites the others, also those of the period that ended at noon.
+        subscription = attrs.evolve(EVERY_DAY, billing_cycle_anchor=START + DAY // 2, start_date=None)
+        options = {"event_time_window": "day"}
+    log = log_of(options.pop("formula", "sum"), CARRYING, subscription, **options)
+    periods = list(islice(subscription.periods_from(subscription.start_date), 30))
+    for place, period in enumerate(periods):
+        at = [draw.randrange(START, period.end_seconds) for _ in range(draw.choice([0, 0, 1, 3]))]
+        log.append(
+            [event(str(draw.randrange(-3, 5)), at=one, identifier=f"{place}.{n}") for n, one in enumerate(at)],
+            now=period.end_seconds,
+        )
+        if draw.random() < 0.4 and len(log):
+            sent = draw.choice(log.events()).event
+            log.cancel("tokens", sent.identifier, now=period.end_seconds)
+        again = restore_meter_log(snapshot(log))
+        assert log.unbilled("sub") == again.unbilled("sub")
+        assert log.corrections(subscription.items[0], period) == again.corrections(subscription.items[0], period)
+        if draw.random() < 0.8:
+            finalized(log, period, subscription)
+    assert log.unbilled("sub") == restore_meter_log(snapshot(log)).unbilled("sub")
