@@ -104,6 +104,11 @@ def seen_of_a_view(view):
     return [*bulk, [outcome(lambda one=one: view.partial(*one)) for one in asked], outcome(view.late, "sum", FEB), view.lock]
 
 
+def told_to(view):
+    """Ask a view what was told and billed."""
+    return view.require_told(four_modes(), FEB), view.stored_invoice("sub", FEB)
+
+
 def known_to(built):
     """Ask columns what the readers of columns ask."""
     return [
@@ -135,6 +140,8 @@ USAGE_VERBS = {
     "summaries": lambda built: built.summaries("last_ever", now=NOW),
     "view": lambda built: built.as_of(9).partials(asked_of(four_modes())),
     "view of a view": lambda built: seen_of_a_view(built.as_of(9).as_of(8)),
+    "what was told": lambda built: [built.closing_of("sub", FEB), built.require_told(four_modes(), FEB)],
+    "view of what was told": lambda built: [told_to(built.as_of(9))],
     "what columns know": lambda built: [built.item_ids, built.item_count, built.subscriptions, *known_to(built)],
     "invoice changes": lambda built: built.invoice_changes(mc.preview_invoice(four_modes(), built, now=NOW)),
     "preview": lambda built: mc.preview_invoice(four_modes(), built, now=NOW),
@@ -244,6 +251,7 @@ EVENT_VERBS = {
         now=START + 120,
     ),
     "append at moments": lambda built: built.append(FRESH, received_at=[START + 60_000 * row for row in range(1, 5)]),
+    "what was told": lambda built: built.require_told(billed("cus_1"), billed("cus_1").period_at(START)),
     "summaries": lambda built: list(built.summaries("m_sum", *SPAN, dimension_group_by_keys=["region"])),
     "summaries by hour": lambda built: list(built.summaries("m_last", *SPAN, value_grouping_window="hour")),
     "event summaries": lambda built: event_summaries(built, "m_sum", "cus_1", *SPAN),

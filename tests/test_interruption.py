@@ -113,6 +113,7 @@ USAGE = {
     "invoice_all": lambda log: mc.invoice_all(BOTH, log, DEC.start, now=NOW),
     "finalize_invoice again": lambda log: mc.finalize_invoice(BOTH[0], log, DEC, now=NOW + 1),
     "stored_invoice": lambda log: log.stored_invoice("one", DEC),
+    "what was told": lambda log: [log.closing_of("one", DEC), log.require_told(BOTH[0], JAN)],
     "invoice_changes": lambda log: log.invoice_changes(log.stored_invoice("one", DEC)),
     "compact": lambda log: log.compact(),
     "compact until": lambda log: log.compact(until=START),
@@ -155,6 +156,7 @@ USAGE_VIEWS = {
     "view records": lambda viewed: viewed.view.records("a_sum", JAN),
     "view of a view": lambda viewed: asked(viewed.view.as_of(8)),
     "view late": lambda viewed: viewed.view.late("a_sum", JAN),
+    "view of what was told": lambda viewed: [viewed.view.require_told(BOTH[1], JAN), viewed.view.stored_invoice("one", DEC)],
     "view preview": lambda viewed: mc.preview_invoice(BOTH[1], viewed.view, now=NOW),
 }
 
@@ -267,6 +269,7 @@ METER = {
     "meter subscribe again": lambda log: log.subscribe(metered("two", "m_sum", "m_last")),
     "meter close_period": lambda log: log.close_period("two", DEC, now=NOW),
     "meter finalize_invoice again": lambda log: mc.finalize_invoice(METERED[0], log, DEC, now=NOW),
+    "what was told of meters": lambda log: [log.closing_of("one", DEC), log.require_told(METERED[0], JAN)],
     "meter invoice_changes": lambda log: log.invoice_changes(log.stored_invoice("one", DEC)),
     "meter invoice_all": lambda log: mc.invoice_all(METERED, log, JAN.start, now=FEB.start),
     "meter finalize_invoice": lambda log: mc.finalize_invoice(METERED[0], log, JAN, now=FEB.start),
@@ -300,6 +303,10 @@ METER_VIEWS = {
     "meter view counted": lambda viewed: viewed.view.counted(METERED[0].items[1], JAN),
     "meter view of a view": lambda viewed: asked_of_meters(viewed.view.as_of(7)),
     "meter view measured": lambda viewed: measured(viewed.view),
+    "meter view of what was told": lambda viewed: [
+        viewed.view.require_told(METERED[0], JAN),
+        viewed.view.stored_invoice("one", DEC),
+    ],
     "meter view preview": lambda viewed: mc.preview_invoice(METERED[0], viewed.view, now=NOW),
 }
 
