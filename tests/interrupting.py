@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import ctypes
 import dis
 import inspect
@@ -206,25 +207,30 @@ class Interrupted(BaseException):
 
 
 def interrupt_after(act: Callable[[], object], seconds: float) -> None:
-    """Call, and have another thread interrupt the call when some time has passed."""
-    thread, is_done = threading.get_ident(), threading.Event()
+    """Call, and have another thread interrupt the call when some time has passed.
+
+    With plain locks: what interrupts the start of a `threading.Thread` may leave a lock of all threads held.
+    """
+    thread, is_done, has_ended = threading.get_ident(), _thread.allocate_lock(), _thread.allocate_lock()
+    is_done.acquire()
+    has_ended.acquire()
 
     def raise_there() -> None:
-        if not is_done.wait(seconds):
+        if not is_done.acquire(timeout=seconds):
             ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupted))
+        has_ended.release()
 
-    other, interval = threading.Thread(target=raise_there), sys.getswitchinterval()
+    interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # Else the call is over before the other thread has its turn.
     try:
-        other.start()  # Within: it may be raised before the thread has been waited for.
+        _thread.start_new_thread(raise_there, ())  # Within: it may be raised before the thread has been waited for.
         act()
-        is_done.set()
-        other.join()
+        is_done.release()
+        has_ended.acquire(timeout=1)
         for _ in range(1000):  # Where it was raised in the meantime, it comes here.
             pass
-    except Interrupted:
-        is_done.set()
-        other.join()
+    except Interrupted:  # So the other thread is at its end.
+        pass
     finally:
         sys.setswitchinterval(interval)
 
