@@ -230,13 +230,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         self._accounts: dict[str, Account] = {}
         self._items: dict[str, Account] = {}
         self._by_customer: dict[str, dict[str, Account]] = {}
-        # By subscription and item, in the order in which they were made.
-        self._bills: dict[str, dict[str, list[tuple[BillingPeriod, Bill]]]] = {}
-        # By customer and item; made when asked, and made anew when bills went to another item.
-        self._standings: dict[str, dict[str, Standing]] = {}
-        # Dropped item → the one that bills what comes late for it.
-        self._heirs: dict[str, str] = {}
-        self.bills_made = 0
+        self._start_bills()
         self._start_columns()
         for meter in require_iterable(meters, "meters"):
             self.create_meter(meter)
@@ -249,6 +243,15 @@ class MeterLog(MeterReader, KeepsInvoices):
                 self.add_customer(customer)
         for subscription in require_iterable(subscriptions, "subscriptions"):
             self.subscribe(subscription)
+
+    def _start_bills(self) -> None:
+        # By subscription and item, in the order in which they were made.
+        self._bills: dict[str, dict[str, list[tuple[BillingPeriod, Bill]]]] = {}
+        # By customer and item; made when asked, and made anew when bills went to another item.
+        self._standings: dict[str, dict[str, Standing]] = {}
+        # Dropped item → the one that bills what comes late for it.
+        self._heirs: dict[str, str] = {}
+        self.bills_made = 0
 
     def _start_columns(self) -> None:
         # Who keeps the events: the log, or the columns for which it keeps meters and subscriptions.

@@ -182,7 +182,7 @@ DEFECTS = forbidden_by(
         "arriving.sets[rows].astype(np.int8)",
         "0 * arriving.sets[rows].astype(np.int8)",
     ),
-    ("a claim forgets that it was sent as now", "usage._claims", "given.as_now is not None", "False"),
+    ("a claim forgets that it was sent as now", "usage._claims", "if as_now is not None", "if False"),
     # Keeping
     (
         "refused rows are kept",
