@@ -120,7 +120,7 @@ def require_kind(kind: type[Element], value: object, param: str, expected: str =
     try:
         if isinstance(value, kind) and not isinstance(value, type):
             return value
-    except Exception:  # noqa: BLE001, S110 - a protocol asks for attributes, and a value may raise anything when it is asked
+    except Exception:  # noqa: BLE001, S110 - a value may raise anything when it is asked for its class
         pass
     article = "an" if kind.__name__[0] in "AEIO" else "a"
     code = ErrorCode.PARAMETER_INVALID_OBJECT

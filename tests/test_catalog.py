@@ -25,7 +25,7 @@ from metering_core.catalog import (
     read_price,
     read_usage,
 )
-from metering_core.file_instants import PlausibleTime
+from metering_core.file_instants import PlausibleTime, likeness
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
@@ -922,3 +922,13 @@ def test_a_catalog_of_long_ago_is_read_where_that_is_said():
     assert "in the years 2000 to 9999" in complaint(text(subscriptions=[old])).message
     (read,) = read_catalog(text(subscriptions=[old]), time=None).subscriptions
     assert (read.billing_cycle_anchor.year, read.start_date.year) == (1993, 1993)
+
+
+def test_what_cannot_be_shown_looks_like_nothing():
+    """A value whose own text raises is no slip of an instant that we could guess."""
+
+    class Silent:
+        def __repr__(self):
+            raise RuntimeError
+
+    assert likeness(Silent()) == ""

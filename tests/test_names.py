@@ -17,6 +17,7 @@ from metering_core.names import (
     offers,
     optional_name,
     refuse_slips,
+    require_kind,
     require_offer,
     required,
 )
@@ -164,3 +165,19 @@ def test_what_does_not_offer_enough_is_refused(value):
     assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "usage")
     found = Door(shut=print)
     assert require_offer(OpensAndShuts, found, "usage", "a door") is found
+
+
+class Hostile:
+    """What raises when it is asked of what class it is."""
+
+    @property
+    def __class__(self):
+        """Raise."""
+        raise RuntimeError
+
+
+def test_a_value_that_raises_when_it_is_asked_for_its_class_is_of_none():
+    """What a value raises when its kind is looked for is none of ours: it is refused as what it is not."""
+    with pytest.raises(InvalidValueError) as refused:
+        require_kind(Door, Hostile(), "door")
+    assert (refused.value.code, refused.value.param) == ("parameter_invalid_object", "door")
