@@ -264,11 +264,12 @@ def test_arguments_in_the_wrong_place_hear_where_they_belong(arguments, expected
 @pytest.mark.parametrize(
     ("content", "meant"),
     [
-        (gzip.compress(b"subscription_item,quantity,timestamp\n"), "(it looks like gzip: unpack it)"),
+        (gzip.compress(b"subscription_item,quantity,timestamp\n", mtime=0), "(it looks like gzip: unpack it)"),
         ("subscription_item,quantity,timestamp\n".encode("utf-16"), "(it looks like UTF-16: write it as UTF-8)"),
         (b"\xfe\xff" + "subscription_item".encode("utf-16-be"), "(it looks like UTF-16: write it as UTF-8)"),
         (b"PK\x03\x04 a workbook", "(it looks like a spreadsheet or another archive: export CSV from it)"),
     ],
+    ids=["gzip", "UTF-16", "UTF-16 without an order", "a workbook"],
 )
 def test_bytes_that_are_no_text_are_told(content, meant, run):
     """Whatever its name says, a packed file or one of another encoding is told by how it begins; so is a catalog."""
