@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, Protocol
@@ -230,7 +230,34 @@ class Billed(Protocol):
         """Return what would differ if the period were billed now."""
 
 
-class KeepsInvoices(Guarded):
+class ClosesOne:
+    """What closes one period as the case of one of closing many."""
+
+    __slots__ = ()
+
+    def closing_all(
+        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
+    ) -> AbstractContextManager[dict[str, datetime]]:
+        """Hold usage still while many periods are billed, and close all of them if that succeeds."""
+        raise NotImplementedError  # pragma: no cover - each has its own
+
+    @contextmanager
+    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
+        """Hold the log still while a period is billed, and close the period if that succeeds.
+
+        Yields:
+            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing.
+
+        Raises:
+            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+        """
+        known = name(subscription_id, "subscription")
+        with self.closing_all({known: period}, now=now) as closed_at:
+            yield closed_at[known]
+
+
+class KeepsInvoices(ClosesOne, Guarded):
     """What both logs do with the invoices of the periods that they close."""
 
     _accounts: dict[str, Account]
@@ -303,21 +330,6 @@ class KeepsInvoices(Guarded):
                 billing.invoices[invoice.subscription] = invoice
             elif stored != invoice:
                 raise invoice_conflict(invoice.subscription, "the invoice that the log keeps of the period", "another one")
-
-    @contextmanager
-    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
-        """Hold the log still while a period is billed, and close the period if that succeeds.
-
-        Yields:
-            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing.
-
-        Raises:
-            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
-        """
-        known = name(subscription_id, "subscription")
-        with self.closing_all({known: period}, now=now) as closed_at:
-            yield closed_at[known]
 
     @contextmanager
     def closing_all(

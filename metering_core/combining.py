@@ -11,7 +11,7 @@ from datetime import datetime
 
 import attrs
 
-from metering_core.accounts import KeepsInvoices, invoice_conflict
+from metering_core.accounts import ClosesOne, KeepsInvoices, invoice_conflict
 from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
 from metering_core.aggregators import Partial
 from metering_core.invoicing import (
@@ -30,14 +30,14 @@ from metering_core.invoicing import (
 from metering_core.meter_bills import Correction, Settled
 from metering_core.meters import Formula, Meter
 from metering_core.money import Rounding, half_up
-from metering_core.names import each_of, name, offers, require_kind, require_offer
+from metering_core.names import each_of, offers, require_kind, require_offer
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.prices import Price
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 
 @attrs.frozen
-class CombinedUsage:
+class CombinedUsage(ClosesOne):
     """Usage records for items that aggregate them, meter events for items on a meter; itself a :class:`~metering_core.Usage`.
 
     Attributes:
@@ -107,17 +107,6 @@ class CombinedUsage:
         """Let the events know what an invoice charged, while its period is being closed."""
         if offers(self.events, Settles):
             self.events.settle(subscription_id, settled, sequence)
-
-    @contextmanager
-    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
-        """Hold both still while a period is billed, and close it in both if that succeeds; see :meth:`closing_all`.
-
-        Yields:
-            When the period was closed first, UTC.
-        """
-        known = name(subscription_id, "subscription")
-        with self.closing_all({known: period}, now=now) as closed_at:
-            yield closed_at[known]
 
     @contextmanager
     def closing_all(

@@ -164,30 +164,28 @@ def test_many_open_periods_are_counted():
 FORWARD = {"another price", "another currency", "another mode"}
 
 
-@pytest.mark.parametrize("engine", [mc.UsageLog, ColumnarUsage])
-@pytest.mark.parametrize("name", REBILLING)
-def test_records_from_the_change_on_are_for_the_newer_version(engine, name):
-    """As of the very moment of the usage other terms are taken, and never what would not bill it; a second later neither."""
-    (newer, param), log = REBILLING[name], used(engine)
+def assert_from_the_change_on(name, log, newer, param):
+    """Tell a version a second after the usage of day 10, then at its very moment."""
     assert refused(lambda: log.subscribe(newer, now=day(10) + SECOND)) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
     if name not in FORWARD:
         assert refused(lambda: log.subscribe(newer, now=day(10))) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
     else:
         log.subscribe(newer, now=day(10))
         assert mc.preview_invoice(newer, log, now=day(20)).total == 10 * newer.items[0].price.model.unit_amount
+
+
+@pytest.mark.parametrize("engine", [mc.UsageLog, ColumnarUsage])
+@pytest.mark.parametrize("name", REBILLING)
+def test_records_from_the_change_on_are_for_the_newer_version(engine, name):
+    """As of the very moment of the usage other terms are taken, and never what would not bill it; a second later neither."""
+    assert_from_the_change_on(name, used(engine), *REBILLING[name])
 
 
 @pytest.mark.parametrize("engine", [mc.MeterLog, ColumnarEvents])
 @pytest.mark.parametrize("name", EVENTS_REBILLING)
 def test_events_from_the_change_on_are_for_the_newer_version(engine, name):
     """The same holds of events."""
-    (newer, param), log = EVENTS_REBILLING[name], measured(engine)
-    assert refused(lambda: log.subscribe(newer, now=day(10) + SECOND)) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
-    if name not in FORWARD:
-        assert refused(lambda: log.subscribe(newer, now=day(10))) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
-    else:
-        log.subscribe(newer, now=day(10))
-        assert mc.preview_invoice(newer, log, now=day(20)).total == 10 * newer.items[0].price.model.unit_amount
+    assert_from_the_change_on(name, measured(engine), *EVENTS_REBILLING[name])
 
 
 @pytest.mark.parametrize(("made", "table"), [(used, "records"), (measured, "events")])

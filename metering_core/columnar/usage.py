@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt, Receipts
-from metering_core.accounts import Closing, KnownItem, Sent
+from metering_core.accounts import ClosesOne, Closing, KnownItem, Sent
 from metering_core.aggregation import as_requests, required_mode
 from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
@@ -30,7 +30,7 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
 from metering_core.log import UsageLog
 from metering_core.money import Rounding, half_up
-from metering_core.names import choice, name, require_iterable, require_kind
+from metering_core.names import choice, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -72,7 +72,7 @@ class _Verdict:
     answered: dict[int, Receipt]
 
 
-class ColumnarUsage(UsageReader, Uncopied):
+class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
     """All usage of some subscriptions, as columns; itself a :class:`~metering_core.Usage`.
 
     It takes usage a batch at a time and holds 21 to 29 bytes a record. Receipts, summaries, invoices, closed periods,
@@ -474,13 +474,6 @@ class ColumnarUsage(UsageReader, Uncopied):
         cells.at(found.billed_at).apply(found.stamp, found.quantity, is_set=found.is_set)
 
     # Closing and compaction ------------------------------------------------------------------------------------------
-
-    @contextmanager
-    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
-        """Hold the usage still while a period is billed, and close it if that succeeds; as the log does."""
-        known = name(subscription_id, "subscription")
-        with self.closing_all({known: period}, now=now) as closed_at:
-            yield closed_at[known]
 
     @contextmanager
     def closing_all(
