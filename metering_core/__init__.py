@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metering_core.acceptance import AcceptancePolicy, LateAttribution, Outcome, Receipt, Receipts
     from metering_core.aggregation import Usage, UsageSummary, summarize
-    from metering_core.aggregators import AGGREGATORS, FORMULAS, Aggregator
     from metering_core.auditing import Finding, FindingCode, Severity, audit
     from metering_core.billing_run import invoice_all
     from metering_core.cloudevents import cloudevent_identifier, meter_event_from_cloudevent, read_cloudevents
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
         preview_invoice,
     )
     from metering_core.log import UsageLog
+    from metering_core.measures import AGGREGATORS, FORMULAS, Aggregator
     from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy, Overlap
     from metering_core.meter_bills import UnbilledDelta
     from metering_core.meter_events import MeterEvent, MeterEventAdjustment, cancellation
@@ -100,7 +100,7 @@ if TYPE_CHECKING:
 _MODULES = {
     "acceptance": ("AcceptancePolicy", "LateAttribution", "Outcome", "Receipt", "Receipts"),
     "aggregation": ("Usage", "UsageSummary", "summarize"),
-    "aggregators": ("AGGREGATORS", "Aggregator", "FORMULAS"),
+    "measures": ("AGGREGATORS", "Aggregator", "FORMULAS"),
     "auditing": ("Finding", "FindingCode", "Severity", "audit"),
     "billing_run": ("invoice_all",),
     "cloudevents": ("cloudevent_identifier", "meter_event_from_cloudevent", "read_cloudevents"),

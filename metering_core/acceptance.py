@@ -13,8 +13,8 @@ from typing import Any, overload
 
 import attrs
 
-from metering_core.aggregators import AGGREGATORS
 from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError, shown
+from metering_core.measures import AGGREGATORS
 from metering_core.names import choice
 from metering_core.periods import SECONDS_MIN, BillingPeriod, duration, from_unix_seconds, unix_seconds
 from metering_core.prices import Price, terms_of

@@ -12,9 +12,9 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import attrs
 
-from metering_core.aggregators import AGGREGATORS, Aggregator, Partial, formula_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
+from metering_core.measures import AGGREGATORS, Aggregator, Partial, formula_of
 from metering_core.meters import Formula, Meter
 from metering_core.names import offers, require_iterable, require_kind, require_offer
 from metering_core.periods import BillingPeriod

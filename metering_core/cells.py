@@ -12,9 +12,9 @@ from typing import Final
 
 import attrs
 
-from metering_core.aggregators import AGGREGATORS, Aggregator, Partial, Running
 from metering_core.errors import ErrorCode, UsageCompactedError
 from metering_core.exact import Number, add
+from metering_core.measures import AGGREGATORS, Aggregator, Partial, Running
 from metering_core.periods import BillingCycle, BillingPeriod, from_unix_seconds
 from metering_core.prices import AggregateUsage
 

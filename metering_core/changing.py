@@ -24,10 +24,11 @@ import attrs
 
 from metering_core.accounts import Account
 from metering_core.aggregation import Usage
-from metering_core.aggregators import AGGREGATORS
 from metering_core.cells import PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.measures import AGGREGATORS
 from metering_core.periods import (
+    MICROSECONDS,
     SECONDS_MAX,
     SECONDS_MIN,
     BillingPeriod,
@@ -39,7 +40,6 @@ from metering_core.periods import (
 )
 from metering_core.prices import terms_of
 from metering_core.pricing import owes_at_zero
-from metering_core.readings import MICROSECONDS
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 _PERIODS_SHOWN = 3

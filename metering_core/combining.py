@@ -13,7 +13,6 @@ import attrs
 
 from metering_core.accounts import ClosesOne, KeepsInvoices, invoice_conflict
 from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
-from metering_core.aggregators import Partial
 from metering_core.invoicing import (
     ClosesPeriods,
     Corrects,
@@ -29,6 +28,7 @@ from metering_core.invoicing import (
 )
 from metering_core.meter_bills import Correction, Settled
 from metering_core.meters import Formula, Meter
+from metering_core.measures import Partial
 from metering_core.money import Rounding, half_up
 from metering_core.names import each_of, offers, require_kind, require_offer
 from metering_core.periods import BillingPeriod, Instant, instant

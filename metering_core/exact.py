@@ -328,3 +328,47 @@ def plain(number: Number) -> str:
         return str(number)
     exact = canonical(number) if isinstance(number, Decimal) else decimal_if_possible(number)
     return str(exact) if isinstance(exact, Fraction) else f"{exact:f}"
+
+
+# Stored numbers ------------------------------------------------------------------------------------------------------
+
+
+def written(number: Number) -> int | str:
+    """Write an exact number as plain data: an int as it is, any other in digits.
+
+    >>> written(5), written(Decimal("2.50"))
+    (5, '2.5')
+    """
+    return number if isinstance(number, int) else plain(number)
+
+
+# Not a number that a few characters make huge: an exponent is never written.
+_STORED = re.compile(r"-?\d+(\.\d+|/\d+)", re.ASCII)
+
+
+def read_number(value: object) -> Number:
+    """Return the number that :func:`written` wrote.
+
+    Raises:
+        TypeError: for anything else than an int and a string.
+        ValueError: for a string that it would not have written.
+    """
+    if not isinstance(value, str):
+        return read_whole(value)
+    if not _STORED.fullmatch(value):
+        raise ValueError(f"{value!r} is not a number")
+    number = whole_if_possible(Fraction(value) if "/" in value else Decimal(value))
+    if written(number) != value:
+        raise ValueError(f"{value!r} is not written as it would be")
+    return number
+
+
+def read_whole(value: object) -> int:
+    """Return an integer that was written as one.
+
+    Raises:
+        TypeError: for anything else.
+    """
+    if type(value) is not int:
+        raise TypeError(f"{value!r} is not an integer")
+    return value

@@ -8,10 +8,10 @@ from decimal import Decimal
 import attrs
 
 from metering_core.aggregation import Usage, require_usage, summarize
-from metering_core.aggregators import AGGREGATORS, FORMULAS
 from metering_core.errors import ErrorCode, InvoicingError, shown
 from metering_core.exact import Number, Unrounded, cut, plain
 from metering_core.invoicing import InvoiceLineItem, KeepsRecords, RoutesItems, grouped
+from metering_core.measures import AGGREGATORS, FORMULAS
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money
@@ -66,12 +66,15 @@ class Explanation:
         if isinstance(line.aggregate_usage, Formula):
             billed = "" if line.total_usage >= 0 else ", and 0 is billed"
             plus = "".join(f" and {_exactly(carried)} not billed for {period}" for period, carried in self.carried.items())
-            what = f"{_FORMULAS[line.aggregate_usage]} for item {line.subscription_item} in {line.period}"
-            part = line.period.part if FORMULAS[line.aggregate_usage].is_weighed else ""
+            row = FORMULAS[line.aggregate_usage]
+            words = row.words.format(cell="meter event", cells="meter events")
+            what = f"{words} for item {line.subscription_item} in {line.period}"
+            part = line.period.part if row.is_weighed else ""
             over = f", averaged over the whole billing period, of which {part} are billed," if part else ""
             before = "" if line.before is None else f" now; {_exactly(line.before.total_usage)} of it were billed before"
             return [*self._event_steps(), f"Quantity: {what}{plus}{over} is {total}{billed}{before}."]
-        usage = f"Quantity: {_MODES[line.aggregate_usage]} of item {line.subscription_item} in {line.period} is {total}."
+        words = AGGREGATORS[line.aggregate_usage].words.format(cell="cell", cells="cells")
+        usage = f"Quantity: {words} of item {line.subscription_item} in {line.period} is {total}."
         if not self.has_records:
             return [f"Records: the engine that aggregated them keeps none of item {line.subscription_item}.", usage]
         records = f"Records: {len(self.records)} of item {line.subscription_item}, folded into {len(self.cells)} cells."
@@ -97,26 +100,6 @@ class Explanation:
 
     def _of(self, cell: Cell) -> list[LoggedRecord]:
         return [logged for logged in self.records if logged.record.timestamp == cell.timestamp]
-
-
-_MODES = {
-    AggregateUsage.SUM: "the sum of the cells",
-    AggregateUsage.MAX: "the greatest cell",
-    AggregateUsage.LAST_DURING_PERIOD: "the latest cell",
-    AggregateUsage.LAST_EVER: "the latest cell so far, looking back through earlier periods,",
-}
-
-_FORMULAS = {
-    Formula.SUM: "the sum of the meter events",
-    Formula.COUNT: "the number of meter events",
-    Formula.LAST: "the latest meter event",
-    Formula.MAX: "the greatest meter event",
-    Formula.MIN: "the least meter event",
-    Formula.UNIQUE_COUNT: "the number of different values among the meter events",
-    Formula.AVERAGE: "the average of the meter events",
-    # So a preview takes the level of now to stay until the period's end.
-    Formula.WEIGHTED_SUM: "the average level, which each meter event holds until the next one and the last until the end,",
-}
 
 
 def explain(line: InvoiceLineItem, *, usage: KeepsRecords | None = None) -> Explanation:
@@ -188,22 +171,12 @@ def _explained(line: InvoiceLineItem, usage: KeepsRecords | None) -> Explanation
     if not cells and AGGREGATORS[mode].looks_back:
         cells = usage.cells(line.subscription_item, line.period, look_back=True)
         records = [one for one in usage.records(line.subscription_item) if one.billed_at < line.period.start]
-    deciding = _deciding(mode, cells, line.total_usage)
+    deciding = tuple(AGGREGATORS[mode].deciding(cells, line.total_usage))
     if AGGREGATORS[mode].looks_back:
         stamps = {cell.timestamp for cell in deciding}
         cells, records = deciding, [one for one in records if one.record.timestamp in stamps]
     late = usage.late(line.subscription_item, line.period)
     return Explanation(line, tuple(records), cells, deciding, has_records=True, carried=late)
-
-
-def _deciding(mode: AggregateUsage, cells: tuple[Cell, ...], quantity: Number) -> tuple[Cell, ...]:
-    match mode:
-        case AggregateUsage.SUM:
-            return cells
-        case AggregateUsage.MAX:
-            return tuple(cell for cell in cells if cell.quantity == quantity)
-        case _:
-            return cells[-1:]
 
 
 def _cell_sentence(cell: Cell, records: list[LoggedRecord]) -> str:

@@ -19,12 +19,12 @@ import attrs
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import ErrorCode, InvalidValueError, describe
 from metering_core.exact import DIGITS_MAX, Number, exact_integer
-from metering_core.meters import Formula, Meter
+from metering_core.measures import FORMULAS
+from metering_core.meters import Meter
 from metering_core.names import NAME_MAX, choice, flag
-from metering_core.periods import duration, from_unix_seconds
+from metering_core.periods import MICROSECONDS, duration, from_unix_seconds
 
 _DAY: Final = 86_400
-_MICROSECONDS: Final = 1_000_000
 
 
 class IdentifierScope(StrEnum):
@@ -192,21 +192,25 @@ _LENGTH_MAX: Final = 2 * DIGITS_MAX + 2
 _READ_MAX: Final = 10 * DIGITS_MAX
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
 
+# Tuples of one: they are asked for each event, and find what is the same object without a hash.
+_TEXTS: Final = tuple(formula for formula, row in FORMULAS.items() if row.takes == "text")
+_COUNTS: Final = tuple(formula for formula, row in FORMULAS.items() if row.takes == "nothing")
+
 
 def value_of(meter: Meter, text: str | None, policy: MeterPolicy) -> Number | str | Receipt:
     """Return what the formula works on, or why there is nothing; the payload is of a customer of the meter."""
     formula, digits = meter.formula, policy.significant_digits
     if text is None:
         # Only a count can do without: the value is optional there, but garbage would hide a mistake.
-        return 1 if formula is Formula.COUNT else _value_missing(meter)
-    if formula is Formula.UNIQUE_COUNT:
+        return 1 if formula in _COUNTS else _value_missing(meter)
+    if formula in _TEXTS:
         return text
     number: Number | Receipt
     if _SMALL.fullmatch(text) and (digits is None or len(text) <= digits) and not policy.positive_values:
         number = int(text)
     else:
         number = _checked_number(meter, text, policy)
-    return 1 if formula is Formula.COUNT and not isinstance(number, Receipt) else number
+    return 1 if formula in _COUNTS and not isinstance(number, Receipt) else number
 
 
 def _checked_number(meter: Meter, text: str, policy: MeterPolicy) -> Number | Receipt:
@@ -286,21 +290,21 @@ def identifier_reused(identifier: str, first: Mapping[str, Any], received: Mappi
 
 def time_refusal(stamp: int, now: int, policy: MeterPolicy) -> Receipt | None:
     """Refuse an event outside what is accepted at this moment (both in Unix microseconds), or return None."""
-    earliest, latest = policy.earliest(now // _MICROSECONDS), policy.latest(now)
-    if earliest is not None and stamp < earliest * _MICROSECONDS:
+    earliest, latest = policy.earliest(now // MICROSECONDS), policy.latest(now)
+    if earliest is not None and stamp < earliest * MICROSECONDS:
         expected = f"at or after {_shown(earliest)}, {policy.backdate_days} calendar days back"
         return _time_rejected(ErrorCode.TIMESTAMP_TOO_FAR_IN_PAST, "too far in the past", expected, stamp)
     if latest is not None and stamp > latest:
-        expected = f"at or before {_shown(latest // _MICROSECONDS)}"
+        expected = f"at or before {_shown(latest // MICROSECONDS)}"
         return _time_rejected(ErrorCode.TIMESTAMP_IN_FUTURE, "in the future", expected, stamp)
     return None
 
 
 def _time_rejected(code: ErrorCode, reason: str, expected: str, stamp: int) -> Receipt:
     message = (
-        f"The timestamp of the meter event is {reason}: expected one {expected}, received {_shown(stamp // _MICROSECONDS)}."
+        f"The timestamp of the meter event is {reason}: expected one {expected}, received {_shown(stamp // MICROSECONDS)}."
     )
-    return rejected(code, message, "timestamp", expected=expected, received=stamp // _MICROSECONDS)
+    return rejected(code, message, "timestamp", expected=expected, received=stamp // MICROSECONDS)
 
 
 def _shown(seconds: int) -> str:

@@ -14,8 +14,8 @@ from typing import Final
 
 import attrs
 
-from metering_core.aggregators import Partial
 from metering_core.exact import Number, add, subtract
+from metering_core.measures import Partial
 from metering_core.meters import Formula
 from metering_core.periods import BillingPeriod
 from metering_core.prices import Price

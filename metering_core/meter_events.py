@@ -16,10 +16,9 @@ import attrs
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meters import EVENT_NAME_MAX, short_name
 from metering_core.names import known_keys, required, text_of
-from metering_core.periods import SECONDS_MAX, Instant, from_unix_seconds, moment, parse_instant
+from metering_core.periods import MICROSECONDS, SECONDS_MAX, Instant, from_unix_seconds, moment, parse_instant
 
 _EPOCH: Final = from_unix_seconds(0)
-_MICROSECONDS: Final = 1_000_000
 
 
 @attrs.frozen(init=False)
@@ -67,7 +66,7 @@ class MeterEvent:
     @property
     def timestamp(self) -> int | Literal["now"]:
         """When it happened, in Unix seconds (floored), or ``"now"``."""
-        return "now" if self.microseconds is None else self.microseconds // _MICROSECONDS
+        return "now" if self.microseconds is None else self.microseconds // MICROSECONDS
 
     @property
     def instant(self) -> datetime | None:
@@ -131,7 +130,7 @@ def filled(
     _set_payload(event, MappingProxyType(copied))
     _set_identifier(event, identifier)
     if type(timestamp) is int and 0 <= timestamp <= SECONDS_MAX:
-        _set_microseconds(event, timestamp * _MICROSECONDS)
+        _set_microseconds(event, timestamp * MICROSECONDS)
     else:
         _set_microseconds(event, None if text_of(timestamp) == "now" else moment(timestamp, "timestamp")[1])  # type: ignore[arg-type]
     return event

@@ -21,7 +21,6 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.accounts import Account, Billed, Closing, KeepsInvoices, account_of, accounts_with, closings_of
-from metering_core.aggregators import formula_of
 from metering_core.changing import (
     ChangeMoment,
     OpenUsage,
@@ -36,6 +35,7 @@ from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain, subtract
 from metering_core.guarding import APPENDING, Billing
 from metering_core.log import Clock
+from metering_core.measures import formula_of
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
@@ -54,9 +54,18 @@ from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
 from metering_core.meters import Meter, short_name
 from metering_core.names import batch_of, name, require_function, require_iterable, require_kind
-from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, iso_8601, moment
+from metering_core.periods import (
+    MICROSECONDS,
+    SECONDS_MAX,
+    BillingPeriod,
+    Instant,
+    from_unix_seconds,
+    instant,
+    iso_8601,
+    moment,
+)
 from metering_core.prices import Price
-from metering_core.readings import MICROSECONDS, Readings
+from metering_core.readings import Readings
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Series, Timeline
 from metering_core.views import as_limit

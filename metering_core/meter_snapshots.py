@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from datetime import timedelta
 from enum import StrEnum
 from types import MappingProxyType
@@ -10,30 +10,27 @@ from typing import Any, Final
 
 import attrs
 
-from metering_core.aggregators import Partial, formula_of
+from metering_core.exact import read_number, read_whole, written
+from metering_core.measures import Aggregator, formula_of
 from metering_core.meter_acceptance import MeterPolicy, Overlap, Reading, is_customer, read
 from metering_core.meter_bills import Bill, Part, replaced
 from metering_core.meter_events import MeterEventAdjustment
 from metering_core.meter_state import EventRows, MeterLogState
-from metering_core.meters import Formula, Meter, short_name
+from metering_core.meters import Meter, short_name
 from metering_core.names import known_keys
-from metering_core.periods import BillingPeriod, from_unix_seconds, moment
+from metering_core.periods import MICROSECONDS, BillingPeriod, from_unix_seconds, moment
 from metering_core.prices import Price
 from metering_core.pricing import ChargeKind
-from metering_core.readings import MICROSECONDS
 from metering_core.stored_fields import (
     bounds,
     closed_fields,
     known,
-    number_field,
     price_field,
     read_closed,
-    read_number,
     read_price,
     read_subscription,
     require_moments,
     subscription_fields,
-    whole,
     wholes,
 )
 
@@ -50,6 +47,7 @@ _MICROSECOND: Final = timedelta(microseconds=1)
 def write_content(state: MeterLogState) -> dict[str, Any]:
     """Write a state as plain data."""
     rows = state.rows
+    rows_of = {meter.id: formula_of(meter) for meter in state.meters}
     return {
         "policy": {name: _policy_field(value) for name, value in attrs.asdict(state.policy).items()},
         "meters": [meter.to_dict() for meter in state.meters],
@@ -61,7 +59,7 @@ def write_content(state: MeterLogState) -> dict[str, Any]:
             "codes": list(rows.codes),
             "moments": list(rows.moments),
             "received": list(rows.received),
-            "values": [value if isinstance(value, str) else number_field(value) for value in rows.values],
+            "values": [value if isinstance(value, str) else written(value) for value in rows.values],
             "identifiers": list(rows.identifiers),
             "payloads": [None if payload is None else dict(sorted(payload.items())) for payload in rows.payloads],
             "as_now": list(map(int, rows.as_now)),
@@ -70,7 +68,7 @@ def write_content(state: MeterLogState) -> dict[str, Any]:
             [row, one.sequence, moment(one.canceled_at, "canceled_at")[1]] for row, one in state.in_order_of_cancellation()
         ],
         **closed_fields(state.closed),
-        "bills": [_bill_fields(*bill) for bill in state.bills],
+        "bills": [_bill_fields(*bill, rows_of[bill[2].meter]) for bill in state.bills],
         # Only where there are some, so that what was written before is written alike.
         **({"heirs": dict(sorted(state.heirs.items()))} if state.heirs else {}),
         "sequence": state.sequence,
@@ -83,8 +81,8 @@ def _policy_field(value: object) -> object:
     return value.value if isinstance(value, StrEnum) else value
 
 
-def _bill_fields(item: str, period: BillingPeriod, bill: Bill) -> dict[str, Any]:
-    carried = sorted((*bounds(earlier), number_field(quantity)) for earlier, quantity in bill.carried.items())
+def _bill_fields(item: str, period: BillingPeriod, bill: Bill, row: Aggregator) -> dict[str, Any]:
+    carried = sorted((*bounds(earlier), written(quantity)) for earlier, quantity in bill.carried.items())
     settled = (
         None if bill.settled is None else [_settled_field(one, bill.settled[one]) for one in sorted(bill.settled, key=bounds)]
     )
@@ -94,8 +92,8 @@ def _bill_fields(item: str, period: BillingPeriod, bill: Bill) -> dict[str, Any]
         "settled": settled,
         "period": list(bounds(period)),
         "meter": bill.meter,
-        "partial": _partial_field(bill.partial),
-        "quantity": number_field(bill.quantity),
+        "partial": row.write(bill.partial),
+        "quantity": written(bill.quantity),
         "carried": list(map(list, carried)),
         "sequence": bill.sequence,
         "made_at": bill.made_at,
@@ -104,14 +102,6 @@ def _bill_fields(item: str, period: BillingPeriod, bill: Bill) -> dict[str, Any]
 
 def _settled_field(period: BillingPeriod, amounts: Mapping[Part, int]) -> list[object]:
     return [*bounds(period), [[*part, amount] for part, amount in amounts.items()]]
-
-
-def _partial_field(partial: Partial) -> object:
-    if isinstance(partial, frozenset):
-        return sorted(partial)
-    if isinstance(partial, tuple):
-        return [_partial_field(part) for part in partial]
-    return None if partial is None else number_field(partial)
 
 
 # Reading -------------------------------------------------------------------------------------------------------------
@@ -157,7 +147,7 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:  #
         closed=read_closed(content, prices),
         bills=tuple(_bill(fields, number, meters, prices) for number, fields in enumerate(content["bills"], 1)),
     )
-    _check(state, meters, whole(content["sequence"]))
+    _check(state, meters, read_whole(content["sequence"]))
     return state
 
 
@@ -173,13 +163,13 @@ def _policy(fields: Mapping[str, Any]) -> MeterPolicy:
     given = {field.name: fields[field.name] for field in attrs.fields(MeterPolicy)}
     for name in ("future_tolerance", "identifier_retention", "cancel_window"):
         if given[name] is not None:
-            given[name] = timedelta(microseconds=whole(given[name]))
+            given[name] = timedelta(microseconds=read_whole(given[name]))
     return MeterPolicy(**given)
 
 
 def _rows(events: Mapping[str, Any], measuring: list[Meter]) -> EventRows:
     codes, moments, received = (wholes(events[name]) for name in ("codes", "moments", "received"))
-    read_value = [_text if meter.formula is Formula.UNIQUE_COUNT else read_number for meter in measuring]
+    read_value = [_text if formula_of(meter).takes == "text" else read_number for meter in measuring]
     return EventRows(
         codes,
         moments,
@@ -199,8 +189,8 @@ def _canceled(fields: list[list[int]], rows: EventRows, measuring: list[Meter]) 
     canceled = {}
     for row, sequence, at in fields:
         event_name, identifier = measuring[rows.codes[row]].event_name, _text(rows.identifiers[row])
-        canceled_at = _EPOCH + timedelta(microseconds=whole(at))
-        canceled[row] = MeterEventAdjustment(event_name, identifier, whole(sequence), canceled_at)
+        canceled_at = _EPOCH + timedelta(microseconds=read_whole(at))
+        canceled[row] = MeterEventAdjustment(event_name, identifier, read_whole(sequence), canceled_at)
     if len(canceled) < len(fields):
         raise ValueError("an event was canceled twice")
     return canceled
@@ -210,12 +200,12 @@ def _bill(
     fields: Mapping[str, Any], number: int, meters: Mapping[str, Meter], prices: Mapping[str, Price]
 ) -> tuple[str, BillingPeriod, Bill]:
     aggregator = formula_of(meters[fields["meter"]])
-    partial = _PARTIALS[meters[fields["meter"]].formula](fields["partial"])
+    partial = aggregator.read(fields["partial"])
     quantity = read_number(fields["quantity"])
     if quantity != max(aggregator.present(partial), 0):
         raise ValueError("a bill's quantity is not what its partial comes to")
     carried = {BillingPeriod(start, end): read_number(of) for start, end, of in fields["carried"]}
-    sequence, made_at = whole(fields["sequence"]), whole(fields["made_at"])
+    sequence, made_at = read_whole(fields["sequence"]), read_whole(fields["made_at"])
     # Version 1 knew neither of the two.
     price = None if fields.get("price") is None else read_price(fields["price"], prices)
     settled = None if fields.get("settled") is None else dict(map(_settled, fields["settled"]))
@@ -227,52 +217,14 @@ def _bill(
 
 def _settled(value: Any) -> tuple[BillingPeriod, dict[Part, int]]:  # noqa: ANN401 - damaged data can be anything
     start, end, amounts = value
-    settled = {_part(*part): whole(amount) for *part, amount in amounts}
+    settled = {_part(*part): read_whole(amount) for *part, amount in amounts}
     if len(settled) < len(amounts):
         raise ValueError("a part of a price was charged twice")
     return BillingPeriod(start, end), settled
 
 
 def _part(kind: object, tier: object, label: object) -> Part:
-    return ChargeKind(_text(kind)).value, None if tier is None else whole(tier), None if label is None else _text(label)
-
-
-def _optional(value: object) -> Partial:
-    return None if value is None else read_number(value)
-
-
-def _latest(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
-    if value is None:
-        return None
-    (at, sequence), quantity = value
-    return (whole(at), whole(sequence)), read_number(quantity)
-
-
-def _texts(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
-    return frozenset(map(_text, value))
-
-
-def _mean(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
-    added, count = value
-    return read_number(added), whole(count)
-
-
-def _level(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
-    level, area, (start, end) = value
-    return read_number(level), read_number(area), (whole(start), whole(end))
-
-
-_PARTIALS: Final[Mapping[Formula, Callable[[Any], Partial]]] = {
-    Formula.SUM: read_number,
-    Formula.COUNT: whole,
-    Formula.LAST: _latest,
-    Formula.MAX: _optional,
-    Formula.MIN: _optional,
-    Formula.UNIQUE_COUNT: _texts,
-    Formula.AVERAGE: _mean,
-    Formula.WEIGHTED_SUM: _level,
-}
-"""How the partial of a bill is read; one row a formula."""
+    return ChargeKind(_text(kind)).value, None if tier is None else read_whole(tier), None if label is None else _text(label)
 
 
 def _check(state: MeterLogState, meters: Mapping[str, Meter], sequence: int) -> None:
@@ -304,7 +256,7 @@ def _check_events(state: MeterLogState, meters: Mapping[str, Meter]) -> None:
     require_moments(rows.received, MICROSECONDS)
     for code, value, payload in zip(rows.codes, rows.values, rows.payloads, strict=True):
         meter, customer, dimensions = state.series[code]
-        if meters[meter].formula is Formula.COUNT and value != 1:
+        if formula_of(meters[meter]).takes == "nothing" and value != 1:
             raise ValueError("an event counts for more than one")
         if payload is not None:
             reading = Reading(customer, value, dimensions)

@@ -18,15 +18,24 @@ from typing import Any, Final
 
 import attrs
 
-from metering_core.aggregators import formula_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, describe
 from metering_core.exact import Number, add, exact_integer, plain
+from metering_core.measures import FORMULAS, formula_of
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_views import MeterReader
-from metering_core.meters import Formula, Meter
+from metering_core.meters import Meter
 from metering_core.names import choice, each_of, name, require_iterable, require_kind, require_object, text_of
-from metering_core.periods import BillingCycle, Instant, from_unix_seconds, iso_8601, moment, unix_seconds, zone_named
-from metering_core.readings import MICROSECONDS, window_of
+from metering_core.periods import (
+    MICROSECONDS,
+    BillingCycle,
+    Instant,
+    from_unix_seconds,
+    iso_8601,
+    moment,
+    unix_seconds,
+    zone_named,
+)
+from metering_core.readings import window_of
 from metering_core.timelines import Timeline
 
 _HOUR: Final = 3600
@@ -240,7 +249,7 @@ def total_of(meter: Meter, summaries: Iterable[MeterEventSummary]) -> Number:
     """
     require_kind(Meter, meter, "meter")
     if not formula_of(meter).is_additive:
-        additive = " or ".join(repr(formula.value) for formula in (Formula.SUM, Formula.COUNT))
+        additive = " or ".join(repr(formula.value) for formula, row in FORMULAS.items() if row.is_additive)
         message = f"formula: expected {additive}, whose values add up over a split, received {meter.formula.value!r}"
         raise InvoicingError(ErrorCode.FORMULA_NOT_ADDITIVE, message, param="formula")
     total: Number = 0

@@ -11,16 +11,16 @@ import attrs
 
 from metering_core.accounts import Closing
 from metering_core.aggregation import as_requests
-from metering_core.aggregators import Partial, formula_of
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, add, subtract
+from metering_core.measures import Partial, formula_of
 from metering_core.meter_acceptance import LateUsage, MeterPolicy
 from metering_core.meter_bills import Bill, Correction, Standing, UnbilledDelta, carried_by_period, charged, standing_of, total
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Formula, Meter
 from metering_core.names import flag, name, require_kind
-from metering_core.periods import BillingPeriod, from_unix_seconds, moment
-from metering_core.readings import MICROSECONDS, Readings, window_of
+from metering_core.periods import MICROSECONDS, BillingPeriod, from_unix_seconds, moment
+from metering_core.readings import Readings, window_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Timeline
 from metering_core.views import KeepsClosings, SeesInvoices, as_limit, held_weakly

@@ -27,7 +27,7 @@ DISPLAY_NAME_MAX: Final = 250
 
 
 class Formula(StrEnum):
-    """How the events of a meter become one value (Stripe's ``default_aggregation.formula``, and five that people miss).
+    """How the events of a meter become one value (Stripe's ``default_aggregation.formula``, and seven that people miss).
 
     Stripe has ``sum``, ``count`` and ``last``. :data:`~metering_core.FORMULAS` says of each whether it is additive: whether the
     values of the parts of a split of time add up to the value of the whole.
@@ -41,6 +41,8 @@ class Formula(StrEnum):
     UNIQUE_COUNT = "unique_count"
     AVERAGE = "average"
     WEIGHTED_SUM = "weighted_sum"
+    HOURLY_PEAKS = "hourly_peaks"
+    DAILY_PEAKS = "daily_peaks"
 
 
 class EventTimeWindow(StrEnum):

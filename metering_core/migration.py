@@ -18,6 +18,7 @@ import attrs
 from metering_core.aggregation import summarize
 from metering_core.errors import shown
 from metering_core.exact import Number, plain
+from metering_core.measures import AGGREGATORS, formula_like
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
@@ -31,20 +32,11 @@ from metering_core.views import UsageReader
 
 STRIPE_DIGITS: Final = 15
 
-_FORMULAS: Final = {
-    AggregateUsage.SUM: Formula.SUM,
-    AggregateUsage.MAX: Formula.MAX,
-    AggregateUsage.LAST_DURING_PERIOD: Formula.LAST,
-    AggregateUsage.LAST_EVER: Formula.LAST,
-}
 _ATTRIBUTED: Final = "late records were billed in a later period than their timestamps lie in, and an event never is"
 _METER_PREFIX: Final = "mtr_"
 _DIGEST_DIGITS: Final = 16
 _ALL_TIME: Final = BillingPeriod(SECONDS_MIN, SECONDS_MAX)
-_NOT_AT_STRIPE: Final = {
-    AggregateUsage.MAX: "Stripe's meters have no formula 'max'",
-    AggregateUsage.LAST_EVER: "Stripe's formula 'last' is 0 in a period without events, where last_ever looked back",
-}
+_AT_STRIPE: Final = (Formula.SUM, Formula.COUNT, Formula.LAST)
 
 
 @attrs.frozen
@@ -184,7 +176,7 @@ def _moves(subscriptions: Iterable[Subscription], *, stripe_formulas: bool) -> I
         for item in subscription.items:
             mode = item.recurring.aggregate_usage
             if mode is not None:
-                yield _Move(item, subscription, mode, _NOT_AT_STRIPE.get(mode) if stripe_formulas else None)
+                yield _Move(item, subscription, mode, _lack(mode) if stripe_formulas else None)
 
 
 def _taken(meters: Iterable[Meter], subscriptions: Iterable[Subscription]) -> set[str]:
@@ -207,13 +199,23 @@ def _meters(moves: Iterable[_Move], taken: set[str]) -> dict[str, Meter]:
     return meters
 
 
+def _lack(mode: AggregateUsage) -> str | None:
+    """Return why none of Stripe's own formulas measures as a mode does; None where one does."""
+    formula = formula_like(mode)
+    if formula not in _AT_STRIPE:
+        return f"Stripe's meters have no formula {formula.value!r}"
+    if AGGREGATORS[mode].looks_back:
+        return f"Stripe's formula {formula.value!r} is 0 in a period without events, where {mode.value} looked back"
+    return None
+
+
 def _meter(named_after: str, mode: AggregateUsage, taken: set[str]) -> Meter:
     """Return a meter under the first name that is free, and note that it is taken."""
     names = (named_after if number == 1 else f"{named_after}_{number}" for number in count(1))
     event_name = next(one for one in map(_cut, names) if one not in taken)
     taken.add(event_name)
-    looks_back = mode is AggregateUsage.LAST_EVER
-    return Meter(f"{_METER_PREFIX}{event_name}", event_name, _FORMULAS[mode], carry_forward=looks_back)
+    looks_back = AGGREGATORS[mode].looks_back
+    return Meter(f"{_METER_PREFIX}{event_name}", event_name, formula_like(mode), carry_forward=looks_back)
 
 
 def _cut(text: str) -> str:
@@ -292,6 +294,6 @@ def _periods(move: _Move, usage: UsageReader, at: datetime) -> Iterator[BillingP
 
 def _difference(move: _Move, refused: Mapping[datetime, str | None], period: BillingPeriod) -> str | None:
     """Return why the events of a period come to something else than its records."""
-    looks_back = move.mode is AggregateUsage.LAST_EVER
+    looks_back = AGGREGATORS[move.mode].looks_back
     counted = (sentence for at, sentence in refused.items() if at in period or (looks_back and at < period.start))
     return next(counted, _ATTRIBUTED)

@@ -54,6 +54,9 @@ def unix_seconds(value: datetime) -> int:
     return elapsed.days * _SECONDS_PER_DAY + elapsed.seconds
 
 
+MICROSECONDS: Final = 1_000_000
+"""In a second; moments of events are kept in Unix microseconds."""
+
 SECONDS_MIN: Final = unix_seconds(datetime.min.replace(tzinfo=UTC))
 SECONDS_MAX: Final = unix_seconds(datetime.max.replace(tzinfo=UTC))
 """The last second of the year 9999: from 0 up to here an int is an instant without asking the calendar."""

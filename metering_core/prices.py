@@ -39,12 +39,20 @@ class UsageType(StrEnum):
 
 
 class AggregateUsage(StrEnum):
-    """How the usage of a billing period becomes one quantity (Stripe's ``aggregate_usage``)."""
+    """How the usage of a billing period becomes one quantity (Stripe's four ``aggregate_usage``, and five that people miss).
+
+    Each is over cells: all usage of the item at one second is one number. So ``count`` is how many seconds have usage.
+    """
 
     SUM = "sum"
     MAX = "max"
     LAST_DURING_PERIOD = "last_during_period"
     LAST_EVER = "last_ever"
+    MIN = "min"
+    COUNT = "count"
+    AVERAGE = "average"
+    HOURLY_PEAKS = "hourly_peaks"
+    DAILY_PEAKS = "daily_peaks"
 
 
 def _interval(value: str) -> Interval:

@@ -6,13 +6,10 @@ from collections.abc import Iterable
 from itertools import chain
 from typing import Final
 
-from metering_core.aggregators import Aggregator, Partial, formula_of
+from metering_core.measures import Aggregator, Partial, formula_of
 from metering_core.meters import Meter
+from metering_core.periods import MICROSECONDS
 from metering_core.timelines import Series, Timeline
-
-MICROSECONDS = 1_000_000
-"""In a second; moments of events are kept in Unix microseconds."""
-
 
 _FEW: Final = 16
 """Series whose partials are merged at each question: a timeline of all of them would cost as much memory as they do."""

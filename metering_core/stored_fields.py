@@ -17,7 +17,7 @@ import attrs
 
 from metering_core.accounts import Closing
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError
-from metering_core.exact import Number, Unrounded, plain, whole_if_possible
+from metering_core.exact import Number, Unrounded, plain, read_whole
 from metering_core.invoicing import BilledBefore, Evidence, Invoice, InvoiceLineItem, InvoiceStatus
 from metering_core.meters import Formula, Meter
 from metering_core.periods import SECONDS_MIN, BillingPeriod, from_unix_seconds, unix_seconds
@@ -25,14 +25,7 @@ from metering_core.prices import AggregateUsage, Price
 from metering_core.pricing import Charge, ChargeKind
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
-# Numbers and moments -------------------------------------------------------------------------------------------------
-
-
-def whole(value: object) -> int:
-    """Return an integer that was written as one."""
-    if type(value) is not int:
-        raise TypeError(f"{value!r} is not an integer")
-    return value
+# Columns and moments -------------------------------------------------------------------------------------------------
 
 
 def wholes(values: Iterable[object]) -> tuple[int, ...]:
@@ -41,27 +34,6 @@ def wholes(values: Iterable[object]) -> tuple[int, ...]:
     if not set(map(type, column)) <= {int}:
         raise TypeError("a column holds something else than integers")
     return cast("tuple[int, ...]", column)
-
-
-def number_field(number: Number) -> int | str:
-    """Write an exact number: an int as it is, any other in digits."""
-    return number if isinstance(number, int) else plain(number)
-
-
-# Not a number that a few characters make huge: an exponent is never written.
-_DIGITS: Final = re.compile(r"-?\d+(\.\d+|/\d+)", re.ASCII)
-
-
-def read_number(value: object) -> Number:
-    """Return the number that :func:`number_field` wrote."""
-    if not isinstance(value, str):
-        return whole(value)
-    if not _DIGITS.fullmatch(value):
-        raise ValueError(f"{value!r} is not a number")
-    number = whole_if_possible(Fraction(value) if "/" in value else Decimal(value))
-    if number_field(number) != value:
-        raise ValueError(f"{value!r} is not written as it would be")
-    return number
 
 
 def bounds(period: BillingPeriod) -> tuple[int, int]:
@@ -232,23 +204,23 @@ def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem
     before = fields["before"]
     return InvoiceLineItem(
         **{name: _text(fields[name]) for name in ("id", "subscription_item", "description", "currency", "rounding")},
-        price=prices[whole(fields["price"])],
+        price=prices[read_whole(fields["price"])],
         period=_cut_period(*fields["period"]),
         quantity=read_exact(fields["quantity"]),
-        amount=whole(fields["amount"]),
+        amount=read_whole(fields["amount"]),
         exact=read_exact(fields["exact"]),
         charge=charge,
         total_usage=read_exact(fields["total_usage"]),
         aggregate_usage=None if mode is None else (Formula if mode[0] else AggregateUsage)(mode[1]),
         proration=None if share is None else Fraction(_text(share)),
-        before=None if before is None else BilledBefore(read_exact(before[0]), whole(before[1])),
-        usage=None if sequence is None else Evidence(None if sequence[0] is None else whole(sequence[0]), None),
+        before=None if before is None else BilledBefore(read_exact(before[0]), read_whole(before[1])),
+        usage=None if sequence is None else Evidence(None if sequence[0] is None else read_whole(sequence[0]), None),
     )
 
 
 def _figure(value: object) -> Any:  # noqa: ANN401 - what a model of the user's own says beside its amounts is not looked at
     """Return a tier, a number of packages or a label, as it was written."""
-    return value if value is None or isinstance(value, str) else whole(value)
+    return value if value is None or isinstance(value, str) else read_whole(value)
 
 
 def _text(value: object) -> str:
@@ -269,7 +241,7 @@ def exact_field(number: Number | Unrounded) -> int | str:
 def read_exact(value: object) -> Any:  # noqa: ANN401 - an exact number of any kind
     """Return the number that :func:`exact_field` wrote."""
     if not isinstance(value, str):
-        return whole(value)
+        return read_whole(value)
     if not _EXACT_DIGITS.fullmatch(value):
         raise ValueError(f"{value!r} is not a number")
     return Fraction(value) if "/" in value else Decimal(value)

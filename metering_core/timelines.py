@@ -12,7 +12,7 @@ from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Any, Final
 
-from metering_core.aggregators import Aggregator, Partial
+from metering_core.measures import Aggregator, Partial
 
 _SECOND: Final = 1_000_000
 _DAY: Final = 86_400 * _SECOND

@@ -11,12 +11,13 @@ import attrs
 
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Sent
-from metering_core.aggregators import Partial
 from metering_core.cells import Kept
 from metering_core.columns import Columns
+from metering_core.exact import read_whole
 from metering_core.log import LogState
+from metering_core.measures import AGGREGATORS
 from metering_core.names import known_keys
-from metering_core.prices import AggregateUsage, Price
+from metering_core.prices import Price
 from metering_core.stored_fields import (
     closed_fields,
     item_fields,
@@ -25,7 +26,6 @@ from metering_core.stored_fields import (
     read_subscription,
     require_moments,
     subscription_fields,
-    whole,
     wholes,
 )
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -73,7 +73,7 @@ def _kept_fields(kept: Kept) -> dict[str, Any]:
         "bounds": list(kept.bounds),
         "sequences": list(kept.sequences),
         "received": list(kept.received),
-        "partials": {mode.value: list(part) if isinstance(part, tuple) else part for mode, part in kept.partials.items()},
+        "partials": {mode.value: AGGREGATORS[mode].write(part) for mode, part in kept.partials.items()},
     }
 
 
@@ -100,13 +100,14 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:  # noqa
         subscriptions=subscriptions,
         items=tuple(_item(fields, by_id, prices) for fields in content["items"]),
         columns=_columns(content["records"]),
-        attributed={whole(sequence): whole(at) for sequence, at in content["attributed"]},
+        attributed={read_whole(sequence): read_whole(at) for sequence, at in content["attributed"]},
         ids={item: {record_id: _sent(*fields) for record_id, fields in ids.items()} for item, ids in content["ids"].items()},
         closed=read_closed(content, prices),
         kept={
-            item: {whole(start): _kept(fields) for start, fields in periods} for item, periods in content["compacted"].items()
+            item: {read_whole(start): _kept(fields) for start, fields in periods}
+            for item, periods in content["compacted"].items()
         },
-        sequence=whole(content["sequence"]),
+        sequence=read_whole(content["sequence"]),
     )
     _check(state)
     return state
@@ -130,21 +131,17 @@ def _item(
 
 
 def _sent(sequence: int, timestamp: int, quantity: int, is_set: int, as_now: int) -> Sent:
-    return Sent(whole(sequence), whole(timestamp), whole(quantity), bool(is_set), bool(as_now))
+    return Sent(read_whole(sequence), read_whole(timestamp), read_whole(quantity), bool(is_set), bool(as_now))
 
 
 def _kept(fields: Mapping[str, Any]) -> Kept:
-    partials = {mode: _partial(fields["partials"][mode.value]) for mode in AggregateUsage}
+    partials = {mode: row.read(fields["partials"][mode.value]) for mode, row in AGGREGATORS.items()}
     return Kept(partials, _pair(fields["bounds"]), _pair(fields["sequences"]), _pair(fields["received"]))
-
-
-def _partial(value: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
-    return _pair(value) if isinstance(value, list | tuple) else whole(value)
 
 
 def _pair(values: Any) -> tuple[int, int]:  # noqa: ANN401 - damaged data can be anything
     low, high = values
-    return whole(low), whole(high)
+    return read_whole(low), read_whole(high)
 
 
 def _check(state: LogState) -> None:

@@ -12,10 +12,10 @@ import attrs
 
 from metering_core.accounts import Account, Closing, KnownItem, invoice_conflict
 from metering_core.aggregation import UsageSummary, aggregator_of, as_requests, summarize
-from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
+from metering_core.measures import Partial
 from metering_core.names import flag, require_kind
 from metering_core.periods import SECONDS_MIN, BillingPeriod, Instant, from_unix_seconds, instant, moment, unix_seconds
 from metering_core.prices import AggregateUsage

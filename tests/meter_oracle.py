@@ -51,6 +51,9 @@ def level_over_time(events, start, end):
     return (area + level * (end - since)) / (end - start)
 
 
+PEAKS = {"hourly_peaks": 3600 * 10**6, "daily_peaks": 24 * 3600 * 10**6}
+
+
 def measured(formula, events, start, end, *, window=None, carry=False):
     """Return what one customer's events come to in ``[start, end)``."""
     events = counting(events, window)
@@ -63,6 +66,12 @@ def measured(formula, events, start, end, *, window=None, carry=False):
         return Fraction(len(different([one.text for one in inside])))
     if carry and not inside:
         inside = in_order(one for one in events if one.moment < start)[-1:]
+    if formula in PEAKS:
+        # Window by window, from its first second: what is greatest in each is added.
+        found = {}
+        for one in inside:
+            found.setdefault(one.moment // PEAKS[formula], []).append(Fraction(one.text))
+        return added(of_numbers("max", numbers) for numbers in found.values())
     return of_numbers(formula, [Fraction(one.text) for one in inside])
 
 

@@ -81,12 +81,12 @@ DEFECTS = {
         "WHEN timestamp < current_end AND timestamp > received +",
     ),
     "before before closed": ("judging", "WHEN NOT (accepted_from", "WHEN closed_calendar IS NULL AND NOT (accepted_from"),
-    "the period's end is in it": ("folding", "accepted.billed_at < asked.ends", "accepted.billed_at <= asked.ends"),
-    "the period's start is out": ("folding", "asked.starts <= accepted", "asked.starts < accepted"),
+    "the period's end is in it": ("folding", "accepted.billed_at < requests.ends", "accepted.billed_at <= requests.ends"),
+    "the period's start is out": ("folding", "requests.starts <= accepted", "requests.starts < accepted"),
     "late usage is found at its timestamp": (
         "folding",
-        "asked.starts <= accepted.billed_at",
-        "asked.starts <= accepted.timestamp",
+        "requests.starts <= accepted.billed_at",
+        "requests.starts <= accepted.timestamp",
     ),
     "the record that arrived last is the last": (
         "folding",
@@ -105,8 +105,8 @@ DEFECTS = {
     "a set resets other timestamps": ("folding", RESETS, ""),
     "the greatest record, not cell": (
         "folding",
-        "GROUP BY request, billed_at, timestamp\n)\n-- max",
-        "GROUP BY request, billed_at, timestamp, quantity\n)\n-- max",
+        "GROUP BY request, billed_at, timestamp\n)\n-- Where",
+        "GROUP BY request, billed_at, timestamp, quantity\n)\n-- Where",
     ),
     "all cells are one": ("folding", "ELSE billable.timestamp END", "ELSE 0 END"),
     "a sum is its greatest cell": (
@@ -114,7 +114,7 @@ DEFECTS = {
         "CASE WHEN billable.adds_up THEN 0 ELSE billable.timestamp END",
         "billable.timestamp",
     ),
-    "the least cell": ("folding", "MAX(quantity) AS quantity", "MIN(quantity) AS quantity"),
+    "the least cell": ("folding", "MAX(quantity) AS greatest", "MIN(quantity) AS greatest"),
     "a duplicate names the number before": ("numbering", "AS BIGINT) AS sequence", "AS BIGINT) - 1 AS sequence"),
     "refused rows have numbers": ("numbering", "WHERE verdict IS NULL", "WHERE TRUE"),
 }

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
+import attrs
 import pytest
 from builders import JAN, MODES, START, four_modes, planted, priced, subscribed, used
 from hypothesis import given
@@ -22,7 +25,7 @@ from metering_core import (
     summarize,
 )
 from metering_core.aggregation import required_mode, summarize_all
-from metering_core.aggregators import row_for
+from metering_core.measures import FORMULAS, Folded, kernel_for, require_sql
 from metering_core.meters import Formula
 
 NAIVE = {
@@ -30,12 +33,26 @@ NAIVE = {
     "max": lambda cells: max(cells.values(), default=0),
     "last_during_period": lambda cells: cells[max(cells)] if cells else 0,
     "last_ever": lambda cells: cells[max(cells)] if cells else 0,
+    "min": lambda cells: min(cells.values(), default=0),
+    "count": len,
+    "average": lambda cells: Fraction(sum(cells.values()), len(cells)) if cells else 0,
+    "hourly_peaks": lambda cells: peaks(cells, 3600),
+    "daily_peaks": lambda cells: peaks(cells, 86_400),
 }
-CELLS = st.dictionaries(st.integers(0, 9), st.integers(0, 4), max_size=6)
-CHANGES = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4), st.booleans()), max_size=40)
 
 
-@given(st.sampled_from(MODES), CELLS, st.integers(0, 9))
+def peaks(cells, seconds):
+    """Return what the greatest cell of each window adds up to."""
+    return sum(max(cells[at] for at in cells if at // seconds == one) for one in {at // seconds for at in cells})
+
+
+# Timestamps on both sides of an hour, and of a day.
+SECONDS = st.sampled_from([0, 1, 3599, 3600, 86_399, 86_400, 86_401, 90_000])
+CELLS = st.dictionaries(SECONDS, st.integers(0, 4), max_size=6)
+CHANGES = st.lists(st.tuples(SECONDS, st.integers(0, 4), st.booleans()), max_size=40)
+
+
+@given(st.sampled_from(MODES), CELLS, SECONDS)
 def test_partials_merge_in_any_split(mode, cells, cut):
     """Cells aggregate to the naive quantity, cut in two at any timestamp and merged in either order, and one by one."""
     aggregator = AGGREGATORS[AggregateUsage(mode)]
@@ -201,16 +218,30 @@ def test_every_mode_has_a_row():
     assert [item.recurring.aggregate_usage for item in four_modes().items] == list(MODES)
 
 
-@pytest.mark.parametrize(("kind", "param"), [(AggregateUsage, "aggregate_usage"), (Formula, "formula")])
-def test_a_table_without_a_row_refuses_it_by_name(kind, param):
-    """An engine that does not know a mode or a formula says so and what it knows, whatever its table would come to."""
-    table = {member: at for at, member in enumerate(kind)}
-    assert [row_for(table, member, "columns") for member in kind] == list(range(len(kind)))
+@pytest.mark.parametrize(
+    ("kind", "param", "rows"), [(AggregateUsage, "aggregate_usage", AGGREGATORS), (Formula, "formula", FORMULAS)]
+)
+def test_an_engine_refuses_by_name_what_it_lacks(kind, param, rows):
+    """An engine that has no kernel for a row, or does not know of it at all, says so, and what it knows."""
+    kernels = {row.column: number for number, row in enumerate(rows.values())}
+    assert all(kernel_for(kernels, member, "columns") == kernels[rows[member].column] for member in kind)
+    del kernels["sums"]
+    some = ", ".join(repr(member.value) for member in kind if rows[member].column != "sums")
+    every = ", ".join(repr(member.value) for member in kind)
+    for member, known in ((kind("sum"), some), (planted(kind, "median"), every)):
+        with pytest.raises(InvoicingError) as caught:
+            kernel_for(kernels, member, "columns")
+        assert (caught.value.code, caught.value.param) == ("formula_not_available", param)
+        assert caught.value.message == f"{param}: expected one that columns can compute ({known}), received {member.value!r}"
     with pytest.raises(InvoicingError) as caught:
-        row_for(table, planted(kind, "median"), "columns")
-    assert (caught.value.code, caught.value.param) == ("formula_not_available", param)
-    known = ", ".join(repr(member.value) for member in kind)
-    assert caught.value.message == f"{param}: expected one that columns can compute ({known}), received 'median'"
+        require_sql(planted(kind, "median"), "SQL")
+    assert caught.value.code == "formula_not_available"
+
+
+@pytest.mark.parametrize("row", [*AGGREGATORS.values(), *FORMULAS.values()], ids=lambda row: type(row).__name__)
+def test_sql_says_all_that_a_row_takes_of_it(row):
+    """What a row takes of SQL's folding is among its fields, and makes a partial like that of its cells."""
+    assert set(row.sql) <= {field.name for field in attrs.fields(Folded)}
 
 
 ITEM = subscribed().items[0]

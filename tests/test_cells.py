@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 import attrs
 import pytest
 from builders import FEB, JAN, MAR, MODES, START, four_modes
@@ -46,7 +48,14 @@ def test_any_stretch_of_time_can_be_asked(one, other, is_warm):
     stretch = BillingPeriod(first, end)
     inside = [quantity for quantity, stamp in enumerate(STAMPS, start=1) if first <= stamp < end]
     so_far = [quantity for quantity, stamp in enumerate(STAMPS, start=1) if stamp < end]
+    # Quantities grow with time, so the greatest of a window is its last.
+    peaks = [
+        sum({stamp // length: quantity for quantity, stamp in enumerate(STAMPS, start=1) if first <= stamp < end}.values())
+        for length in (3600, 86_400)
+    ]
+    mean = Fraction(sum(inside), len(inside)) if inside else 0
     expected = [sum(inside), max(inside, default=0), ([0, *inside])[-1], ([0, *so_far])[-1]]
+    expected += [min(inside, default=0), len(inside), mean, *peaks]
     assert [summarize(item, log, stretch).total_usage for item in four_modes().items] == expected
     assert [cell.quantity for cell in log.cells("sum", stretch)] == inside
     assert [cell.quantity for cell in log.cells("sum", stretch, look_back=True)] == so_far

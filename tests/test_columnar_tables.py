@@ -13,12 +13,20 @@ import event_cases
 import numpy as np
 
 import metering_core as mc
-from metering_core.aggregators import AGGREGATORS, FORMULAS
 from metering_core.columnar import ColumnarEvents, ColumnarUsage, answering, event_answers, kernel, paths
 from metering_core.columnar_rating import rate_lines, rate_many
 from metering_core.invoice_lines import invoice_lines
+from metering_core.measures import AGGREGATORS, FORMULAS
 from metering_core.meters import Formula, Meter
 from metering_core.pricing import PRICING_MODELS, Tier
+
+
+class Unknown(type(FORMULAS[Formula.MIN])):
+    """A row that a log computes with and nothing else does: a class and its functions, as a new one is told to be."""
+
+    column = None
+    sql = ()
+
 
 LEAST = planted(mc.AggregateUsage, "least")
 MEDIAN = planted(Formula, "median")
@@ -26,14 +34,14 @@ MEDIAN = planted(Formula, "median")
 
 @pytest.fixture
 def with_least(monkeypatch):
-    """Have the modes grow by one that the log computes: a class and a row, as a new mode is told to be."""
-    monkeypatch.setitem(AGGREGATORS, LEAST, FORMULAS[Formula.MIN])
+    """Have the modes grow by one that only the log computes."""
+    monkeypatch.setitem(AGGREGATORS, LEAST, Unknown())
 
 
 @pytest.fixture
 def with_median(monkeypatch):
-    """Have the formulas grow by one that a log computes."""
-    monkeypatch.setitem(FORMULAS, MEDIAN, FORMULAS[Formula.MIN])
+    """Have the formulas grow by one that only a log computes."""
+    monkeypatch.setitem(FORMULAS, MEDIAN, Unknown())
 
 
 def asked_of(items):
@@ -58,17 +66,27 @@ WAYS = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("items", [1, 100])
 @pytest.mark.parametrize("records", [0, 3])
-def test_a_mode_that_columns_lack_is_refused_by_name(way, items, records):
-    """A mode that only the log was told of bills nothing in columns: one item and many, with and without usage, are refused."""
+def test_a_mode_without_a_kernel_is_computed_by_its_row(way, items, records):
+    """A mode that only has its row is folded cell by cell in columns: one item and many, with usage and without."""
     subscription = asked_of(items)
     usage, log = ColumnarUsage([subscription]), mc.UsageLog([subscription])
     used = [mc.UsageRecord("si_0", quantity, START + quantity) for quantity in (9, 4, 7)[:records]]
     usage.append(used, now=START + 9)
     log.append(used, now=START + 9)
     assert mc.summarize(subscription.items[0], log, JAN).total_usage == (4 if records else 0)
-    with pytest.raises(mc.InvoicingError) as caught:
-        WAYS[way](usage, subscription)
-    assert (caught.value.code, caught.value.param) == ("formula_not_available", "aggregate_usage")
+    of_all = [4 if records else 0] + [0] * (items - 1)
+    found = WAYS[way](usage, subscription)
+    if way == "an invoice":
+        assert found.to_dict() == mc.preview_invoice(subscription, log, now=START + 9).to_dict()
+    elif way == "invoice lines":
+        assert found.total_usage.tolist() == of_all
+    elif way.startswith("total usage"):
+        assert (found[LEAST] if way.endswith("of all") else found).tolist() == of_all
+    elif way == "partial":
+        assert found == (4 if records else None)
+    else:  # The view is of the first record alone.
+        first = (9 if way == "a view" else 4) if records else None
+        assert found == [first] + [None] * (items - 1)
 
 
 @pytest.mark.usefixtures("with_median")
@@ -84,8 +102,8 @@ def test_a_formula_that_columns_lack_is_refused_by_name():
 
 
 def test_every_table_of_modes_has_all_of_them():
-    """A new mode without a kernel turns this red."""
-    assert set(paths.KINDS) == set(AGGREGATORS) == set(mc.AggregateUsage)
+    """A new mode without a row turns this red, and so does a kernel without a mode."""
+    assert set(AGGREGATORS) == set(mc.AggregateUsage)
     kinds = set(get_args(paths.Kind))
     assert set(paths.KINDS.values()) == set(answering._PARTIALS) == kinds
     assert all(callable(getattr(kernel, kind)) for kind in kinds)
@@ -103,8 +121,9 @@ def test_the_compiled_loops_have_all_kinds():
 
 def test_every_table_of_formulas_has_all_of_them():
     """A new formula without its arithmetic turns this red; a level is the only one that is not told by its own events."""
-    assert set(event_answers.PARTIALS) == set(FORMULAS) == set(Formula)
-    assert set(event_answers._NUMERATORS) == set(Formula) - {Formula.WEIGHTED_SUM}
+    assert set(FORMULAS) == set(Formula)
+    assert set(event_answers.PARTIALS) == {row.column for row in FORMULAS.values()}
+    assert set(event_answers._NUMERATORS) == set(event_answers.PARTIALS) - {"levels"}
 
 
 def test_tests_speak_of_all_of_them():

@@ -16,8 +16,8 @@ from hypothesis import Phase, assume, find, given, settings
 from hypothesis import strategies as st
 from meter_oracle import SECOND, Seen, measured
 
-from metering_core.aggregators import AGGREGATORS, FORMULAS, formula_of
 from metering_core.exact import whole_if_possible
+from metering_core.measures import AGGREGATORS, FORMULAS, formula_of
 from metering_core.meters import Formula, Meter
 from metering_core.prices import AggregateUsage
 

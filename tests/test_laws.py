@@ -206,9 +206,10 @@ class PlainUsage:
             self.restated.stamps.append(logged.record.timestamp)
 
     def partial(self, item, period):
-        """Return the partial that presents as the restated quantity."""
+        """Return the partial that presents as the restated quantity: of a cell that holds it, or of as many cells."""
         quantity = self.restated.quantity(item, period)
-        return mc.AGGREGATORS[item.recurring.aggregate_usage].prepare(0, quantity)
+        row = mc.AGGREGATORS[item.recurring.aggregate_usage]
+        return row.fold(dict.fromkeys(range(quantity), 0)) if row.takes == "nothing" else row.prepare(0, quantity)
 
     def partials(self, requests):
         """Return the partials one by one."""

@@ -108,32 +108,30 @@ DEFECTS = [
         "add(before, quantity)",
         "max(before, quantity)",
     ),
-    Defect(
-        "last is the last to arrive", "aggregators", "aggregators._Last.fold", LATEST, "latest = next(reversed(cells), None)"
-    ),
+    Defect("last is the last to arrive", "aggregators", "measures._Last.fold", LATEST, "latest = next(reversed(cells), None)"),
     Defect(
         "last is the last to arrive, in a log",
         "usage",
-        "aggregators._Last.fold",
+        "measures._Last.fold",
         LATEST,
         "latest = next(reversed(cells), None)",
     ),
     Defect(
         "last is the greatest",
         "aggregators",
-        "aggregators._Last.merge",
+        "measures._Last.merge",
         "max(left, right)",
         "max(left, right, key=lambda one: one[1])",
     ),
-    Defect("a kept sum adds what replaces", "aggregators", "aggregators._Sum.follow", "subtract(after, before)", "after"),
+    Defect("a kept sum adds what replaces", "aggregators", "measures._Sum.follow", "subtract(after, before)", "after"),
     Defect(
         "a kept max does not sink",
         "aggregators",
-        "aggregators._RunningMax.changed",
+        "measures._RunningMax.changed",
         "elif before == self._partial:",
         "elif False:",
     ),
-    Defect("a kept last follows the arrival", "aggregators", "aggregators._Last.follow", "timestamp >= partial[0]", "True"),
+    Defect("a kept last follows the arrival", "aggregators", "measures._Last.follow", "timestamp >= partial[0]", "True"),
     Defect(
         "a kept partial is not told of changes",
         "appending much",

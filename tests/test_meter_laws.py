@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metering_core as mc
-from metering_core.aggregators import formula_of
 from metering_core.exact import whole_if_possible
+from metering_core.measures import formula_of
 from metering_core.testing import laws, meter_laws
 from metering_core.testing import strategies as drawn
 

@@ -16,16 +16,16 @@ CHECKS = {**test_laws.CHECKS, **test_meter_laws.CHECKS}
 
 DEFECTS = {
     "formulas": [
-        ("the later part has the last", "aggregators._Last.merge", "max(left, right)", "right"),
-        ("the greater of two at one moment is last", "aggregators._Last.prepare_event", "sequence), value)", "value), value)"),
-        ("the least is the greatest", "aggregators._Min.merge", "min(left, right)", "max(left, right)"),
-        ("no greatest is below 0", "aggregators._Max.present", "else partial", "else max(partial, 0)"),
-        ("a count adds up values", "aggregators._Count.prepare", "return 1", "return quantity"),
-        ("values in two parts are in none", "aggregators._UniqueCount.merge", "left | right", "left ^ right"),
-        ("an average counts parts", "aggregators._Average.merge", "left[1] + right[1]", "max(left[1], right[1])"),
-        ("averages are floats", "aggregators._Average.present", "Fraction(total)", "Fraction(float(total))"),
-        ("a level counts from before its window", "aggregators._WeightedSum.over", "multiply(before[0], start)", "before[1]"),
-        ("no level is carried", "aggregators._WeightedSum.over", "(before[0], multiply", "(0, multiply"),
+        ("the later part has the last", "measures._Last.merge", "max(left, right)", "right"),
+        ("the greater of two at one moment is last", "measures._Last.prepare_event", "sequence), value)", "value), value)"),
+        ("the least is the greatest", "measures._Min.merge", "min(left, right)", "max(left, right)"),
+        ("no greatest is below 0", "measures._Max.present", "else partial", "else max(partial, 0)"),
+        ("a count adds up values", "measures._Count.prepare", "return 1", "return quantity"),
+        ("values in two parts are in none", "measures._UniqueCount.merge", "left | right", "left ^ right"),
+        ("an average counts parts", "measures._Average.merge", "left[1] + right[1]", "max(left[1], right[1])"),
+        ("averages are floats", "measures._Average.present", "Fraction(total)", "Fraction(float(total))"),
+        ("a level counts from before its window", "measures._WeightedSum.over", "multiply(before[0], start)", "before[1]"),
+        ("no level is carried", "measures._WeightedSum.over", "(before[0], multiply", "(0, multiply"),
     ],
     "events": [
         (
@@ -91,7 +91,7 @@ DEFECTS = {
         ("what came late is put in no order", "timelines.Timeline._rearrange", "sorted(", "list("),
         (
             "the last is the one received last",
-            "aggregators._Last.prepare_event",
+            "measures._Last.prepare_event",
             "(microseconds, sequence)",
             "(sequence, microseconds)",
         ),

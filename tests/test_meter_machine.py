@@ -20,8 +20,8 @@ from meter_oracle import SECOND, Ledger
 
 from metering_core import BillingPeriod, Price, Recurring, Subscription, SubscriptionItem, finalize_invoice
 from metering_core.aggregation import summarize
-from metering_core.aggregators import formula_of
 from metering_core.errors import UsageRejectedError
+from metering_core.measures import formula_of
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog

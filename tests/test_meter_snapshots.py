@@ -635,7 +635,7 @@ DEFECTS = [
         "wholes(events[name])",
         "tuple(one // 10**6 * 10**6 for one in events[name])",
     ),
-    ("decimals are floats", "stored_fields.read_number", "Decimal(value)", "Decimal(float(value))"),
+    ("decimals are floats", "exact.read_number", "Decimal(value)", "Decimal(float(value))"),
     ("an empty series is one", "meter_log.MeterLog.state", "dict.fromkeys(self._store.codes)", "range(len(self._streams))"),
 ]
 """What is wrong, where, what is right, and what is written instead."""

@@ -17,8 +17,8 @@ from meter_oracle import SECOND, Seen, counting, measured
 from test_meter_machine import tell
 
 from metering_core import meter_summaries, readings
-from metering_core.aggregators import Aggregator
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.measures import Aggregator
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog

@@ -73,7 +73,7 @@ LAWS = {
 
 
 def in_formulas(*rows):
-    return [Defect(name, law, f"aggregators.{function}", right, wrong) for name, law, function, right, wrong in rows]
+    return [Defect(name, law, f"measures.{function}", right, wrong) for name, law, function, right, wrong in rows]
 
 
 def at_the_machine(module, *rows):

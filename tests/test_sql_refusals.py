@@ -516,14 +516,6 @@ def planted(kind, value):
     return member
 
 
-def test_tables_of_modes_and_formulas_are_whole():
-    """Each mode and each formula has a row, and no other has."""
-    from metering_core.sql import engine, events  # noqa: PLC0415 - the tables of this test alone
-
-    assert set(engine.FOLDED) == set(mc.AggregateUsage)
-    assert set(events.FOLDED) == set(mc.Formula)
-
-
 def test_a_mode_that_the_folding_does_not_know_is_refused(monkeypatch):
     """A mode without a row is refused by name; it was answered with a tuple once."""
     item = MONTHLY.items[0]
@@ -537,7 +529,7 @@ def test_a_mode_that_the_folding_does_not_know_is_refused(monkeypatch):
 
 def test_a_formula_that_the_folding_does_not_know_is_refused(monkeypatch):
     """The same of a meter's formula."""
-    monkeypatch.delitem(__import__("metering_core.sql.events", fromlist=["FOLDED"]).FOLDED, mc.Formula.SUM)
+    monkeypatch.setattr(type(mc.FORMULAS[mc.Formula.SUM]), "sql", ())
     item, subscription, meter = metered()
     engine = DuckDBEvents(events(), [meter], [subscription])
     with pytest.raises(mc.InvoicingError, match=r"expected one that DuckDB can compute .*received 'sum'") as refused:

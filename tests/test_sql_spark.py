@@ -182,11 +182,12 @@ def test_partials_are_written_for_very_many_items(session, tmp_path):
     engine.close()
     written = session.read.parquet(str(tmp_path / "partials")).orderBy("subscription_item").collect()
     assert [
-        (row.subscription_item, row.aggregate_usage, row.period_start, row.period_end, int(row.quantity)) for row in written
+        (row.subscription_item, row.aggregate_usage, row.period_start, row.period_end, int(row.total), int(row.greatest))
+        for row in written
     ] == [
-        ("last_ever", "last_ever", JAN.start_seconds, JAN.end_seconds, 7),
-        ("max", "max", JAN.start_seconds, JAN.end_seconds, 2**63 - 1),
-        ("sum", "sum", JAN.start_seconds, JAN.end_seconds, 11),
+        ("last_ever", "last_ever", JAN.start_seconds, JAN.end_seconds, 7, 7),
+        ("max", "max", JAN.start_seconds, JAN.end_seconds, 2**63 - 1, 2**63 - 1),
+        ("sum", "sum", JAN.start_seconds, JAN.end_seconds, 11, 11),
     ]
     assert written[0].timestamp == START + 60
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metering_core import timelines
-from metering_core.aggregators import AGGREGATORS, FORMULAS, Aggregator
+from metering_core.measures import AGGREGATORS, FORMULAS, Aggregator
 from metering_core.prices import AggregateUsage
 from metering_core.timelines import Series, Timeline
 

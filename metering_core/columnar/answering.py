@@ -14,7 +14,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.accounts import KnownItem
-from metering_core.aggregators import AGGREGATORS, Partial
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.kernel import (
     INT64_MAX,
@@ -32,6 +31,7 @@ from metering_core.columnar.kernel import (
 )
 from metering_core.columnar.paths import KINDS, Kind, fold, kind_of, totals
 from metering_core.columnar.piles import Pile, and_run
+from metering_core.measures import AGGREGATORS, Partial
 from metering_core.periods import BillingCycle, BillingPeriod
 from metering_core.prices import AggregateUsage
 
@@ -122,7 +122,8 @@ class Questions:
         numbers = np.fromiter(map(id, modes), np.int64, length)
         are = {mode: numbers == id(mode) for mode in KINDS}
         if sum(map(np.count_nonzero, are.values())) < length:
-            list(map(kind_of, modes))  # One of them raises: with no row in the table, its questions would be nobody's.
+            # Some modes are computed cell by cell.
+            are |= {mode: numbers == id(mode) for mode in dict.fromkeys(modes) if kind_of(mode) is None}
         for mode, flags in are.items():
             if AGGREGATORS[mode].looks_back:
                 firsts[flags] = ORIGIN
@@ -132,9 +133,9 @@ class Questions:
     def of_all(cls, items: int, period: BillingPeriod, modes: Sequence[AggregateUsage]) -> Self:
         """Ask for all items in one period, mode after mode."""
         length = len(modes) * items
-        list(map(kind_of, modes))  # Which refuses what no kernel computes.
+        others = [mode for mode in modes if kind_of(mode) is None]
         starts = [ORIGIN if AGGREGATORS[mode].looks_back else period.start_seconds for mode in modes]
-        are = {mode: np.repeat([mode is one for one in modes], items) for mode in KINDS}
+        are = {mode: np.repeat([mode is one for one in modes], items) for mode in (*KINDS, *others)}
         firsts, ends = np.repeat(np.array(starts, np.int64), items), np.full(length, period.end_seconds, np.int64)
         each = [mode for one in modes for mode in [one] * items]
         return cls(np.tile(np.arange(items), len(modes)), each, [period] * length, firsts, ends, are)
@@ -157,6 +158,14 @@ class Questions:
             are = self.are[mode]
             if are.any():
                 flags[kind] = flags[kind] | are if kind in flags else are
+        return flags
+
+    def cell_by_cell(self) -> Flags:
+        """Say which questions no kernel answers."""
+        flags = np.zeros(len(self), np.bool_)
+        for mode, are in self.are.items():
+            if mode not in KINDS:
+                flags |= are
         return flags
 
     def rounds(self) -> list[NDArray[np.intp]]:
@@ -315,9 +324,13 @@ class Answers:
         return self._with_beside(question, self._of_rows(question))
 
     def _of_rows(self, question: Question) -> Partial:
+        kind = kind_of(question.mode)
         found = self.cells(question.code, question.first, question.period.end_seconds)
-        partial_of = _PARTIALS[kind_of(question.mode)]
-        return partial_of(found) if len(found) else AGGREGATORS[question.mode].identity
+        if not len(found):
+            return AGGREGATORS[question.mode].identity
+        if kind is None:
+            return AGGREGATORS[question.mode].fold(dict(zip(found.stamps.tolist(), whole(found.limbs), strict=True)))
+        return _PARTIALS[kind](found)
 
     def _with_beside(self, question: Question, partial: Partial) -> Partial:
         beside = self.beside().get(question.code)
@@ -355,8 +368,10 @@ class Answers:
         alone: Iterable[int] = range(len(questions))
         if len(questions) >= _MANY:
             asked = self._of_held(questions)
-            rounds = asked.rounds()
+            slow = asked.cell_by_cell()
+            rounds = [places[~slow[places]] for places in asked.rounds()]
             alone = [place for places in rounds if len(places) < _MANY for place in places.tolist()]
+            alone += np.flatnonzero(slow).tolist()
             for answered in self._in_bulk(asked, [places for places in rounds if len(places) >= _MANY], items):
                 answered.put_into(answers)
         for place in alone:
@@ -372,10 +387,10 @@ class Answers:
         return questions.within(low, high)
 
     def quantities(self, questions: Questions, items: int) -> NDArray[Any]:
-        """Answer with the quantities that the partials present; ``dtype`` object where one does not fit 64 bits."""
-        if len(questions) < _MANY or self.beside():
+        """Answer with the quantities that the partials present; ``dtype`` object where one is no integer of 64 bits."""
+        if len(questions) < _MANY or self.beside() or questions.cell_by_cell().any():
             presented = zip(questions.modes, self.partials(questions, items), strict=True)
-            return as_array_of([int(AGGREGATORS[mode].present(partial)) for mode, partial in presented])
+            return as_array_of([AGGREGATORS[mode].present(partial) for mode, partial in presented])
         asked = self._of_held(questions)
         answers = [(one.places, one.quantities()) for one in self._in_bulk(asked, asked.rounds(), items)]
         quantities = np.empty(len(questions), np.result_type(*(values.dtype for _, values in answers)))

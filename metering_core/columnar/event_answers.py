@@ -12,7 +12,6 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.aggregators import Partial, formula_of, row_for
 from metering_core.columnar.event_batches import number_of
 from metering_core.columnar.event_groups import KEY_BITS, Groups, Numbers, as_wide, greatest, narrowed, packed_sums
 from metering_core.columnar.event_series import Label
@@ -20,10 +19,10 @@ from metering_core.columnar.event_store import Counting, MeterColumns
 from metering_core.columnar.kernel import INT64_MAX, Integers
 from metering_core.columnar.paths import ENGINE, pays
 from metering_core.exact import Number, whole_if_possible
+from metering_core.measures import Partial, formula_of, kernel_for, row_of
 from metering_core.meter_summaries import MeterEventSummary
 from metering_core.meters import Formula, Meter
-from metering_core.periods import from_unix_seconds
-from metering_core.readings import MICROSECONDS
+from metering_core.periods import MICROSECONDS, from_unix_seconds
 
 
 @attrs.frozen(eq=False)
@@ -116,7 +115,7 @@ def summarized(
     chosen, labels = columns.groups(meter, allowed, keys)
     asked = _Asked.of(columns.counting(meter), chosen, bounds * MICROSECONDS, looks_back=formula_of(meter).looks_back)
     found = asked.answer(meter, len(labels))
-    places = 0 if meter.formula in {Formula.COUNT, Formula.UNIQUE_COUNT} else asked.events.decimal_places
+    places = 0 if formula_of(meter).takes != "number" else asked.events.decimal_places
     return EventSummaries(meter, bounds, keys, labels, *found[:4], places, found.events)
 
 
@@ -149,7 +148,7 @@ class _Asked:
 
     def answer(self, meter: Meter, size: int) -> _Found:
         """Return what the formula makes of the events of each group and bucket."""
-        if meter.formula is Formula.WEIGHTED_SUM:
+        if formula_of(meter).is_weighed:
             return self._weighted(size)
         if meter.carry_forward:
             return self._carried(size)
@@ -201,7 +200,8 @@ class _Asked:
         return _Found(found.codes, found.places, numerators, denominators, found.counts)
 
     def _plain(self, formula: Formula, groups: Groups) -> _Found:
-        numerators = row_for(_NUMERATORS, formula, ENGINE)(groups, self.events)
+        window = row_of(formula, ENGINE).window_seconds * MICROSECONDS
+        numerators = kernel_for(_NUMERATORS, formula, ENGINE)(groups, self.events, window)
         some = np.flatnonzero(groups.counts)
         numbers = some if groups.ids is None else groups.ids[some]
         below = groups.counts[some] if formula is Formula.AVERAGE else None
@@ -253,18 +253,24 @@ def _at(units: Numbers, rows: NDArray[np.intp]) -> Numbers:
     return np.where(rows >= 0, units[rows], 0)
 
 
-def _sums_of(groups: Groups, events: Counting) -> Numbers:
+def _sums_of(groups: Groups, events: Counting, _: int) -> Numbers:
     return groups.sums(events.units)
 
 
-_NUMERATORS: Final[Mapping[Formula, Callable[[Groups, Counting], Numbers]]] = {
-    Formula.SUM: _sums_of,
-    Formula.AVERAGE: _sums_of,
-    Formula.COUNT: lambda groups, _: groups.counts,
-    Formula.MAX: lambda groups, events: groups.maxima(events.units),
-    Formula.MIN: lambda groups, events: groups.minima(events.units),
-    Formula.UNIQUE_COUNT: lambda groups, events: np.bincount(groups.distinct(events.units)[0], minlength=groups.size),
-    Formula.LAST: lambda groups, events: _at(events.units, groups.lasts(events.moments)),
+def _peaks_of(groups: Groups, events: Counting, window: int) -> Numbers:
+    places, _, peaks = groups.peaks(events.units, events.moments // window)
+    return Groups(places, groups.counts).sums(peaks)
+
+
+_NUMERATORS: Final[Mapping[str, Callable[[Groups, Counting, int], Numbers]]] = {
+    "peaks": _peaks_of,
+    "sums": _sums_of,
+    "averages": _sums_of,
+    "counts": lambda groups, *_: groups.counts,
+    "maxima": lambda groups, events, _: groups.maxima(events.units),
+    "minima": lambda groups, events, _: groups.minima(events.units),
+    "texts": lambda groups, events, _: np.bincount(groups.distinct(events.units)[0], minlength=groups.size),
+    "lasts": lambda groups, events, _: _at(events.units, groups.lasts(events.moments)),
 }
 """What the events of each group come to; a level, which looks back, has a way of its own."""
 
@@ -345,7 +351,7 @@ class _Partials:
     def each(self) -> list[Partial]:
         """Return the partial of each group."""
         events = self.columns.counting(self.meter)
-        return row_for(PARTIALS, self.meter.formula, ENGINE)(self, events, events.units[self.places])
+        return kernel_for(PARTIALS, self.meter.formula, ENGINE)(self, events, events.units[self.places])
 
     def sums(self, _: Counting, units: Numbers) -> list[Partial]:
         """Return the sum of each group."""
@@ -384,6 +390,15 @@ class _Partials:
         )
         return [((moment, number), value) for moment, number, value in zip(*columns, strict=True)]
 
+    def peaks(self, events: Counting, units: Numbers) -> list[Partial]:
+        """Return the windows of each group that have an event, each with its greatest value."""
+        length = formula_of(self.meter).window_seconds * MICROSECONDS
+        places, windows, peaks = self.groups.peaks(units, events.moments[self.places] // length)
+        found: list[list[tuple[int, Number]]] = [[] for _ in range(self.groups.size)]
+        for place, window, peak in zip(places.tolist(), windows.tolist(), self._numbers(peaks), strict=True):
+            found[place].append((window, peak))
+        return list(map(tuple, found))
+
     def texts(self, _: Counting, units: Numbers) -> list[Partial]:
         """Return the different texts of each group."""
         sets: list[set[str]] = [set() for _ in range(self.groups.size)]
@@ -401,14 +416,8 @@ class _Partials:
         return [(level, moment, None) for level, moment in zip(self._numbers(levels), self._numbers(products), strict=True)]
 
 
-PARTIALS: Final[Mapping[Formula, Callable[[_Partials, Counting, Numbers], list[Partial]]]] = {
-    Formula.SUM: _Partials.sums,
-    Formula.COUNT: _Partials.counts,
-    Formula.LAST: _Partials.lasts,
-    Formula.MAX: _Partials.maxima,
-    Formula.MIN: _Partials.minima,
-    Formula.UNIQUE_COUNT: _Partials.texts,
-    Formula.AVERAGE: _Partials.averages,
-    Formula.WEIGHTED_SUM: _Partials.levels,
+PARTIALS: Final[Mapping[str, Callable[[_Partials, Counting, Numbers], list[Partial]]]] = {
+    name: getattr(_Partials, name)
+    for name in ("sums", "counts", "lasts", "maxima", "minima", "texts", "averages", "levels", "peaks")
 }
-"""What makes the partials of a formula; one that has no row here is refused by name where its meter is created."""
+"""What makes partials, by the names that measures give it; a formula without is refused where its meter is created."""

@@ -38,8 +38,7 @@ from metering_core.exact import DIGITS_MAX, QUANTITY_DIGITS_MAX, Number, exact_i
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
 from metering_core.names import each_of, flag, require_iterable, require_kind
-from metering_core.periods import SECONDS_MAX, from_unix_seconds, moment
-from metering_core.readings import MICROSECONDS
+from metering_core.periods import MICROSECONDS, SECONDS_MAX, from_unix_seconds, moment
 
 EPOCH: Final = from_unix_seconds(0)
 _GREATEST: Final = 10**QUANTITY_DIGITS_MAX

@@ -124,6 +124,19 @@ class Groups:
         places[self.codes[rows]] = rows  # Of rows in one group the last assignment stays.
         return places
 
+    def peaks(self, values: Numbers, windows: Integers) -> tuple[Integers, Integers, Numbers]:
+        """Return the pairs of place and window that occur, in their order, each with its greatest value."""
+        low = int(windows.min()) if len(windows) else 0
+        size = int(windows.max()) - low + 1 if len(windows) else 1
+        if self.size * size > INT64_MAX:  # Senders may say anything of time: windows are numbered by those there are.
+            known, windows = np.unique(windows, return_inverse=True)
+            places, found, peaks = self.peaks(values, windows)
+            return places, known[found], peaks
+        inner = Groups.of(self.codes.astype(np.int64) * size + (windows - low), self.size * size)
+        some = np.flatnonzero(inner.counts)
+        places, found = np.divmod(some if inner.ids is None else inner.ids[some], size)
+        return places, found + low, inner.maxima(values)[some]
+
     def distinct(self, texts: Integers) -> tuple[Integers, Integers]:
         """Return the pairs of place and text that occur, in their order."""
         size = int(texts.max()) + 1 if len(texts) else 1

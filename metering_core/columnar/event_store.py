@@ -15,9 +15,10 @@ from metering_core.columnar.event_groups import Numbers, last_of_each, times
 from metering_core.columnar.event_series import Labels, Series
 from metering_core.columnar.kernel import Flags, Integers
 from metering_core.exact import Number
+from metering_core.measures import formula_of
 from metering_core.meter_events import MeterEvent
-from metering_core.meters import Formula, Meter
-from metering_core.readings import MICROSECONDS
+from metering_core.meters import Meter
+from metering_core.periods import MICROSECONDS
 
 
 @attrs.frozen(eq=False)
@@ -202,10 +203,10 @@ class MeterColumns:
         """Return what the formula works on, of some of the events that count."""
         events = self.counting(meter)
         units = events.units[places].tolist()
-        if meter.formula is Formula.UNIQUE_COUNT:
+        if formula_of(meter).takes == "text":
             texts = list(self.texts)
             return [texts[code] for code in units]
-        if meter.formula is Formula.COUNT:
+        if formula_of(meter).takes == "nothing":
             return [1] * len(units)
         return [number_of(one, events.decimal_places) for one in units]
 

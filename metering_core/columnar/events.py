@@ -16,7 +16,6 @@ import numpy as np
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.aggregation import as_requests
-from metering_core.aggregators import Partial, formula_of, row_for
 from metering_core.columnar.batches import Column
 from metering_core.columnar.event_answers import PARTIALS, EventSummaries, Question, partials_of, summarized
 from metering_core.columnar.event_batches import EventBatch, Texts, as_units, units_of, written
@@ -27,6 +26,7 @@ from metering_core.columnar.paths import ENGINE
 from metering_core.columnar.usage import received_moments
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
+from metering_core.measures import Partial, formula_of, kernel_for
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
@@ -43,10 +43,9 @@ from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog, content_of
 from metering_core.meter_summaries import DimensionFilters, buckets_of, filters_of, keys_of
 from metering_core.meter_views import LoggedEvent, MeterReader
-from metering_core.meters import Formula, Meter
+from metering_core.meters import Meter
 from metering_core.names import name, require_iterable, require_kind
-from metering_core.periods import BillingPeriod, Instant
-from metering_core.readings import MICROSECONDS
+from metering_core.periods import MICROSECONDS, BillingPeriod, Instant
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Timeline
 
@@ -186,7 +185,7 @@ class ColumnarEvents(MeterReader, Uncopied):
             InvoicingError: ``formula_not_available`` for a formula that columns cannot compute.
         """
         require_kind(Meter, meter, "meter")
-        row_for(PARTIALS, meter.formula, ENGINE)
+        kernel_for(PARTIALS, meter.formula, ENGINE)
         self._book.create_meter(meter)
 
     def update_meter(self, meter: Meter) -> None:
@@ -326,7 +325,7 @@ class ColumnarEvents(MeterReader, Uncopied):
         known = self._book.known_customers
         ok = batch.customers.each(lambda one: one is not None and is_customer(one, known))
         values: Integers | Texts = own(batch, "values")
-        if meter.formula is Formula.UNIQUE_COUNT:
+        if formula_of(meter).takes == "text":
             texts = batch.texts()
             units: Numbers = columns.text_codes(texts.names)[own(texts, "codes")]
             readable, places = units >= 0, 0

@@ -19,6 +19,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from metering_core.exact import Number
 from metering_core.periods import SECONDS_MIN
 
 Integers = NDArray[np.int64]
@@ -242,11 +243,11 @@ def as_array(limbs: tuple[Integers, ...]) -> NDArray[Any]:
     return as_array_of(whole(limbs))
 
 
-def as_array_of(values: Sequence[int]) -> NDArray[Any]:
-    """Return integers as an array of 64-bit integers, or of Python integers where one does not fit."""
-    fit = max(values, default=0) <= INT64_MAX
+def as_array_of(values: Sequence[Number]) -> NDArray[Any]:
+    """Return numbers as an array of 64-bit integers, or of Python's own where one is not whole or does not fit."""
+    fit = all(isinstance(value, int) for value in values) and max(values, default=0) <= INT64_MAX
     found = np.empty(len(values), np.int64 if fit else np.object_)
-    found[:] = values
+    found[:] = values  # type: ignore[assignment]  # also of objects
     return found
 
 

@@ -9,37 +9,30 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from types import ModuleType
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.aggregators import row_for
 from metering_core.columnar import kernel
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Cells, Flags, Rows, Totals, Window
+from metering_core.measures import AGGREGATORS
 from metering_core.prices import AggregateUsage
 
 ENGINE: Final = "columns"
 """What a refusal calls this engine."""
 
 Kind = Literal["sums", "maxima", "lasts"]
-"""What computes a mode, by its name in either kernel."""
+"""What computes a mode, by its name in either kernel. A mode without is computed by its own row, cell by cell."""
 
 KINDS: Final[Mapping[AggregateUsage, Kind]] = {
-    AggregateUsage.SUM: "sums",
-    AggregateUsage.MAX: "maxima",
-    AggregateUsage.LAST_DURING_PERIOD: "lasts",
-    AggregateUsage.LAST_EVER: "lasts",
+    mode: cast("Kind", row.column) for mode, row in AGGREGATORS.items() if row.column in get_args(Kind)
 }
 
 
-def kind_of(mode: AggregateUsage) -> Kind:
-    """Return what computes a mode; refuse one that nothing here does.
-
-    Raises:
-        InvoicingError: ``formula_not_available``.
-    """
-    return row_for(KINDS, mode, ENGINE)
+def kind_of(mode: AggregateUsage) -> Kind | None:
+    """Return what computes a mode; None where its own row does, cell by cell."""
+    return KINDS.get(mode)
 
 
 PAYS_FROM: Final = 1 << 21

@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt, Receipts
 from metering_core.accounts import ClosesOne, Closing, KnownItem, Sent
 from metering_core.aggregation import as_requests, required_mode
-from metering_core.aggregators import Partial
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.answering import Answers, Late, Part, Question, Questions
 from metering_core.columnar.batches import Column, UsageBatch, as_array, length_of
@@ -29,9 +28,10 @@ from metering_core.columns import check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
 from metering_core.log import UsageLog
+from metering_core.measures import Partial
 from metering_core.money import Rounding, half_up
 from metering_core.names import choice, require_iterable, require_kind
-from metering_core.periods import SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.periods import MICROSECONDS, SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp, UsageRecord
@@ -40,7 +40,6 @@ from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
 if TYPE_CHECKING:
     from metering_core.invoicing import Invoice, InvoiceChanges
 
-_MICROSECONDS: Final = 1_000_000
 _EPOCH: Final = from_unix_seconds(0)
 
 
@@ -321,8 +320,8 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         """Return the quantity of each request, which is what its summary has as ``total_usage``, in the order asked.
 
         Returns:
-            Integers of 64 bits, or Python integers (``dtype`` object) where one does not fit; as
-            :func:`~metering_core.rate_many` takes them.
+            Integers of 64 bits, or exact numbers of Python's (``dtype`` object) where one does not fit or, of an average, is
+            not whole; as :func:`~metering_core.rate_many` takes them.
 
         Raises:
             InvoicingError: as :meth:`partial`.
@@ -720,7 +719,7 @@ def received_moments(length: int, now: Instant | None, received_at: Column | Non
     values = as_array(received_at, "received_at") if not isinstance(received_at, list | tuple) else None
     if values is not None and values.dtype.kind in "iu" and _in_calendar(values):
         seconds = values.astype(np.int64)
-        return seconds, seconds * _MICROSECONDS  # At most 3 * 10**17, by the check above.
+        return seconds, seconds * MICROSECONDS  # At most 3 * 10**17, by the check above.
     rows = list(received_at) if values is None else values.tolist()
     moments = np.array(check_each(rows, "received_at", moment), np.int64).reshape(-1, 2)
     return np.ascontiguousarray(moments[:, 0]), np.ascontiguousarray(moments[:, 1])

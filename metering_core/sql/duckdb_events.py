@@ -10,8 +10,7 @@ from typing import Final
 from metering_core.file_instants import FROM_2000, PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
-from metering_core.periods import ISO, Instant, moment
-from metering_core.readings import MICROSECONDS
+from metering_core.periods import ISO, MICROSECONDS, Instant, moment
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import INSTANT_TYPES, column_refused, plausible, received, require_columns, require_order
 from metering_core.sql.events import OPTIONAL, REQUIRED, SIFTED, SqlEvents, events_kernel

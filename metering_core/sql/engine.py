@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, Final
 from metering_core.acceptance import AcceptancePolicy, LateAttribution, Receipt, item_unknown
 from metering_core.accounts import Closing, refuse_untold
 from metering_core.aggregation import as_requests, required_mode
-from metering_core.aggregators import AGGREGATORS, Partial, row_for
 from metering_core.catalog import usage_row
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
 from metering_core.file_instants import FROM_2000, PlausibleTime
 from metering_core.names import name, refuse_slips, require_kind
+from metering_core.measures import AGGREGATORS, Folded, Partial, require_sql
 from metering_core.periods import BillingPeriod
 from metering_core.prices import AggregateUsage
 from metering_core.sql.kernel import statement
@@ -97,8 +97,8 @@ class SqlUsage(SqlRows):
                 found.setdefault(item_id, []).append((int(first) * _DAY, (int(last) + 1) * _DAY - 1))
         return found
 
-    def _folded(self, requests: Sequence[Request]) -> Iterable[tuple[Any, Any, Any]]:
-        """Run the folding and return request, timestamp, quantity."""
+    def _folded(self, requests: Sequence[Request]) -> Iterable[Sequence[Any]]:
+        """Run the folding and return request, bucket, cells, total, greatest, least, timestamp."""
         self._define("requests", self.rules.request_rows(requests))
         return self._tables.rows(statement("folding"))
 
@@ -141,14 +141,15 @@ class SqlUsage(SqlRows):
             message = item_unknown(item.id).message or ""
             raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
         mode = required_mode(item)
-        row_for(FOLDED, mode, "SQL")
+        require_sql(mode, "SQL")
         return item.id, mode, period.start_seconds, period.end_seconds
 
     def _ask(self, requests: Sequence[Request]) -> dict[Request, Partial]:
         answers = {request: AGGREGATORS[request[1]].identity for request in requests}
-        for number, timestamp, quantity in self._folded(requests):
+        for number, *numbers in self._folded(requests):
             request = requests[int(number)]
-            answers[request] = _partial(request[1], timestamp, quantity)
+            row = AGGREGATORS[request[1]]
+            answers[request] = row.merge(answers[request], _partial(request[1], numbers))
             self._non_empty.add(request)
         return answers
 
@@ -272,31 +273,16 @@ _CODES: Final = {
 }
 
 
-def _whole(_: object, quantity: object) -> Partial:
-    """Return a quantity in Python's own ints."""
-    return int(quantity)  # type: ignore[call-overload]  # an int or a Decimal of the engine
-
-
-def _latest(timestamp: object, quantity: object) -> Partial:
-    """Return the timestamp of the latest cell and its quantity, in Python's own ints."""
-    return int(timestamp), int(quantity)  # type: ignore[call-overload]  # as above
-
-
-FOLDED: Final[Mapping[AggregateUsage, Callable[[object, object], Partial]]] = {
-    AggregateUsage.SUM: _whole,
-    AggregateUsage.MAX: _whole,
-    AggregateUsage.LAST_DURING_PERIOD: _latest,
-    AggregateUsage.LAST_EVER: _latest,
-}
-"""One row a mode that the folding knows: what its aggregator works on, of a row of partials. Another mode is refused."""
-
-
-def _partial(mode: AggregateUsage, timestamp: object, quantity: object) -> Partial:
-    """Return what the mode's aggregator works on."""
-    value = int(quantity)  # type: ignore[call-overload]  # as above
-    if value > SUM_MAX:  # DuckDB before 2.0 goes on to 2**127 - 1 and refuses only then.
-        raise out_of_range(f"the {mode.value} is {value}")
-    return FOLDED[mode](timestamp, quantity)
+def _partial(mode: AggregateUsage, numbers: Sequence[Any]) -> Partial:
+    """Return what the mode's aggregator works on, of what the folding says, in Python's own ints."""
+    bucket, *others = numbers
+    count, total, greatest, least, timestamp = map(int, others)
+    for value in (total, greatest):
+        if value > SUM_MAX:  # DuckDB before 2.0 goes on to 2**127 - 1 and refuses only then.
+            raise out_of_range(f"the {mode.value} is {value}")
+    row = AGGREGATORS[mode]
+    peaks = () if bucket is None else ((int(bucket) // row.window_seconds, greatest),)
+    return row.of_folded(Folded(frozenset(), count, total, greatest, least, (timestamp, greatest), 0, peaks))
 
 
 def _probe(request: Request) -> Request:

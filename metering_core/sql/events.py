@@ -20,10 +20,10 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.aggregation import as_requests
-from metering_core.aggregators import Partial, formula_of, row_for
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
 from metering_core.file_instants import PlausibleTime, time_of
+from metering_core.measures import Folded, Partial, formula_of, require_sql
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
@@ -36,10 +36,17 @@ from metering_core.meter_acceptance import (
 )
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog, content_of
-from metering_core.meters import EVENT_NAME_MAX, Formula, Meter
+from metering_core.meters import EVENT_NAME_MAX, Meter
 from metering_core.names import folded, required
-from metering_core.periods import SECONDS_MAX, SECONDS_MIN, BillingPeriod, from_unix_seconds, instant, unix_seconds
-from metering_core.readings import MICROSECONDS
+from metering_core.periods import (
+    MICROSECONDS,
+    SECONDS_MAX,
+    SECONDS_MIN,
+    BillingPeriod,
+    from_unix_seconds,
+    instant,
+    unix_seconds,
+)
 from metering_core.sql.kernel import statement
 from metering_core.sql.loading import Origin
 from metering_core.sql.refusing import SqlRows
@@ -83,6 +90,7 @@ _RELATIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "ends": "BIGINT",
         "wants_area": "BOOLEAN",
         "wants_texts": "BOOLEAN",
+        "peak_length": "BIGINT",
     },
 }
 """The input relations of the kernel beside ``events``, with the types of their columns."""
@@ -145,32 +153,6 @@ FROM events_sent"""
 """What is malformed of the events as they were read; the kernel judges those without a fault."""
 
 
-@attrs.frozen
-class _Folded:
-    """What the folding says of one request; ``text`` of each different value where those are counted."""
-
-    texts: frozenset[str | None]
-    events: int
-    total: Number
-    greatest: Number
-    least: Number
-    last: Any
-    moment: Number
-
-
-FOLDED: Final[Mapping[Formula, Callable[[_Folded], Partial]]] = {
-    Formula.SUM: lambda folded: folded.total,
-    Formula.COUNT: lambda folded: folded.events,
-    Formula.MAX: lambda folded: folded.greatest,
-    Formula.MIN: lambda folded: folded.least,
-    Formula.AVERAGE: lambda folded: (folded.total, folded.events),
-    Formula.LAST: lambda folded: folded.last,
-    Formula.UNIQUE_COUNT: lambda folded: folded.texts,
-    Formula.WEIGHTED_SUM: lambda folded: (folded.total, folded.moment, None),
-}
-"""One row a formula that the folding knows: what its aggregator works on. Another formula is refused by name."""
-
-
 class SqlEvents(SqlRows):
     """Meter events that are judged and folded by SQL; itself a :class:`~metering_core.Usage`. Engines say how one is run.
 
@@ -228,7 +210,7 @@ class SqlEvents(SqlRows):
     @property
     def _required(self) -> Sequence[str]:
         """The columns that the source must have: who only counts needs no values."""
-        counts = all(meter.formula is Formula.COUNT for meter in self._book.meters)
+        counts = all(formula_of(meter).takes == "nothing" for meter in self._book.meters)
         return [column for column in REQUIRED if not (counts and column == "value")]
 
     @property
@@ -367,7 +349,7 @@ class SqlEvents(SqlRows):
         asked = []
         for item, period in as_requests(requests):
             meter, customer = self.meter_of(item), self._book.customer_of(item)
-            row_for(FOLDED, meter.formula, self._engine)
+            require_sql(meter.formula, self._engine)
             asked.append(_Request(meter.id, customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS))
         new = [one for one in dict.fromkeys(asked) if one not in self._answers]
         if new:
@@ -379,11 +361,12 @@ class SqlEvents(SqlRows):
         rows: list[Row] = []
         for number, one in enumerate(requests):
             meter = self.meter(one.meter)
-            kind = meter.formula is Formula.WEIGHTED_SUM, meter.formula is Formula.UNIQUE_COUNT
+            row = formula_of(meter)
+            kind = *(field in row.sql for field in ("moment", "texts")), row.window_seconds * MICROSECONDS
             rows.append((2 * number, self._numbers[one.meter], one.customer, one.starts, one.ends, *kind))
             if formula_of(meter).looks_back:
                 beginning = _BEGINNING
-                rows.append((2 * number + 1, self._numbers[one.meter], one.customer, beginning, one.starts, False, False))
+                rows.append((2 * number + 1, self._numbers[one.meter], one.customer, beginning, one.starts, False, False, 0))
         self._define("requests", rows)
         found: dict[int, list[Sequence[Any]]] = {}
         for request, *values in self._tables.rows(events_kernel()[1]):
@@ -399,13 +382,19 @@ class SqlEvents(SqlRows):
         """Return what the formula works on, in Python's own numbers."""
         if not rows:
             return formula_of(meter).identity
-        return row_for(FOLDED, meter.formula, self._engine)(self._folded(rows, starts))
+        row = formula_of(meter)
+        folded = self._folded(rows, starts)
+        if not row.window_seconds:
+            return row.of_folded(folded)
+        length = row.window_seconds * MICROSECONDS
+        peaks = sorted((int(bucket) // length, self._number(greatest)) for _, bucket, _, _, greatest, *_ in rows)
+        return row.of_folded(attrs.evolve(folded, peaks=tuple(peaks)))
 
-    def _folded(self, rows: Sequence[Sequence[Any]], starts: int) -> _Folded:
+    def _folded(self, rows: Sequence[Sequence[Any]], starts: int) -> Folded:
         """Return the rows of a request in Python's own numbers; where texts are wanted there is one a text, of no numbers."""
-        _, events, total, greatest, least, last_timestamp, last_seq, last_units, area = rows[0]
+        _, _, events, total, greatest, least, last_timestamp, last_seq, last_units, area = rows[0]
         total = int(total or 0)
-        return _Folded(
+        return Folded(
             frozenset(row[0] for row in rows),
             int(events or 0),
             self._number(total),

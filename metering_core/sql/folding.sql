@@ -1,29 +1,25 @@
--- Folding: from accepted records to one partial for each request.
+-- Folding: from accepted records to what each request needs of their cells.
 --
 -- Reads   accepted   the judged records whose verdict is NULL: seq, item, timestamp, quantity, is_set, billed_at (a moment in
 --                    the period that bills the record: its timestamp, unless a later period bills it)
---         requests   request (its number), item, aggregate_usage, and the period [starts, ends); where the mode looks back,
---                    starts is the beginning of time
--- Writes  partials   request, timestamp (of the latest cell; 0 for a sum), quantity; no row without usage
+--         requests   request (its number), item, adds_up (whether only the total is needed), wants_latest (whether only the
+--                    latest cell is), window_length (of the windows that are looked at apart, in seconds; 0 without), and the
+--                    period [starts, ends); where the mode looks back, starts is the beginning of time
+-- Writes  partials   request, bucket (where the window begins; NULL without windows, else a row for each that has usage), cells (how many), total, greatest, least, and the timestamp of the latest cell, whose quantity is
+--                    the greatest where nothing else is asked for; no row without usage
 --
 -- A cell is all the usage of one item at one timestamp (in one period). Its value is the sum of its records from its last
 -- `set` on, which says the fold without an order: an increment before a `set` does not count, the `set` and all after it do.
 WITH
-asked AS (
-  SELECT
-    request, item, starts, ends, aggregate_usage = 'sum' AS adds_up,
-    aggregate_usage IN ('last_during_period', 'last_ever') AS wants_latest
-  FROM requests
-),
 requested AS (
   -- The records of each request. Periods are half-open: the start is in, the end is out.
   SELECT
-    asked.request, asked.adds_up, asked.wants_latest,
+    requests.request, requests.adds_up, requests.wants_latest,
     accepted.seq, accepted.timestamp, accepted.billed_at, accepted.quantity, accepted.is_set
   FROM accepted
-  JOIN asked
-    ON asked.item = accepted.item
-    AND asked.starts <= accepted.billed_at AND accepted.billed_at < asked.ends
+  JOIN requests
+    ON requests.item = accepted.item
+    AND requests.starts <= accepted.billed_at AND accepted.billed_at < requests.ends
 ),
 latest AS (
   -- The timestamp that the last_… modes bill: the greatest, not the one that arrived last.
@@ -68,7 +64,13 @@ cells AS (
   FROM counted
   GROUP BY request, billed_at, timestamp
 )
--- max: the greatest cell. last_…: the latest cell, the only timestamp left of its request. sum: its one cell.
-SELECT request, MAX(timestamp) AS timestamp, MAX(quantity) AS quantity
+-- Where only the latest cell is needed, it is the only timestamp left of its request; where only the total is, it is one cell.
+SELECT
+  cells.request,
+  cells.timestamp - MOD(MOD(cells.timestamp, length) + length, length) AS bucket,
+  COUNT(*) AS cells, SUM(cells.quantity) AS total, MAX(cells.quantity) AS greatest, MIN(cells.quantity) AS least,
+  MAX(cells.timestamp) AS timestamp
 FROM cells
-GROUP BY request
+JOIN (SELECT request, NULLIF(window_length, 0) AS length FROM requests) AS lengths
+  ON lengths.request = cells.request
+GROUP BY cells.request, bucket

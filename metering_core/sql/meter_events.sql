@@ -104,8 +104,10 @@ LEFT JOIN claims
 --
 -- Reads   accepted   the judged events whose verdict is NULL
 --         requests   request (its number), meter, customer, and the moments [starts, ends) in Unix microseconds; wants_area
---                    where the formula weighs changes by time, wants_texts where it counts different values
--- Writes  partials   request, text (NULL unless wants_texts: then a row for each different one), events (how many), total,
+--                    where the formula weighs changes by time, wants_texts where it counts different values, peak_length (of
+--                    the windows whose greatest values are wanted, in microseconds; 0 without)
+-- Writes  partials   request, text (NULL unless wants_texts: then a row for each different one), bucket (where the window begins, or
+--                    NULL without peak_length, else a row for each that has an event), events (how many), total,
 --                    greatest and least units, the timestamp, seq and units of the last event, and area: the sum of units times
 --                    microseconds since starts; no row without an event
 WITH
@@ -129,6 +131,7 @@ requested AS (
   -- The events of each request. Periods are half-open: the start is in, the end is out. The last event is number one.
   SELECT
     requests.request, requests.wants_area, counting.seq, counting.timestamp, counting.units, requests.starts,
+    NULLIF(requests.peak_length, 0) AS peak_length,
     CASE WHEN requests.wants_texts THEN counting.value END AS text,
     ROW_NUMBER() OVER (PARTITION BY requests.request ORDER BY counting.timestamp DESC, counting.seq DESC) AS number_from_last
   FROM counting
@@ -137,10 +140,11 @@ requested AS (
     AND requests.starts <= counting.timestamp AND counting.timestamp < requests.ends
 )
 SELECT
-  request, text, COUNT(*) AS events, SUM(units) AS total, MAX(units) AS greatest, MIN(units) AS least,
+  request, text, timestamp - MOD(MOD(timestamp, peak_length) + peak_length, peak_length) AS bucket,
+  COUNT(*) AS events, SUM(units) AS total, MAX(units) AS greatest, MIN(units) AS least,
   MAX(CASE WHEN number_from_last = 1 THEN timestamp END) AS last_timestamp,
   MAX(CASE WHEN number_from_last = 1 THEN seq END) AS last_seq,
   MAX(CASE WHEN number_from_last = 1 THEN units END) AS last_units,
   SUM(CASE WHEN wants_area THEN CAST(units * CAST(timestamp - starts AS DECIMAL(19, 0)) AS DECIMAL(38, 0)) END) AS area
 FROM requested
-GROUP BY request, text
+GROUP BY request, text, bucket

@@ -30,8 +30,8 @@ from metering_core.acceptance import (
     time_refusal,
 )
 from metering_core.accounts import Account, Closing, Sent
-from metering_core.aggregators import AGGREGATORS
 from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.measures import AGGREGATORS
 from metering_core.names import require_iterable, require_kind, require_object
 from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, unix_seconds
 from metering_core.prices import AggregateUsage
@@ -66,7 +66,9 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
     "requests": {
         "request": "BIGINT",
         "item": "BIGINT",
-        "aggregate_usage": "STRING",
+        "adds_up": "BOOLEAN",
+        "wants_latest": "BOOLEAN",
+        "window_length": "BIGINT",
         "starts": "BIGINT",
         "ends": "BIGINT",
     },
@@ -255,7 +257,9 @@ class Rules:
     def request_rows(self, requests: Sequence[Request]) -> Iterator[Row]:
         """Yield the rows of ``requests``, numbered in their order."""
         for number, (item_id, mode, start, end) in enumerate(requests):
-            yield number, self.numbers[item_id], mode.value, SECONDS_MIN if AGGREGATORS[mode].looks_back else start, end
+            row = AGGREGATORS[mode]
+            kind = row.sql == ("total",), row.sql == ("latest",), row.window_seconds
+            yield number, self.numbers[item_id], *kind, SECONDS_MIN if row.looks_back else start, end
 
     def candidates(self, used: Mapping[str, Sequence[Span]]) -> Iterator[tuple[Subscription, SubscriptionItem, BillingPeriod]]:
         """Yield the billing periods that may have usage of a subscription, with each of its items that may have it."""

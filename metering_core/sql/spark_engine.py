@@ -90,7 +90,8 @@ class SparkUsage(SqlUsage):
         """Write the partials of very many items to Parquet instead of bringing them here.
 
         Columns: ``subscription_item``, ``aggregate_usage``, ``period_start`` (inclusive) and ``period_end`` (exclusive) in Unix
-        seconds, ``timestamp`` of the latest cell for the modes that bill it, ``quantity``. An item without usage has no row.
+        seconds; of its cells ``total``, ``greatest``, ``least``, ``cells`` (how many; 1 where only the total is needed) and
+        ``timestamp`` of the latest one, where ``last_…`` keeps the latest alone. An item without usage has no row.
 
         Args:
             path: where no file or folder is yet, as the cluster's machines see it.

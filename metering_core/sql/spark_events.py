@@ -9,8 +9,7 @@ from metering_core.file_instants import FROM_2000, PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
 from metering_core.names import require_kind
-from metering_core.periods import Instant, moment
-from metering_core.readings import MICROSECONDS
+from metering_core.periods import MICROSECONDS, Instant, moment
 from metering_core.sql.engine import INSTANT_TYPES, column_refused, plausible, received, require_columns, require_order
 from metering_core.sql.events import OPTIONAL, SIFTED, SqlEvents, events_kernel
 from metering_core.sql.spark_tables import WHOLE, SparkTables, origin_of, place_of, quoted, string_of

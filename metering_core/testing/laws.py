@@ -26,11 +26,11 @@ import attrs
 
 from metering_core.acceptance import LateAttribution, Outcome, Receipt, Receipts
 from metering_core.aggregation import Usage, summarize, summarize_all
-from metering_core.aggregators import AGGREGATORS, Aggregator
 from metering_core.errors import ErrorCode, UsageCompactedError, UsageRejectedError
 from metering_core.exact import Number, whole_if_possible
 from metering_core.invoicing import Invoice, preview_invoice
 from metering_core.log import UsageLog
+from metering_core.measures import AGGREGATORS, Aggregator
 from metering_core.meter_log import MeterLog
 from metering_core.money import Amount, Rounding, half_up, settle
 from metering_core.periods import BillingCycle, BillingPeriod, Interval, from_unix_seconds
@@ -120,7 +120,22 @@ _TRUTH: Final[dict[AggregateUsage, Callable[[Mapping[int, Number]], Number]]] = 
     AggregateUsage.MAX: lambda cells: max(cells.values(), default=0),
     AggregateUsage.LAST_DURING_PERIOD: lambda cells: cells[max(cells)] if cells else 0,
     AggregateUsage.LAST_EVER: lambda cells: cells[max(cells)] if cells else 0,
+    AggregateUsage.MIN: lambda cells: min(cells.values(), default=0),
+    AggregateUsage.COUNT: len,
+    AggregateUsage.AVERAGE: lambda cells: whole_if_possible(_sum(cells) / len(cells)) if cells else 0,
+    AggregateUsage.HOURLY_PEAKS: lambda cells: _peaks(cells, 3600),
+    AggregateUsage.DAILY_PEAKS: lambda cells: _peaks(cells, 86_400),
 }
+
+
+def _sum(cells: Mapping[int, Number]) -> Fraction:
+    return sum((Fraction(quantity) for quantity in cells.values()), Fraction())
+
+
+def _peaks(cells: Mapping[int, Number], seconds: int) -> Number:
+    """Return what the greatest cells of all windows add up to, window by window."""
+    windows = {at // seconds for at in cells}
+    return whole_if_possible(sum(Fraction(max(cells[at] for at in cells if at // seconds == one)) for one in windows))
 
 
 def check_aggregator_laws(

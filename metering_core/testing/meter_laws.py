@@ -25,10 +25,10 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.aggregation import summarize_all
-from metering_core.aggregators import FORMULAS, Aggregator, Partial
 from metering_core.errors import ErrorCode, InvoicingError, UsageRejectedError
 from metering_core.exact import Number
 from metering_core.invoicing import Invoice, finalize_invoice, preview_invoice
+from metering_core.measures import FORMULAS, Aggregator, Partial
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment
 from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import (
@@ -69,6 +69,13 @@ def _numbers(readings: Sequence[tuple[int, Any]]) -> list[Fraction]:
     return [Fraction(value) for _, value in readings]
 
 
+def _peaks(within: Sequence[tuple[int, Any]], seconds: int) -> Fraction:
+    """Look at each window for itself."""
+    length = seconds * 1_000_000
+    windows = {moment // length for moment, _ in within}
+    return _added(max(Fraction(value) for moment, value in within if moment // length == window) for window in windows)
+
+
 _MEASURED: Final[dict[Formula, Measured]] = {
     Formula.SUM: lambda within, *_: sum(_numbers(within)),
     Formula.COUNT: lambda within, *_: len(within),
@@ -78,6 +85,8 @@ _MEASURED: Final[dict[Formula, Measured]] = {
     Formula.UNIQUE_COUNT: lambda within, *_: len({value for _, value in within}),
     Formula.AVERAGE: lambda within, *_: sum(_numbers(within)) / len(within) if within else 0,
     Formula.WEIGHTED_SUM: _mean_level,
+    Formula.HOURLY_PEAKS: lambda within, *_: _peaks(within, 3600),
+    Formula.DAILY_PEAKS: lambda within, *_: _peaks(within, 86_400),
 }
 
 

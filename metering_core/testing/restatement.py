@@ -7,9 +7,11 @@ periods only, which have laws of their own. It knows the strict default: the cur
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fractions import Fraction
 
 from metering_core.acceptance import Outcome
 from metering_core.errors import ErrorCode
+from metering_core.exact import Number, whole_if_possible
 from metering_core.periods import BillingPeriod, from_unix_seconds, unix_seconds
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -58,7 +60,7 @@ class RestatedLog:
             return ErrorCode.TIMESTAMP_BEFORE_CURRENT_PERIOD
         return None
 
-    def quantity(self, item: SubscriptionItem, period: BillingPeriod, *, until: int | None = None) -> int:
+    def quantity(self, item: SubscriptionItem, period: BillingPeriod, *, until: int | None = None) -> Number:
         """Return an item's usage in a period, by the first ``until`` records alone where that is given."""
         mode = item.recurring.aggregate_usage
         start, end = unix_seconds(period.start), unix_seconds(period.end)
@@ -69,8 +71,20 @@ class RestatedLog:
                 return sum(cells.values())
             case AggregateUsage.MAX:
                 return max(cells.values(), default=0)
-            case _:
+            case AggregateUsage.MIN:
+                return min(cells.values(), default=0)
+            case AggregateUsage.COUNT:
+                return len(cells)
+            case AggregateUsage.AVERAGE:
+                return whole_if_possible(Fraction(sum(cells.values()), len(cells))) if cells else 0
+            case AggregateUsage.HOURLY_PEAKS | AggregateUsage.DAILY_PEAKS:
+                length = 3600 if mode is AggregateUsage.HOURLY_PEAKS else 86_400
+                windows = {at // length for at in cells}
+                return sum(max(cells[at] for at in cells if at // length == one) for one in windows)
+            case AggregateUsage.LAST_DURING_PERIOD | AggregateUsage.LAST_EVER:
                 return cells[max(cells)] if cells else 0
+            case _:
+                raise AssertionError(f"the restatement does not know {mode!r}")
 
     def cells(self, item_id: str, until: int | None = None) -> dict[int, int]:
         """Return timestamp → quantity: the records of the timestamp from its last ``set`` on, summed."""

@@ -33,6 +33,7 @@ from hypothesis import strategies as st  # noqa: E402 - refused by name above wh
 from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError  # noqa: E402
 from metering_core.exact import Number, add, whole_if_possible  # noqa: E402
 from metering_core.log import UsageLog  # noqa: E402
+from metering_core.measures import FORMULAS  # noqa: E402
 from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy  # noqa: E402
 from metering_core.meter_events import MeterEvent  # noqa: E402
 from metering_core.meter_log import MeterLog  # noqa: E402
@@ -665,7 +666,7 @@ def meters(
         value_payload_key=value_key,
         event_time_window=draw(st.sampled_from(windows)),
         dimension_payload_keys=DIMENSIONS[: draw(st.integers(0, 2))] if dimensions else (),
-        decimal_places=None if formula is Formula.UNIQUE_COUNT else places,
+        decimal_places=None if FORMULAS[formula].takes == "text" else places,
         carry_forward=formula is Formula.LAST and carries,
     )
 
