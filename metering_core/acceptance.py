@@ -346,7 +346,7 @@ def late_refusal(
     assert mode is not None, "another price takes no usage records"
     rate_fault = _rate_fault(item, billed_by)
     param, expected, received = "timestamp", "a timestamp in an open period", f"{_shown(timestamp)}, in {period}"
-    if not AGGREGATORS[mode].is_additive:
+    if not AGGREGATORS[mode].splits_cells:
         why = f"what an item aggregates by {mode.value!r} cannot be billed as the difference it makes later"
         expected += ", or a price that aggregates by 'sum'"
     elif rate_fault is not None:

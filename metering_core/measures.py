@@ -74,6 +74,8 @@ class Aggregator:
         identity: the partial of no cells.
         looks_back: whether the cells of all earlier periods count too, as in ``last_ever``.
         is_additive: whether the quantities of the parts of any split (of time, customers or dimensions) add up to the whole's.
+        splits_cells: whether they do so even where the split goes through a cell: a part of what is used at one second may be
+            billed beside the rest. Two parts of one second are one second for a count.
         is_weighed: whether the quantity is an average over the time of the window, so that a part of a billing period has that
             part of it.
         takes: what of an event's payload it works on: a ``number``, any ``text``, or ``nothing``, and an event counts as 1.
@@ -87,6 +89,7 @@ class Aggregator:
     identity: Partial = None
     looks_back: bool = False
     is_additive: bool = False
+    splits_cells: bool = False
     is_weighed: bool = False
     window_seconds: int = 0
     takes: ClassVar[Literal["number", "text", "nothing"]] = "number"
@@ -180,7 +183,7 @@ class _Sum(Aggregator):
     """All usage added."""
 
     identity = 0
-    is_additive = True
+    is_additive = splits_cells = True
     words = "the sum of the {cells}"
     column = "sums"
     sql = ("total",)
