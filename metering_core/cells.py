@@ -24,7 +24,7 @@ class Kept:
     """What compaction keeps of a period: the partial of every mode, and from what it was made.
 
     Attributes:
-        partials: mode → partial.
+        partials: mode → partial; without the modes that came later than the compaction.
         bounds: least and greatest timestamp, Unix seconds.
         sequences: least and greatest sequence number of the dropped records.
         received: earliest and latest receipt among them, Unix microseconds.
@@ -99,7 +99,10 @@ class PeriodCells:
 
     def _whole_partial(self, aggregator: Aggregator) -> Partial:
         if self.kept is not None:
-            return next(self.kept.partials[mode] for mode, row in AGGREGATORS.items() if row is aggregator)
+            mode = next(mode for mode, row in AGGREGATORS.items() if row is aggregator)
+            if mode not in self.kept.partials:
+                raise self._compacted()
+            return self.kept.partials[mode]
         running = self._running.get(id(aggregator))
         if running is None:
             running = self._running[id(aggregator)] = aggregator.running(self.cells)

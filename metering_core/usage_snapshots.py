@@ -17,7 +17,7 @@ from metering_core.exact import read_whole
 from metering_core.log import LogState
 from metering_core.measures import AGGREGATORS
 from metering_core.names import known_keys
-from metering_core.prices import Price
+from metering_core.prices import AggregateUsage, Price
 from metering_core.stored_fields import (
     closed_fields,
     item_fields,
@@ -33,6 +33,14 @@ from metering_core.subscriptions import Subscription, SubscriptionItem
 FORMAT: Final = "metering_core.usage_log"
 VERSION: Final = 2
 """Invoices of closed periods are kept from version 2 on."""
+
+_FIRST_MODES: Final = (
+    AggregateUsage.SUM,
+    AggregateUsage.MAX,
+    AggregateUsage.LAST_DURING_PERIOD,
+    AggregateUsage.LAST_EVER,
+)
+"""What periods were compacted to before there were other modes; their records are gone, so it is all they can be asked."""
 
 _SECOND: Final = timedelta(seconds=1)
 
@@ -135,7 +143,9 @@ def _sent(sequence: int, timestamp: int, quantity: int, is_set: int, as_now: int
 
 
 def _kept(fields: Mapping[str, Any]) -> Kept:
-    partials = {mode: row.read(fields["partials"][mode.value]) for mode, row in AGGREGATORS.items()}
+    written = fields["partials"]
+    modes = _FIRST_MODES if written.keys() == {mode.value for mode in _FIRST_MODES} else tuple(AGGREGATORS)
+    partials = {mode: AGGREGATORS[mode].read(written[mode.value]) for mode in modes}
     return Kept(partials, _pair(fields["bounds"]), _pair(fields["sequences"]), _pair(fields["received"]))
 
 

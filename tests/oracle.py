@@ -28,14 +28,47 @@ def quantity(item, records, start, end):
             values[timestamp] = amount if action == "set" else values.get(timestamp, 0) + amount
     if item["mode"] == "last_ever":
         start = min(values, default=start)
-    inside = [values[timestamp] for timestamp in sorted(values) if start <= timestamp < end]
-    if item["mode"] in {"sum", "max"}:
-        return sum(inside) if item["mode"] == "sum" else max([0, *inside])
-    return inside[-1] if inside else 0
+    return measured(item["mode"], {timestamp: one for timestamp, one in values.items() if start <= timestamp < end})
+
+
+WINDOWS = {"hourly_peaks": 3600, "daily_peaks": 24 * 3600}
+
+
+def measured(mode, values):
+    """Return what values, one a timestamp, come to in a mode, walking through them in the order of time."""
+    inside = [values[timestamp] for timestamp in sorted(values)]
+    if not inside:
+        return 0
+    if mode in WINDOWS:
+        return sum_of_peaks(values, WINDOWS[mode])
+    if mode == "average":
+        return Fraction(sum(inside), len(inside))
+    found, count = inside[0], 0
+    for value in inside:
+        count += 1
+        if (mode == "max" and value > found) or (mode == "min" and value < found) or mode.startswith("last"):
+            found = value
+    return {"sum": sum(inside), "count": count}.get(mode, found)
+
+
+def sum_of_peaks(values, length):
+    """Walk through the windows of Unix time from the first to the last that has a value, and add the greatest of each."""
+    total, window = 0, min(values) // length
+    while window * length <= max(values):
+        total += max([value for timestamp, value in values.items() if timestamp // length == window], default=0)
+        window += 1
+    return total
 
 
 def lines(item, units):
-    """Return the exact amounts of the item's lines: for each tier reached one for units, then its flat amount if any."""
+    """Return the exact amounts of the item's lines: for each tier reached one for units, then its flat amount if any.
+
+    A share of a unit is counted one part of it at a time.
+    """
+    units = Fraction(units)
+    if units.denominator > 1:
+        return lines(parted(item, units.denominator), units.numerator)
+    units = units.numerator
     if item["scheme"] == "per_unit":
         return [sum((Fraction(item["unit"]) for _ in range(units)), Fraction(0))]
     if item["scheme"] == "package":

@@ -154,8 +154,11 @@ def test_partials_are_plain_integers():
     usage = ColumnarUsage([four_modes()])
     usage.append([mc.UsageRecord(mode, MAX, timestamp=START + at) for mode in MODES for at in (0, 0, 1)], now=START + DAY)
     partials = usage.partials([(item, JAN) for item in four_modes().items])
-    assert partials == [3 * MAX, 2 * MAX, (START + 1, MAX), (START + 1, MAX)]
-    flat = [partials[0], partials[1], *partials[2], *partials[3]]
+    # Two cells, of 2 * MAX and MAX, in one hour of one day; START is midnight.
+    last, peak = (START + 1, MAX), 2 * MAX
+    peaks = [((START // length, peak),) for length in (3600, DAY)]
+    assert partials == [3 * MAX, peak, last, last, MAX, 2, (3 * MAX, 2), *peaks]
+    flat = [*partials[:2], *last, *partials[2], *partials[3], *partials[4:6], *partials[6], *partials[7][0], *partials[8][0]]
     assert {type(number) for number in flat} == {int}
 
 

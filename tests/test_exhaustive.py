@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from fractions import Fraction
 
 import pytest
 from builders import DAY, JAN, MODES, START, four_modes
@@ -23,7 +24,7 @@ BALLAST = 200
 
 
 def expected(steps):
-    """Restate the four modes for two timestamps: what stands at each is what the records from its last set on come to."""
+    """Restate the modes for two timestamps: what stands at each is what the records from its last set on come to."""
     standing = []
     for time in TIMES:
         here = [(action, quantity) for at, action, quantity in steps if at == time]
@@ -31,7 +32,12 @@ def expected(steps):
         standing.append(sum(quantity for _, quantity in here[last_set:]) if here else None)
     early, late = standing
     latest = (early or 0) if late is None else late
-    return ((early or 0) + (late or 0), max(early or 0, late or 0), latest, latest)
+    total, count = (early or 0) + (late or 0), (early is not None) + (late is not None)
+    greatest = max(early or 0, late or 0)
+    # With one of the two alone that is the least and the average. Both lie in one hour of one day, whose peak is the greatest.
+    least = min(early, late) if count == 2 else total
+    average = Fraction(total, 2) if count == 2 else total
+    return (total, greatest, latest, latest, least, count, average, greatest, greatest)
 
 
 def answers(log, subscription=SUBSCRIPTION):

@@ -61,7 +61,8 @@ def test_only_what_adds_is_billed_in_the_open_period(mode, action, engine):
         assert (receipt.outcome, billed) == ("accepted", [1000, 900])
     else:
         assert (receipt.code, receipt.sequence) == ("late_usage_not_billable", None)
-        assert billed == [1000, 1000 if mode == "last_ever" else 0]
+        # One second holds 1,000: it is counted once, and is every extreme, peak, average and level there is.
+        assert billed == [1 if mode == "count" else 1000, 1000 if mode == "last_ever" else 0]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -254,8 +255,8 @@ def test_a_level_before_the_last_closed_period_is_refused(mode, code, engine):
 LINE = "pricing.is_linear"
 DEFECTS = {
     "a late set is billed again": ("acceptance.late_refusal", "elif is_set", "elif False"),
-    "every late increment is billed": ("acceptance.late_refusal", "not AGGREGATORS[mode].is_additive", "False"),
-    "nothing late is billed": ("acceptance.late_refusal", "not AGGREGATORS[mode].is_additive", "True"),
+    "every late increment is billed": ("acceptance.late_refusal", "not AGGREGATORS[mode].splits_cells", "False"),
+    "nothing late is billed": ("acceptance.late_refusal", "not AGGREGATORS[mode].splits_cells", "True"),
     "late usage is rated in any tiers": ("acceptance._rate_fault", "not is_linear", "False and not is_linear"),
     "another price may rate it": ("acceptance._rate_fault", "terms_of(billed_by) != terms_of(price)", "False"),
     "an item that was not billed is": ("acceptance._rate_fault", "billed_by is None", "False"),

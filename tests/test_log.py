@@ -350,16 +350,16 @@ def test_a_view_by_moment_knows_what_was_finalized_then():
 
 def test_compaction_keeps_totals_and_ids():
     """Only records of finalized periods go; bills stay, retries are still duplicates, numbers go on."""
-    log = UsageLog([four_modes()])
+    log, each = UsageLog([four_modes()]), len(MODES)
     for now in (START, JAN.end_seconds, FEB.end_seconds):
         log.append([UsageRecord(mode, 5, now, id=f"{now}") for mode in MODES], now=now)
     bills = [finalize_invoice(four_modes(), log, period, now=MAR.end) for period in (JAN, FEB)]
-    assert [log.compact(until=JAN.start), log.compact(until=JAN.end), log.compact(), log.compact()] == [0, 4, 4, 0]
+    assert [log.compact(until=JAN.start), log.compact(until=JAN.end), log.compact(), log.compact()] == [0, each, each, 0]
     assert [finalize_invoice(four_modes(), log, period, now=MAR.end) for period in (JAN, FEB)] == bills
     assert log.append([UsageRecord("sum", 5, START, id=f"{START}")], now=MAR.start)[0].sequence == 1
     log.record("sum", 1, now=MAR.start)
-    assert [one.sequence for one in log.records("sum", MAR)] == [9, 13]
-    assert (len(log), log.sequence) == (5, 13)
+    assert [one.sequence for one in log.records("sum", MAR)] == [2 * each + 1, 3 * each + 1]
+    assert (len(log), log.sequence) == (each + 1, 3 * each + 1)
     assert log.summaries("sum", now=MAR.start)[0].total_usage == 6
     with pytest.raises(UsageCompactedError):
         explain(bills[0].lines[0])

@@ -50,9 +50,10 @@ def test_windows_have_lengths():
     assert [window.seconds for window in EventTimeWindow] == [3600, 86_400]
 
 
-def test_formulas_are_stripes_and_five_more():
-    """Stripe has sum, count and last; max, min, unique_count, average and weighted_sum are what people miss."""
-    assert list(Formula) == ["sum", "count", "last", "max", "min", "unique_count", "average", "weighted_sum"]
+def test_formulas_are_stripes_and_seven_more():
+    """Stripe has sum, count and last; max, min, unique_count, average, weighted_sum and sums of peaks are what people miss."""
+    others = ["max", "min", "unique_count", "average", "weighted_sum", "hourly_peaks", "daily_peaks"]
+    assert list(Formula) == ["sum", "count", "last", *others]
 
 
 # What is fixed, and what changes -----------------------------------------------------------------------------------------

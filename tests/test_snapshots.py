@@ -13,6 +13,7 @@ from builders import DAY, FEB, JAN, MAR, START, priced, subscribed, used
 import metering_core
 from metering_core import (
     AcceptancePolicy,
+    AggregateUsage,
     BillingThresholds,
     Charge,
     InvalidValueError,
@@ -23,6 +24,7 @@ from metering_core import (
     Subscription,
     SubscriptionItem,
     Tier,
+    UsageCompactedError,
     UsageLog,
     UsageRecord,
     finalize_invoice,
@@ -76,10 +78,14 @@ def hand_built():
 
 
 def without_invoices(log):
-    """Return a log's state as the first format knew it: with closed periods, but without what was billed."""
+    """Return a log's state as the first format knew it: without what was billed, and compacted to the modes of its day."""
     state = log.state()
+    kept = {
+        item: {start: attrs.evolve(one, partials=dict(list(one.partials.items())[:4])) for start, one in periods.items()}
+        for item, periods in state.kept.items()
+    }
     return attrs.evolve(
-        state, closed={owner: [(one.period, one.closed_at) for one in closings] for owner, closings in state.closed.items()}
+        state, kept=kept, closed={owner: [(one.period, one.closed_at) for one in closings] for owner, closings in state.closed.items()}
     )
 
 
@@ -136,6 +142,18 @@ def test_the_golden_log_bills_as_worked_by_hand():
     assert log.append([UsageRecord("calls", 6, START + 1, id="first")], now=FEB.end)[0].outcome == "duplicate"
     assert log.append([UsageRecord("peak", 9, "now", id="now")], now=FEB.end)[0].sequence == 4
     assert log.sequence == 7
+
+
+@pytest.mark.parametrize("mode", list(AggregateUsage)[4:])
+def test_what_was_compacted_before_a_mode_came_cannot_be_asked_by_it(mode):
+    """The first format compacted periods to four modes; by another, the records that are gone would have to be known."""
+    log = restore(json.loads(GOLDEN.read_text(encoding="utf-8")))
+    item = SubscriptionItem("calls", priced(mode=mode))
+    with pytest.raises(UsageCompactedError) as refused:
+        log.partial(item, JAN)
+    assert (refused.value.code, refused.value.details["period"]) == ("usage_compacted", JAN)
+    assert log.partial(item, MAR) == UsageLog([subscribed(item.price)]).partial(subscribed(item.price).items[0], MAR)
+    assert restore(snapshot(log)) == log
 
 
 def test_a_restored_log_goes_on_as_the_original_would():

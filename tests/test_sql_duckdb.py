@@ -272,7 +272,7 @@ def test_nothing_is_usage_of_nothing(kind, tmp_path):
         path.write_text("subscription_item,quantity,timestamp\n" if kind == "csv" else "")
     engine = DuckDBUsage(path, [four_modes()])
     assert engine.receipts() == engine.periods_with_usage() == {}
-    assert engine.partials([(item, JAN) for item in four_modes().items]) == [0, None, None, None]
+    assert engine.partials([(item, JAN) for item in four_modes().items]) == [0, None, None, None, None, 0, (0, 0), (), ()]
 
 
 def test_no_subscriptions_and_no_requests():

@@ -74,8 +74,9 @@ def arrow_of(history):
 
 def numberless(partial):
     """Return a partial without the number that tells events of one moment apart, which is the engine's own."""
-    if isinstance(partial, tuple) and isinstance(partial[0], tuple):
-        return partial[0][0], partial[1]
+    match partial:
+        case ((moment, _), value) if not isinstance(value, tuple):
+            return moment, value
     return partial
 
 
