@@ -48,7 +48,7 @@ INTERVALS = (("day", 1), ("week", 1), ("month", 1), ("month", 2))
 TIERS = [Tier(5, 3, 100), Tier(None, "1.5")]
 MODELS = (PerUnit(1), PerUnit("0.4"), Graduated(TIERS), Volume(TIERS), Package(7, 10))
 # Late usage that is billed at all must be frequent where a policy bills it: modes and models.
-BILLABLE_LATE = dict.fromkeys(POLICIES, ((), ())) | {"attributed": (("sum",) * 8, (PerUnit(1), PerUnit("0.4")) * 8)}
+BILLABLE_LATE = dict.fromkeys(POLICIES, ((), ())) | {"attributed": (("sum",) * 20, (PerUnit(1), PerUnit("0.4")) * 8)}
 ZONES = ("UTC", "UTC", "UTC", "Europe/Berlin")
 NAMES = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
 

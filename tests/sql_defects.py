@@ -109,12 +109,15 @@ DEFECTS = {
         "GROUP BY request, billed_at, timestamp, quantity\n)\n-- Where",
     ),
     "all cells are one": ("folding", "ELSE billable.timestamp END", "ELSE 0 END"),
-    "a sum is its greatest cell": (
+    "an average is of its greatest cell": (
         "folding",
-        "CASE WHEN billable.adds_up THEN 0 ELSE billable.timestamp END",
-        "billable.timestamp",
+        "SUM(CASE WHEN wants_total",
+        "MAX(CASE WHEN wants_total",
     ),
-    "the least cell": ("folding", "MAX(quantity) AS greatest", "MIN(quantity) AS greatest"),
+    "the least cell": ("folding", "MAX(cells.quantity) AS greatest", "MIN(cells.quantity) AS greatest"),
+    "the greatest cell": ("folding", "MIN(cells.quantity) AS least", "MAX(cells.quantity) AS least"),
+    "windows are not looked at apart": ("folding", "NULLIF(window_length, 0)", "NULLIF(10000000000 * window_length, 0)"),
+    "a count of different cells": ("folding", "COUNT(*) AS cells", "COUNT(DISTINCT cells.quantity) AS cells"),
     "a duplicate names the number before": ("numbering", "AS BIGINT) AS sequence", "AS BIGINT) - 1 AS sequence"),
     "refused rows have numbers": ("numbering", "WHERE verdict IS NULL", "WHERE TRUE"),
 }

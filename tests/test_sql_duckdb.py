@@ -13,6 +13,7 @@ import sql_defects
 from builders import DAY, JAN, START, four_modes, priced, subscribed, used
 
 from metering_core import (
+    AGGREGATORS,
     AcceptancePolicy,
     BillingPeriod,
     CatalogError,
@@ -273,6 +274,25 @@ def test_nothing_is_usage_of_nothing(kind, tmp_path):
     engine = DuckDBUsage(path, [four_modes()])
     assert engine.receipts() == engine.periods_with_usage() == {}
     assert engine.partials([(item, JAN) for item in four_modes().items]) == [0, None, None, None, None, 0, (0, 0), (), ()]
+
+
+def test_only_what_adds_is_bound_by_its_total():
+    """Two cells of 6 * 10**37 have a total of 39 digits; it refuses a sum and an average, and is no matter of the others."""
+    items, great = four_modes().items, 6 * 10**37
+    rows = [(item.id, great, at) for item in items for at in (START, START + 3600)]
+    names, quantities, stamps = (list(column) for column in zip(*rows, strict=True))
+    source = pa.table(
+        {"subscription_item": names, "quantity": pa.array(quantities, pa.decimal128(38, 0)), "timestamp": stamps}
+    )
+    engine = DuckDBUsage(source, [four_modes()])
+    for item in items:
+        if item.id in {"sum", "average"}:
+            with pytest.raises(InvoicingError, match="at most 38 digits") as refused:
+                engine.partial(item, JAN)
+            assert refused.value.code == "quantity_out_of_range"
+        else:
+            expected = {"count": 2, "hourly_peaks": 2 * great}.get(item.id, great)
+            assert AGGREGATORS[item.id].present(engine.partial(item, JAN)) == expected
 
 
 def test_no_subscriptions_and_no_requests():
@@ -616,8 +636,8 @@ def test_the_kernel_is_plain_sql():
           FALSE AS is_ended, 0 AS future_tolerance, {START + DAY} AS current_end, {START} AS accepted_from,
           {START + DAY} AS accepted_before, NULL::BIGINT AS late_billed_at;
         CREATE TABLE closings (calendar BIGINT, starts BIGINT, ends BIGINT, bills_late BOOLEAN);
-        CREATE TABLE requests AS SELECT 0 AS request, 0 AS item, TRUE AS adds_up, FALSE AS wants_latest, 0 AS window_length,
-          {START} AS starts, {START + DAY} AS ends;
+        CREATE TABLE requests AS SELECT 0 AS request, 0 AS item, TRUE AS adds_up, TRUE AS wants_total, FALSE AS wants_latest,
+          0 AS window_length, {START} AS starts, {START + DAY} AS ends;
     """)
     for name in kernel.STATEMENTS:
         result = connection.execute(kernel.statement(name)).fetchall()

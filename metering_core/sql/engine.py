@@ -276,10 +276,10 @@ _CODES: Final = {
 def _partial(mode: AggregateUsage, numbers: Sequence[Any]) -> Partial:
     """Return what the mode's aggregator works on, of what the folding says, in Python's own ints."""
     bucket, *others = numbers
-    count, total, greatest, least, timestamp = map(int, others)
+    count, total, greatest, least, timestamp = (0 if one is None else int(one) for one in others)
     for value in (total, greatest):
         if value > SUM_MAX:  # DuckDB before 2.0 goes on to 2**127 - 1 and refuses only then.
-            raise out_of_range(f"the {mode.value} is {value}")
+            raise out_of_range(f"a sum for {mode.value!r} is {value}")
     row = AGGREGATORS[mode]
     peaks = () if bucket is None else ((int(bucket) // row.window_seconds, greatest),)
     return row.of_folded(Folded(frozenset(), count, total, greatest, least, (timestamp, greatest), 0, peaks))

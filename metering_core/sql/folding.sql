@@ -2,11 +2,14 @@
 --
 -- Reads   accepted   the judged records whose verdict is NULL: seq, item, timestamp, quantity, is_set, billed_at (a moment in
 --                    the period that bills the record: its timestamp, unless a later period bills it)
---         requests   request (its number), item, adds_up (whether only the total is needed), wants_latest (whether only the
---                    latest cell is), window_length (of the windows that are looked at apart, in seconds; 0 without), and the
---                    period [starts, ends); where the mode looks back, starts is the beginning of time
--- Writes  partials   request, bucket (where the window begins; NULL without windows, else a row for each that has usage), cells (how many), total, greatest, least, and the timestamp of the latest cell, whose quantity is
---                    the greatest where nothing else is asked for; no row without usage
+--         requests   request (its number), item, adds_up (whether only the total is needed), wants_total (whether it is needed),
+--                    wants_latest (whether only the latest cell is), window_length (of the windows that are looked at apart,
+--                    in seconds; 0 without), and the period [starts, ends); where the mode looks back, starts is the beginning
+--                    of time
+-- Writes  partials   request, bucket (where the window begins; NULL without windows, else there is a row for each that has
+--                    usage), cells (how many), total (NULL unless wants_total, since many cells may have more digits together
+--                    than each has), greatest, least, and timestamp of the latest cell, which is the greatest where only it
+--                    is asked for; no row without usage
 --
 -- A cell is all the usage of one item at one timestamp (in one period). Its value is the sum of its records from its last
 -- `set` on, which says the fold without an order: an increment before a `set` does not count, the `set` and all after it do.
@@ -68,9 +71,9 @@ cells AS (
 SELECT
   cells.request,
   cells.timestamp - MOD(MOD(cells.timestamp, length) + length, length) AS bucket,
-  COUNT(*) AS cells, SUM(cells.quantity) AS total, MAX(cells.quantity) AS greatest, MIN(cells.quantity) AS least,
-  MAX(cells.timestamp) AS timestamp
+  COUNT(*) AS cells, SUM(CASE WHEN wants_total THEN cells.quantity END) AS total,
+  MAX(cells.quantity) AS greatest, MIN(cells.quantity) AS least, MAX(cells.timestamp) AS timestamp
 FROM cells
-JOIN (SELECT request, NULLIF(window_length, 0) AS length FROM requests) AS lengths
-  ON lengths.request = cells.request
+JOIN (SELECT request, wants_total, NULLIF(window_length, 0) AS length FROM requests) AS wanted
+  ON wanted.request = cells.request
 GROUP BY cells.request, bucket

@@ -67,6 +67,7 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "request": "BIGINT",
         "item": "BIGINT",
         "adds_up": "BOOLEAN",
+        "wants_total": "BOOLEAN",
         "wants_latest": "BOOLEAN",
         "window_length": "BIGINT",
         "starts": "BIGINT",
@@ -258,7 +259,7 @@ class Rules:
         """Yield the rows of ``requests``, numbered in their order."""
         for number, (item_id, mode, start, end) in enumerate(requests):
             row = AGGREGATORS[mode]
-            kind = row.sql == ("total",), row.sql == ("latest",), row.window_seconds
+            kind = row.sql == ("total",), "total" in row.sql, row.sql == ("latest",), row.window_seconds
             yield number, self.numbers[item_id], *kind, SECONDS_MIN if row.looks_back else start, end
 
     def candidates(self, used: Mapping[str, Sequence[Span]]) -> Iterator[tuple[Subscription, SubscriptionItem, BillingPeriod]]:

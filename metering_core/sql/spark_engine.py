@@ -90,8 +90,9 @@ class SparkUsage(SqlUsage):
         """Write the partials of very many items to Parquet instead of bringing them here.
 
         Columns: ``subscription_item``, ``aggregate_usage``, ``period_start`` (inclusive) and ``period_end`` (exclusive) in Unix
-        seconds; of its cells ``total``, ``greatest``, ``least``, ``cells`` (how many; 1 where only the total is needed) and
-        ``timestamp`` of the latest one, where ``last_…`` keeps the latest alone. An item without usage has no row.
+        seconds; of its cells ``cells`` (how many), ``total``, ``greatest``, ``least`` and ``timestamp`` of the latest one. The
+        modes ``last_…`` keep their latest cell alone, and a ``sum`` is one cell; ``total`` is there where the mode needs it.
+        Peaks have a row for each hour or day that has usage, which begins at ``bucket``. An item without usage has no row.
 
         Args:
             path: where no file or folder is yet, as the cluster's machines see it.
