@@ -520,21 +520,21 @@ class _Peaks(Aggregator):
         return total
 
     def fold(self, cells: Mapping[int, Number]) -> Partial:
+        return tuple(sorted(self.peaks(cells).items()))
+
+    def running(self, cells: Mapping[int, Number]) -> Running:
+        return _RunningPeaks(self, cells)
+
+    def peaks(self, cells: Mapping[int, Number]) -> dict[int, Number]:
+        """Return the greatest cell of each window that has one, by the window's number."""
         peaks: dict[int, Number] = {}
         for timestamp, quantity in cells.items():
             window = timestamp // self.window_seconds
             peaks[window] = max(peaks.get(window, quantity), quantity)
-        return tuple(sorted(peaks.items()))
-
-    def follow(self, partial: Partial, timestamp: int, before: Number | None, after: Number) -> Partial | None:
-        peak = dict(partial).get(timestamp // self.window_seconds)
-        if peak is not None and after < peak:
-            # What was below the peak of its window goes on being below it; a peak that sinks has to be looked for again.
-            return None if before == peak else partial
-        return self.merge(partial, self.prepare(timestamp, after))
+        return peaks
 
     def deciding(self, cells: Sequence[Cell], quantity: Number) -> Sequence[Cell]:
-        peaks = dict(self.fold({cell.timestamp: cell.quantity for cell in cells}))
+        peaks = self.peaks({cell.timestamp: cell.quantity for cell in cells})
         return tuple(cell for cell in cells if cell.quantity == peaks[cell.timestamp // self.window_seconds])
 
     def write(self, partial: Partial) -> Any:  # noqa: ANN401 - as in the base
@@ -545,6 +545,33 @@ class _Peaks(Aggregator):
         if any(one[0] >= other[0] for one, other in pairwise(peaks)):
             raise ValueError("windows are not in their order")
         return peaks
+
+
+class _RunningPeaks(Running):
+    """The peaks by window while cells change: a month has many windows, and a change concerns one of them."""
+
+    __slots__ = ("_length", "_peaks")
+
+    def __init__(self, row: _Peaks, cells: Mapping[int, Number]) -> None:
+        super().__init__(row, cells)
+        self._length = row.window_seconds
+        self._peaks: dict[int, Number] | None = None
+
+    def changed(self, timestamp: int, before: Number | None, after: Number) -> None:
+        if self._peaks is None:
+            return
+        window = timestamp // self._length
+        peak = self._peaks.get(window)
+        if peak is None or after >= peak:
+            self._peaks[window] = after
+        elif before == peak:
+            # A peak that sinks has to be looked for again.
+            self._peaks = None
+
+    def partial(self) -> Partial:
+        if self._peaks is None:
+            self._peaks = dict(self._aggregator.fold(self._cells))
+        return tuple(sorted(self._peaks.items()))
 
 
 _SUM, _COUNT, _MAX, _MIN, _LAST, _AVERAGE = _Sum(), _Count(), _Max(), _Min(), _Last(), _Average()

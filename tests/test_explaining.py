@@ -63,10 +63,15 @@ USD 1.12 for 31 calls × API calls (Tier 2 at USD 0.036 / month)
         ("sum", [5, 9, 9, 2], "the sum of the cells of item si_0"),
         ("max", [9, 9], "the greatest cell of item si_0"),
         ("last_during_period", [2], "the latest cell of item si_0"),
+        ("min", [2], "the least cell of item si_0"),
+        ("count", [5, 9, 9, 2], "the number of cells of item si_0"),
+        ("average", [5, 9, 9, 2], "the average of the cells of item si_0"),
+        ("hourly_peaks", [9, 9], "the sum of the greatest cell of each hour of item si_0"),
+        ("daily_peaks", [9, 9], "the sum of the greatest cell of each day of item si_0"),
     ],
 )
 def test_the_deciding_cells_are_named(mode, deciding, words):
-    """All cells decide a sum, the greatest ones a maximum, the latest one the last value."""
+    """All cells decide a sum, a count and an average, the extreme ones an extreme or a peak, the latest one the last value."""
     log = used(
         *((START + at, quantity) for at, quantity in enumerate([5, 9, 9, 2])), subscription=subscribed(priced(mode=mode))
     )

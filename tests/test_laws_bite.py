@@ -127,9 +127,21 @@ DEFECTS = [
     Defect(
         "a kept max does not sink",
         "aggregators",
-        "measures._RunningMax.changed",
+        "measures._RunningExtreme.changed",
         "elif before == self._partial:",
         "elif False:",
+    ),
+    Defect("a kept peak does not sink", "aggregators", "measures._RunningPeaks.changed", "elif before == peak:", "elif False:"),
+    Defect("a kept peak is the latest", "aggregators", "measures._RunningPeaks.changed", "or after >= peak", "or True"),
+    Defect("a kept count counts changes", "aggregators", "measures._Count.follow", "(before is None)", "1"),
+    Defect("a kept average counts changes", "aggregators", "measures._Average.follow", "(before is None)", "1"),
+    Defect("a window is a second longer", "aggregators", "measures._Peaks.prepare", "self.window_seconds", "3601"),
+    Defect(
+        "merged peaks are the later ones",
+        "aggregators",
+        "measures._Peaks.merge",
+        "max(peaks.get(window, quantity), quantity)",
+        "quantity",
     ),
     Defect("a kept last follows the arrival", "aggregators", "measures._Last.follow", "timestamp >= partial[0]", "True"),
     Defect(

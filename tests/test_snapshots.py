@@ -85,7 +85,9 @@ def without_invoices(log):
         for item, periods in state.kept.items()
     }
     return attrs.evolve(
-        state, kept=kept, closed={owner: [(one.period, one.closed_at) for one in closings] for owner, closings in state.closed.items()}
+        state,
+        kept=kept,
+        closed={owner: [(one.period, one.closed_at) for one in closings] for owner, closings in state.closed.items()},
     )
 
 

@@ -281,9 +281,7 @@ def test_only_what_adds_is_bound_by_its_total():
     items, great = four_modes().items, 6 * 10**37
     rows = [(item.id, great, at) for item in items for at in (START, START + 3600)]
     names, quantities, stamps = (list(column) for column in zip(*rows, strict=True))
-    source = pa.table(
-        {"subscription_item": names, "quantity": pa.array(quantities, pa.decimal128(38, 0)), "timestamp": stamps}
-    )
+    source = pa.table({"subscription_item": names, "quantity": pa.array(quantities, pa.decimal128(38, 0)), "timestamp": stamps})
     engine = DuckDBUsage(source, [four_modes()])
     for item in items:
         if item.id in {"sum", "average"}:
