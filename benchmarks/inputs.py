@@ -17,7 +17,13 @@ START: Final = 1704067200
 """2024-01-01T00:00:00Z, the anchor of every subscription here."""
 NOW: Final = START + 30 * 86400
 """The moment of receipt: within the first billing period, after every timestamp."""
-MODES: Final = tuple(mc.AggregateUsage)
+MODES: Final = (
+    mc.AggregateUsage.SUM,
+    mc.AggregateUsage.MAX,
+    mc.AggregateUsage.LAST_DURING_PERIOD,
+    mc.AggregateUsage.LAST_EVER,
+)
+"""Stripe's own, so that what was measured before there were others stays comparable."""
 
 Cells = dict[tuple[str, int], int]
 
