@@ -21,10 +21,10 @@ from metering_core.prices import AggregateUsage
 
 @attrs.frozen
 class Kept:
-    """What compaction keeps of a period: the partial of every mode, and from what it was made.
+    """What compaction keeps of a period: the partials of its modes, and from what they were made.
 
     Attributes:
-        partials: mode → partial; without the modes that came later than the compaction.
+        partials: mode → partial; without the peaks that the item was not billed by, and modes later than the compaction.
         bounds: least and greatest timestamp, Unix seconds.
         sequences: least and greatest sequence number of the dropped records.
         received: earliest and latest receipt among them, Unix microseconds.
@@ -129,9 +129,14 @@ class PeriodCells:
         )
         return UsageCompactedError(ErrorCode.USAGE_COMPACTED, message, param="period", details={"period": period})
 
-    def totals(self, sequences: tuple[int, int], received: tuple[int, int]) -> Kept:
-        """Return what compaction keeps of the cells; say which records they came from."""
-        partials = {mode: aggregator.fold(self.cells) for mode, aggregator in AGGREGATORS.items()}
+    def totals(self, billed_by: AggregateUsage | None, sequences: tuple[int, int], received: tuple[int, int]) -> Kept:
+        """Return what compaction keeps of the cells; say by which mode they are billed and which records they came from.
+
+        Peaks are as many as the windows, which would be no less than the cells of whoever reports by the hour: they are kept of
+        an item that is billed by them.
+        """
+        rows = {mode: row for mode, row in AGGREGATORS.items() if mode is billed_by or not row.window_seconds}
+        partials = {mode: row.fold(self.cells) for mode, row in rows.items()}
         return Kept(partials, self.bounds(), sequences, received)
 
     def compact(self, kept: Kept) -> None:

@@ -598,7 +598,7 @@ class UsageLog(UsageReader, KeepsInvoices):
                 flags[row] = 0
         kept = {code: dict(periods) for code, periods in self._store.kept.items()}
         for cells, (known, rows) in settled.items():
-            kept.setdefault(known.code, {})[cells.start] = self._kept_of(cells, rows)
+            kept.setdefault(known.code, {})[cells.start] = self._kept_of(known, cells, rows)
         left = self._store.without(flags, kept)
         self._is_folding = True
         self._store = left  # All that compaction changes; the cells follow.
@@ -608,10 +608,10 @@ class UsageLog(UsageReader, KeepsInvoices):
         self._is_folding = False
         return flags.count(0)
 
-    def _kept_of(self, cells: PeriodCells, rows: Sequence[int]) -> Kept:
+    def _kept_of(self, known: KnownItem, cells: PeriodCells, rows: Sequence[int]) -> Kept:
         received = [self._store.received[row] for row in rows]
         sequences = self._store.sequence_of(rows[0]), self._store.sequence_of(rows[-1])
-        return cells.totals(sequences, (min(received), max(received)))
+        return cells.totals(known.item.recurring.aggregate_usage, sequences, (min(received), max(received)))
 
     # State as data ---------------------------------------------------------------------------------------------------
 

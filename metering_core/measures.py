@@ -429,6 +429,9 @@ class _Average(Aggregator):
         total, count = partial
         return whole_if_possible(Fraction(total) / count) if count else 0
 
+    def fold(self, cells: Mapping[int, Number]) -> Partial:
+        return (_SUM.fold(cells), len(cells))
+
     def follow(self, partial: Partial, timestamp: int, before: Number | None, after: Number) -> Partial | None:
         total, count = partial
         return add(total, after if before is None else subtract(after, before)), count + (before is None)

@@ -144,8 +144,10 @@ def _sent(sequence: int, timestamp: int, quantity: int, is_set: int, as_now: int
 
 def _kept(fields: Mapping[str, Any]) -> Kept:
     written = fields["partials"]
-    modes = _FIRST_MODES if written.keys() == {mode.value for mode in _FIRST_MODES} else tuple(AGGREGATORS)
-    partials = {mode: AGGREGATORS[mode].read(written[mode.value]) for mode in modes}
+    is_old = written.keys() == {mode.value for mode in _FIRST_MODES}
+    # Peaks are kept of what is billed by them; without another mode the data is damaged.
+    modes = {mode: row for mode, row in AGGREGATORS.items() if mode.value in written or not (is_old or row.window_seconds)}
+    partials = {mode: row.read(written[mode.value]) for mode, row in modes.items()}
     return Kept(partials, _pair(fields["bounds"]), _pair(fields["sequences"]), _pair(fields["received"]))
 
 

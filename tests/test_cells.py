@@ -91,6 +91,21 @@ def test_cells_come_by_timestamp():
     assert log.cells("sum", JAN, look_back=True)[0] == Cell(START - 5, 9)
 
 
+@pytest.mark.parametrize("engine", ["log", "columns"])
+def test_compaction_keeps_no_peaks_that_nobody_is_billed_by(engine):
+    """Peaks are as many as hours: of an item that is billed otherwise they are dropped, and asking for them is refused."""
+    kind = UsageLog if engine == "log" else pytest.importorskip("metering_core.columnar", reason="needs NumPy").ColumnarUsage
+    usage = kind([four_modes()])
+    usage.append([UsageRecord(mode, 5, START) for mode in MODES], now=START)
+    usage.close_period("sub", JAN, now=JAN.end)
+    assert usage.compact() == len(MODES)
+    by_hour = four_modes().item("hourly_peaks")
+    assert usage.partial(by_hour, JAN) == ((START // 3600, 5),)
+    with pytest.raises(UsageCompactedError):
+        usage.partial(attrs.evolve(by_hour, id="sum"), JAN)
+    assert usage.partial(attrs.evolve(four_modes().item("min"), id="sum"), JAN) == 5
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_compacted_periods_answer_as_a_whole_only(mode):
     """After compaction a period's total stays, alone and in longer stretches; a part of it is refused by name."""

@@ -542,7 +542,8 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         late = [one for one in answers.late if not dropping.take_late(one)]
         compacted = dict(answers.compacted)
         for (known, cells), sequences, received in zip(settled, dropping.sequences, dropping.received, strict=True):
-            cells.compact(cells.totals((sequences[0], sequences[1]), (received[0], received[1])))
+            mode = known.item.recurring.aggregate_usage
+            cells.compact(cells.totals(mode, (sequences[0], sequences[1]), (received[0], received[1])))
             compacted[known.code] = (*compacted.get(known.code, ()), cells)
         left = Answers(self._items, (part for part in parts if len(part.rows)), late, compacted)
         self._kept = attrs.evolve(self._kept, answers=left, compactions=self.compactions + 1)
