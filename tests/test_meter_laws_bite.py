@@ -146,7 +146,7 @@ DEFECTS = {
         ("late usage is billed where it was", "log.UsageLog._billed_at", "if not self._store.attributed", "if True"),
     ],
     "compaction": [
-        ("compaction keeps nothing", "cells.PeriodCells.totals", "aggregator.fold(self.cells)", "aggregator.identity"),
+        ("compaction keeps nothing", "cells.PeriodCells.totals", "row.fold(self.cells)", "row.identity"),
         (
             "a view shows what it cuts through",
             "views.UsageView._take_compacted",
