@@ -60,9 +60,9 @@ NEAR_HALF = [Fraction(1, 2) + HAIR, Fraction(1, 2) - HAIR, Fraction(1, 3)]
 
 
 def writes():
-    """Draw (mode, writes to few timestamps, a split within them)."""
-    cells = st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9) | st.just(2**63)), max_size=20)
-    return st.tuples(st.sampled_from(MODES), cells, st.sets(st.integers(1, 6)))
+    """Draw (mode, writes to few timestamps, on both sides of an hour that ends, a split within them)."""
+    cells = st.lists(st.tuples(st.integers(3597, 3602), st.integers(0, 9) | st.just(2**63)), max_size=20)
+    return st.tuples(st.sampled_from(MODES), cells, st.sets(st.integers(3597, 3602)))
 
 
 def split_batches():
