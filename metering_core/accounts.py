@@ -27,8 +27,8 @@ from metering_core.aggregation import Usage, required_mode
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
 from metering_core.guarding import Billing, Guarded
-from metering_core.meters import Formula
 from metering_core.measures import AGGREGATORS
+from metering_core.meters import Formula
 from metering_core.money import Rounding, half_up
 from metering_core.names import each_of, name, require_kind, require_offer, text_of
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, iso_8601

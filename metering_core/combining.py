@@ -26,9 +26,9 @@ from metering_core.invoicing import (
     held_still,
     lacks_invoice,
 )
+from metering_core.measures import Partial
 from metering_core.meter_bills import Correction, Settled
 from metering_core.meters import Formula, Meter
-from metering_core.measures import Partial
 from metering_core.money import Rounding, half_up
 from metering_core.names import each_of, offers, require_kind, require_offer
 from metering_core.periods import BillingPeriod, Instant, instant

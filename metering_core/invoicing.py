@@ -20,8 +20,8 @@ from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, require_
 from metering_core.differences import differences
 from metering_core.errors import ErrorCode, InvoicingError, shown
 from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
-from metering_core.meter_bills import Correction, Part, Settled, part_of, summed
 from metering_core.measures import FORMULAS
+from metering_core.meter_bills import Correction, Part, Settled, part_of, summed
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money, Rounding, half_up, require_rounding
 from metering_core.names import offers, require_kind
