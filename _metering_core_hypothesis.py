@@ -1,7 +1,9 @@
-"""The entry point that Hypothesis loads when it is imported: waits for ``metering_core``, then registers its strategies.
+"""The entry point that Hypothesis loads when it is imported: waits for ``metering_core``, then
+registers its strategies.
 
-It stands beside the package, because a module inside it could not be loaded without loading the package. So a test run that
-has nothing to do with ``metering_core`` pays for this file and nothing else, and cannot fail for what it did not import.
+It stands beside the package, because a module inside it could not be loaded without loading the
+package. So a test run that has nothing to do with ``metering_core`` pays for this file and nothing
+else, and cannot fail for what it did not import.
 """
 
 from __future__ import annotations
@@ -34,12 +36,16 @@ def _register_strategies() -> None:
 
 
 class _WhenImported(MetaPathFinder):
-    """Stands in the way of one import, once: finds the package as anyone would, and registers after it has run."""
+    """Stands in the way of one import, once: finds the package as anyone would, and registers after
+    it has run.
+    """
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find the package through the other finders and append the registration to its execution."""
+        """Find the package through the other finders and append the registration to its
+        execution.
+        """
         if fullname != PACKAGE:
             return None
         sys.meta_path.remove(self)

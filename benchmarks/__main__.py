@@ -99,7 +99,10 @@ class Run:
     def appending(self) -> Iterator[Group]:
         """Appending to the log."""
         size, items = self.size, inputs.item_ids(self.size.items)
-        for shape, seconds in (("about one to a cell", 1), ("about ten to a cell", 26_000 * size.items // size.records)):
+        for shape, seconds in (
+            ("about one to a cell", 1),
+            ("about ten to a cell", 26_000 * size.items // size.records),
+        ):
             usage = inputs.columns(items, size.records, seconds_per_cell=seconds)
             yield self._noted(appending.measure(items, usage, shape, size.rounds), usage.digest())
 
@@ -139,7 +142,8 @@ class Run:
         """Hourly summaries of meter events of many customers, beside other tools."""
         from benchmarks import summarizing  # noqa: PLC0415 - needs NumPy, which the groups above do not
 
-        # A question takes milliseconds, and the best of few turns would say more of the machine than of the tools.
+        # A question takes milliseconds, and the best of few turns would say more of the machine
+        # than of the tools.
         for group, digest in summarizing.measure(self.size.few, 7 * self.size.turns, print):
             yield self._noted(group, digest)
 
@@ -147,7 +151,9 @@ class Run:
         """A, B and C: one number an item, beside other tools."""
         from benchmarks import folding  # noqa: PLC0415 - as above
 
-        for group, digest in folding.measure(self.size.compared, self.size.few, self.size.turns, print):
+        for group, digest in folding.measure(
+            self.size.compared, self.size.few, self.size.turns, print
+        ):
             yield self._noted(group, digest)
 
     def invoicing(self) -> Iterator[Group]:
@@ -190,12 +196,33 @@ COMPARED: Final = {
 def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="small sizes: shows that everything runs, not how fast")
-    parser.add_argument("--large", action="store_true", help=f"let growth go on to {LARGE:,} records; takes 5 GB of disk")
+    parser.add_argument(
+        "--quick", action="store_true", help="small sizes: shows that everything runs, not how fast"
+    )
+    parser.add_argument(
+        "--large",
+        action="store_true",
+        help=f"let growth go on to {LARGE:,} records; takes 5 GB of disk",
+    )
     listed = "; ".join(f"{name}: {group.__doc__}" for name, group in GROUPS.items())
-    parser.add_argument("--only", action="append", choices=GROUPS, metavar="GROUP", help=f"one group, or several: {listed}")
-    parser.add_argument("--output", type=Path, default=ROOT / "benchmarks" / "results", help="the folder of the JSON")
-    parser.add_argument("--chart", type=Path, help="the folder of the picture; docs/_static for a full run unless given")
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=GROUPS,
+        metavar="GROUP",
+        help=f"one group, or several: {listed}",
+    )
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=ROOT / "benchmarks" / "results",
+        help="the folder of the JSON",
+    )
+    parser.add_argument(
+        "--chart",
+        type=Path,
+        help="the folder of the picture; docs/_static for a full run unless given",
+    )
     return parser.parse_args(arguments)
 
 
@@ -215,14 +242,22 @@ def main() -> None:
             measured.append(group)
             print("\n".join(report.table([group])), flush=True)
     data = report.as_data(measured, run.inputs, {"seed": inputs.SEED, **attrs.asdict(run.size)})
-    names = ["quick"] if options.quick else ["-".join(options.only)] if options.only else ["latest", data["measured_at"][:16]]
+    names = (
+        ["quick"]
+        if options.quick
+        else ["-".join(options.only)]
+        if options.only
+        else ["latest", data["measured_at"][:16]]
+    )
     for name in names:
         print("\nwritten to", report.write(data, options.output, name.replace(":", "")))
     if find_spec("matplotlib") is None:
         print("no picture: it needs matplotlib")
     else:
         is_full = not (options.quick or options.only)
-        report.draw(measured, options.chart or (ROOT / "docs" / "_static" if is_full else options.output))
+        report.draw(
+            measured, options.chart or (ROOT / "docs" / "_static" if is_full else options.output)
+        )
     print("targets missed:", "; ".join(data["missed"]) or "none")
 
 

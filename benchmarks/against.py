@@ -1,11 +1,13 @@
-"""`python -m benchmarks.against TREE`: how fast this tree is in relation to an older one, door by door.
+"""`python -m benchmarks.against TREE`: how fast this tree is in relation to an older one, door by
+door.
 
     git worktree add --detach ../older b19d89c
     python -m benchmarks.against ../older
 
-Each tree has a process of its own, and they work by turns, many and short, so that a busy moment of the machine hits both.
-What is timed is processor time. A row is above 1 where this tree is faster: the older one's seconds in relation to this one's,
-once of the least seconds of each and once as the median of single turns; the quarters of these say how much they spread.
+Each tree has a process of its own, and they work by turns, many and short, so that a busy moment of
+the machine hits both. What is timed is processor time. A row is above 1 where this tree is faster:
+the older one's seconds in relation to this one's, once of the least seconds of each and once as the
+median of single turns; the quarters of these say how much they spread.
 """
 
 from __future__ import annotations
@@ -42,7 +44,9 @@ class Tree:
 
     def __init__(self, path: Path, records: int) -> None:
         command = [sys.executable, "-P", "-c", _WORK, str(ROOT), str(path), str(records)]
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
+        self._process = subprocess.Popen(  # noqa: S603
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         used, self.doors = json.loads(self._answer())
         assert Path(used) == path, f"expected the library of {path}, it is that of {used}"
 
@@ -84,7 +88,9 @@ class Turns:
 
     @property
     def by_median(self) -> float:
-        """The same by the median of the ratios of single turns, of which each has both trees at one time."""
+        """The same by the median of the ratios of single turns, of which each has both trees at one
+        time.
+        """
         return median(self.ratios)
 
     @property
@@ -101,15 +107,25 @@ class Turns:
         """Return a row of the table."""
         first, _, third = quantiles(self.ratios, n=4)
         took = f"{min(self.older) * 1e3:.2f} | {min(self.newer) * 1e3:.2f}"
-        return f"| {self.door} | {took} | {self.by_least:.3f} | {self.by_median:.3f} | {first:.3f} to {third:.3f} |"
+        return (
+            f"| {self.door} | {took} | {self.by_least:.3f} | {self.by_median:.3f} | "
+            f"{first:.3f} to {third:.3f} |"
+        )
 
 
 def measured(older: Path, records: int, processes: int, turns: int, only: str) -> Iterator[Turns]:
-    """Yield the turns of each door; those of several pairs of processes, because one may lie luckily in memory."""
+    """Yield the turns of each door; those of several pairs of processes, because one may lie
+    luckily in memory.
+    """
     with ExitStack() as kept:
-        pairs = [[kept.enter_context(Tree(path, records)) for path in (older, ROOT)] for _ in range(processes)]
+        pairs = [
+            [kept.enter_context(Tree(path, records)) for path in (older, ROOT)]
+            for _ in range(processes)
+        ]
         for door in (one for one in pairs[0][0].doors if only in one):
-            found = [_turn(pair, door, is_even=turn % 2 == 0) for turn in range(turns) for pair in pairs]
+            found = [
+                _turn(pair, door, is_even=turn % 2 == 0) for turn in range(turns) for pair in pairs
+            ]
             yield Turns(door, *zip(*found, strict=True))
 
 
@@ -124,7 +140,9 @@ def _turn(pair: Sequence[Tree], door: str, *, is_even: bool) -> tuple[float, flo
 
 def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.against", description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.against", description=(__doc__ or "").split("\n\n")[0]
+    )
     parser.add_argument("tree", type=Path, help="the folder of an older tree")
     parser.add_argument("--records", type=int, default=10_000, help="in a turn (default: 10,000)")
     parser.add_argument("--processes", type=int, default=3, help="pairs of processes (default: 3)")
@@ -134,7 +152,9 @@ def options_of(arguments: Sequence[str] | None = None) -> argparse.Namespace:
 
 
 def table(found: Iterable[Turns]) -> Iterator[str]:
-    """Yield the lines of the table, each as it is measured, and last what is slower than the bound."""
+    """Yield the lines of the table, each as it is measured, and last what is slower than the
+    bound.
+    """
     slower = []
     yield "| door | older, ms | this, ms | by the least | by the median | half of the turns |"
     yield "| --- | --- | --- | --- | --- | --- |"
@@ -149,7 +169,9 @@ def main() -> None:
     """Measure and print the table."""
     options = options_of()
     print(heading())
-    found = measured(options.tree.resolve(), options.records, options.processes, options.turns, options.only)
+    found = measured(
+        options.tree.resolve(), options.records, options.processes, options.turns, options.only
+    )
     for line in table(found):
         print(line, flush=True)
 

@@ -1,4 +1,6 @@
-"""Does an answer cost more where more was used before? One record, and a preview after it, in small and in large items."""
+"""Does an answer cost more where more was used before? One record, and a preview after it, in small
+and in large items.
+"""
 
 from __future__ import annotations
 
@@ -44,7 +46,9 @@ class Filled:
     def expected(self, mode: mc.AggregateUsage) -> int:
         """Return the quantity that the preview must say, from the plain dict."""
         for timestamp, quantity, action in self.sent:
-            self.cells[timestamp] = quantity if action == "set" else self.cells.get(timestamp, 0) + quantity
+            self.cells[timestamp] = (
+                quantity if action == "set" else self.cells.get(timestamp, 0) + quantity
+            )
         self.sent.clear()
         return expected(mode, self.cells)
 
@@ -54,7 +58,9 @@ class Filled:
 
 
 def filled(mode: mc.AggregateUsage, cells: int) -> Filled:
-    """Return a log with one item of so many cells, asked once, so that nothing is left to be folded."""
+    """Return a log with one item of so many cells, asked once, so that nothing is left to be
+    folded.
+    """
     item = mc.SubscriptionItem(ITEM, inputs.price(mode))
     subscription = mc.Subscription("sub_1", [item], START)
     log = mc.UsageLog([subscription])
@@ -68,7 +74,8 @@ def filled(mode: mc.AggregateUsage, cells: int) -> Filled:
 
 def _stamps(span: int) -> Iterator[int]:
     chosen = random.Random(SEED)  # noqa: S311 - a repeatable input, not a secret
-    # Drawn beforehand: drawing one would take as long as recording it, in both items, and hide a difference.
+    # Drawn beforehand: drawing one would take as long as recording it, in both items, and hide a
+    # difference.
     return cycle([START + chosen.randrange(span) for _ in range(100_000)])
 
 
@@ -109,10 +116,15 @@ STEPS: Final[dict[str, Callable[[Filled], None]]] = {
 def measure(small: int, large: int, steps: int, rounds: int) -> Group:
     """Return the cost of each step in the large item, and in relation to the small one."""
     rows = [row for mode in inputs.MODES for row in _rows(mode, small, large, steps, rounds)]
-    return f"One step in an item of {large:,} cells, in relation to one of {small:,} (as its bound)", rows
+    return (
+        f"One step in an item of {large:,} cells, in relation to one of {small:,} (as its bound)",
+        rows,
+    )
 
 
-def _rows(mode: mc.AggregateUsage, small: int, large: int, steps: int, rounds: int) -> Iterator[Row]:
+def _rows(
+    mode: mc.AggregateUsage, small: int, large: int, steps: int, rounds: int
+) -> Iterator[Row]:
     logs = {size: filled(mode, size) for size in (small, large)}
     for name, step in STEPS.items():
         for log in logs.values():

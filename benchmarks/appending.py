@@ -25,7 +25,11 @@ def contenders(usage: Columns, items: list[str]) -> dict[str, Contender]:
     totals = inputs.unchecked_totals(cells)
 
     def on_log(*work: Callable[[mc.UsageLog], object]) -> Contender:
-        return Contender(lambda: partial(_worked, inputs.log_of(items), work), lambda log: inputs.totals(log, totals), totals)
+        return Contender(
+            lambda: partial(_worked, inputs.log_of(items), work),
+            lambda log: inputs.totals(log, totals),
+            totals,
+        )
 
     def ask(log: mc.UsageLog) -> dict[str, int]:
         return inputs.totals(log, totals)
@@ -34,16 +38,23 @@ def contenders(usage: Columns, items: list[str]) -> dict[str, Contender]:
         "bound: walk four columns": Contender(lambda: lambda: _walk(usage)),
         "bound: copy three columns to arrays": Contender(lambda: lambda: _copy(usage)),
         LOOP: Contender(lambda: lambda: inputs.unchecked_loop(usage)),
-        LOOP_WITH_SETS: Contender(lambda: lambda: inputs.unchecked_loop_with_sets(usage), expected=cells),
+        LOOP_WITH_SETS: Contender(
+            lambda: lambda: inputs.unchecked_loop_with_sets(usage), expected=cells
+        ),
         LOOP_AND_TOTALS: Contender(
-            lambda: lambda: inputs.unchecked_totals(inputs.unchecked_loop_with_sets(usage)), expected=totals
+            lambda: lambda: inputs.unchecked_totals(inputs.unchecked_loop_with_sets(usage)),
+            expected=totals,
         ),
         "append_columns": on_log(lambda log: _append_columns(log, usage)),
         "append_columns, then every summary": on_log(lambda log: _append_columns(log, usage), ask),
         "append of ready records": on_log(lambda log: log.append(ready, now=NOW)),
-        "append of ready records, then every summary": on_log(lambda log: log.append(ready, now=NOW), ask),
+        "append of ready records, then every summary": on_log(
+            lambda log: log.append(ready, now=NOW), ask
+        ),
         "record, one call each": on_log(lambda log: _record_each(log, usage)),
-        "record, one call each, then every summary": on_log(lambda log: _record_each(log, usage), ask),
+        "record, one call each, then every summary": on_log(
+            lambda log: _record_each(log, usage), ask
+        ),
     }
 
 
@@ -54,12 +65,18 @@ def _worked(log: mc.UsageLog, work: Iterable[Callable[[mc.UsageLog], object]]) -
 
 
 def _walk(usage: Columns) -> None:
-    deque(zip(usage.items, usage.timestamps, usage.quantities, usage.actions, strict=True), maxlen=0)
+    deque(
+        zip(usage.items, usage.timestamps, usage.quantities, usage.actions, strict=True), maxlen=0
+    )
 
 
 def _copy(usage: Columns) -> list[array[int]]:
     codes = {item: code for code, item in enumerate(set(usage.items))}
-    return [array("i", map(codes.__getitem__, usage.items)), array("q", usage.timestamps), array("q", usage.quantities)]
+    return [
+        array("i", map(codes.__getitem__, usage.items)),
+        array("q", usage.timestamps),
+        array("q", usage.quantities),
+    ]
 
 
 def _append_columns(log: mc.UsageLog, usage: Columns) -> None:
@@ -72,7 +89,11 @@ def _record_each(log: mc.UsageLog, usage: Columns) -> None:
         log.record(item, quantity, timestamp=timestamp, action=action, now=NOW)
 
 
-TARGETS: Final = {"append_columns": 1.0, "append of ready records": 0.5, "record, one call each": 0.3}
+TARGETS: Final = {
+    "append_columns": 1.0,
+    "append of ready records": 0.5,
+    "record, one call each": 0.3,
+}
 
 
 def measure(items: list[str], usage: Columns, shape: str, rounds: int) -> Group:

@@ -1,4 +1,6 @@
-"""Summaries, previews, rating and snapshots under pytest-benchmark: `pytest benchmarks/bench_billing.py`."""
+"""Summaries, previews, rating and snapshots under pytest-benchmark: `pytest
+benchmarks/bench_billing.py`.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,12 @@ def log() -> mc.UsageLog:
 @pytest.mark.parametrize("mode", inputs.MODES)
 @pytest.mark.parametrize("name", answering.STEPS)
 @pytest.mark.parametrize("cells", [1_000, 100_000])
-def test_one_step(cells: int, name: str, mode: mc.AggregateUsage, benchmark: Callable[..., Any]) -> None:
-    """A record, and a preview after it, are right and cost the same in a small and in a large item."""
+def test_one_step(
+    cells: int, name: str, mode: mc.AggregateUsage, benchmark: Callable[..., Any]
+) -> None:
+    """A record, and a preview after it, are right and cost the same in a small and in a
+    large item.
+    """
     filled = answering.filled(mode, cells)
     benchmark(answering.STEPS[name], filled)
     assert filled.quantity() == filled.expected(mode)

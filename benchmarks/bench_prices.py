@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks.prices import EDGES, NEW, OLD, bare_audit, bare_bills, bare_compare, revenues, summaries
+from benchmarks.prices import (
+    EDGES,
+    NEW,
+    OLD,
+    bare_audit,
+    bare_bills,
+    bare_compare,
+    revenues,
+    summaries,
+)
 from metering_core.auditing import audit
 from metering_core.comparing import compare
 from metering_core.rating import settled_total
@@ -24,8 +33,12 @@ def test_compare(benchmark: Callable[..., Any]) -> None:
 
 
 def test_rerating(benchmark: Callable[..., Any]) -> None:
-    """Re-rated summaries come to what the loop in integers comes to, and to what rating says line by line."""
+    """Re-rated summaries come to what the loop in integers comes to, and to what rating says line
+    by line.
+    """
     used = summaries(10_000)
     assert benchmark(revenues, used) == bare_bills(used)
     few = used[::500]
-    assert revenues(few) == tuple(sum(settled_total(one, used_.total_usage) for used_ in few) for one in (OLD, NEW))
+    assert revenues(few) == tuple(
+        sum(settled_total(one, used_.total_usage) for used_ in few) for one in (OLD, NEW)
+    )

@@ -35,7 +35,9 @@ CHARGED: Final = {
 
 
 def measure(items: list[str], usage: Columns, rounds: int) -> list[Group]:
-    """Return what summaries, previews, rating and snapshots cost, each beside what Python needs for the bare arithmetic."""
+    """Return what summaries, previews, rating and snapshots cost, each beside what Python needs for
+    the bare arithmetic.
+    """
     log = filled_log(items, usage)
     totals = inputs.unchecked_totals(inputs.unchecked_loop_with_sets(usage))
     return [_bills(log, totals, rounds), _rating(rounds), _snapshots(log, len(usage.items), rounds)]
@@ -75,13 +77,20 @@ def _by_tier(quantity: int) -> Iterable[Fraction]:
 
 
 def settled_by_line(totals: dict[str, int]) -> dict[str, int]:
-    """Return the bill of each item: every tier is a line, and every line is rounded once, half up."""
-    return {item: sum(int(amount + Fraction(1, 2)) for amount in _by_tier(total)) for item, total in totals.items()}
+    """Return the bill of each item: every tier is a line, and every line is rounded once,
+    half up.
+    """
+    return {
+        item: sum(int(amount + Fraction(1, 2)) for amount in _by_tier(total))
+        for item, total in totals.items()
+    }
 
 
 def previewed(log: mc.UsageLog) -> dict[str, int]:
     """Return the total of the preview of each subscription, in cents, by its item."""
-    bills = {one.items[0].id: mc.preview_invoice(one, log, now=NOW).total for one in log.subscriptions}
+    bills = {
+        one.items[0].id: mc.preview_invoice(one, log, now=NOW).total for one in log.subscriptions
+    }
     return dict(sorted(bills.items()))
 
 
@@ -94,30 +103,41 @@ def _rating(rounds: int, times: int = 1_000) -> Group:
 
     rate, quantity = Decimal("0.3"), Decimal(QUANTITY)
     contenders = {
-        "bound: one multiplication of decimals": Contender(lambda: lambda: [rate * quantity for _ in range(times)]),
+        "bound: one multiplication of decimals": Contender(
+            lambda: lambda: [rate * quantity for _ in range(times)]
+        ),
         **{
             name: Contender(lambda price=price: repeated(price), exact, CHARGED[name])  # type: ignore[misc]
             for name, price in PRICES.items()
         },
     }
     best = {name: seconds / times * 1e6 for name, seconds in race(contenders, rounds).items()}
-    return f"Rating {QUANTITY:,} units", _rows(best, "µs", {name: str(amount) for name, amount in CHARGED.items()})
+    return f"Rating {QUANTITY:,} units", _rows(
+        best, "µs", {name: str(amount) for name, amount in CHARGED.items()}
+    )
 
 
 def _snapshots(log: mc.UsageLog, records: int, rounds: int) -> Group:
     text = json.dumps(mc.snapshot(log))
     contenders = {
-        "bound: json.dumps of the same data": Contender(lambda: lambda: json.dumps(data), len, len(text)),
+        "bound: json.dumps of the same data": Contender(
+            lambda: lambda: json.dumps(data), len, len(text)
+        ),
         "snapshot, to text": Contender(lambda: lambda: json.dumps(mc.snapshot(log)), expected=text),
-        "bound: json.loads of the same text": Contender(lambda: lambda: json.loads(text), expected=(data := json.loads(text))),
+        "bound: json.loads of the same text": Contender(
+            lambda: lambda: json.loads(text), expected=(data := json.loads(text))
+        ),
         "restore, from text": Contender(
-            lambda: lambda: mc.restore(json.loads(text)), lambda found: json.dumps(mc.snapshot(found)), text
+            lambda: lambda: mc.restore(json.loads(text)),
+            lambda found: json.dumps(mc.snapshot(found)),
+            text,
         ),
     }
     best = {name: seconds / records * 1e6 for name, seconds in race(contenders, rounds).items()}
     answers = dict.fromkeys(("snapshot, to text", "restore, from text"), inputs.digest(text))
-    return f"Snapshot of {records:,} records ({len(text) / records:.0f} bytes of text a record)", _rows(
-        best, "µs/record", answers
+    return (
+        f"Snapshot of {records:,} records ({len(text) / records:.0f} bytes of text a record)",
+        _rows(best, "µs/record", answers),
     )
 
 

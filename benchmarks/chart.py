@@ -33,12 +33,16 @@ _BAR: Final = 0.8
 
 
 def speeds(groups: Iterable[Group]) -> dict[str, dict[str, float]]:
-    """Return for each workload how fast each tool is in its best form, in relation to ours; who is wrong has no bar."""
+    """Return for each workload how fast each tool is in its best form, in relation to ours; who is
+    wrong has no bar.
+    """
     found: dict[str, dict[str, float]] = {}
     for title, rows in groups:
         name = next((name for start, name in WORKLOADS.items() if title.startswith(start)), None)
         if name is not None and (not title.startswith("B") or ", 5% set" in title):
-            found[name] = _relative([row for row in rows if row.note is None and "against" not in row.name])
+            found[name] = _relative(
+                [row for row in rows if row.note is None and "against" not in row.name]
+            )
     return {name: best for name, best in found.items() if best}
 
 
@@ -66,7 +70,11 @@ def draw(groups: Iterable[Group], machine: str, folder: Path) -> list[Path]:
         _bars(figure.add_subplot(), found, machine)
         figure.legend(loc="outside upper center", ncol=len(COLOURS), frameon=False)
         for file in files:
-            figure.savefig(file, dpi=120, metadata={"Date": None} if file.suffix == ".svg" else {"Software": None})
+            figure.savefig(
+                file,
+                dpi=120,
+                metadata={"Date": None} if file.suffix == ".svg" else {"Software": None},
+            )
     return files
 
 

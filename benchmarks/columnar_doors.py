@@ -25,7 +25,9 @@ def contenders(usage: Columns, items: list[str]) -> dict[str, Contender]:
 
 
 def _appended(make: Callable[[], Any], batch: object) -> Contender:
-    """Append a batch several times to columns that have it once, so that what is looked up once for all was looked up."""
+    """Append a batch several times to columns that have it once, so that what is looked up once for
+    all was looked up.
+    """
 
     def filled() -> Any:  # noqa: ANN401 - as below
         columns = make()
@@ -73,10 +75,14 @@ def _of_usage(usage: Columns, items: list[str]) -> dict[str, Contender]:
     return {
         "ColumnarUsage.append": _appended(lambda: ColumnarUsage(subscriptions), batch),
         **{
-            f"ColumnarUsage.append, batches of {rows:,}": _appended(lambda: ColumnarUsage(subscriptions), first(rows))
+            f"ColumnarUsage.append, batches of {rows:,}": _appended(
+                lambda: ColumnarUsage(subscriptions), first(rows)
+            )
             for rows in SMALL
         },
-        "ColumnarUsage, first question": Contender(lambda: partial(asked, filled()), expected=totals),
+        "ColumnarUsage, first question": Contender(
+            lambda: partial(asked, filled()), expected=totals
+        ),
         "invoice_lines": Contender(lambda: partial(billed, warm), expected=sum(lines.values())),
     }
 
@@ -89,10 +95,15 @@ def _of_many(number: int) -> dict[str, Contender]:
     columns = ColumnarUsage(subscriptions)
     columns.append(UsageBatch.from_columns(items, quantities, [START] * number), now=NOW)
     requests = [(one.items[0], one.period_at(START)) for one in subscriptions]
-    usages = [0 if one is None else int(one[1]) if isinstance(one, tuple) else int(one) for one in columns.partials(requests)]
+    usages = [
+        0 if one is None else int(one[1]) if isinstance(one, tuple) else int(one)
+        for one in columns.partials(requests)
+    ]
     assert usages == quantities, "each mode comes to the one quantity"
     return {
-        "ColumnarUsage.partials, many": Contender(lambda: partial(columns.partials, requests), len, number),
+        "ColumnarUsage.partials, many": Contender(
+            lambda: partial(columns.partials, requests), len, number
+        ),
         "ColumnarUsage.total_usage, many": Contender(
             lambda: partial(columns.total_usage, requests), lambda found: found.tolist(), quantities
         ),
@@ -111,7 +122,11 @@ def _of_events(usage: Columns, items: list[str]) -> dict[str, Contender]:
     make = partial(ColumnarEvents, [meter_events.METER])
 
     def asked(columns: ColumnarEvents) -> int:
-        return int(columns.summaries(meter_events.METER.id, START, NOW, value_grouping_window="hour").numerators.sum())
+        return int(
+            columns.summaries(
+                meter_events.METER.id, START, NOW, value_grouping_window="hour"
+            ).numerators.sum()
+        )
 
     def filled() -> ColumnarEvents:
         columns = make()
@@ -120,5 +135,7 @@ def _of_events(usage: Columns, items: list[str]) -> dict[str, Contender]:
 
     return {
         "ColumnarEvents.append": _appended(make, batch),
-        "ColumnarEvents, first question": Contender(lambda: partial(asked, filled()), expected=sum(usage.quantities)),
+        "ColumnarEvents, first question": Contender(
+            lambda: partial(asked, filled()), expected=sum(usage.quantities)
+        ),
     }

@@ -1,7 +1,9 @@
-"""Side by side with other tools: by turns, by the wall clock, best of several, every answer compared.
+"""Side by side with other tools: by turns, by the wall clock, best of several, every answer
+compared.
 
-Other tools use all cores, so the processor time of :mod:`~benchmarks.measuring` says nothing here: the clock is the wall's.
-Who cannot win any more takes no further turn. Our own answer must be right; of a peer's that is not, the row says by how much.
+Other tools use all cores, so the processor time of :mod:`~benchmarks.measuring` says nothing here:
+the clock is the wall's. Who cannot win any more takes no further turn. Our own answer must be
+right; of a peer's that is not, the row says by how much.
 """
 
 from __future__ import annotations
@@ -20,7 +22,9 @@ from benchmarks.measuring import Row
 from benchmarks.peers import Way
 
 HOPELESS: Final = 2.0
-"""Who is so many times slower than the fastest of its side takes no further turn: no ratio depends on it."""
+"""Who is so many times slower than the fastest of its side takes no further turn: no ratio depends
+on it.
+"""
 
 
 @attrs.define
@@ -53,7 +57,9 @@ class Turns:
     def _check(self, found: NDArray[Any], expected: NDArray[Any]) -> None:
         self.answer = digest_of(found)
         self.fault = fault_of(found, expected)
-        assert self.fault is None or not self.way.is_ours, f"fast, but {self.fault}: {self.way.name}"
+        assert self.fault is None or not self.way.is_ours, (
+            f"fast, but {self.fault}: {self.way.name}"
+        )
 
 
 def fault_of(found: NDArray[Any], expected: NDArray[Any]) -> str | None:
@@ -81,13 +87,18 @@ def race(ways: Iterable[Way], expected: NDArray[Any], rounds: int) -> list[Turns
 
 
 def _has_hope(one: Turns, field: Sequence[Turns]) -> bool:
-    """Say whether another turn can matter: of ours each may have its own target, of the peers only the fastest counts."""
+    """Say whether another turn can matter: of ours each may have its own target, of the peers only
+    the fastest counts.
+    """
     fastest = min(other.best for other in field if other.way.is_ours == one.way.is_ours)
     return one.answer is None or one.best <= HOPELESS * fastest
 
 
-def rows(field: Sequence[Turns], number: int, unit: str, at_least: float | None = None) -> list[Row]:
-    """Return a row each: ours in relation to the best peer that is right, each peer in relation to our best.
+def rows(
+    field: Sequence[Turns], number: int, unit: str, at_least: float | None = None
+) -> list[Row]:
+    """Return a row each: ours in relation to the best peer that is right, each peer in relation to
+    our best.
 
     Args:
         field: what :func:`race` returned.
@@ -98,7 +109,10 @@ def rows(field: Sequence[Turns], number: int, unit: str, at_least: float | None 
     ours = [one for one in field if one.way.is_ours]
     peers = [one for one in field if not one.way.is_ours]
     right = [one for one in peers if one.fault is None]
-    made = [_row(one, min(right, key=lambda peer: peer.best, default=None), number, unit, at_least) for one in ours]
+    made = [
+        _row(one, min(right, key=lambda peer: peer.best, default=None), number, unit, at_least)
+        for one in ours
+    ]
     return made + [_row(one, ours[0], number, unit, None) for one in peers]
 
 
@@ -115,11 +129,13 @@ def _row(one: Turns, other: Turns | None, number: int, unit: str, at_least: floa
     )
 
 
-# Results as arrays -------------------------------------------------------------------------------------------------------
+# Results as arrays --------------------------------------------------------------------------------
 
 
 def aligned(items: int, table: Any) -> NDArray[Any]:  # noqa: ANN401 - of pyarrow, Polars or pandas
-    """Return the columns of a table beside ``item`` as rows, in the order of the items; an item that is absent has 0."""
+    """Return the columns of a table beside ``item`` as rows, in the order of the items; an item
+    that is absent has 0.
+    """
     names = list(table.columns) if not hasattr(table, "column_names") else table.column_names
     codes, *values = (np.asarray(table[name]) for name in names)
     return placed(items, codes, values)
@@ -127,7 +143,9 @@ def aligned(items: int, table: Any) -> NDArray[Any]:  # noqa: ANN401 - of pyarro
 
 def aligned_rows(items: int, found: list[Any]) -> NDArray[Any]:
     """Return rows of item and numbers as arrays in the order of the items."""
-    codes, *values = (np.array([int(value) for value in column]) for column in zip(*found, strict=True))
+    codes, *values = (
+        np.array([int(value) for value in column]) for column in zip(*found, strict=True)
+    )
     return placed(items, codes, values)
 
 

@@ -1,4 +1,6 @@
-"""Large usage for the comparison with other tools: seeded columns, and the right answers worked out without the library."""
+"""Large usage for the comparison with other tools: seeded columns, and the right answers worked out
+without the library.
+"""
 
 from __future__ import annotations
 
@@ -104,9 +106,13 @@ def generated(records: int, set_share: float, *, is_skewed: bool = False) -> Dat
 
 
 def expected(dataset: Dataset) -> dict[Question, Integers]:
-    """Return the right answers, one row a number and one column an item: one stable sort, then cell by cell."""
+    """Return the right answers, one row a number and one column an item: one stable sort, then cell
+    by cell.
+    """
     order = np.lexsort((dataset.timestamps, dataset.codes))
-    codes, timestamps, quantities = (column[order] for column in (dataset.codes, dataset.timestamps, dataset.quantities))
+    codes, timestamps, quantities = (
+        column[order] for column in (dataset.codes, dataset.timestamps, dataset.quantities)
+    )
     is_first = np.ones(len(order), np.bool_)
     is_first[1:] = (codes[1:] != codes[:-1]) | (timestamps[1:] != timestamps[:-1])
     # A running maximum of places: where the row's cell began, or its last `set` so far.
@@ -122,8 +128,16 @@ def expected(dataset: Dataset) -> dict[Question, Integers]:
     latest[owners] = cells  # Cells ascend in time, and the last assignment to an item stays.
     plain = np.zeros(dataset.items, np.int64)
     np.add.at(plain, dataset.codes, dataset.quantities)
-    answers = {Question.PLAIN_SUM: [plain], Question.SUM: [sums], Question.MAX: [greatest], Question.LAST: [latest]}
-    return {name: np.array(rows) for name, rows in {**answers, Question.EVERY_MODE: [sums, greatest, latest]}.items()}
+    answers = {
+        Question.PLAIN_SUM: [plain],
+        Question.SUM: [sums],
+        Question.MAX: [greatest],
+        Question.LAST: [latest],
+    }
+    return {
+        name: np.array(rows)
+        for name, rows in {**answers, Question.EVERY_MODE: [sums, greatest, latest]}.items()
+    }
 
 
 def write_parquet(dataset: Dataset, file: Path) -> None:

@@ -1,7 +1,8 @@
-"""Door by door, what `python -m benchmarks.against` compares an older tree by; it runs in a process for each of the two.
+"""Door by door, what `python -m benchmarks.against` compares an older tree by; it runs in a process
+for each of the two.
 
-The workloads are those of *this* tree, on the library of whichever tree is measured, so that both do the same. What they use
-of it is public, and the older one has it, too.
+The workloads are those of *this* tree, on the library of whichever tree is measured, so that both
+do the same. What they use of it is public, and the older one has it, too.
 """
 
 from __future__ import annotations
@@ -58,7 +59,9 @@ def of_events(usage: Columns, items: list[str]) -> Contenders:
         totals[item] += quantity
 
     def asked(log: MeterLog) -> dict[str, int]:
-        summaries = {one: event_summaries(log, meter_events.METER.id, one, START, NOW)[0] for one in totals}
+        summaries = {
+            one: event_summaries(log, meter_events.METER.id, one, START, NOW)[0] for one in totals
+        }
         return {one: int(summary.aggregated_value) for one, summary in summaries.items()}
 
     def unasked() -> Callable[[], dict[str, int]]:
@@ -68,7 +71,9 @@ def of_events(usage: Columns, items: list[str]) -> Contenders:
 
     return {
         "MeterLog.record": doors["one call each"]["meter event"],
-        "MeterLog.record with an identifier": doors["one call each, with an identifier"]["meter event"],
+        "MeterLog.record with an identifier": doors["one call each, with an identifier"][
+            "meter event"
+        ],
         "MeterLog.append": doors["append of ready ones"]["meter event"],
         "MeterLog, first question": Contender(unasked, expected=totals),
     }
@@ -81,7 +86,9 @@ def of_rating() -> Contenders:
         return [mc.rate(price, billing.QUANTITY) for _ in range(RATED)][-1]
 
     return {
-        f"rate, {name}": Contender(lambda price=price: partial(rated, price), exact, billing.CHARGED[name])  # type: ignore[misc]
+        f"rate, {name}": Contender(
+            lambda price=price: partial(rated, price), exact, billing.CHARGED[name]
+        )  # type: ignore[misc]
         for name, price in billing.PRICES.items()
     }
 
@@ -98,7 +105,10 @@ def of_bills(usage: Columns, items: list[str]) -> Contenders:
     bills = billing.settled_by_line(totals)
 
     def all_at_once() -> dict[str, int]:
-        return {one.lines[0].subscription_item: one.total for one in mc.invoice_all(log.subscriptions, log, at=NOW)}
+        return {
+            one.lines[0].subscription_item: one.total
+            for one in mc.invoice_all(log.subscriptions, log, at=NOW)
+        }
 
     return {
         "preview_invoice": Contender(lambda: partial(billing.previewed, log), expected=bills),
@@ -129,7 +139,8 @@ def contenders(records: int) -> Contenders:
 
 
 def serve(records: int) -> None:
-    """Say where the library is from and what can be measured; then run what is asked for, line by line, and say the seconds.
+    """Say where the library is from and what can be measured; then run what is asked for, line by
+    line, and say the seconds.
 
     They are processor time. What is measured finds the inputs out of the collector's sight.
     """

@@ -1,6 +1,7 @@
 """Workloads A, B and C: from usage in memory to one number an item, beside what others would write.
 
-Timed is the question alone: every tool has the usage loaded in its own form, and returns its own kind of table.
+Timed is the question alone: every tool has the usage loaded in its own form, and returns its own
+kind of table.
 """
 
 from __future__ import annotations
@@ -66,21 +67,35 @@ def heats(records: int, few: int) -> Iterator[Heat]:
     yield Heat("Small", few, 0.05, questions, peers=PEERS | SMALL_PEERS, has_targets=False)
 
 
-def measure(records: int, few: int, rounds: int, say: Callable[[str], None]) -> Iterator[tuple[Group, str]]:
+def measure(
+    records: int, few: int, rounds: int, say: Callable[[str], None]
+) -> Iterator[tuple[Group, str]]:
     """Yield each group as it is measured, with the hash of its usage."""
     for heat in heats(records, few):
         usage = generated(heat.records, heat.set_share, is_skewed=heat.is_skewed)
         with ExitStack() as held:
-            field = [held.enter_context(closing(one)) for one in (Columnar(usage), *loaded(heat.peers, usage, say))]
+            field = [
+                held.enter_context(closing(one))
+                for one in (Columnar(usage), *loaded(heat.peers, usage, say))
+            ]
             answers, digest = expected(usage), usage.digest()
             for question in heat.questions:
                 every = [way for one in field for way in one.ways(question)]
                 ways = [way for way in every if not any(form in way.name for form in heat.skips)]
                 turns = competing.race(ways, answers[question], rounds)
                 target = TARGETS.get((question, heat.set_share)) if heat.has_targets else None
-                yield (_title(heat, question, usage), competing.rows(turns, len(usage), "million records/s", target)), digest
+                yield (
+                    (
+                        _title(heat, question, usage),
+                        competing.rows(turns, len(usage), "million records/s", target),
+                    ),
+                    digest,
+                )
 
 
 def _title(heat: Heat, question: Question, usage: Dataset) -> str:
     sets = "" if question is Question.PLAIN_SUM else f", {heat.set_share:.0%} set"
-    return f"{heat.name}: {question.value} of {usage.name}{sets} (from loaded usage to one number an item)"
+    return (
+        f"{heat.name}: {question.value} of {usage.name}{sets} (from loaded usage to one number "
+        "an item)"
+    )

@@ -1,8 +1,9 @@
-"""Workload F: does a record cost more where there are more of them? Time and peak memory, each size in a process of its own.
+"""Workload F: does a record cost more where there are more of them? Time and peak memory, each size
+in a process of its own.
 
-Each item is aggregated by one of the four modes, by turns. The columnar engine is given its columns, and judges, appends and
-answers; DuckDB's engine is given a Parquet file and 2 GB. Peak memory is what the process grew by from before its input was
-there.
+Each item is aggregated by one of the four modes, by turns. The columnar engine is given its
+columns, and judges, appends and answers; DuckDB's engine is given a Parquet file and 2 GB. Peak
+memory is what the process grew by from before its input was there.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ IS_FLAT: Final = 1.5
 FROM: Final = 1_000_000
 """Below so many records the fixed cost of a process is most of it, and there is no target."""
 WARM: Final = 1 << 21
-"""With so many records at most, what a run loads and compiles is loaded and compiled before it is measured."""
+"""With so many records at most, what a run loads and compiles is loaded and compiled before it is
+measured.
+"""
 CHECKED: Final = 10_000_000
-"""Up to so many records the answers are compared with those worked out without the library; beyond, engine with engine."""
+"""Up to so many records the answers are compared with those worked out without the library; beyond,
+engine with engine.
+"""
 
 
 def measure(sizes: list[int], say: Callable[[str], None]) -> tuple[Group, str]:
@@ -54,7 +59,10 @@ def measure(sizes: list[int], say: Callable[[str], None]) -> tuple[Group, str]:
         for engine, result in _of_size(records):
             found[engine][records] = result
             digest = result["input"]
-    title = f"F: growth to {sizes[-1]:,} records (columnar: append and answer; DuckDB: from Parquet, limit {MEMORY_LIMIT})"
+    title = (
+        f"F: growth to {sizes[-1]:,} records (columnar: append and answer; DuckDB: from "
+        f"Parquet, limit {MEMORY_LIMIT})"
+    )
     return (title, [row for engine in ENGINES for row in _rows(engine, found[engine])]), digest
 
 
@@ -118,13 +126,19 @@ def _rows(engine: str, found: dict[int, dict[str, Any]]) -> Iterator[Row]:
         )
 
 
-# In the process that is measured ---------------------------------------------------------------------------------------
+# In the process that is measured ------------------------------------------------------------------
 
 
 def peak() -> int:
-    """Return the bytes of this process that were in memory at most, since they were last forgotten."""
+    """Return the bytes of this process that were in memory at most, since they were last
+    forgotten.
+    """
     if STATUS.exists():
-        line = next(line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmHWM:"))
+        line = next(
+            line
+            for line in STATUS.read_text(encoding="ascii").splitlines()
+            if line.startswith("VmHWM:")
+        )
         return int(line.split()[1]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
@@ -134,7 +148,9 @@ def forget_peak() -> int:
     """Let the peak begin at what is in memory now, where the system can do that, and return it."""
     gc.collect()
     with suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)  # What the allocator kept would be used again, and not be seen to grow.
+        ctypes.CDLL(None).malloc_trim(
+            0
+        )  # What the allocator kept would be used again, and not be seen to grow.
     if CLEAR.exists():
         CLEAR.write_text("5", encoding="ascii")
     return peak()
@@ -143,7 +159,10 @@ def forget_peak() -> int:
 def subscribed(items: int) -> list[mc.Subscription]:
     """Return subscriptions with so many items, by all modes in turn."""
     prices = [ours.priced(mode) for mode in MODES]
-    return ours.subscribed([f"si_{item:07d}" for item in range(items)], [prices[item % len(prices)] for item in range(items)])
+    return ours.subscribed(
+        [f"si_{item:07d}" for item in range(items)],
+        [prices[item % len(prices)] for item in range(items)],
+    )
 
 
 def answered(usage: Any, subscriptions: list[mc.Subscription]) -> NDArray[np.int64]:  # noqa: ANN401 - either engine
@@ -154,15 +173,21 @@ def answered(usage: Any, subscriptions: list[mc.Subscription]) -> NDArray[np.int
     return ours.quantities_of(usage, requests)
 
 
-def in_columns(folder: Path, subscriptions: list[mc.Subscription]) -> tuple[float, int, NDArray[np.int64]]:
+def in_columns(
+    folder: Path, subscriptions: list[mc.Subscription]
+) -> tuple[float, int, NDArray[np.int64]]:
     """Load the columns, append and answer; return seconds, peak and answers."""
     from metering_core.columnar import ColumnarUsage, UsageBatch  # noqa: PLC0415 - one engine a process
 
     names = [item.id for one in subscriptions for item in one.items]
 
-    def appended_and_answered(usage: ColumnarUsage, columns: list[NDArray[Any]]) -> NDArray[np.int64]:
+    def appended_and_answered(
+        usage: ColumnarUsage, columns: list[NDArray[Any]]
+    ) -> NDArray[np.int64]:
         codes, timestamps, quantities, sets = columns
-        batch = UsageBatch.from_columns(codes, quantities, timestamps, sets, item_ids=names, copy=False)
+        batch = UsageBatch.from_columns(
+            codes, quantities, timestamps, sets, item_ids=names, copy=False
+        )
         usage.append(batch, now=NOW)
         return answered(usage, subscriptions)
 
@@ -177,14 +202,18 @@ def in_columns(folder: Path, subscriptions: list[mc.Subscription]) -> tuple[floa
     return perf_counter() - began, peak() - before, found
 
 
-def in_place(folder: Path, subscriptions: list[mc.Subscription]) -> tuple[float, int, NDArray[np.int64]]:
+def in_place(
+    folder: Path, subscriptions: list[mc.Subscription]
+) -> tuple[float, int, NDArray[np.int64]]:
     """Answer from the Parquet file under the memory limit; return seconds, peak and answers."""
     from metering_core.sql import DuckDBUsage  # noqa: PLC0415 - as above
 
     before = forget_peak()
     began = perf_counter()
     file = folder / "usage.parquet"
-    usage = DuckDBUsage(file, subscriptions, now=NOW, memory_limit=MEMORY_LIMIT, temp_directory=folder / "spilled")
+    usage = DuckDBUsage(
+        file, subscriptions, now=NOW, memory_limit=MEMORY_LIMIT, temp_directory=folder / "spilled"
+    )
     found = answered(usage, subscriptions)
     return perf_counter() - began, peak() - before, found
 

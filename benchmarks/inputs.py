@@ -1,4 +1,6 @@
-"""What is measured with: seeded columns of usage, and the loops a user would write instead of this library."""
+"""What is measured with: seeded columns of usage, and the loops a user would write instead of this
+library.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,9 @@ def item_ids(number: int) -> list[str]:
 
 
 def columns(items: Sequence[str], records: int, *, seconds_per_cell: int = 1) -> Columns:
-    """Return random usage of the items, 5 % of it `set`; timestamps are multiples of ``seconds_per_cell``."""
+    """Return random usage of the items, 5 % of it `set`; timestamps are multiples of
+    ``seconds_per_cell``.
+    """
     chosen = random.Random(SEED)  # noqa: S311 - a repeatable input, not a secret
     span = (NOW - START) // seconds_per_cell
     return Columns(
@@ -71,7 +75,11 @@ def mode_of(item_id: str) -> mc.AggregateUsage:
 
 def price(mode: mc.AggregateUsage) -> mc.Price:
     """Return a graduated price with a free tier and fractions of a cent."""
-    tiers = [mc.Tier(1_000, unit_amount=0), mc.Tier(100_000, unit_amount="0.4"), mc.Tier("inf", unit_amount="0.25")]
+    tiers = [
+        mc.Tier(1_000, unit_amount=0),
+        mc.Tier(100_000, unit_amount="0.4"),
+        mc.Tier("inf", unit_amount="0.25"),
+    ]
     recurring = mc.Recurring(aggregate_usage=mode)
     return mc.Price.graduated(f"price_{mode}", currency="usd", tiers=tiers, recurring=recurring)
 
@@ -79,7 +87,10 @@ def price(mode: mc.AggregateUsage) -> mc.Price:
 def subscriptions(items: Iterable[str]) -> list[mc.Subscription]:
     """Return a subscription for each item, which costs the log more than many items in one."""
     prices = {mode: price(mode) for mode in MODES}
-    return [mc.Subscription(f"sub_{item}", [mc.SubscriptionItem(item, prices[mode_of(item)])], START) for item in items]
+    return [
+        mc.Subscription(f"sub_{item}", [mc.SubscriptionItem(item, prices[mode_of(item)])], START)
+        for item in items
+    ]
 
 
 def log_of(items: Iterable[str]) -> mc.UsageLog:
@@ -88,9 +99,13 @@ def log_of(items: Iterable[str]) -> mc.UsageLog:
 
 
 def unchecked_loop(usage: Columns) -> Cells:
-    """Add usage up as a user would, who knows of no `set` and checks nothing: what the targets are relative to."""
+    """Add usage up as a user would, who knows of no `set` and checks nothing: what the targets are
+    relative to.
+    """
     cells: Cells = {}
-    for item, timestamp, quantity in zip(usage.items, usage.timestamps, usage.quantities, strict=True):
+    for item, timestamp, quantity in zip(
+        usage.items, usage.timestamps, usage.quantities, strict=True
+    ):
         key = (item, timestamp)
         cells[key] = cells.get(key, 0) + quantity
     return cells
@@ -124,7 +139,9 @@ def _aggregated(item: str, cells: dict[int, int]) -> int:
 
 
 def totals(log: mc.UsageLog, items: Iterable[str]) -> dict[str, int]:
-    """Return the total usage that the log's summaries say, of each item in its first billing period."""
+    """Return the total usage that the log's summaries say, of each item in its first billing
+    period.
+    """
     return {item: int(log.summaries(item, now=NOW)[-1].total_usage) for item in items}
 
 

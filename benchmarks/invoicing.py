@@ -1,6 +1,8 @@
-"""Workload D: from a Parquet file with string ids to invoice lines of item, tier, quantity and cents.
+"""Workload D: from a Parquet file with string ids to invoice lines of item, tier, quantity and
+cents.
 
-Timed is all from opening the file to a table of lines. The catalog is loaded before, in each tool's own form.
+Timed is all from opening the file to a table of lines. The catalog is loaded before, in each tool's
+own form.
 """
 
 from __future__ import annotations
@@ -39,7 +41,10 @@ def measure(records: int, rounds: int, say: Callable[[str], None]) -> tuple[Grou
         write_parquet(usage, file)
         ways = [*_ours(file, usage), *_peers(file, usage, say)]
         field = competing.race(ways, lines, rounds)
-    title = f"D: from Parquet to {lines.shape[1]:,} invoice lines, {usage.name}, 5% set (from the file to a table of lines)"
+    title = (
+        f"D: from Parquet to {lines.shape[1]:,} invoice lines, {usage.name}, 5% set (from the "
+        "file to a table of lines)"
+    )
     return (title, _rows(field, records)), usage.digest()
 
 
@@ -66,10 +71,14 @@ def _rows(field: list[competing.Turns], records: int) -> list[Row]:
 def _ours(file: Path, usage: Dataset) -> Iterator[Way]:
     """Yield ours: columns in memory, and DuckDB's engine under our SQL."""
     names, prices = usage.item_ids(), tariff.catalog()
-    subscribed = ours.subscribed(names, [prices[tariff.price_of(item)] for item in range(usage.items)])
+    subscribed = ours.subscribed(
+        names, [prices[tariff.price_of(item)] for item in range(usage.items)]
+    )
     numbers = {name: code for code, name in enumerate(names)}
     answer = partial(_lines_of, numbers)
-    yield Way("metering_core columnar", partial(_in_columns, file, subscribed), answer, is_ours=True)
+    yield Way(
+        "metering_core columnar", partial(_in_columns, file, subscribed), answer, is_ours=True
+    )
     in_place = partial(partial, _in_place, file, subscribed)
     yield Way("metering_core DuckDBUsage", in_place, answer, is_ours=True)
 
@@ -81,7 +90,9 @@ def _in_columns(file: Path, subscribed: list[mc.Subscription]) -> Callable[[], I
     def run() -> InvoiceLines:
         # There are two actions: as a dictionary they are neither decoded nor encoded again.
         parquet = ParquetFileFormat(dictionary_columns=["action"])
-        batch = UsageBatch.from_arrow(dataset(file, format=parquet).to_table(batch_size=ROW_GROUP), copy=False)
+        batch = UsageBatch.from_arrow(
+            dataset(file, format=parquet).to_table(batch_size=ROW_GROUP), copy=False
+        )
         usage.append(batch, now=NOW)
         return invoice_lines(subscribed, usage, START)
 
@@ -99,7 +110,9 @@ def _in_place(file: Path, subscribed: list[mc.Subscription]) -> InvoiceLines:
 def _lines_of(numbers: dict[str, int], found: InvoiceLines) -> NDArray[Any]:
     codes = np.array([numbers[item.id] for item, _ in found.items])
     lines = found.lines
-    return tariff.in_order(np.array([codes[lines.rows], lines.tiers, lines.quantities, lines.amounts]))
+    return tariff.in_order(
+        np.array([codes[lines.rows], lines.tiers, lines.quantities, lines.amounts])
+    )
 
 
 def _peers(file: Path, usage: Dataset, say: Callable[[str], None]) -> Iterator[Way]:

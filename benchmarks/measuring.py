@@ -1,7 +1,7 @@
 """How things are measured: by turns, best of several, with the answer checked each time.
 
-The clock is the processor time of this process, so that what else runs on the machine costs little of the truth. All that is
-measured runs in one thread and waits for nothing.
+The clock is the processor time of this process, so that what else runs on the machine costs little
+of the truth. All that is measured runs in one thread and waits for nothing.
 """
 
 from __future__ import annotations
@@ -49,7 +49,9 @@ class Contender:
 
 
 def race(contenders: Mapping[str, Contender], rounds: int) -> dict[str, float]:
-    """Run all by turns, so that a busy moment of the machine hits each, and return the best seconds of each."""
+    """Run all by turns, so that a busy moment of the machine hits each, and return the best seconds
+    of each.
+    """
     gc.collect()
     # The inputs would otherwise be walked again whenever what is measured makes the collector run.
     gc.freeze()
@@ -72,7 +74,8 @@ class Row:
         value: the measurement, in ``unit``.
         unit: of value and bound.
         bound: what this machine could do at all; None where the row is itself a bound.
-        ratio: the measurement in relation to ``relative_to``; more is better unless ``target_at_most``.
+        ratio: the measurement in relation to ``relative_to``; more is better unless
+            ``target_at_most``.
         relative_to: what the ratio is to.
         at_least: target of the ratio, inclusive.
         at_most: target of the ratio, inclusive.

@@ -1,4 +1,6 @@
-"""How small: what a record costs in memory, seen by the operating system and by Python, each in a process of its own."""
+"""How small: what a record costs in memory, seen by the operating system and by Python, each in a
+process of its own.
+"""
 
 from __future__ import annotations
 
@@ -22,8 +24,14 @@ TARGET: Final = 250.0
 
 
 def measure(records: int, items: int) -> Group:
-    """Return the bytes that a record of its own cell costs, in many items and in one, with and without ids."""
-    rows = [row for shape in ((items, False), (1, False), (items, True)) for row in _rows(records, *shape)]
+    """Return the bytes that a record of its own cell costs, in many items and in one, with and
+    without ids.
+    """
+    rows = [
+        row
+        for shape in ((items, False), (1, False), (items, True))
+        for row in _rows(records, *shape)
+    ]
     return f"Memory of {records:,} records, each in a cell of its own", rows
 
 
@@ -34,9 +42,11 @@ def _rows(records: int, items: int, has_ids: bool) -> Iterator[Row]:  # noqa: FB
         found = _in_process(source, records, items, has_ids)
         told = "with" if has_ids else "without"
         for state in ("appended", "asked", "plain"):
-            name = {"appended": "appended", "asked": "and every item asked", "plain": "bound: one dict of the same cells"}[
-                state
-            ]
+            name = {
+                "appended": "appended",
+                "asked": "and every item asked",
+                "plain": "bound: one dict of the same cells",
+            }[state]
             value = found[state] / records
             is_target = state == "asked" and not has_ids
             yield Row(
@@ -52,19 +62,31 @@ def _rows(records: int, items: int, has_ids: bool) -> Iterator[Row]:  # noqa: FB
 
 
 def _in_process(source: str, records: int, items: int, has_ids: bool) -> dict[str, Any]:  # noqa: FBT001
-    command = [sys.executable, "-m", "benchmarks.memory", source, str(records), str(items), str(int(has_ids))]
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.memory",
+        source,
+        str(records),
+        str(items),
+        str(int(has_ids)),
+    ]
     folder = Path(__file__).resolve().parents[1]
     done = subprocess.run(command, cwd=folder, check=True, capture_output=True, text=True)  # noqa: S603 - our own command
     found: dict[str, Any] = json.loads(done.stdout)
     return found
 
 
-# In the process that is measured ---------------------------------------------------------------------------------------
+# In the process that is measured ------------------------------------------------------------------
 
 
 def resident() -> int:
     """Return the bytes of this process that are in memory."""
-    line = next(line for line in STATUS.read_text(encoding="ascii").splitlines() if line.startswith("VmRSS:"))
+    line = next(
+        line
+        for line in STATUS.read_text(encoding="ascii").splitlines()
+        if line.startswith("VmRSS:")
+    )
     return int(line.split()[1]) * 1024
 
 
@@ -74,7 +96,8 @@ def traced() -> int:
 
 
 def batches(records: int, items: list[str]) -> Iterator[tuple[list[str], list[int], list[int]]]:
-    """Yield the records in batches that are gone when they were taken, so that only what is kept is measured.
+    """Yield the records in batches that are gone when they were taken, so that only what is kept is
+    measured.
 
     Quantities are above 256, up to where Python shares one object for equal ints.
     """
@@ -102,7 +125,11 @@ def main(source: str, records: int, items: int, has_ids: bool) -> dict[str, obje
     asked = _settled(used)
     assert total == records, "every record is accepted"
     plain = _plain(records, names)
-    grown = {"appended": appended - before, "asked": asked - before, "plain": _settled(used) - asked}
+    grown = {
+        "appended": appended - before,
+        "asked": asked - before,
+        "plain": _settled(used) - asked,
+    }
     assert found == inputs.unchecked_totals(plain), "small, but wrong"
     return {**grown, "answer": inputs.digest(found)}
 

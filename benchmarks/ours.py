@@ -1,4 +1,6 @@
-"""This library's ways to answer the questions that the peers are asked, through its public interface only."""
+"""This library's ways to answer the questions that the peers are asked, through its public
+interface only.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ MODES: Final[dict[Question, list[tuple[mc.AggregateUsage, ...]]]] = {
     Question.PLAIN_SUM: [(mc.AggregateUsage.SUM,)],
     Question.MAX: [(mc.AggregateUsage.MAX,)],
     Question.LAST: [(mc.AggregateUsage.LAST_DURING_PERIOD,), (mc.AggregateUsage.LAST_EVER,)],
-    Question.EVERY_MODE: [(mc.AggregateUsage.SUM, mc.AggregateUsage.MAX, mc.AggregateUsage.LAST_DURING_PERIOD)],
+    Question.EVERY_MODE: [
+        (mc.AggregateUsage.SUM, mc.AggregateUsage.MAX, mc.AggregateUsage.LAST_DURING_PERIOD)
+    ],
 }
 
 
@@ -38,7 +42,9 @@ def subscribed(items: list[str], prices: list[mc.Price]) -> list[mc.Subscription
 def priced(mode: mc.AggregateUsage) -> mc.Price:
     """Return a price of a mode."""
     recurring = mc.Recurring(aggregate_usage=mode)
-    return mc.Price.per_unit(f"price_{mode.value}", currency="usd", unit_amount=1, recurring=recurring)
+    return mc.Price.per_unit(
+        f"price_{mode.value}", currency="usd", unit_amount=1, recurring=recurring
+    )
 
 
 Request = tuple[mc.SubscriptionItem, mc.BillingPeriod]
@@ -49,16 +55,22 @@ def quantities_of(usage: Any, requests: list[Request]) -> NDArray[np.int64]:  # 
     if hasattr(usage, "total_usage"):
         return np.asarray(usage.total_usage(requests))
     partials = usage.partials(requests)
-    return np.array([partial[1] if isinstance(partial, tuple) else partial or 0 for partial in partials])
+    return np.array(
+        [partial[1] if isinstance(partial, tuple) else partial or 0 for partial in partials]
+    )
 
 
 class Columnar:
-    """Usage in columns; every question is asked of a usage that was never asked before, so that nothing is remembered."""
+    """Usage in columns; every question is asked of a usage that was never asked before, so that
+    nothing is remembered.
+    """
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
         self._names = dataset.item_ids()
-        self._subscriptions = subscribed(self._names, [priced(mc.AggregateUsage.SUM)] * len(self._names))
+        self._subscriptions = subscribed(
+            self._names, [priced(mc.AggregateUsage.SUM)] * len(self._names)
+        )
 
     @cached_property
     def _period(self) -> mc.BillingPeriod:
@@ -70,7 +82,9 @@ class Columnar:
         data = self._dataset
         usage = ColumnarUsage(self._subscriptions)
         sets = None if is_plain else data.sets
-        batch = UsageBatch.from_columns(data.codes, data.quantities, data.timestamps, sets, item_ids=self._names, copy=False)
+        batch = UsageBatch.from_columns(
+            data.codes, data.quantities, data.timestamps, sets, item_ids=self._names, copy=False
+        )
         usage.append(batch, now=NOW)
         return usage
 

@@ -1,6 +1,7 @@
 """Audit, comparison and re-rating, each beside the loop a person would write.
 
-The loops look at the edges only, one after the other; they find no interval, no worst pair and no proof.
+The loops look at the edges only, one after the other; they find no interval, no worst pair and no
+proof.
 """
 
 from __future__ import annotations
@@ -29,7 +30,10 @@ def price(kind: Callable[[list[mc.Tier]], Any], name: str, first: str) -> mc.Pri
     """Return a price of 50 tiers, each a hundredth cheaper than the one before, with flat fees."""
     amounts = [Decimal(first) - Decimal(number) / 100 for number in range(TIERS)]
     bounds = [*(STEP * (number + 1) for number in range(TIERS - 1)), "inf"]
-    tiers = [mc.Tier(bound, amount, number) for number, (bound, amount) in enumerate(zip(bounds, amounts, strict=True))]
+    tiers = [
+        mc.Tier(bound, amount, number)
+        for number, (bound, amount) in enumerate(zip(bounds, amounts, strict=True))
+    ]
     return mc.Price(name, "usd", kind(tiers))
 
 
@@ -41,7 +45,10 @@ EDGES = [edge for number in range(1, TIERS) for edge in (STEP * number, STEP * n
 def summaries(count: int = SUMMARIES) -> list[mc.UsageSummary]:
     """Return summaries of different quantities over all tiers."""
     mode = mc.AggregateUsage.SUM
-    return [mc.UsageSummary(f"si_{number}", mode, START, None, number * 7 % (STEP * TIERS * 2)) for number in range(count)]
+    return [
+        mc.UsageSummary(f"si_{number}", mode, START, None, number * 7 % (STEP * TIERS * 2))
+        for number in range(count)
+    ]
 
 
 def bare_audit() -> list[tuple[mc.Unrounded, mc.Unrounded]]:
@@ -52,20 +59,32 @@ def bare_audit() -> list[tuple[mc.Unrounded, mc.Unrounded]]:
 
 def bare_compare() -> list[bool]:
     """Rate every edge at both prices."""
-    return [mc.rate(NEW, edge).amount.minor_units > mc.rate(OLD, edge).amount.minor_units for edge in EDGES]
+    return [
+        mc.rate(NEW, edge).amount.minor_units > mc.rate(OLD, edge).amount.minor_units
+        for edge in EDGES
+    ]
 
 
 def bare_bills(used: list[mc.UsageSummary]) -> tuple[int, int]:
-    """Bill all quantities at both prices in integers, with the tiers' figures at hand; thousandths of a minor unit."""
+    """Bill all quantities at both prices in integers, with the tiers' figures at hand; thousandths
+    of a minor unit.
+    """
     bounds = [STEP * (number + 1) for number in range(TIERS - 1)]
     units = [[int(tier.unit_amount * 1000) for tier in one.model.tiers] for one in (OLD, NEW)]  # type: ignore[attr-defined]
-    below = [sum((units[1][tier] * STEP + 500) // 1000 for tier in range(number)) for number in range(TIERS)]
+    below = [
+        sum((units[1][tier] * STEP + 500) // 1000 for tier in range(number))
+        for number in range(TIERS)
+    ]
     old = new = 0
     for one in used:
         quantity = int(one.total_usage)
         tier = bisect_left(bounds, quantity)
         old += (units[0][tier] * quantity + 500) // 1000 + tier
-        new += below[tier] + (units[1][tier] * (quantity - STEP * tier) + 500) // 1000 + tier * (tier + 1) // 2
+        new += (
+            below[tier]
+            + (units[1][tier] * (quantity - STEP * tier) + 500) // 1000
+            + tier * (tier + 1) // 2
+        )
     return old, new
 
 
@@ -76,15 +95,33 @@ def revenues(used: list[mc.UsageSummary]) -> tuple[int, int]:
 
 
 def measure(count: int, rounds: int) -> Group:
-    """Return milliseconds of each price tool, and their ratio to the bare loop (below 1: faster than it)."""
+    """Return milliseconds of each price tool, and their ratio to the bare loop (below 1: faster
+    than it).
+    """
     used = summaries(count)
     measured: Sequence[tuple[str, Callable[[], Any], Callable[[], Any]]] = (
         (f"audit of {TIERS} tiers (target 50 ms)", lambda: audit(OLD), bare_audit),
         (f"compare two of {TIERS} tiers (target 100 ms)", lambda: compare(OLD, NEW), bare_compare),
-        (f"re-rate {count:,} summaries (target 2,000 ms for 100,000)", lambda: revenues(used), lambda: bare_bills(used)),
+        (
+            f"re-rate {count:,} summaries (target 2,000 ms for 100,000)",
+            lambda: revenues(used),
+            lambda: bare_bills(used),
+        ),
     )
     rows = []
     for name, ours, bare in measured:
-        best = race({"ours": Contender(lambda run=ours: run), "bare": Contender(lambda run=bare: run)}, rounds)  # type: ignore[misc]
-        rows.append(Row(name, best["ours"] * 1e3, "ms", best["bare"] * 1e3, best["ours"] / best["bare"], "bare loop"))
+        best = race(
+            {"ours": Contender(lambda run=ours: run), "bare": Contender(lambda run=bare: run)},
+            rounds,
+        )  # type: ignore[misc]
+        rows.append(
+            Row(
+                name,
+                best["ours"] * 1e3,
+                "ms",
+                best["bare"] * 1e3,
+                best["ours"] / best["bare"],
+                "bare loop",
+            )
+        )
     return "Price tools", rows

@@ -1,6 +1,8 @@
-"""Workload E: a million quantities through five tiers with decimals, each line rounded, beside the other ways to do it.
+"""Workload E: a million quantities through five tiers with decimals, each line rounded, beside the
+other ways to do it.
 
-Timed is from a column of quantities to a column of whole cents (or to the lines, or to one total), in each tool's own form.
+Timed is from a column of quantities to a column of whole cents (or to the lines, or to one total),
+in each tool's own form.
 """
 
 from __future__ import annotations
@@ -27,7 +29,9 @@ LOOP: Final = "`rate` and `settle` in a loop"
 TARGETS: Final = {LOOP: 60.0, "DuckDB, SQL expression in decimals": 5.0}
 PEERS: Final = ("duckdb", "polars")
 SAMPLE: Final = 50
-"""Those who work one by one are given every so many of the quantities, and their time is multiplied by it."""
+"""Those who work one by one are given every so many of the quantities, and their time is multiplied
+by it.
+"""
 
 Tariff = list[tuple[int, int, Decimal]]
 
@@ -44,13 +48,23 @@ def measure(number: int, rounds: int, say: Callable[[str], None]) -> tuple[Group
     sampled = quantities[::SAMPLE]
     field = competing.race([*_ours(quantities), *_others(quantities, say)], totals, rounds)
     loops = competing.race(_loops(sampled), totals[::SAMPLE], 2)
-    made = competing.rows(field, number, UNIT) + [_sampled(one, len(sampled), field[0]) for one in loops]
-    title = f"E: rating {number:,} quantities at five tiers with decimals (from a column of quantities to one of cents)"
-    return (title, made + _side(quantities, totals, field[0], rounds) + _targets(field, loops, number)), digest_of(quantities)
+    made = competing.rows(field, number, UNIT) + [
+        _sampled(one, len(sampled), field[0]) for one in loops
+    ]
+    title = (
+        f"E: rating {number:,} quantities at five tiers with decimals (from a column of "
+        "quantities to one of cents)"
+    )
+    return (
+        title,
+        made + _side(quantities, totals, field[0], rounds) + _targets(field, loops, number),
+    ), digest_of(quantities)
 
 
 def expected_totals(quantities: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return the cents of each quantity, each line rounded half up, in whole thousandths of a cent on the way."""
+    """Return the cents of each quantity, each line rounded half up, in whole thousandths of a cent
+    on the way.
+    """
     totals = np.zeros(len(quantities), np.int64)
     for above, up_to, amount in _tiers():
         units = np.clip(quantities, above, up_to) - above
@@ -64,11 +78,20 @@ def _tiers() -> Tariff:
 
 def _ours(quantities: NDArray[np.int64]) -> Iterator[Way]:
     price = tariff.catalog()[0]
-    yield Way("metering_core rate_many", lambda: partial(rate_many, price, quantities), lambda totals: totals, is_ours=True)
+    yield Way(
+        "metering_core rate_many",
+        lambda: partial(rate_many, price, quantities),
+        lambda totals: totals,
+        is_ours=True,
+    )
 
 
 def _others(quantities: NDArray[np.int64], say: Callable[[str], None]) -> Iterator[Way]:
-    yield Way("NumPy in floats, tier by tier", lambda: partial(in_floats, quantities), lambda totals: totals)
+    yield Way(
+        "NumPy in floats, tier by tier",
+        lambda: partial(in_floats, quantities),
+        lambda totals: totals,
+    )
     for _, module in imported(PEERS, say):
         yield from module.rating_ways(quantities)
 
@@ -84,8 +107,14 @@ def in_floats(quantities: NDArray[np.int64]) -> NDArray[np.float64]:
 def _loops(sampled: NDArray[np.int64]) -> Iterator[Way]:
     """Yield those that go one by one: `rate`, and the decimals that one would write."""
     price, wanted, tiers = tariff.catalog()[0], sampled.tolist(), _tiers()
-    yield Way(LOOP, lambda: lambda: [settled_total(price, quantity) for quantity in wanted], np.array)
-    yield Way("Decimal by hand in a loop", lambda: lambda: [by_hand(tiers, quantity) for quantity in wanted], np.array)
+    yield Way(
+        LOOP, lambda: lambda: [settled_total(price, quantity) for quantity in wanted], np.array
+    )
+    yield Way(
+        "Decimal by hand in a loop",
+        lambda: lambda: [by_hand(tiers, quantity) for quantity in wanted],
+        np.array,
+    )
 
 
 def by_hand(tiers: Tariff, quantity: int) -> int:
@@ -99,28 +128,56 @@ def by_hand(tiers: Tariff, quantity: int) -> int:
 
 
 def _sampled(one: Turns, number: int, ours: Turns) -> Row:
-    """Return the row of a way that was given a sample; speeds compare as they are, because each quantity is by itself."""
+    """Return the row of a way that was given a sample; speeds compare as they are, because each
+    quantity is by itself.
+    """
     note = one.fault or f"measured on a sample of one in {SAMPLE}"
     speed = number / one.best / 1e6
     ratio = ours.best / (one.best * SAMPLE)
-    return Row(one.way.name, speed, UNIT, ratio=ratio, relative_to=ours.way.name, answer=one.answer, note=note)
+    return Row(
+        one.way.name,
+        speed,
+        UNIT,
+        ratio=ratio,
+        relative_to=ours.way.name,
+        answer=one.answer,
+        note=note,
+    )
 
 
-def _side(quantities: NDArray[np.int64], totals: NDArray[np.int64], ours: Turns, rounds: int) -> list[Row]:
+def _side(
+    quantities: NDArray[np.int64], totals: NDArray[np.int64], ours: Turns, rounds: int
+) -> list[Row]:
     """Return rows of what else is ours: every line by itself, and the one total of all."""
     price, number = tariff.catalog()[0], len(quantities)
     ways = {
         "metering_core rate_lines, every line of every quantity": Way(
-            "", lambda: partial(rate_lines, price, quantities), lambda lines: _by_row(lines, number), is_ours=True
+            "",
+            lambda: partial(rate_lines, price, quantities),
+            lambda lines: _by_row(lines, number),
+            is_ours=True,
         ),
         "metering_core rate_many and one total": Way(
-            "", lambda: lambda: int(rate_many(price, quantities).sum()), lambda total: np.array([total]), is_ours=True
+            "",
+            lambda: lambda: int(rate_many(price, quantities).sum()),
+            lambda total: np.array([total]),
+            is_ours=True,
         ),
     }
     right = (totals, np.array([totals.sum()]))
-    fields = [competing.race([way], expected, rounds)[0] for way, expected in zip(ways.values(), right, strict=True)]
+    fields = [
+        competing.race([way], expected, rounds)[0]
+        for way, expected in zip(ways.values(), right, strict=True)
+    ]
     return [
-        Row(name, number / one.best / 1e6, UNIT, ratio=ours.best / one.best, relative_to=ours.way.name, answer=one.answer)
+        Row(
+            name,
+            number / one.best / 1e6,
+            UNIT,
+            ratio=ours.best / one.best,
+            relative_to=ours.way.name,
+            answer=one.answer,
+        )
         for name, one in zip(ways, fields, strict=True)
     ]
 
@@ -134,7 +191,9 @@ def _by_row(lines: Any, number: int) -> NDArray[np.int64]:  # noqa: ANN401 - Rat
 def _targets(field: list[Turns], loops: list[Turns], number: int) -> list[Row]:
     """Return ours beside each way that it has a target against."""
     ours = field[0]
-    seconds = {one.way.name: one.best for one in field} | {one.way.name: one.best * SAMPLE for one in loops}
+    seconds = {one.way.name: one.best for one in field} | {
+        one.way.name: one.best * SAMPLE for one in loops
+    }
     return [
         Row(
             f"metering_core rate_many against {name}",

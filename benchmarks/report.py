@@ -44,8 +44,13 @@ PACKAGES: Final = (
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of what ran; ``not installed`` where only the tree was on the path, or nothing."""
-    return {**{package: _version(package) for package in PACKAGES}, "sqlite": sqlite3.sqlite_version}
+    """Return the versions of what ran; ``not installed`` where only the tree was on the path, or
+    nothing.
+    """
+    return {
+        **{package: _version(package) for package in PACKAGES},
+        "sqlite": sqlite3.sqlite_version,
+    }
 
 
 def _version(package: str) -> str:
@@ -55,8 +60,12 @@ def _version(package: str) -> str:
         return "not installed"
 
 
-def as_data(groups: Iterable[Group], inputs: dict[str, str], options: dict[str, Any]) -> dict[str, Any]:
-    """Return the report as plain data; ``inputs`` are the hashes of what the groups were given, by their titles."""
+def as_data(
+    groups: Iterable[Group], inputs: dict[str, str], options: dict[str, Any]
+) -> dict[str, Any]:
+    """Return the report as plain data; ``inputs`` are the hashes of what the groups were given, by
+    their titles.
+    """
     rows = {title: [_fields(row) for row in rows] for title, rows in groups}
     return {
         "measured_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -70,7 +79,12 @@ def as_data(groups: Iterable[Group], inputs: dict[str, str], options: dict[str, 
 
 
 def _missed(rows: dict[str, list[dict[str, Any]]]) -> Iterator[tuple[str, str]]:
-    return ((title, field["name"]) for title, fields in rows.items() for field in fields if field["is_met"] is False)
+    return (
+        (title, field["name"])
+        for title, fields in rows.items()
+        for field in fields
+        if field["is_met"] is False
+    )
 
 
 def _fields(row: Row) -> dict[str, Any]:
@@ -107,7 +121,10 @@ def _line(row: Row) -> str:
     ratio = "" if row.ratio is None else f"{row.ratio:.2f}"
     met = {True: "met", False: "MISSED", None: ""}[row.is_met]
     value = _number(row.value)
-    found = f"{row.name:<72} {bound:>10} {value:>10} {row.unit:<22} {ratio:>7} {row.target:>8} {met:<6} {row.note or ''}"
+    found = (
+        f"{row.name:<72} {bound:>10} {value:>10} {row.unit:<22} {ratio:>7} {row.target:>8} "
+        f"{met:<6} {row.note or ''}"
+    )
     return found.rstrip()
 
 
@@ -118,4 +135,6 @@ def _number(value: float) -> str:
 def heading() -> str:
     """Return one line on the machine."""
     on = machine()
-    return f"{on['cpu']}, {on['cores']} cores, {on['python']}" + ("" if sys.flags.optimize == 0 else ", without assertions")
+    return f"{on['cpu']}, {on['cores']} cores, {on['python']}" + (
+        "" if sys.flags.optimize == 0 else ", without assertions"
+    )

@@ -1,4 +1,6 @@
-"""The same questions in the SQL that all databases share: two forms of what counts, and what is asked of it."""
+"""The same questions in the SQL that all databases share: two forms of what counts, and what is
+asked of it.
+"""
 
 # ruff: noqa: S608 - queries of our own
 
@@ -21,14 +23,18 @@ counted AS (
 
 WINDOW: Final = """
 WITH marked AS (
-  SELECT *, MAX(seq) FILTER (WHERE is_set) OVER (PARTITION BY item, timestamp) AS last_set FROM usage
+  SELECT *, MAX(seq) FILTER (WHERE is_set) OVER (PARTITION BY item, timestamp) AS last_set
+  FROM usage
 ),
 counted AS (
   SELECT item, timestamp, quantity FROM marked WHERE last_set IS NULL OR seq >= last_set
 )"""
 """The records that count, by a window over each cell."""
 
-CELLS: Final = ", cells AS (SELECT item, timestamp, SUM(quantity) AS quantity FROM counted GROUP BY item, timestamp)"
+CELLS: Final = (
+    ", cells AS (SELECT item, timestamp, SUM(quantity) AS quantity FROM counted GROUP BY item, "
+    "timestamp)"
+)
 
 _LATEST: Final = """
 WITH latest AS (SELECT item, MAX(timestamp) AS timestamp FROM usage GROUP BY item),
@@ -42,7 +48,9 @@ _MAX: Final = " SELECT item, MAX(quantity) FROM cells GROUP BY item"
 
 
 def queries(lasts: str) -> Mapping[Question, Mapping[str, str]]:
-    """Return the queries of a database of rows; ``lasts`` selects ``item`` and ``last`` of the latest cells in its idiom."""
+    """Return the queries of a database of rows; ``lasts`` selects ``item`` and ``last`` of the
+    latest cells in its idiom.
+    """
     every_mode = f"""{CELLS},
 totals AS (SELECT item, SUM(quantity) AS sum, MAX(quantity) AS max FROM cells GROUP BY item),
 lasts AS ({lasts})

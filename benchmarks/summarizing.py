@@ -1,8 +1,10 @@
-"""Hourly summaries of meter events in memory, of all customers at once, beside what others would write.
+"""Hourly summaries of meter events in memory, of all customers at once, beside what others would
+write.
 
-Timed is the question alone: every tool has the events loaded in its own form, with customers as integers, and returns its own
-kind of table: customer, hour, sum and number of events, of the hours that have any. Nothing that was computed before is kept.
-Where events have a dimension, the table has its value, too, and each tool keeps it in its own type for few different texts.
+Timed is the question alone: every tool has the events loaded in its own form, with customers as
+integers, and returns its own kind of table: customer, hour, sum and number of events, of the hours
+that have any. Nothing that was computed before is kept. Where events have a dimension, the table
+has its value, too, and each tool keeps it in its own type for few different texts.
 """
 
 # ruff: noqa: S608 - what is put into SQL here is a number of our own
@@ -34,9 +36,11 @@ MODELS: Final = ("large", "medium", "small")
 """The values of the dimension, in their order."""
 
 SHAPES: Final = ((1, False), (30, False), (1, True))
-"""How many days the events lie scattered over, and whether they have a dimension that summaries are grouped by.
+"""How many days the events lie scattered over, and whether they have a dimension that summaries are
+grouped by.
 
-In a day nearly every hour of every customer has events; in 30 days nearly every event has an hour of its own.
+In a day nearly every hour of every customer has events; in 30 days nearly every event has an hour
+of its own.
 """
 
 OURS: Final = "metering_core, columns"
@@ -71,7 +75,14 @@ class Events:
         stamps = START + chosen.integers(0, days * 24 * HOUR, number)
         customers = chosen.integers(0, size, number, dtype=np.int32)
         values = chosen.integers(0, VALUE_BELOW, number)
-        return cls(days, size, customers, stamps, values, chosen.integers(0, len(MODELS), number) if has_models else None)
+        return cls(
+            days,
+            size,
+            customers,
+            stamps,
+            values,
+            chosen.integers(0, len(MODELS), number) if has_models else None,
+        )
 
     def __len__(self) -> int:
         """Return the number of events."""
@@ -89,10 +100,17 @@ class Events:
     def columns(self) -> dict[str, NDArray[Any]]:
         """Return what a peer loads."""
         models = {} if self.models is None else {"model": self.names()}
-        return {"customer": self.customers, "timestamp": self.timestamps, "value": self.values, **models}
+        return {
+            "customer": self.customers,
+            "timestamp": self.timestamps,
+            "value": self.values,
+            **models,
+        }
 
     def expected(self) -> Integers:
-        """Return the right answer, in the order of customers, models and hours: one stable sort, then sum by sum."""
+        """Return the right answer, in the order of customers, models and hours: one stable sort,
+        then sum by sum.
+        """
         hours = START + (self.timestamps - START) // HOUR * HOUR
         keys = np.array([self.customers, *([] if self.models is None else [self.models]), hours])
         order = np.lexsort(keys[::-1])
@@ -108,7 +126,9 @@ class Events:
 
 
 def in_order(columns: list[Any]) -> Integers:
-    """Return columns of customer, perhaps model, hour, sum and count in the order of the columns before the sum."""
+    """Return columns of customer, perhaps model, hour, sum and count in the order of the columns
+    before the sum.
+    """
     found = np.array([_numbers(np.asarray(column)) for column in columns])
     return found[:, np.lexsort(found[-3::-1])]
 
@@ -119,7 +139,7 @@ def _numbers(column: NDArray[Any]) -> Integers:
     return np.searchsorted(MODELS, column.astype(np.str_)) if is_text else column.astype(np.int64)
 
 
-# Ours ----------------------------------------------------------------------------------------------------------------
+# Ours ---------------------------------------------------------------------------------------------
 
 
 def our_way(events: Events) -> Way:
@@ -128,10 +148,16 @@ def our_way(events: Events) -> Way:
     dimensions = {} if events.models is None else {"model": events.names()}
     meter = Meter("used", "used", dimension_payload_keys=list(dimensions))
     batch = EventBatch.from_columns(
-        "used", events.customers, events.values, events.timestamps, customer_ids=names, dimensions=dimensions
+        "used",
+        events.customers,
+        events.values,
+        events.timestamps,
+        customer_ids=names,
+        dimensions=dimensions,
     )
 
-    # The compiled loops are loaded once in a process; what is timed is a process that has asked something before.
+    # The compiled loops are loaded once in a process; what is timed is a process that has asked
+    # something before.
     compiled()
 
     def prepare() -> Callable[[], Any]:
@@ -145,25 +171,41 @@ def our_way(events: Events) -> Way:
 
 def _ours(found: Any) -> Integers:  # noqa: ANN401 - summaries
     codes = np.array([int(customer) for customer, _ in found.labels])
-    models = [np.array([values[at] for _, values in found.labels])[found.groups] for at in range(len(found.keys))]
-    return in_order([codes[found.groups], *models, found.start_times, found.numerators, found.events])
+    models = [
+        np.array([values[at] for _, values in found.labels])[found.groups]
+        for at in range(len(found.keys))
+    ]
+    return in_order(
+        [codes[found.groups], *models, found.start_times, found.numerators, found.events]
+    )
 
 
-# Others --------------------------------------------------------------------------------------------------------------
+# Others -------------------------------------------------------------------------------------------
 
 
 def duckdb_forms(events: Events) -> dict[str, str]:
     """Return the ways to write the question, by name."""
     total = "CAST(SUM(value) AS BIGINT) AS value, COUNT(*) AS events"
-    key, keys, parts, form = "CAST(customer AS BIGINT)", "customer", "key // 1000000 AS customer", "two keys"
+    key, keys, parts, form = (
+        "CAST(customer AS BIGINT)",
+        "customer",
+        "key // 1000000 AS customer",
+        "two keys",
+    )
     if events.models is not None:
-        key, keys, form = f"({key} * {len(MODELS)} + enum_code(model))", "customer, model", "three keys"
+        key, keys, form = (
+            f"({key} * {len(MODELS)} + enum_code(model))",
+            "customer, model",
+            "three keys",
+        )
         parts = f"key // {len(MODELS)}000000 AS customer, key // 1000000 % {len(MODELS)} AS model"
     return {
-        form: f"SELECT {keys}, timestamp // {HOUR} * {HOUR} AS hour, {total} FROM events GROUP BY ALL",
+        form: f"SELECT {keys}, timestamp // {HOUR} * {HOUR} AS hour, {total} FROM events GROUP "
+        "BY ALL",
         "one key": f"""
             SELECT {parts}, key % 1000000 * {HOUR} AS hour, value, events FROM (
-              SELECT {key} * 1000000 + timestamp // {HOUR} AS key, {total} FROM events GROUP BY ALL)""",
+              SELECT {key} * 1000000 + timestamp // {HOUR} AS key, {total} FROM events
+              GROUP BY ALL)""",
     }
 
 
@@ -179,7 +221,9 @@ def duckdb_ways(events: Events) -> Iterator[Way]:
     for form, text in duckdb_forms(events).items():
         run = partial(lambda text: connection.sql(text).to_arrow_table(), text)
         yield Way(
-            f"DuckDB, {form}", partial(partial, run), lambda table: in_order([table[name] for name in table.column_names])
+            f"DuckDB, {form}",
+            partial(partial, run),
+            lambda table: in_order([table[name] for name in table.column_names]),
         )
 
 
@@ -189,7 +233,12 @@ def polars_ways(events: Events) -> Iterator[Way]:
 
     frame = pl.DataFrame(events.columns()).lazy()
     hour, total = pl.col("timestamp") // HOUR, [pl.col("value").sum(), pl.len().alias("events")]
-    packed, key, keys, form = pl.col("customer").cast(pl.Int64), pl.col("key"), ["customer"], "two keys"
+    packed, key, keys, form = (
+        pl.col("customer").cast(pl.Int64),
+        pl.col("key"),
+        ["customer"],
+        "two keys",
+    )
     parts = [(key // 1_000_000).alias("customer")]
     if events.models is not None:
         frame = frame.with_columns(pl.col("model").cast(pl.Enum(MODELS))).collect().lazy()
@@ -202,18 +251,27 @@ def polars_ways(events: Events) -> Iterator[Way]:
         .agg(*total)
         .select(*parts, (key % 1_000_000 * HOUR).alias("hour"), "value", "events"),
     }
-    engines: dict[str, Literal["in-memory", "streaming"]] = {"Polars": "in-memory", "Polars streaming": "streaming"}
+    engines: dict[str, Literal["in-memory", "streaming"]] = {
+        "Polars": "in-memory",
+        "Polars streaming": "streaming",
+    }
     for form, query in forms.items():
         for name, engine in engines.items():
             run = partial(query.collect, engine=engine)
-            yield Way(f"{name}, {form}", partial(partial, run), lambda table: in_order([table[name] for name in table.columns]))
+            yield Way(
+                f"{name}, {form}",
+                partial(partial, run),
+                lambda table: in_order([table[name] for name in table.columns]),
+            )
 
 
 PEERS: Final = {"duckdb": duckdb_ways, "polars": polars_ways}
 
 
 def measure(number: int, rounds: int, say: Callable[[str], None]) -> Iterator[tuple[Group, str]]:
-    """Yield each group as it is measured, with the hash of its events; ``say`` hears which peers are absent."""
+    """Yield each group as it is measured, with the hash of its events; ``say`` hears which peers
+    are absent.
+    """
     for days, has_models in SHAPES:
         events = Events.generated(number, days, has_models=has_models)
         ways = [our_way(events)]
@@ -223,8 +281,12 @@ def measure(number: int, rounds: int, say: Callable[[str], None]) -> Iterator[tu
             except ModuleNotFoundError as error:
                 say(f"{name} is not measured: {error}")
         turns = competing.race(ways, events.expected(), rounds)
-        span = ("a day" if days == 1 else f"{days} days") + (f" by a dimension of {len(MODELS)} values" if has_models else "")
-        title = f"Hourly summaries of {number:,} meter events of {events.size:,} customers over {span}"
+        span = ("a day" if days == 1 else f"{days} days") + (
+            f" by a dimension of {len(MODELS)} values" if has_models else ""
+        )
+        title = (
+            f"Hourly summaries of {number:,} meter events of {events.size:,} customers over {span}"
+        )
         yield (title, competing.rows(turns, number, "million events/s", AT_LEAST)), events.digest()
 
 
@@ -232,4 +294,7 @@ if __name__ == "__main__":
     for (title, found), _ in measure(1_000_000, 15, print):
         print(title)
         for row in found:
-            print(f"  {row.name:32}{row.value:8.1f} {row.unit}  {row.ratio or 0:.2f} of {row.relative_to}  {row.note or ''}")
+            print(
+                f"  {row.name:32}{row.value:8.1f} {row.unit}  {row.ratio or 0:.2f} of "
+                f"{row.relative_to}  {row.note or ''}"
+            )

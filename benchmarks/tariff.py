@@ -1,4 +1,6 @@
-"""Ten prices of five tiers with decimals, as every tool takes them; their amounts end in halves now and then."""
+"""Ten prices of five tiers with decimals, as every tool takes them; their amounts end in halves now
+and then.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ import metering_core as mc
 PRICES: Final = 10
 BOUNDS: Final = (1_000, 10_000, 40_000, 50_000)
 AMOUNTS: Final = tuple(map(Decimal, ("0.575", "0.29", "0.145", "0.115", "0.057")))
-"""Cents for one unit in each tier of the first price; each further one costs a thousandth of a cent more."""
+"""Cents for one unit in each tier of the first price; each further one costs a thousandth of a cent
+more.
+"""
 
 PLACES: Final = 1_000
 """An amount times this is whole."""
@@ -25,7 +29,9 @@ OPEN: Final = 2**62
 
 @attrs.frozen
 class TierRow:
-    """A tier as a row of a table: it covers the units above ``above``, up to ``up_to`` (inclusive)."""
+    """A tier as a row of a table: it covers the units above ``above``, up to ``up_to``
+    (inclusive).
+    """
 
     price: int
     tier: int
@@ -67,7 +73,9 @@ def catalog() -> list[mc.Price]:
 
 
 def expected_lines(totals: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Return item, tier, quantity and cents of each line, by item and tier, in whole thousandths of a cent on the way."""
+    """Return item, tier, quantity and cents of each line, by item and tier, in whole thousandths of
+    a cent on the way.
+    """
     items = np.arange(len(totals))
     lines = []
     for row in tier_rows():

@@ -2,8 +2,8 @@
 
     python examples/embed_in_a_service.py
 
-needs nothing but the library. The service owns its clock and its storage; the engine owns neither, so this script prints the
-same on every day and on every machine.
+needs nothing but the library. The service owns its clock and its storage; the engine owns neither,
+so this script prints the same on every day and on every machine.
 """
 
 from __future__ import annotations
@@ -44,7 +44,9 @@ class Metering:
             self._log = mc.restore(json.loads(stored), clock=clock)
 
     def sign_up(self, customer: str, seats: int) -> None:
-        """Begin a subscription now; its months are counted from this moment, which is its anchor."""
+        """Begin a subscription now; its months are counted from this moment, which is its
+        anchor.
+        """
         items = [
             mc.SubscriptionItem(f"{customer}_tokens", TOKENS),
             mc.SubscriptionItem(f"{customer}_seats", SEATS, seats),
@@ -52,13 +54,19 @@ class Metering:
         self._log.subscribe(mc.Subscription(customer, items, self._clock()))
 
     def report(self, customer: str, tokens: int, request_id: str) -> str:
-        """Take note of a request. Safe to call again with the same id, also later; says what became of it.
+        """Take note of a request. Safe to call again with the same id, also later; says what became
+        of it.
 
-        The record counts now, by the log's clock. It is not stamped here: the retry would be another record then.
+        The record counts now, by the log's clock. It is not stamped here: the retry would be
+        another record then.
         """
         record = mc.UsageRecord(f"{customer}_tokens", tokens, id=request_id)
         (receipt,) = self._log.append([record])
-        return receipt.outcome.value if receipt.message is None else f"{receipt.outcome.value}: {receipt.message}"
+        return (
+            receipt.outcome.value
+            if receipt.message is None
+            else f"{receipt.outcome.value}: {receipt.message}"
+        )
 
     def leave(self, customer: str) -> None:
         """End a subscription now."""
@@ -72,16 +80,22 @@ class Metering:
         return mc.preview_invoice(subscription, self._log, now=now)
 
     def bill_what_is_due(self, customer: str) -> list[mc.Invoice]:
-        """Close every month that has ended, also of who left, and return the invoices of those that were not billed yet."""
+        """Close every month that has ended, also of who left, and return the invoices of those that
+        were not billed yet.
+        """
         subscription, now = self._subscription(customer), self._clock()
-        ended = takewhile(lambda period: period.end <= now, subscription.periods_from(subscription.start_date))
+        ended = takewhile(
+            lambda period: period.end <= now, subscription.periods_from(subscription.start_date)
+        )
         due = [period for period in ended if self._log.stored_invoice(customer, period) is None]
         return [mc.finalize_invoice(subscription, self._log, period, now=now) for period in due]
 
     def invoices(self, customer: str) -> list[mc.Invoice]:
         """Return what was billed, as it was billed."""
         subscription, now = self._subscription(customer), self._clock()
-        ended = takewhile(lambda period: period.end <= now, subscription.periods_from(subscription.start_date))
+        ended = takewhile(
+            lambda period: period.end <= now, subscription.periods_from(subscription.start_date)
+        )
         stored = (self._log.stored_invoice(customer, period) for period in ended)
         return [invoice for invoice in stored if invoice is not None]
 
@@ -122,7 +136,9 @@ def main() -> None:
     print(service.bill_so_far("acme"))
 
     stored = service.stored()  # The service restarts …
-    clock.now = datetime(2024, 2, 29, 9, 0, tzinfo=UTC)  # … and a month after 31 January is the last day of February.
+    clock.now = datetime(
+        2024, 2, 29, 9, 0, tzinfo=UTC
+    )  # … and a month after 31 January is the last day of February.
     service = Metering(clock, stored)
     (invoice,) = service.bill_what_is_due("acme")
     print()

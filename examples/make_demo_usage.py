@@ -2,9 +2,9 @@
 
     python examples/make_demo_usage.py
 
-writes ``usage.csv`` beside this script and, in the repository, into the package. What makes it lifelike: most requests come
-alone, some in the same second, a service that was not sure sends a record again under the same id, and a count that was wrong
-is corrected.
+writes ``usage.csv`` beside this script and, in the repository, into the package. What makes it
+lifelike: most requests come alone, some in the same second, a service that was not sure sends a
+record again under the same id, and a count that was wrong is corrected.
 """
 
 from __future__ import annotations
@@ -28,15 +28,27 @@ Row = dict[str, object]
 def request_rows(moment: int, context: int, generated: int, request: str) -> list[Row]:
     """Return what one request reports: the tokens it read and the tokens it wrote."""
     return [
-        {"subscription_item": "si_context", "quantity": context, "timestamp": moment, "id": f"{request}-context"},
-        {"subscription_item": "si_generated", "quantity": generated, "timestamp": moment, "id": f"{request}-generated"},
+        {
+            "subscription_item": "si_context",
+            "quantity": context,
+            "timestamp": moment,
+            "id": f"{request}-context",
+        },
+        {
+            "subscription_item": "si_generated",
+            "quantity": generated,
+            "timestamp": moment,
+            "id": f"{request}-generated",
+        },
     ]
 
 
 def first_morning() -> list[Row]:
     """Return the rows that the demo explains: a collision, a retry and a correction."""
     opening = MONTH_START + 8 * 3600 + 75
-    together = request_rows(opening, 1_842, 311, "req-0001") + request_rows(opening, 12_406, 958, "req-0002")
+    together = request_rows(opening, 1_842, 311, "req-0001") + request_rows(
+        opening, 12_406, 958, "req-0002"
+    )
     retry = request_rows(opening, 12_406, 958, "req-0002")[:1]
     wrong = request_rows(opening + 94, 790_550, 402, "req-0003")
     correction: Row = {
@@ -53,7 +65,10 @@ def first_morning() -> list[Row]:
 
 def month_rows(generator: random.Random) -> list[Row]:
     """Return requests spread over the month; one in eight shares its second with the one before."""
-    moments = sorted(MONTH_START + 86_400 + int(generator.random() * (MONTH_SECONDS - 86_400)) for _ in range(REQUESTS))
+    moments = sorted(
+        MONTH_START + 86_400 + int(generator.random() * (MONTH_SECONDS - 86_400))
+        for _ in range(REQUESTS)
+    )
     rows: list[Row] = []
     for number, own in enumerate(moments):
         moment = moments[number - 1] if number % 8 == 7 else own

@@ -1,14 +1,26 @@
-"""Exact, explainable metered billing: usage records in, invoice lines out, no I/O, no hidden clock."""
+"""Exact, explainable metered billing: usage records in, invoice lines out, no I/O, no hidden
+clock.
+"""
 
 from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from metering_core.acceptance import AcceptancePolicy, LateAttribution, Outcome, Receipt, Receipts
+    from metering_core.acceptance import (
+        AcceptancePolicy,
+        LateAttribution,
+        Outcome,
+        Receipt,
+        Receipts,
+    )
     from metering_core.aggregation import Usage, UsageSummary, summarize
     from metering_core.auditing import Finding, FindingCode, Severity, audit
     from metering_core.billing_run import invoice_all
-    from metering_core.cloudevents import cloudevent_identifier, meter_event_from_cloudevent, read_cloudevents
+    from metering_core.cloudevents import (
+        cloudevent_identifier,
+        meter_event_from_cloudevent,
+        read_cloudevents,
+    )
     from metering_core.combining import CombinedUsage
     from metering_core.comparing import Comparison, Direction, Gap, Stretch, compare
     from metering_core.cumulative import (
@@ -74,7 +86,18 @@ if TYPE_CHECKING:
     from metering_core.meter_views import LoggedEvent, MeterView
     from metering_core.meters import EventTimeWindow, Formula, Meter, MeterStatus
     from metering_core.migration import MigratedPeriod, Migration, migrate_to_meters
-    from metering_core.money import Amount, Money, Rounding, down, half_down, half_even, half_up, settle, to_multiple, up
+    from metering_core.money import (
+        Amount,
+        Money,
+        Rounding,
+        down,
+        half_down,
+        half_even,
+        half_up,
+        settle,
+        to_multiple,
+        up,
+    )
     from metering_core.periods import BillingCycle, BillingPeriod, Instant, Interval
     from metering_core.plotting import curve
     from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
@@ -106,7 +129,14 @@ _MODULES = {
     "cloudevents": ("cloudevent_identifier", "meter_event_from_cloudevent", "read_cloudevents"),
     "combining": ("CombinedUsage",),
     "comparing": ("Comparison", "Direction", "Gap", "Stretch", "compare"),
-    "cumulative": ("CumulativePoint", "CumulativeSum", "Delta", "DeltaRun", "cumulative_to_delta", "meter_event_from_delta"),
+    "cumulative": (
+        "CumulativePoint",
+        "CumulativeSum",
+        "Delta",
+        "DeltaRun",
+        "cumulative_to_delta",
+        "meter_event_from_delta",
+    ),
     "currencies": ("CURRENCIES", "Currency"),
     "errors": (
         "CatalogError",
@@ -161,7 +191,18 @@ _MODULES = {
     "meter_views": ("LoggedEvent", "MeterView"),
     "meters": ("EventTimeWindow", "Formula", "Meter", "MeterStatus"),
     "migration": ("MigratedPeriod", "Migration", "migrate_to_meters"),
-    "money": ("Amount", "Money", "Rounding", "down", "half_down", "half_even", "half_up", "settle", "to_multiple", "up"),
+    "money": (
+        "Amount",
+        "Money",
+        "Rounding",
+        "down",
+        "half_down",
+        "half_even",
+        "half_up",
+        "settle",
+        "to_multiple",
+        "up",
+    ),
     "periods": ("BillingCycle", "BillingPeriod", "Instant", "Interval"),
     "plotting": ("curve",),
     "prices": ("AggregateUsage", "Price", "Recurring", "UsageType"),
@@ -184,7 +225,9 @@ _MODULES = {
     "usage": ("Action", "Cell", "UsageRecord"),
     "views": ("LoggedRecord", "UsageView"),
 }
-"""Where the public names live. They are imported when they are first used, so that importing the package costs nothing."""
+"""Where the public names live. They are imported when they are first used, so that importing the
+package costs nothing.
+"""
 
 __all__ = [
     "AGGREGATORS",

@@ -1,4 +1,6 @@
-"""What a log knows about the subscriptions and items whose usage it takes; for the log and its views only."""
+"""What a log knows about the subscriptions and items whose usage it takes; for the log and its
+views only.
+"""
 
 from __future__ import annotations
 
@@ -50,7 +52,8 @@ class Closing:
     Attributes:
         period: what was billed; a later version of the subscription may cut it elsewhere.
         closed_at: when it was closed first, UTC.
-        invoice: what was billed, which is what finalizing again returns, whatever came since; None where it was closed without.
+        invoice: what was billed, which is what finalizing again returns, whatever came since; None
+            where it was closed without.
     """
 
     period: BillingPeriod
@@ -58,13 +61,19 @@ class Closing:
     invoice: Invoice | None = attrs.field(default=None, hash=False)
 
     def price_of(self, item: SubscriptionItem) -> Price | None:
-        """Return what billed an item: the price on its invoice, the item's own without invoice, None where none billed it."""
+        """Return what billed an item: the price on its invoice, the item's own without invoice,
+        None where none billed it.
+        """
         if self.invoice is None:
             return item.price
-        return next((line.price for line in self.invoice.lines if line.subscription_item == item.id), None)
+        return next(
+            (line.price for line in self.invoice.lines if line.subscription_item == item.id), None
+        )
 
     def knew(self, generation: type[AggregateUsage | Formula]) -> int:
-        """Return the number of the last record, or event, that the invoice was made of; 0 where its lines do not say."""
+        """Return the number of the last record, or event, that the invoice was made of; 0 where its
+        lines do not say.
+        """
         lines = () if self.invoice is None else self.invoice.lines
         made_of = (line.usage for line in lines if isinstance(line.aggregate_usage, generation))
         return max((usage.sequence or 0 for usage in made_of if usage is not None), default=0)
@@ -88,9 +97,15 @@ class Sent:
     is_set: bool
     as_now: bool
 
-    def answer(self, record_id: str, quantity: int, timestamp: Timestamp, *, is_set: bool) -> Receipt:
-        """Answer a record that comes with the same id: a duplicate, or the id is reused for other content."""
-        first = _content(self.quantity, "now" if self.as_now else self.timestamp, is_set=self.is_set)
+    def answer(
+        self, record_id: str, quantity: int, timestamp: Timestamp, *, is_set: bool
+    ) -> Receipt:
+        """Answer a record that comes with the same id: a duplicate, or the id is reused for other
+        content.
+        """
+        first = _content(
+            self.quantity, "now" if self.as_now else self.timestamp, is_set=self.is_set
+        )
         received = _content(quantity, timestamp, is_set=is_set)
         if received != first:
             return id_reused(record_id, first, received)
@@ -103,12 +118,15 @@ def _content(quantity: int, timestamp: Timestamp, *, is_set: bool) -> dict[str, 
 
 
 class Account:
-    """One subscription: its newest version, its items, its current period, and what was finalized of it."""
+    """One subscription: its newest version, its items, its current period, and what was finalized
+    of it.
+    """
 
     __slots__ = ("closed", "end", "items", "start", "subscription")
 
     def __init__(self, subscription: Subscription) -> None:
-        # By the start of the cycle's period, which stays when a later version of the subscription cuts it shorter.
+        # By the start of the cycle's period, which stays when a later version of the subscription
+        # cuts it shorter.
         self.closed: dict[int, Closing] = {}
         # The ids of all items that versions of it had, in the order in which they came.
         self.items: dict[str, None] = {}
@@ -125,7 +143,8 @@ class Account:
         self.end = _NEVER  # One assignment: an interrupt cannot leave the bounds of two periods.
 
     def is_current(self, first: int, last: int, now: int) -> bool:
-        """Whether timestamps from ``first`` to ``last`` plainly lie in the open current period and not in the future.
+        """Whether timestamps from ``first`` to ``last`` plainly lie in the open current period and
+        not in the future.
 
         Between the bounds that are remembered here no other rule of time needs to be asked.
         """
@@ -143,8 +162,9 @@ class Account:
     def closing(self, timestamp: int, *, looks_back: bool = False) -> Closing | None:
         """Return the closing that forbids usage at the timestamp, if there is one.
 
-        It is that of the timestamp's own period; for a mode that looks back also that of any later one, because a record in an
-        open period would change the ``last_ever`` of a later one that was billed already.
+        It is that of the timestamp's own period; for a mode that looks back also that of any later
+        one, because a record in an open period would change the ``last_ever`` of a later one that
+        was billed already.
         """
         if not self.closed:
             return None
@@ -155,12 +175,20 @@ class Account:
         return own
 
     def judge_closed(
-        self, item: SubscriptionItem, timestamp: int, now: int, policy: AcceptancePolicy, *, is_set: bool
+        self,
+        item: SubscriptionItem,
+        timestamp: int,
+        now: int,
+        policy: AcceptancePolicy,
+        *,
+        is_set: bool,
     ) -> Receipt | int | None:
-        """Judge usage that nothing but a finalized period may forbid: the one place that says what becomes of late usage.
+        """Judge usage that nothing but a finalized period may forbid: the one place that says what
+        becomes of late usage.
 
         Returns:
-            None where its period is open; else the start of the open period that bills it, or why it is refused.
+            None where its period is open; else the start of the open period that bills it, or why
+            it is refused.
         """
         mode = required_mode(item)
         looks_back = AGGREGATORS[mode].looks_back
@@ -175,19 +203,30 @@ class Account:
             or self.closing(current.start_seconds, looks_back=looks_back) is not None
         ):
             return period_closed(timestamp, closing.period, closing.closed_at)
-        refusal = late_refusal(timestamp, closing.period, closing.closed_at, item, closing.price_of(item), is_set=is_set)
+        refusal = late_refusal(
+            timestamp,
+            closing.period,
+            closing.closed_at,
+            item,
+            closing.price_of(item),
+            is_set=is_set,
+        )
         return current.start_seconds if refusal is None else refusal
 
     def is_billed(self, timestamp: int) -> bool:
-        """Whether the invoice of the timestamp's own period is kept; closed without one, it is still to be billed."""
+        """Whether the invoice of the timestamp's own period is kept; closed without one, it is
+        still to be billed.
+        """
         closing = self.closing(timestamp)
         return closing is not None and closing.invoice is not None
 
     def to_close(self, period: BillingPeriod, now: Instant) -> Closing:
-        """Return the closing of a period that has ended: of the moment when it was closed first, else of ``now``.
+        """Return the closing of a period that has ended: of the moment when it was closed first,
+        else of ``now``.
 
         Raises:
-            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
+            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the
+                period's end.
         """
         self.subscription.require_ended(period, now)
         former = self.closing(period.start_seconds)
@@ -196,15 +235,23 @@ class Account:
         return former if former.invoice is not None else Closing(period, former.closed_at)
 
     def finalized(self, period: BillingPeriod) -> Closing | None:
-        """Return the closing of a period that was closed with an invoice, as it was cut then or is cut now."""
+        """Return the closing of a period that was closed with an invoice, as it was cut then or is
+        cut now.
+        """
         closing = self.closing(period.start_seconds)
         if closing is None or closing.invoice is None:
             return None
-        return closing if period in {closing.period, self.subscription.period_at(period.start)} else None
+        return (
+            closing
+            if period in {closing.period, self.subscription.period_at(period.start)}
+            else None
+        )
 
     def latest_closed(self) -> BillingPeriod | None:
         """Return the closed period that ended last; None where none was closed."""
-        return max((one.period for one in self.closed.values()), key=lambda one: one.end, default=None)
+        return max(
+            (one.period for one in self.closed.values()), key=lambda one: one.end, default=None
+        )
 
     def close(self, closing: Closing) -> None:
         """Let no more usage into a period."""
@@ -226,7 +273,9 @@ class Billed(Protocol):
     def period(self) -> BillingPeriod:
         """The billing period."""
 
-    def changes(self, subscription: Subscription, usage: Usage, *, rounding: Rounding) -> InvoiceChanges:
+    def changes(
+        self, subscription: Subscription, usage: Usage, *, rounding: Rounding
+    ) -> InvoiceChanges:
         """Return what would differ if the period were billed now."""
 
 
@@ -236,21 +285,32 @@ class ClosesOne:
     __slots__ = ()
 
     def closing_all(
-        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
+        self,
+        periods: Mapping[str, BillingPeriod],
+        *,
+        now: Instant,
+        versions: Iterable[Subscription] = (),
     ) -> AbstractContextManager[dict[str, datetime]]:
-        """Hold usage still while many periods are billed, and close all of them if that succeeds."""
+        """Hold usage still while many periods are billed, and close all of them if that
+        succeeds.
+        """
         raise NotImplementedError  # pragma: no cover - each has its own
 
     @contextmanager
-    def closing(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> Iterator[datetime]:
+    def closing(
+        self, subscription_id: str, period: BillingPeriod, *, now: Instant
+    ) -> Iterator[datetime]:
         """Hold the log still while a period is billed, and close the period if that succeeds.
 
         Yields:
-            When the period was closed first, UTC; ``now`` where it was not. Closing it again changes nothing.
+            When the period was closed first, UTC; ``now`` where it was not. Closing it again
+            changes nothing.
 
         Raises:
-            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the period's end.
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the
+                period's end.
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
+                have.
         """
         known = name(subscription_id, "subscription")
         with self.closing_all({known: period}, now=now) as closed_at:
@@ -263,7 +323,9 @@ class KeepsInvoices(ClosesOne, Guarded):
     _accounts: dict[str, Account]
 
     def _is_own(self, item: SubscriptionItem) -> bool:
-        """Whether an item is the log's to bill, and not that of one of the other generation beside it."""
+        """Whether an item is the log's to bill, and not that of one of the other generation beside
+        it.
+        """
         raise NotImplementedError  # pragma: no cover - both logs have their own
 
     def _usage_of(self, invoice: Billed) -> Usage:
@@ -271,10 +333,12 @@ class KeepsInvoices(ClosesOne, Guarded):
         raise NotImplementedError  # pragma: no cover - both logs have their own
 
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
-        """Return the invoice of a period that was finalized; None where the period is open, or was closed without one.
+        """Return the invoice of a period that was finalized; None where the period is open, or was
+        closed without one.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
+                have.
         """
         require_kind(BillingPeriod, period, "period")
         with self.lock:
@@ -283,7 +347,9 @@ class KeepsInvoices(ClosesOne, Guarded):
             return None if closing is None else closing.invoice
 
     def closing_of(self, subscription_id: str, period: BillingPeriod) -> Closing | None:
-        """Return how a period was finalized; None where it was not, or of a subscription that is not there. For the views."""
+        """Return how a period was finalized; None where it was not, or of a subscription that is
+        not there. For the views.
+        """
         known = name(subscription_id, "subscription")
         require_kind(BillingPeriod, period, "period")
         with self.lock:
@@ -291,13 +357,14 @@ class KeepsInvoices(ClosesOne, Guarded):
             return self._accounts[known].finalized(period) if known in self._accounts else None
 
     def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse a version of a subscription by which a period that is not finalized must not be; for who bills.
+        """Refuse a version of a subscription by which a period that is not finalized must not be;
+        for who bills.
 
         A subscription that the log does not have may have no metered items of the log's.
 
         Raises:
-            InvalidValueError: ``change_not_billable`` for a version that the log was not told; ``parameter_invalid_choice``
-                for a subscription that it does not have.
+            InvalidValueError: ``change_not_billable`` for a version that the log was not told;
+                ``parameter_invalid_choice`` for a subscription that it does not have.
         """
         require_kind(Subscription, subscription, "subscription")
         require_kind(BillingPeriod, period, "period")
@@ -306,21 +373,28 @@ class KeepsInvoices(ClosesOne, Guarded):
                 refuse_untold(self._accounts, subscription, self._is_own)
 
     def kept_invoices(self, subscription_id: str) -> dict[int, Invoice | None]:
-        """Return what was billed of each period that was finalized, by its start in Unix seconds; for who combines two logs.
+        """Return what was billed of each period that was finalized, by its start in Unix seconds;
+        for who combines two logs.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
+                have.
         """
         with self.lock:
             self.finish()
-            return {start: one.invoice for start, one in account_of(self._accounts, subscription_id).closed.items()}
+            return {
+                start: one.invoice
+                for start, one in account_of(self._accounts, subscription_id).closed.items()
+            }
 
     def keep_invoice(self, invoice: Invoice) -> None:
         """Take the invoice of the period that is being closed; for who bills, within ``closing``.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_object`` where no period of its subscription is being closed.
-            InvoicingError: ``invoice_conflict`` where the period was closed with another invoice; equal ones change nothing.
+            InvalidValueError: ``parameter_invalid_object`` where no period of its subscription is
+                being closed.
+            InvoicingError: ``invoice_conflict`` where the period was closed with another invoice;
+                equal ones change nothing.
         """
         require_offer(Billed, invoice, "invoice", "an Invoice")
         with self.lock:
@@ -329,41 +403,62 @@ class KeepsInvoices(ClosesOne, Guarded):
             if stored is None:
                 billing.invoices[invoice.subscription] = invoice
             elif stored != invoice:
-                raise invoice_conflict(invoice.subscription, "the invoice that the log keeps of the period", "another one")
+                raise invoice_conflict(
+                    invoice.subscription,
+                    "the invoice that the log keeps of the period",
+                    "another one",
+                )
 
     @contextmanager
     def closing_all(
-        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
+        self,
+        periods: Mapping[str, BillingPeriod],
+        *,
+        now: Instant,
+        versions: Iterable[Subscription] = (),
     ) -> Iterator[dict[str, datetime]]:
-        """Hold the log still while a period of each of many subscriptions is billed, and close all of them if that succeeds.
+        """Hold the log still while a period of each of many subscriptions is billed, and close all
+        of them if that succeeds.
 
         They are closed in one decision: whatever interrupts it, all are closed or none is.
 
         Args:
             periods: subscription → the period to close.
             now: at or after the end of each.
-            versions: what is billed of the subscriptions, which must be what the log was told; for who bills.
+            versions: what is billed of the subscriptions, which must be what the log was told; for
+                who bills.
 
         Yields:
             Subscription → when its period was closed first, as :meth:`closing`.
 
         Raises:
             InvoicingError: as :meth:`closing`.
-            InvalidValueError: as :meth:`closing`; ``change_not_billable`` for a version that the log was not told.
+            InvalidValueError: as :meth:`closing`; ``change_not_billable`` for a version that the
+                log was not told.
         """
         given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")
         at, billed = instant(now, "now"), list(each_of(Subscription, versions, "versions"))
         with self.lock:
             self.finish()
             for version in billed:
-                _refuse_untold(account_of(self._accounts, version.id).subscription, version, self._is_own)
-            former = {key: account_of(self._accounts, key).to_close(period, at) for key, period in given.items()}
+                _refuse_untold(
+                    account_of(self._accounts, version.id).subscription, version, self._is_own
+                )
+            former = {
+                key: account_of(self._accounts, key).to_close(period, at)
+                for key, period in given.items()
+            }
             with self.billing({key: closing.invoice for key, closing in former.items()}) as billing:
                 yield {key: closing.closed_at for key, closing in former.items()}
-            closed = {key: attrs.evolve(closing, invoice=billing.invoices[key]) for key, closing in former.items()}
+            closed = {
+                key: attrs.evolve(closing, invoice=billing.invoices[key])
+                for key, closing in former.items()
+            }
             self.decide(self._change_that_closes(closed, billing, at))
 
-    def _change_that_closes(self, closings: Mapping[str, Closing], billing: Billing, now: datetime) -> Callable[[], object]:
+    def _change_that_closes(
+        self, closings: Mapping[str, Closing], billing: Billing, now: datetime
+    ) -> Callable[[], object]:
         """Return what closes periods, and may be carried out twice."""
         return partial(self._close_all, closings)
 
@@ -371,28 +466,33 @@ class KeepsInvoices(ClosesOne, Guarded):
         for key, closing in closings.items():
             self._accounts[key].close(closing)
 
-    def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
-        """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`.
+    def close_period(
+        self, subscription_id: str, period: BillingPeriod, *, now: Instant
+    ) -> datetime:
+        """Close a billing period without a bill, so that its usage cannot change any more; see
+        :meth:`closing`.
 
-        No invoice is kept: the first one that is finalized of the period afterwards is, and bills the version of then. Until
-        then ``subscribe`` holds what was used and agreed in it as in an open period.
+        No invoice is kept: the first one that is finalized of the period afterwards is, and bills
+        the version of then. Until then ``subscribe`` holds what was used and agreed in it as in an
+        open period.
         """
         with self.closing(subscription_id, period, now=now) as closed_at:
             return closed_at
 
     def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
-        """Return what would differ if the period of a finalized invoice were billed now; the invoice itself stays as it is.
+        """Return what would differ if the period of a finalized invoice were billed now; the
+        invoice itself stays as it is.
 
-        It is billed by the newest version of the subscription and by all usage that came since. Of a subscription with items of
-        both generations, each log knows its own items.
+        It is billed by the newest version of the subscription and by all usage that came since. Of
+        a subscription with items of both generations, each log knows its own items.
 
         Args:
             invoice: a finalized invoice of a subscription in the log.
             rounding: how each line is settled.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_object``; ``parameter_invalid_choice`` for a subscription that is not the
-                log's.
+            InvalidValueError: ``parameter_invalid_object``; ``parameter_invalid_choice`` for a
+                subscription that is not the log's.
         """
         require_offer(Billed, invoice, "invoice", "an Invoice")
         with self.lock:
@@ -401,16 +501,22 @@ class KeepsInvoices(ClosesOne, Guarded):
             return invoice.changes(account.subscription, self._usage_of(invoice), rounding=rounding)
 
 
-def refuse_untold(accounts: Mapping[str, Account], given: Subscription, bills: Callable[[SubscriptionItem], bool]) -> None:
-    """Refuse to bill a version of a subscription that an engine was not told, with the refusals of a log.
+def refuse_untold(
+    accounts: Mapping[str, Account], given: Subscription, bills: Callable[[SubscriptionItem], bool]
+) -> None:
+    """Refuse to bill a version of a subscription that an engine was not told, with the refusals of
+    a log.
 
-    Of a subscription that the engine does not have nothing is compared, where it would be asked for no usage either.
+    Of a subscription that the engine does not have nothing is compared, where it would be asked for
+    no usage either.
     """
     if given.id in accounts or any(item.is_metered and bills(item) for item in given.items):
         _refuse_untold(account_of(accounts, given.id).subscription, given, bills)
 
 
-def _refuse_untold(told: Subscription, given: Subscription, bills: Callable[[SubscriptionItem], bool]) -> None:
+def _refuse_untold(
+    told: Subscription, given: Subscription, bills: Callable[[SubscriptionItem], bool]
+) -> None:
     """Refuse to bill another version of a subscription than the one that a log was told.
 
     Compared is what makes a bill; names, labels, metadata and the order of the items do not.
@@ -423,19 +529,38 @@ def _refuse_untold(told: Subscription, given: Subscription, bills: Callable[[Sub
     Raises:
         InvalidValueError: ``change_not_billable``; ``param`` names the field that differs.
     """
-    for field in ("customer", "currency", "billing_cycle_anchor", "timezone", "start_date", "ended_at"):
+    for field in (
+        "customer",
+        "currency",
+        "billing_cycle_anchor",
+        "timezone",
+        "start_date",
+        "ended_at",
+    ):
         former, newer = getattr(told, field), getattr(given, field)
         if former != newer:
-            raise _untold(field, _written(former) if isinstance(former, datetime) else repr(former), _written(newer))
+            raise _untold(
+                field,
+                _written(former) if isinstance(former, datetime) else repr(former),
+                _written(newer),
+            )
     known = {item.id: item for item in told.items if bills(item)}
     for place, item in enumerate(given.items):
         if not bills(item):
             continue
         if item.id not in known:
-            raise _untold(f"items[{place}]", f"one of the items {', '.join(map(repr, known)) or '(none)'}", item.id)
+            raise _untold(
+                f"items[{place}]",
+                f"one of the items {', '.join(map(repr, known)) or '(none)'}",
+                item.id,
+            )
         one = known.pop(item.id)
         if terms_of(one.price) != terms_of(item.price):
-            raise _untold(f"items[{place}][price]", f"{one.price.id!r} on the terms that were told", item.price.id)
+            raise _untold(
+                f"items[{place}][price]",
+                f"{one.price.id!r} on the terms that were told",
+                item.price.id,
+            )
         if one.quantity != item.quantity:
             raise _untold(f"items[{place}][quantity]", f"{one.quantity}", item.quantity)
     for one in known.values():
@@ -447,23 +572,33 @@ def _written(value: object) -> object:
 
 
 def _untold(param: str, expected: object, received: object) -> InvalidValueError:
-    way_out = "tell it this version first: log.subscribe(...), of files or a cluster subscriptions=; or bill the version it has"
+    way_out = (
+        "tell it this version first: log.subscribe(...), of files or a cluster subscriptions=; "
+        "or bill the version it has"
+    )
     expected = f"{expected}, as the usage was told ({way_out})"
     return InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, received)
 
 
 def invoice_conflict(subscription_id: str, expected: str, received: str) -> InvoicingError:
     """Return the refusal of a second invoice of a period."""
-    message = f"invoice: expected {expected} of subscription {shown(subscription_id)!r}, received {received}"
+    message = (
+        f"invoice: expected {expected} of subscription {shown(subscription_id)!r}, received "
+        f"{received}"
+    )
     return InvoicingError(ErrorCode.INVOICE_CONFLICT, message, param="invoice")
 
 
 def closings_of(accounts: Mapping[str, Account]) -> dict[str, tuple[Closing, ...]]:
     """Return what was finalized, by subscription; those of which nothing was are left out."""
-    return {key: tuple(account.closed.values()) for key, account in accounts.items() if account.closed}
+    return {
+        key: tuple(account.closed.values()) for key, account in accounts.items() if account.closed
+    }
 
 
-def accounts_with(subscriptions: Iterable[Subscription], closed: Mapping[str, Iterable[Closing]]) -> dict[str, Account]:
+def accounts_with(
+    subscriptions: Iterable[Subscription], closed: Mapping[str, Iterable[Closing]]
+) -> dict[str, Account]:
     """Return new accounts of subscriptions of which periods were finalized."""
     accounts = {subscription.id: Account(subscription) for subscription in subscriptions}
     for subscription_id, closings in closed.items():
@@ -476,12 +611,15 @@ def account_of(accounts: Mapping[str, Account], subscription_id: str) -> Account
     """Return a log's account of a subscription, by the subscription's id.
 
     Raises:
-        InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+        InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
+            have.
     """
     account = accounts.get(text_of(subscription_id) or "")
     if account is None:
         expected = "the id of a subscription in the log"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "subscription", expected, subscription_id)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_CHOICE, "subscription", expected, subscription_id
+        )
     return account
 
 
@@ -503,10 +641,14 @@ class KnownItem:
         self.is_active = True
         # A plain item refuses nothing but what time refuses, which is what the fast paths rely on.
         subscription = self.account.subscription
-        self.is_plain = price_refusal(item) is None and set_refusal(item, subscription, is_set=True) is None
+        self.is_plain = (
+            price_refusal(item) is None and set_refusal(item, subscription, is_set=True) is None
+        )
 
     def forget_ids_after(self, sequence: int) -> None:
-        """Forget the ids of records that were not kept after all: those with greater numbers, which came last."""
+        """Forget the ids of records that were not kept after all: those with greater numbers, which
+        came last.
+        """
         while self.ids and next(reversed(self.ids.values())).sequence > sequence:
             self.ids.popitem()
 
@@ -515,7 +657,9 @@ class KnownItem:
         self.is_active = self.is_plain = False
 
     def is_settled(self, cells: PeriodCells, latest: datetime | None) -> bool:
-        """Whether a period's cells can be asked for as a whole only: finalized, ended by ``latest``, and holding them all."""
+        """Whether a period's cells can be asked for as a whole only: finalized, ended by
+        ``latest``, and holding them all.
+        """
         closing = self.account.closing(cells.start)
         if closing is None or cells.is_empty() or cells.kept is not None:
             return False

@@ -1,7 +1,7 @@
 """From usage to one quantity, whatever holds the usage.
 
-:class:`Usage` is the seam between engines and bills: give me the partial of this item in this period. From
-:func:`summarize` on there is one implementation.
+:class:`Usage` is the seam between engines and bills: give me the partial of this item in this
+period. From :func:`summarize` on there is one implementation.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def required_mode(item: SubscriptionItem) -> AggregateUsage:
     mode = item.recurring.aggregate_usage
     if mode is None:
         message = (
-            f"subscription_item: expected an item whose price aggregates usage records, received {item.id!r}, "
+            "subscription_item: expected an item whose price aggregates usage records, "
+            f"received {item.id!r}, "
             f"whose price {item.price.id!r} is {'on a meter' if item.is_metered else 'licensed'}"
         )
         raise InvoicingError(ErrorCode.PRICE_NOT_METERED, message, param="subscription_item")
@@ -47,10 +48,13 @@ def required_mode(item: SubscriptionItem) -> AggregateUsage:
 
 @runtime_checkable
 class Usage(Protocol):
-    """Where usage comes from: the log, a view of it, columns, files, a cluster. The one seam between engines and bills."""
+    """Where usage comes from: the log, a view of it, columns, files, a cluster. The one seam
+    between engines and bills.
+    """
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of the item's aggregator over its cells in ``[period.start, period.end)``.
+        """Return the partial of the item's aggregator over its cells in ``[period.start,
+        period.end)``.
 
         For a mode that looks back, the cells of all earlier periods are included.
         """
@@ -78,8 +82,9 @@ class UsageSummary:
         aggregate_usage: the mode, or the meter's formula, by which the usage became one quantity.
         start: start of the period, inclusive.
         end: end of the period, exclusive; None while it is open.
-        total_usage: the aggregated quantity, in units; negative where a meter's corrections exceed its usage. A level that is
-            averaged over time is averaged over the whole billing period, also where a subscription cut it.
+        total_usage: the aggregated quantity, in units; negative where a meter's corrections exceed
+            its usage. A level that is averaged over time is averaged over the whole billing period,
+            also where a subscription cut it.
         invoice: the id of the finalized invoice that billed it; None before.
     """
 
@@ -99,11 +104,12 @@ class UsageSummary:
 def summarize(item: SubscriptionItem, usage: Usage, period: BillingPeriod) -> UsageSummary:
     """Return the usage of an item in a period as one quantity, whatever engine holds the usage.
 
-    A period of a subscription's own (``period_at``, ``periods_from``) knows which whole billing period it was cut from; one
-    that was made of a start and an end is whole.
+    A period of a subscription's own (``period_at``, ``periods_from``) knows which whole billing
+    period it was cut from; one that was made of a start and an end is whole.
 
     Raises:
-        InvoicingError: ``price_not_metered`` where the item's price does not aggregate usage records.
+        InvoicingError: ``price_not_metered`` where the item's price does not aggregate usage
+            records.
     """
     require_kind(SubscriptionItem, item, "item")
     require_kind(BillingPeriod, period, "period")
@@ -112,47 +118,68 @@ def summarize(item: SubscriptionItem, usage: Usage, period: BillingPeriod) -> Us
 
 
 def require_usage(usage: Usage, param: str = "usage") -> Usage:
-    """Return what can be asked for usage, or refuse anything else with ``parameter_invalid_object``."""
+    """Return what can be asked for usage, or refuse anything else with
+    ``parameter_invalid_object``.
+    """
     return require_offer(Usage, usage, param, "a Usage, such as a UsageLog or a MeterLog")
 
 
-def as_requests(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[tuple[SubscriptionItem, BillingPeriod]]:
-    """Return what an engine is asked for, or refuse what is no pair of an item and a period, by its place."""
+def as_requests(
+    requests: Iterable[tuple[SubscriptionItem, BillingPeriod]],
+) -> list[tuple[SubscriptionItem, BillingPeriod]]:
+    """Return what an engine is asked for, or refuse what is no pair of an item and a period, by its
+    place.
+    """
     if _are_requests(requests):
         return list(requests)
     asked = []
     for at, pair in enumerate(require_iterable(requests, "requests")):
         is_pair = isinstance(pair, _PAIR) and len(pair) == 2
-        if not (is_pair and isinstance(pair[0], SubscriptionItem) and isinstance(pair[1], BillingPeriod)):
+        if not (
+            is_pair and isinstance(pair[0], SubscriptionItem) and isinstance(pair[1], BillingPeriod)
+        ):
             expected = "a SubscriptionItem and a BillingPeriod"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"requests[{at}]", expected, pair)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, f"requests[{at}]", expected, pair
+            )
         asked.append(pair)
     return asked
 
 
 def _are_requests(requests: Iterable[Any]) -> bool:
-    """Say whether all are such pairs, without a word on which is not; much faster than a look at each."""
+    """Say whether all are such pairs, without a word on which is not; much faster than a look at
+    each.
+    """
     if type(requests) not in _PAIR or not set(map(type, requests)) <= {tuple}:
         return False
     try:
-        are = [type(item) is SubscriptionItem and type(period) is BillingPeriod for item, period in requests]
+        are = [
+            type(item) is SubscriptionItem and type(period) is BillingPeriod
+            for item, period in requests
+        ]
     except ValueError:  # One of them is no pair.
         return False
     return all(are)
 
 
-def summarize_all(requests: Iterable[tuple[SubscriptionItem, BillingPeriod]], usage: Usage) -> list[UsageSummary]:
+def summarize_all(
+    requests: Iterable[tuple[SubscriptionItem, BillingPeriod]], usage: Usage
+) -> list[UsageSummary]:
     """Return what :func:`summarize` returns for each request, asking the engine once."""
     meters = usage if offers(usage, KnowsMeters) else None
     asked = [(item, period, *_row_of(item, meters)) for item, period in requests]
     partials = usage.partials([(item, period) for item, period, _, _ in asked])
     return [
-        UsageSummary(item.id, mode, period.start, period.end, aggregator.billed(partial, period.share))
+        UsageSummary(
+            item.id, mode, period.start, period.end, aggregator.billed(partial, period.share)
+        )
         for (item, period, mode, aggregator), partial in zip(asked, partials, strict=True)
     ]
 
 
-def _row_of(item: SubscriptionItem, meters: KnowsMeters | None) -> tuple[AggregateUsage | Formula, Aggregator]:
+def _row_of(
+    item: SubscriptionItem, meters: KnowsMeters | None
+) -> tuple[AggregateUsage | Formula, Aggregator]:
     """Return how an item's usage is aggregated, by name and by row."""
     if meters is not None and item.recurring.meter is not None:
         meter = meters.meter_of(item)

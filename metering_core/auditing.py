@@ -1,8 +1,10 @@
-"""Find the holes in a price before a customer does: exact findings from its pieces, each with the quantities that prove it.
+"""Find the holes in a price before a customer does: exact findings from its pieces, each with the
+quantities that prove it.
 
-Totals are compared exact, before rounding, because a hole that rounding hides on one bill shows on the next; a finding about
-rounding says so. Each charge is settled half up there, as an invoice does by default. A finding is data; what it means for
-the price is for its owner to say, which is why most are ``info``.
+Totals are compared exact, before rounding, because a hole that rounding hides on one bill shows on
+the next; a finding about rounding says so. Each charge is settled half up there, as an invoice does
+by default. A finding is data; what it means for the price is for its owner to say, which is why
+most are ``info``.
 
 Adding a check is one function in this file and its row in :data:`CHECKS`.
 """
@@ -39,7 +41,9 @@ QuantityRange: TypeAlias = tuple[int, int | None]
 """First and last quantity, both inclusive; None where there is no end."""
 
 SCAN_MAX: Final = 100_000
-"""Quantities that ``not_payable`` tries one by one, for a model of the user's own with several growing charges."""
+"""Quantities that ``not_payable`` tries one by one, for a model of the user's own with several
+growing charges.
+"""
 
 
 class Severity(StrEnum):
@@ -74,14 +78,38 @@ class FindingCode(StrEnum):
         return code
 
     CLIFF = ("cliff", Severity.ERROR, "More usage costs less.")
-    NOT_PAYABLE = ("not_payable", Severity.ERROR, "A bill is no multiple of what the currency can pay.")
-    DEAD_TIER = ("dead_tier", Severity.WARNING, "No whole quantity has a reason to end in the tier.")
-    ROUNDS_TO_ZERO = ("rounds_to_zero", Severity.WARNING, "Usage is billed nothing though its exact amount is above 0.")
-    SAME_AS_NEIGHBOUR = ("same_as_neighbour", Severity.INFO, "A tier charges what the one before it would have charged.")
-    FLAT_FEE_AT_ZERO = ("flat_fee_at_zero", Severity.INFO, "A period without usage costs something.")
+    NOT_PAYABLE = (
+        "not_payable",
+        Severity.ERROR,
+        "A bill is no multiple of what the currency can pay.",
+    )
+    DEAD_TIER = (
+        "dead_tier",
+        Severity.WARNING,
+        "No whole quantity has a reason to end in the tier.",
+    )
+    ROUNDS_TO_ZERO = (
+        "rounds_to_zero",
+        Severity.WARNING,
+        "Usage is billed nothing though its exact amount is above 0.",
+    )
+    SAME_AS_NEIGHBOUR = (
+        "same_as_neighbour",
+        Severity.INFO,
+        "A tier charges what the one before it would have charged.",
+    )
+    FLAT_FEE_AT_ZERO = (
+        "flat_fee_at_zero",
+        Severity.INFO,
+        "A period without usage costs something.",
+    )
     RATE_RISES = ("rate_rises", Severity.INFO, "A later unit is dearer than an earlier one.")
     JUMP = ("jump", Severity.INFO, "One more unit costs more than any unit price.")
-    PACKAGE_WASTE = ("package_waste", Severity.INFO, "A customer pays for units that were not used.")
+    PACKAGE_WASTE = (
+        "package_waste",
+        Severity.INFO,
+        "A customer pays for units that were not used.",
+    )
 
 
 @attrs.frozen
@@ -91,12 +119,14 @@ class Finding:
     Attributes:
         code: what it is.
         message: one sentence.
-        quantities: the whole quantities that prove it, in the order in which ``message`` names them.
-        amounts: minor units, exact, that go with ``quantities``; see :func:`audit` for which. A share that no decimal can
-            write (2000/3) is a Fraction.
+        quantities: the whole quantities that prove it, in the order in which ``message`` names
+            them.
+        amounts: minor units, exact, that go with ``quantities``; see :func:`audit` for which. A
+            share that no decimal can write (2000/3) is a Fraction.
         tier: the number of the tier at fault, from 1; None where it is the whole price.
         intervals: every range of quantities on which it holds, where the finding has ranges.
-        severity: how much it should worry the price's owner; that of the code unless said otherwise.
+        severity: how much it should worry the price's owner; that of the code unless said
+            otherwise.
     """
 
     code: FindingCode
@@ -112,7 +142,9 @@ class Finding:
         return self.code.severity
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the finding for JSON: amounts are exact strings in minor units, an interval without end ends in null."""
+        """Write the finding for JSON: amounts are exact strings in minor units, an interval without
+        end ends in null.
+        """
         return {
             "code": self.code.value,
             "severity": self.severity.value,
@@ -125,26 +157,32 @@ class Finding:
 
 
 def audit(price: Price) -> tuple[Finding, ...]:
-    """Return what a price does that its owner may not expect, the most severe first; an empty tuple where there is nothing.
+    """Return what a price does that its owner may not expect, the most severe first; an empty tuple
+    where there is nothing.
 
-    What each finding holds in ``quantities``, ``amounts`` (all exact, before rounding, unless said otherwise):
+    What each finding holds in ``quantities``, ``amounts`` (all exact, before rounding, unless said
+    otherwise):
 
-    - ``cliff``: the pair of quantities between which the total falls most, and their totals; ``intervals`` has every range
-      on which a customer would pay less by using more. There is a cliff exactly when the total falls somewhere.
-    - ``not_payable``: the least quantity of a tier whose bill is no multiple of what the currency can pay, and that bill,
-      settled.
-    - ``dead_tier``: the tier's first and last quantity and their totals, where each of its quantities costs more than some
-      greater one; nothing, where no whole quantity ends in the tier.
-    - ``rounds_to_zero``: the greatest quantity whose bill is 0 although its total is above 0, and that total. Where that
-      never ends, the least quantity from which on it holds. A second finding of this code, an ``info`` with a ``tier``, says
-      the same of a single charge that settles to 0 on a bill that does not.
+    - ``cliff``: the pair of quantities between which the total falls most, and their totals;
+      ``intervals`` has every range on which a customer would pay less by using more. There is a
+      cliff exactly when the total falls somewhere.
+    - ``not_payable``: the least quantity of a tier whose bill is no multiple of what the currency
+      can pay, and that bill, settled.
+    - ``dead_tier``: the tier's first and last quantity and their totals, where each of its
+      quantities costs more than some greater one; nothing, where no whole quantity ends in the
+      tier.
+    - ``rounds_to_zero``: the greatest quantity whose bill is 0 although its total is above 0, and
+      that total. Where that never ends, the least quantity from which on it holds. A second finding
+      of this code, an ``info`` with a ``tier``, says the same of a single charge that settles to 0
+      on a bill that does not.
     - ``same_as_neighbour``: the first quantity of the tier that could be dropped, and its total.
     - ``flat_fee_at_zero``: quantity 0 and its total.
-    - ``rate_rises``: the first quantity of the earlier and of the later tier, and their unit prices, where these rise most.
-    - ``jump``: the quantity and the one after it between which the total rises most, and their totals, where that is more
-      than any unit price.
-    - ``package_waste``: the quantity with the most unused units and the quantity it pays for; the share of the total that
-      pays for unused units.
+    - ``rate_rises``: the first quantity of the earlier and of the later tier, and their unit
+      prices, where these rise most.
+    - ``jump``: the quantity and the one after it between which the total rises most, and their
+      totals, where that is more than any unit price.
+    - ``package_waste``: the quantity with the most unused units and the quantity it pays for; the
+      share of the total that pays for unused units.
 
     >>> from metering_core import Tier
     >>> tiers = [Tier(10, unit_amount=900), Tier("inf", unit_amount=800)]
@@ -157,17 +195,21 @@ def audit(price: Price) -> tuple[Finding, ...]:
     found = tariff(price)
     findings = [finding for check in CHECKS for finding in check(found)]
     order = list(FindingCode)
-    return tuple(sorted(findings, key=lambda finding: (order.index(finding.code), finding.tier or 0)))
+    return tuple(
+        sorted(findings, key=lambda finding: (order.index(finding.code), finding.tier or 0))
+    )
 
 
-# Words ---------------------------------------------------------------------------------------------------------------
+# Words --------------------------------------------------------------------------------------------
 
 
 def _range(price: Price, first: int, last: int) -> str:
-    return f"at {units(price, first)}" if first == last else f"from {first:,} to {units(price, last)}"
+    return (
+        f"at {units(price, first)}" if first == last else f"from {first:,} to {units(price, last)}"
+    )
 
 
-# More usage costs less -----------------------------------------------------------------------------------------------
+# More usage costs less ----------------------------------------------------------------------------
 
 
 def saving_intervals(pieces: Sequence[Piece]) -> tuple[QuantityRange, ...]:
@@ -179,13 +221,17 @@ def saving_intervals(pieces: Sequence[Piece]) -> tuple[QuantityRange, ...]:
         if interval is not None:
             end = interval[1] if not found or interval[1] + 1 != found[-1][0] else found.pop()[1]
             found.append((interval[0], end))
-        lowest = piece.start if piece.last_step is None else min(piece.start, piece.at(piece.last_step))
+        lowest = (
+            piece.start if piece.last_step is None else min(piece.start, piece.at(piece.last_step))
+        )
         cheapest_later = lowest if cheapest_later is None else min(lowest, cheapest_later)
     return tuple(reversed(found))
 
 
 def _dearer_than(piece: Piece, cheapest_later: Fraction | None) -> tuple[int, int] | None:
-    """Return the quantities of a piece that cost more than a greater one, in the piece or after it."""
+    """Return the quantities of a piece that cost more than a greater one, in the piece or
+    after it.
+    """
     if piece.last is None or piece.last_step is None or cheapest_later is None:
         return None
     if piece.rise < 0:
@@ -199,7 +245,9 @@ def _dearer_than(piece: Piece, cheapest_later: Fraction | None) -> tuple[int, in
 
 
 def _ends(pieces: Sequence[Piece]) -> Iterator[tuple[int, Fraction]]:
-    """Yield both ends of every piece with their totals: a total is greatest, or least, at an end."""
+    """Yield both ends of every piece with their totals: a total is greatest, or least, at an
+    end.
+    """
     for piece in pieces:
         yield piece.first, piece.start
         if piece.last is not None:
@@ -225,13 +273,16 @@ def _cliff(of: Tariff) -> Iterator[Finding]:
     price, (low, high) = of.price, _worst_fall(of.pieces)
     dear, cheap = of.total(low), of.total(high)
     message = (
-        f"{units(price, low)} cost {written(price, dear)} but {high:,} cost {written(price, cheap)}, "
+        f"{units(price, low)} cost {written(price, dear)} but {high:,} cost "
+        f"{written(price, cheap)}, "
         f"which is {written(price, dear - cheap)} less"
     )
     billed = of.settled(low) - of.settled(high)
     if billed != dear - cheap:
         message += f" ({Money(billed, price.currency)} on the settled bill)"
-    yield Finding(FindingCode.CLIFF, message + ".", (low, high), _exact(dear, cheap), intervals=intervals)
+    yield Finding(
+        FindingCode.CLIFF, message + ".", (low, high), _exact(dear, cheap), intervals=intervals
+    )
 
 
 def _exact(*amounts: Fraction) -> tuple[Unrounded, ...]:
@@ -240,12 +291,15 @@ def _exact(*amounts: Fraction) -> tuple[Unrounded, ...]:
 
 def _dead_tier(of: Tariff) -> Iterator[Finding]:
     for number in of.empty_tiers:
-        yield Finding(FindingCode.DEAD_TIER, f"No whole quantity ends in tier {number}.", tier=number)
+        yield Finding(
+            FindingCode.DEAD_TIER, f"No whole quantity ends in tier {number}.", tier=number
+        )
     intervals = saving_intervals(of.pieces)
     for piece in of.pieces:
         if piece.last is not None and any(_covers(interval, piece) for interval in intervals):
             message = (
-                f"Nobody should end in tier {piece.tier} ({_range(of.price, piece.first, piece.last)}), "
+                f"Nobody should end in tier {piece.tier} "
+                f"({_range(of.price, piece.first, piece.last)}), "
                 "because each of its quantities costs more than a greater one."
             )
             ends = (piece.first, piece.last)
@@ -255,18 +309,33 @@ def _dead_tier(of: Tariff) -> Iterator[Finding]:
 
 def _covers(interval: QuantityRange, piece: Piece) -> bool:
     first, last = interval
-    return first <= piece.first and piece.last is not None and last is not None and piece.last <= last
+    return (
+        first <= piece.first and piece.last is not None and last is not None and piece.last <= last
+    )
 
 
-# What the tiers say to each other ------------------------------------------------------------------------------------
+# What the tiers say to each other -----------------------------------------------------------------
 
 
 def _same_as_neighbour(of: Tariff) -> Iterator[Finding]:
     for before, piece in pairwise(of.pieces):
-        goes_on = piece.rate is not None and piece.rate == before.rate and piece.width == before.width == 1
+        goes_on = (
+            piece.rate is not None
+            and piece.rate == before.rate
+            and piece.width == before.width == 1
+        )
         if goes_on and piece.start == before.at(piece.first - before.first):
-            message = f"Tier {piece.tier} charges what tier {before.tier} would have charged: one of them can go."
-            yield Finding(FindingCode.SAME_AS_NEIGHBOUR, message, (piece.first,), _exact(piece.start), piece.tier)
+            message = (
+                f"Tier {piece.tier} charges what tier {before.tier} would have charged: one of "
+                "them can go."
+            )
+            yield Finding(
+                FindingCode.SAME_AS_NEIGHBOUR,
+                message,
+                (piece.first,),
+                _exact(piece.start),
+                piece.tier,
+            )
 
 
 def _flat_fee_at_zero(of: Tariff) -> Iterator[Finding]:
@@ -290,9 +359,12 @@ def _rate_rises(of: Tariff) -> Iterator[Finding]:
         early, low, late, high = worst
         message = (
             f"A unit costs {written(of.price, low)} in tier {early.tier} "
-            f"but {written(of.price, high)} in tier {late.tier}, from {units(of.price, late.first)} on."
+            f"but {written(of.price, high)} in tier {late.tier}, from "
+            f"{units(of.price, late.first)} on."
         )
-        yield Finding(FindingCode.RATE_RISES, message, (early.first, late.first), _exact(low, high), late.tier)
+        yield Finding(
+            FindingCode.RATE_RISES, message, (early.first, late.first), _exact(low, high), late.tier
+        )
 
 
 def _steps_up(pieces: Sequence[Piece]) -> Iterator[tuple[Fraction, int]]:
@@ -310,13 +382,19 @@ def _jump(of: Tariff) -> Iterator[Finding]:
     if rise <= max(rates, default=Fraction(0)):
         return
     totals = of.total(low), of.total(low + 1)
-    message = f"One more unit after {units(of.price, low)} costs {written(of.price, rise)}, more than any unit price."
-    yield Finding(FindingCode.JUMP, message, (low, low + 1), _exact(*totals), of.piece_at(low + 1).tier)
+    message = (
+        f"One more unit after {units(of.price, low)} costs {written(of.price, rise)}, more "
+        "than any unit price."
+    )
+    yield Finding(
+        FindingCode.JUMP, message, (low, low + 1), _exact(*totals), of.piece_at(low + 1).tier
+    )
 
 
 def _package_waste(of: Tariff) -> Iterator[Finding]:
     for piece in of.pieces:
-        # Only packages rounded up are paid before they are full: their stair begins with the first unit.
+        # Only packages rounded up are paid before they are full: their stair begins with the first
+        # unit.
         if piece.width > 1 and piece.first == 1 and piece.rise:
             unused = piece.width - 1
             share = piece.rise * unused / piece.width
@@ -327,11 +405,13 @@ def _package_waste(of: Tariff) -> Iterator[Finding]:
             yield Finding(FindingCode.PACKAGE_WASTE, message, (1, piece.width), _exact(share))
 
 
-# What rounding does --------------------------------------------------------------------------------------------------
+# What rounding does -------------------------------------------------------------------------------
 
 
 def _turning_steps(piece: Piece) -> list[int]:
-    """Return the steps at which a charge may begin to be above 0, or to settle to more than 0, ascending from 0."""
+    """Return the steps at which a charge may begin to be above 0, or to settle to more than 0,
+    ascending from 0.
+    """
     turns = {0}
     for line in piece.growing:
         for bound in (Fraction(0), HALF):
@@ -342,7 +422,9 @@ def _turning_steps(piece: Piece) -> list[int]:
 
 
 def _last_range(of: Tariff, holds: Callable[[Piece, int], bool]) -> QuantityRange | None:
-    """Return the last range of quantities from 1 on, within a piece and between turns, on which something holds."""
+    """Return the last range of quantities from 1 on, within a piece and between turns, on which
+    something holds.
+    """
     for piece in reversed(of.pieces):
         turns = _turning_steps(piece)
         for index in reversed(range(len(turns))):
@@ -364,9 +446,19 @@ def _loses_a_line(piece: Piece, step: int) -> bool:
 def _rounding_finding(of: Tariff, interval: QuantityRange, what: str) -> Finding:
     first, last = interval
     quantity = first if last is None else last
-    until = f"for every quantity from {units(of.price, first)} on" if last is None else f"up to {units(of.price, last)}"
+    until = (
+        f"for every quantity from {units(of.price, first)} on"
+        if last is None
+        else f"up to {units(of.price, last)}"
+    )
     message = f"{what} {until}, where the exact total is {written(of.price, of.total(quantity))}."
-    return Finding(FindingCode.ROUNDS_TO_ZERO, message, (quantity,), _exact(of.total(quantity)), intervals=(interval,))
+    return Finding(
+        FindingCode.ROUNDS_TO_ZERO,
+        message,
+        (quantity,),
+        _exact(of.total(quantity)),
+        intervals=(interval,),
+    )
 
 
 def _rounds_to_zero(of: Tariff) -> Iterator[Finding]:
@@ -375,7 +467,9 @@ def _rounds_to_zero(of: Tariff) -> Iterator[Finding]:
         yield _rounding_finding(of, whole, "Usage is billed nothing")
     line = _last_range(of, _loses_a_line)
     if line is not None:
-        finding = _rounding_finding(of, line, "A charge above 0 settles to nothing on a bill that does not")
+        finding = _rounding_finding(
+            of, line, "A charge above 0 settles to nothing on a bill that does not"
+        )
         yield attrs.evolve(finding, tier=of.piece_at(line[0]).tier, severity=Severity.INFO)
 
 
@@ -391,7 +485,9 @@ def _not_payable(of: Tariff) -> Iterator[Finding]:
                 f"{units(of.price, quantity)} cost {Money(bill, of.price.currency)}, "
                 f"which is no multiple of {Money(multiple, of.price.currency)}."
             )
-            yield Finding(FindingCode.NOT_PAYABLE, message, (quantity,), (Decimal(bill),), piece.tier)
+            yield Finding(
+                FindingCode.NOT_PAYABLE, message, (quantity,), (Decimal(bill),), piece.tier
+            )
 
 
 def _first_not_payable(piece: Piece, multiple: int) -> int | None:
@@ -402,8 +498,9 @@ def _first_not_payable(piece: Piece, multiple: int) -> int | None:
         return 0
     if not piece.growing:
         return None
-    # Whole multiples in the rise change nothing, so only what it is off the nearest one counts. The bill stays a multiple
-    # until that has added up to a first minor unit, and is none there, because it adds at most half a multiple a step.
+    # Whole multiples in the rise change nothing, so only what it is off the nearest one counts. The
+    # bill stays a multiple until that has added up to a first minor unit, and is none there,
+    # because it adds at most half a multiple a step.
     (line,) = piece.growing
     off = line.rise - multiple * floor(line.rise / multiple + HALF)
     above = line.start + HALF - settled_half_up(line.start)
@@ -418,8 +515,13 @@ def _first_not_payable_of_many(piece: Piece, multiple: int) -> int | None:
     steps = multiple * lcm(*(line.rise.denominator for line in piece.growing))
     steps = steps if piece.last_step is None else min(steps, piece.last_step + 1)
     if steps > SCAN_MAX:
-        expected = f"charges whose settled sum repeats within {SCAN_MAX} quantities, to decide what is payable"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, steps)
+        expected = (
+            f"charges whose settled sum repeats within {SCAN_MAX} quantities, to decide what "
+            "is payable"
+        )
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, steps
+        )
     return next((step for step in range(steps) if piece.settled_at(step) % multiple), None)
 
 

@@ -1,4 +1,6 @@
-"""A billing run: the invoices of many subscriptions in one call, asking the engine for all of their usage at once."""
+"""A billing run: the invoices of many subscriptions in one call, asking the engine for all of their
+usage at once.
+"""
 
 from __future__ import annotations
 
@@ -34,22 +36,26 @@ def invoice_all(
     now: Instant | None = None,
     rounding: Rounding = half_up,
 ) -> list[Invoice]:
-    """Return the invoice of each subscription for the billing period that holds an instant, in the order given.
+    """Return the invoice of each subscription for the billing period that holds an instant, in the
+    order given.
 
-    Each is what :func:`~metering_core.preview_invoice` or :func:`~metering_core.finalize_invoice` returns. A subscription that
-    is not alive at the instant has none.
+    Each is what :func:`~metering_core.preview_invoice` or :func:`~metering_core.finalize_invoice`
+    returns. A subscription that is not alive at the instant has none.
 
     Args:
         subscriptions: what to bill.
         usage: any engine; it is asked for all partials at once.
         at: an instant in the period of each subscription.
-        now: where given, the invoices are finalized at this moment and their periods closed, all or none, whatever interrupts
-            it (of a :class:`~metering_core.CombinedUsage`: in each of its logs); without it they are previews.
+        now: where given, the invoices are finalized at this moment and their periods closed, all or
+            none, whatever interrupts it (of a :class:`~metering_core.CombinedUsage`: in each of its
+            logs); without it they are previews.
         rounding: how each line is settled.
 
     Raises:
-        InvoicingError: ``period_not_ended`` where a period to finalize has not ended at ``now``. All periods stay open then.
-        InvalidValueError: ``change_not_billable``, as :func:`~metering_core.finalize_invoice`; all periods stay open then, too.
+        InvoicingError: ``period_not_ended`` where a period to finalize has not ended at ``now``.
+            All periods stay open then.
+        InvalidValueError: ``change_not_billable``, as :func:`~metering_core.finalize_invoice`; all
+            periods stay open then, too.
     """
     require_usage(usage)
     require_rounding(rounding)
@@ -65,9 +71,16 @@ def invoice_all(
 
 
 def _finalized(
-    due: Sequence[tuple[Subscription, BillingPeriod]], usage: Usage, rounding: Rounding, now: datetime
+    due: Sequence[tuple[Subscription, BillingPeriod]],
+    usage: Usage,
+    rounding: Rounding,
+    now: datetime,
 ) -> list[Invoice]:
-    kept = [(one, invoice) for one, period in due if (invoice := invoice_in(usage, one, period)) is not None]
+    kept = [
+        (one, invoice)
+        for one, period in due
+        if (invoice := invoice_in(usage, one, period)) is not None
+    ]
     closed = {one.id for one, _ in kept}
     open_ = [(one, period) for one, period in due if one.id not in closed]
     for one, period in open_:
@@ -82,7 +95,10 @@ def _finalized(
 
 
 def _invoices(
-    due: Sequence[tuple[Subscription, BillingPeriod]], usage: Usage, rounding: Rounding, closed: Mapping[str, datetime]
+    due: Sequence[tuple[Subscription, BillingPeriod]],
+    usage: Usage,
+    rounding: Rounding,
+    closed: Mapping[str, datetime],
 ) -> list[Invoice]:
     """Ask for the usage of all metered items at once, and make the invoices of it."""
     asked = [(item, period) for one, period in due for item in one.items]
@@ -97,7 +113,11 @@ def _invoices(
         summaries = {item.id: next(answers) for item in one.items if item.is_metered}
         finalized_at = closed.get(one.id)
         status = InvoiceStatus.DRAFT if finalized_at is None else InvoiceStatus.FINALIZED
-        invoices.append(invoice_of(one, period, summaries, evidence, corrections, rounding, status, finalized_at))
+        invoices.append(
+            invoice_of(
+                one, period, summaries, evidence, corrections, rounding, status, finalized_at
+            )
+        )
     return invoices
 
 
@@ -106,6 +126,9 @@ def _refuse_twice(due: Sequence[tuple[Subscription, BillingPeriod]]) -> None:
     seen: set[str] = set()
     for subscription, _ in due:
         if subscription.id in seen:
-            message = f"subscriptions: expected each subscription once, received {subscription.id!r} twice"
+            message = (
+                f"subscriptions: expected each subscription once, received {subscription.id!r} "
+                "twice"
+            )
             raise InvoicingError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="subscriptions")
         seen.add(subscription.id)

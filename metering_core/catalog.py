@@ -1,7 +1,9 @@
-"""Prices, meters, subscriptions and usage from files: JSON catalogs, usage records and meter events in CSV or JSON lines.
+"""Prices, meters, subscriptions and usage from files: JSON catalogs, usage records and meter events
+in CSV or JSON lines.
 
-A catalog is what a biller writes by hand or exports from Stripe, usage is what a service writes by the million rows. So a
-catalog is read whole, and usage row by row: a malformed row has a line number and does not end the reading.
+A catalog is what a biller writes by hand or exports from Stripe, usage is what a service writes by
+the million rows. So a catalog is read whole, and usage row by row: a malformed row has a line
+number and does not end the reading.
 """
 
 from __future__ import annotations
@@ -43,7 +45,14 @@ from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
-from metering_core.names import choice, known_keys, path_of, require_iterable, require_kind, required
+from metering_core.names import (
+    choice,
+    known_keys,
+    path_of,
+    require_iterable,
+    require_kind,
+    required,
+)
 from metering_core.periods import BillingPeriod, Instant, instant, iso_8601
 from metering_core.prices import Price
 from metering_core.stripe_fields import paths_within
@@ -74,7 +83,9 @@ class UsageFormat(StrEnum):
         if extension in formats:
             return formats[extension]
         expected = "expected the extension .csv, .jsonl or .ndjson"
-        raise CatalogError.of_file("path", given, f"{expected}, received {extension!r}{_instead(Path(given), extension)}")
+        raise CatalogError.of_file(
+            "path", given, f"{expected}, received {extension!r}{_instead(Path(given), extension)}"
+        )
 
 
 def _instead(path: Path, extension: str) -> str:
@@ -82,9 +93,16 @@ def _instead(path: Path, extension: str) -> str:
     if extension in {".gz", ".zip", ".bz2", ".xz", ".zst"}:
         return " (compressed text is not read: unpack it, or write Parquet, which is compressed)"
     if os.path.isdir(path):  # noqa: PTH112 - it refuses no path, whatever stands in it
-        return f" (a folder is read by a glob: '{shown(str(path))}/*.parquet', '{shown(str(path))}/*.csv')"
+        return (
+            f" (a folder is read by a glob: '{shown(str(path))}/*.parquet', "
+            f"'{shown(str(path))}/*.csv')"
+        )
     is_parquet = extension == ".parquet"
-    return " (Parquet is read as USAGE of `metering-core invoice`, and by metering_core.sql)" if is_parquet else ""
+    return (
+        " (Parquet is read as USAGE of `metering-core invoice`, and by metering_core.sql)"
+        if is_parquet
+        else ""
+    )
 
 
 @attrs.frozen
@@ -95,8 +113,8 @@ class Catalog:
         prices: by id.
         subscriptions: in the order of the file.
         meters: by id.
-        ignored: the paths of fields of Stripe's objects that are not known here and were read past, such as
-            ``subscriptions[0][items][0][new_field]``.
+        ignored: the paths of fields of Stripe's objects that are not known here and were read past,
+            such as ``subscriptions[0][items][0][new_field]``.
     """
 
     prices: Mapping[str, Price]
@@ -156,17 +174,21 @@ class EventRow:
     source: object = attrs.field(default=None, eq=False, repr=False)
 
 
-# Complaints ----------------------------------------------------------------------------------------------------------
+# Complaints ---------------------------------------------------------------------------------------
 
 
 def _near(word: str, known: Iterable[str]) -> str:
     """Return what was probably meant, as an ending of a sentence."""
-    close = difflib.get_close_matches(word, [name for name in known if name != word], n=1, cutoff=0.7)
+    close = difflib.get_close_matches(
+        word, [name for name in known if name != word], n=1, cutoff=0.7
+    )
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def _written_as(beginning: str) -> str:
-    """Return what a file looks like that is no UTF-8 text, as an ending of a sentence; its bytes were read as they came."""
+    """Return what a file looks like that is no UTF-8 text, as an ending of a sentence; its bytes
+    were read as they came.
+    """
     return next((meant for bytes_read, meant in _NO_TEXT if beginning.startswith(bytes_read)), "")
 
 
@@ -180,24 +202,29 @@ _NO_TEXT: Final = (
 
 
 def _meant_by(word: str, known: Collection[str]) -> str:
-    """Return what an unknown column or key was meant for: another of the file, or a file of the other sort."""
+    """Return what an unknown column or key was meant for: another of the file, or a file of the
+    other sort.
+    """
     if written := _written_as(word):
         return written
-    if "quantity" in known and (word in {"event_name", "identifier", "payload"} or _payload_key(word)):
+    if "quantity" in known and (
+        word in {"event_name", "identifier", "payload"} or _payload_key(word)
+    ):
         return " (these look like meter events: give them with --events)"
     if "event_name" in known and word in {"subscription_item", "quantity", "action"}:
         return " (these look like usage records, which are the USAGE of `metering-core invoice`)"
     return _near(word, known)
 
 
-# JSON ----------------------------------------------------------------------------------------------------------------
+# JSON ---------------------------------------------------------------------------------------------
 
 
 def read_json(source: str | PathLike[str] | TextIO, param: str) -> Any:  # noqa: ANN401 - whatever the file holds
-    """Return the content of a JSON file, given by path or as a text stream; UTF-8, with or without a byte order mark.
+    """Return the content of a JSON file, given by path or as a text stream; UTF-8, with or without
+    a byte order mark.
 
-    A key that occurs twice in an object is refused: one of the two values would be lost without a word. ``param`` is what a
-    refusal calls the source.
+    A key that occurs twice in an object is refused: one of the two values would be lost without a
+    word. ``param`` is what a refusal calls the source.
 
     Raises:
         CatalogError: ``file_unreadable``; ``details`` has ``path`` and ``line``.
@@ -207,7 +234,11 @@ def read_json(source: str | PathLike[str] | TextIO, param: str) -> Any:  # noqa:
         return parse_json(text)
     except json.JSONDecodeError as error:
         is_usage = Path(path).suffix.lower() in {".csv", ".jsonl", ".ndjson"}
-        meant = ": by its extension it is a file of usage, and CATALOG stands before USAGE" if is_usage else ""
+        meant = (
+            ": by its extension it is a file of usage, and CATALOG stands before USAGE"
+            if is_usage
+            else ""
+        )
         reason = f"is not JSON: {error.msg} (column {error.colno}){meant}"
         raise CatalogError.of_file(param, path, reason, error.lineno) from None
     except (ValueError, RecursionError) as error:
@@ -233,17 +264,24 @@ def _read_text(content: Callable[[], str], path: str, param: str) -> str:
     except CatalogError:
         raise
     except OSError as error:
-        raise CatalogError.of_file(param, path, f"cannot be read: {error.strerror or error}") from None
+        raise CatalogError.of_file(
+            param, path, f"cannot be read: {error.strerror or error}"
+        ) from None
     except UnicodeDecodeError as error:
         line = error.object[: error.start].count(b"\n") + 1
-        reason = f"is not UTF-8: {error.reason}{_written_as(error.object[:4].decode(errors='surrogateescape'))}"
+        reason = (
+            "is not UTF-8: "
+            f"{error.reason}{_written_as(error.object[:4].decode(errors='surrogateescape'))}"
+        )
         raise CatalogError.of_file(param, path, reason, line) from None
     except ValueError as error:  # A path that no system takes, such as one with a NUL.
         raise CatalogError.of_file(param, path, f"cannot be read: {error}") from None
 
 
 def refuse_pipe(path: str, param: str) -> None:
-    """Refuse a pipe by its own name: reading it may wait for ever. What a shell puts under ``/dev/fd`` is read."""
+    """Refuse a pipe by its own name: reading it may wait for ever. What a shell puts under
+    ``/dev/fd`` is read.
+    """
     if stat.S_ISFIFO(os.lstat(path).st_mode):
         reason = "cannot be read: expected a file, received a named pipe ('-' reads standard input)"
         raise CatalogError.of_file(param, path, reason)
@@ -251,7 +289,9 @@ def refuse_pipe(path: str, param: str) -> None:
 
 def _stream_of(stream: Any, method: str, param: str) -> TextIO:  # noqa: ANN401 - whatever the caller has
     """Return a text stream, or refuse what is none."""
-    if isinstance(stream, io.TextIOBase) or (not isinstance(stream, type) and hasattr(type(stream), method)):
+    if isinstance(stream, io.TextIOBase) or (
+        not isinstance(stream, type) and hasattr(type(stream), method)
+    ):
         return cast("TextIO", stream)
     expected = "a text stream" if param == "stream" else "a path or a text stream"
     raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, stream)
@@ -263,7 +303,9 @@ def _name_of(stream: TextIO) -> str:
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
-    """Return what a text of JSON says; ValueError for a key that occurs twice and for what is no number of JSON."""
+    """Return what a text of JSON says; ValueError for a key that occurs twice and for what is no
+    number of JSON.
+    """
     return _DECODER.decode(text)
 
 
@@ -282,22 +324,27 @@ def _refuse_constant(constant: str) -> NoReturn:
 _DECODER: Final = json.JSONDecoder(object_pairs_hook=_object, parse_constant=_refuse_constant)
 
 
-# Catalogs ------------------------------------------------------------------------------------------------------------
+# Catalogs -----------------------------------------------------------------------------------------
 
 
-def read_catalog(source: str | PathLike[str] | TextIO, *, time: PlausibleTime | None = FROM_2000) -> Catalog:
-    """Read a catalog from JSON: ``{"prices": [Price…], "meters": [Meter…], "subscriptions": [Subscription…]}``.
+def read_catalog(
+    source: str | PathLike[str] | TextIO, *, time: PlausibleTime | None = FROM_2000
+) -> Catalog:
+    """Read a catalog from JSON: ``{"prices": [Price…], "meters": [Meter…], "subscriptions":
+    [Subscription…]}``.
 
-    All are in Stripe's shapes, and one of Stripe's list objects (``{"data": […]}``) is taken where a list is. An item names
-    its price by id or holds it, a price its meter by id. Times of subscriptions are Unix seconds or ISO 8601 with an offset.
+    All are in Stripe's shapes, and one of Stripe's list objects (``{"data": […]}``) is taken where
+    a list is. An item names its price by id or holds it, a price its meter by id. Times of
+    subscriptions are Unix seconds or ISO 8601 with an offset.
 
     Args:
         source: a path, or an open text stream.
-        time: the moments that subscriptions and meters may name: those from the year 2000 on unless given, all with None.
+        time: the moments that subscriptions and meters may name: those from the year 2000 on unless
+            given, all with None.
 
     Raises:
-        CatalogError: ``file_unreadable``. The message names the file and the object at fault, ``details`` the ``path``, and
-            the ``line`` where it is known.
+        CatalogError: ``file_unreadable``. The message names the file and the object at fault,
+            ``details`` the ``path``, and the ``line`` where it is known.
     """
     return _catalog_at(source, "source", time_of(time))
 
@@ -310,10 +357,14 @@ def _catalog_at(source: str | PathLike[str] | TextIO, param: str, time: Plausibl
         prices = _parts(known, "prices", Price.from_dict)
         meters = _parts(known, "meters", lambda one: _meter(one, time))
         _refuse_shared_event_names(meters.values())
-        subscriptions = _parts(known, "subscriptions", lambda one: _subscription(one, prices, meters, time))
+        subscriptions = _parts(
+            known, "subscriptions", lambda one: _subscription(one, prices, meters, time)
+        )
         _refuse_shared_items(subscriptions.values())
     except InvalidValueError as error:
-        raise CatalogError.of_file(error.param or param, path, _suggested(error, error.message)) from None
+        raise CatalogError.of_file(
+            error.param or param, path, _suggested(error, error.message)
+        ) from None
     read: dict[str, Iterable[Price | Meter | Subscription]] = {
         "prices": prices.values(),
         "meters": meters.values(),
@@ -329,21 +380,28 @@ def _ignored(key: str, parts: Iterable[Price | Meter | Subscription]) -> Iterato
 
 
 def _in_json(error: InvalidValueError) -> str:
-    """Return what is wrong with a value of a file in the words of JSON and of money, where the message has Python's."""
+    """Return what is wrong with a value of a file in the words of JSON and of money, where the
+    message has Python's.
+    """
     if error.code is ErrorCode.PARAMETERS_EXCLUSIVE and "billing_scheme=per_unit" in error.message:
         return f'{error.message} Tiers go with "billing_scheme": "tiered".'
     if not {"expected", "received"} <= error.details.keys():
         return error.message
     is_instant = error.code is ErrorCode.PARAMETER_INVALID_INSTANT
     expected, received = str(error.details["expected"]), error.details["received"]
-    expected = expected.replace(" (int, Decimal, Fraction or decimal string)", " (an integer, or a decimal in quotes)")
+    expected = expected.replace(
+        " (int, Decimal, Fraction or decimal string)", " (an integer, or a decimal in quotes)"
+    )
     try:
         written = json.dumps(received, ensure_ascii=False, default=describe)
     except RecursionError:  # Nested as deeply as it could just be read.
         return error.message
     written = shown(written if len(written) <= WRITTEN_MAX else f"{written[: WRITTEN_MAX - 3]}...")
     param = error.param or ""
-    return f"{param}: expected {expected}, received {written}{likeness(received) if is_instant else _meant(param, received)}"
+    return (
+        f"{param}: expected {expected}, received "
+        f"{written}{likeness(received) if is_instant else _meant(param, received)}"
+    )
 
 
 WRITTEN_MAX: Final = 80
@@ -353,7 +411,11 @@ WRITTEN_MAX: Final = 80
 def _meant(param: str, received: object) -> str:
     """Return what to write instead of a value, as an ending of a sentence."""
     key = re.split(r"[\[\]]+", param.rstrip("]"))[-1]
-    if key == "up_to" and isinstance(received, str) and received.strip().casefold() in {"inf", "infinity", "+inf"}:
+    if (
+        key == "up_to"
+        and isinstance(received, str)
+        and received.strip().casefold() in {"inf", "infinity", "+inf"}
+    ):
         return ' (did you mean "inf"?)'
     if not isinstance(received, float):
         return ""
@@ -361,29 +423,92 @@ def _meant(param: str, received: object) -> str:
     if "amount" not in key:
         return said
     decimal = key if key.endswith("_decimal") else f"{key}_decimal"
-    return f"{said} as {decimal}, and note that amounts are in the currency's minor unit, such as cents"
+    return (
+        f"{said} as {decimal}, and note that amounts are in the currency's minor unit, such as "
+        "cents"
+    )
 
 
 def _suggested(error: InvalidValueError, message: str) -> str:
-    """Return the message; a key of a catalog that is not known gets the one that was probably meant."""
-    if error.code is not ErrorCode.PARAMETER_UNKNOWN or error.param is None or "(did you mean" in message:
+    """Return the message; a key of a catalog that is not known gets the one that was probably
+    meant.
+    """
+    if (
+        error.code is not ErrorCode.PARAMETER_UNKNOWN
+        or error.param is None
+        or "(did you mean" in message
+    ):
         return message
     return message + _near(re.split(r"[\[\]]+", error.param.rstrip("]"))[-1], _CATALOG_KEYS)
 
 
 _CATALOG_KEYS: Final = (
-    *("aggregate_usage", "amount_gte", "billing_cycle_anchor", "billing_scheme", "billing_thresholds", "carry_forward"),
-    *("currency", "customer", "customer_mapping", "decimal_places", "default_aggregation", "dimension_payload_keys"),
-    *("display_name", "divide_by", "ended_at", "event_name", "event_payload_key", "event_time_window", "flat_amount"),
-    *("flat_amount_decimal", "formula", "id", "interval", "interval_count", "items", "meter", "meters", "nickname", "price"),
-    *("prices", "product", "quantity", "recurring", "round", "start_date", "status", "subscriptions", "tiers", "tiers_mode"),
-    *("timezone", "transform_quantity", "unit_amount", "unit_amount_decimal", "unit_label", "up_to", "usage_gte"),
+    *(
+        "aggregate_usage",
+        "amount_gte",
+        "billing_cycle_anchor",
+        "billing_scheme",
+        "billing_thresholds",
+        "carry_forward",
+    ),
+    *(
+        "currency",
+        "customer",
+        "customer_mapping",
+        "decimal_places",
+        "default_aggregation",
+        "dimension_payload_keys",
+    ),
+    *(
+        "display_name",
+        "divide_by",
+        "ended_at",
+        "event_name",
+        "event_payload_key",
+        "event_time_window",
+        "flat_amount",
+    ),
+    *(
+        "flat_amount_decimal",
+        "formula",
+        "id",
+        "interval",
+        "interval_count",
+        "items",
+        "meter",
+        "meters",
+        "nickname",
+        "price",
+    ),
+    *(
+        "prices",
+        "product",
+        "quantity",
+        "recurring",
+        "round",
+        "start_date",
+        "status",
+        "subscriptions",
+        "tiers",
+        "tiers_mode",
+    ),
+    *(
+        "timezone",
+        "transform_quantity",
+        "unit_amount",
+        "unit_amount_decimal",
+        "unit_label",
+        "up_to",
+        "usage_gte",
+    ),
     *("usage_type", "value_settings"),
 )
 
 
 def _parts(data: Mapping[str, Any], key: str, read: Callable[[Any], Part]) -> dict[str, Part]:
-    """Read each object of a list; a complaint says which one it is about, and no id may occur twice."""
+    """Read each object of a list; a complaint says which one it is about, and no id may occur
+    twice.
+    """
     parts: dict[str, Part] = {}
     for index, given in enumerate(_list_of(data, key)):
         place = f"{key}[{index}]"
@@ -392,10 +517,14 @@ def _parts(data: Mapping[str, Any], key: str, read: Callable[[Any], Part]) -> di
         try:
             part = read(given)
         except InvalidValueError as error:
-            raise InvalidValueError(error.code, f"{shown(place)}: {_in_json(error)}", param=error.param) from None
+            raise InvalidValueError(
+                error.code, f"{shown(place)}: {_in_json(error)}", param=error.param
+            ) from None
         if part.id in parts:
             expected = f"an id that no other of the {key} has"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"{key}[{index}][id]", expected, part.id)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, f"{key}[{index}][id]", expected, part.id
+            )
         parts[part.id] = part
     return parts
 
@@ -406,14 +535,25 @@ def _list_of(data: Mapping[str, Any], key: str) -> list[Any]:
     if isinstance(value, Mapping) and "data" in value:
         if value.get("has_more"):
             expected = "a complete list (has_more says that there are more pages)"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"{key}[has_more]", expected, True)  # noqa: FBT003 - what was received
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT,
+                f"{key}[has_more]",
+                expected,
+                True,  # noqa: FBT003 - what was received
+            )
         value = value["data"]
     if not isinstance(value, list):
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, key, "a list", value)
     return value
 
 
-SUBSCRIPTION_TIMES: Final = ("billing_cycle_anchor", "start_date", "ended_at", "cancel_at", "trial_end")
+SUBSCRIPTION_TIMES: Final = (
+    "billing_cycle_anchor",
+    "start_date",
+    "ended_at",
+    "cancel_at",
+    "trial_end",
+)
 """The instants of Stripe's Subscription."""
 
 
@@ -424,21 +564,31 @@ def _meter(data: object, time: PlausibleTime) -> Meter:
     return Meter.from_dict(cast("Any", data))
 
 
-def _subscription(data: object, prices: Mapping[str, Price], meters: Mapping[str, Meter], time: PlausibleTime) -> Subscription:
+def _subscription(
+    data: object, prices: Mapping[str, Price], meters: Mapping[str, Meter], time: PlausibleTime
+) -> Subscription:
     if not isinstance(data, Mapping):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "subscription", "an object", data)
-    times = {key: time.moment(data[key], key) for key in SUBSCRIPTION_TIMES if data.get(key) is not None}
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "subscription", "an object", data
+        )
+    times = {
+        key: time.moment(data[key], key) for key in SUBSCRIPTION_TIMES if data.get(key) is not None
+    }
     items = {"items": _list_of(data, "items")} if isinstance(data.get("items"), Mapping) else {}
     subscription = Subscription.from_dict({**data, **times, **items}, prices)
     for position, item in enumerate(subscription.items):
         if item.recurring.meter is not None:
-            _require_meter(item.recurring.meter, meters, f"items[{position}][price][recurring][meter]")
+            _require_meter(
+                item.recurring.meter, meters, f"items[{position}][price][recurring][meter]"
+            )
             required({"customer": subscription.customer}, "customer")
     return subscription
 
 
 def _require_meter(meter_id: str, meters: Mapping[str, Meter], param: str) -> None:
-    """Refuse a meter that the catalog lacks. Asked of prices that are used, since a list of prices alone has no meters."""
+    """Refuse a meter that the catalog lacks. Asked of prices that are used, since a list of prices
+    alone has no meters.
+    """
     if meter_id not in meters:
         expected = f"the id of a meter of this catalog ({', '.join(meters) or 'it has none'})"
         error = InvalidValueError.expecting(ErrorCode.METER_UNKNOWN, param, expected, meter_id)
@@ -449,9 +599,13 @@ def _refuse_shared_event_names(meters: Iterable[Meter]) -> None:
     owners: dict[str, str] = {}
     for position, meter in enumerate(meters):
         if meter.event_name in owners:
-            expected = f"an event name that no other meter has ({owners[meter.event_name]!r} has it)"
+            expected = (
+                f"an event name that no other meter has ({owners[meter.event_name]!r} has it)"
+            )
             param = f"meters[{position}][event_name]"
-            raise InvalidValueError.expecting(ErrorCode.METER_CHANGED, param, expected, meter.event_name)
+            raise InvalidValueError.expecting(
+                ErrorCode.METER_CHANGED, param, expected, meter.event_name
+            )
         owners[meter.event_name] = meter.id
 
 
@@ -460,8 +614,12 @@ def _refuse_shared_items(subscriptions: Iterable[Subscription]) -> None:
     for subscription in subscriptions:
         for item in subscription.items:
             if item.id in owners:
-                expected = f"an id that no item of another subscription has ({owners[item.id]!r} has it)"
-                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "items[id]", expected, item.id)
+                expected = (
+                    f"an id that no item of another subscription has ({owners[item.id]!r} has it)"
+                )
+                raise InvalidValueError.expecting(
+                    ErrorCode.PARAMETER_INVALID_OBJECT, "items[id]", expected, item.id
+                )
             owners[item.id] = subscription.id
 
 
@@ -469,7 +627,8 @@ def read_price(reference: str) -> Price:
     """Read one price: a path of a JSON file that holds a Price, or ``CATALOG.json#price_id``.
 
     Raises:
-        CatalogError: ``file_unreadable``, also where the catalog has no such price; the message lists those it has.
+        CatalogError: ``file_unreadable``, also where the catalog has no such price; the message
+            lists those it has.
     """
     path, _, price_id = path_of(reference, "reference").rpartition("#")
     if path and not _is_there(reference):
@@ -480,7 +639,9 @@ def read_price(reference: str) -> Price:
     try:
         return Price.from_dict(data)
     except InvalidValueError as error:
-        raise CatalogError.of_file(error.param or "reference", reference, _suggested(error, _in_json(error))) from None
+        raise CatalogError.of_file(
+            error.param or "reference", reference, _suggested(error, _in_json(error))
+        ) from None
 
 
 def _is_there(path: str) -> bool:
@@ -493,32 +654,41 @@ def _is_there(path: str) -> bool:
 def _price_of(path: str, price_id: str) -> Price:
     prices = _catalog_at(path, "reference", ANY_TIME).prices  # Prices name no moment.
     if price_id not in prices:
-        known = ", ".join(f"{path}#{known_id}" for known_id in prices) or "but this catalog has none"
+        known = (
+            ", ".join(f"{path}#{known_id}" for known_id in prices) or "but this catalog has none"
+        )
         reason = f"expected a price ({known}), received {price_id!r}{_near(price_id, prices)}"
         raise CatalogError.of_file("price", path, reason)
     return prices[price_id]
 
 
 def meter_log(catalog: Catalog, policy: MeterPolicy | None = None) -> MeterLog:
-    """Return an empty log of a catalog's meters and subscriptions, which accepts what the policy says.
+    """Return an empty log of a catalog's meters and subscriptions, which accepts what the policy
+    says.
 
-    Subscriptions may be on a meter that was deactivated after they began: what it measured is billed.
+    Subscriptions may be on a meter that was deactivated after they began: what it measured is
+    billed.
     """
     require_kind(Catalog, catalog, "catalog")
-    log = MeterLog((meter.reactivate() for meter in catalog.meters.values()), catalog.subscriptions, policy=policy)
+    log = MeterLog(
+        (meter.reactivate() for meter in catalog.meters.values()),
+        catalog.subscriptions,
+        policy=policy,
+    )
     for meter in catalog.meters.values():
         log.update_meter(meter)
     return log
 
 
-# Numbers and instants as text ----------------------------------------------------------------------------------------
+# Numbers and instants as text ---------------------------------------------------------------------
 
 _INTEGER = re.compile(r"-?[0-9]{1,1000}")
 _DECIMAL = re.compile(r"-?[0-9]{1,1000}\.[0-9]{1,1000}")
 
 
 def parse_quantity(text: str, param: str) -> Number:
-    """Return a quantity written as text: an int, or a decimal of at most 12 places where it is not whole; at least 0.
+    """Return a quantity written as text: an int, or a decimal of at most 12 places where it is not
+    whole; at least 0.
 
     >>> parse_quantity("1031", "quantity"), parse_quantity("2.50", "quantity")
     (1031, Decimal('2.5'))
@@ -532,10 +702,12 @@ def parse_quantity(text: str, param: str) -> Number:
         return exact_quantity(int(text) if _INTEGER.fullmatch(text) else text, param)
     except InvalidValueError:
         expected = "an integer, or a decimal of at most 12 places, of at least 0"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, text) from None
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, text
+        ) from None
 
 
-# Usage ---------------------------------------------------------------------------------------------------------------
+# Usage --------------------------------------------------------------------------------------------
 
 
 def read_usage(
@@ -546,29 +718,34 @@ def read_usage(
     time: PlausibleTime | None = FROM_2000,
     arrivals: Arrivals | None = None,
 ) -> Iterator[UsageRow | CatalogError]:
-    r"""Yield the rows of a file of usage in order, and for each malformed row the complaint about it.
+    r"""Yield the rows of a file of usage in order, and for each malformed row the complaint about
+    it.
 
-    Columns (CSV, with a header) or keys (JSON lines) are ``subscription_item``, ``quantity``, ``timestamp``, and optionally
-    ``action``, ``id``, ``received_at``. Times are Unix seconds or ISO 8601 with an offset. Quantities are whole: digits in
-    CSV, an integer in JSON. An empty field of CSV and a null of JSON are absent. Without ``received_at`` a row was received
-    when it happened. Empty lines are skipped. The order of rows is that of arrival, so ``received_at`` never falls.
+    Columns (CSV, with a header) or keys (JSON lines) are ``subscription_item``, ``quantity``,
+    ``timestamp``, and optionally ``action``, ``id``, ``received_at``. Times are Unix seconds or ISO
+    8601 with an offset. Quantities are whole: digits in CSV, an integer in JSON. An empty field of
+    CSV and a null of JSON are absent. Without ``received_at`` a row was received when it happened.
+    Empty lines are skipped. The order of rows is that of arrival, so ``received_at`` never falls.
 
     Args:
         stream: text, UTF-8 with or without a byte order mark; open a CSV file with ``newline=""``.
         format: ``csv`` or ``jsonl``.
         path: what complaints call the file; the stream's own name unless given.
-        time: the moments that rows may name: those from the year 2000 on unless given, all with None.
+        time: the moments that rows may name: those from the year 2000 on unless given, all with
+            None.
         arrivals: what was received last by the files before, where several are read as one.
 
     Raises:
-        CatalogError: ``file_unreadable`` where no more row can be told from another: an absent or wrong header, or text that
-            is not UTF-8.
+        CatalogError: ``file_unreadable`` where no more row can be told from another: an absent or
+            wrong header, or text that is not UTF-8.
 
     >>> import io
-    >>> file = io.StringIO("subscription_item,quantity,timestamp\nsi_1,5,2024-01-01T00:00:00Z\nsi_1,-5,1704067201\n")
+    >>> rows = "si_1,5,2024-01-01T00:00:00Z\nsi_1,-5,1704067201\n"
+    >>> file = io.StringIO(f"subscription_item,quantity,timestamp\n{rows}")
     >>> row, complaint = read_usage(file, "csv", path="usage.csv")
     >>> print(row.line, row.record.quantity, row.record.timestamp, complaint, sep="; ")
-    2; 5; 1704067200; usage.csv, line 3: quantity: expected an integer of at least 0, received -5 (int)
+    2; 5; 1704067200; usage.csv, line 3: quantity: expected an integer of at least 0, received -5
+    (int)
     """
     place = _name_of(stream) if path is None else path
     told = Arrivals() if arrivals is None else require_kind(Arrivals, arrivals, "arrivals")
@@ -582,13 +759,15 @@ def read_events(
     path: str | None = None,
     time: PlausibleTime | None = FROM_2000,
 ) -> Iterator[EventRow | CatalogError]:
-    r"""Yield the rows of a file of meter events in order, and for each malformed row the complaint about it.
+    r"""Yield the rows of a file of meter events in order, and for each malformed row the complaint
+    about it.
 
-    JSON lines are Stripe's meter events: ``event_name``, ``payload``, ``timestamp``, and optionally ``identifier``;
-    ``created``, ``livemode`` and ``object`` are read past. CSV has a header with these columns, but a column
-    ``payload[KEY]`` for each key of the payload; an empty field is a key that the event lacks. Both may have
-    ``received_at``; without it an event was received when it happened, and without ``timestamp`` it happened when it was
-    received. Times, empty lines and null are as in :func:`read_usage`.
+    JSON lines are Stripe's meter events: ``event_name``, ``payload``, ``timestamp``, and optionally
+    ``identifier``; ``created``, ``livemode`` and ``object`` are read past. CSV has a header with
+    these columns, but a column ``payload[KEY]`` for each key of the payload; an empty field is a
+    key that the event lacks. Both may have ``received_at``; without it an event was received when
+    it happened, and without ``timestamp`` it happened when it was received. Times, empty lines and
+    null are as in :func:`read_usage`.
 
     Args:
         stream: text, UTF-8 with or without a byte order mark; open a CSV file with ``newline=""``.
@@ -600,7 +779,8 @@ def read_events(
         CatalogError: ``file_unreadable`` as in :func:`read_usage`.
 
     >>> import io
-    >>> file = io.StringIO("event_name,timestamp,payload[stripe_customer_id],payload[value]\ntokens,1704067200,cus_1,2.5\n")
+    >>> header = "event_name,timestamp,payload[stripe_customer_id],payload[value]"
+    >>> file = io.StringIO(f"{header}\ntokens,1704067200,cus_1,2.5\n")
     >>> (row,) = read_events(file, "csv")
     >>> print(row.line, row.event.event_name, dict(row.event.payload))
     2 tokens {'stripe_customer_id': 'cus_1', 'value': '2.5'}
@@ -635,7 +815,8 @@ def read_text(
     required: Sequence[str],
     columns: Sequence[str] | None = None,
 ) -> Iterator[TextRow | CatalogError]:
-    """Yield the rows of a text file whatever they say, and for each that is no row of such a file the complaint about it.
+    """Yield the rows of a text file whatever they say, and for each that is no row of such a file
+    the complaint about it.
 
     Args:
         stream: text, as for :func:`read_usage`.
@@ -649,13 +830,18 @@ def read_text(
     return _read_rows(_Reading(layout, path), stream, format)
 
 
-def require_header(header: Sequence[str], path: str, line: int, columns: Sequence[str], required: Sequence[str]) -> None:
-    """Refuse a header of CSV that has other columns than these, one of them twice, or lacks a required one.
+def require_header(
+    header: Sequence[str], path: str, line: int, columns: Sequence[str], required: Sequence[str]
+) -> None:
+    """Refuse a header of CSV that has other columns than these, one of them twice, or lacks a
+    required one.
 
     Raises:
         CatalogError: ``file_unreadable``.
     """
-    _checked_header(_Layout(tuple(columns), tuple(required), (), _text_row), list(header), path, line)
+    _checked_header(
+        _Layout(tuple(columns), tuple(required), (), _text_row), list(header), path, line
+    )
 
 
 @attrs.frozen
@@ -677,8 +863,14 @@ class _Layout(Generic[Row]):
     is_open: bool = False
 
     def has_column(self, column: str) -> bool:
-        """Return whether CSV may have the column; ``payload[…]`` stands for one for each key of a payload."""
-        return self.is_open or column in self.columns or (_PAYLOAD_COLUMN in self.columns and _payload_key(column) is not None)
+        """Return whether CSV may have the column; ``payload[…]`` stands for one for each key of a
+        payload.
+        """
+        return (
+            self.is_open
+            or column in self.columns
+            or (_PAYLOAD_COLUMN in self.columns and _payload_key(column) is not None)
+        )
 
 
 _PAYLOAD_COLUMN: Final = "payload[…]"
@@ -697,19 +889,25 @@ class Arrivals:
     line: tuple[str, int] = ("", 0)
 
     def take(self, received: datetime, path: str, line: int) -> None:
-        """Take note of a row's moment of receipt, or refuse one that lies before that of an earlier row."""
+        """Take note of a row's moment of receipt, or refuse one that lies before that of an earlier
+        row.
+        """
         if self.latest is not None and received < self.latest:
             message = (
-                f"received_at: expected a moment at or after {iso_8601(self.latest)}, that of {place_of(*self.line)}, because "
+                f"received_at: expected a moment at or after {iso_8601(self.latest)}, that "
+                f"of {place_of(*self.line)}, because "
                 f"the order of rows is the order of arrival, received {iso_8601(received)}"
             )
-            raise InvalidValueError(ErrorCode.PARAMETER_INVALID_INSTANT, message, param="received_at")
+            raise InvalidValueError(
+                ErrorCode.PARAMETER_INVALID_INSTANT, message, param="received_at"
+            )
         self.latest, self.line = received, (path, line)
 
 
 @attrs.frozen
 class _Reading(Generic[Row]):
-    """One reading of a file: what its rows are made of, what complaints call it, and what is held to bounds.
+    """One reading of a file: what its rows are made of, what complaints call it, and what is held
+    to bounds.
 
     Attributes:
         layout: what the rows are made of.
@@ -725,18 +923,30 @@ class _Reading(Generic[Row]):
 
     def received(self, fields: Mapping[str, Any]) -> datetime | None:
         value = fields.get("received_at")
-        return None if value is None else instant(self.time.moment(value, "received_at"), "received_at")
+        return (
+            None
+            if value is None
+            else instant(self.time.moment(value, "received_at"), "received_at")
+        )
 
-    def unreadable(self, number: int, source: object, reason: str, error: InvalidValueError | None = None) -> CatalogError:
-        """Return the complaint about a row; the code of what is wrong with a value is its ``cause``."""
+    def unreadable(
+        self, number: int, source: object, reason: str, error: InvalidValueError | None = None
+    ) -> CatalogError:
+        """Return the complaint about a row; the code of what is wrong with a value is its
+        ``cause``.
+        """
         cause = {} if error is None else {"cause": error.code}
         param = (error and error.param) or "row"
         return CatalogError.of_file(param, self.path, reason, number, source=source, **cause)
 
 
-def _read_rows(reading: _Reading[Row], stream: TextIO, written: str) -> Iterator[Row | CatalogError]:
+def _read_rows(
+    reading: _Reading[Row], stream: TextIO, written: str
+) -> Iterator[Row | CatalogError]:
     require_iterable(_stream_of(stream, "readline", "stream"), "stream")
-    read = {UsageFormat.CSV: _csv_rows, UsageFormat.JSONL: _json_rows}[choice(UsageFormat, written, "format")]
+    read = {UsageFormat.CSV: _csv_rows, UsageFormat.JSONL: _json_rows}[
+        choice(UsageFormat, written, "format")
+    ]
     return read(reading, stream)
 
 
@@ -747,9 +957,13 @@ def _lines(stream: TextIO, path: str) -> Iterator[str]:
         for count, line in enumerate(stream, start=1):
             yield line.removeprefix("\ufeff") if count == 1 else line
     except UnicodeDecodeError as error:
-        raise CatalogError.of_file("stream", path, f"is not UTF-8 somewhere after line {count}: {error.reason}") from None
+        raise CatalogError.of_file(
+            "stream", path, f"is not UTF-8 somewhere after line {count}: {error.reason}"
+        ) from None
     except OSError as error:
-        raise CatalogError.of_file("stream", path, f"cannot be read after line {count}: {error.strerror or error}") from None
+        raise CatalogError.of_file(
+            "stream", path, f"cannot be read after line {count}: {error.strerror or error}"
+        ) from None
 
 
 def _json_rows(reading: _Reading[Row], stream: TextIO) -> Iterator[Row | CatalogError]:
@@ -763,7 +977,9 @@ def _json_fields(keys: tuple[str, ...] | None, text: str) -> Mapping[str, Any]:
     _require_text(text)
     fields = parse_json(text)
     if not isinstance(fields, Mapping):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "row", "an object", fields)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "row", "an object", fields
+        )
     for key in fields:
         if keys is not None and key not in keys:
             message = f"Received unknown parameter: {shown(key)}{_meant_by(key, keys)}"
@@ -801,7 +1017,10 @@ def _csv_rows(reading: _Reading[Row], stream: TextIO) -> Iterator[Row | CatalogE
         else:
             yield _row(reading, line, fields, partial(_csv_fields, header, fields))
     if header is None:
-        reason = f"is empty: expected a header with the columns {', '.join(layout.required)}, received none"
+        reason = (
+            f"is empty: expected a header with the columns {', '.join(layout.required)}, "
+            "received none"
+        )
         raise CatalogError.of_file("header", path, reason, 1)
 
 
@@ -821,12 +1040,16 @@ def _checked_header(layout: _Layout[Any], header: list[str], path: str, line: in
 
 
 def _csv_fields(header: list[str], values: list[str]) -> Mapping[str, Any]:
-    """Return the fields of a row of CSV with numbers for digits, so that they are checked like those of JSON."""
+    """Return the fields of a row of CSV with numbers for digits, so that they are checked like
+    those of JSON.
+    """
     if len(values) != len(header):
         message = f"expected {len(header)} fields as in the header, received {len(values)}"
         raise InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message)
     _require_text("".join(values))
-    return numbers_for_digits({column: value for column, value in zip(header, values, strict=True) if value})
+    return numbers_for_digits(
+        {column: value for column, value in zip(header, values, strict=True) if value}
+    )
 
 
 def numbers_for_digits(fields: dict[str, Any]) -> dict[str, Any]:
@@ -838,7 +1061,9 @@ def numbers_for_digits(fields: dict[str, Any]) -> dict[str, Any]:
     return fields
 
 
-def _row(reading: _Reading[Row], line: int, source: object, fields: Callable[[], Mapping[str, Any]]) -> Row | CatalogError:
+def _row(
+    reading: _Reading[Row], line: int, source: object, fields: Callable[[], Mapping[str, Any]]
+) -> Row | CatalogError:
     """Return the row, or the complaint about it."""
     try:
         return reading.layout.row(reading, line, fields(), source)
@@ -850,7 +1075,12 @@ def _row(reading: _Reading[Row], line: int, source: object, fields: Callable[[],
         return reading.unreadable(line, source, f"is not usable JSON: {error}")
 
 
-def _text_row(reading: _Reading[TextRow], line: int, fields: Mapping[str, Any], source: object) -> TextRow:  # noqa: ARG001 - as the other rows
+def _text_row(
+    reading: _Reading[TextRow],
+    line: int,
+    fields: Mapping[str, Any],
+    source: object,  # noqa: ARG001 - as the other rows
+) -> TextRow:
     return TextRow(reading.path, line, fields)
 
 
@@ -863,7 +1093,9 @@ def usage_row(path: str, line: int, fields: Mapping[str, Any], *, time: Plausibl
     return _usage_row(_Reading(_USAGE, path, time), line, fields, None)
 
 
-def _usage_row(reading: _Reading[UsageRow], line: int, fields: Mapping[str, Any], source: object) -> UsageRow:
+def _usage_row(
+    reading: _Reading[UsageRow], line: int, fields: Mapping[str, Any], source: object
+) -> UsageRow:
     action = fields.get("action")
     record = UsageRecord(
         required(fields, "subscription_item"),
@@ -876,10 +1108,14 @@ def _usage_row(reading: _Reading[UsageRow], line: int, fields: Mapping[str, Any]
     received = reading.received(fields)
     if received is not None:
         reading.arrivals.take(received.replace(microsecond=0), reading.path, line)
-    return UsageRow(reading.path, line, record, record.timestamp if received is None else received, source)
+    return UsageRow(
+        reading.path, line, record, record.timestamp if received is None else received, source
+    )
 
 
-def _event_row(reading: _Reading[EventRow], line: int, fields: Mapping[str, Any], source: object) -> EventRow:
+def _event_row(
+    reading: _Reading[EventRow], line: int, fields: Mapping[str, Any], source: object
+) -> EventRow:
     received, timestamp = reading.received(fields), fields.get("timestamp")
     if timestamp is None and received is not None:
         happened: Instant = received
@@ -887,9 +1123,18 @@ def _event_row(reading: _Reading[EventRow], line: int, fields: Mapping[str, Any]
         happened = reading.time.moment(required(fields, "timestamp"), "timestamp")
     payload = fields.get("payload")
     if payload is None:
-        payload = {key: value for column, value in fields.items() if (key := _payload_key(column)) is not None}
+        payload = {
+            key: value
+            for column, value in fields.items()
+            if (key := _payload_key(column)) is not None
+        }
         payload = payload or required(fields, "payload")
-    event = MeterEvent(required(fields, "event_name"), payload, identifier=fields.get("identifier"), timestamp=happened)
+    event = MeterEvent(
+        required(fields, "event_name"),
+        payload,
+        identifier=fields.get("identifier"),
+        timestamp=happened,
+    )
     if received is not None:
         reading.arrivals.take(received, reading.path, line)
     return EventRow(reading.path, line, event, happened if received is None else received, source)
@@ -910,7 +1155,9 @@ _EVENTS: Final = _Layout(
 
 @runtime_checkable
 class TakesUsage(Protocol):
-    """What rows of usage are appended to: a :class:`~metering_core.UsageLog`, or what judges as one."""
+    """What rows of usage are appended to: a :class:`~metering_core.UsageLog`, or what judges as
+    one.
+    """
 
     subscriptions: Any
     append_columns: Any
@@ -921,22 +1168,30 @@ def _raise(refusal: MeteringError) -> None:
 
 
 def append_usage(
-    log: UsageLog, rows: Iterable[UsageRow | CatalogError], *, on_refusal: Callable[[MeteringError], None] = _raise
+    log: UsageLog,
+    rows: Iterable[UsageRow | CatalogError],
+    *,
+    on_refusal: Callable[[MeteringError], None] = _raise,
 ) -> dict[str, tuple[BillingPeriod, ...]]:
-    """Append rows in their order, in chunks, each at its own moment of receipt: how history is imported.
+    """Append rows in their order, in chunks, each at its own moment of receipt: how history is
+    imported.
 
     Args:
         log: the log; it must know the subscriptions.
         rows: what :func:`read_usage` yields.
-        on_refusal: called in the order of lines with each malformed row's :class:`~metering_core.CatalogError` and each
-            refused record's :class:`~metering_core.UsageRejectedError`, both with ``path`` and ``line`` in ``details``. It
-            may raise to stop, which is what happens unless it is given; what the log accepted by then stays in it.
+        on_refusal: called in the order of lines with each malformed row's
+            :class:`~metering_core.CatalogError` and each refused record's
+            :class:`~metering_core.UsageRejectedError`, both with ``path`` and ``line`` in
+            ``details``. It may raise to stop, which is what happens unless it is given; what the
+            log accepted by then stays in it.
 
     Returns:
         The billing periods that bill usage among these rows, in order, by subscription.
     """
     require_kind(TakesUsage, log, "log", "a UsageLog")
-    owners = {item.id: subscription for subscription in log.subscriptions for item in subscription.items}
+    owners = {
+        item.id: subscription for subscription in log.subscriptions for item in subscription.items
+    }
     spellings = Spellings(owners)
     periods = _PeriodsWithUsage()
 
@@ -967,7 +1222,10 @@ def _each_row(rows: Iterable[Row | CatalogError], kind: type[Row]) -> Iterator[R
 
 
 def _append_chunk(
-    log: UsageLog, rows: list[UsageRow], note: Callable[[str, int], None], refuse: Callable[[Receipt, UsageRow], None]
+    log: UsageLog,
+    rows: list[UsageRow],
+    note: Callable[[str, int], None],
+    refuse: Callable[[Receipt, UsageRow], None],
 ) -> None:
     records = [row.record for row in rows]
     receipts = log.append_columns(
@@ -997,13 +1255,17 @@ def placed(error: MeteringError, row: UsageRow | EventRow, meant: str = "") -> U
 
 
 class Spellings:
-    """Ids by how they read, to find the one that was meant by one with blanks around it or in other capitals."""
+    """Ids by how they read, to find the one that was meant by one with blanks around it or in other
+    capitals.
+    """
 
     def __init__(self, known: Iterable[str]) -> None:
         self._known = {_folded(one): one for one in known}
 
     def near(self, received: object) -> str:
-        """Return the id that was meant, as an ending of a sentence; empty where none suggests itself."""
+        """Return the id that was meant, as an ending of a sentence; empty where none suggests
+        itself.
+        """
         meant = self._known.get(_folded(received)) if isinstance(received, str) else None
         return "" if meant in {None, received} else f" (did you mean {meant!r}?)"
 
@@ -1022,15 +1284,16 @@ def append_events(
 ) -> dict[str, tuple[BillingPeriod, ...]]:
     """Append rows in their order, each at its own moment of receipt: how history is imported.
 
-    An event lies in the billing period of its timestamp, however much later it was received. Events that no item bills, such
-    as those from before their customer's subscription, are kept in the log and have no period. A meter that is inactive takes
-    what was received before it was deactivated.
+    An event lies in the billing period of its timestamp, however much later it was received. Events
+    that no item bills, such as those from before their customer's subscription, are kept in the log
+    and have no period. A meter that is inactive takes what was received before it was deactivated.
 
     Args:
         log: the log; it must know the meters and the subscriptions.
         rows: what :func:`read_events` yields.
         on_refusal: as in :func:`append_usage`.
-        on_unbilled: called with ``usage_unbilled`` for each event that was accepted and that no item bills; it says why not.
+        on_unbilled: called with ``usage_unbilled`` for each event that was accepted and that no
+            item bills; it says why not.
 
     Returns:
         The billing periods that have events among these rows, in order, by subscription.
@@ -1044,7 +1307,13 @@ def append_events(
         receipt = _append_event(log, row, inactive.get(row.event.event_name))
         if receipt.outcome is Outcome.REJECTED:
             is_unknown = receipt.code is ErrorCode.METER_UNKNOWN
-            on_refusal(placed(receipt.error(), row, billed.event_names.near(row.event.event_name) if is_unknown else ""))
+            on_refusal(
+                placed(
+                    receipt.error(),
+                    row,
+                    billed.event_names.near(row.event.event_name) if is_unknown else "",
+                )
+            )
         elif not billed.note(row.event) and on_unbilled is not None:
             on_unbilled(placed(billed.unbilled(row.event), row))
     return billed.periods.by_subscription()
@@ -1068,12 +1337,18 @@ class _Billed:
     def __init__(self, log: MeterLog) -> None:
         self.periods = _PeriodsWithUsage()
         self.event_names = Spellings(meter.event_name for meter in log.meters)
-        self._customers = Spellings(one.customer for one in log.subscriptions if one.customer is not None)
+        self._customers = Spellings(
+            one.customer for one in log.subscriptions if one.customer is not None
+        )
         self._known = {one.customer for one in log.subscriptions}
         self._keys = {meter.event_name: meter.customer_payload_key for meter in log.meters}
         self._by_customer: dict[tuple[str, str | None], list[Subscription]] = {}
         for subscription in log.subscriptions:
-            for meter_id in {item.recurring.meter for item in subscription.items if item.recurring.meter is not None}:
+            for meter_id in {
+                item.recurring.meter
+                for item in subscription.items
+                if item.recurring.meter is not None
+            }:
                 key = log.meter(meter_id).event_name, subscription.customer
                 self._by_customer.setdefault(key, []).append(subscription)
 
@@ -1091,11 +1366,18 @@ class _Billed:
             reason = "expected a customer of one of the subscriptions"
             meant = self._customers.near(customer)
         elif (event.event_name, customer) not in self._by_customer:
-            reason, meant = f"expected an item on the meter of {event.event_name!r} for its customer", ""
+            reason, meant = (
+                f"expected an item on the meter of {event.event_name!r} for its customer",
+                "",
+            )
         else:
             reason, meant = "expected a moment in the life of a subscription of its customer", ""
-        message = f"No item bills this event: {reason}, received the customer {describe(customer)}{meant}"
-        return MeteringError(ErrorCode.USAGE_UNBILLED, message, param="payload", details={"customer": customer})
+        message = (
+            f"No item bills this event: {reason}, received the customer {describe(customer)}{meant}"
+        )
+        return MeteringError(
+            ErrorCode.USAGE_UNBILLED, message, param="payload", details={"customer": customer}
+        )
 
     def _customer(self, event: MeterEvent) -> str:
         return event.payload[self._keys[event.event_name]]
@@ -1109,7 +1391,9 @@ class _PeriodsWithUsage:
         self._found: dict[str, dict[int, BillingPeriod]] = {}
 
     def note(self, owner: Subscription, timestamp: int) -> bool:
-        """Take note of the period of accepted usage; return whether there is one, within the subscription's life."""
+        """Take note of the period of accepted usage; return whether there is one, within the
+        subscription's life.
+        """
         latest = self._latest.get(owner.id)
         if latest is None or not latest.start_seconds <= timestamp < latest.end_seconds:
             period = owner.period_at(timestamp)
@@ -1121,4 +1405,7 @@ class _PeriodsWithUsage:
 
     def by_subscription(self) -> dict[str, tuple[BillingPeriod, ...]]:
         """Return the periods found so far, in order."""
-        return {key: tuple(found[start] for start in sorted(found)) for key, found in self._found.items()}
+        return {
+            key: tuple(found[start] for start in sorted(found))
+            for key, found in self._found.items()
+        }

@@ -1,7 +1,7 @@
 """The cells of one subscription item, folded from its records and kept by billing period.
 
-Keeping cells by period makes a preview cost the same however much was used before, and lets a closed period be compacted to
-its partials. Nothing here judges a record or knows of money.
+Keeping cells by period makes a preview cost the same however much was used before, and lets a
+closed period be compacted to its partials. Nothing here judges a record or knows of money.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ class Kept:
     """What compaction keeps of a period: the partials of its modes, and from what they were made.
 
     Attributes:
-        partials: mode → partial; without the peaks that the item was not billed by, and modes later than the compaction.
+        partials: mode → partial; without the peaks that the item was not billed by, and modes later
+            than the compaction.
         bounds: least and greatest timestamp, Unix seconds.
         sequences: least and greatest sequence number of the dropped records.
         received: earliest and latest receipt among them, Unix microseconds.
@@ -37,7 +38,9 @@ class Kept:
 
 
 class PeriodCells:
-    """The cells of an item in one period of its cycle: timestamp → quantity, both possibly late (before ``start``)."""
+    """The cells of an item in one period of its cycle: timestamp → quantity, both possibly late
+    (before ``start``).
+    """
 
     __slots__ = ("_bounds", "_running", "cells", "end", "is_lost", "kept", "start")
 
@@ -77,7 +80,9 @@ class PeriodCells:
         return self._bounds
 
     def is_late(self) -> bool:
-        """Whether some usage is of before the period; of records that were dropped it is not known, and taken to be."""
+        """Whether some usage is of before the period; of records that were dropped it is not known,
+        and taken to be.
+        """
         return self.kept is not None or min(self.cells) < self.start
 
     def is_empty(self) -> bool:
@@ -85,7 +90,9 @@ class PeriodCells:
         return not self.cells and self.kept is None and not self.is_lost
 
     def partial(self, aggregator: Aggregator, first: int | None, end: int) -> Partial:
-        """Return the partial of the cells from ``first`` (None: from the beginning) to before ``end``."""
+        """Return the partial of the cells from ``first`` (None: from the beginning) to before
+        ``end``.
+        """
         if self.is_empty():
             return aggregator.identity
         if self.is_lost:
@@ -124,18 +131,31 @@ class PeriodCells:
     def _compacted(self) -> UsageCompactedError:
         period = BillingPeriod(self.start, self.end)
         message = (
-            "period: expected a question that the totals of a whole period can answer, received one that needs the records of "
+            "period: expected a question that the totals of a whole period can answer, "
+            "received one that needs the records of "
             f"{period}, which were dropped by compact()"
         )
-        return UsageCompactedError(ErrorCode.USAGE_COMPACTED, message, param="period", details={"period": period})
+        return UsageCompactedError(
+            ErrorCode.USAGE_COMPACTED, message, param="period", details={"period": period}
+        )
 
-    def totals(self, billed_by: AggregateUsage | None, sequences: tuple[int, int], received: tuple[int, int]) -> Kept:
-        """Return what compaction keeps of the cells; say by which mode they are billed and which records they came from.
+    def totals(
+        self,
+        billed_by: AggregateUsage | None,
+        sequences: tuple[int, int],
+        received: tuple[int, int],
+    ) -> Kept:
+        """Return what compaction keeps of the cells; say by which mode they are billed and which
+        records they came from.
 
-        Peaks are as many as the windows, which would be no less than the cells of whoever reports by the hour: they are kept of
-        an item that is billed by them.
+        Peaks are as many as the windows, which would be no less than the cells of whoever reports
+        by the hour: they are kept of an item that is billed by them.
         """
-        rows = {mode: row for mode, row in AGGREGATORS.items() if mode is billed_by or not row.window_seconds}
+        rows = {
+            mode: row
+            for mode, row in AGGREGATORS.items()
+            if mode is billed_by or not row.window_seconds
+        }
         partials = {mode: row.fold(self.cells) for mode, row in rows.items()}
         return Kept(partials, self.bounds(), sequences, received)
 
@@ -146,7 +166,9 @@ class PeriodCells:
         self.forget_derived()
 
     def lost(self) -> PeriodCells:
-        """Return the same period as it looks to a view that would need a part of what was dropped."""
+        """Return the same period as it looks to a view that would need a part of what was
+        dropped.
+        """
         lost = PeriodCells(BillingPeriod(self.start, self.end))
         lost.is_lost = True
         return lost
@@ -169,7 +191,11 @@ class ItemCells:
     def at(self, timestamp: int) -> PeriodCells:
         """Return the cells of the period that holds the timestamp."""
         found = self._find(timestamp)
-        return self._open(self._cycle.period_at(from_unix_seconds(timestamp))) if found is None else found
+        return (
+            self._open(self._cycle.period_at(from_unix_seconds(timestamp)))
+            if found is None
+            else found
+        )
 
     def _find(self, timestamp: int) -> PeriodCells | None:
         position = bisect_right(self._starts, timestamp) - 1
@@ -189,7 +215,9 @@ class ItemCells:
         self._periods[cells.start] = cells
 
     def partial(self, aggregator: Aggregator, period: BillingPeriod) -> Partial:
-        """Return the aggregator's partial for the period, with everything before it where the mode looks back."""
+        """Return the aggregator's partial for the period, with everything before it where the mode
+        looks back.
+        """
         start, end = period.start_seconds, period.end_seconds
         if not aggregator.looks_back:
             found = self._find(start)
@@ -203,10 +231,14 @@ class ItemCells:
 
     def refuse_if_compacted(self, period: BillingPeriod | None) -> None:
         """Refuse to answer from records of the period, or of any, that were dropped."""
-        for cells in self if period is None else self._overlapping(period.start_seconds, period.end_seconds):
+        for cells in (
+            self if period is None else self._overlapping(period.start_seconds, period.end_seconds)
+        ):
             cells.refuse_if_compacted()
 
-    def between(self, period: BillingPeriod, *, look_back: bool = False) -> list[tuple[int, Number]]:
+    def between(
+        self, period: BillingPeriod, *, look_back: bool = False
+    ) -> list[tuple[int, Number]]:
         """Return the cells of the period in the order of their timestamps."""
         first = None if look_back else period.start_seconds
         overlapping = self._overlapping(first, period.end_seconds)
@@ -214,5 +246,9 @@ class ItemCells:
         return sorted(found)
 
     def _overlapping(self, first: int | None, end: int) -> Iterator[PeriodCells]:
-        """Yield the periods that hold a second from ``first`` (None: from the beginning) to before ``end``."""
-        return (cells for cells in self if (first is None or cells.end > first) and cells.start < end)
+        """Yield the periods that hold a second from ``first`` (None: from the beginning) to before
+        ``end``.
+        """
+        return (
+            cells for cells in self if (first is None or cells.end > first) and cells.start < end
+        )

@@ -1,17 +1,22 @@
-"""What a newer version of a subscription must not do in silence: rebill what was used or agreed in a period that is open.
+"""What a newer version of a subscription must not do in silence: rebill what was used or agreed in
+a period that is open.
 
-A version holds from the beginning: a bill is made of the newest version and all usage of its period. So a new price would
-re-rate what was used at the former one, an item that is gone would leave its usage unbilled, and a later start would put usage
-outside of every period. As long as versions have no dates of their own, each such change is refused by name. What an item owes
-for an open period is one of two things, and each has its rule:
+A version holds from the beginning: a bill is made of the newest version and all usage of its
+period. So a new price would re-rate what was used at the former one, an item that is gone would
+leave its usage unbilled, and a later start would put usage outside of every period. As long as
+versions have no dates of their own, each such change is refused by name. What an item owes for an
+open period is one of two things, and each has its rule:
 
-- what was *used* and recorded before the change: nothing may change for it, and no item that is new bills it. What is used from
-  the said moment on is what the newer version is for, unless nothing of it would bill it any more;
-- what is owed *without usage* (a licensed quantity, a flat fee, a level that is carried from period to period): nothing may
-  change in a period that has begun; exactly at a boundary, all periods before it closed, everything may.
+- what was *used* and recorded before the change: nothing may change for it, and no item that is new
+  bills it. What is used from the said moment on is what the newer version is for, unless nothing of
+  it would bill it any more;
+- what is owed *without usage* (a licensed quantity, a flat fee, a level that is carried from period
+  to period): nothing may change in a period that has begun; exactly at a boundary, all periods
+  before it closed, everything may.
 
-A finalized period is not touched by any version: its invoice is kept. A period that was closed without an invoice is still open
-here: nothing is recorded in it any more, but its first invoice bills the version of then.
+A finalized period is not touched by any version: its invoice is kept. A period that was closed
+without an invoice is still open here: nothing is recorded in it any more, but its first invoice
+bills the version of then.
 """
 
 from __future__ import annotations
@@ -54,7 +59,8 @@ class OpenUsage:
         end: of the open period.
         first: the first second of the usage, as it is billed.
         last: the last second of the usage, as it is billed.
-        is_late: whether some of it happened before the period that bills it, or that is not known any more.
+        is_late: whether some of it happened before the period that bills it, or that is not known
+            any more.
     """
 
     start: int
@@ -72,14 +78,18 @@ class RecordedUsage(Protocol):
     """What a log knows of the usage of an item, as far as it matters for a change."""
 
     def open_usage(self, item: SubscriptionItem, version: Subscription) -> Iterable[OpenUsage]:
-        """Return the usage that a version's item would bill in each open period, of those that have some."""
+        """Return the usage that a version's item would bill in each open period, of those that have
+        some.
+        """
 
     def is_carried(self, item: SubscriptionItem) -> bool:
         """Whether usage of former periods makes what the item owes for a later one."""
 
 
 class KeepsCells(Usage, Protocol):
-    """Whatever keeps the records of a log: the log itself, or columns that it keeps the subscriptions for."""
+    """Whatever keeps the records of a log: the log itself, or columns that it keeps the
+    subscriptions for.
+    """
 
     def cells_of(self, item_id: str) -> Iterable[PeriodCells]:
         """Return the item's cells by billing period, with everything appended so far."""
@@ -96,7 +106,9 @@ class FoldedUsage:
     account: Account
 
     def open_usage(self, item: SubscriptionItem, version: Subscription) -> Iterator[OpenUsage]:
-        """Return the usage that the item would bill in each open period that has some, whatever the version."""
+        """Return the usage that the item would bill in each open period that has some, whatever the
+        version.
+        """
         for cells in self._cells(item):
             if not self.account.is_billed(cells.start):
                 yield OpenUsage(cells.start, cells.end, *cells.bounds(), is_late=cells.is_late())
@@ -114,7 +126,9 @@ class FoldedUsage:
 
 @attrs.frozen
 class _Change:
-    """One change of an item that alters its bill: which parameter says so, and from what to what."""
+    """One change of an item that alters its bill: which parameter says so, and from what to
+    what.
+    """
 
     param: str
     former: SubscriptionItem | None
@@ -132,7 +146,11 @@ class _Change:
         """What the newer version says instead."""
         if self.newer is None:
             return "no such item"
-        return f"{self.newer.price.id} × {self.newer.quantity}" if self.param.endswith("[quantity]") else self.newer.price.id
+        return (
+            f"{self.newer.price.id} × {self.newer.quantity}"
+            if self.param.endswith("[quantity]")
+            else self.newer.price.id
+        )
 
 
 @attrs.frozen
@@ -153,13 +171,18 @@ class ChangeMoment:
 
     def said(self) -> datetime | None:
         """Return the moment as it was said, else as the clock says; None without either."""
-        return self.given if self.given is not None or self.clock is None else instant(self.clock(), "now")
+        return (
+            self.given
+            if self.given is not None or self.clock is None
+            else instant(self.clock(), "now")
+        )
 
     def known(self) -> datetime:
         """Return the moment as it was said, else the latest of which the log knows.
 
         Raises:
-            InvalidValueError: ``parameter_missing`` for ``now``, where nothing says whether a period has begun.
+            InvalidValueError: ``parameter_missing`` for ``now``, where nothing says whether a
+                period has begun.
         """
         said = self.said()
         if said is not None:
@@ -167,10 +190,12 @@ class ChangeMoment:
         known = [] if self.received is None else [from_unix_seconds(self.received // MICROSECONDS)]
         known += [closing.closed_at for closing in self.account.closed.values()]
         period = _first_open(self.account)
-        # What a log knows may be long ago: it can tell that a period has begun, and never that none has.
+        # What a log knows may be long ago: it can tell that a period has begun, and never that none
+        # has.
         if not known or (period is not None and max(known) <= period.start):
             message = (
-                "now: expected the moment of the change, because the log has no clock and knows of no moment in the open "
+                "now: expected the moment of the change, because the log has no clock and "
+                "knows of no moment in the open "
                 "period that would say that it has begun; received None"
             )
             raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
@@ -192,9 +217,11 @@ class _Judged:
         return self.account.subscription
 
     def refuse_used(self, change: _Change) -> None:
-        """Refuse other terms, or an item that is new, for usage of before the change; and nothing to bill for any usage.
+        """Refuse other terms, or an item that is new, for usage of before the change; and nothing
+        to bill for any usage.
 
-        What comes after the change is what the newer version is for: it is billed rightly, also where the change is told later.
+        What comes after the change is what the newer version is for: it is billed rightly, also
+        where the change is told later.
         """
         former, newer = change.former, change.newer
         used = [] if former is None else list(self.usage.open_usage(former, self.former))
@@ -205,16 +232,24 @@ class _Judged:
         said = self.moment.said() if used else None
         before = [one for one in used if one.began_before(said)]
         if before:
-            raise self._refusal_of_use(change, before, is_new=not stays, from_start=not any(one.is_late for one in before))
+            raise self._refusal_of_use(
+                change, before, is_new=not stays, from_start=not any(one.is_late for one in before)
+            )
 
     def _refusal_of_use(
-        self, change: _Change, used: Sequence[OpenUsage], *, is_new: bool = False, from_start: bool = False
+        self,
+        change: _Change,
+        used: Sequence[OpenUsage],
+        *,
+        is_new: bool = False,
+        from_start: bool = False,
     ) -> InvalidValueError:
         since, received = _written(min(one.first for one in used)), change.received
         expected = f"the item {change.item.id!r} as it was used since {since}"
         if is_new and change.newer is not None:
             expected = (
-                f"nothing from before the change that the item {change.newer.id!r} would bill, but there is some since {since}"
+                f"nothing from before the change that the item {change.newer.id!r} would bill, "
+                f"but there is some since {since}"
             )
             received = change.newer.recurring.meter or received
         last = max((one.start, one.end) for one in used)
@@ -223,12 +258,18 @@ class _Judged:
     def refuse_cut(self) -> None:
         """Refuse a life that leaves recorded usage of open periods outside."""
         former, newer = self.former, self.newer
-        starts = unix_seconds(newer.start_date) if newer.start_date > former.start_date else SECONDS_MIN
+        starts = (
+            unix_seconds(newer.start_date) if newer.start_date > former.start_date else SECONDS_MIN
+        )
         ends = SECONDS_MAX if newer.ended_at is None else unix_seconds(newer.ended_at)
         for item in former.items if (starts, ends) != (SECONDS_MIN, SECONDS_MAX) else ():
             for one in self.usage.open_usage(item, former):
                 if one.first < starts:
-                    param, moment, received = "start_date", f"at or before {_written(one.first)}", starts
+                    param, moment, received = (
+                        "start_date",
+                        f"at or before {_written(one.first)}",
+                        starts,
+                    )
                 elif one.last >= ends:
                     param, moment, received = "ended_at", f"after {_written(one.last)}", ends
                 else:
@@ -240,12 +281,17 @@ class _Judged:
         """Refuse a change of what is owed without usage in a period that has begun."""
         period, now = _first_open(self.account), self.moment.known()
         if period is not None and period.start < now:
-            expected = f"the item {change.item.id!r} as it has been since {period.start:%Y-%m-%d} in the open period {period}"
+            expected = (
+                f"the item {change.item.id!r} as it has been since {period.start:%Y-%m-%d} in "
+                f"the open period {period}"
+            )
             span = period.start_seconds, period.end_seconds
             raise self._refusal(change.param, expected, change.received, span, from_start=True)
 
     def refuse_life(self) -> None:
-        """Refuse another start of a period that has begun, and another end of one that is over, to what owes without usage."""
+        """Refuse another start of a period that has begun, and another end of one that is over, to
+        what owes without usage.
+        """
         former, newer = self.former, self.newer
         if not any(_owes_unused(item, self.usage) for item in former.items):
             return
@@ -262,10 +308,18 @@ class _Judged:
         if over is not None and over.end <= at:
             expected = f"an end in the period that runs, because {over} is over and open"
             received = None if newer.ended_at is None else iso_8601(newer.ended_at)
-            raise self._refusal("ended_at", expected, received, (over.start_seconds, over.end_seconds))
+            raise self._refusal(
+                "ended_at", expected, received, (over.start_seconds, over.end_seconds)
+            )
 
     def _refusal(
-        self, param: str, expected: str, received: object, last: tuple[int, int], *, from_start: bool = False
+        self,
+        param: str,
+        expected: str,
+        received: object,
+        last: tuple[int, int],
+        *,
+        from_start: bool = False,
     ) -> InvalidValueError:
         """Say what was refused, and the ways out.
 
@@ -278,18 +332,28 @@ class _Judged:
         """
         start, end = last
         items = [(item, version) for version in (self.former, self.newer) for item in version.items]
-        used = sorted({(one.start, one.end) for item in items for one in self.usage.open_usage(*item)})
+        used = sorted(
+            {(one.start, one.end) for item in items for one in self.usage.open_usage(*item)}
+        )
         earlier = "finalize what is open before and " if any(one[0] < start for one in used) else ""
-        ways = [f"{earlier}pass now={_written(start)} to have the change hold for all of that period"] if from_start else []
+        ways = (
+            [f"{earlier}pass now={_written(start)} to have the change hold for all of that period"]
+            if from_start
+            else []
+        )
         ways += [
             f"finalize what is open until {_written(end)} and pass that as now=",
             "end this subscription and start another, whose items need new ids",
             f"pass rebill=True to have all open periods billed by the new version{_listed(used)}",
         ]
-        return InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, f"{expected} ({', or '.join(ways)})", received)
+        return InvalidValueError.expecting(
+            ErrorCode.CHANGE_NOT_BILLABLE, param, f"{expected} ({', or '.join(ways)})", received
+        )
 
 
-def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsage, moment: ChangeMoment) -> None:
+def refuse_unbillable(
+    account: Account, newer: Subscription, usage: RecordedUsage, moment: ChangeMoment
+) -> None:
     """Refuse a newer version that would rebill what was used or agreed in an open period.
 
     Args:
@@ -307,7 +371,9 @@ def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsag
     for change in changes:
         judged.refuse_used(change)
     judged.refuse_cut()
-    owing = [one for one in changes if _owes_unused(one.former, usage) or _owes_unused(one.newer, usage)]
+    owing = [
+        one for one in changes if _owes_unused(one.former, usage) or _owes_unused(one.newer, usage)
+    ]
     if owing:
         judged.refuse_begun(owing[0])
     if (former.start_date, former.ended_at) != (newer.start_date, newer.ended_at):
@@ -315,10 +381,11 @@ def refuse_unbillable(account: Account, newer: Subscription, usage: RecordedUsag
 
 
 def refuse_reopened(account: Account, newer: Subscription) -> None:
-    """Refuse a life that is longer within a closed period than its invoice: the rest could not be billed any more.
+    """Refuse a life that is longer within a closed period than its invoice: the rest could not be
+    billed any more.
 
-    A shorter one alters no bill: the invoice is kept, differences of late usage are against all of its period, and a life that
-    comes back to where it ended is billed from there on.
+    A shorter one alters no bill: the invoice is kept, differences of late usage are against all of
+    its period, and a life that comes back to where it ended is billed from there on.
 
     Raises:
         InvalidValueError: ``change_not_billable`` for ``start_date`` or ``ended_at``.
@@ -332,16 +399,25 @@ def refuse_reopened(account: Account, newer: Subscription) -> None:
         ends = whole.end if newer.ended_at is None else min(whole.end, newer.ended_at)
         if starts >= ends:
             continue
-        expected = f"no more of a closed period than was billed ({billed} of {whole}): start another subscription instead"
+        expected = (
+            f"no more of a closed period than was billed ({billed} of {whole}): start another "
+            "subscription instead"
+        )
         if starts < billed.start:
-            raise InvalidValueError.expecting(code, "start_date", expected, iso_8601(newer.start_date))
+            raise InvalidValueError.expecting(
+                code, "start_date", expected, iso_8601(newer.start_date)
+            )
         if ends > billed.end:
             given = None if newer.ended_at is None else iso_8601(newer.ended_at)
             raise InvalidValueError.expecting(code, "ended_at", expected, given)
 
 
-def open_stretches(subscription: Subscription, account: Account | None) -> Iterator[tuple[int, int]]:
-    """Yield the stretches of a version's life of which no invoice is kept, in Unix seconds, ``[start, end)``."""
+def open_stretches(
+    subscription: Subscription, account: Account | None
+) -> Iterator[tuple[int, int]]:
+    """Yield the stretches of a version's life of which no invoice is kept, in Unix seconds,
+    ``[start, end)``.
+    """
     start = unix_seconds(subscription.start_date)
     end = SECONDS_MAX if subscription.ended_at is None else unix_seconds(subscription.ended_at)
     closed = () if account is None else account.closed.values()
@@ -406,7 +482,9 @@ def _changed_items(former: Subscription, newer: Subscription) -> Iterator[_Chang
 
 
 def _heir(item: SubscriptionItem, added: Iterable[SubscriptionItem]) -> SubscriptionItem | None:
-    """Return the new item that bills what a dropped one billed: the events of its meter, or its quantity, on the same terms."""
+    """Return the new item that bills what a dropped one billed: the events of its meter, or its
+    quantity, on the same terms.
+    """
     if item.recurring.aggregate_usage is not None:
         return None  # Usage records belong to their item.
     terms = (*terms_of(item.price), item.quantity)
@@ -414,14 +492,20 @@ def _heir(item: SubscriptionItem, added: Iterable[SubscriptionItem]) -> Subscrip
 
 
 def heirs_of(
-    former: Subscription, newer: Subscription, may_inherit: Callable[[SubscriptionItem, SubscriptionItem], bool]
+    former: Subscription,
+    newer: Subscription,
+    may_inherit: Callable[[SubscriptionItem, SubscriptionItem], bool],
 ) -> dict[str, str]:
-    """Return which new item bills what comes late for which dropped one: one on the same meter, that on equal terms first."""
+    """Return which new item bills what comes late for which dropped one: one on the same meter,
+    that on equal terms first.
+    """
     if former.currency != newer.currency:
         return {}
     kept, known = {item.id for item in newer.items}, {item.id for item in former.items}
     added = [item for item in newer.items if item.id not in known]
-    dropped = [item for item in former.items if item.id not in kept and item.recurring.meter is not None]
+    dropped = [
+        item for item in former.items if item.id not in kept and item.recurring.meter is not None
+    ]
     heirs: dict[str, str] = {}
     for find in (_heir, _on_its_meter):
         for item in (one for one in dropped if one.id not in heirs):
@@ -432,7 +516,9 @@ def heirs_of(
     return heirs
 
 
-def _on_its_meter(item: SubscriptionItem, added: Iterable[SubscriptionItem]) -> SubscriptionItem | None:
+def _on_its_meter(
+    item: SubscriptionItem, added: Iterable[SubscriptionItem]
+) -> SubscriptionItem | None:
     return next((one for one in added if one.recurring.meter == item.recurring.meter), None)
 
 
@@ -456,7 +542,9 @@ def _first_open(account: Account) -> BillingPeriod | None:
 
 
 def _told_start(subscription: Subscription) -> datetime:
-    """Return when the life began; of one that has always been, what lies before the anchor is nobody's to bill."""
+    """Return when the life began; of one that has always been, what lies before the anchor is
+    nobody's to bill.
+    """
     has_always_been = unix_seconds(subscription.start_date) == SECONDS_MIN
     return subscription.billing_cycle_anchor if has_always_been else subscription.start_date
 

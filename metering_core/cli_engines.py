@@ -1,4 +1,6 @@
-"""The engines of the command line: which one reads a file of usage, how it is read, and the command ``sql``."""
+"""The engines of the command line: which one reads a file of usage, how it is read, and the command
+``sql``.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +26,15 @@ from metering_core.catalog import (
     append_usage,
     read_usage,
 )
-from metering_core.cli_files import Reading, complain, format_of, is_watched, lines_of, opened, shown_name
+from metering_core.cli_files import (
+    Reading,
+    complain,
+    format_of,
+    is_watched,
+    lines_of,
+    opened,
+    shown_name,
+)
 from metering_core.errors import (
     CatalogError,
     ErrorCode,
@@ -69,7 +79,8 @@ class Choice:
 
 @attrs.frozen
 class Loaded:
-    """Usage that was read, the billing periods that have some, by subscription, and how many rows were what.
+    """Usage that was read, the billing periods that have some, by subscription, and how many rows
+    were what.
 
     Attributes:
         usage: what is billed.
@@ -90,7 +101,8 @@ def register(app: App) -> None:
 
 
 def print_kernel(*, events: bool = False) -> None:
-    """Print the SQL that judges and folds usage on DuckDB and on Spark, for auditors and for your own warehouse.
+    """Print the SQL that judges and folds usage on DuckDB and on Spark, for auditors and for your
+    own warehouse.
 
     Args:
         events: The SQL for meter events instead of that for usage records.
@@ -98,20 +110,25 @@ def print_kernel(*, events: bool = False) -> None:
     sys.stdout.write("\n;\n".join(events_kernel()) + "\n" if events else sql_kernel())
 
 
-# Choosing ----------------------------------------------------------------------------------------------------------------
+# Choosing -----------------------------------------------------------------------------------------
 
 
-def choose_engine(engine: Engine, usage: str, usage_format: str | None = None, *, explains: bool = False) -> Choice:
+def choose_engine(
+    engine: Engine, usage: str, usage_format: str | None = None, *, explains: bool = False
+) -> Choice:
     """Return the engine that reads a file of usage.
 
     Args:
-        engine: what was asked for; ``auto`` picks by format and size among the engines that are installed.
+        engine: what was asked for; ``auto`` picks by format and size among the engines that are
+            installed.
         usage: a path, a glob, or ``-`` for standard input.
         usage_format: how it is written, where that was said: text, whatever the extension.
-        explains: whether lines are to be explained, which takes the records, which DuckDB leaves in their files.
+        explains: whether lines are to be explained, which takes the records, which DuckDB leaves in
+            their files.
 
     Raises:
-        InvalidValueError: ``parameters_exclusive`` where the engine asked for cannot do what is asked.
+        InvalidValueError: ``parameters_exclusive`` where the engine asked for cannot do what is
+            asked.
     """
     is_table = _is_table(usage, usage_format)
     choice = Choice(engine, "as asked")
@@ -171,7 +188,7 @@ def _is_installed(module: str) -> bool:
     return importlib.util.find_spec(module) is not None
 
 
-# Loading -----------------------------------------------------------------------------------------------------------------
+# Loading ------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -196,31 +213,55 @@ class UsageSource:
         return _is_table(self.usage, self.format)
 
     def rows(self, paths: Iterable[str] = ()) -> Iterator[UsageRow | CatalogError]:
-        """Yield the rows of a file of text, or of several, and the complaint about each malformed one."""
+        """Yield the rows of a file of text, or of several, and the complaint about each malformed
+        one.
+        """
         arrivals = Arrivals()
         for path in paths or (self.usage,):
             written = format_of(path) if self.format is None else self.format
             with opened(path) as stream:
-                rows = read_usage(stream, written, path=shown_name(path), time=self.reading.time, arrivals=arrivals)
+                rows = read_usage(
+                    stream,
+                    written,
+                    path=shown_name(path),
+                    time=self.reading.time,
+                    arrivals=arrivals,
+                )
                 yield from self.reading.refusals.counted(rows)
 
 
-def load_usage(subscriptions: Sequence[Subscription], source: UsageSource, engine: Engine) -> Loaded:
-    """Read usage with an engine. Text that DuckDB does not bill as it is goes into memory, which finds each row at fault.
+def load_usage(
+    subscriptions: Sequence[Subscription], source: UsageSource, engine: Engine
+) -> Loaded:
+    """Read usage with an engine. Text that DuckDB does not bill as it is goes into memory, which
+    finds each row at fault.
 
     Raises:
         MissingExtraError: without what the engine or the format needs.
-        CatalogError: where no row can be told from another, or the engine holds less than a valid row has.
+        CatalogError: where no row can be told from another, or the engine holds less than a valid
+            row has.
     """
-    found = load_files(subscriptions, source) if engine is Engine.DUCKDB else load_rows(subscriptions, source, engine)
+    found = (
+        load_files(subscriptions, source)
+        if engine is Engine.DUCKDB
+        else load_rows(subscriptions, source, engine)
+    )
     if not isinstance(found, Loaded):
-        complain(f"engine {Engine.MEMORY.value}: {source.usage} is read again row by row, because DuckDB refuses some of it")
+        complain(
+            f"engine {Engine.MEMORY.value}: {source.usage} is read again row by row, "
+            "because DuckDB refuses some of it"
+        )
         found = load_rows(subscriptions, source, Engine.MEMORY, found)
     source.reading.refusals.count(shown_name(source.usage), found.accepted, found.duplicates)
     return found
 
 
-def load_rows(subscriptions: Sequence[Subscription], source: UsageSource, engine: Engine, paths: Sequence[str] = ()) -> Loaded:
+def load_rows(
+    subscriptions: Sequence[Subscription],
+    source: UsageSource,
+    engine: Engine,
+    paths: Sequence[str] = (),
+) -> Loaded:
     """Read usage into memory, row by row, with the engine ``memory`` or ``columnar``.
 
     Args:
@@ -230,14 +271,17 @@ def load_rows(subscriptions: Sequence[Subscription], source: UsageSource, engine
         paths: the files, where there are several.
 
     Raises:
-        CatalogError: for a quantity of more than 64 bits with ``columnar``, also where malformed rows are skipped: it is valid.
+        CatalogError: for a quantity of more than 64 bits with ``columnar``, also where malformed
+            rows are skipped: it is valid.
     """
     refusals = source.reading.refusals
     if engine is Engine.MEMORY:
         log = UsageLog(subscriptions, policy=source.policy)
         return Loaded(log, append_usage(log, source.rows(paths), on_refusal=refusals), len(log))
     door = _ColumnarDoor(subscriptions, source.policy)
-    periods = append_usage(cast("UsageLog", door), map(_in_64_bits, source.rows()), on_refusal=refusals)
+    periods = append_usage(
+        cast("UsageLog", door), map(_in_64_bits, source.rows()), on_refusal=refusals
+    )
     return Loaded(door.usage, periods, len(door.usage))
 
 
@@ -245,7 +289,9 @@ def _in_64_bits(row: UsageRow | CatalogError) -> UsageRow | CatalogError:
     """Refuse to go on at a quantity that columns do not hold."""
     if isinstance(row, CatalogError) or row.record.quantity < 2**63:
         return row
-    expected = "at most 2^63 - 1, which is what the engine columnar holds (--engine memory takes more)"
+    expected = (
+        "at most 2^63 - 1, which is what the engine columnar holds (--engine memory takes more)"
+    )
     reason = f"quantity: expected {expected}, received {describe(row.record.quantity)}"
     code = ErrorCode.QUANTITY_OUT_OF_RANGE
     raise CatalogError.of_file("quantity", row.path, reason, row.line, code=code, source=row.source)
@@ -254,27 +300,36 @@ def _in_64_bits(row: UsageRow | CatalogError) -> UsageRow | CatalogError:
 class _ColumnarDoor:
     """The columnar engine as :func:`append_usage` appends to it."""
 
-    def __init__(self, subscriptions: Sequence[Subscription], policy: AcceptancePolicy | None) -> None:
+    def __init__(
+        self, subscriptions: Sequence[Subscription], policy: AcceptancePolicy | None
+    ) -> None:
         if not _is_installed("numpy"):
             raise MissingExtraError.for_extra("columnar", "--engine columnar")
         from metering_core.columnar import ColumnarUsage, UsageBatch  # noqa: PLC0415 - it needs the extra
 
         self.usage: Any = ColumnarUsage(subscriptions, policy=policy)
         self.subscriptions = tuple(subscriptions)
-        self.attributed: dict[int, int] = {}  # No period is closed while a file is read, so nothing moves to another.
+        self.attributed: dict[
+            int, int
+        ] = {}  # No period is closed while a file is read, so nothing moves to another.
         self._batch: Any = UsageBatch
 
     def append_columns(self, *columns: Sequence[Any], received_at: Sequence[Instant]) -> Receipts:
         """Append a chunk of rows, each at its own moment of receipt."""
-        receipts: Receipts = self.usage.append(self._batch.from_columns(*columns), received_at=received_at)
+        receipts: Receipts = self.usage.append(
+            self._batch.from_columns(*columns), received_at=received_at
+        )
         return receipts
 
 
-def load_files(subscriptions: Sequence[Subscription], source: UsageSource) -> Loaded | Sequence[str]:
-    """Read usage where it is with DuckDB; return the paths of text that DuckDB cannot judge as it stands, and rows can.
+def load_files(
+    subscriptions: Sequence[Subscription], source: UsageSource
+) -> Loaded | Sequence[str]:
+    """Read usage where it is with DuckDB; return the paths of text that DuckDB cannot judge as it
+    stands, and rows can.
 
-    That is usage whose receipts fall from row to row, or what only SQL has bounds for. Text has the columns of usage files and
-    no others, as for the other engines.
+    That is usage whose receipts fall from row to row, or what only SQL has bounds for. Text has the
+    columns of usage files and no others, as for the other engines.
 
     Raises:
         MissingExtraError: without DuckDB.
@@ -315,8 +370,12 @@ def _is_of_sql(refusal: MeteringError) -> bool:
     return any(expected in refusal.message for expected in EXPECTED.values())
 
 
-def _with_rows(refusals: Sequence[MeteringError], engine: DuckDBUsage, source: UsageSource) -> Iterator[MeteringError]:
-    """Yield refusals with the rows that they are about as these stand in their files, and with what was meant."""
+def _with_rows(
+    refusals: Sequence[MeteringError], engine: DuckDBUsage, source: UsageSource
+) -> Iterator[MeteringError]:
+    """Yield refusals with the rows that they are about as these stand in their files, and with what
+    was meant.
+    """
     spellings = Spellings(engine.rules.items)
     wanted = [one.details for one in refusals if source.reading.refusals.keeps_rows]
     rows = engine.rows_at(one["seq"] for one in wanted if one.get("line") is None)
@@ -332,14 +391,18 @@ def _with_rows(refusals: Sequence[MeteringError], engine: DuckDBUsage, source: U
         details.setdefault("path", source.usage)
         is_unknown = refusal.code is ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN
         meant = spellings.near(details.get("received")) if is_unknown else ""
-        yield type(refusal)(refusal.code, refusal.message + meant, param=refusal.param, details=details)
+        yield type(refusal)(
+            refusal.code, refusal.message + meant, param=refusal.param, details=details
+        )
 
 
 def _of_file(error: MeteringError, usage: str) -> CatalogError:
     """Return what is wrong with a file as a whole, with the path under which it was given."""
     reason = error.message.removeprefix("usage: ")
     message = reason if reason.startswith(shown(usage)) else f"{shown(usage)}: {reason}"
-    return CatalogError(error.code, message, param=error.param, details={**error.details, "path": usage})
+    return CatalogError(
+        error.code, message, param=error.param, details={**error.details, "path": usage}
+    )
 
 
 @contextlib.contextmanager

@@ -1,4 +1,6 @@
-"""What all commands share: files that are read, rows that are refused or unbilled, and what is written of them."""
+"""What all commands share: files that are read, rows that are refused or unbilled, and what is
+written of them.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,14 @@ from metering_core.catalog import (
     read_events,
     refuse_pipe,
 )
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, describe, shown
+from metering_core.errors import (
+    CatalogError,
+    ErrorCode,
+    InvalidValueError,
+    MeteringError,
+    describe,
+    shown,
+)
 from metering_core.file_instants import PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
@@ -41,7 +50,9 @@ LONG_FILE_BYTES: Final = 4 * 2**20
 """From this size on, reading a file of usage shows a progress bar."""
 
 NAMED_MAX: Final = 10
-"""Rows of one file that are named on standard error; all others are counted, and stand in the file of ``--rejects``."""
+"""Rows of one file that are named on standard error; all others are counted, and stand in the file
+of ``--rejects``.
+"""
 
 
 class OnError(StrEnum):
@@ -58,17 +69,21 @@ class StoppedError(Exception):
     """A complaint about usage that ends the run."""
 
 
-# What is said and written ------------------------------------------------------------------------------------------------
+# What is said and written -------------------------------------------------------------------------
 
 
 def complain(message: str) -> None:
-    """Say a sentence on standard error, on one line whatever it quotes; where there is none, nobody is told."""
+    """Say a sentence on standard error, on one line whatever it quotes; where there is none, nobody
+    is told.
+    """
     if sys.stderr is not None:
         with contextlib.suppress(OSError):
             print(f"metering-core: {shown(message)}", file=sys.stderr, flush=True)
 
 
-_UNPRINTABLE: Final = re.compile("[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_UNPRINTABLE: Final = re.compile(
+    "[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+)
 
 
 def print_json(data: Mapping[str, Any]) -> None:
@@ -78,7 +93,8 @@ def print_json(data: Mapping[str, Any]) -> None:
 
 
 def spreadsheet_cell(value: object) -> object:
-    """Return what stands in a cell of CSV: text that a spreadsheet would run or read as a date gets a leading quote.
+    """Return what stands in a cell of CSV: text that a spreadsheet would run or read as a date gets
+    a leading quote.
 
     >>> [spreadsheet_cell(one) for one in ("=1+1", "1/12", "-31.5", -2, "Tokens")]
     ["'=1+1", "'1/12", '-31.5', -2, 'Tokens']
@@ -95,10 +111,12 @@ _FRACTION: Final = re.compile(r"-?[0-9]+/[0-9]+")
 
 def write_csv_rows(stream: TextIO, rows: Sequence[Sequence[object]]) -> None:
     """Write rows of CSV as a spreadsheet may open them."""
-    csv.writer(stream, lineterminator="\n").writerows([[spreadsheet_cell(one) for one in row] for row in rows])
+    csv.writer(stream, lineterminator="\n").writerows(
+        [[spreadsheet_cell(one) for one in row] for row in rows]
+    )
 
 
-# Rows that do not count --------------------------------------------------------------------------------------------------
+# Rows that do not count ---------------------------------------------------------------------------
 
 
 Row = TypeVar("Row")
@@ -107,11 +125,14 @@ Row = TypeVar("Row")
 class Refusals:
     """What becomes of rows that are refused or that nobody bills, over all files of a run.
 
-    Refused rows end the run at the first one, or are skipped; events that nobody bills are on no bill in either case. The
-    first few of a file are named, all are counted, and all stand in the file of rejects.
+    Refused rows end the run at the first one, or are skipped; events that nobody bills are on no
+    bill in either case. The first few of a file are named, all are counted, and all stand in the
+    file of rejects.
     """
 
-    def __init__(self, on_error: OnError, rejects: TextIO | None = None, *, as_csv: bool = True) -> None:
+    def __init__(
+        self, on_error: OnError, rejects: TextIO | None = None, *, as_csv: bool = True
+    ) -> None:
         self._on_error, self._rejects, self._as_csv = on_error, rejects, as_csv
         self._skipped = self._rows = 0
         self._unbilled: list[str] = []
@@ -150,7 +171,9 @@ class Refusals:
             yield row
 
     def count(self, path: str, accepted: int, duplicates: int | None = None) -> None:
-        """Say what became of the rows of a file where some were skipped, and how many are on no bill, if any."""
+        """Say what became of the rows of a file where some were skipped, and how many are on no
+        bill, if any.
+        """
         if self._skipped:
             again = self._rows - self._skipped - accepted if duplicates is None else duplicates
             said = f", {again:,} duplicate{'' if again == 1 else 's'}" if again else ""
@@ -166,7 +189,13 @@ class Refusals:
             return
         details = error.details
         code = str(details.get("cause", error.code))
-        fields = (shown(str(details["path"])), details["line"], code, shown(error.message), _as_text(details.get("source")))
+        fields = (
+            shown(str(details["path"])),
+            details["line"],
+            code,
+            shown(error.message),
+            _as_text(details.get("source")),
+        )
         if self._as_csv:
             write_csv_rows(self._rejects, [fields])
         else:
@@ -181,7 +210,9 @@ def _rows(count: int) -> str:
 
 
 REJECT_COLUMNS: Final = ("path", "line", "code", "message", "row")
-"""What a file of rejects has of each row: the row is the text as it stands in the file, or JSON for one of a table."""
+"""What a file of rejects has of each row: the row is the text as it stands in the file, or JSON for
+one of a table.
+"""
 
 
 def _as_text(source: object) -> str:
@@ -197,7 +228,9 @@ def _as_text(source: object) -> str:
 
 @contextlib.contextmanager
 def refusals_of(on_error: OnError, rejects: Path | None) -> Iterator[Refusals]:
-    """Yield what takes refused rows, and put the file of rejects in its place at the end, also where a row ended the run."""
+    """Yield what takes refused rows, and put the file of rejects in its place at the end, also
+    where a row ended the run.
+    """
     if rejects is None:
         yield Refusals(on_error)
         return
@@ -211,7 +244,10 @@ def refusals_of(on_error: OnError, rejects: Path | None) -> Iterator[Refusals]:
             except StoppedError as error:
                 stopped = error
         if not refusals.found and _is_foreign(rejects, as_csv=as_csv):
-            complain(f"{shown(str(rejects))}: left as it is: no row is to be written into it, and it holds no rejects")
+            complain(
+                f"{shown(str(rejects))}: left as it is: no row is to be written into it, "
+                "and it holds no rejects"
+            )
             raise _LeftAloneError
     if stopped is not None:
         raise stopped
@@ -222,7 +258,9 @@ class _LeftAloneError(Exception):
 
 
 def _is_foreign(path: Path, *, as_csv: bool) -> bool:
-    """Whether a file holds something that is no file of rejects, which is not to be lost for having nothing to write."""
+    """Whether a file holds something that is no file of rejects, which is not to be lost for having
+    nothing to write.
+    """
     if not path.is_file():
         return False
     with path.open("rb") as stream:
@@ -234,12 +272,19 @@ def _is_foreign(path: Path, *, as_csv: bool) -> bool:
 def refuse_same_file(rejects: Path | None, *read: str | None) -> None:
     """Refuse to write rejects over a file that is read."""
     for one in read:
-        if rejects is not None and one is not None and os.path.realpath(one) == os.path.realpath(rejects):
-            message = f"--rejects: expected another file than those that are read, received {str(rejects)!r}"
+        if (
+            rejects is not None
+            and one is not None
+            and os.path.realpath(one) == os.path.realpath(rejects)
+        ):
+            message = (
+                "--rejects: expected another file than those that are read, received "
+                f"{str(rejects)!r}"
+            )
             raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--rejects")
 
 
-# Policies ----------------------------------------------------------------------------------------------------------------
+# Policies -----------------------------------------------------------------------------------------
 
 
 _DURATION: Final = re.compile(r"([0-9]{1,9})(s|m|h|d)")
@@ -263,7 +308,8 @@ def duration(text: str, param: str) -> int:
 
 
 def whole_number(_: object, tokens: Sequence[Token]) -> int:
-    """Return the integer of an option, which is written in digits: a fraction is not cut off, nor any notation guessed.
+    """Return the integer of an option, which is written in digits: a fraction is not cut off, nor
+    any notation guessed.
 
     Raises:
         InvalidValueError: ``parameter_invalid_integer``, with the option as param.
@@ -272,7 +318,9 @@ def whole_number(_: object, tokens: Sequence[Token]) -> int:
     if _WHOLE.fullmatch(token.value) is None:
         option = token.keyword or "integer"
         expected = f"an integer, received {describe(token.value)}"
-        raise InvalidValueError(ErrorCode.PARAMETER_INVALID_INTEGER, f"{option}: expected {expected}", param=option)
+        raise InvalidValueError(
+            ErrorCode.PARAMETER_INVALID_INTEGER, f"{option}: expected {expected}", param=option
+        )
     return int(token.value)
 
 
@@ -284,7 +332,8 @@ AnyTime = Annotated[bool, Parameter(negative="", show_default=False)]
 
 
 def instant_option(text: str, option: str, time: PlausibleTime) -> datetime:
-    """Return the moment of an option: digits are Unix seconds; one that looks like something else is refused as in files.
+    """Return the moment of an option: digits are Unix seconds; one that looks like something else
+    is refused as in files.
 
     Raises:
         InvalidValueError: ``parameter_invalid_instant``.
@@ -292,19 +341,23 @@ def instant_option(text: str, option: str, time: PlausibleTime) -> datetime:
     return instant(time.moment(int(text) if _WHOLE.fullmatch(text) else text, option), option)
 
 
-# Files that are read -----------------------------------------------------------------------------------------------------
+# Files that are read ------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class Reading:
-    """How files of usage are read: which moments they may name, and what becomes of rows that do not count."""
+    """How files of usage are read: which moments they may name, and what becomes of rows that do
+    not count.
+    """
 
     time: PlausibleTime
     refusals: Refusals
 
 
 def catalog_at(path: str, time: PlausibleTime) -> Catalog:
-    """Read a catalog whose moments are held to these; name each field that was read past in it once, where it stands first."""
+    """Read a catalog whose moments are held to these; name each field that was read past in it
+    once, where it stands first.
+    """
     read = read_catalog(path, time=time)
     fields: dict[str, str] = {}
     for place in read.ignored:
@@ -326,15 +379,20 @@ def load_events(
 ) -> tuple[MeterLog, dict[str, tuple[BillingPeriod, ...]]]:
     """Read a file of meter events, and return them with the periods that have some.
 
-    Those that nobody bills are told, unless ``on_event``, which sees every event, says that bills are not what they are for.
+    Those that nobody bills are told, unless ``on_event``, which sees every event, says that bills
+    are not what they are for.
     """
     refusals = reading.refusals
     log = meter_log(catalog, policy)
     written = format_of(events)
     with opened(events) as stream:
-        rows = refusals.counted(read_events(stream, written, path=shown_name(events), time=reading.time))
+        rows = refusals.counted(
+            read_events(stream, written, path=shown_name(events), time=reading.time)
+        )
         unbilled = refusals.unbilled if on_event is None else None
-        periods = append_events(log, _seen(rows, on_event), on_refusal=refusals, on_unbilled=unbilled)
+        periods = append_events(
+            log, _seen(rows, on_event), on_refusal=refusals, on_unbilled=unbilled
+        )
     refusals.count(shown_name(events), len(log))
     return log, periods
 
@@ -354,10 +412,14 @@ def shown_name(path: str) -> str:
 
 
 def format_of(usage: str) -> UsageFormat:
-    """Tell the format by the file's extension; by its first character where it comes from standard input."""
+    """Tell the format by the file's extension; by its first character where it comes from standard
+    input.
+    """
     if usage != "-":
         return UsageFormat.of_path(usage)
-    beginning = cast("io.BufferedReader", _standard_input()).peek(1).removeprefix(codecs.BOM_UTF8).lstrip()
+    beginning = (
+        cast("io.BufferedReader", _standard_input()).peek(1).removeprefix(codecs.BOM_UTF8).lstrip()
+    )
     return UsageFormat.JSONL if beginning.startswith(b"{") else UsageFormat.CSV
 
 
@@ -369,16 +431,22 @@ def _standard_input() -> BinaryIO:
 
 @contextlib.contextmanager
 def opened(usage: str) -> Iterator[TextIO]:
-    """Open a file of usage, or standard input; bytes that are no UTF-8 are left to the reader, who knows their line."""
+    """Open a file of usage, or standard input; bytes that are no UTF-8 are left to the reader, who
+    knows their line.
+    """
     with contextlib.ExitStack() as stack:
         source = (
-            _standard_input() if usage == "-" else stack.enter_context(_with_progress(stack.enter_context(_open(usage)), usage))
+            _standard_input()
+            if usage == "-"
+            else stack.enter_context(_with_progress(stack.enter_context(_open(usage)), usage))
         )
         yield io.TextIOWrapper(source, encoding="utf-8", errors="surrogateescape", newline="")
 
 
 def lines_of(path: str, wanted: Container[int]) -> dict[int, str]:
-    """Return lines of a file of text by their numbers, from 1; one that ends within quotes goes on in the next."""
+    """Return lines of a file of text by their numbers, from 1; one that ends within quotes goes on
+    in the next.
+    """
     found: dict[int, str] = {}
     begun = 0
     with opened(path) as stream:
@@ -412,7 +480,13 @@ def _with_progress(file: BinaryIO, path: str) -> contextlib.AbstractContextManag
     from rich.console import Console  # noqa: PLC0415 - rich takes its time, and a short file needs none of it
     from rich.progress import wrap_file  # noqa: PLC0415 - as above
 
-    return wrap_file(file, size, description=f"Reading {shown(path)}", console=Console(stderr=True), transient=True)
+    return wrap_file(
+        file,
+        size,
+        description=f"Reading {shown(path)}",
+        console=Console(stderr=True),
+        transient=True,
+    )
 
 
 def is_watched() -> bool:

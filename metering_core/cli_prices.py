@@ -1,4 +1,6 @@
-"""The commands that look at prices: ``audit``, ``compare`` and ``curve``. They read files, ask the price tools and print."""
+"""The commands that look at prices: ``audit``, ``compare`` and ``curve``. They read files, ask the
+price tools and print.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +45,9 @@ def register(app: App) -> None:
 
 def _read_prices(references: tuple[str, ...]) -> list[Price]:
     if not references:
-        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "expected at least one PRICE, received none", param="price")
+        raise InvalidValueError(
+            ErrorCode.PARAMETER_MISSING, "expected at least one PRICE, received none", param="price"
+        )
     return [read_price(reference) for reference in references]
 
 
@@ -52,7 +56,8 @@ def audit_prices(
     fail_on: Severity = Severity.WARNING,
     as_json: AsJson = False,
 ) -> int:
-    """Find the holes in prices: cliffs, dead tiers, usage that rounds to zero, amounts that cannot be paid.
+    """Find the holes in prices: cliffs, dead tiers, usage that rounds to zero, amounts that cannot
+    be paid.
 
     The exit status is 1 where a finding is at least as severe as --fail-on.
 
@@ -65,7 +70,11 @@ def audit_prices(
     findings = [audit(price) for price in read]
     if as_json:
         audits = [
-            {"price": price.id, "currency": price.currency, "findings": [one.to_dict() for one in found]}
+            {
+                "price": price.id,
+                "currency": price.currency,
+                "findings": [one.to_dict() for one in found],
+            }
             for price, found in zip(read, findings, strict=True)
         ]
         print_json({"audits": audits})
@@ -99,9 +108,11 @@ def compare_prices(
         old: JSON file with a price, or CATALOG.json#price_id.
         new: Another in the same currency.
         up_to: The greatest quantity to compare; all unless given.
-        usage: File of usage (CSV or JSON lines; '-' reads standard input) to bill at both prices; needs --catalog.
+        usage: File of usage (CSV or JSON lines; '-' reads standard input) to bill at both prices;
+            needs --catalog.
         events: File of meter events, in its place where the old price is on a meter.
-        catalog: JSON file with the subscriptions of the usage, and its meters; their items at the old price are re-rated.
+        catalog: JSON file with the subscriptions of the usage, and its meters; their items at the
+            old price are re-rated.
         any_time: Take instants before the year 2000, which usually are something else.
         as_json: Print JSON, in minor units.
     """
@@ -110,22 +121,31 @@ def compare_prices(
     file = _file_of(before, usage, events, catalog)
     over_usage = None
     if catalog is not None and file is not None:
-        over_usage = compare_usage(before, after, _summaries(before, file, catalog, ANY_TIME if any_time else FROM_2000))
+        over_usage = compare_usage(
+            before, after, _summaries(before, file, catalog, ANY_TIME if any_time else FROM_2000)
+        )
     if as_json:
-        print_json({**comparison.to_dict(), "usage": None if over_usage is None else over_usage.to_dict()})
+        print_json(
+            {**comparison.to_dict(), "usage": None if over_usage is None else over_usage.to_dict()}
+        )
         return
     print(comparison)
     if over_usage is not None:
         print(f"\n{over_usage}")
 
 
-def _file_of(price: Price, usage: str | None, events: str | None, catalog: str | None) -> str | None:
+def _file_of(
+    price: Price, usage: str | None, events: str | None, catalog: str | None
+) -> str | None:
     """Return the file of what a price bills, which goes with a catalog."""
     given, other = ("usage", usage), ("events", events)
     if _is_on_meter(price):
         given, other = other, given
     if other[1] is not None:
-        message = f"--{other[0]}: expected --{given[0]}, which the price {price.id!r} bills, received --{other[0]}"
+        message = (
+            f"--{other[0]}: expected --{given[0]}, which the price {price.id!r} bills, "
+            f"received --{other[0]}"
+        )
         raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=other[0])
     if (given[1] is None) != (catalog is None):
         absent = given[0] if given[1] is None else "catalog"
@@ -139,7 +159,9 @@ def _is_on_meter(price: Price) -> bool:
 
 
 def _summaries(price: Price, file: str, catalog: str, time: PlausibleTime) -> list[UsageSummary]:
-    """Load a file of usage and return the summaries of every period that has usage, of the items at the price."""
+    """Load a file of usage and return the summaries of every period that has usage, of the items at
+    the price.
+    """
     read = catalog_at(catalog, time)
     items = items_at(price, read.subscriptions)
     held: Usage
@@ -151,7 +173,9 @@ def _summaries(price: Price, file: str, catalog: str, time: PlausibleTime) -> li
         with opened(file) as stream:
             rows = read_usage(stream, format_of(file), path=shown_name(file), time=time)
             periods = append_usage(log, rows, on_refusal=reading.refusals)
-    return summarize_all([(item, period) for owner, item in items for period in periods.get(owner.id, ())], held)
+    return summarize_all(
+        [(item, period) for owner, item in items for period in periods.get(owner.id, ())], held
+    )
 
 
 def draw_curve(
@@ -175,6 +199,13 @@ def draw_curve(
     read = _read_prices(prices)
     path = curve(read, output, up_to=up_to, scale=scale, title=title)
     if as_json:
-        print_json({"prices": [price.id for price in read], "output": str(path), "scale": scale.value, "up_to": up_to})
+        print_json(
+            {
+                "prices": [price.id for price in read],
+                "output": str(path),
+                "scale": scale.value,
+                "up_to": up_to,
+            }
+        )
     else:
         print(shown(f"drew {', '.join(price.id for price in read)} into {path}"))

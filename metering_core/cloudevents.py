@@ -1,18 +1,19 @@
-"""CloudEvents 1.0 in, meter events out: the JSON event format in structured mode, and the JSON batch format.
+"""CloudEvents 1.0 in, meter events out: the JSON event format in structured mode, and the JSON
+batch format.
 
-========================= =====================================================================================
-CloudEvents               meter event
-========================= =====================================================================================
-``type``                  ``event_name``
-``source`` and ``id``     ``identifier``; see :func:`cloudevent_identifier`
-``time``                  ``timestamp``; ``"now"`` where it is absent
-``data``                  ``payload``, its numbers as exact decimal text
-``subject``               the customer in the payload, under the key that the meter names
-a named extension         a key of the payload
-========================= =====================================================================================
+=========================
+===================================================================================== CloudEvents
+meter event =========================
+===================================================================================== ``type``
+``event_name`` ``source`` and ``id``     ``identifier``; see :func:`cloudevent_identifier` ``time``
+``timestamp``; ``"now"`` where it is absent ``data``                  ``payload``, its numbers as
+exact decimal text ``subject``               the customer in the payload, under the key that the
+meter names a named extension         a key of the payload =========================
+=====================================================================================
 
-The rules are those of the specification, version 1.0.2 (https://github.com/cloudevents/spec, ``spec.md`` and
-``formats/json-format.md``). No number passes through a float on the way: 0.1 stays 0.1.
+The rules are those of the specification, version 1.0.2 (https://github.com/cloudevents/spec,
+``spec.md`` and ``formats/json-format.md``). No number passes through a float on the way: 0.1 stays
+0.1.
 """
 
 from __future__ import annotations
@@ -37,7 +38,18 @@ CUSTOMER_PAYLOAD_KEY: Final = "stripe_customer_id"
 """Where the customer goes unless a meter says otherwise (Stripe's default)."""
 
 _RESERVED: Final = frozenset(
-    {"data", "data_base64", "datacontenttype", "dataschema", "id", "source", "specversion", "subject", "time", "type"}
+    {
+        "data",
+        "data_base64",
+        "datacontenttype",
+        "dataschema",
+        "id",
+        "source",
+        "specversion",
+        "subject",
+        "time",
+        "type",
+    }
 )
 _EXTENSION: Final = re.compile(r"[a-z0-9]+")
 _NO_SPACE: Final = re.compile(r"\S+")
@@ -48,11 +60,15 @@ _RFC_3339: Final = re.compile(
 )
 
 
-def read_cloudevents(content: str | bytes, *, meters: Iterable[Meter] = (), extensions: Iterable[str] = ()) -> list[MeterEvent]:
-    """Read one CloudEvent (a JSON object), or a batch of them (a JSON array, which may be empty), in their order.
+def read_cloudevents(
+    content: str | bytes, *, meters: Iterable[Meter] = (), extensions: Iterable[str] = ()
+) -> list[MeterEvent]:
+    """Read one CloudEvent (a JSON object), or a batch of them (a JSON array, which may be empty),
+    in their order.
 
-    The meters say under which payload key each event's customer goes: that of the meter whose ``event_name`` is the event's
-    ``type``, else ``stripe_customer_id``. Whether a meter takes the events is for the log to judge, one receipt an event.
+    The meters say under which payload key each event's customer goes: that of the meter whose
+    ``event_name`` is the event's ``type``, else ``stripe_customer_id``. Whether a meter takes the
+    events is for the log to judge, one receipt an event.
 
     Args:
         content: the body as it came; bytes are UTF-8, as JSON is.
@@ -60,17 +76,21 @@ def read_cloudevents(content: str | bytes, *, meters: Iterable[Meter] = (), exte
         extensions: extension attributes that become payload keys; others are read past.
 
     >>> (event,) = read_cloudevents(
-    ...     '[{"specversion": "1.0", "type": "tokens", "source": "/api", "id": "7", "subject": "cus_1",'
+    ...     '[{"specversion": "1.0", "type": "tokens", "source": "/api", "id": "7",'
+    ...     ' "subject": "cus_1",'
     ...     ' "time": "2024-06-01T12:00:00Z", "data": {"value": 0.10}}]'
     ... )
     >>> event.identifier, dict(event.payload)
     ('/api 7', {'value': '0.1', 'stripe_customer_id': 'cus_1'})
 
     Raises:
-        InvalidValueError: at the first event that is malformed; ``param`` names the attribute (``data[value]``), and in a
-            batch its place too (``events[1][data][value]``). Of a batch, either all events are returned or none.
+        InvalidValueError: at the first event that is malformed; ``param`` names the attribute
+            (``data[value]``), and in a batch its place too (``events[1][data][value]``). Of a
+            batch, either all events are returned or none.
     """
-    keys = {meter.event_name: meter.customer_payload_key for meter in each_of(Meter, meters, "meters")}
+    keys = {
+        meter.event_name: meter.customer_payload_key for meter in each_of(Meter, meters, "meters")
+    }
     names = _extension_names(extensions)
     document = _parsed(content, "content")
     if not isinstance(document, list):
@@ -85,36 +105,44 @@ def read_cloudevents(content: str | bytes, *, meters: Iterable[Meter] = (), exte
 
 
 def meter_event_from_cloudevent(
-    data: Mapping[str, Any], *, customer_payload_key: str = CUSTOMER_PAYLOAD_KEY, extensions: Iterable[str] = ()
+    data: Mapping[str, Any],
+    *,
+    customer_payload_key: str = CUSTOMER_PAYLOAD_KEY,
+    extensions: Iterable[str] = (),
 ) -> MeterEvent:
-    """Return the meter event that a CloudEvent says, given as a mapping of its attributes and its ``data``.
+    """Return the meter event that a CloudEvent says, given as a mapping of its attributes and its
+    ``data``.
 
-    An attribute that is None counts as absent, as the JSON format has it. ``subject`` is optional: without one the customer
-    is what ``data`` holds under ``customer_payload_key``, if anything; where both say one, they must say the same.
+    An attribute that is None counts as absent, as the JSON format has it. ``subject`` is optional:
+    without one the customer is what ``data`` holds under ``customer_payload_key``, if anything;
+    where both say one, they must say the same.
 
-    Of ``data``, strings stay as they are; numbers become exact decimal text in one spelling (1.50 becomes ``1.5``, 1e3
-    becomes ``1000``), with at most 100 digits on either side of the point; booleans become ``true`` and ``false``; null is
-    left out; an object or an array inside is refused, since a payload is flat. Absent or null data makes a payload without
-    entries of its own. ``data_base64`` is decoded, and must hold JSON like ``data``.
+    Of ``data``, strings stay as they are; numbers become exact decimal text in one spelling (1.50
+    becomes ``1.5``, 1e3 becomes ``1000``), with at most 100 digits on either side of the point;
+    booleans become ``true`` and ``false``; null is left out; an object or an array inside is
+    refused, since a payload is flat. Absent or null data makes a payload without entries of its
+    own. ``data_base64`` is decoded, and must hold JSON like ``data``.
 
     Args:
-        data: the event. Numbers are int, Decimal, or a Fraction that a decimal can write: a float is refused, because it has
-            already lost what it meant. JSON is read without floats by :func:`read_cloudevents`.
+        data: the event. Numbers are int, Decimal, or a Fraction that a decimal can write: a float
+            is refused, because it has already lost what it meant. JSON is read without floats by
+            :func:`read_cloudevents`.
         customer_payload_key: where the customer goes, as the meter's ``customer_mapping`` names it.
         extensions: extension attributes that become payload keys; others are read past.
 
     >>> event = meter_event_from_cloudevent(
-    ...     {"specversion": "1.0", "type": "tokens", "source": "/api", "id": "7", "subject": "cus_1", "region": "eu",
-    ...      "data": {"value": 25, "cached": True}},
+    ...     {"specversion": "1.0", "type": "tokens", "source": "/api", "id": "7",
+    ...      "subject": "cus_1", "region": "eu", "data": {"value": 25, "cached": True}},
     ...     extensions=["region"],
     ... )
     >>> event.timestamp, dict(event.payload)
     ('now', {'value': '25', 'cached': 'true', 'stripe_customer_id': 'cus_1', 'region': 'eu'})
 
     Raises:
-        InvalidValueError: ``param`` names the attribute; ``parameters_exclusive`` where two of ``data``, ``subject`` and an
-            extension give different values to one payload key; ``parameter_unknown`` for a name that no attribute may have
-            (anything but a-z and 0-9), usually a typing slip.
+        InvalidValueError: ``param`` names the attribute; ``parameters_exclusive`` where two of
+            ``data``, ``subject`` and an extension give different values to one payload key;
+            ``parameter_unknown`` for a name that no attribute may have (anything but a-z and 0-9),
+            usually a typing slip.
     """
     names = _extension_names(extensions)
     key = short_name(customer_payload_key, "customer_payload_key")
@@ -122,11 +150,13 @@ def meter_event_from_cloudevent(
 
 
 def cloudevent_identifier(source: str, id: str) -> str:  # noqa: A002 - the attribute's name
-    """Return the identifier of the meter event that comes of a CloudEvent, by which it can be canceled.
+    """Return the identifier of the meter event that comes of a CloudEvent, by which it can be
+    canceled.
 
-    It is ``source`` and ``id`` with a space between them. A source is a URI reference and holds no space, so two different
-    pairs never give one identifier. A pair that is longer than an identifier's 100 characters gives ``sha256:`` and the
-    64 hexadecimal digits of the SHA-256 of that text in UTF-8; it holds no space, so it is never that of a short pair.
+    It is ``source`` and ``id`` with a space between them. A source is a URI reference and holds no
+    space, so two different pairs never give one identifier. A pair that is longer than an
+    identifier's 100 characters gives ``sha256:`` and the 64 hexadecimal digits of the SHA-256 of
+    that text in UTF-8; it holds no space, so it is never that of a short pair.
 
     >>> cloudevent_identifier("/api", "7")
     '/api 7'
@@ -134,11 +164,14 @@ def cloudevent_identifier(source: str, id: str) -> str:  # noqa: A002 - the attr
     'sha256'
 
     Raises:
-        InvalidValueError: where ``source`` is no string without white space, or ``id`` is no string, or either is empty.
+        InvalidValueError: where ``source`` is no string without white space, or ``id`` is no
+            string, or either is empty.
     """
     if not isinstance(source, str) or not _NO_SPACE.fullmatch(source):
         expected = "a URI reference: a string without white space"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, "source", expected, source)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_STRING, "source", expected, source
+        )
     joined = f"{source} {_filled(id, 'id')}"
     if len(joined) <= EVENT_NAME_MAX:
         return joined
@@ -147,31 +180,49 @@ def cloudevent_identifier(source: str, id: str) -> str:  # noqa: A002 - the attr
 
 
 def _meter_event(
-    data: object, customer_keys: Mapping[str, str], extensions: tuple[str, ...], default: str = CUSTOMER_PAYLOAD_KEY
+    data: object,
+    customer_keys: Mapping[str, str],
+    extensions: tuple[str, ...],
+    default: str = CUSTOMER_PAYLOAD_KEY,
 ) -> MeterEvent:
     event = _envelope(data)
     event_name = short_name(required(event, "type"), "type")
     payload = _payload(event)
     if event.get("subject") is not None:
-        _put(payload, customer_keys.get(event_name, default), _filled(event["subject"], "subject"), "subject")
+        _put(
+            payload,
+            customer_keys.get(event_name, default),
+            _filled(event["subject"], "subject"),
+            "subject",
+        )
     for extension in extensions:
         if event.get(extension) is not None:
             _put(payload, extension, _text(event[extension], extension), extension)
     identifier = cloudevent_identifier(required(event, "source"), required(event, "id"))
-    return MeterEvent(event_name, payload, identifier=identifier, timestamp=_time(event.get("time")))
+    return MeterEvent(
+        event_name, payload, identifier=identifier, timestamp=_time(event.get("time"))
+    )
 
 
 def _envelope(data: object) -> Mapping[str, Any]:
-    """Return the event if it is an object of the one version that is known, with names that attributes may have."""
+    """Return the event if it is an object of the one version that is known, with names that
+    attributes may have.
+    """
     if not isinstance(data, Mapping):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "event", "a CloudEvent, as an object", data)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "event", "a CloudEvent, as an object", data
+        )
     if text_of(required(data, "specversion")) != "1.0":
         code = ErrorCode.PARAMETER_INVALID_CHOICE
         raise InvalidValueError.expecting(code, "specversion", "'1.0'", data["specversion"])
     for key in data:
         attribute = text_of(key) or describe(key)
         if attribute not in _RESERVED and not _EXTENSION.fullmatch(attribute):
-            raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, f"Received unknown parameter: {attribute}", param=attribute)
+            raise InvalidValueError(
+                ErrorCode.PARAMETER_UNKNOWN,
+                f"Received unknown parameter: {attribute}",
+                param=attribute,
+            )
     return data
 
 
@@ -187,22 +238,34 @@ def _payload(event: Mapping[str, Any]) -> dict[str, str]:
         return {}
     _require_json(event.get("datacontenttype"))
     if not isinstance(entries, Mapping):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "an object", entries)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, "an object", entries
+        )
     return {
-        key: _text(value, f"{param}[{text_of(key) or describe(key)}]") for key, value in entries.items() if value is not None
+        key: _text(value, f"{param}[{text_of(key) or describe(key)}]")
+        for key, value in entries.items()
+        if value is not None
     }
 
 
 def _require_json(content_type: object) -> None:
-    """Refuse data that is declared as something else than JSON; without a declaration it is JSON, as the format has it."""
-    if content_type is None or (isinstance(content_type, str) and _JSON_TYPE.fullmatch(content_type)):
+    """Refuse data that is declared as something else than JSON; without a declaration it is JSON,
+    as the format has it.
+    """
+    if content_type is None or (
+        isinstance(content_type, str) and _JSON_TYPE.fullmatch(content_type)
+    ):
         return
     expected = "a media type of JSON, such as 'application/json'"
-    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "datacontenttype", expected, content_type)
+    raise InvalidValueError.expecting(
+        ErrorCode.PARAMETER_INVALID_CHOICE, "datacontenttype", expected, content_type
+    )
 
 
 def _put(payload: dict[str, str], key: str, text: str, param: str) -> None:
-    """Add an entry; one that is there already must be the same, so that none is lost without a word."""
+    """Add an entry; one that is there already must be the same, so that none is lost without a
+    word.
+    """
     if payload.setdefault(key, text) != text:
         expected = f"what data has as {key!r} already, {payload[key]!r}"
         raise InvalidValueError.expecting(ErrorCode.PARAMETERS_EXCLUSIVE, param, expected, text)
@@ -216,42 +279,61 @@ def _text(value: object, param: str) -> str:
         return "true" if value else "false"
     if isinstance(value, Mapping | list | tuple):
         expected = "a string, a number or a boolean, since a payload is flat"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, expected, value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_STRING, param, expected, value
+        )
     return plain(exact_decimal(value, param, places=DIGITS_MAX, minimum=None))
 
 
 def _time(value: object) -> datetime | str:
-    """Return the moment of an RFC 3339 text, or of an aware datetime; what is finer than a microsecond is cut."""
+    """Return the moment of an RFC 3339 text, or of an aware datetime; what is finer than a
+    microsecond is cut.
+    """
     if value is None:
         return "now"
     if isinstance(value, datetime):
         return instant(value, "time")
     if not isinstance(value, str) or not _RFC_3339.fullmatch(value) or value[17:19] == "60":
-        expected = "a moment as RFC 3339 writes it and without a leap second, such as '2024-01-31T00:00:00Z'"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, "time", expected, value)
+        expected = (
+            "a moment as RFC 3339 writes it and without a leap second, such as "
+            "'2024-01-31T00:00:00Z'"
+        )
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INSTANT, "time", expected, value
+        )
     return parse_instant(value.upper(), "time")
 
 
 def _filled(value: object, param: str) -> str:
     if not isinstance(value, str) or not value:
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string that is not empty", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_STRING, param, "a string that is not empty", value
+        )
     return value
 
 
 def _extension_names(names: Iterable[str]) -> tuple[str, ...]:
     if isinstance(names, str):
         expected = "a list of names"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "extensions", expected, names)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "extensions", expected, names
+        )
     given = []
     for at, extension in enumerate(require_iterable(names, "extensions")):
-        if not isinstance(extension, str) or not _EXTENSION.fullmatch(extension) or extension in _RESERVED:
+        if (
+            not isinstance(extension, str)
+            or not _EXTENSION.fullmatch(extension)
+            or extension in _RESERVED
+        ):
             expected = "the name of an extension attribute, of a-z and 0-9"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, f"extensions[{at}]", expected, extension)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_STRING, f"extensions[{at}]", expected, extension
+            )
         given.append(extension)
     return tuple(given)
 
 
-# JSON without floats --------------------------------------------------------------------------------------------------
+# JSON without floats ------------------------------------------------------------------------------
 
 
 def _parsed(content: str | bytes, param: str) -> Any:  # noqa: ANN401 - whatever the content holds
@@ -283,7 +365,9 @@ def _refuse_constant(constant: str) -> NoReturn:
 def _number(text: str) -> Decimal:
     try:
         return Decimal(text)
-    except DecimalException:  # Beyond every bound: refused as no number where it is used, and there by name.
+    except (
+        DecimalException
+    ):  # Beyond every bound: refused as no number where it is used, and there by name.
         return Decimal("NaN")
 
 
@@ -291,7 +375,9 @@ def _decoded(text: object) -> bytes:
     try:
         return base64.b64decode(text, validate=True)  # type: ignore[arg-type]  # or refused
     except (TypeError, ValueError):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, "data_base64", "Base64", text) from None
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_STRING, "data_base64", "Base64", text
+        ) from None
 
 
 def _located(error: InvalidValueError, at: int) -> InvalidValueError:
@@ -301,4 +387,6 @@ def _located(error: InvalidValueError, at: int) -> InvalidValueError:
     if param != "event":
         head, bracket, rest = param.partition("[")
         place += f"[{head}]{bracket}{rest}"
-    return InvalidValueError(error.code, f"events[{at}]: {error.message}", param=place, details=error.details)
+    return InvalidValueError(
+        error.code, f"events[{at}]: {error.message}", param=place, details=error.details
+    )

@@ -1,8 +1,10 @@
-"""Rating millions of quantities at once: what each comes to in whole minor units, equal to rating and settling one by one.
+"""Rating millions of quantities at once: what each comes to in whole minor units, equal to rating
+and settling one by one.
 
-Amounts are integers over a common denominator, so nothing is a float and every line is rounded half up by itself. Each tier is
-a straight line: what all tiers below it come to, plus its own units at its own amount. A price whose greatest result a bound
-does not prove to fit 64 bits is rated in Python integers, which know no limit. Needs the extra ``columnar``.
+Amounts are integers over a common denominator, so nothing is a float and every line is rounded half
+up by itself. Each tier is a straight line: what all tiers below it come to, plus its own units at
+its own amount. A price whose greatest result a bound does not prove to fit 64 bits is rated in
+Python integers, which know no limit. Needs the extra ``columnar``.
 """
 
 from __future__ import annotations
@@ -44,7 +46,8 @@ _BLOCK: Final = 1 << 15
 
 @attrs.frozen(eq=False)
 class RatedLines:
-    """Settled lines of many quantities, column by column: in the order of the quantities, and of the tiers within one.
+    """Settled lines of many quantities, column by column: in the order of the quantities, and of
+    the tiers within one.
 
     Attributes:
         rows: which quantity each line is of, from 0.
@@ -71,7 +74,9 @@ class RatedLines:
     @staticmethod
     def joined(parts: Iterable[RatedLines]) -> RatedLines:
         """Return lines one after the other."""
-        nothing: list[NDArray[Any]] = [np.empty(0, kind) for kind in (np.intp, np.int64, np.bool_, np.int64, np.int64)]
+        nothing: list[NDArray[Any]] = [
+            np.empty(0, kind) for kind in (np.intp, np.int64, np.bool_, np.int64, np.int64)
+        ]
         some = list(parts) or [RatedLines(*nothing)]
         if len(some) == 1:
             return some[0]
@@ -88,7 +93,8 @@ class RatedLines:
 
 @attrs.frozen
 class _Line:
-    """What a tier charges: ``base`` minor units, settled, and its units at ``numerator / denominator`` each.
+    """What a tier charges: ``base`` minor units, settled, and its units at ``numerator /
+    denominator`` each.
 
     Attributes:
         up_to: the last quantity of the tier, times the model's scale; None in the last tier.
@@ -112,7 +118,8 @@ class _Lines:
     Attributes:
         lines: tier by tier.
         scale: by how much quantities are multiplied, so that bounds are whole.
-        denominator: what the numerators are parts of, the scale included; even, so that its half is whole.
+        denominator: what the numerators are parts of, the scale included; even, so that its half is
+            whole.
         divide_by: units in a package; None without packages.
         rounds_up: whether a part of a package is one.
         first_tier: the number of the first tier; 0 where there are none.
@@ -129,23 +136,27 @@ class _Lines:
 
 
 def rate_many(price: Price, quantities: Any, *, rounding: Rounding = half_up) -> NDArray[Any]:  # noqa: ANN401 - what NumPy reads
-    """Return what each quantity comes to at a price: the sum of its settled lines, in whole minor units.
+    """Return what each quantity comes to at a price: the sum of its settled lines, in whole minor
+    units.
 
-    Equal to ``sum(settle(Amount(charge.amount, …)).minor_units for charge in rate(price, quantity).charges)`` for each.
+    Equal to ``sum(settle(Amount(charge.amount, …)).minor_units for charge in rate(price,
+    quantity).charges)`` for each.
 
     Args:
         price: any price. A model of the user's own is asked quantity by quantity.
-        quantities: integers of at least 0 as a NumPy array; anything else that :func:`~metering_core.rate` takes, as a
-            sequence, is rated one by one.
+        quantities: integers of at least 0 as a NumPy array; anything else that
+            :func:`~metering_core.rate` takes, as a sequence, is rated one by one.
         rounding: how each line is settled; another one than half up is applied line by line.
 
     Returns:
         Integers of 64 bits, or Python integers (``dtype`` object) where a result might not fit.
 
     Raises:
-        InvalidValueError: ``parameter_invalid_decimal`` for a malformed quantity; ``param`` names its row.
+        InvalidValueError: ``parameter_invalid_decimal`` for a malformed quantity; ``param`` names
+            its row.
 
-    >>> rate_many(Price.per_unit("tokens", currency="usd", unit_amount="0.5"), np.array([0, 1, 2, 3])).tolist()
+    >>> tokens = Price.per_unit("tokens", currency="usd", unit_amount="0.5")
+    >>> rate_many(tokens, np.array([0, 1, 2, 3])).tolist()
     [0, 1, 1, 2]
     """
     require_kind(Price, price, "price")
@@ -164,11 +175,13 @@ def rate_many(price: Price, quantities: Any, *, rounding: Rounding = half_up) ->
 def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -> RatedLines:  # noqa: ANN401 - as above
     """Return the settled lines of each quantity: what an invoice bills it by.
 
-    Equal to the charges of :func:`~metering_core.rate`, each settled. Arguments and errors are those of :func:`rate_many`.
+    Equal to the charges of :func:`~metering_core.rate`, each settled. Arguments and errors are
+    those of :func:`rate_many`.
 
     >>> tiers = [Tier(5, unit_amount=700), Tier("inf", unit_amount=650)]
     >>> lines = rate_lines(Price.graduated("seats", currency="usd", tiers=tiers), np.array([6, 2]))
-    >>> list(zip(lines.rows.tolist(), lines.tiers.tolist(), lines.quantities.tolist(), lines.amounts.tolist()))
+    >>> columns = lines.rows, lines.tiers, lines.quantities, lines.amounts
+    >>> list(zip(*(column.tolist() for column in columns)))
     [(0, 1, 5, 3500), (0, 2, 1, 650), (1, 1, 2, 1400)]
     """
     require_kind(Price, price, "price")
@@ -181,11 +194,21 @@ def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -
 
 
 def lines_one_by_one(
-    price: Price, quantities: Iterable[Number], shares: Iterable[Fraction], *, rounding: Rounding = half_up
+    price: Price,
+    quantities: Iterable[Number],
+    shares: Iterable[Fraction],
+    *,
+    rounding: Rounding = half_up,
 ) -> RatedLines:
-    """Return the settled lines of each quantity for its share of a billing period: those of an invoice, in columns."""
+    """Return the settled lines of each quantity for its share of a billing period: those of an
+    invoice, in columns.
+    """
     rated = enumerate(zip(quantities, shares, strict=True))
-    billed = [(row, one) for row, (units, share) in rated for one in rate(price, units).settled(rounding, share=share)]
+    billed = [
+        (row, one)
+        for row, (units, share) in rated
+        for one in rate(price, units).settled(rounding, share=share)
+    ]
     charges = [one.charge for _, one in billed]
     return RatedLines(
         np.array([row for row, _ in billed], np.intp),
@@ -197,31 +220,47 @@ def lines_one_by_one(
 
 
 def _are_integers(quantities: Any) -> bool:  # noqa: ANN401 - as above
-    if not isinstance(quantities, np.ndarray) or quantities.dtype.kind not in "iu" or quantities.ndim != 1:
+    if (
+        not isinstance(quantities, np.ndarray)
+        or quantities.dtype.kind not in "iu"
+        or quantities.ndim != 1
+    ):
         return False
     # What a mask hides is no quantity, which is said one by one.
     return type(quantities) is np.ndarray or not isinstance(quantities, np.ma.MaskedArray)
 
 
 def _fitting(lines: _Lines, quantities: NDArray[Any]) -> NDArray[Any]:
-    """Refuse negative quantities; return the others in 64 bits where no step of rating leaves them, else as Python integers."""
+    """Refuse negative quantities; return the others in 64 bits where no step of rating leaves them,
+    else as Python integers.
+    """
     if not len(quantities):
         return np.empty(0, np.int64)
     if int(quantities.min()) < 0:
         row = int(np.flatnonzero(quantities < 0)[0])
         exact_quantity(int(quantities[row]), f"quantities[{row}]")
-    return quantities.astype(np.int64 if _fits(lines, int(quantities.max())) else np.object_, copy=False)
+    return quantities.astype(
+        np.int64 if _fits(lines, int(quantities.max())) else np.object_, copy=False
+    )
 
 
 def _checked(quantities: Any) -> list[Number]:  # noqa: ANN401 - as above
-    values = quantities.tolist() if isinstance(quantities, np.ndarray) else list(require_iterable(quantities, "quantities"))
+    values = (
+        quantities.tolist()
+        if isinstance(quantities, np.ndarray)
+        else list(require_iterable(quantities, "quantities"))
+    )
     if not isinstance(values, list):  # Of an array of no dimension.
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "quantities", "a sequence", quantities)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "quantities", "a sequence", quantities
+        )
     return [exact_quantity(value, f"quantities[{row}]") for row, value in enumerate(values)]
 
 
 def _one_by_one(price: Price, quantities: Any, rounding: Rounding) -> NDArray[Any]:  # noqa: ANN401 - as above
-    return exact_array([settled_total(price, quantity, rounding) for quantity in _checked(quantities)])
+    return exact_array(
+        [settled_total(price, quantity, rounding) for quantity in _checked(quantities)]
+    )
 
 
 def exact_array(values: Sequence[Number]) -> NDArray[Any]:
@@ -230,7 +269,7 @@ def exact_array(values: Sequence[Number]) -> NDArray[Any]:
     return np.array(values, dtype=np.int64 if fit else np.object_)
 
 
-# Models as straight lines ----------------------------------------------------------------------------------------------
+# Models as straight lines -------------------------------------------------------------------------
 
 
 def _lines_of(price: Price) -> _Lines | None:
@@ -266,7 +305,9 @@ def _tiered(tiers: Sequence[Tier], *, adds_up: bool) -> _Lines:
     for tier, amount, edge in zip(tiers, amounts, [*edges, None], strict=True):
         numerator = int(amount * denominator / scale)
         flat = 0 if tier.flat_amount is None else half_up(tier.flat_amount)
-        lines.append(_Line(edge, below, numerator, base + flat, None if tier.flat_amount is None else flat))
+        lines.append(
+            _Line(edge, below, numerator, base + flat, None if tier.flat_amount is None else flat)
+        )
         if adds_up and edge is not None:
             base += flat + _settled((edge - below) * numerator, denominator)
             below = edge
@@ -278,7 +319,7 @@ def _settled(parts: int, denominator: int) -> int:
     return (parts + denominator // 2) // denominator
 
 
-# Rating ----------------------------------------------------------------------------------------------------------------
+# Rating -------------------------------------------------------------------------------------------
 
 
 def _fits(lines: _Lines, greatest: int) -> bool:
@@ -297,18 +338,28 @@ def _reached(lines: _Lines, greatest: int) -> list[_Line]:
     """Return the tiers that quantities up to ``greatest`` (times the scale) come to."""
     befores = [0, *(line.up_to or 0 for line in lines.lines)]
     return [
-        line for place, (line, before) in enumerate(zip(lines.lines, befores, strict=False)) if place == 0 or before < greatest
+        line
+        for place, (line, before) in enumerate(zip(lines.lines, befores, strict=False))
+        if place == 0 or before < greatest
     ]
 
 
 def _shift(lines: _Lines, line: _Line) -> int:
-    """Return what to add to a quantity's product, so that one division settles its line and adds the tier's base."""
+    """Return what to add to a quantity's product, so that one division settles its line and adds
+    the tier's base.
+    """
     return line.base * lines.denominator - line.below * line.numerator + lines.denominator // 2
 
 
 def _rated(lines: _Lines, quantities: NDArray[Any]) -> NDArray[Any]:
-    """Rate quantities in integers of their own kind: 64 bits where that is proven, else Python's."""
-    units = quantities if lines.divide_by is None else _packages(quantities, lines.divide_by, rounds_up=lines.rounds_up)
+    """Rate quantities in integers of their own kind: 64 bits where that is proven, else
+    Python's.
+    """
+    units = (
+        quantities
+        if lines.divide_by is None
+        else _packages(quantities, lines.divide_by, rounds_up=lines.rounds_up)
+    )
     if lines.scale != 1:
         units = units * lines.scale
     reached = _reached(lines, int(units.max(initial=0)))
@@ -335,7 +386,8 @@ def _places(reached: Sequence[_Line], units: NDArray[Any]) -> NDArray[np.intp]:
 
 @attrs.frozen(eq=False)
 class _Entries:
-    """The lines that a quantity can have, as a table: of the units of a tier, and of its flat amount, which has no units.
+    """The lines that a quantity can have, as a table: of the units of a tier, and of its flat
+    amount, which has no units.
 
     Attributes:
         starts: for each tier, the first line of a quantity that ends in it.
@@ -358,7 +410,9 @@ class _Entries:
     shifts: NDArray[Any]
 
     @classmethod
-    def of(cls, lines: _Lines, reached: Sequence[_Line], greatest: int, kind: np.dtype[Any]) -> _Entries:
+    def of(
+        cls, lines: _Lines, reached: Sequence[_Line], greatest: int, kind: np.dtype[Any]
+    ) -> _Entries:
         """Write the table for quantities up to ``greatest``, in integers of their own kind."""
         half = lines.denominator // 2
         rows: list[tuple[int, bool, int, int, int, int]] = []
@@ -371,36 +425,62 @@ class _Entries:
         ends = np.cumsum(own)
         starts, counts = (np.zeros(len(own), np.intp), ends) if lines.adds_up else (ends - own, own)
         columns = zip(*rows, strict=True)
-        kinds: Sequence[np.dtype[Any]] = (np.dtype(np.int64), np.dtype(np.bool_), kind, kind, kind, kind)
-        return cls(starts, counts, *(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)))
+        kinds: Sequence[np.dtype[Any]] = (
+            np.dtype(np.int64),
+            np.dtype(np.bool_),
+            kind,
+            kind,
+            kind,
+            kind,
+        )
+        return cls(
+            starts,
+            counts,
+            *(np.array(column, kind) for column, kind in zip(columns, kinds, strict=True)),
+        )
 
 
 def _line_by_line(lines: _Lines, quantities: NDArray[Any]) -> RatedLines:
-    """Rate quantities to lines, a block at a time, so that what is in between stays in the cache."""
+    """Rate quantities to lines, a block at a time, so that what is in between stays in the
+    cache.
+    """
     if not len(quantities):
         return RatedLines.joined([])
     greatest = int(quantities.max())
     reached = _reached(lines, greatest)
     entries = _Entries.of(lines, reached, greatest, quantities.dtype)
     blocks = (
-        _lines_of_block(lines, reached, entries, quantities[at : at + _BLOCK], at) for at in range(0, len(quantities), _BLOCK)
+        _lines_of_block(lines, reached, entries, quantities[at : at + _BLOCK], at)
+        for at in range(0, len(quantities), _BLOCK)
     )
     return RatedLines.joined(blocks)
 
 
 def _lines_of_block(
-    lines: _Lines, reached: Sequence[_Line], entries: _Entries, quantities: NDArray[Any], first_row: int
+    lines: _Lines,
+    reached: Sequence[_Line],
+    entries: _Entries,
+    quantities: NDArray[Any],
+    first_row: int,
 ) -> RatedLines:
-    """Rate some quantities: each has as many lines as its last tier says, one after the other in the table."""
+    """Rate some quantities: each has as many lines as its last tier says, one after the other in
+    the table.
+    """
     last = _places(reached, quantities)
     counts = entries.counts[last]
     rows = np.repeat(np.arange(len(quantities)), counts)
     befores = np.cumsum(counts) - counts - entries.starts[last]
     which = np.arange(len(rows)) - befores[rows]
     units = np.minimum(quantities[rows], entries.up_to[which]) - entries.below[which]
-    charged = units if lines.divide_by is None else _packages(units, lines.divide_by, rounds_up=lines.rounds_up)
+    charged = (
+        units
+        if lines.divide_by is None
+        else _packages(units, lines.divide_by, rounds_up=lines.rounds_up)
+    )
     amounts = (charged * entries.numerators[which] + entries.shifts[which]) // lines.denominator
-    return RatedLines(rows + first_row, entries.tiers[which], entries.are_flat[which], units, amounts)
+    return RatedLines(
+        rows + first_row, entries.tiers[which], entries.are_flat[which], units, amounts
+    )
 
 
 def _packages(quantities: NDArray[Any], divide_by: int, *, rounds_up: bool) -> NDArray[Any]:

@@ -1,7 +1,7 @@
 """Usage records as columns: a batch on its way to the log, and the store of what was accepted.
 
-A batch is checked column by column, because what is wrong with a value can be said without looking at the others. The store
-keeps 29 bytes a record, in the order of arrival, and no object per record.
+A batch is checked column by column, because what is wrong with a value can be said without looking
+at the others. The store keeps 29 bytes a record, in the order of arrival, and no object per record.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ _FIELDS: Final = ("subscription_item", "quantity", "timestamp", "id")
 
 @attrs.frozen
 class Batch:
-    """Well-formed records, column by column and equally long; ``sets`` has a byte 1 for each ``set``."""
+    """Well-formed records, column by column and equally long; ``sets`` has a byte 1 for each
+    ``set``.
+    """
 
     item_ids: Sequence[str]
     quantities: Sequence[int]
@@ -41,10 +43,13 @@ class Batch:
         """Take ready records apart.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_object`` for something that is not a usage record.
+            InvalidValueError: ``parameter_invalid_object`` for something that is not a usage
+                record.
         """
         batch = batch_of(UsageRecord, records, "records")
-        item_ids, quantities, timestamps, ids = (list(map(attrgetter(field), batch)) for field in _FIELDS)
+        item_ids, quantities, timestamps, ids = (
+            list(map(attrgetter(field), batch)) for field in _FIELDS
+        )
         sets = bytes([record.action is SET for record in batch])
         return cls(item_ids, quantities, timestamps, sets, ids if any(ids) else None)
 
@@ -63,7 +68,12 @@ class Batch:
             InvalidValueError: ``param`` names the column, and the row of the first malformed value.
         """
         require_column(item_ids, "subscription_items")
-        columns = {"quantities": quantities, "timestamps": timestamps, "actions": actions, "ids": ids}
+        columns = {
+            "quantities": quantities,
+            "timestamps": timestamps,
+            "actions": actions,
+            "ids": ids,
+        }
         require_column(quantities, "quantities")
         require_column(timestamps, "timestamps")
         for column, values in columns.items():
@@ -85,7 +95,9 @@ def require_length(values: Sequence[Any] | None, length: int, column: str) -> No
     """Refuse a column that is longer or shorter than ``subscription_items``."""
     if values is not None and len(require_column(values, column)) != length:
         expected = f"as many values as subscription_items, {length}"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, len(values))
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, len(values)
+        )
 
 
 def check_each(values: Sequence[Any], column: str, check: Callable[[Any, str], Any]) -> list[Any]:
@@ -93,7 +105,9 @@ def check_each(values: Sequence[Any], column: str, check: Callable[[Any, str], A
     return [check(value, f"{column}[{row}]") for row, value in enumerate(values)]
 
 
-def _names(values: Sequence[Any], column: str, check: Callable[[object, str], Any]) -> Sequence[Any]:
+def _names(
+    values: Sequence[Any], column: str, check: Callable[[object, str], Any]
+) -> Sequence[Any]:
     """Check a column of strings by its distinct values, of which there are few."""
     try:
         distinct = set(values)
@@ -107,14 +121,21 @@ def _names(values: Sequence[Any], column: str, check: Callable[[object, str], An
 
 
 def _ids(values: Sequence[Any]) -> Sequence[str | None]:
-    """Check ids; they are kept, so each has to be a plain string itself, and not only equal to one."""
+    """Check ids; they are kept, so each has to be a plain string itself, and not only equal
+    to one.
+    """
     is_plain = set(map(type, values)) <= {str, NoneType}
-    return _names(values, "ids", optional_name) if is_plain else check_each(values, "ids", optional_name)
+    return (
+        _names(values, "ids", optional_name)
+        if is_plain
+        else check_each(values, "ids", optional_name)
+    )
 
 
 def _quantities(values: Sequence[Any]) -> Sequence[int]:
     if set(map(type, values)) == {int} and min(values) >= 0 and sum(values) < QUANTITY_BOUND:
-        return values  # None of them is longer than their sum, which is sooner made than the greatest is found.
+        # None of them is longer than their sum, which is sooner made than the greatest is found.
+        return values
     return check_each(values, "quantities", exact_integer)
 
 
@@ -134,8 +155,9 @@ def _sets(values: Sequence[Any]) -> bytes:
 class RecordStore:
     """Accepted records in the order of arrival, as columns. A row is a position in them.
 
-    How many records there are is said by one number, the length of ``received``, which is written last: an append that was cut
-    short left nothing but what :meth:`cut` takes away. Compaction makes another store.
+    How many records there are is said by one number, the length of ``received``, which is written
+    last: an append that was cut short left nothing but what :meth:`cut` takes away. Compaction
+    makes another store.
 
     Attributes:
         codes: which item, as the log counts its items.
@@ -143,9 +165,11 @@ class RecordStore:
         quantities: in an array, or in a list once one of them exceeds 64 bits.
         sets: 1 where the record is a ``set``.
         received: Unix microseconds.
-        attributed: number of a late record → start of the period that it is billed in instead of its timestamp's.
+        attributed: number of a late record → start of the period that it is billed in instead of
+            its timestamp's.
         kept: item → start of a compacted period → what is kept of it.
-        append: keeps one record (code, timestamp, quantity, 1 for a ``set``, received) and gives it the next number.
+        append: keeps one record (code, timestamp, quantity, 1 for a ``set``, received) and gives it
+            the next number.
     """
 
     __slots__ = (
@@ -172,7 +196,8 @@ class RecordStore:
         self.attributed: dict[int, int] = {}
         self.kept: dict[int, dict[int, Kept]] = {}
         self._dropped = 0
-        # The numbers of the rows that the last compaction left; those appended since count on without a gap.
+        # The numbers of the rows that the last compaction left; those appended since count on
+        # without a gap.
         self._sparse = array("q")
         # Item → its rows, of the first so many rows.
         self._rows: dict[int, array[int]] = {}
@@ -200,7 +225,9 @@ class RecordStore:
         """Return the rows of an item, in the order of arrival."""
         for row in range(self._indexed, len(self)):
             rows = self._rows.setdefault(self.codes[row], array("q"))
-            if not rows or rows[-1] < row:  # pragma: no branch - else it is from a call that was interrupted
+            if (
+                not rows or rows[-1] < row
+            ):  # pragma: no branch - else it is from a call that was interrupted
                 rows.append(row)
         self._indexed = len(self)
         return self._rows.get(code, ())
@@ -210,7 +237,11 @@ class RecordStore:
 
         It is a closure over the columns' own methods because it is called for every single record.
         """
-        add_code, add_timestamp, add_quantity = self.codes.append, self.timestamps.append, self.quantities.append
+        add_code, add_timestamp, add_quantity = (
+            self.codes.append,
+            self.timestamps.append,
+            self.quantities.append,
+        )
         add_set, add_received = self.sets.append, self.received.append
 
         def append(code: int, timestamp: int, quantity: int, is_set: int, received: int) -> None:
@@ -232,7 +263,9 @@ class RecordStore:
         self._bind()
 
     def begin(self, code: int, timestamp: int, quantity: int, is_set: int) -> int:
-        """Write one record and return the number it gets; it is kept once its ``received`` is written, too."""
+        """Write one record and return the number it gets; it is kept once its ``received`` is
+        written, too.
+        """
         try:
             self.quantities.append(quantity)
         except OverflowError:
@@ -243,7 +276,14 @@ class RecordStore:
         self.codes.append(code)
         return self._dropped + len(self.codes)
 
-    def extend(self, codes: array[int], timestamps: array[int], quantities: Sequence[int], sets: bytes, received: int) -> None:
+    def extend(
+        self,
+        codes: array[int],
+        timestamps: array[int],
+        quantities: Sequence[int],
+        sets: bytes,
+        received: int,
+    ) -> None:
         """Keep a batch that arrived at one moment and number it."""
         if isinstance(self.quantities, array):
             try:
@@ -268,18 +308,24 @@ class RecordStore:
         self._bind()
 
     def without(self, flags: bytes | bytearray, kept: dict[int, dict[int, Kept]]) -> RecordStore:
-        """Return the store that compaction leaves: without the rows whose flag is 0, of which this is kept."""
+        """Return the store that compaction leaves: without the rows whose flag is 0, of which this
+        is kept.
+        """
         left = RecordStore()
         left._sparse = array("q", compress(self.sequences(), flags))
         left._dropped = self._dropped + flags.count(0)
         left.codes = array("i", compress(self.codes, flags))
         left.timestamps = array("q", compress(self.timestamps, flags))
         quantities = compress(self.quantities, flags)
-        left.quantities = array("q", quantities) if isinstance(self.quantities, array) else list(quantities)
+        left.quantities = (
+            array("q", quantities) if isinstance(self.quantities, array) else list(quantities)
+        )
         left.sets = bytearray(compress(self.sets, flags))
         left.received = array("q", compress(self.received, flags))
         numbers = set(left._sparse) if self.attributed else ()
-        left.attributed = {number: start for number, start in self.attributed.items() if number in numbers}
+        left.attributed = {
+            number: start for number, start in self.attributed.items() if number in numbers
+        }
         left.kept = kept
         left._bind()
         return left
@@ -296,7 +342,13 @@ class RecordStore:
         )
 
     @classmethod
-    def of(cls, columns: Columns, sequence: int, attributed: Mapping[int, int], kept: Mapping[int, Mapping[int, Kept]]) -> Self:
+    def of(
+        cls,
+        columns: Columns,
+        sequence: int,
+        attributed: Mapping[int, int],
+        kept: Mapping[int, Mapping[int, Kept]],
+    ) -> Self:
         """Build the store that had these values."""
         store = cls()
         store.codes = array("i", columns.codes)
@@ -317,7 +369,9 @@ class RecordStore:
 
 @attrs.frozen
 class Columns:
-    """Accepted records as a value, column by column, in the order of arrival; units as in :class:`RecordStore`."""
+    """Accepted records as a value, column by column, in the order of arrival; units as in
+    :class:`RecordStore`.
+    """
 
     codes: tuple[int, ...]
     timestamps: tuple[int, ...]

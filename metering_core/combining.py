@@ -1,6 +1,8 @@
-"""Usage records and meter events behind one seam, for subscriptions that have items of both generations.
+"""Usage records and meter events behind one seam, for subscriptions that have items of both
+generations.
 
-That is how a migration looks while it lasts: some items aggregate usage records, others are on a meter.
+That is how a migration looks while it lasts: some items aggregate usage records, others are on a
+meter.
 """
 
 from __future__ import annotations
@@ -38,7 +40,8 @@ from metering_core.subscriptions import Subscription, SubscriptionItem
 
 @attrs.frozen
 class CombinedUsage(ClosesOne):
-    """Usage records for items that aggregate them, meter events for items on a meter; itself a :class:`~metering_core.Usage`.
+    """Usage records for items that aggregate them, meter events for items on a meter; itself a
+    :class:`~metering_core.Usage`.
 
     Attributes:
         records: any engine of usage records.
@@ -86,85 +89,126 @@ class CombinedUsage(ClosesOne):
 
     @property
     def lock(self) -> AbstractContextManager[None]:
-        """The locks of both, as far as they have one; hold it to ask several questions of one state."""
+        """The locks of both, as far as they have one; hold it to ask several questions of one
+        state.
+        """
         return self._held_still()
 
     @contextmanager
     def _held_still(self) -> Iterator[None]:
-        with held_still(self.events), held_still(self.records):  # As closing_all() takes them, in one order.
+        with (
+            held_still(self.events),
+            held_still(self.records),
+        ):  # As closing_all() takes them, in one order.
             yield
 
     @property
     def carries_late(self) -> bool:
-        """Whether the events bill what changes in a billed period with a later invoice; records never do."""
+        """Whether the events bill what changes in a billed period with a later invoice; records
+        never do.
+        """
         return offers(self.events, Corrects) and self.events.carries_late
 
     def corrections(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
-        """Return the earlier periods of an item whose difference an invoice of this period bills; of an item on a meter."""
+        """Return the earlier periods of an item whose difference an invoice of this period bills;
+        of an item on a meter.
+        """
         return self.events.corrections(item, period) if offers(self.events, Corrects) else []
 
-    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]], sequence: int | None = None) -> None:
+    def settle(
+        self,
+        subscription_id: str,
+        settled: Mapping[str, tuple[Price, Settled]],
+        sequence: int | None = None,
+    ) -> None:
         """Let the events know what an invoice charged, while its period is being closed."""
         if offers(self.events, Settles):
             self.events.settle(subscription_id, settled, sequence)
 
     @contextmanager
     def closing_all(
-        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
+        self,
+        periods: Mapping[str, BillingPeriod],
+        *,
+        now: Instant,
+        versions: Iterable[Subscription] = (),
     ) -> Iterator[dict[str, datetime]]:
-        """Hold both still while a period of each of many subscriptions is billed, and close all of them in both afterwards.
+        """Hold both still while a period of each of many subscriptions is billed, and close all of
+        them in both afterwards.
 
-        Both must have the subscriptions, also where all their items are of one generation; a view closes nothing.
+        Both must have the subscriptions, also where all their items are of one generation; a view
+        closes nothing.
 
-        Each of two logs closes all of the periods or none of them, whatever interrupts it; the records come first. An interrupt
-        between them leaves the periods closed in the records and open in the events: finalizing them again returns the
-        invoices that the records keep, and has the events keep the same ones, as of when they were made.
+        Each of two logs closes all of the periods or none of them, whatever interrupts it; the
+        records come first. An interrupt between them leaves the periods closed in the records and
+        open in the events: finalizing them again returns the invoices that the records keep, and
+        has the events keep the same ones, as of when they were made.
 
-        A log that was restored from before an invoice which the other one keeps is given it when the period is finalized again,
-        once the log would bill the same itself. What it gets late meanwhile could be in that invoice already, so it closes no
-        later period before.
+        A log that was restored from before an invoice which the other one keeps is given it when
+        the period is finalized again, once the log would bill the same itself. What it gets late
+        meanwhile could be in that invoice already, so it closes no later period before.
 
         Args:
             periods: subscription → the period to close.
             now: at or after the end of each.
-            versions: what is billed of the subscriptions. Each log compares its own items with what it was told.
+            versions: what is billed of the subscriptions. Each log compares its own items with what
+                it was told.
 
         Yields:
             Subscription → when its period was closed first, UTC.
 
         Raises:
-            InvoicingError: ``invoice_conflict`` where a log that closed periods before lacks the invoice of an earlier period
-                that the other log keeps; and as each log's own.
+            InvoicingError: ``invoice_conflict`` where a log that closed periods before lacks the
+                invoice of an earlier period that the other log keeps; and as each log's own.
             InvalidValueError: as each log's own.
         """
         given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")
         at, told = instant(now, "now"), list(each_of(Subscription, versions, "versions"))
-        with closing_in(self.events, given, at, told) as in_events, closing_in(self.records, given, at, told) as in_records:
+        with (
+            closing_in(self.events, given, at, told) as in_events,
+            closing_in(self.records, given, at, told) as in_records,
+        ):
             for key, period in given.items():
                 self._refuse_behind(key, period)
             yield {key: min(in_events[key], in_records[key]) for key in given}
 
     def _refuse_behind(self, subscription_id: str, period: BillingPeriod) -> None:
-        """Refuse to close a period while one log lacks the invoice of an earlier one, which may have billed what came late."""
-        if not isinstance(self.records, KeepsInvoices) or not isinstance(self.events, KeepsInvoices):
+        """Refuse to close a period while one log lacks the invoice of an earlier one, which may
+        have billed what came late.
+        """
+        if not isinstance(self.records, KeepsInvoices) or not isinstance(
+            self.events, KeepsInvoices
+        ):
             return
-        records, events = (one.kept_invoices(subscription_id) for one in (self.records, self.events))
+        records, events = (
+            one.kept_invoices(subscription_id) for one in (self.records, self.events)
+        )
         for kind, own, other in (("records", records, events), ("events", events, records)):
-            # Before its first closing a log knows of no late usage: it may have been told of the subscription later.
+            # Before its first closing a log knows of no late usage: it may have been told of the
+            # subscription later.
             first = min(own, default=period.start_seconds)
             for start, invoice in sorted(other.items(), key=lambda one: one[0]):
-                if first <= start < period.start_seconds and invoice is not None and own.get(start) is None:
-                    raise lacks_invoice(invoice, kind, f"its usage to close the later {period} with")
+                if (
+                    first <= start < period.start_seconds
+                    and invoice is not None
+                    and own.get(start) is None
+                ):
+                    raise lacks_invoice(
+                        invoice, kind, f"its usage to close the later {period} with"
+                    )
 
     def keep_invoice(self, invoice: Invoice) -> None:
-        """Have both take the invoice of the period that is being closed; for who bills, within :meth:`closing`."""
+        """Have both take the invoice of the period that is being closed; for who bills, within
+        :meth:`closing`.
+        """
         for one in self._closers():
             one.keep_invoice(invoice)
 
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
         """Return the invoice of a period that one of both has finalized; None where neither has.
 
-        Finalizing the period again has the other one keep it, too. Where both do, each line names the usage of its own log.
+        Finalizing the period again has the other one keep it, too. Where both do, each line names
+        the usage of its own log.
 
         Raises:
             InvoicingError: ``invoice_conflict`` where they keep different invoices of the period.
@@ -174,47 +218,66 @@ class CombinedUsage(ClosesOne):
         stored = [invoice for invoice in found if invoice is not None]
         if stored and stored[-1] != stored[0]:
             raise invoice_conflict(
-                subscription_id, "one invoice of the period", "another from the events than from the records"
+                subscription_id,
+                "one invoice of the period",
+                "another from the events than from the records",
             )
         if not stored or stored[-1] is stored[0]:
             return stored[0] if stored else None
         pairs = zip(stored[0].lines, stored[-1].lines, strict=True)
-        lines = tuple(second if isinstance(second.aggregate_usage, Formula) else first for first, second in pairs)
+        lines = tuple(
+            second if isinstance(second.aggregate_usage, Formula) else first
+            for first, second in pairs
+        )
         return attrs.evolve(stored[0], lines=lines)
 
     def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
-        """Return what would differ if the period of a finalized invoice were billed now; the invoice itself stays as it is.
+        """Return what would differ if the period of a finalized invoice were billed now; the
+        invoice itself stays as it is.
 
-        Each of both says it of its own items, as :meth:`~metering_core.UsageLog.invoice_changes`, and the records of licensed
-        ones, of which the events only add what the records do not say.
+        Each of both says it of its own items, as :meth:`~metering_core.UsageLog.invoice_changes`,
+        and the records of licensed ones, of which the events only add what the records do not say.
 
         Args:
             invoice: a finalized invoice of a subscription in both.
             rounding: how each line is settled.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_object``, also for ``records`` or ``events`` that cannot say it, such as
-                views; ``parameter_invalid_choice`` for a subscription that one of them does not have.
+            InvalidValueError: ``parameter_invalid_object``, also for ``records`` or ``events`` that
+                cannot say it, such as views; ``parameter_invalid_choice`` for a subscription that
+                one of them does not have.
         """
         require_kind(Invoice, invoice, "invoice")
         expected = "usage that says what would differ, such as a log"
         records = require_offer(SaysChanges, self.records, "records", expected)
         events = require_offer(SaysChanges, self.events, "events", expected)
         with self.lock:
-            of_records, of_events = (one.invoice_changes(invoice, rounding=rounding).lines for one in (records, events))
+            of_records, of_events = (
+                one.invoice_changes(invoice, rounding=rounding).lines for one in (records, events)
+            )
         named = {one.subscription_item for one in of_records}
-        lines = [*of_records, *(one for one in of_events if _is_of_usage(one) or one.subscription_item not in named)]
+        lines = [
+            *of_records,
+            *(one for one in of_events if _is_of_usage(one) or one.subscription_item not in named),
+        ]
         places = {line.id: place for place, line in enumerate(invoice.lines)}
         lines.sort(key=lambda one: len(places) if one.billed is None else places[one.billed.id])
         return InvoiceChanges(invoice.id, tuple(lines))
 
     def lacking(self, invoice: Invoice) -> list[ClosesPeriods]:
         """Return which of both do not keep an invoice that the other one keeps; for who bills."""
-        return [one for one in self._closers() if one.stored_invoice(invoice.subscription, invoice.period) is None]
+        return [
+            one
+            for one in self._closers()
+            if one.stored_invoice(invoice.subscription, invoice.period) is None
+        ]
 
     def _closers(self) -> list[ClosesPeriods]:
         return [one for one in (self.records, self.events) if offers(one, ClosesPeriods)]
 
 
 def _is_of_usage(change: LineChange) -> bool:
-    return any(line is not None and line.aggregate_usage is not None for line in (change.billed, change.now))
+    return any(
+        line is not None and line.aggregate_usage is not None
+        for line in (change.billed, change.now)
+    )

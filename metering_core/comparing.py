@@ -1,9 +1,10 @@
 """What a change of price does, quantity by quantity and exactly.
 
-Two prices are two piecewise linear functions (:mod:`metering_core.tariffs`), so where one is dearer than the other is computed,
-not sampled. Packages make stairs, and the difference of two stairs of unequal steps repeats only after the least common
-multiple of both: within that the steps are gone through one by one, and where they are too many the comparison asks for
-a quantity to stop at (``up_to``) rather than answer approximately.
+Two prices are two piecewise linear functions (:mod:`metering_core.tariffs`), so where one is dearer
+than the other is computed, not sampled. Packages make stairs, and the difference of two stairs of
+unequal steps repeats only after the least common multiple of both: within that the steps are gone
+through one by one, and where they are too many the comparison asks for a quantity to stop at
+(``up_to``) rather than answer approximately.
 """
 
 from __future__ import annotations
@@ -45,7 +46,8 @@ def direction_of(difference: Fraction) -> Direction:
 
 @attrs.frozen
 class Stretch:
-    """A range of whole quantities on which the new price is dearer throughout, cheaper throughout, or equal.
+    """A range of whole quantities on which the new price is dearer throughout, cheaper throughout,
+    or equal.
 
     Attributes:
         first: least quantity.
@@ -63,9 +65,10 @@ class Gap:
     """How far the new price gets from the old one, on one side.
 
     Attributes:
-        quantity: the least quantity with the largest difference; None where the difference grows without end.
-        amount: new total minus old total there, minor units, exact (a Fraction where no decimal can write it); None where it
-            grows without end.
+        quantity: the least quantity with the largest difference; None where the difference grows
+            without end.
+        amount: new total minus old total there, minor units, exact (a Fraction where no decimal can
+            write it); None where it grows without end.
     """
 
     quantity: int | None
@@ -78,7 +81,10 @@ class Gap:
 
     def to_dict(self) -> dict[str, Any]:
         """Write the gap for JSON."""
-        return {"quantity": self.quantity, "amount": None if self.amount is None else plain(self.amount)}
+        return {
+            "quantity": self.quantity,
+            "amount": None if self.amount is None else plain(self.amount),
+        }
 
 
 @attrs.frozen
@@ -88,8 +94,10 @@ class Comparison:
     Attributes:
         old: the price that is left.
         new: the price that is taken.
-        stretches: ascending from quantity 0, without gap or overlap, each with another direction than the one before.
-        repeats_from: a quantity from which on the directions repeat for ever (two stairs of equal slope); None where not.
+        stretches: ascending from quantity 0, without gap or overlap, each with another direction
+            than the one before.
+        repeats_from: a quantity from which on the directions repeat for ever (two stairs of equal
+            slope); None where not.
         repeats_every: after how many units they do.
         dearer: the largest gap above 0; None where the new price is nowhere dearer.
         cheaper: the largest gap below 0; None where it is nowhere cheaper.
@@ -114,20 +122,31 @@ class Comparison:
         """Return what the new price is at a quantity.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_integer`` for what is no quantity, or one beyond ``up_to``.
+            InvalidValueError: ``parameter_invalid_integer`` for what is no quantity, or one beyond
+                ``up_to``.
         """
         asked = exact_integer(quantity, "quantity", maximum=self.up_to)
-        if self.repeats_from is not None and self.repeats_every is not None and asked >= self.repeats_from:
+        if (
+            self.repeats_from is not None
+            and self.repeats_every is not None
+            and asked >= self.repeats_from
+        ):
             asked = self.repeats_from + (asked - self.repeats_from) % self.repeats_every
-        return next(one.direction for one in self.stretches if one.last is None or asked <= one.last)
+        return next(
+            one.direction for one in self.stretches if one.last is None or asked <= one.last
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the comparison for JSON: amounts are exact strings in minor units, what has no end ends in null."""
+        """Write the comparison for JSON: amounts are exact strings in minor units, what has no end
+        ends in null.
+        """
         return {
             "old": self.old.id,
             "new": self.new.id,
             "currency": self.old.currency,
-            "stretches": [{**attrs.asdict(one), "direction": one.direction.value} for one in self.stretches],
+            "stretches": [
+                {**attrs.asdict(one), "direction": one.direction.value} for one in self.stretches
+            ],
             "crossings": list(self.crossings),
             "repeats_from": self.repeats_from,
             "repeats_every": self.repeats_every,
@@ -144,7 +163,10 @@ class Comparison:
             more = self.stretches[STRETCHES_SHOWN:]
             lines.append(f"  and so on, {len(more):,} more, the last: {_words(self.new, more[-1])}")
         if self.repeats_from is not None and self.repeats_every is not None:
-            lines.append(f"  From {self.repeats_from:,} on this repeats every {units(self.new, self.repeats_every)}.")
+            lines.append(
+                f"  From {self.repeats_from:,} on this repeats every "
+                f"{units(self.new, self.repeats_every)}."
+            )
         for name, gap in (("dearer", self.dearer), ("cheaper", self.cheaper)):
             if gap is not None:
                 lines.append(f"  At most {name}: {_gap_words(self.new, gap)}.")
@@ -166,7 +188,8 @@ def _gap_words(price: Price, gap: Gap) -> str:
 
 
 def compare(old: Price, new: Price, *, up_to: int | None = None) -> Comparison:
-    """Return where the new price is dearer, cheaper and equal, over all whole quantities, by exact totals.
+    """Return where the new price is dearer, cheaper and equal, over all whole quantities, by exact
+    totals.
 
     What is compared is what one billing period costs, whatever the intervals of the prices are.
 
@@ -183,9 +206,10 @@ def compare(old: Price, new: Price, *, up_to: int | None = None) -> Comparison:
       At most dearer: without end, the difference grows with usage.
 
     Raises:
-        InvalidValueError: ``currency_mismatch``; ``parameter_invalid_integer`` for a malformed ``up_to``;
-            ``parameter_missing`` (param ``up_to``) where the steps of two packages would need more than
-            :data:`STEPS_MAX` of them to be gone through, and those of :func:`~metering_core.tariffs.tariff`.
+        InvalidValueError: ``currency_mismatch``; ``parameter_invalid_integer`` for a malformed
+            ``up_to``; ``parameter_missing`` (param ``up_to``) where the steps of two packages would
+            need more than :data:`STEPS_MAX` of them to be gone through, and those of
+            :func:`~metering_core.tariffs.tariff`.
         InvoicingError: as :func:`~metering_core.tariffs.tariff`.
     """
     before, after = _tariffs(old, new)
@@ -207,10 +231,14 @@ def require_one_currency(old: Price, new: Price) -> None:
     """Refuse two prices that cannot be compared, with ``currency_mismatch``."""
     if old.currency != new.currency:
         expected = f"a price in {old.currency.upper()}, as the old one"
-        raise InvalidValueError.expecting(ErrorCode.CURRENCY_MISMATCH, "new", expected, new.currency)
+        raise InvalidValueError.expecting(
+            ErrorCode.CURRENCY_MISMATCH, "new", expected, new.currency
+        )
 
 
-def _overlaps(before: Tariff, after: Tariff, end: int | None) -> Iterator[tuple[Piece, Piece, int, int | None]]:
+def _overlaps(
+    before: Tariff, after: Tariff, end: int | None
+) -> Iterator[tuple[Piece, Piece, int, int | None]]:
     """Yield the ranges on which neither price changes its formula, with both pieces."""
     olds, news, first = list(before.pieces), list(after.pieces), 0
     while True:
@@ -240,7 +268,9 @@ def _merged(stretches: Iterable[Stretch]) -> tuple[Stretch, ...]:
 
 @attrs.frozen
 class _Run:
-    """A range of quantities on which the difference is ``start`` plus ``rise`` with every ``width`` units after ``anchor``."""
+    """A range of quantities on which the difference is ``start`` plus ``rise`` with every ``width``
+    units after ``anchor``.
+    """
 
     first: int
     last: int | None
@@ -263,7 +293,9 @@ class _Run:
         return max(self.first, self.end - (self.end - self.anchor) % self.width)
 
     def stretches(self) -> Iterator[Stretch]:
-        """Cut where the difference passes 0: before, exactly at (where a step hits it), and after."""
+        """Cut where the difference passes 0: before, exactly at (where a step hits it), and
+        after.
+        """
         cuts = [self.first]
         if self.rise:
             root = -self.start / self.rise
@@ -273,7 +305,9 @@ class _Run:
                     cuts.append(cut)
         cuts.sort()
         for first, after in zip(cuts, [*cuts[1:], None], strict=True):
-            yield Stretch(first, self.last if after is None else after - 1, direction_of(self.at(first)))
+            yield Stretch(
+                first, self.last if after is None else after - 1, direction_of(self.at(first))
+            )
 
 
 @attrs.frozen
@@ -291,8 +325,13 @@ class _Pair:
 
     @property
     def is_aligned(self) -> bool:
-        """Whether both make their steps together, so that their difference is one stair, or one line."""
-        return self.old.width == self.new.width and (self.old.first - self.new.first) % self.old.width == 0
+        """Whether both make their steps together, so that their difference is one stair, or one
+        line.
+        """
+        return (
+            self.old.width == self.new.width
+            and (self.old.first - self.new.first) % self.old.width == 0
+        )
 
     @property
     def slope(self) -> Fraction:
@@ -301,17 +340,23 @@ class _Pair:
 
     @property
     def common_width(self) -> int:
-        """After how many units both have made whole steps, so that the difference has moved by the slope alone."""
+        """After how many units both have made whole steps, so that the difference has moved by the
+        slope alone.
+        """
         return lcm(self.old.width, self.new.width)
 
     def repeats(self) -> tuple[int, int] | None:
-        """Return from where on and every how many units the directions repeat; None where they do not, or it ends."""
+        """Return from where on and every how many units the directions repeat; None where they do
+        not, or it ends.
+        """
         if self.last is not None or self.is_aligned or self.slope or self._undecided() is None:
             return None
         return self.first, self.common_width
 
     def stretches(self) -> Iterator[Stretch]:
-        """Yield the directions; only where a stair may hide a change of sign are its steps gone through."""
+        """Yield the directions; only where a stair may hide a change of sign are its steps gone
+        through.
+        """
         if self.is_aligned:
             yield from self._aligned().stretches()
             return
@@ -328,11 +373,15 @@ class _Pair:
             yield Stretch(last + 1, self.last, direction_of(self.at(last + 1)))
 
     def extreme(self, sign: int) -> Gap:
-        """Return the largest difference of a sign; it lies at an end, within one repetition of both stairs."""
+        """Return the largest difference of a sign; it lies at an end, within one repetition of both
+        stairs.
+        """
         is_rising = self.slope * sign > 0
         if self.last is None and is_rising:
             return Gap(None, None)
-        quantity = max(self._candidates(is_rising=is_rising), key=lambda end: (self.at(end) * sign, -end))
+        quantity = max(
+            self._candidates(is_rising=is_rising), key=lambda end: (self.at(end) * sign, -end)
+        )
         return Gap(quantity, decimal_if_possible(self.at(quantity)))
 
     def _candidates(self, *, is_rising: bool) -> Iterator[int]:
@@ -351,10 +400,19 @@ class _Pair:
     def _aligned(self) -> _Run:
         step = self.old.step_of(self.first)
         anchor = self.old.first_of(step)
-        return _Run(self.first, self.last, self.at(self.first), self.new.rise - self.old.rise, anchor, self.old.width)
+        return _Run(
+            self.first,
+            self.last,
+            self.at(self.first),
+            self.new.rise - self.old.rise,
+            anchor,
+            self.old.width,
+        )
 
     def _undecided(self) -> tuple[int, int | None] | None:
-        """Return the range outside of which the sign follows from the slope: the stairs lie between two parallel lines."""
+        """Return the range outside of which the sign follows from the slope: the stairs lie between
+        two parallel lines.
+        """
         low = self._lower(self.new) - self._upper(self.old)
         high = self._upper(self.new) - self._lower(self.old)
         if not self.slope:
@@ -366,7 +424,9 @@ class _Pair:
         return (first, last) if first <= last else None
 
     def _upper(self, piece: Piece) -> Fraction:
-        """Return the height, at ``first``, of the line that a stair touches from below where its steps begin."""
+        """Return the height, at ``first``, of the line that a stair touches from below where its
+        steps begin.
+        """
         return piece.start + piece.rise * Fraction(self.first - piece.first, piece.width)
 
     def _lower(self, piece: Piece) -> Fraction:
@@ -375,21 +435,38 @@ class _Pair:
     def _runs(self, first: int, last: int) -> Iterator[_Run]:
         """Cut a range at the steps of both stairs."""
         self._refuse_too_many(first, last)
-        rise = sum((sign * piece.rise for sign, piece in ((1, self.new), (-1, self.old)) if piece.width == 1), Fraction(0))
+        rise = sum(
+            (
+                sign * piece.rise
+                for sign, piece in ((1, self.new), (-1, self.old))
+                if piece.width == 1
+            ),
+            Fraction(0),
+        )
         while first <= last:
-            ends = (piece.last_of(piece.step_of(first)) for piece in (self.old, self.new) if piece.width > 1)
+            ends = (
+                piece.last_of(piece.step_of(first))
+                for piece in (self.old, self.new)
+                if piece.width > 1
+            )
             end = min(*ends, last)
             yield _Run(first, end, self.at(first), rise, first)
             first = end + 1
 
     def _refuse_too_many(self, first: int, last: int) -> None:
-        steps = sum((last - first) // piece.width for piece in (self.old, self.new) if piece.width > 1)
+        steps = sum(
+            (last - first) // piece.width for piece in (self.old, self.new) if piece.width > 1
+        )
         if steps > STEPS_MAX:
             expected = (
-                f"a quantity to compare up to, because packages of {self.old.width:,} and {self.new.width:,} units "
-                f"make {steps:,} steps before the answer repeats or ends ({STEPS_MAX:,} can be gone through)"
+                f"a quantity to compare up to, because packages of {self.old.width:,} and "
+                f"{self.new.width:,} units "
+                f"make {steps:,} steps before the answer repeats or ends ({STEPS_MAX:,} "
+                "can be gone through)"
             )
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_MISSING, "up_to", expected, self.up_to)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_MISSING, "up_to", expected, self.up_to
+            )
 
 
 def _largest(gaps: Sequence[Gap], sign: int) -> Gap | None:

@@ -1,8 +1,10 @@
-"""Running total minus what was billed: what a billed period costs more or less since its quantity changed, part by part.
+"""Running total minus what was billed: what a billed period costs more or less since its quantity
+changed, part by part.
 
-A part is what of a price stays itself from one quantity to the next: a tier's units, its flat amount, the packages. Each part
-is settled for the whole quantity, and what was billed of it is subtracted. So all bills of a period are together what the
-period comes to, to the minor unit, however often it changed.
+A part is what of a price stays itself from one quantity to the next: a tier's units, its flat
+amount, the packages. Each part is settled for the whole quantity, and what was billed of it is
+subtracted. So all bills of a period are together what the period comes to, to the minor unit,
+however often it changed.
 """
 
 from __future__ import annotations
@@ -38,15 +40,25 @@ class Difference:
 
 
 def differences(correction: Correction, rounding: Rounding = half_up) -> list[Difference]:
-    """Return what a correction comes to: the parts that changed, those first that the measured quantity no longer has."""
+    """Return what a correction comes to: the parts that changed, those first that the measured
+    quantity no longer has.
+    """
     former = _by_part(correction.price, max(correction.billed, 0), rounding)
     latter = _by_part(correction.price, correction.measured, rounding)
-    billed = {part: one.amount for part, one in former.items()} if correction.settled is None else correction.settled
+    billed = (
+        {part: one.amount for part, one in former.items()}
+        if correction.settled is None
+        else correction.settled
+    )
     found = []
     for part in dict.fromkeys([*(one for one in (*former, *billed) if one not in latter), *latter]):
         nothing = _nothing(part, latter.get(part) or former.get(part))
         now = latter.get(part, nothing)
-        found.append(Difference(_joined(now, former.get(part, nothing), -1).charge, now.amount, billed.get(part, 0)))
+        found.append(
+            Difference(
+                _joined(now, former.get(part, nothing), -1).charge, now.amount, billed.get(part, 0)
+            )
+        )
     return [one for one in found if one.amount or one.charge.amount or one.charge.quantity]
 
 
@@ -61,8 +73,13 @@ def _by_part(price: Price, quantity: Number, rounding: Rounding) -> dict[Part, S
 def _nothing(part: Part, like: SettledCharge | None) -> SettledCharge:
     """Return the charge of a part that is not there, in the units of one that is."""
     kind, tier, label = part
-    # What neither quantity has was billed by a model of the user's own that charges otherwise since.
-    charge = Charge(ChargeKind(kind), 0, None, ZERO, tier=tier, label=label) if like is None else like.charge
+    # What neither quantity has was billed by a model of the user's own that charges otherwise
+    # since.
+    charge = (
+        Charge(ChargeKind(kind), 0, None, ZERO, tier=tier, label=label)
+        if like is None
+        else like.charge
+    )
     packages = None if charge.packages is None else 0
     return SettledCharge(attrs.evolve(charge, quantity=0, amount=ZERO, packages=packages), ZERO, 0)
 
@@ -77,6 +94,8 @@ def _joined(one: SettledCharge, other: SettledCharge, sign: int) -> SettledCharg
         amount=exact,
         # Only a model of the user's own charges two amounts for one part.
         unit_amount=first.unit_amount if first.unit_amount == second.unit_amount else None,
-        packages=None if first.packages is None or second.packages is None else first.packages + sign * second.packages,
+        packages=None
+        if first.packages is None or second.packages is None
+        else first.packages + sign * second.packages,
     )
     return SettledCharge(charge, exact, one.amount + sign * other.amount)

@@ -1,11 +1,13 @@
 """Every error code, in order of precedence, and the small hierarchy that carries them.
 
-The order of :class:`ErrorCode` is the order of the checks: what cannot be built is noticed first, then what the door
-of the log refuses, then what a bill or a stored state refuses. Codes are never reused or renumbered.
+The order of :class:`ErrorCode` is the order of the checks: what cannot be built is noticed first,
+then what the door of the log refuses, then what a bill or a stored state refuses. Codes are never
+reused or renumbered.
 
-Who must act decides the class: the caller who built nonsense (:class:`InvalidValueError`), the sender of usage
-(:class:`UsageRejectedError`), the biller (:class:`InvoicingError`), the keeper of stored state
-(:class:`SnapshotError`, :class:`UsageCompactedError`) or the one who installs (:class:`MissingExtraError`).
+Who must act decides the class: the caller who built nonsense (:class:`InvalidValueError`), the
+sender of usage (:class:`UsageRejectedError`), the biller (:class:`InvoicingError`), the keeper of
+stored state (:class:`SnapshotError`, :class:`UsageCompactedError`) or the one who installs
+(:class:`MissingExtraError`).
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ if TYPE_CHECKING:
 
 
 class ErrorCode(StrEnum):
-    """A stable name for each reason to refuse, in order of precedence, with who raises it and what it means."""
+    """A stable name for each reason to refuse, in order of precedence, with who raises it and what
+    it means.
+    """
 
     raised_as: str
     meaning: str
@@ -47,17 +51,26 @@ class ErrorCode(StrEnum):
     PARAMETERS_EXCLUSIVE = (
         "parameters_exclusive",
         "InvalidValueError",
-        "Two values that exclude each other were both given, such as `unit_amount` and `unit_amount_decimal`.",
+        (
+            "Two values that exclude each other were both given, such as `unit_amount` and "
+            "`unit_amount_decimal`."
+        ),
     )
     PARAMETER_INVALID_INTEGER = (
         "parameter_invalid_integer",
         "InvalidValueError",
-        "Not an integer in the stated bounds. A bool, a float, NaN and a numeric string are not integers here.",
+        (
+            "Not an integer in the stated bounds. A bool, a float, NaN and a numeric string "
+            "are not integers here."
+        ),
     )
     PARAMETER_INVALID_DECIMAL = (
         "parameter_invalid_decimal",
         "InvalidValueError",
-        "Not an exact, bounded number. Floats and negative amounts are refused; prices and tier bounds have at most 12 places.",
+        (
+            "Not an exact, bounded number. Floats and negative amounts are refused; prices and "
+            "tier bounds have at most 12 places."
+        ),
     )
     PARAMETER_INVALID_STRING = (
         "parameter_invalid_string",
@@ -82,7 +95,10 @@ class ErrorCode(StrEnum):
     FIELD_NOT_BILLABLE = (
         "field_not_billable",
         "InvalidValueError",
-        "A field of a Stripe object alters the bill in a way that is not billed here, such as a discount, a tax or a pause.",
+        (
+            "A field of a Stripe object alters the bill in a way that is not billed here, such "
+            "as a discount, a tax or a pause."
+        ),
     )
     INTERVAL_OUT_OF_RANGE = (
         "interval_out_of_range",
@@ -117,7 +133,10 @@ class ErrorCode(StrEnum):
     PRICE_NOT_METERED = (
         "price_not_metered",
         "UsageRejectedError",
-        "The item's price is licensed or on a meter, so that no usage records bill it; previews raise `InvoicingError`.",
+        (
+            "The item's price is licensed or on a meter, so that no usage records bill it; "
+            "previews raise `InvoicingError`."
+        ),
     )
     SUBSCRIPTION_CANCELED = (
         "subscription_canceled",
@@ -132,17 +151,26 @@ class ErrorCode(StrEnum):
     TIMESTAMP_IN_FUTURE = (
         "timestamp_in_future",
         "UsageRejectedError",
-        "The timestamp of a usage record or a meter event is later than the log's now plus the policy's tolerance.",
+        (
+            "The timestamp of a usage record or a meter event is later than the log's now plus "
+            "the policy's tolerance."
+        ),
     )
     TIMESTAMP_AFTER_CURRENT_PERIOD = (
         "timestamp_after_current_period",
         "UsageRejectedError",
-        "The timestamp is at or after the end of the current billing period. Reached with a future tolerance only.",
+        (
+            "The timestamp is at or after the end of the current billing period. Reached with "
+            "a future tolerance only."
+        ),
     )
     TIMESTAMP_BEFORE_CURRENT_PERIOD = (
         "timestamp_before_current_period",
         "UsageRejectedError",
-        "The timestamp is before the start of the current billing period and no late grace covers it.",
+        (
+            "The timestamp is before the start of the current billing period and no late grace "
+            "covers it."
+        ),
     )
     PERIOD_CLOSED = (
         "period_closed",
@@ -152,12 +180,18 @@ class ErrorCode(StrEnum):
     LATE_USAGE_NOT_BILLABLE = (
         "late_usage_not_billable",
         "UsageRejectedError",
-        "The billing period of the timestamp was finalized; a later bill would get it wrong: a `set`, no `sum`, tiers.",
+        (
+            "The billing period of the timestamp was finalized; a later bill would get it "
+            "wrong: a `set`, no `sum`, tiers."
+        ),
     )
     PERIOD_BEING_BILLED = (
         "period_being_billed",
         "UsageRejectedError",
-        "The thread that bills a period changed the log before it was closed, as from a pricing model: no bill would have it.",
+        (
+            "The thread that bills a period changed the log before it was closed, as from a "
+            "pricing model: no bill would have it."
+        ),
     )
     SESSION_EXPIRED = (
         "session_expired",
@@ -187,7 +221,10 @@ class ErrorCode(StrEnum):
     CUSTOMER_UNKNOWN = (
         "customer_unknown",
         "UsageRejectedError",
-        "The customer is not among those that the meter log was given, or no customer's id can be that long.",
+        (
+            "The customer is not among those that the meter log was given, or no customer's id "
+            "can be that long."
+        ),
     )
     VALUE_MISSING = (
         "value_missing",
@@ -197,12 +234,18 @@ class ErrorCode(StrEnum):
     VALUE_INVALID = (
         "value_invalid",
         "UsageRejectedError",
-        "The payload's value is not a plain decimal number, or not one that the meter or the policy takes.",
+        (
+            "The payload's value is not a plain decimal number, or not one that the meter or "
+            "the policy takes."
+        ),
     )
     VALUE_TOO_MANY_DIGITS = (
         "value_too_many_digits",
         "UsageRejectedError",
-        "The payload's value has more significant digits than the policy takes (15 under Stripe's).",
+        (
+            "The payload's value has more significant digits than the policy takes (15 under "
+            "Stripe's)."
+        ),
     )
     DIMENSION_MISSING = (
         "dimension_missing",
@@ -217,7 +260,10 @@ class ErrorCode(StrEnum):
     TIMESTAMP_TOO_FAR_IN_PAST = (
         "timestamp_too_far_in_past",
         "UsageRejectedError",
-        "The meter event's timestamp is earlier than the policy takes (35 calendar days before now under Stripe's).",
+        (
+            "The meter event's timestamp is earlier than the policy takes (35 calendar days "
+            "before now under Stripe's)."
+        ),
     )
     EVENT_NOT_FOUND = (
         "event_not_found",
@@ -227,12 +273,18 @@ class ErrorCode(StrEnum):
     CANCEL_WINDOW_CLOSED = (
         "cancel_window_closed",
         "UsageRejectedError",
-        "The meter event was received longer ago than the policy lets it be canceled (24 hours unless it says otherwise).",
+        (
+            "The meter event was received longer ago than the policy lets it be canceled (24 "
+            "hours unless it says otherwise)."
+        ),
     )
     METER_CHANGED = (
         "meter_changed",
         "InvalidValueError",
-        "Only a meter's display name and status can change, and an event name belongs to one meter for ever.",
+        (
+            "Only a meter's display name and status can change, and an event name belongs to "
+            "one meter for ever."
+        ),
     )
     FORMULA_NOT_ADDITIVE = (
         "formula_not_additive",
@@ -242,17 +294,26 @@ class ErrorCode(StrEnum):
     FORMULA_NOT_AVAILABLE = (
         "formula_not_available",
         "InvoicingError",
-        "This engine cannot compute the mode or the formula, and does not guess: a log computes every one.",
+        (
+            "This engine cannot compute the mode or the formula, and does not guess: a log "
+            "computes every one."
+        ),
     )
     SUBSCRIPTION_CHANGED = (
         "subscription_changed",
         "InvalidValueError",
-        "A new version of a subscription would move boundaries or items that its recorded usage relies on.",
+        (
+            "A new version of a subscription would move boundaries or items that its recorded "
+            "usage relies on."
+        ),
     )
     CHANGE_NOT_BILLABLE = (
         "change_not_billable",
         "InvalidValueError",
-        "A version of a subscription would rebill, in silence, what was used or agreed; or is to be billed and was not told.",
+        (
+            "A version of a subscription would rebill, in silence, what was used or agreed; or "
+            "is to be billed and was not told."
+        ),
     )
     USAGE_BILLED_TWICE = (
         "usage_billed_twice",
@@ -262,7 +323,10 @@ class ErrorCode(StrEnum):
     INVOICE_CONFLICT = (
         "invoice_conflict",
         "InvoicingError",
-        "A period has one invoice for ever: another one was to be kept of it, or one of two logs would bill another.",
+        (
+            "A period has one invoice for ever: another one was to be kept of it, or one of "
+            "two logs would bill another."
+        ),
     )
     PERIOD_NOT_OF_SUBSCRIPTION = (
         "period_not_of_subscription",
@@ -277,12 +341,18 @@ class ErrorCode(StrEnum):
     QUANTITY_OUT_OF_RANGE = (
         "quantity_out_of_range",
         "InvoicingError",
-        "A sum has more than the 38 digits that SQL adds exactly, or a row more than the 64 bits of a column: never wrapped.",
+        (
+            "A sum has more than the 38 digits that SQL adds exactly, or a row more than the "
+            "64 bits of a column: never wrapped."
+        ),
     )
     PRICING_MODEL_BROKEN = (
         "pricing_model_broken",
         "InvoicingError",
-        "A pricing model of the user's own returned something that is no exact charge or breakpoint.",
+        (
+            "A pricing model of the user's own returned something that is no exact charge or "
+            "breakpoint."
+        ),
     )
     USAGE_COMPACTED = (
         "usage_compacted",
@@ -292,7 +362,10 @@ class ErrorCode(StrEnum):
     EXPLANATION_NEEDS_USAGE = (
         "explanation_needs_usage",
         "InvoicingError",
-        "A line that was pickled, stored or outlived its log is explained with the log beside it: `explain(line, usage=log)`.",
+        (
+            "A line that was pickled, stored or outlived its log is explained with the log "
+            "beside it: `explain(line, usage=log)`."
+        ),
     )
     SNAPSHOT_VERSION_UNKNOWN = (
         "snapshot_version_unknown",
@@ -307,12 +380,18 @@ class ErrorCode(StrEnum):
     SNAPSHOT_NEEDS_PRICE = (
         "snapshot_needs_price",
         "SnapshotError",
-        "The snapshot names a price with a pricing model of the user's own, which must be given to `restore`.",
+        (
+            "The snapshot names a price with a pricing model of the user's own, which must be "
+            "given to `restore`."
+        ),
     )
     USAGE_UNBILLED = (
         "usage_unbilled",
         "UsageRejectedError",
-        "A meter event of a file was accepted and no item bills it: nobody's customer, or no subscription at its moment.",
+        (
+            "A meter event of a file was accepted and no item bills it: nobody's customer, or "
+            "no subscription at its moment."
+        ),
     )
     FILE_UNREADABLE = (
         "file_unreadable",
@@ -327,7 +406,10 @@ class ErrorCode(StrEnum):
     COPY_REFUSED = (
         "copy_refused",
         "InvalidValueError",
-        "A log cannot be copied or pickled, since both copies would bill its usage. Take a snapshot, and restore that.",
+        (
+            "A log cannot be copied or pickled, since both copies would bill its usage. Take a "
+            "snapshot, and restore that."
+        ),
     )
     EXTRA_MISSING = (
         "extra_missing",
@@ -341,16 +423,22 @@ class MeteringError(Exception):
 
     Attributes:
         code: the stable :class:`ErrorCode` to branch on.
-        message: a sentence that says what was wrong, what was expected and what was received; one line, and what outside names
-            in it cannot show is escaped.
+        message: a sentence that says what was wrong, what was expected and what was received; one
+            line, and what outside names in it cannot show is escaped.
         param: the name of the value at fault, in Stripe's notation (``tiers[2][up_to]``), or None.
         details: the values behind the sentence.
     """
 
     def __init__(
-        self, code: ErrorCode, message: str, *, param: str | None = None, details: Mapping[str, Any] | None = None
+        self,
+        code: ErrorCode,
+        message: str,
+        *,
+        param: str | None = None,
+        details: Mapping[str, Any] | None = None,
     ) -> None:
-        # The names of others are in it: escaped here, where every sentence passes, and not by each who writes one.
+        # The names of others are in it: escaped here, where every sentence passes, and not by each
+        # who writes one.
         self.message = shown(message)
         super().__init__(self.message)
         self.code = code
@@ -360,9 +448,13 @@ class MeteringError(Exception):
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle with all four attributes, so that errors cross process boundaries whole.
 
-        What was received may be anything, also a lock or a generator: where it cannot travel, its description does.
+        What was received may be anything, also a lock or a generator: where it cannot travel, its
+        description does.
         """
-        details = {key: value if _travels(value) else describe(value) for key, value in self.details.items()}
+        details = {
+            key: value if _travels(value) else describe(value)
+            for key, value in self.details.items()
+        }
         return _rebuild, (type(self), self.code, self.message, self.param, details)
 
 
@@ -377,7 +469,11 @@ def _travels(value: object) -> bool:
 
 
 def _rebuild(
-    kind: type[MeteringError], code: ErrorCode, message: str, param: str | None, details: dict[str, Any]
+    kind: type[MeteringError],
+    code: ErrorCode,
+    message: str,
+    param: str | None,
+    details: dict[str, Any],
 ) -> MeteringError:
     return kind(code, message, param=param, details=details)
 
@@ -389,7 +485,8 @@ class InvalidValueError(MeteringError, ValueError):
     def expecting(cls, code: ErrorCode, param: str, expected: str, received: object) -> Self:
         """Build the sentence "<param>: expected <expected>, received <received>".
 
-        >>> print(InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "quantity", "an integer", 1.5))
+        >>> code = ErrorCode.PARAMETER_INVALID_INTEGER
+        >>> print(InvalidValueError.expecting(code, "quantity", "an integer", 1.5))
         quantity: expected an integer, received 1.5 (float)
         """
         return cls(
@@ -401,7 +498,8 @@ class InvalidValueError(MeteringError, ValueError):
 
     @classmethod
     def exclusive(cls, *names: str) -> Self:
-        """Refuse parameters of which only one may be given, in Stripe's words; ``param`` is the first.
+        """Refuse parameters of which only one may be given, in Stripe's words; ``param`` is the
+        first.
 
         >>> print(InvalidValueError.exclusive("now", "received_at"))
         You may only specify one of these parameters: now, received_at.
@@ -429,8 +527,9 @@ class SnapshotError(MeteringError):
 class CatalogError(MeteringError, ValueError):
     """A file of prices, subscriptions, usage or cases that cannot be read or written.
 
-    ``param`` names what is wrong within it (``items[0][price]``, ``quantity``), or where that is the file itself, the parameter
-    that named it; ``details`` has its ``path`` and the ``line``, None where there is none.
+    ``param`` names what is wrong within it (``items[0][price]``, ``quantity``), or where that is
+    the file itself, the parameter that named it; ``details`` has its ``path`` and the ``line``,
+    None where there is none.
     """
 
     @classmethod
@@ -473,7 +572,8 @@ def place_of(path: str, line: int | None = None) -> str:
 
 
 def describe(value: object) -> str:
-    """Show a value and its type, cut to a readable length; never raises, and never breaks a line. Moments are as in files.
+    """Show a value and its type, cut to a readable length; never raises, and never breaks a line.
+    Moments are as in files.
 
     >>> describe("7")
     "'7' (str)"
@@ -488,13 +588,20 @@ def describe(value: object) -> str:
         written = _MOMENT.sub(_in_iso, repr(value))
     except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything from its `repr`
         # Python does not write out an int of more than 4300 digits.
-        written = "a number too long to show" if isinstance(value, int) else "a value that cannot be shown"
+        written = (
+            "a number too long to show"
+            if isinstance(value, int)
+            else "a value that cannot be shown"
+        )
     if len(written) > 80:
         written = written[:77] + "..."
     return f"{shown(written)} ({type(value).__name__})"
 
 
-_MOMENT: Final = re.compile(r"datetime\.datetime\(([0-9]+(?:, [0-9]+){2,6})((?:, fold=1)?, tzinfo=datetime\.timezone\.utc)?\)")
+_MOMENT: Final = re.compile(
+    r"datetime\.datetime\(([0-9]+(?:, [0-9]+){2,6})((?:, fold=1)?, "
+    r"tzinfo=datetime\.timezone\.utc)?\)"
+)
 
 
 def _in_iso(found: re.Match[str]) -> str:
@@ -503,22 +610,28 @@ def _in_iso(found: re.Match[str]) -> str:
 
 
 _ESCAPED_CATEGORIES: Final = frozenset({"Cc", "Cs", "Zl", "Zp"})
-_DIRECTIONS: Final = frozenset(map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A))))
+_DIRECTIONS: Final = frozenset(
+    map(chr, (0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)))
+)
 
 
 def shown(text: str) -> str:
-    r"""Write what comes from outside so that it stays in its place: on one line, and without power over a terminal.
+    r"""Write what comes from outside so that it stays in its place: on one line, and without power
+    over a terminal.
 
-    Ids, titles, payloads and names of files are the sender's; a sentence, a table or a log line is ours. Control characters,
-    line separators, lone surrogates and marks that turn the direction of writing are escaped as Python writes them; all other
-    characters of any script stay. It is applied where a text enters a sentence, never to what is kept.
+    Ids, titles, payloads and names of files are the sender's; a sentence, a table or a log line is
+    ours. Control characters, line separators, lone surrogates and marks that turn the direction of
+    writing are escaped as Python writes them; all other characters of any script stay. It is
+    applied where a text enters a sentence, never to what is kept.
 
     >>> print(shown("Tokens\nTotal   USD 0.00\x1b[8m"))
     Tokens\nTotal   USD 0.00\x1b[8m
     >>> shown("Müller & 東京")
     'Müller & 東京'
     """
-    if text.isprintable():  # As nearly always; what follows lets more through, such as a space that does not break.
+    if (
+        text.isprintable()
+    ):  # As nearly always; what follows lets more through, such as a space that does not break.
         return text
     return "".join(map(_escaped, text))
 

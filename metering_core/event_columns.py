@@ -14,10 +14,11 @@ from metering_core.meter_events import MeterEventAdjustment
 class EventColumns:
     """Accepted events in the order of arrival. A row is a position in the columns.
 
-    How many events there are is said by one number, the length of ``received``, which is written last: an append that was cut
-    short left nothing but what :meth:`cut` takes away.
+    How many events there are is said by one number, the length of ``received``, which is written
+    last: an append that was cut short left nothing but what :meth:`cut` takes away.
 
-    Every event and every cancellation takes the next number; numbers are told from the rows and from where cancellations came.
+    Every event and every cancellation takes the next number; numbers are told from the rows and
+    from where cancellations came.
 
     Attributes:
         codes: which series, as the log counts them.
@@ -51,7 +52,9 @@ class EventColumns:
         """Return the number of the event at a row."""
         return row + 1 + bisect_right(self._cancellations, row)
 
-    def begin_all(self, codes: array[int], moments: array[int], values: Iterable[Number | str]) -> None:
+    def begin_all(
+        self, codes: array[int], moments: array[int], values: Iterable[Number | str]
+    ) -> None:
         """Write a batch; it is kept once its moment of receipt is written for each event, too."""
         self.codes.extend(codes)
         self.moments.extend(moments)
@@ -74,7 +77,9 @@ class EventColumns:
     def cancel(self, row: int, adjustment: MeterEventAdjustment) -> None:
         """Keep a cancellation, which has the next number; doing so twice is the same as once."""
         self.canceled[row] = adjustment
-        if len(self._cancellations) < len(self.canceled):  # pragma: no branch - else a call was interrupted after it
+        if len(self._cancellations) < len(
+            self.canceled
+        ):  # pragma: no branch - else a call was interrupted after it
             self._cancellations.append(len(self.received))
 
     @classmethod
@@ -86,12 +91,16 @@ class EventColumns:
         values: Iterable[Number | str],
         canceled: Iterable[tuple[int, MeterEventAdjustment]],
     ) -> Self:
-        """Build the columns that had these values; cancellations by row, in the order in which they came."""
+        """Build the columns that had these values; cancellations by row, in the order in which they
+        came.
+        """
         store = cls()
         store.codes.extend(codes)
         store.moments.extend(moments)
         store.received.extend(received)
         store.values.extend(values)
         store.canceled.update(canceled)
-        store._cancellations.extend(one.sequence - 1 - place for place, one in enumerate(store.canceled.values()))
+        store._cancellations.extend(
+            one.sequence - 1 - place for place, one in enumerate(store.canceled.values())
+        )
         return store

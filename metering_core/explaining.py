@@ -1,4 +1,6 @@
-"""Why a line is what it is: the records, cells, tiers and rounding behind it, as data that also reads as sentences."""
+"""Why a line is what it is: the records, cells, tiers and rounding behind it, as data that also
+reads as sentences.
+"""
 
 from __future__ import annotations
 
@@ -33,15 +35,18 @@ class Explanation:
 
     Attributes:
         line: the line.
-        records: the usage records behind its quantity, in the order of arrival; of an item with ``last_ever``, those of the
-            deciding cell. Empty where the item is licensed or the engine keeps no records.
+        records: the usage records behind its quantity, in the order of arrival; of an item with
+            ``last_ever``, those of the deciding cell. Empty where the item is licensed or the
+            engine keeps no records.
         cells: what the records fold into, by timestamp.
-        deciding: the cells that make the quantity: all for ``sum``, the greatest for ``max``, the latest for ``last_…``.
+        deciding: the cells that make the quantity: all for ``sum``, the greatest for ``max``, the
+            latest for ``last_…``.
         has_records: whether the engine could be asked for records, or for the events of a meter.
-        events: the meter events that count, in the order of time; where the formula looks back, also those before the period.
-            On a line of late usage all that count for its period now.
-        carried: how much of the quantity is late usage of which earlier period, that was billed already: of usage records,
-            and of bills of meters in a snapshot of version 1. Late usage of meters has lines of its own.
+        events: the meter events that count, in the order of time; where the formula looks back,
+            also those before the period. On a line of late usage all that count for its period now.
+        carried: how much of the quantity is late usage of which earlier period, that was billed
+            already: of usage records, and of bills of meters in a snapshot of version 1. Late usage
+            of meters has lines of its own.
     """
 
     line: InvoiceLineItem
@@ -56,42 +61,89 @@ class Explanation:
         """Return the explanation as sentences, from the records to the money."""
         steps = [*self._usage_steps(), *_charge_sentences(self.line), _rounding_sentence(self.line)]
         # Names and payloads are in them: escaped here, where all pass.
-        return "\n".join([shown(f"{self.line.money} for {self.line.description}"), *(f"  {shown(step)}" for step in steps)])
+        return "\n".join(
+            [
+                shown(f"{self.line.money} for {self.line.description}"),
+                *(f"  {shown(step)}" for step in steps),
+            ]
+        )
 
     def _usage_steps(self) -> list[str]:
         line = self.line
         total = _exactly(line.total_usage)
         if line.aggregate_usage is None:
-            return [f"Quantity: item {line.subscription_item} is licensed; {total} was agreed for {line.period}."]
+            return [
+                (
+                    f"Quantity: item {line.subscription_item} is licensed; {total} was agreed "
+                    f"for {line.period}."
+                )
+            ]
         if isinstance(line.aggregate_usage, Formula):
             billed = "" if line.total_usage >= 0 else ", and 0 is billed"
-            plus = "".join(f" and {_exactly(carried)} not billed for {period}" for period, carried in self.carried.items())
+            plus = "".join(
+                f" and {_exactly(carried)} not billed for {period}"
+                for period, carried in self.carried.items()
+            )
             row = FORMULAS[line.aggregate_usage]
             words = row.words.format(cell="meter event", cells="meter events")
             what = f"{words} for item {line.subscription_item} in {line.period}"
             part = line.period.part if row.is_weighed else ""
-            over = f", averaged over the whole billing period, of which {part} are billed," if part else ""
-            before = "" if line.before is None else f" now; {_exactly(line.before.total_usage)} of it were billed before"
-            return [*self._event_steps(), f"Quantity: {what}{plus}{over} is {total}{billed}{before}."]
+            over = (
+                f", averaged over the whole billing period, of which {part} are billed,"
+                if part
+                else ""
+            )
+            before = (
+                ""
+                if line.before is None
+                else f" now; {_exactly(line.before.total_usage)} of it were billed before"
+            )
+            return [
+                *self._event_steps(),
+                f"Quantity: {what}{plus}{over} is {total}{billed}{before}.",
+            ]
         words = AGGREGATORS[line.aggregate_usage].words.format(cell="cell", cells="cells")
         usage = f"Quantity: {words} of item {line.subscription_item} in {line.period} is {total}."
         if not self.has_records:
-            return [f"Records: the engine that aggregated them keeps none of item {line.subscription_item}.", usage]
-        records = f"Records: {len(self.records)} of item {line.subscription_item}, folded into {len(self.cells)} cells."
+            return [
+                (
+                    "Records: the engine that aggregated them keeps none of item "
+                    f"{line.subscription_item}."
+                ),
+                usage,
+            ]
+        records = (
+            f"Records: {len(self.records)} of item {line.subscription_item}, folded into "
+            f"{len(self.cells)} cells."
+        )
         return [records, *self._cell_steps(), usage, *self._late_steps()]
 
     def _late_steps(self) -> list[str]:
         return [
-            f"Late: {_exactly(quantity)} of it came after {period}, in which it was used, had been finalized."
+            f"Late: {_exactly(quantity)} of it came after {period}, in which it was used, "
+            "had been finalized."
             for period, quantity in self.carried.items()
         ]
 
     def _event_steps(self) -> list[str]:
         if not self.has_records:
-            return [f"Events: the engine that aggregated them lists none of item {self.line.subscription_item}."]
+            return [
+                (
+                    "Events: the engine that aggregated them lists none of item "
+                    f"{self.line.subscription_item}."
+                )
+            ]
         shown = [f"  {_event_sentence(logged)}" for logged in self.events[:SHOWN_MAX]]
-        more = [f"  … and {len(self.events) - SHOWN_MAX:,} more events"] if len(self.events) > SHOWN_MAX else []
-        return [f"Events: {len(self.events)} count for item {self.line.subscription_item}.", *shown, *more]
+        more = (
+            [f"  … and {len(self.events) - SHOWN_MAX:,} more events"]
+            if len(self.events) > SHOWN_MAX
+            else []
+        )
+        return [
+            f"Events: {len(self.events)} count for item {self.line.subscription_item}.",
+            *shown,
+            *more,
+        ]
 
     def _cell_steps(self) -> list[str]:
         shown = [f"  {_cell_sentence(cell, self._of(cell))}" for cell in self.cells[:SHOWN_MAX]]
@@ -109,14 +161,17 @@ def explain(line: InvoiceLineItem, *, usage: KeepsRecords | None = None) -> Expl
 
     Args:
         line: of a preview or an invoice, also one that was pickled or stored.
-        usage: the log (or what was restored from its snapshot) that the line was made of, where the line no longer has it:
-            it came from another process or from a file, or its log is gone.
+        usage: the log (or what was restored from its snapshot) that the line was made of, where the
+            line no longer has it: it came from another process or from a file, or its log is gone.
 
     Raises:
-        InvoicingError: ``explanation_needs_usage`` where the line lost its usage and none, or other usage, is given.
+        InvoicingError: ``explanation_needs_usage`` where the line lost its usage and none, or other
+            usage, is given.
         UsageCompactedError: where the records behind the line were dropped by ``compact``.
     """
-    require_kind(InvoiceLineItem, line, "line", "an InvoiceLineItem, such as one of an invoice's lines")
+    require_kind(
+        InvoiceLineItem, line, "line", "an InvoiceLineItem, such as one of an invoice's lines"
+    )
     try:
         return _explained(line, _usage_of(line, usage))
     except ReferenceError:
@@ -124,7 +179,9 @@ def explain(line: InvoiceLineItem, *, usage: KeepsRecords | None = None) -> Expl
 
 
 def _usage_of(line: InvoiceLineItem, given: KeepsRecords | None) -> KeepsRecords | None:
-    """Return the usage as it was when the line was made; None where the line is licensed or its engine keeps no records."""
+    """Return the usage as it was when the line was made; None where the line is licensed or its
+    engine keeps no records.
+    """
     if line.aggregate_usage is None:
         return None
     if given is not None:
@@ -135,11 +192,18 @@ def _usage_of(line: InvoiceLineItem, given: KeepsRecords | None) -> KeepsRecords
 
 
 def _as_it_was(line: InvoiceLineItem, given: Usage) -> KeepsRecords:
-    """Return given usage up to what the line knew, if it comes to the line's quantity: other usage explains other lines."""
+    """Return given usage up to what the line knew, if it comes to the line's quantity: other usage
+    explains other lines.
+    """
     item = SubscriptionItem(line.subscription_item, line.price)
     require_usage(given)
     engine = given.engine_of(item) if offers(given, RoutesItems) else given
-    kept = require_offer(KeepsRecords, engine, "usage", "usage that keeps its records, such as a UsageLog or a MeterLog")
+    kept = require_offer(
+        KeepsRecords,
+        engine,
+        "usage",
+        "usage that keeps its records, such as a UsageLog or a MeterLog",
+    )
     sequence = None if line.usage is None else line.usage.sequence
     view = kept if sequence is None else kept.as_of(min(sequence, kept.sequence))
     if line.before is not None and isinstance(view, MeterReader):
@@ -147,13 +211,18 @@ def _as_it_was(line: InvoiceLineItem, given: Usage) -> KeepsRecords:
     else:
         total = summarize(item, view, line.period).total_usage
     if total != line.total_usage:
-        quantities = f"expected a quantity of {plain(line.total_usage)}, received one of {plain(total)}"
+        quantities = (
+            f"expected a quantity of {plain(line.total_usage)}, received one of {plain(total)}"
+        )
         raise _needs_usage(f"the usage given is not what the line was made of ({quantities})")
     return view
 
 
 def _needs_usage(reason: str) -> InvoicingError:
-    message = f"usage: expected the log that the line was made of, as explain(line, usage=log), because {reason}"
+    message = (
+        "usage: expected the log that the line was made of, as explain(line, usage=log), "
+        f"because {reason}"
+    )
     return InvoicingError(ErrorCode.EXPLANATION_NEEDS_USAGE, message, param="usage")
 
 
@@ -170,7 +239,11 @@ def _explained(line: InvoiceLineItem, usage: KeepsRecords | None) -> Explanation
     records = usage.records(line.subscription_item, line.period)
     if not cells and AGGREGATORS[mode].looks_back:
         cells = usage.cells(line.subscription_item, line.period, look_back=True)
-        records = [one for one in usage.records(line.subscription_item) if one.billed_at < line.period.start]
+        records = [
+            one
+            for one in usage.records(line.subscription_item)
+            if one.billed_at < line.period.start
+        ]
     deciding = tuple(AGGREGATORS[mode].deciding(cells, line.total_usage))
     if AGGREGATORS[mode].looks_back:
         stamps = {cell.timestamp for cell in deciding}
@@ -181,11 +254,15 @@ def _explained(line: InvoiceLineItem, usage: KeepsRecords | None) -> Explanation
 
 def _cell_sentence(cell: Cell, records: list[LoggedRecord]) -> str:
     parts = (
-        f"{'set' if one.record.action is Action.SET else '+'} {one.record.quantity} (#{one.sequence})"
+        f"{'set' if one.record.action is Action.SET else '+'} {one.record.quantity} "
+        f"(#{one.sequence})"
         for one in records[:SHOWN_MAX]
     )
     more = f", … {len(records) - SHOWN_MAX:,} more" if len(records) > SHOWN_MAX else ""
-    return f"{from_unix_seconds(cell.timestamp):%Y-%m-%dT%H:%M:%SZ}: {', '.join(parts)}{more} → {_exactly(cell.quantity)}"
+    return (
+        f"{from_unix_seconds(cell.timestamp):%Y-%m-%dT%H:%M:%SZ}: {', '.join(parts)}{more} → "
+        f"{_exactly(cell.quantity)}"
+    )
 
 
 def _event_sentence(logged: LoggedEvent) -> str:
@@ -193,7 +270,10 @@ def _event_sentence(logged: LoggedEvent) -> str:
     assert event.instant is not None, "an accepted event has its time"
     payload = ", ".join(f"{key} {value}" for key, value in event.payload.items())
     name = "" if event.identifier is None else f" {event.identifier}"
-    return f"{event.instant.isoformat().replace('+00:00', 'Z')}: {event.event_name}{name}: {payload} (#{logged.sequence})"
+    return (
+        f"{event.instant.isoformat().replace('+00:00', 'Z')}: {event.event_name}{name}: "
+        f"{payload} (#{logged.sequence})"
+    )
 
 
 def _charge_sentences(line: InvoiceLineItem) -> list[str]:
@@ -201,10 +281,16 @@ def _charge_sentences(line: InvoiceLineItem) -> list[str]:
     charged = _charge_sentence(line, _exact_amount(whole, line.currency))
     if line.proration is None:
         return [charged]
-    amounts = f"{Amount(whole, line.currency)} × {line.proration} = {_exact_amount(line.exact, line.currency)}"
+    amounts = (
+        f"{Amount(whole, line.currency)} × {line.proration} = "
+        f"{_exact_amount(line.exact, line.currency)}"
+    )
     return [
         charged,
-        f"Proration: {line.period.part or line.proration} of the billing period are billed, to the second; {amounts}.",
+        (
+            f"Proration: {line.period.part or line.proration} of the billing period are "
+            f"billed, to the second; {amounts}."
+        ),
     ]
 
 
@@ -224,19 +310,36 @@ def _charge_sentence(line: InvoiceLineItem, exact: str) -> str:
 
 def _exactly(quantity: Number) -> str:
     """Write a quantity as the line shows it, and in full where the line cuts it."""
-    return grouped(quantity) if cut(quantity) == quantity else f"{grouped(quantity)} (exactly {plain(quantity)})"
+    return (
+        grouped(quantity)
+        if cut(quantity) == quantity
+        else f"{grouped(quantity)} (exactly {plain(quantity)})"
+    )
 
 
 def _exact_amount(exact: Unrounded, currency: str) -> str:
     amount = Amount(exact, currency)
-    return f"{amount} exactly" if isinstance(amount.minor_units, Decimal) else f"{amount} (exactly {plain(exact)} minor units)"
+    return (
+        f"{amount} exactly"
+        if isinstance(amount.minor_units, Decimal)
+        else f"{amount} (exactly {plain(exact)} minor units)"
+    )
 
 
 def _rounding_sentence(line: InvoiceLineItem) -> str:
     if line.before is not None:
-        now, before = Money(line.amount + line.before.amount, line.currency), Money(line.before.amount, line.currency)
+        now, before = (
+            Money(line.amount + line.before.amount, line.currency),
+            Money(line.before.amount, line.currency),
+        )
         way = line.rounding.replace("_", " ")
-        return f"Difference: in all it comes to {now} now, settled {way}; {before} of it were billed before: {line.money}."
+        return (
+            f"Difference: in all it comes to {now} now, settled {way}; {before} of it were "
+            f"billed before: {line.money}."
+        )
     if line.exact == line.amount:
         return f"Rounding: none needed; the line is {line.money}."
-    return f"Rounding: {plain(line.exact)} minor units, {line.rounding.replace('_', ' ')}, is {line.amount}: {line.money}."
+    return (
+        f"Rounding: {plain(line.exact)} minor units, {line.rounding.replace('_', ' ')}, is "
+        f"{line.amount}: {line.money}."
+    )

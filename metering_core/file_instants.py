@@ -1,7 +1,9 @@
-"""Instants in files of usage: which ones are taken, and what those that are refused were probably meant to be.
+"""Instants in files of usage: which ones are taken, and what those that are refused were probably
+meant to be.
 
-A spreadsheet's day number, milliseconds and a naive time are all numbers or texts that some reader would take for a moment,
-and the usage would lie in a period that nobody bills. So files are held to years in which usage can have happened.
+A spreadsheet's day number, milliseconds and a naive time are all numbers or texts that some reader
+would take for a moment, and the usage would lie in a period that nobody bills. So files are held to
+years in which usage can have happened.
 """
 
 from __future__ import annotations
@@ -42,11 +44,15 @@ _SLASHES: Final = re.compile(r"\d{1,4}[/.]\d{1,2}[/.]\d{1,4}.*", re.DOTALL)
 
 
 def instant_of_file(value: Any, param: str) -> Instant:  # noqa: ANN401 - whatever the file holds
-    """Return an instant of a file: text is ISO 8601, for digits are numbers there; all else is left to who takes it."""
+    """Return an instant of a file: text is ISO 8601, for digits are numbers there; all else is left
+    to who takes it.
+    """
     if not isinstance(value, str):
         return cast("Instant", value)
     if _INTEGER.fullmatch(value):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, INSTANT_TEXT, value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INSTANT, param, INSTANT_TEXT, value
+        )
     return parse_instant(value, param)
 
 
@@ -82,8 +88,8 @@ class PlausibleTime:
         """Return an instant of a file, or refuse it and say what it looks like.
 
         >>> PlausibleTime().moment(46178, "timestamp")
-        Traceback (most recent call last):
-        metering_core.errors.InvalidValueError: ...received 46178 (int): it looks like a spreadsheet's day number for 2026-06-05
+        Traceback (most recent call last): metering_core.errors.InvalidValueError: ...received 46178
+        (int): it looks like a spreadsheet's day number for 2026-06-05
         """
         if type(value) is int and self.first <= value <= self.last:  # As nearly always.
             return value
@@ -106,7 +112,9 @@ class PlausibleTime:
 def _refused(expected: str, value: object, param: str) -> InvalidValueError:
     message = f"{param}: expected {expected}, received {describe(value)}{likeness(value)}"
     details = {"expected": expected, "received": value}
-    return InvalidValueError(ErrorCode.PARAMETER_INVALID_INSTANT, message, param=param, details=details)
+    return InvalidValueError(
+        ErrorCode.PARAMETER_INVALID_INSTANT, message, param=param, details=details
+    )
 
 
 ANY_TIME: Final = PlausibleTime(SECONDS_MIN)
@@ -122,7 +130,8 @@ def time_of(value: object, param: str = "time") -> PlausibleTime:
 
 
 def likeness(value: object) -> str:
-    """Return what a refused instant was probably meant to be, as an ending of a sentence; empty where nothing suggests itself.
+    """Return what a refused instant was probably meant to be, as an ending of a sentence; empty
+    where nothing suggests itself.
 
     >>> likeness(1780660800000)
     ': it looks like milliseconds, divide by 1000 (2026-06-05T12:00:00Z)'
@@ -133,19 +142,32 @@ def likeness(value: object) -> str:
         written = str(value) if isinstance(value, str) else repr(value)
     except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything from its `repr`
         return ""
-    said = _as_number(written, is_text=isinstance(value, str)) if _NUMBER.fullmatch(written) else _as_text(written)
+    said = (
+        _as_number(written, is_text=isinstance(value, str))
+        if _NUMBER.fullmatch(written)
+        else _as_text(written)
+    )
     return f": {said}" if said else ""
 
 
 def _as_number(written: str, *, is_text: bool) -> str:
     whole = int(Decimal(written))
-    if 0 <= whole - _day_number(SECONDS_OF_2000) <= _day_number(SECONDS_OF_2100) - _day_number(SECONDS_OF_2000):
+    if (
+        0
+        <= whole - _day_number(SECONDS_OF_2000)
+        <= _day_number(SECONDS_OF_2100) - _day_number(SECONDS_OF_2000)
+    ):
         return f"it looks like a spreadsheet's day number for {_DAY_ZERO + timedelta(days=whole)}"
     for unit, name in _UNITS.items():
         if SECONDS_OF_2000 <= whole // unit <= SECONDS_OF_2100:
-            return f"it looks like {name}, divide by {unit} ({iso_8601(from_unix_seconds(whole // unit))})"
+            return (
+                f"it looks like {name}, divide by {unit} "
+                f"({iso_8601(from_unix_seconds(whole // unit))})"
+            )
     is_seconds = is_text and SECONDS_OF_2000 <= whole <= SECONDS_OF_2100
-    return "write Unix seconds as a number, without quotes and without a point" if is_seconds else ""
+    return (
+        "write Unix seconds as a number, without quotes and without a point" if is_seconds else ""
+    )
 
 
 def _day_number(seconds: int) -> int:

@@ -1,8 +1,10 @@
-"""What guards a log: changes that happen whole or not at all, a lock that a fork frees, and that there is no second one of it.
+"""What guards a log: changes that happen whole or not at all, a lock that a fork frees, and that
+there is no second one of it.
 
-An exception of outside (Ctrl-C, a timeout, no memory) may land between any two steps, also in what cleans up after another one.
-So nothing is cleaned up when it lands. What is under way is noted first and crossed out last, each in one assignment, and
-whoever comes next and finds a note puts back what was begun, or finishes what was decided.
+An exception of outside (Ctrl-C, a timeout, no memory) may land between any two steps, also in what
+cleans up after another one. So nothing is cleaned up when it lands. What is under way is noted
+first and crossed out last, each in one assignment, and whoever comes next and finds a note puts
+back what was begun, or finishes what was decided.
 """
 
 from __future__ import annotations
@@ -30,7 +32,9 @@ def _free_in_child() -> None:
     for lock in list(_LOCKS):
         if lock.acquire(blocking=False):
             lock.release()
-        else:  # As the locks of `logging` and `threading.Condition` are made anew; in its place, because views share it.
+        # As the locks of `logging` and `threading.Condition` are made anew; in its place, because
+        # views share it.
+        else:
             lock._at_fork_reinit()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
@@ -39,7 +43,9 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on W
 
 
 class Uncopied:
-    """What there is only one of: a second one with the same state would bill the same usage twice."""
+    """What there is only one of: a second one with the same state would bill the same usage
+    twice.
+    """
 
     instead_of_copying: ClassVar[str] = "Take snapshot(log), and restore() that."
 
@@ -47,26 +53,34 @@ class Uncopied:
         """Refuse ``copy.copy``, ``copy.deepcopy`` and ``pickle`` by name."""
         kind = type(self).__name__
         message = (
-            f"log: expected a {kind} to stay the only one of its usage, received a request to copy or pickle it, after which "
+            f"log: expected a {kind} to stay the only one of its usage, received a request "
+            "to copy or pickle it, after which "
             f"both would bill it. {self.instead_of_copying}"
         )
-        raise InvalidValueError(ErrorCode.COPY_REFUSED, message, param="log", details={"kind": kind})
+        raise InvalidValueError(
+            ErrorCode.COPY_REFUSED, message, param="log", details={"kind": kind}
+        )
 
 
 class Billing:
-    """That a thread is billing periods. It is noted weakly, so that a note that nobody crosses out says nothing.
+    """That a thread is billing periods. It is noted weakly, so that a note that nobody crosses out
+    says nothing.
 
     Attributes:
-        stored: the invoices that were kept of the periods before, by subscription; None where there was none.
+        stored: the invoices that were kept of the periods before, by subscription; None where there
+            was none.
         invoices: those that are to be kept.
-        settled: what the invoices charged, by item, as soon as that is known; for logs that bill differences later.
+        settled: what the invoices charged, by item, as soon as that is known; for logs that bill
+            differences later.
         outer: what the thread was billing already when this began.
         thread: who bills.
     """
 
     __slots__ = ("__weakref__", "invoices", "outer", "settled", "stored", "thread")
 
-    def __init__(self, invoices: Mapping[str, Any], outer: Billing | None = None) -> None:  # They are made far above.
+    def __init__(
+        self, invoices: Mapping[str, Any], outer: Billing | None = None
+    ) -> None:  # They are made far above.
         self.stored: Final = invoices
         self.invoices = dict(invoices)
         self.settled: dict[str, Any] = {}
@@ -82,12 +96,14 @@ class Guarded(Uncopied):
     """A container whose changes happen whole or not at all, whatever interrupts them.
 
     Attributes:
-        lock: held during every append and every answer; hold it to ask several questions of one state.
+        lock: held during every append and every answer; hold it to ask several questions of one
+            state.
     """
 
     def __init__(self) -> None:
         self.lock = new_lock()
-        # What is under way: None, APPENDING, a decision that may be carried out twice, or a weak reference to a Billing.
+        # What is under way: None, APPENDING, a decision that may be carried out twice, or a weak
+        # reference to a Billing.
         self._unfinished: Any = None
 
     def _put_back(self) -> None:
@@ -103,7 +119,7 @@ class Guarded(Uncopied):
     def _finish(self) -> None:
         unfinished = self._unfinished
         if unfinished is None:
-            return  # pragma: no cover - another thread finished it while this one waited for the lock
+            return  # pragma: no cover - finished by another thread, while this one waited
         if isinstance(unfinished, ref):
             billing = unfinished()
             if billing is not None and billing.thread == get_ident():
@@ -115,17 +131,22 @@ class Guarded(Uncopied):
         self._unfinished = None
 
     def begin_change(self) -> None:
-        """Do as :meth:`finish`, and refuse a change by the thread that is billing a period: no bill would have it."""
+        """Do as :meth:`finish`, and refuse a change by the thread that is billing a period: no bill
+        would have it.
+        """
         self.finish()
         if self._unfinished is not None:
             message = (
-                "log: expected no change by the thread that is billing a period until it is closed, received one "
+                "log: expected no change by the thread that is billing a period until it "
+                "is closed, received one "
                 "(from a pricing model, a rounding, or within closing())"
             )
             raise UsageRejectedError(ErrorCode.PERIOD_BEING_BILLED, message, param="log")
 
     def decide(self, change: Callable[[], object]) -> None:
-        """Carry out a change of several steps, each of which may be taken twice; it has happened once it is noted."""
+        """Carry out a change of several steps, each of which may be taken twice; it has happened
+        once it is noted.
+        """
         outer = self._unfinished  # None, or that this thread is billing another period.
         self._unfinished = change
         self._finish()
@@ -145,7 +166,8 @@ class Guarded(Uncopied):
                 self._unfinished = outer
 
     def billing_of(self, subscription: str) -> Billing:
-        """Return the note of this thread that it is billing a period of a subscription; under the lock.
+        """Return the note of this thread that it is billing a period of a subscription; under the
+        lock.
 
         Raises:
             InvalidValueError: ``parameter_invalid_object`` where no period of it is being closed.
@@ -155,7 +177,10 @@ class Guarded(Uncopied):
         while billing is not None and subscription not in billing.invoices:
             billing = billing.outer
         if billing is None:
-            code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "the invoice of a period that is being closed"
+            code, expected = (
+                ErrorCode.PARAMETER_INVALID_OBJECT,
+                "the invoice of a period that is being closed",
+            )
             raise InvalidValueError.expecting(code, "invoice", expected, subscription)
         found: Billing = billing
         return found

@@ -1,4 +1,5 @@
-"""The lines of very many invoices as columns: what :func:`~metering_core.invoice_all` would bill, without an object a line.
+"""The lines of very many invoices as columns: what :func:`~metering_core.invoice_all` would bill,
+without an object a line.
 
 Needs the extra ``columnar``. Quantities are asked of the engine at once and rated price by price.
 """
@@ -41,13 +42,15 @@ class AnswersInColumns(Usage, Protocol):
 
 @attrs.frozen(eq=False)
 class InvoiceLines:
-    """Settled lines, column by column, in the order of the subscriptions, their items and the tiers.
+    """Settled lines, column by column, in the order of the subscriptions, their items and the
+    tiers.
 
     Attributes:
-        items: what is billed, with the billing period of each. Late usage of an earlier period, where the usage bills it, has
-            an item after the one that it is of, with that period and the price of then; its lines are the difference.
-        total_usage: the whole quantity of each item in its period; negative where a meter's corrections exceed its usage,
-            which is billed as 0.
+        items: what is billed, with the billing period of each. Late usage of an earlier period,
+            where the usage bills it, has an item after the one that it is of, with that period and
+            the price of then; its lines are the difference.
+        total_usage: the whole quantity of each item in its period; negative where a meter's
+            corrections exceed its usage, which is billed as 0.
         lines: the lines; ``rows`` counts in ``items``.
     """
 
@@ -61,12 +64,16 @@ class InvoiceLines:
 
 
 def invoice_lines(
-    subscriptions: Iterable[Subscription], usage: Usage, at: Instant, *, rounding: Rounding = half_up
+    subscriptions: Iterable[Subscription],
+    usage: Usage,
+    at: Instant,
+    *,
+    rounding: Rounding = half_up,
 ) -> InvoiceLines:
     """Return the lines of each subscription's invoice for the billing period that holds an instant.
 
-    They are the lines of the previews that :func:`~metering_core.invoice_all` returns. A subscription that is not alive at the
-    instant has none.
+    They are the lines of the previews that :func:`~metering_core.invoice_all` returns. A
+    subscription that is not alive at the instant has none.
 
     Args:
         subscriptions: what to bill.
@@ -94,11 +101,19 @@ def invoice_lines(
     rated = (_rated(items, places, total_usage, shares, rounding) for places in by_price)
     own = InvoiceLines(items, total_usage, RatedLines.joined(rated).in_order())
     corrections = corrections_in(usage, items)
-    return own if corrections is no_corrections else _with_late(own, [corrections(*billed) for billed in items], rounding)
+    return (
+        own
+        if corrections is no_corrections
+        else _with_late(own, [corrections(*billed) for billed in items], rounding)
+    )
 
 
-def _with_late(own: InvoiceLines, late: Iterable[Sequence[Correction]], rounding: Rounding) -> InvoiceLines:
-    """Put late usage of earlier periods after the item that bills it, each as an item of its own at the price of then."""
+def _with_late(
+    own: InvoiceLines, late: Iterable[Sequence[Correction]], rounding: Rounding
+) -> InvoiceLines:
+    """Put late usage of earlier periods after the item that bills it, each as an item of its own at
+    the price of then.
+    """
     items: list[Billed] = []
     totals: list[Number] = []
     places: list[int] = []
@@ -118,13 +133,27 @@ def _with_late(own: InvoiceLines, late: Iterable[Sequence[Correction]], rounding
         exact_array([one.charge.quantity for _, one in found]),
         exact_array([one.amount for _, one in found]),
     )
-    return InvoiceLines(tuple(items), exact_array(totals), RatedLines.joined([own.lines.of(places), added]).in_order())
+    return InvoiceLines(
+        tuple(items),
+        exact_array(totals),
+        RatedLines.joined([own.lines.of(places), added]).in_order(),
+    )
 
 
-def _total_usage(items: Sequence[Billed], by_price: Iterable[list[int]], usage: Usage) -> NDArray[Any]:
-    """Return the quantity of each item: what was used of a metered one, what was agreed of a licensed one."""
-    licensed = {place for places in by_price if not items[places[0]][0].is_metered for place in places}
-    metered = [billed for place, billed in enumerate(items) if place not in licensed] if licensed else items
+def _total_usage(
+    items: Sequence[Billed], by_price: Iterable[list[int]], usage: Usage
+) -> NDArray[Any]:
+    """Return the quantity of each item: what was used of a metered one, what was agreed of a
+    licensed one.
+    """
+    licensed = {
+        place for places in by_price if not items[places[0]][0].is_metered for place in places
+    }
+    metered = (
+        [billed for place, billed in enumerate(items) if place not in licensed]
+        if licensed
+        else items
+    )
     if offers(usage, AnswersInColumns):
         quantities = usage.total_usage(metered)
     else:
@@ -132,7 +161,12 @@ def _total_usage(items: Sequence[Billed], by_price: Iterable[list[int]], usage: 
     if not licensed:
         return quantities
     used = iter(quantities.tolist())
-    return exact_array([item.quantity or 0 if place in licensed else next(used) for place, (item, _) in enumerate(items)])
+    return exact_array(
+        [
+            item.quantity or 0 if place in licensed else next(used)
+            for place, (item, _) in enumerate(items)
+        ]
+    )
 
 
 def _rated(
@@ -142,7 +176,8 @@ def _rated(
     shares: Mapping[int, Fraction],
     rounding: Rounding,
 ) -> RatedLines:
-    """Rate all items of one price, in whole periods or in partial ones; the lines know the places of the items among all.
+    """Rate all items of one price, in whole periods or in partial ones; the lines know the places
+    of the items among all.
 
     No quantity is billed below 0.
     """

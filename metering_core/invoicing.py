@@ -1,7 +1,9 @@
-"""Lines and invoices: preview and finalize are the same function of records, prices, cycle and cut-off.
+"""Lines and invoices: preview and finalize are the same function of records, prices, cycle and
+cut-off.
 
-The path from a quantity to money is a list of steps, each a function from values to values: summarize, rate, settle. Every line
-is settled once, and a total is the sum of its settled lines (Stripe, decimal amounts).
+The path from a quantity to money is a list of steps, each a function from values to values:
+summarize, rate, settle. Every line is settled once, and a total is the sum of its settled lines
+(Stripe, decimal amounts).
 """
 
 from __future__ import annotations
@@ -43,9 +45,14 @@ class ClosesPeriods(Usage, Protocol):
     """Usage that can hold periods still while they are billed and close them afterwards."""
 
     def closing_all(
-        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
+        self,
+        periods: Mapping[str, BillingPeriod],
+        *,
+        now: Instant,
+        versions: Iterable[Subscription] = (),
     ) -> AbstractContextManager[Mapping[str, datetime]]:
-        """Yield when the period of each subscription was closed first; close all of them where the block succeeds.
+        """Yield when the period of each subscription was closed first; close all of them where the
+        block succeeds.
 
         Refuse versions of the subscriptions that were not told.
         """
@@ -107,11 +114,14 @@ class HoldsWeakly(KeepsRecords, Protocol):
 
 @attrs.frozen(eq=False)
 class Evidence:
-    """Which usage a line was made of. A line outlives it: it keeps no log alive, and leaves it behind when it travels.
+    """Which usage a line was made of. A line outlives it: it keeps no log alive, and leaves it
+    behind when it travels.
 
     Attributes:
-        sequence: the number of the last record or event that the line knew of; None where it was not written down.
-        view: the usage as it was then; None for a line that was copied to another process or stored.
+        sequence: the number of the last record or event that the line knew of; None where it was
+            not written down.
+        view: the usage as it was then; None for a line that was copied to another process or
+            stored.
     """
 
     sequence: int | None
@@ -167,15 +177,24 @@ class Corrects(Protocol):
         ...  # pragma: no cover
 
     def corrections(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
-        """Return the earlier periods of an item whose difference an invoice of this period bills."""
+        """Return the earlier periods of an item whose difference an invoice of this period
+        bills.
+        """
         ...  # pragma: no cover
 
 
 class Settles(Protocol):
     """Usage that remembers what was charged, so that the next invoice can charge the difference."""
 
-    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]], sequence: int | None = None) -> None:
-        """Take what an invoice charged, by item, while its period is being closed; made of the usage up to a number."""
+    def settle(
+        self,
+        subscription_id: str,
+        settled: Mapping[str, tuple[Price, Settled]],
+        sequence: int | None = None,
+    ) -> None:
+        """Take what an invoice charged, by item, while its period is being closed; made of the
+        usage up to a number.
+        """
         ...  # pragma: no cover
 
 
@@ -200,26 +219,33 @@ class InvoiceLineItem:
         id: the invoice's id and the line's number.
         subscription_item: the item's id.
         price: what it was rated with.
-        period: the time the line bills, ``[start, end)``: the invoice's, or the earlier one of late usage.
+        period: the time the line bills, ``[start, end)``: the invoice's, or the earlier one of late
+            usage.
         description: what a person reads.
-        quantity: units the line covers, exact: of its tier, or raw usage on a package line, 0 on a flat line. What is printed
-            and written shows at most 12 decimal places (:func:`~metering_core.exact.cut`).
+        quantity: units the line covers, exact: of its tier, or raw usage on a package line, 0 on a
+            flat line. What is printed and written shows at most 12 decimal places
+            (:func:`~metering_core.exact.cut`).
         amount: what is due, in whole minor units.
-        exact: the amount before it was settled, in minor units; a Fraction where no decimal can write it.
+        exact: the amount before it was settled, in minor units; a Fraction where no decimal can
+            write it.
         currency: the lower-case code.
         charge: the product behind the amount.
-        total_usage: the item's whole quantity in the period, exact as ``quantity`` is; where a meter's corrections exceed its
-            usage it is negative, and 0 is billed.
-        aggregate_usage: the mode or formula by which usage became that quantity; None for a licensed item.
+        total_usage: the item's whole quantity in the period, exact as ``quantity`` is; where a
+            meter's corrections exceed its usage it is negative, and 0 is billed.
+        aggregate_usage: the mode or formula by which usage became that quantity; None for a
+            licensed item.
         rounding: the name of the rounding that settled the line.
-        proration: which part of the whole billing period a licensed item is billed for, where the subscription begins or ends
-            within it, to the second; ``exact`` is that part of the charge's amount. None for a whole period, and for usage.
-        before: on a line of late usage what was billed before. ``quantity`` and ``exact`` are the difference then, and so is
-            ``amount``: what the period's part of the price is settled to now, less what was charged for it; all three may be
-            negative. None on the lines of the invoice's own period.
-        usage: the records behind the line as they were when it was made, for :func:`~metering_core.explain`; None where the
-            engine keeps none. It keeps no log alive and does not travel: a line that was pickled or stored is explained with
-            the log beside it. Two lines are equal whatever they remember.
+        proration: which part of the whole billing period a licensed item is billed for, where the
+            subscription begins or ends within it, to the second; ``exact`` is that part of the
+            charge's amount. None for a whole period, and for usage.
+        before: on a line of late usage what was billed before. ``quantity`` and ``exact`` are the
+            difference then, and so is ``amount``: what the period's part of the price is settled to
+            now, less what was charged for it; all three may be negative. None on the lines of the
+            invoice's own period.
+        usage: the records behind the line as they were when it was made, for
+            :func:`~metering_core.explain`; None where the engine keeps none. It keeps no log alive
+            and does not travel: a line that was pickled or stored is explained with the log beside
+            it. Two lines are equal whatever they remember.
     """
 
     id: str
@@ -247,8 +273,8 @@ class InvoiceLineItem:
     def to_dict(self) -> dict[str, Any]:
         """Write the line for JSON: whole minor units, Unix seconds, decimals as strings.
 
-        Quantities are cut to 12 decimal places; ``exact`` is not, and is ``"n/d"`` where no decimal can write it. ``before`` is
-        there on lines of late usage only.
+        Quantities are cut to 12 decimal places; ``exact`` is not, and is ``"n/d"`` where no decimal
+        can write it. ``before`` is there on lines of late usage only.
         """
         charge = self.charge
         return {
@@ -282,8 +308,8 @@ class Invoice:
         currency: the lower-case code.
         period: the billing period, ``[start, end)``.
         status: ``draft`` for a preview, ``finalized`` otherwise.
-        lines: in the order of the subscription's items, and tier by tier within one; late usage of earlier periods follows the
-            item's own, as the difference it makes.
+        lines: in the order of the subscription's items, and tier by tier within one; late usage of
+            earlier periods follows the item's own, as the difference it makes.
         finalized_at: when the period was closed first, UTC; None for a draft.
     """
 
@@ -304,8 +330,9 @@ class Invoice:
     def total(self) -> int:
         """What is due in minor units.
 
-        It is negative where corrections of earlier periods give back more than was used: that much is owed to the customer. It
-        is not cut off at 0, and nothing keeps it for the next invoice: pay it out, or set it off.
+        It is negative where corrections of earlier periods give back more than was used: that much
+        is owed to the customer. It is not cut off at 0, and nothing keeps it for the next invoice:
+        pay it out, or set it off.
         """
         return self.subtotal
 
@@ -329,18 +356,26 @@ class Invoice:
 
     def __str__(self) -> str:
         """Return the invoice as a table that a person would send on."""
-        rows = [(shown(line.description), grouped(line.quantity), str(line.money)) for line in self.lines]
+        rows = [
+            (shown(line.description), grouped(line.quantity), str(line.money))
+            for line in self.lines
+        ]
         header, footer = ("Description", "Quantity", "Amount"), ("Total", "", str(self.money))
         widths = [max(len(row[column]) for row in (header, *rows, footer)) for column in range(3)]
         rule = "-" * (sum(widths) + 4)
         table = [_row(row, widths) for row in (header, *rows, footer)]
         start, end = (f"{at:%Y-%m-%d %H:%M}" for at in (self.period.start, self.period.end))
         title = f"Invoice {shown(self.id)} ({self.status.value})"
-        period = f"Subscription {shown(self.subscription)}, from {start} to {end} UTC (end excluded)"
+        period = (
+            f"Subscription {shown(self.subscription)}, from {start} to {end} UTC (end excluded)"
+        )
         return "\n".join([title, period, "", table[0], rule, *table[1:-1], rule, table[-1]])
 
-    def changes(self, subscription: Subscription, usage: Usage, *, rounding: Rounding = half_up) -> InvoiceChanges:
-        """Return what would differ if the period were billed now; ask :meth:`~metering_core.UsageLog.invoice_changes`.
+    def changes(
+        self, subscription: Subscription, usage: Usage, *, rounding: Rounding = half_up
+    ) -> InvoiceChanges:
+        """Return what would differ if the period were billed now; ask
+        :meth:`~metering_core.UsageLog.invoice_changes`.
 
         Args:
             subscription: its newest version.
@@ -351,7 +386,10 @@ class Invoice:
         period = subscription.period_at(self.period.start)
         now = () if period is None else _drafted(subscription, usage, period, rounding)
         before, after = _by_place(_own_lines(self, usage)), _by_place(now)
-        changed = (LineChange(before.get(place), after.get(place)) for place in dict.fromkeys([*before, *after]))
+        changed = (
+            LineChange(before.get(place), after.get(place))
+            for place in dict.fromkeys([*before, *after])
+        )
         return InvoiceChanges(self.id, tuple(one for one in changed if one.alters_the_bill))
 
 
@@ -407,9 +445,15 @@ def _generation(usage: Usage) -> type[AggregateUsage | Formula]:
 
 
 def _own_lines(invoice: Invoice, usage: Usage) -> list[InvoiceLineItem]:
-    """Return the lines of an invoice without those of the generation that some usage does not have."""
+    """Return the lines of an invoice without those of the generation that some usage does
+    not have.
+    """
     own = _generation(usage)
-    return [line for line in invoice.lines if line.aggregate_usage is None or isinstance(line.aggregate_usage, own)]
+    return [
+        line
+        for line in invoice.lines
+        if line.aggregate_usage is None or isinstance(line.aggregate_usage, own)
+    ]
 
 
 def _drafted(
@@ -417,10 +461,16 @@ def _drafted(
 ) -> tuple[InvoiceLineItem, ...]:
     """Return what usage of one generation would bill, of the items that are not of the other."""
     is_on_meters = _generation(usage) is Formula
-    items = [item for item in subscription.items if not item.is_metered or (item.recurring.meter is not None) is is_on_meters]
+    items = [
+        item
+        for item in subscription.items
+        if not item.is_metered or (item.recurring.meter is not None) is is_on_meters
+    ]
     if not items:
         return ()
-    return _invoice(attrs.evolve(subscription, items=items), usage, period, rounding, InvoiceStatus.DRAFT, None).lines
+    return _invoice(
+        attrs.evolve(subscription, items=items), usage, period, rounding, InvoiceStatus.DRAFT, None
+    ).lines
 
 
 _Place = tuple[Any, ...]
@@ -428,10 +478,18 @@ _Place = tuple[Any, ...]
 
 
 def _by_place(lines: Iterable[InvoiceLineItem]) -> dict[_Place, InvoiceLineItem]:
-    """Return lines by what stays the same from one bill of a period to the next: the item, the tier and the kind of charge."""
+    """Return lines by what stays the same from one bill of a period to the next: the item, the tier
+    and the kind of charge.
+    """
     places: dict[_Place, InvoiceLineItem] = {}
     for line in lines:
-        place = (line.subscription_item, line.period.start, line.charge.kind, line.charge.tier, line.charge.label)
+        place = (
+            line.subscription_item,
+            line.period.start,
+            line.charge.kind,
+            line.charge.tier,
+            line.charge.label,
+        )
         number = next(number for number in count() if (*place, number) not in places)
         places[*place, number] = line
     return places
@@ -453,12 +511,16 @@ def _row(row: tuple[str, str, str], widths: list[int]) -> str:
 
 
 def grouped(number: Number) -> str:
-    """Write a number for people: commas between thousands, at most 12 decimal places, the rest cut: ``1,234.5``."""
+    """Write a number for people: commas between thousands, at most 12 decimal places, the rest cut:
+    ``1,234.5``.
+    """
     return f"{number:,}" if isinstance(number, int) else f"{cut(number):,f}"
 
 
 def number_field(number: Number) -> int | str:
-    """Write a quantity for JSON: an int, or a decimal string where it is not whole; at most 12 places, the rest cut."""
+    """Write a quantity for JSON: an int, or a decimal string where it is not whole; at most 12
+    places, the rest cut.
+    """
     shown = number if isinstance(number, int) else whole_if_possible(cut(number))
     return shown if isinstance(shown, int) else plain(shown)
 
@@ -467,20 +529,24 @@ def _period_fields(period: BillingPeriod) -> dict[str, int]:
     return {"start": period.start_seconds, "end": period.end_seconds}
 
 
-def preview_invoice(subscription: Subscription, usage: Usage, *, now: Instant, rounding: Rounding = half_up) -> Invoice:
+def preview_invoice(
+    subscription: Subscription, usage: Usage, *, now: Instant, rounding: Rounding = half_up
+) -> Invoice:
     """Return the bill of the current period as it stands.
 
     Args:
         subscription: what to bill. Its licensed items are billed for the same period as its usage.
         usage: any engine: the log, a view of it, columns, files, a cluster.
-        now: which period is the current one; it ends at the subscription's next boundary, not at ``now``.
+        now: which period is the current one; it ends at the subscription's next boundary, not at
+            ``now``.
         rounding: how each line is settled.
 
-    A version that the log was not told is billed as well: it says what would be owed under it, and nothing is stored. Only what
-    a log was told is finalized.
+    A version that the log was not told is billed as well: it says what would be owed under it, and
+    nothing is stored. Only what a log was told is finalized.
 
     Raises:
-        InvoicingError: ``period_not_of_subscription`` where ``now`` is outside the subscription's life.
+        InvoicingError: ``period_not_of_subscription`` where ``now`` is outside the subscription's
+            life.
     """
     _require_billable(subscription, usage, rounding)
     at = instant(now, "now")
@@ -502,31 +568,41 @@ def _life(subscription: Subscription) -> str:
 
 
 def finalize_invoice(
-    subscription: Subscription, usage: Usage, period: BillingPeriod, *, now: Instant, rounding: Rounding = half_up
+    subscription: Subscription,
+    usage: Usage,
+    period: BillingPeriod,
+    *,
+    now: Instant,
+    rounding: Rounding = half_up,
 ) -> Invoice:
-    """Return the bill of a period that has ended, and close the period where the usage can be closed.
+    """Return the bill of a period that has ended, and close the period where the usage can be
+    closed.
 
-    From then on no record can change the period, and the log keeps the invoice: finalizing again returns it as it is, whatever
-    version of the subscription, rounding or usage came since. ``log.invoice_changes(invoice)`` says what would differ now.
+    From then on no record can change the period, and the log keeps the invoice: finalizing again
+    returns it as it is, whatever version of the subscription, rounding or usage came since.
+    ``log.invoice_changes(invoice)`` says what would differ now.
 
     Args:
-        subscription: what to bill, in the version that the usage was told: as ``log.subscriptions`` has it, or as files and
-            clusters were given it.
-        usage: any engine. A log closes the period and keeps its invoice; a view or another engine only answers. A view returns
-            what the log keeps where it shows that the period was closed.
+        subscription: what to bill, in the version that the usage was told: as ``log.subscriptions``
+            has it, or as files and clusters were given it.
+        usage: any engine. A log closes the period and keeps its invoice; a view or another engine
+            only answers. A view returns what the log keeps where it shows that the period was
+            closed.
         period: one of the subscription's billing periods.
         now: at or after the period's end.
         rounding: how each line is settled.
 
     Raises:
-        InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``; the period stays open. ``invoice_conflict`` for
-            a view of before the log finalized the period.
-        InvalidValueError: ``change_not_billable`` for a version that the usage was not told: tell it first with
-            ``log.subscribe``. Names, labels and metadata may differ.
+        InvoicingError: ``period_not_of_subscription`` or ``period_not_ended``; the period stays
+            open. ``invoice_conflict`` for a view of before the log finalized the period.
+        InvalidValueError: ``change_not_billable`` for a version that the usage was not told: tell
+            it first with ``log.subscribe``. Names, labels and metadata may differ.
     """
     _require_billable(subscription, usage, rounding)
     at = instant(now, "now")
-    with held_still(usage):  # So that no other thread finalizes the period between the question and the closing.
+    with held_still(
+        usage
+    ):  # So that no other thread finalizes the period between the question and the closing.
         stored = invoice_in(usage, subscription, period)
         if stored is not None:
             with completing(usage, [(subscription, stored)]):
@@ -534,15 +610,27 @@ def finalize_invoice(
             return explained_by(usage, stored)
         subscription.require_ended(period, at)
         with closing_in(usage, {subscription.id: period}, at, [subscription]) as closed_at:
-            invoice = _invoice(subscription, usage, period, rounding, InvoiceStatus.FINALIZED, closed_at[subscription.id])
+            invoice = _invoice(
+                subscription,
+                usage,
+                period,
+                rounding,
+                InvoiceStatus.FINALIZED,
+                closed_at[subscription.id],
+            )
             keep_in(usage, subscription, invoice)
     return invoice
 
 
 def closing_in(
-    usage: object, periods: Mapping[str, BillingPeriod], now: datetime, versions: Iterable[Subscription]
+    usage: object,
+    periods: Mapping[str, BillingPeriod],
+    now: datetime,
+    versions: Iterable[Subscription],
 ) -> AbstractContextManager[Mapping[str, datetime]]:
-    """Hold usage still while periods are billed, and close them where it can be closed; yields when each was closed first."""
+    """Hold usage still while periods are billed, and close them where it can be closed; yields when
+    each was closed first.
+    """
     if offers(usage, ClosesPeriods):
         return usage.closing_all(periods, now=now, versions=versions)
     if offers(usage, IsTold):
@@ -552,7 +640,9 @@ def closing_in(
 
 
 def keep_in(usage: object, subscription: Subscription, invoice: Invoice) -> None:
-    """Let usage that closes periods keep an invoice and what it charged, while the invoice's period is being closed."""
+    """Let usage that closes periods keep an invoice and what it charged, while the invoice's period
+    is being closed.
+    """
     if offers(usage, Settles):
         usage.settle(subscription.id, _charged(subscription, invoice))
     if offers(usage, ClosesPeriods):
@@ -581,10 +671,11 @@ def explained_by(usage: Usage, invoice: Invoice) -> Invoice:
 
 @contextmanager
 def completing(usage: Usage, kept: Iterable[tuple[Subscription, Invoice]]) -> Iterator[None]:
-    """Have the parts of usage that lack invoices which another part keeps keep them, too, if the block succeeds.
+    """Have the parts of usage that lack invoices which another part keeps keep them, too, if the
+    block succeeds.
 
-    A part lacks one because it was restored from before, or because the closing was interrupted between the parts. It keeps it
-    as of when it was made, where it would bill the same itself.
+    A part lacks one because it was restored from before, or because the closing was interrupted
+    between the parts. It keeps it as of when it was made, where it would bill the same itself.
 
     Raises:
         InvoicingError: ``invoice_conflict`` where it would not.
@@ -602,11 +693,15 @@ def completing(usage: Usage, kept: Iterable[tuple[Subscription, Invoice]]) -> It
 
 
 @contextmanager
-def _completing(part: ClosesPeriods, lacked: Sequence[tuple[Subscription, Invoice]], at: datetime) -> Iterator[None]:
+def _completing(
+    part: ClosesPeriods, lacked: Sequence[tuple[Subscription, Invoice]], at: datetime
+) -> Iterator[None]:
     for subscription, invoice in lacked:
         own = subscription.period_at(invoice.period.start)
         if own != invoice.period:
-            raise lacks_invoice(invoice, _kind_of(part), f"{'no such period' if own is None else own}")
+            raise lacks_invoice(
+                invoice, _kind_of(part), f"{'no such period' if own is None else own}"
+            )
     periods = {subscription.id: invoice.period for subscription, invoice in lacked}
     with part.closing_all(periods, now=at, versions=[subscription for subscription, _ in lacked]):
         views: dict[int | None, Usage] = {None: part}
@@ -619,18 +714,32 @@ def _completing(part: ClosesPeriods, lacked: Sequence[tuple[Subscription, Invoic
 
 
 def _as_its_own(
-    part: ClosesPeriods, subscription: Subscription, invoice: Invoice, views: dict[int | None, Usage]
+    part: ClosesPeriods,
+    subscription: Subscription,
+    invoice: Invoice,
+    views: dict[int | None, Usage],
 ) -> tuple[int | None, Invoice]:
-    """Return up to which number a part would bill just that invoice, None for now, and the invoice with the part's evidence.
+    """Return up to which number a part would bill just that invoice, None for now, and the invoice
+    with the part's evidence.
 
-    Where the part bills later what comes late, the first answer is the number that the invoice knew of: a closing was
-    interrupted before this part had its turn, and what came since is late. Else all that the part has must be billed by it.
+    Where the part bills later what comes late, the first answer is the number that the invoice knew
+    of: a closing was interrupted before this part had its turn, and what came since is late. Else
+    all that the part has must be billed by it.
     """
     billed = _own_lines(invoice, part)
-    known = [line.usage.sequence for line in billed if line.usage is not None and isinstance(line.aggregate_usage, Formula)]
+    known = [
+        line.usage.sequence
+        for line in billed
+        if line.usage is not None and isinstance(line.aggregate_usage, Formula)
+    ]
     then = max((number for number in known if number is not None), default=None)
     limits: list[int | None] = [None]
-    if then is not None and offers(part, Settles) and offers(part, KeepsRecords) and then < part.sequence:
+    if (
+        then is not None
+        and offers(part, Settles)
+        and offers(part, KeepsRecords)
+        and then < part.sequence
+    ):
         limits.insert(0, then)
         if then not in views:
             views[then] = part.as_of(then)
@@ -644,18 +753,32 @@ def _as_its_own(
 def _billed_of(lines: Mapping[_Place, InvoiceLineItem]) -> dict[_Place, tuple[object, ...]]:
     """Return what lines bill, before it is settled: of late usage also what was billed before."""
     return {
-        place: (*terms_of(line.price), line.quantity, line.exact, line.total_usage, line.charge, line.proration, line.before)
+        place: (
+            *terms_of(line.price),
+            line.quantity,
+            line.exact,
+            line.total_usage,
+            line.charge,
+            line.proration,
+            line.before,
+        )
         for place, line in lines.items()
         # A difference of nothing but what two roundings left is for the next invoice.
         if line.before is None or line.quantity or line.exact
     }
 
 
-def _with_evidence(invoice: Invoice, billed: Iterable[InvoiceLineItem], own: Mapping[_Place, InvoiceLineItem]) -> Invoice:
+def _with_evidence(
+    invoice: Invoice, billed: Iterable[InvoiceLineItem], own: Mapping[_Place, InvoiceLineItem]
+) -> Invoice:
     """Return an invoice whose lines name the usage that a part has for them."""
     metered = [line for line in billed if line.aggregate_usage is not None]
-    found = {line.id: own[place].usage for place, line in _by_place(metered).items() if place in own}
-    lines = tuple(attrs.evolve(line, usage=found.get(line.id, line.usage)) for line in invoice.lines)
+    found = {
+        line.id: own[place].usage for place, line in _by_place(metered).items() if place in own
+    }
+    lines = tuple(
+        attrs.evolve(line, usage=found.get(line.id, line.usage)) for line in invoice.lines
+    )
     return attrs.evolve(invoice, lines=lines)
 
 
@@ -663,24 +786,37 @@ def _kind_of(part: Usage) -> str:
     return "events" if offers(part, KnowsMeters) else "records"
 
 
-def _first_difference(billed: Mapping[_Place, InvoiceLineItem], own: Mapping[_Place, InvoiceLineItem]) -> str:
+def _first_difference(
+    billed: Mapping[_Place, InvoiceLineItem], own: Mapping[_Place, InvoiceLineItem]
+) -> str:
     before, after = _billed_of(billed), _billed_of(own)
     place = next(one for one in (*before, *after) if before.get(one) != after.get(one))
     first, second = (_quantity_of(lines.get(place)) for lines in (own, billed))
-    late = " as late usage" if any(line and line.before for line in (billed.get(place), own.get(place))) else ""
+    late = (
+        " as late usage"
+        if any(line and line.before for line in (billed.get(place), own.get(place)))
+        else ""
+    )
     return f"{first} of item {shown(place[0])!r}{late}, where the invoice bills {second}"
 
 
 def _quantity_of(line: InvoiceLineItem | None) -> str:
-    return "nothing" if line is None else f"{grouped(line.quantity)} at price {shown(line.price.id)!r}"
+    return (
+        "nothing" if line is None else f"{grouped(line.quantity)} at price {shown(line.price.id)!r}"
+    )
 
 
 def lacks_invoice(invoice: Invoice, kind: str, received: str) -> InvoicingError:
-    """Return the refusal to go on with a log that lacks an invoice which the log beside it keeps."""
+    """Return the refusal to go on with a log that lacks an invoice which the log beside it
+    keeps.
+    """
     message = (
-        f"invoice: expected the log of {kind} to bill what the invoice of subscription {shown(invoice.subscription)!r} of "
-        f"{invoice.period} says, which it lacks and the other log keeps; received {received}. It seems to have been restored "
-        f"from before that invoice: send it again what was lost since and tell it again what was told (the same ids are "
+        f"invoice: expected the log of {kind} to bill what the invoice of subscription "
+        f"{shown(invoice.subscription)!r} of "
+        f"{invoice.period} says, which it lacks and the other log keeps; received "
+        f"{received}. It seems to have been restored "
+        "from before that invoice: send it again what was lost since and tell it again "
+        "what was told (the same ids are "
         f"duplicates), then finalize that period again; or restore both logs from the same moment"
     )
     return InvoicingError(ErrorCode.INVOICE_CONFLICT, message, param="invoice")
@@ -692,7 +828,11 @@ def _with_usage(line: InvoiceLineItem, usage: object) -> InvoiceLineItem:
         return line
     item = SubscriptionItem(line.subscription_item, line.price)
     engine = usage.engine_of(item) if offers(usage, RoutesItems) else usage
-    return attrs.evolve(line, usage=Evidence.of(engine, line.usage.sequence)) if offers(engine, KeepsRecords) else line
+    return (
+        attrs.evolve(line, usage=Evidence.of(engine, line.usage.sequence))
+        if offers(engine, KeepsRecords)
+        else line
+    )
 
 
 def _require_billable(subscription: Subscription, usage: Usage, rounding: Rounding) -> None:
@@ -716,7 +856,9 @@ def _invoice(
         summaries = {one.subscription_item: one for one in summarize_all(requests, usage)}
         evidence = evidence_in(usage, subscription.items)
         corrections = corrections_in(usage, [(item, period) for item in subscription.items])
-    return invoice_of(subscription, period, summaries, evidence, corrections, rounding, status, finalized_at)
+    return invoice_of(
+        subscription, period, summaries, evidence, corrections, rounding, status, finalized_at
+    )
 
 
 def held_still(usage: Usage) -> AbstractContextManager[Any]:
@@ -742,7 +884,9 @@ def invoice_of(
     status: InvoiceStatus,
     finalized_at: datetime | None,
 ) -> Invoice:
-    """Return the invoice of a subscription whose usage was asked for: a summary for each metered item, by its id."""
+    """Return the invoice of a subscription whose usage was asked for: a summary for each metered
+    item, by its id.
+    """
     invoice_id = subscription.invoice_id(period)
     ids = (f"{invoice_id}_{number}" for number in count(1))
     lines = (
@@ -753,7 +897,15 @@ def invoice_of(
             *(_late_lines(one, rounding, ids, evidence(item)) for one in corrections(item, period)),
         )
     )
-    return Invoice(invoice_id, subscription.id, subscription.currency, period, status, tuple(lines), finalized_at)
+    return Invoice(
+        invoice_id,
+        subscription.id,
+        subscription.currency,
+        period,
+        status,
+        tuple(lines),
+        finalized_at,
+    )
 
 
 def evidence_in(usage: Usage, items: Sequence[SubscriptionItem]) -> EvidenceOf:
@@ -766,8 +918,12 @@ def evidence_in(usage: Usage, items: Sequence[SubscriptionItem]) -> EvidenceOf:
     return lambda _: evidence
 
 
-def corrections_in(usage: Usage, asked: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> Corrections:
-    """Return the corrections that some usage bills now, of items on a meter; :func:`no_corrections` where it bills none."""
+def corrections_in(
+    usage: Usage, asked: Iterable[tuple[SubscriptionItem, BillingPeriod]]
+) -> Corrections:
+    """Return the corrections that some usage bills now, of items on a meter; :func:`no_corrections`
+    where it bills none.
+    """
     if not offers(usage, Corrects) or not usage.carries_late:
         return no_corrections
     metered = [(item, period) for item, period in asked if item.recurring.meter is not None]
@@ -800,7 +956,10 @@ def _lines(
     agreed = item.quantity or 0
     quantity = agreed if summary is None else summary.billable_usage
     price, share = item.price, billed_share(item, period)
-    proration, part = None if share is WHOLE or share == WHOLE else share, _part(item, summary, period)
+    proration, part = (
+        None if share is WHOLE or share == WHOLE else share,
+        _part(item, summary, period),
+    )
     for one in rate(price, quantity).settled(rounding, share=share):
         charge = one.charge
         yield InvoiceLineItem(
@@ -825,19 +984,23 @@ def _lines(
 def billed_share(item: SubscriptionItem, period: BillingPeriod) -> Fraction:
     """Return by which part of a billing period an item's amount is prorated.
 
-    A licensed item was agreed for the whole period: where the subscription begins or ends within it, the seconds of its life
-    are billed, of those of the whole. Usage is billed as it was used.
+    A licensed item was agreed for the whole period: where the subscription begins or ends within
+    it, the seconds of its life are billed, of those of the whole. Usage is billed as it was used.
     """
     return WHOLE if item.is_metered else period.share
 
 
 def _part(item: SubscriptionItem, summary: UsageSummary | None, period: BillingPeriod) -> str:
-    """Write what is billed of a period that was cut, where that makes the line smaller; for the end of its description."""
+    """Write what is billed of a period that was cut, where that makes the line smaller; for the end
+    of its description.
+    """
     part = period.part
     if not part:  # As nearly always.
         return ""
     is_weighed = (
-        summary is not None and isinstance(summary.aggregate_usage, Formula) and FORMULAS[summary.aggregate_usage].is_weighed
+        summary is not None
+        and isinstance(summary.aggregate_usage, Formula)
+        and FORMULAS[summary.aggregate_usage].is_weighed
     )
     return f", {part}" if is_weighed or not item.is_metered else ""
 
@@ -845,7 +1008,9 @@ def _part(item: SubscriptionItem, summary: UsageSummary | None, period: BillingP
 def _late_lines(
     correction: Correction, rounding: Rounding, ids: Iterator[str], evidence: Evidence | None
 ) -> Iterator[InvoiceLineItem]:
-    """Bill the difference that late usage makes to a period that was billed, part by part of its price."""
+    """Bill the difference that late usage makes to a period that was billed, part by part of its
+    price.
+    """
     price, period = correction.price, correction.period
     for one in differences(correction, rounding):
         yield InvoiceLineItem(
@@ -853,7 +1018,9 @@ def _late_lines(
             subscription_item=correction.subscription_item,
             price=price,
             period=period,
-            description=f"{describe_charge(price, one.charge)}, late usage of {period.start:%Y-%m-%d} to {period.end:%Y-%m-%d}",
+            description=f"{describe_charge(price, one.charge)}, late usage of "
+            f"{period.start:%Y-%m-%d} "
+            f"to {period.end:%Y-%m-%d}",
             quantity=one.charge.quantity,
             amount=one.amount,
             exact=one.charge.amount,
@@ -868,13 +1035,19 @@ def _late_lines(
 
 
 def describe_charge(price: Price, charge: Charge) -> str:
-    """Return a line's description, after the pattern of Stripe's: ``6 seats × Team (Tier 1 at USD 7.00 / month)``."""
+    """Return a line's description, after the pattern of Stripe's: ``6 seats × Team (Tier 1 at USD
+    7.00 / month)``.
+    """
     if charge.label is not None:
         return shown(charge.label)
     terms, title = _terms(price, charge), shown(price.title)
     if charge.kind is ChargeKind.FLAT:
         return f"{title} ({terms})"
-    units = grouped(charge.quantity) if price.unit_label is None else f"{grouped(charge.quantity)} {shown(price.unit_label)}"
+    units = (
+        grouped(charge.quantity)
+        if price.unit_label is None
+        else f"{grouped(charge.quantity)} {shown(price.unit_label)}"
+    )
     return f"{units} × {title} ({terms})"
 
 
@@ -882,7 +1055,11 @@ def _terms(price: Price, charge: Charge) -> str:
     tier = "" if charge.tier is None else f"Tier {charge.tier} "
     flat = "flat fee " if charge.kind is ChargeKind.FLAT else ""
     packages = "" if charge.packages is None else f"{grouped(charge.packages)} × "
-    at = "" if charge.unit_amount is None else f"at {packages}{Amount(charge.unit_amount, price.currency)}"
+    at = (
+        ""
+        if charge.unit_amount is None
+        else f"at {packages}{Amount(charge.unit_amount, price.currency)}"
+    )
     per = "" if charge.divide_by is None else f" per {grouped(charge.divide_by)}"
     recurring = price.recurring
     if recurring is None:

@@ -1,11 +1,11 @@
 """The append-only log of usage: the only mutable object, at the edge of everything else.
 
-Records are kept in columns, in the order of their arrival; everything else (cells, partials, summaries, views) is derived from
-them when it is asked for. So appending costs the same however much was used before, and a question costs what came since the
-last one.
+Records are kept in columns, in the order of their arrival; everything else (cells, partials,
+summaries, views) is derived from them when it is asked for. So appending costs the same however
+much was used before, and a question costs what came since the last one.
 
-A log may be used from several threads: every append is atomic, and so is every answer. Whatever interrupts a call, it happened
-whole or not at all: see :mod:`metering_core.guarding`.
+A log may be used from several threads: every append is atomic, and so is every answer. Whatever
+interrupts a call, it happened whole or not at all: see :mod:`metering_core.guarding`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,13 @@ from metering_core.accounts import (
 )
 from metering_core.aggregation import Usage
 from metering_core.cells import ItemCells, Kept, PeriodCells
-from metering_core.changing import ChangeMoment, FoldedUsage, KeepsCells, refuse_reopened, refuse_unbillable
+from metering_core.changing import (
+    ChangeMoment,
+    FoldedUsage,
+    KeepsCells,
+    refuse_reopened,
+    refuse_unbillable,
+)
 from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
@@ -71,12 +77,14 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     Args:
         subscriptions: whose usage to take. More can come later with :meth:`subscribe`.
-        clock: gives the log's now (an aware datetime or Unix seconds) where a call does not; the machine's is never read.
+        clock: gives the log's now (an aware datetime or Unix seconds) where a call does not; the
+            machine's is never read.
         policy: what to relax of the rule "in the current billing period and not in the future".
 
     Attributes:
         policy: as given.
-        lock: held during every append and every answer; hold it to ask several questions of one state.
+        lock: held during every append and every answer; hold it to ask several questions of one
+            state.
     """
 
     def __init__(
@@ -99,19 +107,25 @@ class UsageLog(UsageReader, KeepsInvoices):
         self._store = RecordStore()
         # Who keeps the usage: the log, or the columns for which it keeps the subscriptions.
         self.keeper: KeepsCells = self
-        # How many rows the cells were folded from; while they are being changed they are not to be trusted.
+        # How many rows the cells were folded from; while they are being changed they are not to be
+        # trusted.
         self._folded = 0
         self._is_folding = False
         for subscription in require_iterable(subscriptions, "subscriptions"):
             self.subscribe(subscription)
 
     def __len__(self) -> int:
-        """Return the number of accepted records that the log holds; compacted ones are not counted."""
+        """Return the number of accepted records that the log holds; compacted ones are not
+        counted.
+        """
         return len(self._store)
 
     def __repr__(self) -> str:
         """Return the counts."""
-        return f"<UsageLog: {len(self._accounts)} subscriptions, {len(self)} records, sequence {self.sequence}>"
+        return (
+            f"<UsageLog: {len(self._accounts)} subscriptions, {len(self)} records, sequence "
+            f"{self.sequence}>"
+        )
 
     @property
     def sequence(self) -> int:
@@ -127,31 +141,40 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     @property
     def attributed(self) -> Mapping[int, int]:
-        """Number of a late record → start of the period it is billed in, where that is not its timestamp's; read-only."""
+        """Number of a late record → start of the period it is billed in, where that is not its
+        timestamp's; read-only.
+        """
         with self.lock:
             self.finish()
             return MappingProxyType(dict(self._store.attributed))
 
-    # Subscriptions ---------------------------------------------------------------------------------------------------
+    # Subscriptions --------------------------------------------------------------------------------
 
-    def subscribe(self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False) -> None:
-        """Take usage of a subscription from now on, or take note of a newer version of it (same id).
+    def subscribe(
+        self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False
+    ) -> None:
+        """Take usage of a subscription from now on, or take note of a newer version of it (same
+        id).
 
-        A newer version holds for the whole of each open period, so it must not change what was used in one before ``now``, or
-        agreed: :mod:`metering_core.changing` has the rule. Finalized periods stay as they were billed, also where the version
-        ends within one: nothing of it is given back.
+        A newer version holds for the whole of each open period, so it must not change what was used
+        in one before ``now``, or agreed: :mod:`metering_core.changing` has the rule. Finalized
+        periods stay as they were billed, also where the version ends within one: nothing of it is
+        given back.
 
         Args:
             subscription: the newer version.
-            now: the moment of the change, such as the boundary from which an item has another price or quantity; unless given,
-                the log's clock. Without one all usage is from before the change, and what is owed without usage is judged as
-                of the latest moment of which the log knows, which can tell that a period has begun and never that none has.
-            rebill: whether all open periods are to be billed by this version although it changes what they owe.
+            now: the moment of the change, such as the boundary from which an item has another price
+                or quantity; unless given, the log's clock. Without one all usage is from before the
+                change, and what is owed without usage is judged as of the latest moment of which
+                the log knows, which can tell that a period has begun and never that none has.
+            rebill: whether all open periods are to be billed by this version although it changes
+                what they owe.
 
         Raises:
-            InvalidValueError: ``subscription_changed`` where an item belongs to another subscription, or where a newer
-                version would move the boundaries of periods that have usage; ``change_not_billable`` where it would rebill an
-                open period, or have more of a closed one to bill. Nothing changes then.
+            InvalidValueError: ``subscription_changed`` where an item belongs to another
+                subscription, or where a newer version would move the boundaries of periods that
+                have usage; ``change_not_billable`` where it would rebill an open period, or have
+                more of a closed one to bill. Nothing changes then.
         """
         at = None if now is None else instant(now, "now")
         require_kind(bool, rebill, "rebill", "True or False")
@@ -183,24 +206,31 @@ class UsageLog(UsageReader, KeepsInvoices):
         account = self._accounts.get(subscription.id)
         if account is not None and account.subscription.cycle != subscription.cycle:
             expected = f"the cycle that its usage was recorded under ({account.subscription.cycle})"
-            raise InvalidValueError.expecting(code, "billing_cycle_anchor", expected, str(subscription.cycle))
+            raise InvalidValueError.expecting(
+                code, "billing_cycle_anchor", expected, str(subscription.cycle)
+            )
         for item in subscription.items:
             known = self._items.get(item.id)
             if known is not None and known.account is not account:
-                expected = f"an id that no item of another subscription has ({known.account.subscription.id!r} has it)"
+                expected = (
+                    "an id that no item of another subscription has "
+                    f"({known.account.subscription.id!r} has it)"
+                )
                 raise InvalidValueError.expecting(code, "items[id]", expected, item.id)
 
     def _bind(self, item: SubscriptionItem, account: Account) -> KnownItem:
         known = self._items.get(item.id)
         if known is None:
             known = KnownItem(len(self._items), item, account)
-            self._by_code[known.code :] = [known]  # In the place of what an interrupt may have left there.
+            self._by_code[known.code :] = [
+                known
+            ]  # In the place of what an interrupt may have left there.
             self._items[item.id] = known
         account.items[item.id] = None
         known.take(item)
         return known
 
-    # The door --------------------------------------------------------------------------------------------------------
+    # The door -------------------------------------------------------------------------------------
 
     def record(
         self,
@@ -218,7 +248,8 @@ class UsageLog(UsageReader, KeepsInvoices):
             subscription_item: the item that was used.
             quantity: an integer of at least 0.
             timestamp: an aware datetime (floored to its second), Unix seconds or ``"now"``.
-            action: ``increment`` adds to the usage at that timestamp, ``set`` overwrites it; neither touches another timestamp.
+            action: ``increment`` adds to the usage at that timestamp, ``set`` overwrites it;
+                neither touches another timestamp.
             id: an idempotency key; sent again with the same content it changes nothing.
             now: the moment of receipt; the log's clock unless given.
 
@@ -227,9 +258,11 @@ class UsageLog(UsageReader, KeepsInvoices):
 
         Raises:
             InvalidValueError: for a malformed value; ``param`` names it.
-            UsageRejectedError: for a well-formed record that the rules refuse. The log is unchanged.
+            UsageRejectedError: for a well-formed record that the rules refuse. The log is
+                unchanged.
         """
-        # This is the path of a single record: it is spelt out where a call would cost as much as the step itself.
+        # This is the path of a single record: it is spelt out where a call would cost as much as
+        # the step itself.
         with self.lock:
             if self._unfinished is not None:
                 self.begin_change()
@@ -246,7 +279,9 @@ class UsageLog(UsageReader, KeepsInvoices):
             is_set = record.action is SET
             if known is not None and id is None and known.is_plain:
                 account = known.account
-                if account.start <= when <= seconds < account.end or account.is_current(when, when, seconds):
+                if account.start <= when <= seconds < account.end or account.is_current(
+                    when, when, seconds
+                ):
                     self._unfinished = APPENDING
                     self._store.append(known.code, when, record.quantity, is_set, received)
                     self._unfinished = None
@@ -270,7 +305,8 @@ class UsageLog(UsageReader, KeepsInvoices):
             One receipt per record. What was refused left no trace.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_object`` for something that is not a usage record; nothing was appended.
+            InvalidValueError: ``parameter_invalid_object`` for something that is not a usage
+                record; nothing was appended.
         """
         return self._append(Batch.of_records(records), now, None)
 
@@ -294,14 +330,15 @@ class UsageLog(UsageReader, KeepsInvoices):
             actions: ``increment`` or ``set``; all ``increment`` unless given.
             ids: idempotency keys, None where a record has none.
             now: the moment of receipt of all of them; the log's clock unless given.
-            received_at: instead of ``now``, the moment of receipt of each; which is how history is imported.
+            received_at: instead of ``now``, the moment of receipt of each; which is how history is
+                imported.
 
         Returns:
             One receipt per record, as :meth:`append`.
 
         Raises:
-            InvalidValueError: for a malformed value; ``param`` names the column and the row (``quantities[3]``). Nothing was
-                appended then.
+            InvalidValueError: for a malformed value; ``param`` names the column and the row
+                (``quantities[3]``). Nothing was appended then.
         """
         batch = Batch.of_columns(subscription_items, quantities, timestamps, actions, ids)
         require_length(received_at, len(batch), "received_at")
@@ -311,7 +348,9 @@ class UsageLog(UsageReader, KeepsInvoices):
         moments = None if received_at is None else check_each(received_at, "received_at", moment)
         return self._append(batch, now, moments)
 
-    def _append(self, batch: Batch, now: Instant | None, moments: Sequence[tuple[int, int]] | None) -> Receipts:
+    def _append(
+        self, batch: Batch, now: Instant | None, moments: Sequence[tuple[int, int]] | None
+    ) -> Receipts:
         """Take a batch: all at once where nothing can be refused, else row by row."""
         with self.lock:
             self.begin_change()
@@ -325,7 +364,14 @@ class UsageLog(UsageReader, KeepsInvoices):
     def _take_each(self, batch: Batch, moments: Sequence[tuple[int, int]]) -> Receipts:
         sequences, accepted = array("q"), array("q")
         exceptions: dict[int, Receipt] = {}
-        rows = zip(batch.item_ids, batch.quantities, batch.timestamps, batch.sets, batch.ids or repeat(None), strict=False)
+        rows = zip(
+            batch.item_ids,
+            batch.quantities,
+            batch.timestamps,
+            batch.sets,
+            batch.ids or repeat(None),
+            strict=False,
+        )
         self._unfinished = APPENDING
         for position, (row, (now, received)) in enumerate(zip(rows, moments, strict=True)):
             taken = self._take(*row, now)
@@ -340,14 +386,18 @@ class UsageLog(UsageReader, KeepsInvoices):
         return Receipts(sequences, exceptions)
 
     def _take_all(self, batch: Batch, seconds: int, received: int) -> bool:
-        """Keep a whole batch if each record is plainly acceptable, or none of it. The proof takes a pass over each column."""
+        """Keep a whole batch if each record is plainly acceptable, or none of it. The proof takes a
+        pass over each column.
+        """
         touched = {item_id: self._items.get(item_id) for item_id in set(batch.item_ids)}
         known = [item for item in touched.values() if item is not None and item.is_plain]
         if batch.ids is not None or not known or len(known) < len(touched):
             return False
         stamps = resolved(batch.timestamps, seconds)
         first, last = min(stamps), max(stamps)
-        if not all(account.is_current(first, last, seconds) for account in {item.account for item in known}):
+        if not all(
+            account.is_current(first, last, seconds) for account in {item.account for item in known}
+        ):
             return False
         code_of = {item.item.id: item.code for item in known}
         codes = array("i", list(map(code_of.__getitem__, batch.item_ids)))
@@ -365,14 +415,17 @@ class UsageLog(UsageReader, KeepsInvoices):
         record_id: str | None,
         now: int,
     ) -> Receipt | int:
-        """Judge one record and write it, or return the receipt that says why not. Order of checks: that of ErrorCode.
+        """Judge one record and write it, or return the receipt that says why not. Order of checks:
+        that of ErrorCode.
 
         Returns:
             The record's number; it is kept once its moment of receipt is written, too.
         """
         known = self._items.get(item_id)
         if known is not None and record_id is not None and record_id in known.ids:
-            answer = known.ids[record_id].answer(record_id, quantity, sent_timestamp, is_set=bool(is_set))
+            answer = known.ids[record_id].answer(
+                record_id, quantity, sent_timestamp, is_set=bool(is_set)
+            )
             if answer.outcome is Outcome.DUPLICATE or known.is_active:
                 return answer
         if known is None or not known.is_active:
@@ -388,7 +441,9 @@ class UsageLog(UsageReader, KeepsInvoices):
         if attributed is not None:
             self._store.attributed[number] = attributed
         if record_id is not None:
-            known.ids[record_id] = Sent(number, timestamp, quantity, bool(is_set), sent_timestamp == "now")
+            known.ids[record_id] = Sent(
+                number, timestamp, quantity, bool(is_set), sent_timestamp == "now"
+            )
         return number
 
     def _put_back(self) -> None:
@@ -396,8 +451,12 @@ class UsageLog(UsageReader, KeepsInvoices):
         for known in self._by_code:
             known.forget_ids_after(self._store.sequence)
 
-    def _judge(self, known: KnownItem, timestamp: int, now: int, *, is_set: bool) -> Receipt | int | None:
-        """Return why a record is refused; or the start of the period it is attributed to; or None for its timestamp's own."""
+    def _judge(
+        self, known: KnownItem, timestamp: int, now: int, *, is_set: bool
+    ) -> Receipt | int | None:
+        """Return why a record is refused; or the start of the period it is attributed to; or None
+        for its timestamp's own.
+        """
         subscription = known.account.subscription
         standing = standing_at(subscription, now, self.policy)
         refusal = (
@@ -414,15 +473,20 @@ class UsageLog(UsageReader, KeepsInvoices):
         """Return the moment of receipt in Unix seconds and microseconds."""
         if now is None:
             if self._clock is None:
-                message = "now: expected the moment of receipt, because the log was built without a clock; received None"
+                message = (
+                    "now: expected the moment of receipt, because the log was built without a "
+                    "clock; received None"
+                )
                 raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
             now = self._clock()
         return moment(now, "now")
 
-    # Folding ---------------------------------------------------------------------------------------------------------
+    # Folding --------------------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
-        """Fold what was appended since the last question: record by record where little came, else in bulk."""
+        """Fold what was appended since the last question: record by record where little came, else
+        in bulk.
+        """
         self.finish()
         if self._is_folding:  # Since a question was interrupted.
             self._forget_cells()
@@ -442,7 +506,9 @@ class UsageLog(UsageReader, KeepsInvoices):
         self._is_folding = False
 
     def _forget_cells(self) -> None:
-        """Have all records folded again; of compacted periods there is no more than what was kept."""
+        """Have all records folded again; of compacted periods there is no more than what was
+        kept.
+        """
         for known in self._by_code:
             known.cells = ItemCells(known.account.subscription.cycle)
             for start, kept in self._store.kept.get(known.code, {}).items():
@@ -452,10 +518,14 @@ class UsageLog(UsageReader, KeepsInvoices):
     def fold(self, row: int, cells: ItemCells) -> None:
         """Fold the record at a row into cells; for the readers of this log."""
         store = self._store
-        cells.at(self._billed_at(row)).apply(store.timestamps[row], store.quantities[row], is_set=bool(store.sets[row]))
+        cells.at(self._billed_at(row)).apply(
+            store.timestamps[row], store.quantities[row], is_set=bool(store.sets[row])
+        )
 
     def _billed_at(self, row: int) -> int:
-        """Return a moment in the period that a record is billed in: its timestamp, unless it was attributed to a later one."""
+        """Return a moment in the period that a record is billed in: its timestamp, unless it was
+        attributed to a later one.
+        """
         if not self._store.attributed:
             return self._store.timestamps[row]
         return self._store.attributed.get(self._store.sequence_of(row), self._store.timestamps[row])
@@ -465,7 +535,12 @@ class UsageLog(UsageReader, KeepsInvoices):
         nowhere: tuple[int, int, dict[int, Number]] = (1, 0, {})
         current = [nowhere] * len(self._by_code)
         touched: list[PeriodCells] = []
-        columns = (store.codes[rows], store.timestamps[rows], store.quantities[rows], store.sets[rows])
+        columns = (
+            store.codes[rows],
+            store.timestamps[rows],
+            store.quantities[rows],
+            store.sets[rows],
+        )
         for code, timestamp, quantity, is_set in zip(*columns, strict=True):
             start, end, cells = current[code]
             if not start <= timestamp < end:
@@ -480,7 +555,7 @@ class UsageLog(UsageReader, KeepsInvoices):
         for found in touched:
             found.forget_derived()
 
-    # What its readers need ---------------------------------------------------------------------------------------------
+    # What its readers need ------------------------------------------------------------------------
 
     def _source(self) -> UsageLog:
         return self
@@ -497,7 +572,9 @@ class UsageLog(UsageReader, KeepsInvoices):
         known = self._items.get(name(item_id, "subscription_item"))
         if known is None:
             message = item_unknown(item_id).message or ""
-            raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
+            raise InvoicingError(
+                ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item"
+            )
         return known
 
     def cells_of(self, item_id: str) -> ItemCells:
@@ -507,7 +584,9 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     @property
     def items_by_code(self) -> Sequence[KnownItem]:
-        """The items there ever were, in the order in which they came, as this log goes on to keep them; for other engines."""
+        """The items there ever were, in the order in which they came, as this log goes on to keep
+        them; for other engines.
+        """
         return self._by_code
 
     def last_received(self) -> int | None:
@@ -515,12 +594,20 @@ class UsageLog(UsageReader, KeepsInvoices):
         return self._store.received[-1] if self._store.received else None
 
     def rows_of(self, item_id: str | None) -> Iterable[int]:
-        """Return the rows of an item, or all, in the order of arrival; for the readers of this log."""
+        """Return the rows of an item, or all, in the order of arrival; for the readers of
+        this log.
+        """
         self.finish()
-        return range(len(self._store)) if item_id is None else self._store.rows_with(self.known(item_id).code)
+        return (
+            range(len(self._store))
+            if item_id is None
+            else self._store.rows_with(self.known(item_id).code)
+        )
 
     def compacted_items(self) -> Iterable[str]:
-        """Return the ids of the items of which a period was compacted; for the readers of this log."""
+        """Return the ids of the items of which a period was compacted; for the readers of
+        this log.
+        """
         return (self._by_code[code].item.id for code in self._store.kept)
 
     def sequence_of(self, row: int) -> int:
@@ -528,7 +615,9 @@ class UsageLog(UsageReader, KeepsInvoices):
         return self._store.sequence_of(row)
 
     def received_of(self, row: int) -> int:
-        """Return when the record at a row was received, in Unix microseconds; for the readers of this log."""
+        """Return when the record at a row was received, in Unix microseconds; for the readers of
+        this log.
+        """
         return self._store.received[row]
 
     def logged(self, rows: Iterable[int]) -> Iterator[LoggedRecord]:
@@ -541,21 +630,29 @@ class UsageLog(UsageReader, KeepsInvoices):
             if code not in ids:
                 ids[code] = {sent.sequence: record_id for record_id, sent in known.ids.items()}
             action = "set" if store.sets[row] else "increment"
-            record = UsageRecord(known.item.id, store.quantities[row], store.timestamps[row], action, ids[code].get(sequence))
+            record = UsageRecord(
+                known.item.id,
+                store.quantities[row],
+                store.timestamps[row],
+                action,
+                ids[code].get(sequence),
+            )
             received_at = _EPOCH + timedelta(microseconds=store.received[row])
-            yield LoggedRecord(sequence, received_at, record, from_unix_seconds(self._billed_at(row)))
+            yield LoggedRecord(
+                sequence, received_at, record, from_unix_seconds(self._billed_at(row))
+            )
 
     def as_of(self, limit: int | datetime) -> UsageView:
         """Return a read-only view of the log as it was.
 
         Args:
-            limit: a sequence number (the records up to and including it), or an aware datetime (the records received up to
-                and including that moment). A number says nothing of moments, so such a view knows of all periods that were
-                finalized to this day.
+            limit: a sequence number (the records up to and including it), or an aware datetime (the
+                records received up to and including that moment). A number says nothing of moments,
+                so such a view knows of all periods that were finalized to this day.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_integer``, also for a number that the log has not given yet, such as Unix
-                seconds; ``parameter_invalid_instant``.
+            InvalidValueError: ``parameter_invalid_integer``, also for a number that the log has not
+                given yet, such as Unix seconds; ``parameter_invalid_instant``.
         """
         with self.lock:
             self.finish()
@@ -567,13 +664,15 @@ class UsageLog(UsageReader, KeepsInvoices):
     def _usage_of(self, invoice: Billed) -> Usage:
         return self.keeper
 
-    # Closing and compaction ------------------------------------------------------------------------------------------
+    # Closing and compaction -----------------------------------------------------------------------
 
     def compact(self, *, until: Instant | None = None) -> int:
-        """Drop the records of closed periods and keep their totals, so that memory does not grow for ever.
+        """Drop the records of closed periods and keep their totals, so that memory does not grow
+        for ever.
 
-        Ids are kept, so that retries are still recognised. Bills of whole periods stay the same; explanations of them, and
-        views that would cut through them, are refused with ``usage_compacted`` from now on.
+        Ids are kept, so that retries are still recognised. Bills of whole periods stay the same;
+        explanations of them, and views that would cut through them, are refused with
+        ``usage_compacted`` from now on.
 
         Args:
             until: only periods that end at or before this moment; all closed ones unless given.
@@ -589,7 +688,11 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     def _compact(self, latest: datetime | None) -> int:
         periods = ((known, cells) for known in self._by_code for cells in known.cells)
-        settled = {cells: (known, array("q")) for known, cells in periods if known.is_settled(cells, latest)}
+        settled = {
+            cells: (known, array("q"))
+            for known, cells in periods
+            if known.is_settled(cells, latest)
+        }
         flags = bytearray(b"\1" * len(self._store))
         for row, code in enumerate(self._store.codes):
             found = settled.get(self._by_code[code].cells.at(self._billed_at(row)))
@@ -611,23 +714,33 @@ class UsageLog(UsageReader, KeepsInvoices):
     def _kept_of(self, known: KnownItem, cells: PeriodCells, rows: Sequence[int]) -> Kept:
         received = [self._store.received[row] for row in rows]
         sequences = self._store.sequence_of(rows[0]), self._store.sequence_of(rows[-1])
-        return cells.totals(known.item.recurring.aggregate_usage, sequences, (min(received), max(received)))
+        return cells.totals(
+            known.item.recurring.aggregate_usage, sequences, (min(received), max(received))
+        )
 
-    # State as data ---------------------------------------------------------------------------------------------------
+    # State as data --------------------------------------------------------------------------------
 
     def state(self) -> LogState:
-        """Return everything the log holds, as values; what :func:`~metering_core.snapshot` writes."""
+        """Return everything the log holds, as values; what :func:`~metering_core.snapshot`
+        writes.
+        """
         with self.lock:
             self.finish()
             return LogState(
                 policy=self.policy,
                 subscriptions=self.subscriptions,
-                items=tuple((known.item, known.account.subscription.id, known.is_active) for known in self._by_code),
+                items=tuple(
+                    (known.item, known.account.subscription.id, known.is_active)
+                    for known in self._by_code
+                ),
                 columns=self._store.values(),
                 attributed=dict(self._store.attributed),
                 ids=self._ids(),
                 closed=closings_of(self._accounts),
-                kept={self._by_code[code].item.id: dict(periods) for code, periods in sorted(self._store.kept.items())},
+                kept={
+                    self._by_code[code].item.id: dict(periods)
+                    for code, periods in sorted(self._store.kept.items())
+                },
                 sequence=self.sequence,
             )
 
@@ -636,7 +749,9 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     @classmethod
     def from_state(cls, state: LogState, *, clock: Clock | None = None) -> Self:
-        """Build the log that had this state. The state is trusted; :func:`~metering_core.restore` checks it first."""
+        """Build the log that had this state. The state is trusted; :func:`~metering_core.restore`
+        checks it first.
+        """
         log = cls(clock=clock, policy=state.policy)
         log._accounts = accounts_with(state.subscriptions, state.closed)
         for item, subscription_id, is_active in state.items:
@@ -651,14 +766,18 @@ class UsageLog(UsageReader, KeepsInvoices):
         return log
 
     def __eq__(self, other: object) -> bool:
-        """Whether both logs hold the same subscriptions, policy, records, ids and closed periods."""
+        """Whether both logs hold the same subscriptions, policy, records, ids and closed
+        periods.
+        """
         return self.state() == other.state() if isinstance(other, UsageLog) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
 
 
 def _resent(record: UsageRecord, answer: Receipt) -> UsageRecord:
-    """Return the record that was accepted first where this one is a duplicate, or raise why it was refused."""
+    """Return the record that was accepted first where this one is a duplicate, or raise why it was
+    refused.
+    """
     if answer.outcome is Outcome.REJECTED:
         raise answer.error()
     return attrs.evolve(record, timestamp=answer.details["timestamp"])
@@ -671,9 +790,11 @@ class LogState:
     Attributes:
         policy: its acceptance policy.
         subscriptions: the newest versions.
-        items: item, id of its subscription, and whether the newest version still has it; ``columns.codes`` counts in these.
+        items: item, id of its subscription, and whether the newest version still has it;
+            ``columns.codes`` counts in these.
         columns: the accepted records.
-        attributed: number of a late record → start of the period it is billed in, where that is not its timestamp's.
+        attributed: number of a late record → start of the period it is billed in, where that is not
+            its timestamp's.
         ids: item → id → what it was first sent with.
         closed: subscription → its finalized periods.
         kept: item → start of a compacted period → its totals.

@@ -1,15 +1,18 @@
-"""Measures: how cells become one quantity. One row of a table knows everything that depends on a mode or a formula.
+"""Measures: how cells become one quantity. One row of a table knows everything that depends on a
+mode or a formula.
 
-Each row is a commutative monoid over the values of the cells (after Algebird's ``Aggregator``): ``prepare`` a cell, ``merge``
-partials in any order, ``present`` the quantity. Partials of disjoint cells merge to the partial of all of them, so usage may be
-split over machines as long as no cell is cut.
+Each row is a commutative monoid over the values of the cells (after Algebird's ``Aggregator``):
+``prepare`` a cell, ``merge`` partials in any order, ``present`` the quantity. Partials of disjoint
+cells merge to the partial of all of them, so usage may be split over machines as long as no cell is
+cut.
 
-Beside its algebra a row says what explanations call it and which cells decide, what computes it in columns, what it takes of
-what SQL folds, and how snapshots write its partial. Engines, explanations and snapshots read the row; one that lacks what a row
-names refuses it by name.
+Beside its algebra a row says what explanations call it and which cells decide, what computes it in
+columns, what it takes of what SQL folds, and how snapshots write its partial. Engines, explanations
+and snapshots read the row; one that lacks what a row names refuses it by name.
 
-Usage records are measured by the modes of :data:`AGGREGATORS`; there a cell is all usage at one timestamp. Meter events are
-measured by :data:`FORMULAS`; there every event that counts is a cell of its own, told apart by its number in the log.
+Usage records are measured by the modes of :data:`AGGREGATORS`; there a cell is all usage at one
+timestamp. Meter events are measured by :data:`FORMULAS`; there every event that counts is a cell of
+its own, told apart by its number in the log.
 
 Adding a mode or a formula is one class in this file, its row in the table and its name in
 :class:`~metering_core.AggregateUsage` or :class:`~metering_core.Formula`.
@@ -27,14 +30,25 @@ from typing import Any, ClassVar, Literal, TypeAlias, TypeVar
 import attrs
 
 from metering_core.errors import ErrorCode, InvoicingError
-from metering_core.exact import Number, add, multiply, read_number, read_whole, subtract, whole_if_possible, written
+from metering_core.exact import (
+    Number,
+    add,
+    multiply,
+    read_number,
+    read_whole,
+    subtract,
+    whole_if_possible,
+    written,
+)
 from metering_core.meters import Formula, Meter
 from metering_core.periods import MICROSECONDS
 from metering_core.prices import AggregateUsage
 from metering_core.usage import Cell
 
 Partial: TypeAlias = Any
-"""What a mode needs to remember about some of the cells; only the mode's own functions look inside."""
+"""What a mode needs to remember about some of the cells; only the mode's own functions look
+inside.
+"""
 
 
 @attrs.frozen
@@ -49,8 +63,10 @@ class Folded:
         least: the least of them.
         latest: what is the latest cell's, as (moment, value).
         moment: the sum of the values times their moments, where they are weighed by time.
-        peaks: the greatest cell of each window that has one, by the window's number, where they were folded by windows.
-        window: over which time; SQL folds what lies within a window and what lies before it apart, and knows of none.
+        peaks: the greatest cell of each window that has one, by the window's number, where they
+            were folded by windows.
+        window: over which time; SQL folds what lies within a window and what lies before it apart,
+            and knows of none.
     """
 
     texts: frozenset[str | None]
@@ -67,23 +83,29 @@ class Folded:
 class Aggregator:
     """One aggregation mode or formula: a row of the table.
 
-    Subclasses say the four functions; the rest is derived, and may be overridden for speed. What belongs to a row of this
-    package and not to one of the user's own (words, kernels, codec) has defaults that refuse or say nothing.
+    Subclasses say the four functions; the rest is derived, and may be overridden for speed. What
+    belongs to a row of this package and not to one of the user's own (words, kernels, codec) has
+    defaults that refuse or say nothing.
 
     Attributes:
         identity: the partial of no cells.
         looks_back: whether the cells of all earlier periods count too, as in ``last_ever``.
-        is_additive: whether the quantities of the parts of any split (of time, customers or dimensions) add up to the whole's.
-        splits_cells: whether they do so even where the split goes through a cell: a part of what is used at one second may be
-            billed beside the rest. Two parts of one second are one second for a count.
-        is_weighed: whether the quantity is an average over the time of the window, so that a part of a billing period has that
-            part of it.
-        takes: what of an event's payload it works on: a ``number``, any ``text``, or ``nothing``, and an event counts as 1.
-        window_seconds: the length of the UTC windows in which cells are looked at first; 0 where they are not.
-        words: what the quantity is, for explanations; ``{cell}`` and ``{cells}`` stand for what the log calls them.
+        is_additive: whether the quantities of the parts of any split (of time, customers or
+            dimensions) add up to the whole's.
+        splits_cells: whether they do so even where the split goes through a cell: a part of what is
+            used at one second may be billed beside the rest. Two parts of one second are one second
+            for a count.
+        is_weighed: whether the quantity is an average over the time of the window, so that a part
+            of a billing period has that part of it.
+        takes: what of an event's payload it works on: a ``number``, any ``text``, or ``nothing``,
+            and an event counts as 1.
+        window_seconds: the length of the UTC windows in which cells are looked at first; 0 where
+            they are not.
+        words: what the quantity is, for explanations; ``{cell}`` and ``{cells}`` stand for what the
+            log calls them.
         column: the name of what computes it in columns; None where nothing does.
-        sql: which fields of :class:`Folded` make its partial, one alone or several as a tuple; none where SQL cannot compute
-            it.
+        sql: which fields of :class:`Folded` make its partial, one alone or several as a tuple; none
+            where SQL cannot compute it.
     """
 
     identity: Partial = None
@@ -102,7 +124,9 @@ class Aggregator:
         raise NotImplementedError
 
     def merge(self, left: Partial, right: Partial) -> Partial:
-        """Return the partial of two disjoint sets of cells; associative, commutative, with ``identity``."""
+        """Return the partial of two disjoint sets of cells; associative, commutative, with
+        ``identity``.
+        """
         raise NotImplementedError
 
     def present(self, partial: Partial) -> Number:
@@ -110,20 +134,29 @@ class Aggregator:
         raise NotImplementedError
 
     def billed(self, partial: Partial, share: Fraction) -> Number:
-        """Return the quantity of a billing period, of which a subscription lived through a ``share``.
+        """Return the quantity of a billing period, of which a subscription lived through a
+        ``share``.
 
-        A level counts for the time that it was there, of the whole period's: 10 on one day of 30 is a third. All else is what
-        :meth:`present` says, since usage is billed as it was used.
+        A level counts for the time that it was there, of the whole period's: 10 on one day of 30 is
+        a third. All else is what :meth:`present` says, since usage is billed as it was used.
         """
         quantity = self.present(partial)
-        return whole_if_possible(multiply(quantity, share)) if self.is_weighed and share != 1 else quantity
+        return (
+            whole_if_possible(multiply(quantity, share))
+            if self.is_weighed and share != 1
+            else quantity
+        )
 
     def prepare_event(self, microseconds: int, sequence: int, value: Any) -> Partial:  # noqa: ANN401 - a number, or any text
-        """Return the partial of one meter event, a cell of its own; ``sequence`` tells events of one moment apart."""
+        """Return the partial of one meter event, a cell of its own; ``sequence`` tells events of
+        one moment apart.
+        """
         return self.prepare(microseconds, value)
 
     def over(self, within: Partial, before: Partial, start: int, end: int) -> Partial:
-        """Return what a window ``[start, end)`` comes to: its cells and, for what looks back, those before it."""
+        """Return what a window ``[start, end)`` comes to: its cells and, for what looks back, those
+        before it.
+        """
         return self.merge(before, within) if self.looks_back else within
 
     def fold(self, cells: Mapping[int, Number]) -> Partial:
@@ -135,12 +168,18 @@ class Aggregator:
         """Return a partial that is kept up to date while ``cells`` change."""
         return Running(self, cells)
 
-    def follow(self, partial: Partial, timestamp: int, before: Number | None, after: Number) -> Partial | None:
-        """Return the partial after one cell changed from ``before`` (None: it was not there), or None to fold again."""
+    def follow(
+        self, partial: Partial, timestamp: int, before: Number | None, after: Number
+    ) -> Partial | None:
+        """Return the partial after one cell changed from ``before`` (None: it was not there), or
+        None to fold again.
+        """
         return None
 
     def deciding(self, cells: Sequence[Cell], quantity: Number) -> Sequence[Cell]:
-        """Return which of the cells, given in the order of time, make the quantity that they come to."""
+        """Return which of the cells, given in the order of time, make the quantity that they come
+        to.
+        """
         return cells
 
     def of_folded(self, folded: Folded) -> Partial:
@@ -153,12 +192,16 @@ class Aggregator:
         return written(partial)
 
     def read(self, data: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
-        """Return the partial that :meth:`write` wrote; anything else raises a TypeError or a ValueError."""
+        """Return the partial that :meth:`write` wrote; anything else raises a TypeError or a
+        ValueError.
+        """
         return read_number(data)
 
 
 class Running:
-    """The partial of a growing set of cells, in constant time a change where the mode can follow changes."""
+    """The partial of a growing set of cells, in constant time a change where the mode can follow
+    changes.
+    """
 
     __slots__ = ("_aggregator", "_cells", "_partial")
 
@@ -199,10 +242,13 @@ class _Sum(Aggregator):
         return quantity
 
     def fold(self, cells: Mapping[int, Number]) -> Partial:
-        # The cells of usage records are ints, and summing them in C is 20 times the speed of merging them.
+        # The cells of usage records are ints, and summing them in C is 20 times the speed of
+        # merging them.
         return sum(cells.values())
 
-    def follow(self, partial: Partial, timestamp: int, before: Number | None, after: Number) -> Partial | None:
+    def follow(
+        self, partial: Partial, timestamp: int, before: Number | None, after: Number
+    ) -> Partial | None:
         return add(partial, after if before is None else subtract(after, before))
 
 
@@ -245,10 +291,11 @@ class _Max(_Extreme):
 
 
 class _RunningExtreme(Running):
-    """The best cell although cells may get worse: a heap of candidates, in which stale ones are dropped when they surface.
+    """The best cell although cells may get worse: a heap of candidates, in which stale ones are
+    dropped when they surface.
 
-    Best is the greatest where ``sign`` is 1, and the least where it is -1. The heap is built when the best cell first gets
-    worse; usage that only gets better never pays for it.
+    Best is the greatest where ``sign`` is 1, and the least where it is -1. The heap is built when
+    the best cell first gets worse; usage that only gets better never pays for it.
     """
 
     __slots__ = ("_heap", "_sign")
@@ -272,7 +319,9 @@ class _RunningExtreme(Running):
 
     def _best(self) -> Number:
         if self._heap is None:
-            self._heap = [(-self._sign * quantity, timestamp) for timestamp, quantity in self._cells.items()]
+            self._heap = [
+                (-self._sign * quantity, timestamp) for timestamp, quantity in self._cells.items()
+            ]
             heapq.heapify(self._heap)
         while -self._sign * self._heap[0][0] != self._cells[self._heap[0][1]]:
             heapq.heappop(self._heap)
@@ -280,7 +329,9 @@ class _RunningExtreme(Running):
 
 
 class _Last(Aggregator):
-    """The cell with the greatest timestamp (not the latest arrival); 0 without one. A partial is (timestamp, quantity)."""
+    """The cell with the greatest timestamp (not the latest arrival); 0 without one. A partial is
+    (timestamp, quantity).
+    """
 
     words = "the latest {cell}"
     column = "lasts"
@@ -296,7 +347,8 @@ class _Last(Aggregator):
     def merge(self, left: Partial, right: Partial) -> Partial:
         if left is None or right is None:
             return right if left is None else left
-        # The quantity decides between equal timestamps, which disjoint cells do not have, to stay commutative even so.
+        # The quantity decides between equal timestamps, which disjoint cells do not have, to stay
+        # commutative even so.
         return max(left, right)
 
     def present(self, partial: Partial) -> Number:
@@ -306,7 +358,9 @@ class _Last(Aggregator):
         latest = max(cells, default=None)
         return None if latest is None else (latest, cells[latest])
 
-    def follow(self, partial: Partial, timestamp: int, before: Number | None, after: Number) -> Partial | None:
+    def follow(
+        self, partial: Partial, timestamp: int, before: Number | None, after: Number
+    ) -> Partial | None:
         return (timestamp, after) if timestamp >= partial[0] else partial
 
     def deciding(self, cells: Sequence[Cell], quantity: Number) -> Sequence[Cell]:
@@ -358,7 +412,9 @@ class _Count(Aggregator):
     def fold(self, cells: Mapping[int, Number]) -> Partial:
         return len(cells)
 
-    def follow(self, partial: Partial, timestamp: int, before: Number | None, after: Number) -> Partial | None:
+    def follow(
+        self, partial: Partial, timestamp: int, before: Number | None, after: Number
+    ) -> Partial | None:
         return partial + (before is None)
 
     def read(self, data: Any) -> Partial:  # noqa: ANN401 - as in the base
@@ -385,7 +441,9 @@ class _Min(_Extreme):
 
 
 class _UniqueCount(Aggregator):
-    """How many different values there are. Its partial is the set of them, since two counts alone do not merge."""
+    """How many different values there are. Its partial is the set of them, since two counts alone
+    do not merge.
+    """
 
     identity = frozenset()
     takes = "text"
@@ -412,7 +470,9 @@ class _UniqueCount(Aggregator):
 
 
 class _Average(Aggregator):
-    """The mean of the cells; 0 without one. A partial is (sum, count), since two means alone do not merge."""
+    """The mean of the cells; 0 without one. A partial is (sum, count), since two means alone do not
+    merge.
+    """
 
     identity = (0, 0)
     words = "the average of the {cells}"
@@ -432,9 +492,13 @@ class _Average(Aggregator):
     def fold(self, cells: Mapping[int, Number]) -> Partial:
         return (_SUM.fold(cells), len(cells))
 
-    def follow(self, partial: Partial, timestamp: int, before: Number | None, after: Number) -> Partial | None:
+    def follow(
+        self, partial: Partial, timestamp: int, before: Number | None, after: Number
+    ) -> Partial | None:
         total, count = partial
-        return add(total, after if before is None else subtract(after, before)), count + (before is None)
+        return add(total, after if before is None else subtract(after, before)), count + (
+            before is None
+        )
 
     def write(self, partial: Partial) -> Any:  # noqa: ANN401 - as in the base
         return list(map(written, partial))
@@ -445,18 +509,22 @@ class _Average(Aggregator):
 
 
 class _WeightedSum(Aggregator):
-    """A level that cells raise and lower, averaged over the time of a window: 10 for half of it is 5.
+    """A level that cells raise and lower, averaged over the time of a window: 10 for half of it is
+    5.
 
-    The level at the window's start is what all earlier cells left, and the last one holds until the window's end. A partial is
-    (level, moment, window): the sum of the changes, the sum of change times timestamp, and the window once it is known. The
-    area under the level from the start to the end of a window is then ``level * end - moment``.
+    The level at the window's start is what all earlier cells left, and the last one holds until the
+    window's end. A partial is (level, moment, window): the sum of the changes, the sum of change
+    times timestamp, and the window once it is known. The area under the level from the start to the
+    end of a window is then ``level * end - moment``.
     """
 
     identity = (0, 0, None)
     looks_back = True
     is_weighed = True
     # So a preview takes the level of now to stay until the period's end.
-    words = "the average level, which each {cell} holds until the next one and the last until the end,"
+    words = (
+        "the average level, which each {cell} holds until the next one and the last until the end,"
+    )
     column = "levels"
     sql = ("total", "moment", "window")
 
@@ -464,7 +532,9 @@ class _WeightedSum(Aggregator):
         return (quantity, multiply(quantity, timestamp), None)
 
     def merge(self, left: Partial, right: Partial) -> Partial:
-        assert left[2] is None or right[2] is None or left[2] == right[2], "areas under two windows do not add up to one"
+        assert left[2] is None or right[2] is None or left[2] == right[2], (
+            "areas under two windows do not add up to one"
+        )
         return (add(left[0], right[0]), add(left[1], right[1]), left[2] or right[2])
 
     def over(self, within: Partial, before: Partial, start: int, end: int) -> Partial:
@@ -488,10 +558,11 @@ class _WeightedSum(Aggregator):
 
 
 class _Peaks(Aggregator):
-    """The greatest cell of each UTC window, added up: 7 and 3 in one hour and 5 in the next come to 12.
+    """The greatest cell of each UTC window, added up: 7 and 3 in one hour and 5 in the next come to
+    12.
 
-    A partial is the windows that have a cell, in order, each with its greatest: two sums alone would not merge where a window
-    was cut.
+    A partial is the windows that have a cell, in order, each with its greatest: two sums alone
+    would not merge where a window was cut.
     """
 
     identity = ()
@@ -538,7 +609,9 @@ class _Peaks(Aggregator):
 
     def deciding(self, cells: Sequence[Cell], quantity: Number) -> Sequence[Cell]:
         peaks = self.peaks({cell.timestamp: cell.quantity for cell in cells})
-        return tuple(cell for cell in cells if cell.quantity == peaks[cell.timestamp // self.window_seconds])
+        return tuple(
+            cell for cell in cells if cell.quantity == peaks[cell.timestamp // self.window_seconds]
+        )
 
     def write(self, partial: Partial) -> Any:  # noqa: ANN401 - as in the base
         return [[window, written(quantity)] for window, quantity in partial]
@@ -551,7 +624,9 @@ class _Peaks(Aggregator):
 
 
 class _RunningPeaks(Running):
-    """The peaks by window while cells change: a month has many windows, and a change concerns one of them."""
+    """The peaks by window while cells change: a month has many windows, and a change concerns one
+    of them.
+    """
 
     __slots__ = ("_length", "_peaks")
 
@@ -609,21 +684,32 @@ FORMULAS: dict[Formula, Aggregator] = {
 
 
 def formula_like(mode: AggregateUsage) -> Formula:
-    """Return the formula by which a meter measures as a mode does, with ``carry_forward`` where the mode looks back."""
+    """Return the formula by which a meter measures as a mode does, with ``carry_forward`` where the
+    mode looks back.
+    """
     row = AGGREGATORS[mode]
-    return next(formula for formula, other in FORMULAS.items() if other is row or (row.looks_back and formula is Formula.LAST))
+    return next(
+        formula
+        for formula, other in FORMULAS.items()
+        if other is row or (row.looks_back and formula is Formula.LAST)
+    )
 
 
 def formula_of(meter: Meter) -> Aggregator:
-    """Return the row of a meter: that of its formula, or with ``carry_forward`` the one that looks back."""
+    """Return the row of a meter: that of its formula, or with ``carry_forward`` the one that looks
+    back.
+    """
     return AGGREGATORS[AggregateUsage.LAST_EVER] if meter.carry_forward else FORMULAS[meter.formula]
 
 
 Kernel = TypeVar("Kernel")
 
 
-def kernel_for(kernels: Mapping[str, Kernel], measure: AggregateUsage | Formula, engine: str) -> Kernel:
-    """Return what columns compute a mode or a formula with, of kernels by the names that rows give them.
+def kernel_for(
+    kernels: Mapping[str, Kernel], measure: AggregateUsage | Formula, engine: str
+) -> Kernel:
+    """Return what columns compute a mode or a formula with, of kernels by the names that rows give
+    them.
 
     An engine without the kernel would otherwise answer with what nothing happens to come to.
 
@@ -658,9 +744,15 @@ def row_of(measure: AggregateUsage | Formula, engine: str) -> Aggregator:
     return row
 
 
-def _unavailable(measure: AggregateUsage | Formula, engine: str, is_able: Callable[[Aggregator], bool]) -> InvoicingError:
-    table: Mapping[Any, Aggregator] = AGGREGATORS if isinstance(measure, AggregateUsage) else FORMULAS
+def _unavailable(
+    measure: AggregateUsage | Formula, engine: str, is_able: Callable[[Aggregator], bool]
+) -> InvoicingError:
+    table: Mapping[Any, Aggregator] = (
+        AGGREGATORS if isinstance(measure, AggregateUsage) else FORMULAS
+    )
     param = "aggregate_usage" if isinstance(measure, AggregateUsage) else "formula"
     able = ", ".join(repr(one.value) for one, row in table.items() if is_able(row))
-    message = f"{param}: expected one that {engine} can compute ({able}), received {measure.value!r}"
+    message = (
+        f"{param}: expected one that {engine} can compute ({able}), received {measure.value!r}"
+    )
     return InvoicingError(ErrorCode.FORMULA_NOT_AVAILABLE, message, param=param)

@@ -1,8 +1,9 @@
-"""The door of the meter log: which events and cancellations are accepted, and the policy that says so.
+"""The door of the meter log: which events and cancellations are accepted, and the policy that says
+so.
 
-One event has one refusal: the checks run in the order of :class:`~metering_core.ErrorCode`, those of time last. Whether an
-event was accepted before is judged before anything that time or a meter's status can change, so that a retry hears
-``duplicate`` for ever.
+One event has one refusal: the checks run in the order of :class:`~metering_core.ErrorCode`, those
+of time last. Whether an event was accepted before is judged before anything that time or a meter's
+status can change, so that a retry hears ``duplicate`` for ever.
 """
 
 from __future__ import annotations
@@ -35,14 +36,18 @@ class IdentifierScope(StrEnum):
 
 
 class LateUsage(StrEnum):
-    """What becomes of a change to a period that was billed: it stays unbilled, or the next invoice carries it."""
+    """What becomes of a change to a period that was billed: it stays unbilled, or the next invoice
+    carries it.
+    """
 
     IGNORE = "ignore"
     CARRY_FORWARD = "carry_forward"
 
 
 class Overlap(StrEnum):
-    """What two subscriptions of one customer are that bill one meter at the same time: refused, or each counts all events."""
+    """What two subscriptions of one customer are that bill one meter at the same time: refused, or
+    each counts all events.
+    """
 
     REFUSE = "refuse"
     EACH_COUNTS_ALL = "each_counts_all"
@@ -56,7 +61,9 @@ def _lasting(minimum: timedelta, value: timedelta | None, param: str) -> timedel
     given = duration(value)
     if value is not None and (given is None or given < minimum):
         expected = f"a timedelta of at least {minimum}, or None"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value
+        )
     return given
 
 
@@ -77,27 +84,35 @@ class MeterPolicy:
     """What a meter log accepts; where Stripe's rule is known and harmless, it is the default.
 
     Attributes:
-        backdate_days: how many UTC calendar days back from now's an event may lie (inclusive); None for any. 35, as at Stripe.
-        future_tolerance: how far ahead of now an event may lie (inclusive); None for any. 5 minutes, as at Stripe.
+        backdate_days: how many UTC calendar days back from now's an event may lie (inclusive); None
+            for any. 35, as at Stripe.
+        future_tolerance: how far ahead of now an event may lie (inclusive); None for any. 5
+            minutes, as at Stripe.
         identifier_scope: within what an identifier is unique.
-        identifier_retention: for how long after its receipt an identifier is remembered (inclusive), at least 24 hours; None
-            for ever. Stripe says "at least 24 hours".
-        significant_digits: how many a value may have at most; None for up to 100 on each side of the point.
+        identifier_retention: for how long after its receipt an identifier is remembered
+            (inclusive), at least 24 hours; None for ever. Stripe says "at least 24 hours".
+        significant_digits: how many a value may have at most; None for up to 100 on each side of
+            the point.
         whole_values: whether values must be whole numbers.
         positive_values: whether values must be above 0.
-        dimensions_max: how many payload keys beside the customer and the value; None for any number.
-        cancel_window: for how long after its receipt an event can be canceled (inclusive); None for ever. 24 hours, as at
-            Stripe.
-        batch_max: how many events :meth:`MeterEventStream.send` takes at once; None for any number. 100, as at Stripe.
-        aligned_summaries: whether the bounds of a summary must be whole minutes, and whole hours or UTC days where it is
-            grouped by them (Stripe's rule); otherwise any second.
+        dimensions_max: how many payload keys beside the customer and the value; None for any
+            number.
+        cancel_window: for how long after its receipt an event can be canceled (inclusive); None for
+            ever. 24 hours, as at Stripe.
+        batch_max: how many events :meth:`MeterEventStream.send` takes at once; None for any number.
+            100, as at Stripe.
+        aligned_summaries: whether the bounds of a summary must be whole minutes, and whole hours or
+            UTC days where it is grouped by them (Stripe's rule); otherwise any second.
         late_usage: what becomes of a change to a period that was billed.
-        overlap: whether two subscriptions of one customer may bill one meter at the same time, so that each counts every event.
+        overlap: whether two subscriptions of one customer may bill one meter at the same time, so
+            that each counts every event.
     """
 
     backdate_days: int | None = 35
     future_tolerance: timedelta | None = timedelta(minutes=5)
-    identifier_scope: IdentifierScope = attrs.field(default=IdentifierScope.EVENT_NAME, converter=_scope)
+    identifier_scope: IdentifierScope = attrs.field(
+        default=IdentifierScope.EVENT_NAME, converter=_scope
+    )
     identifier_retention: timedelta | None = None
     significant_digits: int | None = None
     whole_values: bool = False
@@ -110,32 +125,57 @@ class MeterPolicy:
     overlap: Overlap = attrs.field(default=Overlap.REFUSE, converter=_overlap)
 
     def __attrs_post_init__(self) -> None:
-        """Keep bounds as plain numbers and spans of time, and refuse those that are none and what is neither yes nor no."""
+        """Keep bounds as plain numbers and spans of time, and refuse those that are none and what
+        is neither yes nor no.
+        """
         keep = object.__setattr__
-        for param, least in (("backdate_days", 0), ("significant_digits", 1), ("dimensions_max", 0), ("batch_max", 1)):
+        for param, least in (
+            ("backdate_days", 0),
+            ("significant_digits", 1),
+            ("dimensions_max", 0),
+            ("batch_max", 1),
+        ):
             keep(self, param, _at_least(least, getattr(self, param), param))
-        for param, hours in (("future_tolerance", 0), ("identifier_retention", 24), ("cancel_window", 0)):
+        for param, hours in (
+            ("future_tolerance", 0),
+            ("identifier_retention", 24),
+            ("cancel_window", 0),
+        ):
             keep(self, param, _lasting(timedelta(hours=hours), getattr(self, param), param))
         for param in ("whole_values", "positive_values", "aligned_summaries"):
             flag(getattr(self, param), param)
 
     @classmethod
     def stripe(cls, **changes: Any) -> Self:  # noqa: ANN401 - the other attributes
-        """Return what Stripe enforces: 15 significant digits and aligned summaries, beside the defaults."""
+        """Return what Stripe enforces: 15 significant digits and aligned summaries, beside the
+        defaults.
+        """
         return cls(**{"significant_digits": 15, "aligned_summaries": True, **changes})
 
     @classmethod
     def history(cls, **changes: Any) -> Self:  # noqa: ANN401 - the other attributes
-        """Return a policy without bounds of time, for events that are imported long after they happened."""
-        return cls(**{"backdate_days": None, "future_tolerance": None, "cancel_window": None, **changes})
+        """Return a policy without bounds of time, for events that are imported long after they
+        happened.
+        """
+        return cls(
+            **{"backdate_days": None, "future_tolerance": None, "cancel_window": None, **changes}
+        )
 
     def earliest(self, now: int) -> int | None:
-        """Return the first second that is accepted at ``now`` (Unix seconds): a UTC midnight; None for any."""
+        """Return the first second that is accepted at ``now`` (Unix seconds): a UTC midnight; None
+        for any.
+        """
         return None if self.backdate_days is None else (now // _DAY - self.backdate_days) * _DAY
 
     def latest(self, now: int) -> int | None:
-        """Return the last microsecond that is accepted at ``now`` (Unix microseconds); None for any."""
-        return None if self.future_tolerance is None else now + self.future_tolerance // timedelta(microseconds=1)
+        """Return the last microsecond that is accepted at ``now`` (Unix microseconds); None for
+        any.
+        """
+        return (
+            None
+            if self.future_tolerance is None
+            else now + self.future_tolerance // timedelta(microseconds=1)
+        )
 
 
 @attrs.frozen
@@ -144,7 +184,8 @@ class Reading:
 
     Attributes:
         customer: the customer's id.
-        value: what the formula works on: a number, 1 for ``count``, the text itself for ``unique_count``.
+        value: what the formula works on: a number, 1 for ``count``, the text itself for
+            ``unique_count``.
         dimensions: the values of the meter's dimensions, in their order.
     """
 
@@ -154,27 +195,49 @@ class Reading:
 
 
 def require_no_carrying(policy: MeterPolicy, who: str) -> None:
-    """Refuse a policy that carries late usage forward where no period is ever closed; ``who`` begins the reason."""
+    """Refuse a policy that carries late usage forward where no period is ever closed; ``who``
+    begins the reason.
+    """
     if policy.late_usage is LateUsage.CARRY_FORWARD:
-        expected = f"'ignore', because {who} no periods whose late usage a later invoice could carry"
+        expected = (
+            f"'ignore', because {who} no periods whose late usage a later invoice could carry"
+        )
         code = ErrorCode.PARAMETER_INVALID_CHOICE
-        raise InvalidValueError.expecting(code, "policy[late_usage]", expected, policy.late_usage.value)
+        raise InvalidValueError.expecting(
+            code, "policy[late_usage]", expected, policy.late_usage.value
+        )
 
 
 def is_customer(customer: str, customers: Container[str] | None) -> bool:
-    """Whether events can be of a customer: one of those known, or anybody whose id a subscription can have."""
+    """Whether events can be of a customer: one of those known, or anybody whose id a subscription
+    can have.
+    """
     return 1 <= len(customer) <= NAME_MAX if customers is None else customer in customers
 
 
-def read(meter: Meter, payload: Mapping[str, str], policy: MeterPolicy, customers: Container[str] | None) -> Reading | Receipt:
+def read(
+    meter: Meter, payload: Mapping[str, str], policy: MeterPolicy, customers: Container[str] | None
+) -> Reading | Receipt:
     """Read an event's payload as its meter says, or refuse it."""
     customer = payload.get(meter.customer_payload_key)
     if not customer:
         return _customer_missing(meter)
     if not is_customer(customer, customers):
-        expected = f"the id of a customer, of at most {NAME_MAX} characters," if customers is None else "a known customer"
-        message = f"Expected {expected} in payload[{meter.customer_payload_key}], received {describe(customer)}."
-        return rejected(ErrorCode.CUSTOMER_UNKNOWN, message, f"payload[{meter.customer_payload_key}]", customer=customer)
+        expected = (
+            f"the id of a customer, of at most {NAME_MAX} characters,"
+            if customers is None
+            else "a known customer"
+        )
+        message = (
+            f"Expected {expected} in payload[{meter.customer_payload_key}], received "
+            f"{describe(customer)}."
+        )
+        return rejected(
+            ErrorCode.CUSTOMER_UNKNOWN,
+            message,
+            f"payload[{meter.customer_payload_key}]",
+            customer=customer,
+        )
     text = payload.get(meter.value_payload_key)
     value = value_of(meter, text, policy)
     if isinstance(value, Receipt):
@@ -187,7 +250,8 @@ def read(meter: Meter, payload: Mapping[str, str], policy: MeterPolicy, customer
 
 
 _SMALL: Final = re.compile(r"\d{1,15}", re.ASCII)
-# A sign and a point beside the digits; bounded before it is parsed, as a hostile text must not cost more than its length.
+# A sign and a point beside the digits; bounded before it is parsed, as a hostile text must not cost
+# more than its length.
 _LENGTH_MAX: Final = 2 * DIGITS_MAX + 2
 _READ_MAX: Final = 10 * DIGITS_MAX
 _NUMBER: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)", re.ASCII)
@@ -198,15 +262,22 @@ _COUNTS: Final = tuple(formula for formula, row in FORMULAS.items() if row.takes
 
 
 def value_of(meter: Meter, text: str | None, policy: MeterPolicy) -> Number | str | Receipt:
-    """Return what the formula works on, or why there is nothing; the payload is of a customer of the meter."""
+    """Return what the formula works on, or why there is nothing; the payload is of a customer of
+    the meter.
+    """
     formula, digits = meter.formula, policy.significant_digits
     if text is None:
-        # Only a count can do without: the value is optional there, but garbage would hide a mistake.
+        # Only a count can do without: the value is optional there, but garbage would hide a
+        # mistake.
         return 1 if formula in _COUNTS else _value_missing(meter)
     if formula in _TEXTS:
         return text
     number: Number | Receipt
-    if _SMALL.fullmatch(text) and (digits is None or len(text) <= digits) and not policy.positive_values:
+    if (
+        _SMALL.fullmatch(text)
+        and (digits is None or len(text) <= digits)
+        and not policy.positive_values
+    ):
         number = int(text)
     else:
         number = _checked_number(meter, text, policy)
@@ -218,17 +289,24 @@ def _checked_number(meter: Meter, text: str, policy: MeterPolicy) -> Number | Re
     if not _NUMBER.fullmatch(text[:_READ_MAX]):
         return _value_invalid(meter, "a plain decimal number such as '25' or '-2.5'", text)
     if len(text) > _LENGTH_MAX or max(len(whole), len(places)) > DIGITS_MAX:
-        return _value_invalid(meter, f"a number with at most {DIGITS_MAX} digits on either side of the point", text)
+        return _value_invalid(
+            meter, f"a number with at most {DIGITS_MAX} digits on either side of the point", text
+        )
     places = places.rstrip("0")
     number = Decimal(text.rstrip("0")) if places else int(Decimal(text))
     allowed = 0 if policy.whole_values else meter.decimal_places
     if allowed is not None and len(places) > allowed:
-        return _value_invalid(meter, f"at most {allowed} decimal places" if allowed else "a whole number", text)
+        return _value_invalid(
+            meter, f"at most {allowed} decimal places" if allowed else "a whole number", text
+        )
     if policy.positive_values and number <= 0:
         return _value_invalid(meter, "a number above 0", text)
     digits = len((whole + places).strip("0"))
     if policy.significant_digits is not None and digits > policy.significant_digits:
-        message = f"Meter event values may have at most {policy.significant_digits} digits. Received {text}."
+        message = (
+            f"Meter event values may have at most {policy.significant_digits} digits. Received "
+            f"{text}."
+        )
         param = f"payload[{meter.value_payload_key}]"
         details = {"max_digits": policy.significant_digits, "value": text}
         return rejected(ErrorCode.VALUE_TOO_MANY_DIGITS, message, param, **details)
@@ -237,13 +315,17 @@ def _checked_number(meter: Meter, text: str, policy: MeterPolicy) -> Number | Re
 
 def _customer_missing(meter: Meter) -> Receipt:
     message = (
-        f"Customer mapping key {meter.customer_payload_key} not found in payload. Expected a customer's id, received none."
+        f"Customer mapping key {meter.customer_payload_key} not found in payload. Expected a "
+        "customer's id, received none."
     )
     return rejected(ErrorCode.CUSTOMER_MISSING, message, f"payload[{meter.customer_payload_key}]")
 
 
 def _value_missing(meter: Meter) -> Receipt:
-    message = f"Value key {meter.value_payload_key} not found in payload. Expected a value, received none."
+    message = (
+        f"Value key {meter.value_payload_key} not found in payload. Expected a value, received "
+        "none."
+    )
     return rejected(ErrorCode.VALUE_MISSING, message, f"payload[{meter.value_payload_key}]")
 
 
@@ -253,47 +335,76 @@ def _value_invalid(meter: Meter, expected: str, text: str) -> Receipt:
     return rejected(ErrorCode.VALUE_INVALID, message, param, value=text)
 
 
-def _dimensions_refusal(meter: Meter, payload: Mapping[str, str], policy: MeterPolicy) -> Receipt | None:
+def _dimensions_refusal(
+    meter: Meter, payload: Mapping[str, str], policy: MeterPolicy
+) -> Receipt | None:
     missing = [key for key in meter.dimension_payload_keys if key not in payload]
     if missing:
         message = (
-            f"Dimension key {missing[0]} not found in payload. Expected every key of {list(meter.dimension_payload_keys)}."
+            f"Dimension key {missing[0]} not found in payload. Expected every key of "
+            f"{list(meter.dimension_payload_keys)}."
         )
-        return rejected(ErrorCode.DIMENSION_MISSING, message, f"payload[{missing[0]}]", missing=missing)
+        return rejected(
+            ErrorCode.DIMENSION_MISSING, message, f"payload[{missing[0]}]", missing=missing
+        )
     extra = len(payload.keys() - {meter.customer_payload_key, meter.value_payload_key})
     if policy.dimensions_max is not None and extra > policy.dimensions_max:
-        message = f"payload: expected at most {policy.dimensions_max} keys beside customer and value, received {extra}"
-        return rejected(ErrorCode.TOO_MANY_DIMENSIONS, message, "payload", expected=policy.dimensions_max, received=extra)
+        message = (
+            f"payload: expected at most {policy.dimensions_max} keys beside customer and "
+            f"value, received {extra}"
+        )
+        return rejected(
+            ErrorCode.TOO_MANY_DIMENSIONS,
+            message,
+            "payload",
+            expected=policy.dimensions_max,
+            received=extra,
+        )
     return None
 
 
 def meter_unknown(event_name: str) -> Receipt:
     """Refuse an event that no meter measures."""
-    message = f"No meter was found matching event_name {describe(event_name)}. Expected the event name of a meter."
+    message = (
+        f"No meter was found matching event_name {describe(event_name)}. Expected the event "
+        "name of a meter."
+    )
     return rejected(ErrorCode.METER_UNKNOWN, message, "event_name", event_name=event_name)
 
 
 def meter_inactive(meter: Meter) -> Receipt:
     """Refuse an event of a meter that was deactivated."""
-    message = f"The meter {meter.id!r} is inactive: expected an active meter, received an event named {meter.event_name!r}."
+    message = (
+        f"The meter {meter.id!r} is inactive: expected an active meter, received an event "
+        f"named {meter.event_name!r}."
+    )
     return rejected(ErrorCode.METER_INACTIVE, message, "event_name", meter=meter.id)
 
 
-def identifier_reused(identifier: str, first: Mapping[str, Any], received: Mapping[str, Any]) -> Receipt:
+def identifier_reused(
+    identifier: str, first: Mapping[str, Any], received: Mapping[str, Any]
+) -> Receipt:
     """Refuse an event whose identifier was accepted with other content."""
     message = (
-        f"An event already exists with identifier {identifier}. Expected the same content as it was first sent with, "
+        f"An event already exists with identifier {identifier}. Expected the same content "
+        "as it was first sent with, "
         f"{dict(first)}, received {dict(received)}."
     )
-    return rejected(ErrorCode.IDENTIFIER_REUSED, message, "identifier", first=first, received=received)
+    return rejected(
+        ErrorCode.IDENTIFIER_REUSED, message, "identifier", first=first, received=received
+    )
 
 
 def time_refusal(stamp: int, now: int, policy: MeterPolicy) -> Receipt | None:
-    """Refuse an event outside what is accepted at this moment (both in Unix microseconds), or return None."""
+    """Refuse an event outside what is accepted at this moment (both in Unix microseconds), or
+    return None.
+    """
     earliest, latest = policy.earliest(now // MICROSECONDS), policy.latest(now)
     if earliest is not None and stamp < earliest * MICROSECONDS:
         expected = f"at or after {_shown(earliest)}, {policy.backdate_days} calendar days back"
-        return _time_rejected(ErrorCode.TIMESTAMP_TOO_FAR_IN_PAST, "too far in the past", expected, stamp)
+        return _time_rejected(
+            ErrorCode.TIMESTAMP_TOO_FAR_IN_PAST, "too far in the past", expected, stamp
+        )
     if latest is not None and stamp > latest:
         expected = f"at or before {_shown(latest // MICROSECONDS)}"
         return _time_rejected(ErrorCode.TIMESTAMP_IN_FUTURE, "in the future", expected, stamp)
@@ -302,7 +413,8 @@ def time_refusal(stamp: int, now: int, policy: MeterPolicy) -> Receipt | None:
 
 def _time_rejected(code: ErrorCode, reason: str, expected: str, stamp: int) -> Receipt:
     message = (
-        f"The timestamp of the meter event is {reason}: expected one {expected}, received {_shown(stamp // MICROSECONDS)}."
+        f"The timestamp of the meter event is {reason}: expected one {expected}, received "
+        f"{_shown(stamp // MICROSECONDS)}."
     )
     return rejected(code, message, "timestamp", expected=expected, received=stamp // MICROSECONDS)
 

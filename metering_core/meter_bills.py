@@ -1,8 +1,9 @@
 """What invoices billed of meters, and by how much that differs from what was measured since.
 
-Usage of a billed period that comes late, or is canceled, is billed as the difference it makes there: what the period comes to
-now, at the price under which it was billed, less what was billed for it (:mod:`metering_core.differences`). The quantity of the
-period whose invoice says so is not touched.
+Usage of a billed period that comes late, or is canceled, is billed as the difference it makes
+there: what the period comes to now, at the price under which it was billed, less what was billed
+for it (:mod:`metering_core.differences`). The quantity of the period whose invoice says so is not
+touched.
 """
 
 from __future__ import annotations
@@ -24,13 +25,15 @@ from metering_core.pricing import Charge
 
 @attrs.frozen
 class UnbilledDelta:
-    """By how much what was measured in a billed period differs from what its invoice billed, and no later one made good.
+    """By how much what was measured in a billed period differs from what its invoice billed, and no
+    later one made good.
 
     Attributes:
         subscription_item: the id of the item that bills it: the one that was billed, or its heir.
         period: the billed period.
         meter: the id of the meter that measured it.
-        billed: the quantity that its invoice billed for this period, without what it carried for earlier ones.
+        billed: the quantity that its invoice billed for this period, without what it carried for
+            earlier ones.
         measured: what the events of the period come to now; may be negative.
         carried: how much of the difference later invoices billed.
     """
@@ -49,10 +52,14 @@ class UnbilledDelta:
 
 
 Part = tuple[str, int | None, str | None]
-"""What of a price stays itself from one quantity to the next: the kind of charge, the tier's number and the label."""
+"""What of a price stays itself from one quantity to the next: the kind of charge, the tier's number
+and the label.
+"""
 
 Settled = Mapping[BillingPeriod, Mapping[Part, int]]
-"""What an invoice charged for an item, in minor units, by the period that it was for: its own, and earlier ones."""
+"""What an invoice charged for an item, in minor units, by the period that it was for: its own, and
+earlier ones.
+"""
 
 
 @attrs.frozen
@@ -65,9 +72,11 @@ class Correction:
         price: under which it was billed.
         formula: by which its quantity was measured.
         measured: what it comes to now, at least 0.
-        billed: the quantity that invoices billed so far; below 0 only where bills of a snapshot of version 1 used it up.
-        settled: what they charged for it so far, part by part in minor units; None where that is not known, because it was
-            closed without an invoice, or billed before a snapshot of version 1: it counts as what ``billed`` comes to.
+        billed: the quantity that invoices billed so far; below 0 only where bills of a snapshot of
+            version 1 used it up.
+        settled: what they charged for it so far, part by part in minor units; None where that is
+            not known, because it was closed without an invoice, or billed before a snapshot of
+            version 1: it counts as what ``billed`` comes to.
         sequence: the number in the log up to which it was measured.
     """
 
@@ -91,8 +100,8 @@ class Bill:
         quantity: what was billed of the period, at least 0.
         carried: how much of which earlier period was billed beside it, as a difference.
         sequence: the number in the log when it was made.
-        price: under which it was billed; None for a preview, and in bills of a snapshot of version 1, where what was carried is
-            a part of the quantity.
+        price: under which it was billed; None for a preview, and in bills of a snapshot of version
+            1, where what was carried is a part of the quantity.
         settled: what was charged; None where that is not known.
         made_at: when that was, in Unix microseconds; 0 for a preview.
         number: which of the log's bills it is, from 1; 0 for a preview.
@@ -109,12 +118,16 @@ class Bill:
     number: int = 0
 
     def is_of_the_usage_of(self, other: Bill) -> bool:
-        """Whether another bill of the period was made of the same usage: the first invoice of one that was closed without."""
+        """Whether another bill of the period was made of the same usage: the first invoice of one
+        that was closed without.
+        """
         return (self.meter, self.sequence) == (other.meter, other.sequence)
 
     @property
     def is_noted(self) -> bool:
-        """Whether it was noted when the period was closed without an invoice; never of a snapshot of version 1."""
+        """Whether it was noted when the period was closed without an invoice; never of a snapshot
+        of version 1.
+        """
         return self.price is not None and self.settled is None
 
     def may_be_followed_by(self, other: Bill) -> bool:
@@ -124,20 +137,24 @@ class Bill:
     def own(self, standing: Container[BillingPeriod]) -> Number:
         """Return what was billed for the period itself.
 
-        Of a bill that counted what it carried in its quantity it is the rest, which is negative where it was used up to make
-        good what earlier periods left. What was for a period whose bill no longer stands is the period's own then: the new
-        bill of that one knows nothing of it.
+        Of a bill that counted what it carried in its quantity it is the rest, which is negative
+        where it was used up to make good what earlier periods left. What was for a period whose
+        bill no longer stands is the period's own then: the new bill of that one knows nothing of
+        it.
         """
         if self.price is not None:
             return self.quantity
-        return subtract(self.quantity, total(of for earlier, of in self.carried.items() if earlier in standing))
+        return subtract(
+            self.quantity, total(of for earlier, of in self.carried.items() if earlier in standing)
+        )
 
 
 _NEVER: Final = -(2**62)
 
 
 class Standing:
-    """The bills of an item that stand, and which of them a question for differences need not look at again.
+    """The bills of an item that stand, and which of them a question for differences need not look
+    at again.
 
     Attributes:
         heirs: who bills for whom, when these bills were gathered.
@@ -172,7 +189,9 @@ class Standing:
         """Return the periods that may have a difference, in their order."""
         periods = list(self.bills)
         first = bisect_right(periods, self._even_until, key=attrgetter("end_seconds"))
-        return [one for one in self._uneven if one.end_seconds <= self._even_until] + periods[first:]
+        return [one for one in self._uneven if one.end_seconds <= self._even_until] + periods[
+            first:
+        ]
 
     def found(self, uneven: Iterable[BillingPeriod]) -> None:
         """Take note of which periods have one: of all that there are, the others have none."""
@@ -181,7 +200,9 @@ class Standing:
 
 
 def standing_of(made: Iterable[tuple[BillingPeriod, Bill]]) -> dict[BillingPeriod, Bill]:
-    """Return the bills that were not replaced, of some in the order in which they were made, in the order of their periods."""
+    """Return the bills that were not replaced, of some in the order in which they were made, in the
+    order of their periods.
+    """
     standing: list[tuple[BillingPeriod, Bill]] = []
     for period, bill in made:
         standing[replaced(standing, period)] = [(period, bill)]
@@ -202,9 +223,11 @@ def summed(amounts: Iterable[tuple[Part, int]]) -> dict[Part, int]:
 
 
 def replaced(standing: Sequence[tuple[BillingPeriod, Bill]], period: BillingPeriod) -> slice:
-    """Return where those bills stand, of some in the order of their periods, which a bill of a period replaces.
+    """Return where those bills stand, of some in the order of their periods, which a bill of a
+    period replaces.
 
-    They are the ones that it overlaps: the subscription was cut short or made longer since, and nothing is billed twice.
+    They are the ones that it overlaps: the subscription was cut short or made longer since, and
+    nothing is billed twice.
     """
     if not standing or standing[-1][0].end <= period.start:  # As nearly always.
         return slice(len(standing), None)
@@ -212,11 +235,15 @@ def replaced(standing: Sequence[tuple[BillingPeriod, Bill]], period: BillingPeri
     return slice(first, bisect_left(standing, period.end, key=lambda one: one[0].start))
 
 
-def carried_by_period(standing: Mapping[BillingPeriod, Bill]) -> dict[BillingPeriod, list[tuple[BillingPeriod, Bill]]]:
-    """Return the bills, of those that stand, that billed a difference, by its period, with that period as they knew it.
+def carried_by_period(
+    standing: Mapping[BillingPeriod, Bill],
+) -> dict[BillingPeriod, list[tuple[BillingPeriod, Bill]]]:
+    """Return the bills, of those that stand, that billed a difference, by its period, with that
+    period as they knew it.
 
-    A period whose bill was replaced lives on in the one that replaced it, so nothing that was billed for it is lost. A bill
-    of a snapshot of version 1 knows no other period than the one that it names.
+    A period whose bill was replaced lives on in the one that replaced it, so nothing that was
+    billed for it is lost. A bill of a snapshot of version 1 knows no other period than the one that
+    it names.
     """
     found: dict[BillingPeriod, list[tuple[BillingPeriod, Bill]]] = {}
     for bill in standing.values():
@@ -230,11 +257,15 @@ def carried_by_period(standing: Mapping[BillingPeriod, Bill]) -> dict[BillingPer
 def _heir(period: BillingPeriod, standing: Mapping[BillingPeriod, Bill]) -> BillingPeriod | None:
     if period in standing:
         return period
-    return next((one for one in standing if one.start < period.end and period.start < one.end), None)
+    return next(
+        (one for one in standing if one.start < period.end and period.start < one.end), None
+    )
 
 
 def charged(bills: Iterable[tuple[BillingPeriod, Bill]]) -> dict[Part, int] | None:
-    """Return what some bills charged for a period each, part by part; None where one of them does not know."""
+    """Return what some bills charged for a period each, part by part; None where one of them does
+    not know.
+    """
     amounts: list[tuple[Part, int]] = []
     for period, bill in bills:
         if bill.settled is None:

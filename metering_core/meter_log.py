@@ -1,11 +1,12 @@
-"""The append-only log of meter events, beside :class:`~metering_core.UsageLog` and after its pattern.
+"""The append-only log of meter events, beside :class:`~metering_core.UsageLog` and after its
+pattern.
 
-Events are kept in columns, in the order of their arrival; readings, summaries and bills are derived when they are asked for. An
-event is a record whose item is (meter, customer): it may come before any subscription exists, and a bill counts it where a
-period of an item covers its timestamp.
+Events are kept in columns, in the order of their arrival; readings, summaries and bills are derived
+when they are asked for. An event is a record whose item is (meter, customer): it may come before
+any subscription exists, and a bill counts it where a period of an item covers its timestamp.
 
-A period that was billed stays as it was billed. Events and cancellations that come later change what its summary says, and
-:meth:`MeterLog.unbilled` says by how much the two differ.
+A period that was billed stays as it was billed. Events and cancellations that come later change
+what its summary says, and :meth:`MeterLog.unbilled` says by how much the two differ.
 """
 
 from __future__ import annotations
@@ -20,7 +21,15 @@ from typing import Any, Final, Protocol, Self, cast
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
-from metering_core.accounts import Account, Billed, Closing, KeepsInvoices, account_of, accounts_with, closings_of
+from metering_core.accounts import (
+    Account,
+    Billed,
+    Closing,
+    KeepsInvoices,
+    account_of,
+    accounts_with,
+    closings_of,
+)
 from metering_core.changing import (
     ChangeMoment,
     OpenUsage,
@@ -30,7 +39,13 @@ from metering_core.changing import (
     refuse_reopened,
     refuse_unbillable,
 )
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError, shown
+from metering_core.errors import (
+    ErrorCode,
+    InvalidValueError,
+    InvoicingError,
+    UsageRejectedError,
+    shown,
+)
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain, subtract
 from metering_core.guarding import APPENDING, Billing
@@ -83,16 +98,29 @@ class _KnownMeter:
     Attributes:
         meter: the newest version.
         ids: identifier → row.
-        codes: customer and dimension values → how the log counts this series; the customer alone without dimensions.
-        readings: text → what was read off it lately, and whether it is written as the value is; a bounded number of them.
+        codes: customer and dimension values → how the log counts this series; the customer alone
+            without dimensions.
+        readings: text → what was read off it lately, and whether it is written as the value is; a
+            bounded number of them.
         series_key: takes what a series is counted by from a payload.
         keys: how many of a payload's keys the meter names.
-        keys_max: up to how many keys leave an event of a known series nothing to judge but its value and its time.
+        keys_max: up to how many keys leave an event of a known series nothing to judge but its
+            value and its time.
         shape: what meters have in common whose events are read alike.
         value_key: the payload key that holds the value.
     """
 
-    __slots__ = ("codes", "ids", "keys", "keys_max", "meter", "readings", "series_key", "shape", "value_key")
+    __slots__ = (
+        "codes",
+        "ids",
+        "keys",
+        "keys_max",
+        "meter",
+        "readings",
+        "series_key",
+        "shape",
+        "value_key",
+    )
 
     def __init__(self, meter: Meter, ids: dict[str, int], policy: MeterPolicy) -> None:
         self.ids = ids
@@ -113,13 +141,16 @@ class _KnownMeter:
         self.shape = (keys, self.keys_max, meter.formula, meter.decimal_places)
 
     def read(self, text: str | None, policy: MeterPolicy) -> tuple[Number | str, bool] | Receipt:
-        """Return what a value's text says, or why it is refused, and whether it is written as the value is."""
+        """Return what a value's text says, or why it is refused, and whether it is written as the
+        value is.
+        """
         value = value_of(self.meter, text, policy)
         if isinstance(value, Receipt):
             return value
         if isinstance(value, str):
             return value, True
-        # A log is asked for many events with few different values; where they are many, no more than these are kept.
+        # A log is asked for many events with few different values; where they are many, no more
+        # than these are kept.
         if len(self.readings) >= _READINGS_MAX:
             self.readings.clear()
         reading = self.readings[text] = value, plain(value) == text
@@ -138,16 +169,22 @@ class _Stream:
 
 
 class KeepsReadings(Protocol):
-    """Whatever keeps the events of a meter log: the log itself, or columns that it keeps the subscriptions for."""
+    """Whatever keeps the events of a meter log: the log itself, or columns that it keeps the
+    subscriptions for.
+    """
 
     def whole(self, meter_id: str, customer: str) -> list[Timeline]:
-        """Return the readings of a customer whatever the values of the dimensions, in few timelines."""
+        """Return the readings of a customer whatever the values of the dimensions, in few
+        timelines.
+        """
 
     def meter_of(self, item: SubscriptionItem) -> Meter:
         """Return the meter that an item's price names."""
 
     def corrections(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
-        """Return the earlier periods of an item whose difference an invoice of this period bills."""
+        """Return the earlier periods of an item whose difference an invoice of this period
+        bills.
+        """
 
     def last_received(self) -> int | None:
         """Return when the last event came, in Unix microseconds; None where there is none."""
@@ -155,13 +192,17 @@ class KeepsReadings(Protocol):
 
 @attrs.frozen
 class MeasuredUsage:
-    """What a meter log knows of the usage of an item, as far as it matters for a newer version of its subscription."""
+    """What a meter log knows of the usage of an item, as far as it matters for a newer version of
+    its subscription.
+    """
 
     log: KeepsReadings
     account: Account
 
     def open_usage(self, item: SubscriptionItem, version: Subscription) -> Iterator[OpenUsage]:
-        """Return the usage that a version's item would bill in each open period, of those that have some."""
+        """Return the usage that a version's item would bill in each open period, of those that have
+        some.
+        """
         for timeline in self._timelines(item):
             for stretch, end in open_stretches(version, self.account):
                 start = stretch
@@ -171,7 +212,9 @@ class MeasuredUsage:
                     start = min(period.end_seconds, end)
                     whole = timeline.span(span[0], start * MICROSECONDS)
                     assert whole is not None, "its first one is there"
-                    yield OpenUsage(period.start_seconds, period.end_seconds, first, whole[1] // MICROSECONDS)
+                    yield OpenUsage(
+                        period.start_seconds, period.end_seconds, first, whole[1] // MICROSECONDS
+                    )
 
     def is_carried(self, item: SubscriptionItem) -> bool:
         """Whether usage of former periods makes what the item owes for a later one."""
@@ -197,22 +240,27 @@ class _Customers(KeysView[str]):
 
 
 class MeterLog(MeterReader, KeepsInvoices):
-    """All events of some meters, append-only; a :class:`~metering_core.Usage` for items whose price names a meter.
+    """All events of some meters, append-only; a :class:`~metering_core.Usage` for items whose price
+    names a meter.
 
     Args:
         meters: what to measure. More can come later with :meth:`create_meter`.
-        subscriptions: whose items to bill, with a ``customer`` each. More can come later with :meth:`subscribe`.
+        subscriptions: whose items to bill, with a ``customer`` each. More can come later with
+            :meth:`subscribe`.
         customers: the customers whose events are accepted; any customer unless given.
-        clock: gives the log's now (an aware datetime or Unix seconds) where a call does not; the machine's is never read.
+        clock: gives the log's now (an aware datetime or Unix seconds) where a call does not; the
+            machine's is never read.
         policy: what is accepted.
 
     Attributes:
         policy: as given.
-        lock: held during every append and every answer; hold it to ask several questions of one state.
+        lock: held during every append and every answer; hold it to ask several questions of one
+            state.
         bills_made: how many bills of items were kept; for the views of this log.
 
     >>> log = MeterLog([Meter("mtr_tokens", "tokens")])
-    >>> log.record("tokens", {"stripe_customer_id": "cus_1", "value": "25"}, now=1_717_243_200).timestamp
+    >>> payload = {"stripe_customer_id": "cus_1", "value": "25"}
+    >>> log.record("tokens", payload, now=1_717_243_200).timestamp
     1717243200
     """
 
@@ -245,7 +293,9 @@ class MeterLog(MeterReader, KeepsInvoices):
             self.create_meter(meter)
         if isinstance(customers, str):
             expected = "an iterable of customers' ids"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "customers", expected, customers)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, "customers", expected, customers
+            )
         if customers is not None:
             self._customers = {}
             for customer in require_iterable(customers, "customers"):
@@ -272,7 +322,8 @@ class MeterLog(MeterReader, KeepsInvoices):
         self._identifiers: dict[int, str] = {}
         self._sent_as_now: set[int] = set()
         self._current = Readings()
-        # From one UTC midnight of receipt to the next: the first moment that is accepted, and how far ahead one may lie.
+        # From one UTC midnight of receipt to the next: the first moment that is accepted, and how
+        # far ahead one may lie.
         self._bounds = (0, 0, 0, 0)
 
     def __len__(self) -> int:
@@ -281,7 +332,9 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def __repr__(self) -> str:
         """Return the counts."""
-        return f"<MeterLog: {len(self._meters)} meters, {len(self)} events, sequence {self.sequence}>"
+        return (
+            f"<MeterLog: {len(self._meters)} meters, {len(self)} events, sequence {self.sequence}>"
+        )
 
     @property
     def sequence(self) -> int:
@@ -302,13 +355,14 @@ class MeterLog(MeterReader, KeepsInvoices):
             self.finish()
             return tuple(account.subscription for account in self._accounts.values())
 
-    # Meters, customers, subscriptions --------------------------------------------------------------------------------------
+    # Meters, customers, subscriptions -------------------------------------------------------------
 
     def create_meter(self, meter: Meter) -> None:
         """Measure events by a new meter from now on.
 
         Raises:
-            InvalidValueError: ``meter_changed`` where the id or the event name belongs to another meter, also an inactive one.
+            InvalidValueError: ``meter_changed`` where the id or the event name belongs to another
+                meter, also an inactive one.
         """
         require_kind(Meter, meter, "meter")
         with self.lock:
@@ -318,19 +372,26 @@ class MeterLog(MeterReader, KeepsInvoices):
             self.decide(partial(self._take_meter, _KnownMeter(meter, ids, self.policy)))
 
     def _refuse_known(self, meter: Meter) -> None:
-        for param, taken in (("id", self._meters.get(meter.id)), ("event_name", self._by_event.get(meter.event_name))):
+        for param, taken in (
+            ("id", self._meters.get(meter.id)),
+            ("event_name", self._by_event.get(meter.event_name)),
+        ):
             if taken is not None:
                 expected = f"one that no other meter has ({taken.meter.id!r} has it)"
-                raise InvalidValueError.expecting(ErrorCode.METER_CHANGED, param, expected, getattr(meter, param))
+                raise InvalidValueError.expecting(
+                    ErrorCode.METER_CHANGED, param, expected, getattr(meter, param)
+                )
 
     def _take_meter(self, known: _KnownMeter) -> None:
         self._meters[known.meter.id] = self._by_event[known.meter.event_name] = known
 
     def update_meter(self, meter: Meter) -> None:
-        """Take note of a newer version of a meter: another display name, deactivated or active again.
+        """Take note of a newer version of a meter: another display name, deactivated or active
+        again.
 
         Raises:
-            InvalidValueError: ``meter_unknown``, or ``meter_changed`` where it changes anything else.
+            InvalidValueError: ``meter_unknown``, or ``meter_changed`` where it changes anything
+                else.
         """
         require_kind(Meter, meter, "meter")
         with self.lock:
@@ -347,7 +408,9 @@ class MeterLog(MeterReader, KeepsInvoices):
         return self._meters[meter_id].meter
 
     def meter_named(self, event_name: str) -> Meter | None:
-        """Return the newest version of the meter of an event name; None where there is none. For other engines."""
+        """Return the newest version of the meter of an event name; None where there is none. For
+        other engines.
+        """
         self.finish()
         known = self._by_event.get(short_name(event_name, "event_name"))
         return None if known is None else known.meter
@@ -365,26 +428,31 @@ class MeterLog(MeterReader, KeepsInvoices):
             if self._customers is not None:
                 self._customers[checked] = None
 
-    def subscribe(self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False) -> None:
+    def subscribe(
+        self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False
+    ) -> None:
         """Bill a subscription's items from now on, or take note of a newer version of it (same id).
 
-        Items whose price names no meter are not this log's, and are left alone. A newer version must not change what was used
-        or agreed in an open period, as in :meth:`~metering_core.UsageLog.subscribe`. An item that is new on a meter must not
-        find events of an open period there from before ``now``.
+        Items whose price names no meter are not this log's, and are left alone. A newer version
+        must not change what was used or agreed in an open period, as in
+        :meth:`~metering_core.UsageLog.subscribe`. An item that is new on a meter must not find
+        events of an open period there from before ``now``.
 
         Args:
             subscription: the newer version.
             now: the moment of the change, as in :meth:`~metering_core.UsageLog.subscribe`.
-            rebill: whether all open periods are to be billed by this version although it changes what they owe.
+            rebill: whether all open periods are to be billed by this version although it changes
+                what they owe.
 
         Raises:
-            InvalidValueError: ``parameter_missing`` without a customer, ``meter_unknown``, ``meter_inactive`` for an item that
-                is new or on another meter now, ``subscription_changed`` where an item belongs to another subscription, comes
-                back beside its heir, or boundaries would move, ``change_not_billable`` where it would rebill an open period,
-                have more of a closed one to bill, or leave late usage of one to nobody, ``usage_billed_twice`` where another
-                subscription of the customer bills the same meter at the same time, or has an invoice of it whatever its
-                version says since, unless the policy says
-                ``overlap="each_counts_all"``. Nothing changes then.
+            InvalidValueError: ``parameter_missing`` without a customer, ``meter_unknown``,
+                ``meter_inactive`` for an item that is new or on another meter now,
+                ``subscription_changed`` where an item belongs to another subscription, comes back
+                beside its heir, or boundaries would move, ``change_not_billable`` where it would
+                rebill an open period, have more of a closed one to bill, or leave late usage of one
+                to nobody, ``usage_billed_twice`` where another subscription of the customer bills
+                the same meter at the same time, or has an invoice of it whatever its version says
+                since, unless the policy says ``overlap="each_counts_all"``. Nothing changes then.
         """
         require_kind(Subscription, subscription, "subscription")
         require_kind(bool, rebill, "rebill", "True or False")
@@ -402,7 +470,9 @@ class MeterLog(MeterReader, KeepsInvoices):
                 refuse_reopened(account, subscription)
                 if not rebill:
                     when = ChangeMoment(account, at, self._clock, self.keeper.last_received())
-                    refuse_unbillable(account, subscription, MeasuredUsage(self.keeper, account), when)
+                    refuse_unbillable(
+                        account, subscription, MeasuredUsage(self.keeper, account), when
+                    )
                     self._refuse_unbilled(subscription, account)
                     self._refuse_owing(subscription, account, heirs)
             self._refuse_overlap(subscription)
@@ -420,34 +490,55 @@ class MeterLog(MeterReader, KeepsInvoices):
         account.take(subscription)
         self._items.update(dict.fromkeys((item.id for item in metered), account))
 
-    def _refuse_item(self, item: SubscriptionItem, subscription: Subscription, account: Account | None) -> None:
+    def _refuse_item(
+        self, item: SubscriptionItem, subscription: Subscription, account: Account | None
+    ) -> None:
         if subscription.customer is None:
             expected = f"the customer whose events the item {item.id!r} bills"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_MISSING, "customer", expected, None)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_MISSING, "customer", expected, None
+            )
         meter = self.meter_of(item)
         owner = self._items.get(item.id)
         former = () if account is None else account.subscription.items
-        if not meter.is_active and all((one.id, one.recurring.meter) != (item.id, meter.id) for one in former):
+        if not meter.is_active and all(
+            (one.id, one.recurring.meter) != (item.id, meter.id) for one in former
+        ):
             expected = "an active meter for an item that is new on it"
-            raise InvalidValueError.expecting(ErrorCode.METER_INACTIVE, "items[price][recurring][meter]", expected, meter.id)
+            raise InvalidValueError.expecting(
+                ErrorCode.METER_INACTIVE, "items[price][recurring][meter]", expected, meter.id
+            )
         if owner is not None and owner is not account:
-            expected = f"an id that no item of another subscription has ({owner.subscription.id!r} has it)"
-            raise InvalidValueError.expecting(ErrorCode.SUBSCRIPTION_CHANGED, "items[id]", expected, item.id)
+            expected = (
+                f"an id that no item of another subscription has ({owner.subscription.id!r} has it)"
+            )
+            raise InvalidValueError.expecting(
+                ErrorCode.SUBSCRIPTION_CHANGED, "items[id]", expected, item.id
+            )
 
     def _refuse_unbilled(self, subscription: Subscription, account: Account) -> None:
-        """Refuse another meter to an item of which a meter closed a period without an invoice: no other one can bill it."""
+        """Refuse another meter to an item of which a meter closed a period without an invoice: no
+        other one can bill it.
+        """
         for place, item in enumerate(subscription.items):
             for period, bill in self.bills_of(item.id) if item.recurring.meter is not None else ():
-                if bill.meter != item.recurring.meter and not account.is_billed(period.start_seconds):
+                if bill.meter != item.recurring.meter and not account.is_billed(
+                    period.start_seconds
+                ):
                     expected = (
-                        f"the meter {bill.meter!r}, which closed {period} without an invoice (finalize that period first, or "
+                        f"the meter {bill.meter!r}, which closed {period} without an "
+                        "invoice (finalize that period first, or "
                         "give the item that is on another meter another id)"
                     )
                     param = f"items[{place}][price]"
-                    raise InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, item.recurring.meter)
+                    raise InvalidValueError.expecting(
+                        ErrorCode.CHANGE_NOT_BILLABLE, param, expected, item.recurring.meter
+                    )
 
     def _heirs_with(self, subscription: Subscription, account: Account) -> dict[str, str]:
-        """Return who bills late usage for whom once a newer version holds; refuse an item whose bills went to another."""
+        """Return who bills late usage for whom once a newer version holds; refuse an item whose
+        bills went to another.
+        """
 
         def may_inherit(item: SubscriptionItem, heir: SubscriptionItem) -> bool:
             return not self.bills_of(heir.id) or heir.id in self._lineage(item.id)
@@ -457,13 +548,24 @@ class MeterLog(MeterReader, KeepsInvoices):
         told = {item_id: heir for item_id, heir in told.items() if self.bills_of(item_id)}
         for place, item in enumerate(subscription.items):
             if item.id not in former and item.id in self._heirs and item.id not in told.values():
-                expected = f"another id, because {self._heir_of(item.id)!r} bills what comes late for this one"
-                raise InvalidValueError.expecting(ErrorCode.SUBSCRIPTION_CHANGED, f"items[{place}][id]", expected, item.id)
-        kept = {item_id: heir for item_id, heir in self._heirs.items() if item_id not in set(told.values())}
+                expected = (
+                    f"another id, because {self._heir_of(item.id)!r} bills what comes late for "
+                    "this one"
+                )
+                raise InvalidValueError.expecting(
+                    ErrorCode.SUBSCRIPTION_CHANGED, f"items[{place}][id]", expected, item.id
+                )
+        kept = {
+            item_id: heir
+            for item_id, heir in self._heirs.items()
+            if item_id not in set(told.values())
+        }
         return kept | told if told else self._heirs
 
     def _heir_of(self, item_id: str) -> str:
-        """Return the item that bills what comes late for one: itself, or the one that came last after it was dropped."""
+        """Return the item that bills what comes late for one: itself, or the one that came last
+        after it was dropped.
+        """
         while item_id in self._heirs:
             item_id = self._heirs[item_id]
         return item_id
@@ -475,8 +577,12 @@ class MeterLog(MeterReader, KeepsInvoices):
             found += [former for former, heir in self._heirs.items() if heir == one]
         return found
 
-    def _refuse_owing(self, subscription: Subscription, account: Account, heirs: Mapping[str, str]) -> None:
-        """Refuse a version that leaves nobody to bill a difference of a closed period, where a later invoice would bill it."""
+    def _refuse_owing(
+        self, subscription: Subscription, account: Account, heirs: Mapping[str, str]
+    ) -> None:
+        """Refuse a version that leaves nobody to bill a difference of a closed period, where a
+        later invoice would bill it.
+        """
         former, latest = account.subscription, account.latest_closed()
         if latest is None or not self.carries_late:
             return
@@ -484,20 +590,33 @@ class MeterLog(MeterReader, KeepsInvoices):
         is_over = ends != former.ended_at and ends is not None and ends <= latest.end
         billing = {item.id for item in subscription.items if item.recurring.meter is not None}
         for item in former.items:
-            if item.recurring.meter is None or not (is_over or (item.id not in billing and item.id not in heirs)):
+            if item.recurring.meter is None or not (
+                is_over or (item.id not in billing and item.id not in heirs)
+            ):
                 continue
             for one in self.keeper.corrections(item, former.cycle.period_at(latest.end)):
                 expected = (
-                    f"the item {item.id!r} for another period, because its usage of {one.period} changed since it was billed "
-                    "(finalize the next period first, or pass rebill=True to leave the difference in log.unbilled)"
+                    f"the item {item.id!r} for another period, because its usage of "
+                    f"{one.period} changed since it was billed "
+                    "(finalize the next period first, or pass rebill=True to leave the "
+                    "difference in log.unbilled)"
                 )
-                param, given = ("ended_at", ends) if is_over else ("items", "no such item on a meter")
+                param, given = (
+                    ("ended_at", ends) if is_over else ("items", "no such item on a meter")
+                )
                 shown_as = iso_8601(given) if isinstance(given, datetime) else given
-                raise InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, shown_as)
+                raise InvalidValueError.expecting(
+                    ErrorCode.CHANGE_NOT_BILLABLE, param, expected, shown_as
+                )
 
     def _refuse_overlap(self, subscription: Subscription) -> None:
-        """Refuse a second subscription that would bill the events of a meter that another one of the customer bills, or has."""
-        customer, metered = subscription.customer, [one.recurring.meter for one in subscription.items]
+        """Refuse a second subscription that would bill the events of a meter that another one of
+        the customer bills, or has.
+        """
+        customer, metered = (
+            subscription.customer,
+            [one.recurring.meter for one in subscription.items],
+        )
         if customer is None or self.policy.overlap is Overlap.EACH_COUNTS_ALL:
             return
         stretches = list(open_stretches(subscription, self._accounts.get(subscription.id)))
@@ -505,18 +624,29 @@ class MeterLog(MeterReader, KeepsInvoices):
             other = account.subscription
             if other.id == subscription.id:
                 continue
-            billed = {item.recurring.meter for item in other.items} if overlap(other, subscription) else set()
+            billed = (
+                {item.recurring.meter for item in other.items}
+                if overlap(other, subscription)
+                else set()
+            )
             for place, meter in enumerate(metered):
                 if meter is not None and meter in billed:
                     raise _billed_twice(other, customer, place, meter)
                 for period in self._billed_of(other.id, meter):
-                    if any(period.start_seconds < end and start < period.end_seconds for start, end in stretches):
+                    if any(
+                        period.start_seconds < end and start < period.end_seconds
+                        for start, end in stretches
+                    ):
                         raise _billed_before(other, customer, place, meter, period)
 
     def _billed_of(self, subscription_id: str, meter: str | None) -> Iterator[BillingPeriod]:
-        """Yield the periods of a subscription that invoices billed of a meter, whatever its versions say since."""
+        """Yield the periods of a subscription that invoices billed of a meter, whatever its
+        versions say since.
+        """
         for bills in self._bills.get(subscription_id, {}).values():
-            yield from (period for period, bill in bills if bill.meter == meter and not bill.is_noted)
+            yield from (
+                period for period, bill in bills if bill.meter == meter and not bill.is_noted
+            )
 
     @staticmethod
     def _refuse_moved(subscription: Subscription, account: Account | None) -> None:
@@ -524,22 +654,31 @@ class MeterLog(MeterReader, KeepsInvoices):
             return
         code, former = ErrorCode.SUBSCRIPTION_CHANGED, account.subscription
         if former.cycle != subscription.cycle:
-            raise InvalidValueError.expecting(code, "billing_cycle_anchor", f"{former.cycle}", str(subscription.cycle))
+            raise InvalidValueError.expecting(
+                code, "billing_cycle_anchor", f"{former.cycle}", str(subscription.cycle)
+            )
         if former.customer != subscription.customer:
-            raise InvalidValueError.expecting(code, "customer", f"{former.customer!r}", subscription.customer)
+            raise InvalidValueError.expecting(
+                code, "customer", f"{former.customer!r}", subscription.customer
+            )
 
     def customer_of(self, item: SubscriptionItem) -> str:
         """Return the customer whose events an item bills; for the readers of this log."""
         self.finish()
         account = self._items.get(require_kind(SubscriptionItem, item, "item").id)
         if account is None:
-            message = f"subscription_item: expected an item of a subscription in the meter log, received {item.id!r}"
-            raise InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
+            message = (
+                "subscription_item: expected an item of a subscription in the meter log, "
+                f"received {item.id!r}"
+            )
+            raise InvoicingError(
+                ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item"
+            )
         customer = account.subscription.customer
         assert customer is not None, "subscribe() asks for it"
         return customer
 
-    # The door --------------------------------------------------------------------------------------------------------
+    # The door -------------------------------------------------------------------------------------
 
     def record(
         self,
@@ -566,12 +705,17 @@ class MeterLog(MeterReader, KeepsInvoices):
             InvalidValueError: for a malformed value; ``param`` names it.
             UsageRejectedError: for a well-formed event that the rules refuse. The log is unchanged.
         """
-        # This is the path of a single event: what a call would cost as much as the step itself is spelt out.
+        # This is the path of a single event: what a call would cost as much as the step itself is
+        # spelt out.
         event = filled(_new(MeterEvent), event_name, payload, identifier, timestamp)
         with self.lock:
             if self._unfinished is not None:
                 self.begin_change()
-            received = now * MICROSECONDS if type(now) is int and 0 <= now <= SECONDS_MAX else self._now(now)
+            received = (
+                now * MICROSECONDS
+                if type(now) is int and 0 <= now <= SECONDS_MAX
+                else self._now(now)
+            )
             self._unfinished = APPENDING
             receipt = self._take(event, received)
             if receipt is None:
@@ -594,7 +738,8 @@ class MeterLog(MeterReader, KeepsInvoices):
             One receipt per event. What was refused left no trace.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event; nothing was appended.
+            InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event;
+                nothing was appended.
         """
         batch = batch_of(MeterEvent, events, "events")
         with self.lock:
@@ -618,7 +763,9 @@ class MeterLog(MeterReader, KeepsInvoices):
         return Receipts(sequences, exceptions)
 
     def _take_all(self, batch: Sequence[MeterEvent], received: int) -> bool:
-        """Keep a whole batch if each event is plainly acceptable, or none of it. The proof takes a pass over each column."""
+        """Keep a whole batch if each event is plainly acceptable, or none of it. The proof takes a
+        pass over each column.
+        """
         event_names = [event.event_name for event in batch]
         meters = {event_name: self._by_event.get(event_name) for event_name in set(event_names)}
         known = next(iter(meters.values()), None)
@@ -629,13 +776,17 @@ class MeterLog(MeterReader, KeepsInvoices):
         if max(widths) > known.keys_max or not {event.identifier for event in batch} <= {None}:
             return False
         texts = [payload.get(known.value_key) for payload in payloads]
-        readings = {text: known.readings.get(text) or known.read(text, self.policy) for text in set(texts)}
+        readings = {
+            text: known.readings.get(text) or known.read(text, self.policy) for text in set(texts)
+        }
         try:
             stamps = array("q", cast("list[int]", [event.microseconds for event in batch]))
             codes = self._codes(event_names, payloads, known)
         except (KeyError, TypeError):
             return False  # A moment is None, a key is missing, or a code is a refusal.
-        read = {text: reading for text, reading in readings.items() if not isinstance(reading, Receipt)}
+        read = {
+            text: reading for text, reading in readings.items() if not isinstance(reading, Receipt)
+        }
         if len(read) < len(readings) or not self._are_in_time(stamps, received):
             return False
         self._unfinished = APPENDING
@@ -648,12 +799,16 @@ class MeterLog(MeterReader, KeepsInvoices):
         self._unfinished = None
         return True
 
-    def _codes(self, event_names: Sequence[str], payloads: Sequence[Mapping[str, str]], alike: _KnownMeter) -> array[int]:
+    def _codes(
+        self, event_names: Sequence[str], payloads: Sequence[Mapping[str, str]], alike: _KnownMeter
+    ) -> array[int]:
         """Return which series events of meters that are read alike are of."""
         tables = {event_name: self._by_event[event_name].codes for event_name in set(event_names)}
         rows = zip(event_names, map(alike.series_key, payloads), payloads, strict=True)
         codes = [
-            self._code_of(self._by_event[event_name], payload) if (code := tables[event_name].get(key)) is None else code
+            self._code_of(self._by_event[event_name], payload)
+            if (code := tables[event_name].get(key)) is None
+            else code
             for event_name, key, payload in rows
         ]
         return array("i", cast("list[int]", codes))
@@ -665,13 +820,18 @@ class MeterLog(MeterReader, KeepsInvoices):
         return min(stamps) >= earliest and max(stamps) - received <= tolerance
 
     def _take(self, event: MeterEvent, received: int) -> Receipt | None:
-        """Judge one event and write it, or return the receipt that says why not; in ErrorCode's order of checks, time last.
+        """Judge one event and write it, or return the receipt that says why not; in ErrorCode's
+        order of checks, time last.
 
         It is kept once its moment of receipt is written, too.
         """
         known = self._by_event.get(event.event_name)
         identifier = event.identifier
-        row = None if identifier is None else (self._shared_ids if known is None else known.ids).get(identifier)
+        row = (
+            None
+            if identifier is None
+            else (self._shared_ids if known is None else known.ids).get(identifier)
+        )
         if row is not None and self._remembers(row, received):
             return self._answer(row, event)
         if known is None:
@@ -730,19 +890,29 @@ class MeterLog(MeterReader, KeepsInvoices):
         self._take_identifiers()
 
     def _take_identifiers(self) -> None:
-        """Note which row an identifier finds: of events whose identifier was forgotten in between the last one has it."""
+        """Note which row an identifier finds: of events whose identifier was forgotten in between
+        the last one has it.
+        """
         for row, identifier in self._identifiers.items():
             self._streams[self._store.codes[row]].known.ids[identifier] = row
 
     def _code_of(self, known: _KnownMeter, payload: Mapping[str, str]) -> int | Receipt:
-        """Return how the log counts an event's series, or why the event is refused; then only its value may be at fault."""
+        """Return how the log counts an event's series, or why the event is refused; then only its
+        value may be at fault.
+        """
         if not known.meter.is_active:
             return meter_inactive(known.meter)
         reading = read(known.meter, payload, self.policy, self._customers)
-        return reading if isinstance(reading, Receipt) else self._series_code(known, reading.customer, reading.dimensions)
+        return (
+            reading
+            if isinstance(reading, Receipt)
+            else self._series_code(known, reading.customer, reading.dimensions)
+        )
 
     def _series_code(self, known: _KnownMeter, customer: str, dimensions: tuple[str, ...]) -> int:
-        """Return how the log counts a series. A new one is counted even if its first event is refused: an empty one is none."""
+        """Return how the log counts a series. A new one is counted even if its first event is
+        refused: an empty one is none.
+        """
         key = (customer, *dimensions) if dimensions else customer
         code = known.codes.get(key)
         if code is None:
@@ -753,7 +923,10 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def _look_up_bounds(self, received: int) -> tuple[int, int, int, int]:
         day = received // _DAY * _DAY
-        earliest, tolerance = self.policy.earliest(received // MICROSECONDS), self.policy.future_tolerance
+        earliest, tolerance = (
+            self.policy.earliest(received // MICROSECONDS),
+            self.policy.future_tolerance,
+        )
         self._bounds = (
             day,
             day + _DAY,
@@ -769,7 +942,9 @@ class MeterLog(MeterReader, KeepsInvoices):
         return received - self._store.received[row] <= retention // timedelta(microseconds=1)
 
     def _answer(self, row: int, event: MeterEvent) -> Receipt:
-        """Answer an event that comes with a known identifier: a duplicate, or the identifier is reused for other content."""
+        """Answer an event that comes with a known identifier: a duplicate, or the identifier is
+        reused for other content.
+        """
         first, received = self._content_at(row), content_of(event)
         if received == first:
             return Receipt(Outcome.DUPLICATE, self._store.sequence_of(row), details={"row": row})
@@ -798,7 +973,9 @@ class MeterLog(MeterReader, KeepsInvoices):
         dimensions = zip(meter.dimension_payload_keys, stream.dimensions, strict=True)
         return {
             meter.customer_payload_key: stream.customer,
-            meter.value_payload_key: value if isinstance(value := self._store.values[row], str) else plain(value),
+            meter.value_payload_key: value
+            if isinstance(value := self._store.values[row], str)
+            else plain(value),
             **dict(dimensions),
         }
 
@@ -806,18 +983,24 @@ class MeterLog(MeterReader, KeepsInvoices):
         """Return the moment of receipt in Unix microseconds."""
         if now is None:
             if self._clock is None:
-                message = "now: expected the moment of receipt, because the log was built without a clock; received None"
+                message = (
+                    "now: expected the moment of receipt, because the log was built without a "
+                    "clock; received None"
+                )
                 raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
             now = self._clock()
         return moment(now, "now")[1]
 
-    # Cancellation ----------------------------------------------------------------------------------------------------
+    # Cancellation ---------------------------------------------------------------------------------
 
-    def cancel(self, event_name: str, identifier: str, *, now: Instant | None = None) -> MeterEventAdjustment:
+    def cancel(
+        self, event_name: str, identifier: str, *, now: Instant | None = None
+    ) -> MeterEventAdjustment:
         """Cancel one event, as if it had never been received; its identifier stays taken.
 
-        In an event time window the event received before it counts again. A period that was billed stays as it was billed:
-        :meth:`unbilled` says what changed. Canceling twice changes nothing and returns the first adjustment.
+        In an event time window the event received before it counts again. A period that was billed
+        stays as it was billed: :meth:`unbilled` says what changed. Canceling twice changes nothing
+        and returns the first adjustment.
 
         Args:
             event_name: of the event.
@@ -825,9 +1008,13 @@ class MeterLog(MeterReader, KeepsInvoices):
             now: the moment of receipt; the log's clock unless given.
 
         Raises:
-            UsageRejectedError: ``event_not_found``, or ``cancel_window_closed`` after the policy's ``cancel_window``.
+            UsageRejectedError: ``event_not_found``, or ``cancel_window_closed`` after the policy's
+                ``cancel_window``.
         """
-        event_name, identifier = short_name(event_name, "event_name"), short_name(identifier, "identifier")
+        event_name, identifier = (
+            short_name(event_name, "event_name"),
+            short_name(identifier, "identifier"),
+        )
         with self.lock:
             self.begin_change()
             at = self._now(now)
@@ -836,40 +1023,59 @@ class MeterLog(MeterReader, KeepsInvoices):
                 self._refuse_late_cancellation(row, at)
                 self._catch_up()
                 canceled_at = _EPOCH + timedelta(microseconds=at)
-                self._cancel(row, MeterEventAdjustment(event_name, identifier, self.sequence + 1, canceled_at))
+                self._cancel(
+                    row,
+                    MeterEventAdjustment(event_name, identifier, self.sequence + 1, canceled_at),
+                )
             return self._store.canceled[row]
 
     def _cancel(self, row: int, adjustment: MeterEventAdjustment) -> None:
         self._current.is_torn = True
         self._note_change(self._store.codes[row], self._store.moments[row])
         self.decide(partial(self._store.cancel, row, adjustment))
-        self._series_of(self._current, row).remove(self._store.moments[row], self._store.sequence_of(row))
+        self._series_of(self._current, row).remove(
+            self._store.moments[row], self._store.sequence_of(row)
+        )
         self._current.is_torn = False
 
     def _find(self, event_name: str, identifier: str) -> int:
         known = self._by_event.get(event_name)
         row = None if known is None else known.ids.get(identifier)
         if row is None or self._streams[self._store.codes[row]].known is not known:
-            message = f"Expected the identifier of an event named {event_name!r}, received {identifier!r}, which there is not."
+            message = (
+                f"Expected the identifier of an event named {event_name!r}, received "
+                f"{identifier!r}, which there is not."
+            )
             raise UsageRejectedError(
-                ErrorCode.EVENT_NOT_FOUND, message, param="cancel[identifier]", details={"identifier": identifier}
+                ErrorCode.EVENT_NOT_FOUND,
+                message,
+                param="cancel[identifier]",
+                details={"identifier": identifier},
             )
         return row
 
     def _refuse_late_cancellation(self, row: int, at: int) -> None:
         window = self.policy.cancel_window
-        if window is not None and at - self._store.received[row] > window // timedelta(microseconds=1):
+        if window is not None and at - self._store.received[row] > window // timedelta(
+            microseconds=1
+        ):
             received = _EPOCH + timedelta(microseconds=self._store.received[row])
             message = (
-                f"The event can be canceled for {window} after it was received: expected a moment at or before "
-                f"{received + window:%Y-%m-%dT%H:%M:%SZ}, received {_EPOCH + timedelta(microseconds=at):%Y-%m-%dT%H:%M:%SZ}."
+                f"The event can be canceled for {window} after it was received: expected a "
+                "moment at or before "
+                f"{received + window:%Y-%m-%dT%H:%M:%SZ}, received "
+                f"{_EPOCH + timedelta(microseconds=at):%Y-%m-%dT%H:%M:%SZ}."
             )
-            raise rejected(ErrorCode.CANCEL_WINDOW_CLOSED, message, "cancel[identifier]", received_at=received).error()
+            raise rejected(
+                ErrorCode.CANCEL_WINDOW_CLOSED, message, "cancel[identifier]", received_at=received
+            ).error()
 
-    # Folding ---------------------------------------------------------------------------------------------------------
+    # Folding --------------------------------------------------------------------------------------
 
     def _catch_up(self) -> None:
-        """Take the readings of what was appended since the last question, or of everything where one was interrupted."""
+        """Take the readings of what was appended since the last question, or of everything where
+        one was interrupted.
+        """
         self.finish()
         if self._current.is_torn:
             self._current = Readings()
@@ -895,10 +1101,14 @@ class MeterLog(MeterReader, KeepsInvoices):
         into.is_torn = False
 
     def _note_change(self, code: int, moment: int) -> None:
-        """Have the bills of a series' customer compared again with what is measured from a moment on."""
+        """Have the bills of a series' customer compared again with what is measured from a moment
+        on.
+        """
         stream = self._streams[code]
         window = stream.known.meter.event_time_window
-        if window is not None:  # An event overwrites the others of its window, also those of the period before.
+        if (
+            window is not None
+        ):  # An event overwrites the others of its window, also those of the period before.
             moment -= window.seconds * MICROSECONDS
         for standing in self._standings.get(stream.customer, {}).values():
             standing.change(moment // MICROSECONDS)
@@ -907,14 +1117,18 @@ class MeterLog(MeterReader, KeepsInvoices):
         made = self.bills_of(item_id)
         if before is not None or not made:
             return super()._known_bills(item_id, before=before)
-        of_customer = self._standings.setdefault(self._items[item_id].subscription.customer or "", {})
+        of_customer = self._standings.setdefault(
+            self._items[item_id].subscription.customer or "", {}
+        )
         standing = of_customer.get(item_id)
         if standing is None or standing.heirs is not self._heirs:
             standing = of_customer[item_id] = Standing(self._heirs)
         standing.take(made)
         return standing.bills
 
-    def _standing(self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]) -> Standing | None:
+    def _standing(
+        self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]
+    ) -> Standing | None:
         self._catch_up()
         standing = self._standings.get(customer, {}).get(item_id)
         return standing if standing is not None and standing.bills is bills else None
@@ -934,9 +1148,11 @@ class MeterLog(MeterReader, KeepsInvoices):
         if not sees(self._store.sequence_of(row), self._store.received[row]):
             return False
         canceled = self._store.canceled.get(row)
-        return canceled is None or not sees(canceled.sequence, moment(canceled.canceled_at, "canceled_at")[1])
+        return canceled is None or not sees(
+            canceled.sequence, moment(canceled.canceled_at, "canceled_at")[1]
+        )
 
-    # What its readers need ---------------------------------------------------------------------------------------------
+    # What its readers need ------------------------------------------------------------------------
 
     def _log(self) -> MeterSource:
         return self
@@ -952,19 +1168,26 @@ class MeterLog(MeterReader, KeepsInvoices):
         """Return when the last event came, in Unix microseconds; None where there is none."""
         return self._store.received[-1] if self._store.received else None
 
-    def logged(self, sees: Sees, meter: Meter | None, customer: str | None) -> Iterator[LoggedEvent]:
-        """Yield the events that a reader shows, of one meter and one customer where they are given; for the readers."""
+    def logged(
+        self, sees: Sees, meter: Meter | None, customer: str | None
+    ) -> Iterator[LoggedEvent]:
+        """Yield the events that a reader shows, of one meter and one customer where they are given;
+        for the readers.
+        """
         self.finish()
         wanted = {
             code
             for code, stream in enumerate(self._streams)
-            if (meter is None or stream.known.meter.id == meter.id) and (customer is None or stream.customer == customer)
+            if (meter is None or stream.known.meter.id == meter.id)
+            and (customer is None or stream.customer == customer)
         }
         for row, code in enumerate(self._store.codes):
             sequence = self._store.sequence_of(row)
             if code in wanted and sees(sequence, self._store.received[row]):
                 canceled = self._store.canceled.get(row)
-                canceled_at = None if canceled is None or self._is_shown(row, sees) else canceled.canceled_at
+                canceled_at = (
+                    None if canceled is None or self._is_shown(row, sees) else canceled.canceled_at
+                )
                 received_at = _EPOCH + timedelta(microseconds=self._store.received[row])
                 yield LoggedEvent(sequence, received_at, self._event_at(row), canceled_at)
 
@@ -972,23 +1195,28 @@ class MeterLog(MeterReader, KeepsInvoices):
         """Return a read-only view of the log as it was.
 
         Args:
-            limit: a sequence number (events and cancellations up to and including it), or an aware datetime (those received up
-                to and including that moment).
+            limit: a sequence number (events and cancellations up to and including it), or an aware
+                datetime (those received up to and including that moment).
         """
         with self.lock:
             self.finish()
             return MeterView(self, *as_limit(limit, self.sequence, self))
 
-    # Bills -----------------------------------------------------------------------------------------------------------
+    # Bills ----------------------------------------------------------------------------------------
 
-    def _change_that_closes(self, closings: Mapping[str, Closing], billing: Billing, now: datetime) -> Callable[[], object]:
+    def _change_that_closes(
+        self, closings: Mapping[str, Closing], billing: Billing, now: datetime
+    ) -> Callable[[], object]:
         made_at = moment(now, "now")[1]
-        # What was closed with an invoice is closed for ever, also where a later version cuts the period elsewhere; of one that
-        # was closed without, the first invoice says at which price and for how much it is billed.
+        # What was closed with an invoice is closed for ever, also where a later version cuts the
+        # period elsewhere; of one that was closed without, the first invoice says at which price
+        # and for how much it is billed.
         due = [
             (key, item, closing.period)
             for key, closing in closings.items()
-            for item in (self._accounts[key].subscription.items if billing.stored[key] is None else ())
+            for item in (
+                self._accounts[key].subscription.items if billing.stored[key] is None else ()
+            )
             if item.recurring.meter is not None and self._is_to_note(item, closing)
         ]
         readers: dict[int | None, MeterReader] = {None: self}
@@ -997,16 +1225,21 @@ class MeterLog(MeterReader, KeepsInvoices):
                 readers[sequence] = self.as_of(sequence)
         charged = {key: billing.settled.get(key, ({}, None)) for key in closings}
         made = (
-            self._bill_to_keep(item, period, made_at, charged[key][0], readers[charged[key][1]]) for key, item, period in due
+            self._bill_to_keep(item, period, made_at, charged[key][0], readers[charged[key][1]])
+            for key, item, period in due
         )
         bills = [
             (item.id, period, attrs.evolve(bill, number=number))
-            for number, ((_, item, period), bill) in enumerate(zip(due, made, strict=True), self.bills_made + 1)
+            for number, ((_, item, period), bill) in enumerate(
+                zip(due, made, strict=True), self.bills_made + 1
+            )
         ]
         return partial(self._keep_bills, bills, closings)
 
     def _is_to_note(self, item: SubscriptionItem, closing: Closing) -> bool:
-        """Whether a bill is to be kept; one of a snapshot of version 1 stays, whose quantity holds what it carried."""
+        """Whether a bill is to be kept; one of a snapshot of version 1 stays, whose quantity holds
+        what it carried.
+        """
         known = self._known_bills(item.id).get(closing.period)
         return known is None or (closing.invoice is not None and known.price is not None)
 
@@ -1018,29 +1251,43 @@ class MeterLog(MeterReader, KeepsInvoices):
         charged: Mapping[str, tuple[Price, Settled]],
         known: MeterReader,
     ) -> Bill:
-        carried = {one.period: subtract(one.measured, one.billed) for one in known.corrections(item, period)}
+        carried = {
+            one.period: subtract(one.measured, one.billed)
+            for one in known.corrections(item, period)
+        }
         price, settled = charged.get(item.id, (item.price, None))
         bill = known._bill(item, period)  # noqa: SLF001 - the log's own view
         return attrs.evolve(bill, carried=carried, price=price, settled=settled, made_at=made_at)
 
-    def settle(self, subscription_id: str, settled: Mapping[str, tuple[Price, Settled]], sequence: int | None = None) -> None:
-        """Take what an invoice charged, by item, while its period is being closed; later invoices charge the difference.
+    def settle(
+        self,
+        subscription_id: str,
+        settled: Mapping[str, tuple[Price, Settled]],
+        sequence: int | None = None,
+    ) -> None:
+        """Take what an invoice charged, by item, while its period is being closed; later invoices
+        charge the difference.
 
-        For who bills: :func:`~metering_core.finalize_invoice` and :func:`~metering_core.invoice_all` call it in
-        :meth:`closing`. What a period that is closed without it comes to counts as charged. ``sequence`` is the number of the
-        last event that the invoice knew of, where it was made earlier than it is kept: what came since is late usage.
+        For who bills: :func:`~metering_core.finalize_invoice` and
+        :func:`~metering_core.invoice_all` call it in :meth:`closing`. What a period that is closed
+        without it comes to counts as charged. ``sequence`` is the number of the last event that the
+        invoice knew of, where it was made earlier than it is kept: what came since is late usage.
         """
         with self.lock:
             self.billing_of(subscription_id).settled[subscription_id] = dict(settled), sequence
 
-    def _keep_bills(self, bills: Iterable[tuple[str, BillingPeriod, Bill]], closings: Mapping[str, Closing]) -> None:
+    def _keep_bills(
+        self, bills: Iterable[tuple[str, BillingPeriod, Bill]], closings: Mapping[str, Closing]
+    ) -> None:
         for bill in bills:
             self._keep_bill(*bill)
         self._close_all(closings)
 
     def _keep_bill(self, item_id: str, period: BillingPeriod, bill: Bill) -> None:
         period = self._items[item_id].subscription.in_cycle(period)
-        made = self._bills.setdefault(self._items[item_id].subscription.id, {}).setdefault(item_id, [])
+        made = self._bills.setdefault(self._items[item_id].subscription.id, {}).setdefault(
+            item_id, []
+        )
         if not made or made[-1][1].number < bill.number:  # Else it was kept before an interrupt.
             made.append((period, bill))
         self.bills_made = bill.number
@@ -1050,16 +1297,29 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def _usage_of(self, invoice: Billed) -> MeterView:
         made = (self._bills.get(invoice.subscription) or {}).values()
-        numbers = [bill.number for bills in made for period, bill in bills if period.start == invoice.period.start]
+        numbers = [
+            bill.number
+            for bills in made
+            for period, bill in bills
+            if period.start == invoice.period.start
+        ]
         return self.as_of(self.sequence).before_bill(min(numbers, default=self.bills_made + 1))
 
     def billed_items(self, subscription_id: str) -> list[str]:
-        """Return who bills late usage of the periods that were billed of a subscription, by item id; for the readers."""
+        """Return who bills late usage of the periods that were billed of a subscription, by item
+        id; for the readers.
+        """
         self.finish()
-        return list(dict.fromkeys(map(self._heir_of, self._bills.get(name(subscription_id, "subscription"), ()))))
+        return list(
+            dict.fromkeys(
+                map(self._heir_of, self._bills.get(name(subscription_id, "subscription"), ()))
+            )
+        )
 
     def bills_of(self, item_id: str) -> Sequence[tuple[BillingPeriod, Bill]]:
-        """Return what was billed of an item and of those that it came for, in the order of the bills; for the readers."""
+        """Return what was billed of an item and of those that it came for, in the order of the
+        bills; for the readers.
+        """
         self.finish()
         account = self._items.get(name(item_id, "subscription_item"))
         if account is None:
@@ -1068,25 +1328,33 @@ class MeterLog(MeterReader, KeepsInvoices):
         lineage = self._lineage(item_id) if self._heirs else [item_id]
         if len(lineage) == 1:
             return bills.get(item_id, ())
-        return sorted((bill for one in lineage for bill in bills.get(one, ())), key=lambda one: one[1].number)
+        return sorted(
+            (bill for one in lineage for bill in bills.get(one, ())), key=lambda one: one[1].number
+        )
 
     def subscription(self, subscription_id: str) -> Subscription:
         """Return the newest version of a subscription.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
+                have.
         """
         with self.lock:
             self.finish()
             return account_of(self._accounts, subscription_id).subscription
 
-    # State as data ---------------------------------------------------------------------------------------------------
+    # State as data --------------------------------------------------------------------------------
 
     def state(self) -> MeterLogState:
-        """Return everything the log holds, as values; what :func:`~metering_core.snapshot` writes."""
+        """Return everything the log holds, as values; what :func:`~metering_core.snapshot`
+        writes.
+        """
         with self.lock:
             self.finish()
-            customers, of_items = self._customers, (one for kept in self._bills.values() for one in kept.items())
+            customers, of_items = (
+                self._customers,
+                (one for kept in self._bills.values() for one in kept.items()),
+            )
             bills = ((item_id, *one) for item_id, made in of_items for one in made)
             # A refused event may have made a series; one without events is none.
             places = {code: place for place, code in enumerate(dict.fromkeys(self._store.codes))}
@@ -1096,9 +1364,14 @@ class MeterLog(MeterReader, KeepsInvoices):
                 meters=self.meters,
                 customers=None if customers is None else frozenset(customers),
                 subscriptions=self.subscriptions,
-                items={item_id: account.subscription.id for item_id, account in self._items.items()},
+                items={
+                    item_id: account.subscription.id for item_id, account in self._items.items()
+                },
                 heirs=dict(self._heirs),
-                series=tuple((stream.known.meter.id, stream.customer, stream.dimensions) for stream in streams),
+                series=tuple(
+                    (stream.known.meter.id, stream.customer, stream.dimensions)
+                    for stream in streams
+                ),
                 rows=self._event_rows(places),
                 canceled=dict(self._store.canceled),
                 closed=closings_of(self._accounts),
@@ -1119,13 +1392,20 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     @classmethod
     def from_state(cls, state: MeterLogState, *, clock: Clock | None = None) -> Self:
-        """Build the log that had this state. The state is trusted; :func:`~metering_core.restore_meter_log` checks it first."""
+        """Build the log that had this state. The state is trusted;
+        :func:`~metering_core.restore_meter_log` checks it first.
+        """
         log = cls(state.meters, customers=state.customers, clock=clock, policy=state.policy)
         log._accounts = accounts_with(state.subscriptions, state.closed)
         for subscription_id, account in log._accounts.items():
             if account.subscription.customer is not None:
-                log._by_customer.setdefault(account.subscription.customer, {})[subscription_id] = account
-        log._items = {item_id: log._accounts[subscription_id] for item_id, subscription_id in state.items.items()}
+                log._by_customer.setdefault(account.subscription.customer, {})[subscription_id] = (
+                    account
+                )
+        log._items = {
+            item_id: log._accounts[subscription_id]
+            for item_id, subscription_id in state.items.items()
+        }
         log._heirs = dict(state.heirs)
         for meter_id, customer, dimensions in state.series:
             log._series_code(log._meters[meter_id], customer, dimensions)
@@ -1136,14 +1416,24 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def _take_rows(self, state: MeterLogState) -> None:
         rows = state.rows
-        self._store = EventColumns.of(rows.codes, rows.moments, rows.received, rows.values, state.in_order_of_cancellation())
-        self._payloads = {row: payload for row, payload in enumerate(rows.payloads) if payload is not None}
+        self._store = EventColumns.of(
+            rows.codes, rows.moments, rows.received, rows.values, state.in_order_of_cancellation()
+        )
+        self._payloads = {
+            row: payload for row, payload in enumerate(rows.payloads) if payload is not None
+        }
         self._sent_as_now = {row for row, as_now in enumerate(rows.as_now) if as_now}
-        self._identifiers = {row: identifier for row, identifier in enumerate(rows.identifiers) if identifier is not None}
+        self._identifiers = {
+            row: identifier
+            for row, identifier in enumerate(rows.identifiers)
+            if identifier is not None
+        }
         self._take_identifiers()
 
     def __eq__(self, other: object) -> bool:
-        """Whether both logs hold the same meters, subscriptions, policy, events, cancellations, closed periods and bills."""
+        """Whether both logs hold the same meters, subscriptions, policy, events, cancellations,
+        closed periods and bills.
+        """
         return self.state() == other.state() if isinstance(other, MeterLog) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
@@ -1152,8 +1442,10 @@ class MeterLog(MeterReader, KeepsInvoices):
 def _billed_twice(other: Subscription, customer: str, place: int, meter: str) -> InvalidValueError:
     until = "" if other.ended_at is None else f" until {iso_8601(other.ended_at)}"
     expected = (
-        f"a meter that no other subscription of customer {shown(customer)!r} bills at the same time, but {other.id!r} bills it "
-        f"from {iso_8601(other.start_date)}{until}: tell its end first, or say overlap='each_counts_all' in the policy"
+        f"a meter that no other subscription of customer {shown(customer)!r} bills at the "
+        f"same time, but {other.id!r} bills it "
+        f"from {iso_8601(other.start_date)}{until}: tell its end first, or say "
+        "overlap='each_counts_all' in the policy"
     )
     param = f"items[{place}][price][recurring][meter]"
     return InvalidValueError.expecting(ErrorCode.USAGE_BILLED_TWICE, param, expected, meter)
@@ -1163,8 +1455,10 @@ def _billed_before(
     other: Subscription, customer: str, place: int, meter: str | None, period: BillingPeriod
 ) -> InvalidValueError:
     expected = (
-        f"a meter of whose events no other subscription of customer {shown(customer)!r} has an invoice, but {other.id!r} was "
-        f"billed for {period}, and its invoice stays: begin this one at {iso_8601(period.end)} or later, or end it by "
+        f"a meter of whose events no other subscription of customer {shown(customer)!r} "
+        f"has an invoice, but {other.id!r} was "
+        f"billed for {period}, and its invoice stays: begin this one at "
+        f"{iso_8601(period.end)} or later, or end it by "
         f"{iso_8601(period.start)}, or say overlap='each_counts_all' in the policy"
     )
     param = f"items[{place}][price][recurring][meter]"
@@ -1177,5 +1471,9 @@ def content_of(event: MeterEvent) -> dict[str, Any]:
     return {
         "event_name": event.event_name,
         "payload": dict(sorted(event.payload.items())),
-        "timestamp": "now" if at is None else event.timestamp if not at.microsecond else at.isoformat(),
+        "timestamp": "now"
+        if at is None
+        else event.timestamp
+        if not at.microsecond
+        else at.isoformat(),
     }

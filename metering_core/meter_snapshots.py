@@ -36,12 +36,14 @@ from metering_core.stored_fields import (
 
 FORMAT: Final = "metering_core.meter_log"
 VERSION: Final = 2
-"""Invoices of closed periods, what bills charged and under which price are known from version 2 on."""
+"""Invoices of closed periods, what bills charged and under which price are known from
+version 2 on.
+"""
 
 _EPOCH: Final = from_unix_seconds(0)
 _MICROSECOND: Final = timedelta(microseconds=1)
 
-# Writing -------------------------------------------------------------------------------------------------------------
+# Writing ------------------------------------------------------------------------------------------
 
 
 def write_content(state: MeterLogState) -> dict[str, Any]:
@@ -49,23 +51,35 @@ def write_content(state: MeterLogState) -> dict[str, Any]:
     rows = state.rows
     rows_of = {meter.id: formula_of(meter) for meter in state.meters}
     return {
-        "policy": {name: _policy_field(value) for name, value in attrs.asdict(state.policy).items()},
+        "policy": {
+            name: _policy_field(value) for name, value in attrs.asdict(state.policy).items()
+        },
         "meters": [meter.to_dict() for meter in state.meters],
         "customers": None if state.customers is None else sorted(state.customers),
-        "subscriptions": [subscription_fields(subscription) for subscription in state.subscriptions],
+        "subscriptions": [
+            subscription_fields(subscription) for subscription in state.subscriptions
+        ],
         "items": dict(sorted(state.items.items())),
-        "series": [[meter, customer, list(dimensions)] for meter, customer, dimensions in state.series],
+        "series": [
+            [meter, customer, list(dimensions)] for meter, customer, dimensions in state.series
+        ],
         "events": {
             "codes": list(rows.codes),
             "moments": list(rows.moments),
             "received": list(rows.received),
-            "values": [value if isinstance(value, str) else written(value) for value in rows.values],
+            "values": [
+                value if isinstance(value, str) else written(value) for value in rows.values
+            ],
             "identifiers": list(rows.identifiers),
-            "payloads": [None if payload is None else dict(sorted(payload.items())) for payload in rows.payloads],
+            "payloads": [
+                None if payload is None else dict(sorted(payload.items()))
+                for payload in rows.payloads
+            ],
             "as_now": list(map(int, rows.as_now)),
         },
         "cancellations": [
-            [row, one.sequence, moment(one.canceled_at, "canceled_at")[1]] for row, one in state.in_order_of_cancellation()
+            [row, one.sequence, moment(one.canceled_at, "canceled_at")[1]]
+            for row, one in state.in_order_of_cancellation()
         ],
         **closed_fields(state.closed),
         "bills": [_bill_fields(*bill, rows_of[bill[2].meter]) for bill in state.bills],
@@ -82,9 +96,13 @@ def _policy_field(value: object) -> object:
 
 
 def _bill_fields(item: str, period: BillingPeriod, bill: Bill, row: Aggregator) -> dict[str, Any]:
-    carried = sorted((*bounds(earlier), written(quantity)) for earlier, quantity in bill.carried.items())
+    carried = sorted(
+        (*bounds(earlier), written(quantity)) for earlier, quantity in bill.carried.items()
+    )
     settled = (
-        None if bill.settled is None else [_settled_field(one, bill.settled[one]) for one in sorted(bill.settled, key=bounds)]
+        None
+        if bill.settled is None
+        else [_settled_field(one, bill.settled[one]) for one in sorted(bill.settled, key=bounds)]
     )
     return {
         "subscription_item": item,
@@ -104,7 +122,7 @@ def _settled_field(period: BillingPeriod, amounts: Mapping[Part, int]) -> list[o
     return [*bounds(period), [[*part, amount] for part, amount in amounts.items()]]
 
 
-# Reading -------------------------------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------
 
 _CONTENT_KEYS: Final = frozenset(
     {
@@ -126,11 +144,16 @@ _CONTENT_KEYS: Final = frozenset(
 
 
 def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:  # noqa: ANN401 - damaged data can be anything
-    """Return the state, held to what appending makes sure of; whatever is raised says that the data is damaged."""
+    """Return the state, held to what appending makes sure of; whatever is raised says that the data
+    is damaged.
+    """
     known_keys(content, _CONTENT_KEYS, "content")
     given = tuple(known(Meter.from_dict(fields)) for fields in content["meters"])
     meters = {meter.id: meter for meter in given}
-    series = tuple((meter, _text(customer), tuple(map(_text, rest))) for meter, customer, rest in content["series"])
+    series = tuple(
+        (meter, _text(customer), tuple(map(_text, rest)))
+        for meter, customer, rest in content["series"]
+    )
     measuring = [meters[meter] for meter, _, _ in series]
     rows = _rows(content["events"], measuring)
     customers = content["customers"]
@@ -138,14 +161,19 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:  #
         policy=_policy(content["policy"]),
         meters=given,
         customers=None if customers is None else frozenset(map(_text, customers)),
-        subscriptions=tuple(read_subscription(fields, prices) for fields in content["subscriptions"]),
+        subscriptions=tuple(
+            read_subscription(fields, prices) for fields in content["subscriptions"]
+        ),
         items={item: _text(owner) for item, owner in content["items"].items()},
         heirs={item: _text(heir) for item, heir in content.get("heirs", {}).items()},
         series=series,
         rows=rows,
         canceled=_canceled(content["cancellations"], rows, measuring),
         closed=read_closed(content, prices),
-        bills=tuple(_bill(fields, number, meters, prices) for number, fields in enumerate(content["bills"], 1)),
+        bills=tuple(
+            _bill(fields, number, meters, prices)
+            for number, fields in enumerate(content["bills"], 1)
+        ),
     )
     _check(state, meters, read_whole(content["sequence"]))
     return state
@@ -169,13 +197,17 @@ def _policy(fields: Mapping[str, Any]) -> MeterPolicy:
 
 def _rows(events: Mapping[str, Any], measuring: list[Meter]) -> EventRows:
     codes, moments, received = (wholes(events[name]) for name in ("codes", "moments", "received"))
-    read_value = [_text if formula_of(meter).takes == "text" else read_number for meter in measuring]
+    read_value = [
+        _text if formula_of(meter).takes == "text" else read_number for meter in measuring
+    ]
     return EventRows(
         codes,
         moments,
         received,
         tuple(read_value[code](value) for code, value in zip(codes, events["values"], strict=True)),
-        tuple(None if one is None else short_name(one, "identifier") for one in events["identifiers"]),
+        tuple(
+            None if one is None else short_name(one, "identifier") for one in events["identifiers"]
+        ),
         tuple(None if one is None else _payload(one) for one in events["payloads"]),
         tuple(map(bool, wholes(events["as_now"]))),
     )
@@ -185,12 +217,16 @@ def _payload(fields: Mapping[str, Any]) -> Mapping[str, str]:
     return MappingProxyType({key: _text(value) for key, value in fields.items()})
 
 
-def _canceled(fields: list[list[int]], rows: EventRows, measuring: list[Meter]) -> dict[int, MeterEventAdjustment]:
+def _canceled(
+    fields: list[list[int]], rows: EventRows, measuring: list[Meter]
+) -> dict[int, MeterEventAdjustment]:
     canceled = {}
     for row, sequence, at in fields:
         event_name, identifier = measuring[rows.codes[row]].event_name, _text(rows.identifiers[row])
         canceled_at = _EPOCH + timedelta(microseconds=read_whole(at))
-        canceled[row] = MeterEventAdjustment(event_name, identifier, read_whole(sequence), canceled_at)
+        canceled[row] = MeterEventAdjustment(
+            event_name, identifier, read_whole(sequence), canceled_at
+        )
     if len(canceled) < len(fields):
         raise ValueError("an event was canceled twice")
     return canceled
@@ -211,7 +247,9 @@ def _bill(
     settled = None if fields.get("settled") is None else dict(map(_settled, fields["settled"]))
     if price is None and settled is not None:
         raise ValueError("a bill knows what it charged and not under which price")
-    bill = Bill(fields["meter"], partial, quantity, carried, sequence, price, settled, made_at, number)
+    bill = Bill(
+        fields["meter"], partial, quantity, carried, sequence, price, settled, made_at, number
+    )
     return fields["subscription_item"], BillingPeriod(*fields["period"]), bill
 
 
@@ -224,7 +262,11 @@ def _settled(value: Any) -> tuple[BillingPeriod, dict[Part, int]]:  # noqa: ANN4
 
 
 def _part(kind: object, tier: object, label: object) -> Part:
-    return ChargeKind(_text(kind)).value, None if tier is None else read_whole(tier), None if label is None else _text(label)
+    return (
+        ChargeKind(_text(kind)).value,
+        None if tier is None else read_whole(tier),
+        None if label is None else _text(label),
+    )
 
 
 def _check(state: MeterLogState, meters: Mapping[str, Meter], sequence: int) -> None:
@@ -241,7 +283,9 @@ def _check(state: MeterLogState, meters: Mapping[str, Meter], sequence: int) -> 
 
 
 def _check_series(state: MeterLogState, meters: Mapping[str, Meter]) -> None:
-    if list(dict.fromkeys(state.rows.codes)) != list(range(len(state.series))) or len(set(state.series)) < len(state.series):
+    if list(dict.fromkeys(state.rows.codes)) != list(range(len(state.series))) or len(
+        set(state.series)
+    ) < len(state.series):
         raise ValueError("the series are not those of the events, in the order in which they came")
     for meter, customer, dimensions in state.series:
         if not is_customer(customer, state.customers):
@@ -275,10 +319,20 @@ def _check_cancellations(state: MeterLogState) -> None:
 
 def _check_subscriptions(state: MeterLogState, meters: Mapping[str, Meter]) -> None:
     customers = {one.id: one.customer for one in state.subscriptions}
-    metered = [(item, one.id) for one in state.subscriptions for item in one.items if item.recurring.meter is not None]
-    if len(customers) < len(state.subscriptions) or any(customers[owner] is None for owner in state.items.values()):
+    metered = [
+        (item, one.id)
+        for one in state.subscriptions
+        for item in one.items
+        if item.recurring.meter is not None
+    ]
+    if len(customers) < len(state.subscriptions) or any(
+        customers[owner] is None for owner in state.items.values()
+    ):
         raise ValueError("a subscription is there twice, or has an item on a meter and no customer")
-    if any(state.items.get(item.id) != owner or item.recurring.meter not in meters for item, owner in metered):
+    if any(
+        state.items.get(item.id) != owner or item.recurring.meter not in meters
+        for item, owner in metered
+    ):
         raise ValueError("the items on a meter are not those of the subscriptions")
 
 
@@ -299,7 +353,9 @@ def _check_bills(state: MeterLogState) -> None:
     for item, period, bill in state.bills:
         others = standing.setdefault(item, [])
         place = replaced(others, period)
-        if any(one == period and not former.may_be_followed_by(bill) for one, former in others[place]):
+        if any(
+            one == period and not former.may_be_followed_by(bill) for one, former in others[place]
+        ):
             raise ValueError("a period was billed twice")
         others[place] = [(period, bill)]
         if item not in state.items or not 0 <= bill.sequence <= state.sequence:

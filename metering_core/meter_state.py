@@ -43,15 +43,18 @@ class EventRows:
 class MeterLogState:
     """All that a meter log holds, as values.
 
-    Events and cancellations are numbered together from 1 on, so the numbers of the events are those that no cancellation has.
+    Events and cancellations are numbered together from 1 on, so the numbers of the events are those
+    that no cancellation has.
 
     Attributes:
         policy: what is accepted.
         meters: the newest versions.
         customers: whose events are accepted; None for anybody's.
         subscriptions: the newest versions.
-        items: item on a meter → id of its subscription; items that the newest version no longer has are among them.
-        heirs: item that was dropped after a period of it was billed → the one that bills what comes late for it.
+        items: item on a meter → id of its subscription; items that the newest version no longer has
+            are among them.
+        heirs: item that was dropped after a period of it was billed → the one that bills what comes
+            late for it.
         series: meter, customer and dimension values, in the order in which their first events came.
         rows: the accepted events, canceled ones included.
         canceled: row → the event's cancellation.

@@ -1,7 +1,8 @@
-"""The meter event stream: many events a call, behind sessions of 15 minutes, each event answered on its own.
+"""The meter event stream: many events a call, behind sessions of 15 minutes, each event answered on
+its own.
 
-Stripe's stream answers nothing and reports errors later (:mod:`~metering_core.meter_reports`); here the receipts come at once.
-Neither the clock nor the tokens are the stream's own: both are given.
+Stripe's stream answers nothing and reports errors later (:mod:`~metering_core.meter_reports`); here
+the receipts come at once. Neither the clock nor the tokens are the stream's own: both are given.
 """
 
 from __future__ import annotations
@@ -18,12 +19,22 @@ from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import short_name
 from metering_core.names import known_keys, name, require_iterable, require_kind, required
-from metering_core.periods import INSTANT_TEXT, Instant, from_unix_seconds, instant, parse_instant, rfc3339, unix_seconds
+from metering_core.periods import (
+    INSTANT_TEXT,
+    Instant,
+    from_unix_seconds,
+    instant,
+    parse_instant,
+    rfc3339,
+    unix_seconds,
+)
 
 SESSION_SECONDS: Final = 15 * 60
 """How long a session is valid (Stripe's meter event session)."""
 TOKEN_MAX: Final = 5000
-"""Characters an authentication token may have (Stripe's limit for a string that has none of its own)."""
+"""Characters an authentication token may have (Stripe's limit for a string that has none of its
+own).
+"""
 
 
 def _id(value: object) -> str:
@@ -55,8 +66,9 @@ class MeterEventSession:
         id: 1 to 255 characters.
         authentication_token: 1 to 5000 characters; whoever has it may send. Not shown by ``repr``.
         created: UTC, floored to the millisecond, as it is written.
-        expires_at: likewise, later than ``created``. The session is valid before it and no longer at it: half-open, as every
-            span of time here, and as Stripe's example client has it, which asks for a new session once ``expires_at <= now``.
+        expires_at: likewise, later than ``created``. The session is valid before it and no longer
+            at it: half-open, as every span of time here, and as Stripe's example client has it,
+            which asks for a new session once ``expires_at <= now``.
 
     >>> session = MeterEventSession("mes_1", "t0k3n", created=1717243200, expires_at=1717244100)
     >>> session.to_dict()["expires_at"]
@@ -77,7 +89,9 @@ class MeterEventSession:
         """Refuse a session that is over before it begins."""
         if self.expires_at <= self.created:
             expected = f"a moment after created, {rfc3339(self.created)}"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, "expires_at", expected, self.expires_at)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_INSTANT, "expires_at", expected, self.expires_at
+            )
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
@@ -91,7 +105,9 @@ class MeterEventSession:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Write Stripe's meter event session, ready for JSON; times are RFC 3339 with milliseconds."""
+        """Write Stripe's meter event session, ready for JSON; times are RFC 3339 with
+        milliseconds.
+        """
         return {
             "id": self.id,
             "object": "v2.billing.meter_event_session",
@@ -101,106 +117,166 @@ class MeterEventSession:
         }
 
 
-_SESSION_KEYS: Final = frozenset({"id", "object", "authentication_token", "created", "expires_at", "livemode"})
+_SESSION_KEYS: Final = frozenset(
+    {"id", "object", "authentication_token", "created", "expires_at", "livemode"}
+)
 
 
 def _read_instant(data: Mapping[str, Any], key: str) -> datetime:
     text = required(data, key)
     if not isinstance(text, str):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, key, INSTANT_TEXT, text)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INSTANT, key, INSTANT_TEXT, text
+        )
     return parse_instant(text, key)
 
 
 class MeterEventStream:
-    """Stripe's meter event stream over a meter log: sessions, and batches of events with one receipt each."""
+    """Stripe's meter event stream over a meter log: sessions, and batches of events with one
+    receipt each.
+    """
 
     def __init__(self, log: MeterLog, *, tokens: Callable[[], str]) -> None:
         """Open the stream.
 
         Args:
             log: takes the events; its policy's ``batch_max`` bounds a batch.
-            tokens: gives an authentication token each time it is called, such as ``secrets.token_urlsafe``; never one that
-                an open session has.
+            tokens: gives an authentication token each time it is called, such as
+                ``secrets.token_urlsafe``; never one that an open session has.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_object`` for another log, or for tokens that cannot be called.
+            InvalidValueError: ``parameter_invalid_object`` for another log, or for tokens that
+                cannot be called.
         """
         require_kind(MeterLog, log, "log")
         if not callable(tokens):
             expected = "a function that returns a new token each time it is called"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "tokens", expected, tokens)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, "tokens", expected, tokens
+            )
         self._log = log
         self._tokens = tokens
-        # How many sessions were created, and by token those that were not over when the last one was.
+        # How many sessions were created, and by token those that were not over when the last one
+        # was.
         self._created: tuple[int, dict[str, MeterEventSession]] = (0, {})
 
     def create_session(self, *, now: Instant) -> MeterEventSession:
-        """Open a session from ``now`` (inclusive) for 15 minutes (exclusive). Sessions that are over are forgotten.
+        """Open a session from ``now`` (inclusive) for 15 minutes (exclusive). Sessions that are
+        over are forgotten.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_instant``; or ``param="authentication_token"`` where the source of tokens
-                gave no string of 1 to 5000 characters, or one that an open session has.
+            InvalidValueError: ``parameter_invalid_instant``; or ``param="authentication_token"``
+                where the source of tokens gave no string of 1 to 5000 characters, or one that an
+                open session has.
         """
         created = instant(now, "now")
-        expires_at = from_unix_seconds(unix_seconds(created) + SESSION_SECONDS) + timedelta(microseconds=created.microsecond)
+        expires_at = from_unix_seconds(unix_seconds(created) + SESSION_SECONDS) + timedelta(
+            microseconds=created.microsecond
+        )
         token = _token(self._tokens())
         with self._log.lock:
             number, sessions = self._created
             sessions = _still_open(sessions, created)
             if token in sessions:
-                message = "authentication_token: expected one that no open session has, received one a second time"
-                raise InvalidValueError(ErrorCode.PARAMETER_INVALID_STRING, message, param="authentication_token")
-            session = MeterEventSession(f"mes_{number + 1}", token, created=created, expires_at=expires_at)
+                message = (
+                    "authentication_token: expected one that no open session has, received one "
+                    "a second time"
+                )
+                raise InvalidValueError(
+                    ErrorCode.PARAMETER_INVALID_STRING, message, param="authentication_token"
+                )
+            session = MeterEventSession(
+                f"mes_{number + 1}", token, created=created, expires_at=expires_at
+            )
             self._created = number + 1, {**sessions, token: session}
         return session
 
     def send(
-        self, events: Iterable[MeterEvent | Mapping[str, Any]], *, session: MeterEventSession | str, now: Instant
+        self,
+        events: Iterable[MeterEvent | Mapping[str, Any]],
+        *,
+        session: MeterEventSession | str,
+        now: Instant,
     ) -> Receipts:
-        """Take a batch: each event is judged after those before it, as if it came alone, and the others go on.
+        """Take a batch: each event is judged after those before it, as if it came alone, and the
+        others go on.
 
         Args:
-            events: meter events, or mappings in Stripe's shape, at most the policy's ``batch_max`` (100 unless it says
-                otherwise). A mapping that is no event is a rejected receipt with the code, message and parameter of the
-                error that building it raises, such as ``parameter_missing``.
+            events: meter events, or mappings in Stripe's shape, at most the policy's ``batch_max``
+                (100 unless it says otherwise). A mapping that is no event is a rejected receipt
+                with the code, message and parameter of the error that building it raises, such as
+                ``parameter_missing``.
             session: a session of this stream, or its authentication token.
             now: the moment of receipt.
 
         Raises:
-            UsageRejectedError: ``session_expired``: the session is unknown, or ``now`` is at or after its ``expires_at``. A
-                ``now`` before its ``created`` is taken: a clock that is put back does not make a session expire.
-            InvalidValueError: ``param="events"``: an empty batch, too many events or no batch at all; or a ``now`` or session
-                that is none. Nothing was taken.
+            UsageRejectedError: ``session_expired``: the session is unknown, or ``now`` is at or
+                after its ``expires_at``. A ``now`` before its ``created`` is taken: a clock that is
+                put back does not make a session expire.
+            InvalidValueError: ``param="events"``: an empty batch, too many events or no batch at
+                all; or a ``now`` or session that is none. Nothing was taken.
         """
         self._require_open(session, instant(now, "now"))
         read = [_read(event) for event in self._batch(events)]
-        judged = self._log.append([event for event in read if isinstance(event, MeterEvent)], now=now)
+        judged = self._log.append(
+            [event for event in read if isinstance(event, MeterEvent)], now=now
+        )
         return judged if len(judged) == len(read) else _woven(read, judged)
 
     def _require_open(self, session: MeterEventSession | str, now: datetime) -> None:
-        token = session.authentication_token if isinstance(session, MeterEventSession) else _token(session)
-        # Looked up, so that no session counts but those this stream gave, with the expiry it gave them.
+        token = (
+            session.authentication_token
+            if isinstance(session, MeterEventSession)
+            else _token(session)
+        )
+        # Looked up, so that no session counts but those this stream gave, with the expiry it gave
+        # them.
         known = self._created[1].get(token)
         if known is None or known.expires_at <= now:
-            received = "one that is unknown or long over" if known is None else f"one valid until {rfc3339(known.expires_at)}"
+            received = (
+                "one that is unknown or long over"
+                if known is None
+                else f"one valid until {rfc3339(known.expires_at)}"
+            )
             message = (
-                f"The meter event session has expired; create a new one. Expected one of this stream that is valid at "
+                "The meter event session has expired; create a new one. Expected one of "
+                "this stream that is valid at "
                 f"{rfc3339(now)}, received {received}."
             )
-            raise UsageRejectedError(ErrorCode.SESSION_EXPIRED, message, param="authentication_token", details={"now": now})
+            raise UsageRejectedError(
+                ErrorCode.SESSION_EXPIRED,
+                message,
+                param="authentication_token",
+                details={"now": now},
+            )
 
     def _batch(self, events: Iterable[object]) -> list[object]:
         most = self._log.policy.batch_max
-        expected = "a list of at least 1 meter event" if most is None else f"a list of 1 to {most} meter events"
+        expected = (
+            "a list of at least 1 meter event"
+            if most is None
+            else f"a list of 1 to {most} meter events"
+        )
         code = ErrorCode.PARAMETER_INVALID_OBJECT
-        if isinstance(events, str | Mapping):  # A single event, or a body still to be read: neither is a batch.
+        if isinstance(
+            events, str | Mapping
+        ):  # A single event, or a body still to be read: neither is a batch.
             raise InvalidValueError.expecting(code, "events", expected, events)
         given = require_iterable(events, "events")
         # No more is drawn than what tells that there are too many.
-        batch = list(given if most is None else (event for _, event in zip(range(most + 1), given, strict=False)))
+        batch = list(
+            given
+            if most is None
+            else (event for _, event in zip(range(most + 1), given, strict=False))
+        )
         if not batch or (most is not None and len(batch) > most):
             message = f"events: expected {expected}, received {len(batch)}"
-            raise InvalidValueError(code, message, param="events", details={"expected": expected, "received": len(batch)})
+            raise InvalidValueError(
+                code,
+                message,
+                param="events",
+                details={"expected": expected, "received": len(batch)},
+            )
         return batch
 
 
@@ -208,8 +284,15 @@ def _woven(read: Iterable[MeterEvent | Receipt], judged: Iterable[Receipt]) -> R
     """Return the log's answers to the events, with those to what was no event in between."""
     answers = iter(judged)
     receipts = [next(answers) if isinstance(event, MeterEvent) else event for event in read]
-    exceptions = {at: receipt for at, receipt in enumerate(receipts) if receipt.outcome is not Outcome.ACCEPTED}
-    return Receipts([0 if at in exceptions else receipt.sequence or 0 for at, receipt in enumerate(receipts)], exceptions)
+    exceptions = {
+        at: receipt
+        for at, receipt in enumerate(receipts)
+        if receipt.outcome is not Outcome.ACCEPTED
+    }
+    return Receipts(
+        [0 if at in exceptions else receipt.sequence or 0 for at, receipt in enumerate(receipts)],
+        exceptions,
+    )
 
 
 def _read(event: Any) -> MeterEvent | Receipt:  # noqa: ANN401 - whatever the sender put into the batch
@@ -219,8 +302,16 @@ def _read(event: Any) -> MeterEvent | Receipt:  # noqa: ANN401 - whatever the se
     try:
         return MeterEvent.from_dict(event)
     except InvalidValueError as error:
-        return Receipt(Outcome.REJECTED, code=error.code, message=error.message, param=error.param, details=error.details)
+        return Receipt(
+            Outcome.REJECTED,
+            code=error.code,
+            message=error.message,
+            param=error.param,
+            details=error.details,
+        )
 
 
-def _still_open(sessions: Mapping[str, MeterEventSession], now: datetime) -> dict[str, MeterEventSession]:
+def _still_open(
+    sessions: Mapping[str, MeterEventSession], now: datetime
+) -> dict[str, MeterEventSession]:
     return {token: session for token, session in sessions.items() if session.expires_at > now}

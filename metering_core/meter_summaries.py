@@ -1,7 +1,9 @@
-"""Meter event summaries: what a customer's events of a meter come to in a range of time, whole or bucket by bucket.
+"""Meter event summaries: what a customer's events of a meter come to in a range of time, whole or
+bucket by bucket.
 
-:func:`event_summaries` returns every bucket in the order of time, as a chart wants them; :func:`list_event_summaries` returns
-pages of those that are not empty, newest first, as Stripe's API lists them. Both are derived from the same partials as bills.
+:func:`event_summaries` returns every bucket in the order of time, as a chart wants them;
+:func:`list_event_summaries` returns pages of those that are not empty, newest first, as Stripe's
+API lists them. Both are derived from the same partials as bills.
 """
 
 from __future__ import annotations
@@ -24,7 +26,15 @@ from metering_core.measures import FORMULAS, formula_of
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_views import MeterReader
 from metering_core.meters import Meter
-from metering_core.names import choice, each_of, name, require_iterable, require_kind, require_object, text_of
+from metering_core.names import (
+    choice,
+    each_of,
+    name,
+    require_iterable,
+    require_kind,
+    require_object,
+    text_of,
+)
 from metering_core.periods import (
     MICROSECONDS,
     BillingCycle,
@@ -39,7 +49,8 @@ from metering_core.readings import window_of
 from metering_core.timelines import Timeline
 
 _HOUR: Final = 3600
-# A Monday and the first of a month, at whose midnight no time zone moved its clocks: a boundary of days, weeks and months.
+# A Monday and the first of a month, at whose midnight no time zone moved its clocks: a boundary of
+# days, weeks and months.
 _ANCHOR: Final = datetime(2001, 1, 1)  # noqa: DTZ001 - the zone is that of the question
 _ID_PREFIX: Final = "mtrusg_"
 
@@ -51,7 +62,9 @@ DimensionFilters = Mapping[str, str | Iterable[str]]
 
 
 class ValueGroupingWindow(StrEnum):
-    """The calendar unit that a range is cut into, on the wall clock of a time zone; weeks begin on Monday (ISO 8601)."""
+    """The calendar unit that a range is cut into, on the wall clock of a time zone; weeks begin on
+    Monday (ISO 8601).
+    """
 
     HOUR = "hour"
     DAY = "day"
@@ -65,16 +78,20 @@ def _read_only(dimensions: Mapping[str, str]) -> Mapping[str, str]:
 
 @attrs.frozen
 class MeterEventSummary:
-    """What a customer's events of a meter come to in ``[start_time, end_time)``; in the shape of Stripe's summary.
+    """What a customer's events of a meter come to in ``[start_time, end_time)``; in the shape of
+    Stripe's summary.
 
     Attributes:
         meter: the meter's id.
         customer: the customer's id.
         start_time: the first moment of the bucket, UTC.
         end_time: the first moment after it.
-        aggregated_value: what the meter's formula makes of the events, exactly; 0 without any, and it may be negative.
-        dimensions: the values that the events share, by key, where they were grouped by keys; empty otherwise. Read-only.
-        events: how many events of the bucket count; tells an empty bucket from one whose value is 0.
+        aggregated_value: what the meter's formula makes of the events, exactly; 0 without any, and
+            it may be negative.
+        dimensions: the values that the events share, by key, where they were grouped by keys; empty
+            otherwise. Read-only.
+        events: how many events of the bucket count; tells an empty bucket from one whose value is
+            0.
     """
 
     meter: str
@@ -88,22 +105,34 @@ class MeterEventSummary:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle by content; a read-only map cannot be pickled as it is."""
         times = (self.start_time, self.end_time)
-        return MeterEventSummary, (self.meter, self.customer, *times, self.aggregated_value, dict(self.dimensions), self.events)
+        return MeterEventSummary, (
+            self.meter,
+            self.customer,
+            *times,
+            self.aggregated_value,
+            dict(self.dimensions),
+            self.events,
+        )
 
     @property
     def id(self) -> str:
         """The same for the same bucket, whatever is in it; what lists are paged by."""
         times = [unix_seconds(self.start_time), unix_seconds(self.end_time)]
-        bucket = json.dumps([self.meter, self.customer, *times, dict(self.dimensions)], separators=(",", ":"))
+        bucket = json.dumps(
+            [self.meter, self.customer, *times, dict(self.dimensions)], separators=(",", ":")
+        )
         return _ID_PREFIX + urlsafe_b64encode(bucket.encode()).decode().rstrip("=")
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to tell, because no event counts and no level is carried from before."""
+        """Whether there is nothing to tell, because no event counts and no level is carried from
+        before.
+        """
         return not self.events and not self.aggregated_value
 
     def to_dict(self) -> dict[str, Any]:
-        """Write Stripe's summary, ready for JSON: times in Unix seconds; a value that is not whole as an exact string.
+        """Write Stripe's summary, ready for JSON: times in Unix seconds; a value that is not whole
+        as an exact string.
 
         ``customer`` and ``events`` are ours.
         """
@@ -153,26 +182,30 @@ def event_summaries(
     dimension_filters: DimensionFilters | None = None,
     dimension_group_by_keys: Iterable[str] = (),
 ) -> list[MeterEventSummary]:
-    """Return a summary of every bucket from ``start_time`` (inclusive) to ``end_time`` (exclusive), in the order of time.
+    """Return a summary of every bucket from ``start_time`` (inclusive) to ``end_time`` (exclusive),
+    in the order of time.
 
-    Empty buckets are there, with the value 0; the first and the last are cut where the range is. An hour is an hour that
-    passes: where clocks are put back by one, the hour that repeats is two; where they are moved by less than one (Lord Howe
-    Island), it is cut there. A day is as long as the zone's calendar makes it, 23 and 25 hours included. Of an event time
-    window that the range cuts, all belongs to the side that holds the moment of the event that counts.
+    Empty buckets are there, with the value 0; the first and the last are cut where the range is. An
+    hour is an hour that passes: where clocks are put back by one, the hour that repeats is two;
+    where they are moved by less than one (Lord Howe Island), it is cut there. A day is as long as
+    the zone's calendar makes it, 23 and 25 hours included. Of an event time window that the range
+    cuts, all belongs to the side that holds the moment of the event that counts.
 
     Args:
         usage: the meter log or a view of it.
         meter_id: what to summarize.
         customer: whose events; one without any has zeros.
-        start_time: an aware datetime or Unix seconds, whole; under the policy ``aligned_summaries`` a whole minute, and a whole
-            hour or UTC day where it is grouped by them.
+        start_time: an aware datetime or Unix seconds, whole; under the policy ``aligned_summaries``
+            a whole minute, and a whole hour or UTC day where it is grouped by them.
         end_time: as ``start_time``, and later.
-        value_grouping_window: ``hour``, ``day``, ``week`` or ``month``; without one the range is a single bucket. It cuts the
-            range into at most 100,000 buckets.
+        value_grouping_window: ``hour``, ``day``, ``week`` or ``month``; without one the range is a
+            single bucket. It cuts the range into at most 100,000 buckets.
         timezone: the IANA zone of the calendar.
-        dimension_filters: the value or the values that count, by dimension key; all keys must agree.
-        dimension_group_by_keys: dimension keys; a summary for each set of their values that occurs in the range (or before it,
-            where the formula looks back), in the order of the values, in every bucket.
+        dimension_filters: the value or the values that count, by dimension key; all keys must
+            agree.
+        dimension_group_by_keys: dimension keys; a summary for each set of their values that occurs
+            in the range (or before it, where the formula looks back), in the order of the values,
+            in every bucket.
 
     Raises:
         InvalidValueError: ``param`` names the argument.
@@ -180,7 +213,11 @@ def event_summaries(
     options = (value_grouping_window, timezone, dimension_filters, dimension_group_by_keys)
     with _reader(usage).lock:
         query = _asked(usage, meter_id, customer, start_time, end_time, *options)
-        return [query.summary(bucket, values) for bucket in pairwise(query.buckets.bounds()) for values in query.timelines]
+        return [
+            query.summary(bucket, values)
+            for bucket in pairwise(query.buckets.bounds())
+            for values in query.timelines
+        ]
 
 
 def list_event_summaries(
@@ -200,8 +237,9 @@ def list_event_summaries(
 ) -> MeterEventSummaryPage:
     """Return a page of the summaries that are not empty, newest first, as Stripe lists them.
 
-    Of one bucket they come in the order of the dimension values. A page costs what it shows, however long the range, which may
-    be cut into any number of buckets. Further arguments and refusals as :func:`event_summaries`.
+    Of one bucket they come in the order of the dimension values. A page costs what it shows,
+    however long the range, which may be cut into any number of buckets. Further arguments and
+    refusals as :func:`event_summaries`.
 
     Args:
         usage: the meter log or a view of it.
@@ -214,7 +252,8 @@ def list_event_summaries(
         dimension_filters: the values that count, by dimension key.
         dimension_group_by_keys: dimension keys.
         limit: summaries of a page, 1 to 100.
-        starting_after: the id of a summary; the page begins with the next one in the list. It need not be there any more.
+        starting_after: the id of a summary; the page begins with the next one in the list. It need
+            not be there any more.
         ending_before: the id of a summary; the page ends with the one before it in the list.
 
     Raises:
@@ -237,39 +276,57 @@ def list_event_summaries(
             summaries = query.found(query.buckets.end)
         found = list(islice(summaries, size + 1))
     page = found[:size] if ending_before is None else found[:size][::-1]
-    return MeterEventSummaryPage(tuple(page), len(found) > size, f"/v1/billing/meters/{query.meter.id}/event_summaries")
+    return MeterEventSummaryPage(
+        tuple(page), len(found) > size, f"/v1/billing/meters/{query.meter.id}/event_summaries"
+    )
 
 
 def total_of(meter: Meter, summaries: Iterable[MeterEventSummary]) -> Number:
-    """Return what summaries of one meter add up to: over any split of time, customers or dimensions, the value of the whole.
+    """Return what summaries of one meter add up to: over any split of time, customers or
+    dimensions, the value of the whole.
 
     Raises:
-        InvoicingError: ``formula_not_additive`` unless the formula is ``sum`` or ``count``: ask for the whole range instead.
+        InvoicingError: ``formula_not_additive`` unless the formula is ``sum`` or ``count``: ask for
+            the whole range instead.
         InvalidValueError: ``parameter_invalid_object`` for the summary of another meter.
     """
     require_kind(Meter, meter, "meter")
     if not formula_of(meter).is_additive:
-        additive = " or ".join(repr(formula.value) for formula, row in FORMULAS.items() if row.is_additive)
-        message = f"formula: expected {additive}, whose values add up over a split, received {meter.formula.value!r}"
+        additive = " or ".join(
+            repr(formula.value) for formula, row in FORMULAS.items() if row.is_additive
+        )
+        message = (
+            f"formula: expected {additive}, whose values add up over a split, received "
+            f"{meter.formula.value!r}"
+        )
         raise InvoicingError(ErrorCode.FORMULA_NOT_ADDITIVE, message, param="formula")
     total: Number = 0
     for position, summary in enumerate(each_of(MeterEventSummary, summaries, "summaries")):
         if summary.meter != meter.id:
-            code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"a summary of the meter {meter.id!r}"
-            raise InvalidValueError.expecting(code, f"summaries[{position}]", expected, summary.meter)
+            code, expected = (
+                ErrorCode.PARAMETER_INVALID_OBJECT,
+                f"a summary of the meter {meter.id!r}",
+            )
+            raise InvalidValueError.expecting(
+                code, f"summaries[{position}]", expected, summary.meter
+            )
         total = add(total, summary.aggregated_value)
     return total
 
 
-# What was asked ------------------------------------------------------------------------------------------------------
+# What was asked -----------------------------------------------------------------------------------
 
 _Rank = tuple[int, tuple[str, ...]]
-"""What Stripe's order sorts summaries by: the start of their bucket, the latest first, and the values of the keys."""
+"""What Stripe's order sorts summaries by: the start of their bucket, the latest first, and the
+values of the keys.
+"""
 
 
 @attrs.frozen
 class _Query:
-    """A question that was checked: the buckets of its range, and timelines by the values of the keys."""
+    """A question that was checked: the buckets of its range, and timelines by the values of the
+    keys.
+    """
 
     meter: Meter
     customer: str
@@ -279,13 +336,22 @@ class _Query:
     """In the order of the values."""
 
     def found(
-        self, moment: int, wanted: Callable[[_Rank], bool] = lambda _: True, *, newest_first: bool = True
+        self,
+        moment: int,
+        wanted: Callable[[_Rank], bool] = lambda _: True,
+        *,
+        newest_first: bool = True,
     ) -> Iterator[MeterEventSummary]:
-        """Yield summaries that are not empty, from the bucket that holds a moment on, in Stripe's order or against it.
+        """Yield summaries that are not empty, from the bucket that holds a moment on, in Stripe's
+        order or against it.
 
-        Where a bucket has none, neither has one before the next reading: no event is in it, and no level was carried to it.
+        Where a bucket has none, neither has one before the next reading: no event is in it, and no
+        level was carried to it.
         """
-        asked, order = self.buckets, (list(self.timelines) if newest_first else list(self.timelines)[::-1])
+        asked, order = (
+            self.buckets,
+            (list(self.timelines) if newest_first else list(self.timelines)[::-1]),
+        )
         bucket: Bucket | None = asked.holding(min(max(moment, asked.start), asked.end - 1))
         while bucket is not None:
             is_empty = True
@@ -296,25 +362,41 @@ class _Query:
                     is_empty = False
                     yield summary
             beside = (
-                self._reading_beside(bucket, before=newest_first) if is_empty else bucket[0] - 1 if newest_first else bucket[1]
+                self._reading_beside(bucket, before=newest_first)
+                if is_empty
+                else bucket[0] - 1
+                if newest_first
+                else bucket[1]
             )
-            bucket = None if beside is None or not asked.start <= beside < asked.end else asked.holding(beside)
+            bucket = (
+                None
+                if beside is None or not asked.start <= beside < asked.end
+                else asked.holding(beside)
+            )
 
     def _reading_beside(self, bucket: Bucket, *, before: bool) -> int | None:
         """Return the moment of the nearest reading before a bucket or after it, in Unix seconds."""
         asked = self.buckets
         start, end = (asked.start, bucket[0]) if before else (bucket[1], asked.end)
         timelines = chain.from_iterable(self.timelines.values())
-        spans = [span for one in timelines if (span := one.span(start * MICROSECONDS, end * MICROSECONDS))]
+        spans = [
+            span
+            for one in timelines
+            if (span := one.span(start * MICROSECONDS, end * MICROSECONDS))
+        ]
         if not spans:
             return None
-        return (max(last for _, last in spans) if before else min(first for first, _ in spans)) // MICROSECONDS
+        return (
+            max(last for _, last in spans) if before else min(first for first, _ in spans)
+        ) // MICROSECONDS
 
     def summary(self, bucket: Bucket, values: tuple[str, ...]) -> MeterEventSummary:
         """Return one summary."""
         start, end = bucket
         aggregator = formula_of(self.meter)
-        partial, events = window_of(aggregator, self.timelines[values], start * MICROSECONDS, end * MICROSECONDS)
+        partial, events = window_of(
+            aggregator, self.timelines[values], start * MICROSECONDS, end * MICROSECONDS
+        )
         return MeterEventSummary(
             self.meter.id,
             self.customer,
@@ -328,9 +410,14 @@ class _Query:
     def rank_of(self, cursor: object, param: str) -> _Rank:
         """Return the rank that the summary with an id has or had in this list."""
         match _bucket_of(cursor):
-            case [self.meter.id, self.customer, int(start), int(), dict(dimensions)] if tuple(dimensions) == self.keys:
+            case [self.meter.id, self.customer, int(start), int(), dict(dimensions)] if (
+                tuple(dimensions) == self.keys
+            ):
                 return -start, tuple(map(str, dimensions.values()))
-        code, expected = ErrorCode.PARAMETER_INVALID_CHOICE, "the id of a summary of the same meter, customer and keys"
+        code, expected = (
+            ErrorCode.PARAMETER_INVALID_CHOICE,
+            "the id of a summary of the same meter, customer and keys",
+        )
         raise InvalidValueError.expecting(code, param, expected, cursor)
 
 
@@ -392,7 +479,7 @@ def _selected(
     return selected
 
 
-# Buckets -------------------------------------------------------------------------------------------------------------
+# Buckets ------------------------------------------------------------------------------------------
 
 Bucket = tuple[int, int]
 """The first second of a bucket, and the first after it."""
@@ -419,7 +506,9 @@ class Buckets:
     def _days(self) -> BillingCycle | None:
         if self.window in {None, ValueGroupingWindow.HOUR}:
             return None
-        return BillingCycle(_ANCHOR.replace(tzinfo=self.zone), str(self.window), timezone=str(self.zone))
+        return BillingCycle(
+            _ANCHOR.replace(tzinfo=self.zone), str(self.window), timezone=str(self.zone)
+        )
 
     def holding(self, moment: int) -> Bucket:
         """Return the bucket that holds a moment of the range."""
@@ -436,28 +525,46 @@ class Buckets:
         Raises:
             InvalidValueError: for more than :data:`BUCKETS_MAX`.
         """
-        bounds = [self.start, *islice(takewhile(lambda one: one < self.end, self._ends()), BUCKETS_MAX), self.end]
+        bounds = [
+            self.start,
+            *islice(takewhile(lambda one: one < self.end, self._ends()), BUCKETS_MAX),
+            self.end,
+        ]
         if len(bounds) - 1 > BUCKETS_MAX:
-            code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"one that cuts the range into at most {BUCKETS_MAX:,} buckets"
-            raise InvalidValueError.expecting(code, "value_grouping_window", expected, str(self.window))
+            code, expected = (
+                ErrorCode.PARAMETER_INVALID_OBJECT,
+                f"one that cuts the range into at most {BUCKETS_MAX:,} buckets",
+            )
+            raise InvalidValueError.expecting(
+                code, "value_grouping_window", expected, str(self.window)
+            )
         return bounds
 
     def _ends(self) -> Iterator[int]:
         """Yield where each bucket ends, without an end."""
         if self._cycle is not None:
             yield from (period.end_seconds for period in self._cycle.periods_from(self.start))
-        if self.window is not None and self.zone is UTC:  # Hours that no clock cuts; there may be very many.
+        if (
+            self.window is not None and self.zone is UTC
+        ):  # Hours that no clock cuts; there may be very many.
             yield from count(self.start - self.start % _HOUR + _HOUR, _HOUR)
         end = self.start
         while True:
             yield (end := self.holding(end)[1])
 
 
-_ALIGNMENTS: Final = {ValueGroupingWindow.HOUR: (_HOUR, "hour"), ValueGroupingWindow.DAY: (24 * _HOUR, "UTC day")}
+_ALIGNMENTS: Final = {
+    ValueGroupingWindow.HOUR: (_HOUR, "hour"),
+    ValueGroupingWindow.DAY: (24 * _HOUR, "UTC day"),
+}
 
 
 def buckets_of(
-    policy: MeterPolicy, start_time: Instant, end_time: Instant, value_grouping_window: str | None, timezone: str
+    policy: MeterPolicy,
+    start_time: Instant,
+    end_time: Instant,
+    value_grouping_window: str | None,
+    timezone: str,
 ) -> Buckets:
     """Return the buckets of a range; refusals as :func:`event_summaries`."""
     window = value_grouping_window
@@ -469,7 +576,9 @@ def buckets_of(
     )
     if start >= end:
         expected = f"a moment after {iso_8601(from_unix_seconds(start))}, where the range begins"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end_time", expected, end_time)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "end_time", expected, end_time
+        )
     return Buckets(start, end, window, zone_named(timezone))
 
 
@@ -478,23 +587,35 @@ def _bound(value: Instant, param: str, window: str | None, *, is_aligned: bool) 
     seconds, microseconds = moment(value, param)
     unit, words = (1, "second")
     if is_aligned:
-        unit, words = (60, "minute") if window is None else _ALIGNMENTS.get(ValueGroupingWindow(window), (60, "minute"))
+        unit, words = (
+            (60, "minute")
+            if window is None
+            else _ALIGNMENTS.get(ValueGroupingWindow(window), (60, "minute"))
+        )
     if microseconds % (unit * MICROSECONDS):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, f"a whole {words}", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INSTANT, param, f"a whole {words}", value
+        )
     return seconds
 
 
 def _hour_at(moment: int, zone: tzinfo) -> Bucket:
-    """Return the hour of the zone's clock that holds a moment; it is cut where the clock is moved by a part of an hour."""
+    """Return the hour of the zone's clock that holds a moment; it is cut where the clock is moved
+    by a part of an hour.
+    """
     past_hour = 0 if zone is UTC else _past_hour(moment, zone)
     start = moment - (moment + past_hour) % _HOUR
     if zone is UTC:
         return start, start + _HOUR
     end = start + _HOUR
     if _past_hour(end - 1, zone) != past_hour:
-        end = moment + bisect_left(range(moment, end), 1, key=lambda one: _past_hour(one, zone) != past_hour)
+        end = moment + bisect_left(
+            range(moment, end), 1, key=lambda one: _past_hour(one, zone) != past_hour
+        )
     if start < moment and _past_hour(start, zone) != past_hour:
-        start += bisect_left(range(start, moment), 1, key=lambda one: _past_hour(one, zone) == past_hour)
+        start += bisect_left(
+            range(start, moment), 1, key=lambda one: _past_hour(one, zone) == past_hour
+        )
     return start, end
 
 
@@ -503,19 +624,24 @@ def _past_hour(seconds: int, zone: tzinfo) -> int:
     try:
         offset = from_unix_seconds(seconds).astimezone(zone).utcoffset()
     except OverflowError:
-        code, expected = ErrorCode.PARAMETER_INVALID_INSTANT, "a moment within the years 1 to 9999 of the zone"
+        code, expected = (
+            ErrorCode.PARAMETER_INVALID_INSTANT,
+            "a moment within the years 1 to 9999 of the zone",
+        )
         raise InvalidValueError.expecting(code, "start_time", expected, seconds) from None
     assert offset is not None, "a zone has an offset at every moment"
     return offset.seconds % _HOUR
 
 
-# Dimensions ----------------------------------------------------------------------------------------------------------
+# Dimensions ---------------------------------------------------------------------------------------
 
 
 def _declared(meter: Meter, key: object, param: str) -> str:
     declared = text_of(key)
     if declared not in meter.dimension_payload_keys:
-        expected = f"a dimension of the meter ({', '.join(meter.dimension_payload_keys) or 'it has none'})"
+        expected = (
+            f"a dimension of the meter ({', '.join(meter.dimension_payload_keys) or 'it has none'})"
+        )
         raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, key)
     return declared or ""
 
@@ -525,18 +651,24 @@ def filters_of(meter: Meter, given: object) -> dict[str, frozenset[str]]:
     if given is None:
         return {}
     filters: dict[str, frozenset[str]] = {}
-    for key, values in require_object(given, "dimension_filters", "values by dimension key").items():
+    for key, values in require_object(
+        given, "dimension_filters", "values by dimension key"
+    ).items():
         param = f"dimension_filters[{describe(key) if text_of(key) is None else key}]"
         filters[_declared(meter, key, param)] = frozenset(_allowed(values, param))
     return filters
 
 
 def _allowed(values: object, param: str) -> Iterator[str]:
-    some: Iterable[object] = (values,) if isinstance(values, str) else require_iterable(values, param)  # type: ignore[arg-type]  # or refused
+    some: Iterable[object] = (
+        (values,) if isinstance(values, str) else require_iterable(values, param)
+    )  # type: ignore[arg-type]  # or refused
     for value in some:
         text = text_of(value)
         if text is None:
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string, or several", value)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_STRING, param, "a string, or several", value
+            )
         yield text
 
 

@@ -15,7 +15,16 @@ from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, add, subtract
 from metering_core.measures import Partial, formula_of
 from metering_core.meter_acceptance import LateUsage, MeterPolicy
-from metering_core.meter_bills import Bill, Correction, Standing, UnbilledDelta, carried_by_period, charged, standing_of, total
+from metering_core.meter_bills import (
+    Bill,
+    Correction,
+    Standing,
+    UnbilledDelta,
+    carried_by_period,
+    charged,
+    standing_of,
+    total,
+)
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Formula, Meter
 from metering_core.names import flag, name, require_kind
@@ -62,7 +71,9 @@ class MeterSource(KeepsClosings, Protocol):
         """How many bills of items were kept."""
 
     def billed_items(self, subscription_id: str) -> list[str]:
-        """Return the ids of the items of a subscription of which a period was billed, also of those it no longer has."""
+        """Return the ids of the items of a subscription of which a period was billed, also of those
+        it no longer has.
+        """
 
     def bills_of(self, item_id: str) -> Sequence[tuple[BillingPeriod, Bill]]:
         """Return what was billed of an item, in the order in which the bills were made."""
@@ -79,16 +90,20 @@ class MeterSource(KeepsClosings, Protocol):
     def readings_until(self, sees: Sees) -> Readings:
         """Return what is read off the events that a view shows."""
 
-    def logged(self, sees: Sees, meter: Meter | None, customer: str | None) -> Iterator[LoggedEvent]:
+    def logged(
+        self, sees: Sees, meter: Meter | None, customer: str | None
+    ) -> Iterator[LoggedEvent]:
         """Yield the events that a reader shows."""
 
 
 class MeterReader:
-    """The questions that the meter log and its views answer; itself a :class:`~metering_core.Usage`.
+    """The questions that the meter log and its views answer; itself a
+    :class:`~metering_core.Usage`.
 
     Attributes:
         policy: what the log accepts.
-        lock: held during every append and every answer; hold it to ask several questions of one state.
+        lock: held during every append and every answer; hold it to ask several questions of one
+            state.
     """
 
     policy: MeterPolicy
@@ -126,8 +141,10 @@ class MeterReader:
         require_kind(SubscriptionItem, item, "item")
         if item.recurring.meter is None:
             message = (
-                f"subscription_item: expected an item whose price is on a meter, received {item.id!r}, whose price "
-                f"{item.price.id!r} {'aggregates usage records' if item.is_metered else 'is licensed'}"
+                "subscription_item: expected an item whose price is on a meter, received "
+                f"{item.id!r}, whose price "
+                f"{item.price.id!r} "
+                f"{'aggregates usage records' if item.is_metered else 'is licensed'}"
             )
             raise InvoicingError(ErrorCode.PRICE_NOT_METERED, message, param="subscription_item")
         return self.meter(item.recurring.meter)
@@ -138,19 +155,25 @@ class MeterReader:
             return self._readings().customers(self.meter(meter_id))
 
     def timelines(self, meter_id: str, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
-        """Return the readings of a customer by the values of the meter's dimensions; for the summaries."""
+        """Return the readings of a customer by the values of the meter's dimensions; for the
+        summaries.
+        """
         return self._readings().timelines(self.meter(meter_id), name(customer, "customer"))
 
     def whole(self, meter_id: str, customer: str) -> list[Timeline]:
-        """Return the readings of a customer whatever the values of the dimensions, in few timelines; for the summaries."""
+        """Return the readings of a customer whatever the values of the dimensions, in few
+        timelines; for the summaries.
+        """
         return self._readings().whole(self.meter(meter_id), name(customer, "customer"))
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of what a bill of the period counts; see :class:`~metering_core.Usage`.
+        """Return the partial of what a bill of the period counts; see
+        :class:`~metering_core.Usage`.
 
         Raises:
             InvoicingError: ``price_not_metered``, or ``subscription_item_unknown``.
-            InvalidValueError: ``subscription_changed`` where the period was billed by another meter than the item's.
+            InvalidValueError: ``subscription_changed`` where the period was billed by another meter
+                than the item's.
         """
         require_kind(BillingPeriod, period, "period")
         with self._log().lock:
@@ -165,39 +188,52 @@ class MeterReader:
     def unbilled(self, subscription_id: str) -> list[UnbilledDelta]:
         """Return where measured and billed usage of closed periods differ, by item and period.
 
-        The differences are late events, cancellations, and what a negative total left when it was billed as 0. Under the policy
-        ``carry_forward`` the next invoice of an additive formula bills them, while the item is on the meter that measured them.
-        Of an item that was dropped they are those of the item that came for it on the same meter. Items without an heir that
+        The differences are late events, cancellations, and what a negative total left when it was
+        billed as 0. Under the policy ``carry_forward`` the next invoice of an additive formula
+        bills them, while the item is on the meter that measured them. Of an item that was dropped
+        they are those of the item that came for it on the same meter. Items without an heir that
         the subscription no longer has, or no longer on a meter, come last.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not have.
+            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
+                have.
         """
         with self._log().lock:
             subscription = self._log().subscription(subscription_id)
             customer = subscription.customer
             if customer is None:
                 return []  # None of its items is on a meter.
-            items = dict.fromkeys([item.id for item in subscription.items] + self._log().billed_items(subscription_id))
-            return [delta for item in items for delta in self._deltas(item, customer, self._known_bills(item))]
+            items = dict.fromkeys(
+                [item.id for item in subscription.items] + self._log().billed_items(subscription_id)
+            )
+            return [
+                delta
+                for item in items
+                for delta in self._deltas(item, customer, self._known_bills(item))
+            ]
 
     @property
     def carries_late(self) -> bool:
-        """Whether what changes in a billed period is billed by a later invoice: the policy ``carry_forward``."""
+        """Whether what changes in a billed period is billed by a later invoice: the policy
+        ``carry_forward``.
+        """
         return self.policy.late_usage is LateUsage.CARRY_FORWARD
 
     def corrections(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
-        """Return the earlier periods of an item whose difference an invoice of this period bills, under ``carry_forward``.
+        """Return the earlier periods of an item whose difference an invoice of this period bills,
+        under ``carry_forward``.
 
-        Of a period that was billed they are those of its bill, whatever came since. What an item in another currency was billed
-        in stays unbilled.
+        Of a period that was billed they are those of its bill, whatever came since. What an item in
+        another currency was billed in stays unbilled.
         """
         if not self.carries_late:
             return []
         with self._log().lock:
             bills = self._known_bills(item.id)
             return (
-                self._corrected_by(item, period, bills[period]) if period in bills else self._corrected_now(item, period, bills)
+                self._corrected_by(item, period, bills[period])
+                if period in bills
+                else self._corrected_now(item, period, bills)
             )
 
     def _corrected_now(
@@ -206,26 +242,48 @@ class MeterReader:
         # What bills carried that this one replaces, it carries itself.
         others = bills
         if bills and period.start < list(bills)[-1].end:
-            others = {one: bill for one, bill in bills.items() if one.end <= period.start or period.end <= one.start}
+            others = {
+                one: bill
+                for one, bill in bills.items()
+                if one.end <= period.start or period.end <= one.start
+            }
         deltas = self._deltas(item.id, self._log().customer_of(item), others) if others else []
         carrying = carried_by_period(others) if deltas else {}
         found = (
-            self._correction(item, others, carrying, one.period, max(one.measured, 0), self.sequence)
+            self._correction(
+                item, others, carrying, one.period, max(one.measured, 0), self.sequence
+            )
             for one in deltas
             if one.period.end <= period.start
         )
-        return [one for one in found if one.measured != max(one.billed, 0) and one.price.currency == item.price.currency]
+        return [
+            one
+            for one in found
+            if one.measured != max(one.billed, 0) and one.price.currency == item.price.currency
+        ]
 
-    def _corrected_by(self, item: SubscriptionItem, period: BillingPeriod, bill: Bill) -> list[Correction]:
+    def _corrected_by(
+        self, item: SubscriptionItem, period: BillingPeriod, bill: Bill
+    ) -> list[Correction]:
         """Return the corrections that a bill was made of, as they were then."""
         if bill.price is None:
             return []
-        # The first invoice of a period that was closed without one is the same bill again, and knows no more than that did.
-        same = (one.number for of, one in self._log().bills_of(item.id) if of == period and one.is_of_the_usage_of(bill))
+        # The first invoice of a period that was closed without one is the same bill again, and
+        # knows no more than that did.
+        same = (
+            one.number
+            for of, one in self._log().bills_of(item.id)
+            if of == period and one.is_of_the_usage_of(bill)
+        )
         then = self._known_bills(item.id, before=min(same))
         carrying = carried_by_period(then)
-        found = (self._correction(item, then, carrying, earlier, 0, bill.sequence) for earlier in bill.carried)
-        return [attrs.evolve(one, measured=add(one.billed, bill.carried[one.period])) for one in found]
+        found = (
+            self._correction(item, then, carrying, earlier, 0, bill.sequence)
+            for earlier in bill.carried
+        )
+        return [
+            attrs.evolve(one, measured=add(one.billed, bill.carried[one.period])) for one in found
+        ]
 
     def _correction(
         self,
@@ -237,7 +295,10 @@ class MeterReader:
         sequence: int,
     ) -> Correction:
         bill, later = bills[period], carrying.get(period, ())
-        billed = add(self._billed_by(period, bill, bills), total(other.carried[earlier] for earlier, other in later))
+        billed = add(
+            self._billed_by(period, bill, bills),
+            total(other.carried[earlier] for earlier, other in later),
+        )
         settled = charged([(period, bill), *later])
         price = item.price if bill.price is None else bill.price
         formula = self.meter(bill.meter).formula
@@ -249,21 +310,30 @@ class MeterReader:
         if period in bills:
             return _by_meter(meter, bills[period])
         partial = self._measured(self._log().customer_of(item), meter, period)
-        return Bill(meter.id, partial, max(formula_of(meter).present(partial), 0), {}, self.sequence)
+        return Bill(
+            meter.id, partial, max(formula_of(meter).present(partial), 0), {}, self.sequence
+        )
 
     def _known_bills(self, item_id: str, *, before: int | None = None) -> dict[BillingPeriod, Bill]:
-        """Return the bills that had been made of an item and were not replaced, in the order of their periods.
+        """Return the bills that had been made of an item and were not replaced, in the order of
+        their periods.
 
         With ``before`` they are those that stood when the bill with that number was made.
         """
         made = self._log().bills_of(item_id)
-        return standing_of(one for one in made if self._knows(one[1]) and (before is None or one[1].number < before))
+        return standing_of(
+            one
+            for one in made
+            if self._knows(one[1]) and (before is None or one[1].number < before)
+        )
 
     def _knows(self, bill: Bill) -> bool:
         """Whether a bill had been made."""
         return True
 
-    def _deltas(self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]) -> list[UnbilledDelta]:
+    def _deltas(
+        self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]
+    ) -> list[UnbilledDelta]:
         standing = self._standing(item_id, customer, bills)
         deltas, carrying = [], carried_by_period(bills)
         for period in bills if standing is None else standing.suspects():
@@ -273,53 +343,86 @@ class MeterReader:
             aggregator = formula_of(meter)
             measured = aggregator.billed(self._measured(customer, meter, period), period.share)
             later = total(other.carried[earlier] for earlier, other in carrying.get(period, ()))
-            delta = UnbilledDelta(item_id, period, bill.meter, self._billed_by(period, bill, bills), measured, later)
+            delta = UnbilledDelta(
+                item_id, period, bill.meter, self._billed_by(period, bill, bills), measured, later
+            )
             if delta.quantity:
                 deltas.append(delta)
         if standing is not None:
             standing.found(one.period for one in deltas)
         return deltas
 
-    def _standing(self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]) -> Standing | None:
+    def _standing(
+        self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]
+    ) -> Standing | None:
         """Return what is remembered of these bills; None where nothing is."""
         return None
 
-    def _billed_by(self, period: BillingPeriod, bill: Bill, bills: Mapping[BillingPeriod, Bill]) -> Number:
-        """Return what a bill of a period billed for the period itself; of a level the part that the period lived through."""
+    def _billed_by(
+        self, period: BillingPeriod, bill: Bill, bills: Mapping[BillingPeriod, Bill]
+    ) -> Number:
+        """Return what a bill of a period billed for the period itself; of a level the part that the
+        period lived through.
+        """
         aggregator = formula_of(self.meter(bill.meter))
-        return max(aggregator.billed(bill.partial, period.share), 0) if aggregator.is_weighed else bill.own(bills)
+        return (
+            max(aggregator.billed(bill.partial, period.share), 0)
+            if aggregator.is_weighed
+            else bill.own(bills)
+        )
 
     def _measured(self, customer: str, meter: Meter, period: BillingPeriod) -> Partial:
         start, end = period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
         return window_of(formula_of(meter), self.whole(meter.id, customer), start, end)[0]
 
-    def counted(self, item: SubscriptionItem, period: BillingPeriod, *, measured: bool = False) -> list[LoggedEvent]:
+    def counted(
+        self, item: SubscriptionItem, period: BillingPeriod, *, measured: bool = False
+    ) -> list[LoggedEvent]:
         """Return the events that count for an item in a period, in the order of time.
 
-        Canceled events are not among them, nor those that a later one of their event time window overwrote. Where the formula
-        looks back, the events before the period are among them. Of a period that was billed they are those that the bill
-        counted, whatever came or was canceled since; with ``measured`` those that count now.
+        Canceled events are not among them, nor those that a later one of their event time window
+        overwrote. Where the formula looks back, the events before the period are among them. Of a
+        period that was billed they are those that the bill counted, whatever came or was canceled
+        since; with ``measured`` those that count now.
         """
         require_kind(BillingPeriod, period, "period")
         flag(measured, "measured")
         with self._log().lock:
-            meter, kept = self.meter_of(item), None if measured else self._known_bills(item.id).get(period)
+            meter, kept = (
+                self.meter_of(item),
+                None if measured else self._known_bills(item.id).get(period),
+            )
             sees = self._sees if kept is None else _up_to(_by_meter(meter, kept).sequence)
             readings = self._readings() if kept is None else self._log().readings_until(sees)
             customer, end = self._log().customer_of(item), period.end_seconds * MICROSECONDS
             start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
-            counting = {one for _, timeline in readings.timelines(meter, customer) for one in timeline.numbers(start, end)}
-            return sorted((one for one in self._log().logged(sees, meter, customer) if one.sequence in counting), key=_by_time)
+            counting = {
+                one
+                for _, timeline in readings.timelines(meter, customer)
+                for one in timeline.numbers(start, end)
+            }
+            return sorted(
+                (
+                    one
+                    for one in self._log().logged(sees, meter, customer)
+                    if one.sequence in counting
+                ),
+                key=_by_time,
+            )
 
     def measured(self, item: SubscriptionItem, period: BillingPeriod) -> Number:
-        """Return what an item's events in a period come to, whatever was billed; negative where corrections exceed usage."""
+        """Return what an item's events in a period come to, whatever was billed; negative where
+        corrections exceed usage.
+        """
         require_kind(BillingPeriod, period, "period")
         with self._log().lock:
             meter, customer = self.meter_of(item), self._log().customer_of(item)
             return formula_of(meter).billed(self._measured(customer, meter, period), period.share)
 
     def merged(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
-        """Return how much of a bill's own quantity is for which earlier period; of bills of a snapshot of version 1 only."""
+        """Return how much of a bill's own quantity is for which earlier period; of bills of a
+        snapshot of version 1 only.
+        """
         require_kind(SubscriptionItem, item, "item")
         require_kind(BillingPeriod, period, "period")
         with self._log().lock:
@@ -327,17 +430,24 @@ class MeterReader:
             return {} if kept is None or kept.price is not None else dict(kept.carried)
 
     def carried(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
-        """Return how much of which earlier period an invoice of this one bills, or billed where it was closed."""
+        """Return how much of which earlier period an invoice of this one bills, or billed where it
+        was closed.
+        """
         require_kind(SubscriptionItem, item, "item")
         require_kind(BillingPeriod, period, "period")
         with self._log().lock:
             kept = self._known_bills(item.id).get(period)
             if kept is not None:
                 return dict(kept.carried)
-            return {one.period: subtract(one.measured, one.billed) for one in self.corrections(item, period)}
+            return {
+                one.period: subtract(one.measured, one.billed)
+                for one in self.corrections(item, period)
+            }
 
     def events(self, meter_id: str | None = None, customer: str | None = None) -> list[LoggedEvent]:
-        """Return accepted events in the order of arrival: all, or those of one meter, of one customer, or of both."""
+        """Return accepted events in the order of arrival: all, or those of one meter, of one
+        customer, or of both.
+        """
         if customer is not None:
             customer = name(customer, "customer")
         with self._log().lock:
@@ -346,20 +456,27 @@ class MeterReader:
 
 
 class MeterView(SeesInvoices, MeterReader):
-    """The meter log as it was: read-only, and itself a :class:`~metering_core.Usage`. What comes later changes no answer."""
+    """The meter log as it was: read-only, and itself a :class:`~metering_core.Usage`. What comes
+    later changes no answer.
+    """
 
     def __init__(self, log: MeterSource, sequence: int, received_by: datetime | None) -> None:
         self.policy, self.lock = log.policy, log.lock
         self._whole = log
         self._sequence = sequence
         self._received_by = None if received_by is None else moment(received_by, "as_of")[1]
-        # Bills have no numbers in the log: one that is made later must not be taken for one of then.
+        # Bills have no numbers in the log: one that is made later must not be taken for one of
+        # then.
         self._bills_made = log.bills_made
         self._shown: Readings | None = None
 
     def __repr__(self) -> str:
         """Return what bounds the view."""
-        by = "" if self._received_by is None else f", received by {from_unix_seconds(self._received_by // MICROSECONDS)}"
+        by = (
+            ""
+            if self._received_by is None
+            else f", received by {from_unix_seconds(self._received_by // MICROSECONDS)}"
+        )
         return f"<MeterView up to sequence {self._sequence}{by}>"
 
     @property
@@ -368,7 +485,9 @@ class MeterView(SeesInvoices, MeterReader):
         return self._sequence
 
     def as_of(self, limit: int | datetime) -> MeterView:
-        """Return a view that shows no more than this one; ``limit`` as in :meth:`MeterLog.as_of`."""
+        """Return a view that shows no more than this one; ``limit`` as in
+        :meth:`MeterLog.as_of`.
+        """
         view = MeterView(self._whole, *as_limit(limit, self._sequence, self._whole))
         if self._received_by is not None:
             own = view._received_by
@@ -377,12 +496,16 @@ class MeterView(SeesInvoices, MeterReader):
         return view
 
     def weakly(self) -> Self:
-        """Return this view without keeping its log alive; see :meth:`metering_core.views.UsageView.weakly`."""
+        """Return this view without keeping its log alive; see
+        :meth:`metering_core.views.UsageView.weakly`.
+        """
         self._whole = held_weakly(self._whole)
         return self
 
     def before_bill(self, number: int) -> MeterView:
-        """Return this view, from now on without the bills from a number on: as if they were still to be made."""
+        """Return this view, from now on without the bills from a number on: as if they were still
+        to be made.
+        """
         self._bills_made = min(self._bills_made, number - 1)
         return self
 
@@ -404,7 +527,9 @@ class MeterView(SeesInvoices, MeterReader):
         return bill.number <= self._bills_made and self._sees(bill.sequence, bill.made_at)
 
     def _sees(self, sequence: int, received: int) -> bool:
-        return sequence <= self._sequence and (self._received_by is None or received <= self._received_by)
+        return sequence <= self._sequence and (
+            self._received_by is None or received <= self._received_by
+        )
 
 
 def _by_time(logged: LoggedEvent) -> tuple[int, int]:
@@ -412,10 +537,17 @@ def _by_time(logged: LoggedEvent) -> tuple[int, int]:
 
 
 def _by_meter(meter: Meter, bill: Bill) -> Bill:
-    """Return a bill that a meter made, or refuse it to an item that is on another one: its quantity is no such quantity."""
+    """Return a bill that a meter made, or refuse it to an item that is on another one: its quantity
+    is no such quantity.
+    """
     if bill.meter != meter.id:
-        expected = f"{bill.meter!r}, the meter by which the period was billed, so the subscription as it was then"
-        raise InvalidValueError.expecting(ErrorCode.SUBSCRIPTION_CHANGED, "items[price][recurring][meter]", expected, meter.id)
+        expected = (
+            f"{bill.meter!r}, the meter by which the period was billed, so the subscription as "
+            "it was then"
+        )
+        raise InvalidValueError.expecting(
+            ErrorCode.SUBSCRIPTION_CHANGED, "items[price][recurring][meter]", expected, meter.id
+        )
     return bill
 
 

@@ -1,7 +1,9 @@
-"""From usage records to meter events: replay what was used, and show that both generations bill the same, or why they cannot.
+"""From usage records to meter events: replay what was used, and show that both generations bill the
+same, or why they cannot.
 
-Meters have no ``set``, so what is replayed is not the records but their cells: one event for each item and timestamp, with what
-the records there come to. A price moves to a meter whose formula does what its ``aggregate_usage`` did.
+Meters have no ``set``, so what is replayed is not the records but their cells: one event for each
+item and timestamp, with what the records there come to. A price moves to a meter whose formula does
+what its ``aggregate_usage`` did.
 """
 
 from __future__ import annotations
@@ -32,7 +34,9 @@ from metering_core.views import UsageReader
 
 STRIPE_DIGITS: Final = 15
 
-_ATTRIBUTED: Final = "late records were billed in a later period than their timestamps lie in, and an event never is"
+_ATTRIBUTED: Final = (
+    "late records were billed in a later period than their timestamps lie in, and an event never is"
+)
 _METER_PREFIX: Final = "mtr_"
 _DIGEST_DIGITS: Final = 16
 _ALL_TIME: Final = BillingPeriod(SECONDS_MIN, SECONDS_MAX)
@@ -48,7 +52,8 @@ class MigratedPeriod:
         period: the billing period.
         aggregate_usage: how its usage records are aggregated.
         records: the quantity that the usage records come to.
-        events: the quantity that the replayed events come to; None where the item cannot move to a meter.
+        events: the quantity that the replayed events come to; None where the item cannot move to a
+            meter.
         records_amount: what the quantity of the records costs, in settled minor units.
         events_amount: what the quantity of the events costs; None as above.
         reason: why both differ, or why the item cannot move; None where they bill the same.
@@ -70,7 +75,10 @@ class MigratedPeriod:
 
     def __str__(self) -> str:
         """Return the comparison as a sentence."""
-        left = f"{shown(self.subscription_item)} in {self.period}: {self.aggregate_usage.value} {plain(self.records)}"
+        left = (
+            f"{shown(self.subscription_item)} in {self.period}: {self.aggregate_usage.value} "
+            f"{plain(self.records)}"
+        )
         if self.is_equal:
             return f"{left}, the same from events"
         right = "no events" if self.events is None else f"{plain(self.events)} from events"
@@ -82,9 +90,11 @@ class Migration:
     """Usage records replayed as meter events.
 
     Attributes:
-        log: a meter log with the new meters, the events, and the moved subscriptions but for items on meters it was not given.
-        subscriptions: as given, with each item that can move on a price with a meter (the same item id; the price's is the
-            meter's event name and ``_metered``); where an item cannot, it keeps its price.
+        log: a meter log with the new meters, the events, and the moved subscriptions but for items
+            on meters it was not given.
+        subscriptions: as given, with each item that can move on a price with a meter (the same item
+            id; the price's is the meter's event name and ``_metered``); where an item cannot, it
+            keeps its price.
         events: the events, in the order of their timestamps for each item.
         periods: the comparison, for each item of usage records and each of its periods.
     """
@@ -108,12 +118,14 @@ def migrate_to_meters(
     stripe_formulas: bool = True,
     meters: Iterable[Meter] = (),
 ) -> Migration:
-    """Replay usage records into meter events, and compare what both generations bill in every period that began by ``now``.
+    """Replay usage records into meter events, and compare what both generations bill in every
+    period that began by ``now``.
 
-    Customers are the subscriptions' ``customer``, or the subscription's own id where it has none. There is one meter for each
-    price; an item gets one of its own where its customer has another item on the same price, because the two would count the
-    same events. A meter has the name of its price or item: with ``_2`` and so on where that is taken, and with a digest at its
-    end where it is cut to the 100 characters of an event name.
+    Customers are the subscriptions' ``customer``, or the subscription's own id where it has none.
+    There is one meter for each price; an item gets one of its own where its customer has another
+    item on the same price, because the two would count the same events. A meter has the name of its
+    price or item: with ``_2`` and so on where that is taken, and with a digest at its end where it
+    is cut to the 100 characters of an event name.
 
     Items that are on a meter already stay there, and are no part of the comparison.
 
@@ -121,10 +133,11 @@ def migrate_to_meters(
         usage: a log or a view of it; its records are read, and nothing is changed.
         subscriptions: whose items to move.
         now: which periods have begun.
-        stripe_formulas: whether only what Stripe's meters have is used: ``sum`` and ``last``, values of up to 15 digits.
-            Otherwise ``max`` and ``last_ever`` move too, to our formula ``max`` and to ``last`` with ``carry_forward``.
-        meters: those that items are on already; the log gets them and bills these items too (where the meter is active), and no
-            new meter takes a name of theirs.
+        stripe_formulas: whether only what Stripe's meters have is used: ``sum`` and ``last``,
+            values of up to 15 digits. Otherwise ``max`` and ``last_ever`` move too, to our formula
+            ``max`` and to ``last`` with ``carry_forward``.
+        meters: those that items are on already; the log gets them and bills these items too (where
+            the meter is active), and no new meter takes a name of theirs.
 
     Raises:
         InvoicingError: ``subscription_item_unknown`` for an item that the usage does not know.
@@ -134,7 +147,10 @@ def migrate_to_meters(
     require_kind(UsageReader, usage, "usage", "a UsageLog or a view of it")
     flag(stripe_formulas, "stripe_formulas")
     given = tuple(each_of(Subscription, subscriptions, "subscriptions"))
-    log = MeterLog(meters, policy=MeterPolicy.history(significant_digits=STRIPE_DIGITS if stripe_formulas else None))
+    log = MeterLog(
+        meters,
+        policy=MeterPolicy.history(significant_digits=STRIPE_DIGITS if stripe_formulas else None),
+    )
     moves = list(_moves(given, stripe_formulas=stripe_formulas))
     new = _meters(moves, _taken(log.meters, given))
     for meter in dict.fromkeys(new.values()):
@@ -154,7 +170,9 @@ def migrate_to_meters(
 
 @attrs.frozen
 class _Move:
-    """An item of usage records on its way to a meter: how it aggregates them, and why it cannot move."""
+    """An item of usage records on its way to a meter: how it aggregates them, and why it cannot
+    move.
+    """
 
     item: SubscriptionItem
     subscription: Subscription
@@ -180,21 +198,30 @@ def _moves(subscriptions: Iterable[Subscription], *, stripe_formulas: bool) -> I
 
 
 def _taken(meters: Iterable[Meter], subscriptions: Iterable[Subscription]) -> set[str]:
-    """Return the event names that no new meter may have: it would have the event name, or the id, of another meter."""
+    """Return the event names that no new meter may have: it would have the event name, or the id,
+    of another meter.
+    """
     items = (item for subscription in subscriptions for item in subscription.items)
     ids = [*(meter.id for meter in meters), *(item.recurring.meter or "" for item in items)]
-    return {*(meter.event_name for meter in meters), *(meter_id.removeprefix(_METER_PREFIX) for meter_id in ids)}
+    return {
+        *(meter.event_name for meter in meters),
+        *(meter_id.removeprefix(_METER_PREFIX) for meter_id in ids),
+    }
 
 
 def _meters(moves: Iterable[_Move], taken: set[str]) -> dict[str, Meter]:
-    """Return the meter of each item that moves: that of its price, or one of its own where its customer has that already."""
+    """Return the meter of each item that moves: that of its price, or one of its own where its
+    customer has that already.
+    """
     moving = [move for move in moves if move.reason is None]
     shared = {kind: _meter(*kind, taken) for kind in dict.fromkeys(move.kind for move in moving)}
     counted: set[tuple[object, str]] = set()
     meters: dict[str, Meter] = {}
     for move in moving:
         key = (move.kind, move.customer)
-        meters[move.item.id] = _meter(move.item.id, move.mode, taken) if key in counted else shared[move.kind]
+        meters[move.item.id] = (
+            _meter(move.item.id, move.mode, taken) if key in counted else shared[move.kind]
+        )
         counted.add(key)
     return meters
 
@@ -205,7 +232,10 @@ def _lack(mode: AggregateUsage) -> str | None:
     if formula not in _AT_STRIPE:
         return f"Stripe's meters have no formula {formula.value!r}"
     if AGGREGATORS[mode].looks_back:
-        return f"Stripe's formula {formula.value!r} is 0 in a period without events, where {mode.value} looked back"
+        return (
+            f"Stripe's formula {formula.value!r} is 0 in a period without events, where "
+            f"{mode.value} looked back"
+        )
     return None
 
 
@@ -215,11 +245,15 @@ def _meter(named_after: str, mode: AggregateUsage, taken: set[str]) -> Meter:
     event_name = next(one for one in map(_cut, names) if one not in taken)
     taken.add(event_name)
     looks_back = AGGREGATORS[mode].looks_back
-    return Meter(f"{_METER_PREFIX}{event_name}", event_name, formula_like(mode), carry_forward=looks_back)
+    return Meter(
+        f"{_METER_PREFIX}{event_name}", event_name, formula_like(mode), carry_forward=looks_back
+    )
 
 
 def _cut(text: str) -> str:
-    """Return a text as an event name or an identifier: with a digest of the whole at its end where it is too long."""
+    """Return a text as an event name or an identifier: with a digest of the whole at its end where
+    it is too long.
+    """
     if len(text) <= EVENT_NAME_MAX:
         return text
     # JSON may hold half of a surrogate pair, which UTF-8 cannot write.
@@ -229,17 +263,26 @@ def _cut(text: str) -> str:
 
 def _on_meters(subscription: Subscription, meters: Mapping[str, Meter]) -> Subscription:
     """Return the subscription with its items on their meters."""
-    items = [_on_meter(item, meters[item.id]) if item.id in meters else item for item in subscription.items]
-    return attrs.evolve(subscription, items=items, customer=subscription.customer or subscription.id)
+    items = [
+        _on_meter(item, meters[item.id]) if item.id in meters else item
+        for item in subscription.items
+    ]
+    return attrs.evolve(
+        subscription, items=items, customer=subscription.customer or subscription.id
+    )
 
 
 def _on_meter(item: SubscriptionItem, meter: Meter) -> SubscriptionItem:
     recurring = attrs.evolve(item.recurring, aggregate_usage=None, meter=meter.id)
-    return attrs.evolve(item, price=attrs.evolve(item.price, id=f"{meter.event_name}_metered", recurring=recurring))
+    return attrs.evolve(
+        item, price=attrs.evolve(item.price, id=f"{meter.event_name}_metered", recurring=recurring)
+    )
 
 
 def _subscribe(log: MeterLog, subscription: Subscription) -> None:
-    """Have the log bill a subscription, but for the items whose meters it has not, or cannot take new items for."""
+    """Have the log bill a subscription, but for the items whose meters it has not, or cannot take
+    new items for.
+    """
     billed = {None, *(meter.id for meter in log.meters if meter.is_active)}
     items = [item for item in subscription.items if item.recurring.meter in billed]
     if items:
@@ -248,16 +291,24 @@ def _subscribe(log: MeterLog, subscription: Subscription) -> None:
 
 def _events(move: _Move, meter: Meter, usage: UsageReader) -> Iterator[MeterEvent]:
     """Yield one event for each cell of the item, in the order of time."""
-    for timestamp, cells in groupby(usage.cells(move.item.id, _ALL_TIME), key=attrgetter("timestamp")):
+    for timestamp, cells in groupby(
+        usage.cells(move.item.id, _ALL_TIME), key=attrgetter("timestamp")
+    ):
         for number, cell in enumerate(cells, start=1):
-            payload = {meter.customer_payload_key: move.customer, meter.value_payload_key: plain(cell.quantity)}
-            # A late record that was billed in a later period has a cell of its own beside that of its timestamp.
+            payload = {
+                meter.customer_payload_key: move.customer,
+                meter.value_payload_key: plain(cell.quantity),
+            }
+            # A late record that was billed in a later period has a cell of its own beside that of
+            # its timestamp.
             suffix = "" if number == 1 else f"#{number}"
             identifier = _cut(f"{move.item.id}:{timestamp}{suffix}")
             yield MeterEvent(meter.event_name, payload, identifier=identifier, timestamp=timestamp)
 
 
-def _appended(log: MeterLog, events: Sequence[MeterEvent], now: datetime) -> dict[datetime, str | None]:
+def _appended(
+    log: MeterLog, events: Sequence[MeterEvent], now: datetime
+) -> dict[datetime, str | None]:
     """Append events, and return the sentences that some are refused with, by when they happened."""
     refused: dict[datetime, str | None] = {}
     for position, receipt in log.append(events, now=now).rejected.items():
@@ -282,18 +333,31 @@ def _compared(
         records = summarize(old, usage, period).total_usage
         events = None if new is None else summarize(new, log, period).total_usage
         why = None if records == events else move.reason or _difference(move, refused, period)
-        amounts = settled_total(old.price, records), None if events is None else settled_total(old.price, events)
+        amounts = (
+            settled_total(old.price, records),
+            None if events is None else settled_total(old.price, events),
+        )
         yield MigratedPeriod(old.id, period, move.mode, records, events, *amounts, why)
 
 
 def _periods(move: _Move, usage: UsageReader, at: datetime) -> Iterator[BillingPeriod]:
-    """Yield the periods of the subscription as it was given, from the first one that the usage knows of."""
+    """Yield the periods of the subscription as it was given, from the first one that the usage
+    knows of.
+    """
     for known in usage.summaries(move.item.id, now=at)[-1:]:
-        yield from takewhile(lambda period: period.start <= at, move.subscription.periods_from(known.start))
+        yield from takewhile(
+            lambda period: period.start <= at, move.subscription.periods_from(known.start)
+        )
 
 
-def _difference(move: _Move, refused: Mapping[datetime, str | None], period: BillingPeriod) -> str | None:
+def _difference(
+    move: _Move, refused: Mapping[datetime, str | None], period: BillingPeriod
+) -> str | None:
     """Return why the events of a period come to something else than its records."""
     looks_back = AGGREGATORS[move.mode].looks_back
-    counted = (sentence for at, sentence in refused.items() if at in period or (looks_back and at < period.start))
+    counted = (
+        sentence
+        for at, sentence in refused.items()
+        if at in period or (looks_back and at < period.start)
+    )
     return next(counted, _ATTRIBUTED)

@@ -1,8 +1,9 @@
-"""Exact amounts that cannot be paid, money that can, and the one place where the first becomes the second.
+"""Exact amounts that cannot be paid, money that can, and the one place where the first becomes the
+second.
 
-An :class:`Amount` keeps every digit of a price times a quantity, and shares that no digits can write. :func:`settle` makes
-whole minor units of it, by default half up (away from zero): Stripe's documentation bills 1.5 cents as 2. Credits mirror
-debits.
+An :class:`Amount` keeps every digit of a price times a quantity, and shares that no digits can
+write. :func:`settle` makes whole minor units of it, by default half up (away from zero): Stripe's
+documentation bills 1.5 cents as 2. Credits mirror debits.
 """
 
 from __future__ import annotations
@@ -32,8 +33,9 @@ from metering_core.exact import (
 from metering_core.names import require_function, require_kind
 
 Rounding = Callable[[Unrounded], int]
-"""Decides which whole number an exact one becomes. It is given a Decimal, or a Fraction where no decimal can write the amount;
-both have ``as_integer_ratio()``."""
+"""Decides which whole number an exact one becomes. It is given a Decimal, or a Fraction where no
+decimal can write the amount; both have ``as_integer_ratio()``.
+"""
 
 _MULTIPLE_PLACES: Final = 12
 _EXACT: Final = (Decimal, int, Fraction)
@@ -63,11 +65,12 @@ def _refuse_mixing(verb: str, preposition: str, left: str, right: str) -> None:
 
 @attrs.frozen
 class Amount:
-    """An exact amount in minor units, with as many decimals as it needs. It may be negative, and cannot be paid.
+    """An exact amount in minor units, with as many decimals as it needs. It may be negative, and
+    cannot be paid.
 
     Attributes:
-        minor_units: a canonical Decimal (no exponent, no trailing zeros), or a Fraction where no decimal can write the amount;
-            int, Decimal and Fraction are taken.
+        minor_units: a canonical Decimal (no exponent, no trailing zeros), or a Fraction where no
+            decimal can write the amount; int, Decimal and Fraction are taken.
         currency: the lower-case code; any letter case is taken.
 
     >>> Amount(Decimal("0.5"), "usd") + Amount(1, "USD")
@@ -75,14 +78,15 @@ class Amount:
     >>> print(Amount(Decimal("3.6"), "usd"), Amount(500, "jpy"))
     USD 0.036 JPY 500
 
-    Digits without end are cut, and an ellipsis says so; :func:`~metering_core.settle` still gets the third itself:
+    Digits without end are cut, and an ellipsis says so; :func:`~metering_core.settle` still gets
+    the third itself:
 
     >>> print(Amount(Fraction(1000, 3), "jpy"), settle(Amount(Fraction(1000, 3), "jpy")))
     JPY 333.333333333333… JPY 333
 
     Raises:
-        InvalidValueError: ``parameter_invalid_decimal``, ``currency_unknown``; ``currency_mismatch`` when amounts of
-            two currencies are added or subtracted.
+        InvalidValueError: ``parameter_invalid_decimal``, ``currency_unknown``;
+            ``currency_mismatch`` when amounts of two currencies are added or subtracted.
     """
 
     minor_units: Unrounded = attrs.field(converter=_as_exact)
@@ -107,9 +111,11 @@ class Amount:
         return attrs.evolve(self, minor_units=subtract(0, self.minor_units))
 
     def __str__(self) -> str:
-        """Write the code and the exact amount in major units, with at least the currency's own number of decimals.
+        """Write the code and the exact amount in major units, with at least the currency's own
+        number of decimals.
 
-        An amount that no decimal can write is cut to 12 places of its minor unit, toward zero, and ends in an ellipsis.
+        An amount that no decimal can write is cut to 12 places of its minor unit, toward zero, and
+        ends in an ellipsis.
         """
         own = currency(self.currency)
         exact = self.minor_units
@@ -118,7 +124,9 @@ class Amount:
         whole, _, decimals = major.partition(".")
         decimals = decimals.ljust(min(own.display_digits, own.fraction_digits), "0")
         sign = "-" if self.minor_units < 0 else ""
-        return f"{self.currency.upper()} {sign}{int(whole):,}" + (f".{decimals}{more}" if decimals or more else "")
+        return f"{self.currency.upper()} {sign}{int(whole):,}" + (
+            f".{decimals}{more}" if decimals or more else ""
+        )
 
 
 @attrs.frozen
@@ -133,8 +141,8 @@ class Money:
     USD 1,234.56 JPY 500 KWD -5.120
 
     Raises:
-        InvalidValueError: ``parameter_invalid_integer``, ``currency_unknown``; ``currency_mismatch`` when money of two
-            currencies is added or subtracted.
+        InvalidValueError: ``parameter_invalid_integer``, ``currency_unknown``;
+            ``currency_mismatch`` when money of two currencies is added or subtracted.
     """
 
     minor_units: int = attrs.field(converter=_as_whole)
@@ -164,12 +172,15 @@ class Money:
 
     @property
     def is_payable(self) -> bool:
-        """Whether Stripe takes the amount, since some currencies take only multiples of 10 or 100 minor units."""
+        """Whether Stripe takes the amount, since some currencies take only multiples of 10 or 100
+        minor units.
+        """
         return self.minor_units % currency(self.currency).multiple == 0
 
     @property
     def amount_in_major_units(self) -> str:
-        """The amount in major units, with the currency's own number of decimals and commas between thousands.
+        """The amount in major units, with the currency's own number of decimals and commas between
+        thousands.
 
         All decimals of the minor unit are shown where fewer would hide something.
 
@@ -252,9 +263,11 @@ def _magnitude(value: Unrounded) -> tuple[int, int, int, int]:
 
 
 def to_multiple(multiple: int, rounding: Rounding = half_up) -> Rounding:
-    """Return the rounding to whole multiples of ``multiple`` minor units, as some currencies require for payment.
+    """Return the rounding to whole multiples of ``multiple`` minor units, as some currencies
+    require for payment.
 
-    ``multiple`` is at least 1 and divides 10**12, so that the number of multiples is exact: 5 and 100 do, 3 does not.
+    ``multiple`` is at least 1 and divides 10**12, so that the number of multiples is exact: 5 and
+    100 do, 3 does not.
 
     >>> to_multiple(10)(Decimal("5124")), to_multiple(10)(Decimal("5125"))
     (5120, 5130)
@@ -266,7 +279,9 @@ def to_multiple(multiple: int, rounding: Rounding = half_up) -> Rounding:
     step = exact_integer(multiple, "multiple", minimum=1)
     if 10**_MULTIPLE_PLACES % step:
         expected = f"a divisor of 10**{_MULTIPLE_PLACES}, such as 10 or 100"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "multiple", expected, multiple)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INTEGER, "multiple", expected, multiple
+        )
     share = EXACT.scaleb(Decimal(10**_MULTIPLE_PLACES // step), -_MULTIPLE_PLACES)
 
     return _ToMultiple(step, share, rounding, f"{_name(rounding)}_to_multiple_of_{step}")
@@ -300,7 +315,8 @@ def settle(amount: Amount, rounding: Rounding = half_up) -> Money:
     Money(minor_units=112, currency='usd')
 
     Raises:
-        InvalidValueError: ``parameter_invalid_integer`` (param ``rounding``) when the rounding returns no integer.
+        InvalidValueError: ``parameter_invalid_integer`` (param ``rounding``) when the rounding
+            returns no integer.
     """
     require_kind(Amount, amount, "amount")
     require_rounding(rounding)

@@ -1,4 +1,6 @@
-"""Ids, named choices and the keys of objects: what is checked at the door and is not a number or an instant."""
+"""Ids, named choices and the keys of objects: what is checked at the door and is not a number or an
+instant.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ Element = TypeVar("Element")
 def text_of(value: object) -> str | None:
     """Return a text as a plain ``str``, or None for what is no text.
 
-    A subclass may say of itself what it likes, that it equals everything, say; what is kept says nothing but its characters.
+    A subclass may say of itself what it likes, that it equals everything, say; what is kept says
+    nothing but its characters.
 
     >>> from metering_core import Action
     >>> text_of(Action.SET), text_of(7)
@@ -33,11 +36,15 @@ def text_of(value: object) -> str | None:
 
 
 def name(value: object, param: str, maximum: int = NAME_MAX) -> str:
-    """Return a string of 1 to ``maximum`` characters, or refuse it with ``parameter_invalid_string``."""
+    """Return a string of 1 to ``maximum`` characters, or refuse it with
+    ``parameter_invalid_string``.
+    """
     text = text_of(value)
     if text is None or not 1 <= len(text) <= maximum:
         expected = f"a string of 1 to {maximum} characters"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, expected, value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_STRING, param, expected, value
+        )
     return text
 
 
@@ -47,7 +54,9 @@ def optional_name(value: object, param: str) -> str | None:
 
 
 def choice(kind: type[Choice], value: object, param: str) -> Choice:
-    """Return the member of ``kind`` that ``value`` names, or refuse it with ``parameter_invalid_choice``."""
+    """Return the member of ``kind`` that ``value`` names, or refuse it with
+    ``parameter_invalid_choice``.
+    """
     if isinstance(value, kind):
         return value
     # Looked for by its text: what the value itself would say to a comparison is not asked.
@@ -65,12 +74,15 @@ def known_keys(data: object, known: AbstractSet[str], param: str = "") -> Mappin
     A typing slip must not pass for an absent option.
 
     Raises:
-        InvalidValueError: ``parameter_invalid_object`` or, with Stripe's words, ``parameter_unknown``.
+        InvalidValueError: ``parameter_invalid_object`` or, with Stripe's words,
+            ``parameter_unknown``.
     """
     unknown = unknown_keys(require_object(data, param or "data"), known)
     if unknown:
         place = f"{param}[{unknown[0]}]" if param else unknown[0]
-        raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, f"Received unknown parameter: {place}", param=place)
+        raise InvalidValueError(
+            ErrorCode.PARAMETER_UNKNOWN, f"Received unknown parameter: {place}", param=place
+        )
     return cast("Mapping[str, Any]", data)
 
 
@@ -85,7 +97,8 @@ def require_object(data: object, param: str, expected: str = "an object") -> Map
 
 
 def refuse_slips(received: Collection[str], known: Collection[str], param: str = "usage") -> None:
-    """Refuse an unknown name that is nearly that of a known one which is not there, also but for case and spaces around it.
+    """Refuse an unknown name that is nearly that of a known one which is not there, also but for
+    case and spaces around it.
 
     Other unknown names are passed over: a wide table has columns that nobody reads.
 
@@ -94,21 +107,28 @@ def refuse_slips(received: Collection[str], known: Collection[str], param: str =
 
     >>> refuse_slips(["id", "ids", "region"], ["id", "action"])
     >>> refuse_slips(["id", "Action"], ["id", "action"])
-    Traceback (most recent call last):
-    metering_core.errors.InvalidValueError: usage: received the unknown column 'Action' (did you mean 'action'?)
+    Traceback (most recent call last): metering_core.errors.InvalidValueError: usage: received the
+    unknown column 'Action' (did you mean 'action'?)
     """
     from difflib import get_close_matches  # noqa: PLC0415 - it takes its time, and nobody needs it until a table is read
 
     absent = {folded(one): one for one in known if one not in received}
     for column in received:
-        meant = [] if column in known else get_close_matches(folded(column), absent, n=1, cutoff=0.8)
+        meant = (
+            [] if column in known else get_close_matches(folded(column), absent, n=1, cutoff=0.8)
+        )
         if meant:
-            message = f"{param}: received the unknown column {column!r} (did you mean {absent[meant[0]]!r}?)"
+            message = (
+                f"{param}: received the unknown column {column!r} (did you mean "
+                f"{absent[meant[0]]!r}?)"
+            )
             raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=column)
 
 
 def folded(column: str) -> str:
-    """Return a name without the case of its letters and the blanks around it, in which slips differ from what was meant."""
+    """Return a name without the case of its letters and the blanks around it, in which slips differ
+    from what was meant.
+    """
     return column.strip().casefold()
 
 
@@ -128,9 +148,11 @@ def require_kind(kind: type[Element], value: object, param: str, expected: str =
 
 
 def offers(value: object, ability: type[Element]) -> TypeGuard[Element]:
-    """Say whether a value has all that a protocol names, None aside: what an engine is asked before it is asked for more.
+    """Say whether a value has all that a protocol names, None aside: what an engine is asked before
+    it is asked for more.
 
-    An ``isinstance`` would say the same, but looks the names up in each class of the protocol every time.
+    An ``isinstance`` would say the same, but looks the names up in each class of the protocol every
+    time.
     """
     names = _names_of(ability)  # type: ignore[arg-type]  # a class has a hash
     return all(getattr(value, attribute, None) is not None for attribute in names)
@@ -138,11 +160,17 @@ def offers(value: object, ability: type[Element]) -> TypeGuard[Element]:
 
 @cache
 def _names_of(ability: type) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(one for base in ability.__mro__ for one in vars(base) if not one.startswith("_")))
+    return tuple(
+        dict.fromkeys(
+            one for base in ability.__mro__ for one in vars(base) if not one.startswith("_")
+        )
+    )
 
 
 def require_offer(ability: type[Element], value: object, param: str, expected: str) -> Element:
-    """Return what :func:`offers` all that a protocol names, or refuse it with ``parameter_invalid_object``."""
+    """Return what :func:`offers` all that a protocol names, or refuse it with
+    ``parameter_invalid_object``.
+    """
     try:
         if offers(value, ability) and not isinstance(value, type):
             return value
@@ -156,7 +184,9 @@ def path_of(value: object, param: str) -> str:
     given = fspath(value) if isinstance(value, str | PathLike) else None
     if not isinstance(given, str):
         expected = "a path, as a string or an object with __fspath__"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, value
+        )
     return str.__str__(given)
 
 
@@ -165,32 +195,44 @@ def require_iterable(values: Iterable[Element], param: str) -> Iterable[Element]
     try:
         iter(values)
     except TypeError:  # Asked, not looked up: an array of no dimension has the method, too.
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "an iterable", values) from None
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, "an iterable", values
+        ) from None
     return values
 
 
 def each_of(kind: type[Element], values: object, param: str, expected: str = "") -> list[Element]:
-    """Return some values of one kind as a list, or refuse the first that is not with ``parameter_invalid_object``.
+    """Return some values of one kind as a list, or refuse the first that is not with
+    ``parameter_invalid_object``.
 
-    They are looked at as they come, so that the first wrong one is the last that is drawn, however many would follow.
+    They are looked at as they come, so that the first wrong one is the last that is drawn, however
+    many would follow.
     """
     given: Iterable[object] = require_iterable(values, param)  # type: ignore[arg-type]  # or refused
     kept: list[Element] = []
     for value in given:
         # The place is written where it is wanted only: there may be millions of values.
-        kept.append(value if isinstance(value, kind) else require_kind(kind, value, f"{param}[{len(kept)}]", expected))
+        kept.append(
+            value
+            if isinstance(value, kind)
+            else require_kind(kind, value, f"{param}[{len(kept)}]", expected)
+        )
     return kept
 
 
 def batch_of(kind: type[Element], values: Iterable[Element], param: str) -> list[Element]:
-    """Return a batch as a list, as :func:`each_of`: a list or tuple of that class alone is looked at in one pass."""
+    """Return a batch as a list, as :func:`each_of`: a list or tuple of that class alone is looked
+    at in one pass.
+    """
     if type(values) in {list, tuple} and set(map(type, values)) <= {kind}:
         return list(values)
     return each_of(kind, values, param)
 
 
 def require_column(values: object, param: str) -> Sequence[Any]:
-    """Return values that have a length and can be read more than once, or refuse with ``parameter_invalid_object``."""
+    """Return values that have a length and can be read more than once, or refuse with
+    ``parameter_invalid_object``.
+    """
     if isinstance(values, Sized) and not isinstance(values, str | bytes | Mapping | type):
         require_iterable(values, param)  # type: ignore[arg-type]  # or refused
         return values  # type: ignore[return-value]  # an array is no Sequence by name
@@ -201,19 +243,27 @@ def require_column(values: object, param: str) -> Sequence[Any]:
 def require_function(value: object, param: str, expected: str) -> None:
     """Refuse what cannot be called, with ``parameter_invalid_object``."""
     if not callable(value):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, f"a function that {expected}", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, f"a function that {expected}", value
+        )
 
 
 def flag(value: object, param: str) -> bool:
     """Return True or False as it is, or refuse anything else with ``parameter_invalid_choice``."""
     if not isinstance(value, bool):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, "True or False", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_CHOICE, param, "True or False", value
+        )
     return value
 
 
 def required(data: Mapping[str, Any], key: str, param: str = "") -> Any:  # noqa: ANN401 - whatever the data holds
-    """Return ``data[key]``, or refuse its absence (or null) with ``parameter_missing``, in Stripe's words."""
+    """Return ``data[key]``, or refuse its absence (or null) with ``parameter_missing``, in Stripe's
+    words.
+    """
     if data.get(key) is None:
         place = f"{param}[{key}]" if param else key
-        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {place}", param=place)
+        raise InvalidValueError(
+            ErrorCode.PARAMETER_MISSING, f"Missing required param: {place}", param=place
+        )
     return data[key]

@@ -1,7 +1,9 @@
-"""Instants in UTC, half-open billing periods, and the cycle that tiles time with them from an anchor.
+"""Instants in UTC, half-open billing periods, and the cycle that tiles time with them from an
+anchor.
 
-Boundary ``k`` of a cycle is always ``anchor + k * interval``, never the boundary before plus one interval: only so do
-anchors on the 29th to the 31st come back after a short month (Stripe, "How subscriptions work": billing cycle anchor).
+Boundary ``k`` of a cycle is always ``anchor + k * interval``, never the boundary before plus one
+interval: only so do anchors on the 29th to the 31st come back after a short month (Stripe, "How
+subscriptions work": billing cycle anchor).
 """
 
 from __future__ import annotations
@@ -30,9 +32,12 @@ _SECONDS_PER_DAY: Final = 86_400
 _UNITS: Final = ((_SECONDS_PER_DAY, "days"), (3600, "hours"), (60, "minutes"), (1, "seconds"))
 _DIGITS: Final = re.compile(r"-?[0-9]{1,200}")
 _HOUR: Final = r"([01]\d|2[0-3])"
-ISO: Final = rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_HOUR}:\d{{2}}(:\d{{2}}(\.\d+)?)?(Z|[+-]{_HOUR}(:?\d{{2}})?)"
-"""The one spelling of ISO 8601 that files may have, whichever engine reads them: a date, a time of the day, an offset. Beyond
-six digits of a second it is read on and cut."""
+ISO: Final = (
+    rf"\d{{4}}-\d{{2}}-\d{{2}}[T ]{_HOUR}:\d{{2}}(:\d{{2}}(\.\d+)?)?(Z|[+-]{_HOUR}(:?\d{{2}})?)"
+)
+"""The one spelling of ISO 8601 that files may have, whichever engine reads them: a date, a time of
+the day, an offset. Beyond six digits of a second it is read on and cut.
+"""
 _ISO: Final = re.compile(ISO, re.ASCII)
 _LEAP_SECOND: Final = re.compile(r"[T ]\d{2}:\d{2}:60", re.ASCII)
 INSTANT_TEXT: Final = "Unix seconds, or ISO 8601 with an offset such as '2024-01-31T00:00:00Z'"
@@ -59,7 +64,9 @@ MICROSECONDS: Final = 1_000_000
 
 SECONDS_MIN: Final = unix_seconds(datetime.min.replace(tzinfo=UTC))
 SECONDS_MAX: Final = unix_seconds(datetime.max.replace(tzinfo=UTC))
-"""The last second of the year 9999: from 0 up to here an int is an instant without asking the calendar."""
+"""The last second of the year 9999: from 0 up to here an int is an instant without asking the
+calendar.
+"""
 
 
 def from_unix_seconds(seconds: int) -> datetime:
@@ -77,7 +84,8 @@ def from_unix_seconds(seconds: int) -> datetime:
 
 
 def instant(value: object, param: str) -> datetime:
-    """Return an aware datetime or Unix seconds as a plain UTC datetime; microseconds are kept, and what is finer is cut.
+    """Return an aware datetime or Unix seconds as a plain UTC datetime; microseconds are kept, and
+    what is finer is cut.
 
     So a moment of pandas with nanoseconds is the microsecond that holds it.
 
@@ -86,8 +94,8 @@ def instant(value: object, param: str) -> datetime:
     datetime.datetime(2024, 1, 1, 0, 0, tzinfo=datetime.timezone.utc)
 
     Raises:
-        InvalidValueError: ``parameter_invalid_instant`` for a naive datetime (it does not say which moment it means),
-            a float, a bool, a string, or a moment outside the years 1 to 9999.
+        InvalidValueError: ``parameter_invalid_instant`` for a naive datetime (it does not say which
+            moment it means), a float, a bool, a string, or a moment outside the years 1 to 9999.
     """
     if isinstance(value, datetime):
         return value if type(value) is datetime and value.tzinfo is UTC else _to_utc(value, param)
@@ -101,16 +109,22 @@ def instant(value: object, param: str) -> datetime:
 
 
 def duration(value: object) -> timedelta | None:
-    """Return a timedelta as a plain one, or None for what is none; what is finer than a microsecond is cut.
+    """Return a timedelta as a plain one, or None for what is none; what is finer than a microsecond
+    is cut.
 
     >>> duration(timedelta(hours=1)), duration(3600)
     (datetime.timedelta(seconds=3600), None)
     """
-    return timedelta(value.days, value.seconds, value.microseconds) if isinstance(value, timedelta) else None
+    return (
+        timedelta(value.days, value.seconds, value.microseconds)
+        if isinstance(value, timedelta)
+        else None
+    )
 
 
 def moment(value: Instant, param: str) -> tuple[int, int]:
-    """Return an instant in whole Unix seconds (floored) and in Unix microseconds; refusals as :func:`instant`.
+    """Return an instant in whole Unix seconds (floored) and in Unix microseconds; refusals as
+    :func:`instant`.
 
     >>> moment(datetime(1970, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC), "now")
     (1, 1500000)
@@ -123,7 +137,8 @@ def moment(value: Instant, param: str) -> tuple[int, int]:
 
 
 def parse_instant(text: str, param: str) -> datetime:
-    """Return the UTC datetime of Unix seconds in digits, or of ISO 8601 with an offset; fractions of a second are kept.
+    """Return the UTC datetime of Unix seconds in digits, or of ISO 8601 with an offset; fractions
+    of a second are kept.
 
     >>> print(parse_instant("1704067200", "at"), parse_instant("2024-01-01T01:00:00+01:00", "at"))
     2024-01-01 00:00:00+00:00 2024-01-01 00:00:00+00:00
@@ -141,23 +156,37 @@ def parse_instant(text: str, param: str) -> datetime:
         pass
     expected = INSTANT_TEXT
     if _ISO.fullmatch(written) and _LEAP_SECOND.search(written):
-        expected = "a second from 00 to 59: no leap second, because Unix seconds have none (write the second before or after)"
+        expected = (
+            "a second from 00 to 59: no leap second, because Unix seconds have none (write the "
+            "second before or after)"
+        )
     raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, expected, text)
 
 
 def _to_utc(value: datetime, param: str) -> datetime:
     """Return a moment of any zone, or of a subclass, as a plain UTC datetime."""
     try:
-        # Asked of utcoffset, not of tzinfo: astimezone would read a datetime without an offset in the machine's zone.
+        # Asked of utcoffset, not of tzinfo: astimezone would read a datetime without an offset in
+        # the machine's zone.
         is_naive = value.utcoffset() is None
         if type(value) is not datetime:
-            parts = (value.year, value.month, value.day, value.hour, value.minute, value.second, value.microsecond)
+            parts = (
+                value.year,
+                value.month,
+                value.day,
+                value.hour,
+                value.minute,
+                value.second,
+                value.microsecond,
+            )
             value = datetime(*parts, tzinfo=value.tzinfo, fold=value.fold)
         if not is_naive:
             return value.astimezone(UTC)
     except Exception:  # noqa: BLE001 - a zone or a subclass of the caller's own may raise anything; pandas' NaT does
         raise _not_an_instant(value, param) from None
-    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INSTANT, param, f"{_EXPECTED}, not naive", value)
+    raise InvalidValueError.expecting(
+        ErrorCode.PARAMETER_INVALID_INSTANT, param, f"{_EXPECTED}, not naive", value
+    )
 
 
 def _not_an_instant(value: object, param: str) -> InvalidValueError:
@@ -187,8 +216,9 @@ class BillingPeriod:
         end: the first moment after it.
         start_seconds: ``start`` in Unix seconds.
         end_seconds: ``end`` in Unix seconds.
-        cut_from: the whole billing period of the cycle, where a subscription begins or ends within it and this is what is left;
-            None for a whole one. Two periods are equal whatever they were cut from.
+        cut_from: the whole billing period of the cycle, where a subscription begins or ends within
+            it and this is what is left; None for a whole one. Two periods are equal whatever they
+            were cut from.
 
     >>> january = BillingPeriod(1_704_067_200, 1_706_745_600)
     >>> print(january)
@@ -197,7 +227,8 @@ class BillingPeriod:
     (True, False)
 
     Raises:
-        InvalidValueError: ``parameter_invalid_instant``, or ``parameter_invalid_object`` unless start < end.
+        InvalidValueError: ``parameter_invalid_instant``, or ``parameter_invalid_object`` unless
+            start < end.
     """
 
     start: datetime = attrs.field(converter=_as_start)
@@ -218,7 +249,9 @@ class BillingPeriod:
         """Refuse a period that holds no second."""
         if self.start_seconds >= self.end_seconds:
             expected = f"a moment at least one second after start, {iso_8601(self.start)}"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "end", expected, iso_8601(self.end))
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, "end", expected, iso_8601(self.end)
+            )
         whole = self.cut_from
         if whole is not None and not (
             isinstance(whole, BillingPeriod)
@@ -226,7 +259,9 @@ class BillingPeriod:
             and self.end_seconds <= whole.end_seconds
         ):
             expected = f"a BillingPeriod that holds {self}, or None"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "cut_from", expected, whole)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, "cut_from", expected, whole
+            )
 
     @property
     def share(self) -> Fraction:
@@ -239,11 +274,14 @@ class BillingPeriod:
         whole = self.cut_from
         if whole is None:
             return WHOLE
-        return Fraction(self.end_seconds - self.start_seconds, whole.end_seconds - whole.start_seconds)
+        return Fraction(
+            self.end_seconds - self.start_seconds, whole.end_seconds - whole.start_seconds
+        )
 
     @property
     def part(self) -> str:
-        """What of the whole billing period this is, in the greatest unit of which both are whole; empty where it was not cut.
+        """What of the whole billing period this is, in the greatest unit of which both are whole;
+        empty where it was not cut.
 
         >>> june = BillingPeriod(1_780_272_000, 1_782_864_000)
         >>> BillingPeriod(1_781_568_000, 1_782_864_000, cut_from=june).part
@@ -253,7 +291,9 @@ class BillingPeriod:
         if whole is None:
             return ""
         own, all_ = self.end_seconds - self.start_seconds, whole.end_seconds - whole.start_seconds
-        length, unit = next((length, unit) for length, unit in _UNITS if not (own % length or all_ % length))
+        length, unit = next(
+            (length, unit) for length, unit in _UNITS if not (own % length or all_ % length)
+        )
         return f"{own // length:,} of {all_ // length:,} {unit}"
 
     def __contains__(self, moment: Instant) -> bool:
@@ -296,8 +336,15 @@ class Interval(StrEnum):
 _DAYS: Final = {Interval.DAY: 1, Interval.WEEK: 7}
 _MONTHS: Final = {Interval.MONTH: 1, Interval.YEAR: 12}
 
-INTERVAL_COUNT_MAX: Final = {Interval.DAY: 1095, Interval.WEEK: 156, Interval.MONTH: 36, Interval.YEAR: 3}
-"""The longest cycle of each unit (Stripe's ``recurring.interval_count``; days by analogy, since it names no limit)."""
+INTERVAL_COUNT_MAX: Final = {
+    Interval.DAY: 1095,
+    Interval.WEEK: 156,
+    Interval.MONTH: 36,
+    Interval.YEAR: 3,
+}
+"""The longest cycle of each unit (Stripe's ``recurring.interval_count``; days by analogy, since it
+names no limit).
+"""
 
 
 def _as_anchor(value: Instant) -> datetime:
@@ -309,7 +356,9 @@ def _as_interval(value: str) -> Interval:
 
 
 def _as_timezone(value: str) -> str:
-    return text_of(value) or value  # What is no name is refused once the length is known to be right.
+    return (
+        text_of(value) or value
+    )  # What is no name is refused once the length is known to be right.
 
 
 def _as_interval_count(value: int) -> int:
@@ -320,15 +369,17 @@ def _as_interval_count(value: int) -> int:
 class BillingCycle:
     """An endless run of billing periods in both directions, fixed by an anchor and an interval.
 
-    Boundary ``k`` is ``anchor + k * interval_count * interval`` on the wall clock of ``timezone``, clamped to the last
-    day of the month. A wall-clock time that daylight saving skips means the later moment, as far after the gap as it
-    lies in it; one that occurs twice means the first. Boundary 0 is the anchor itself.
+    Boundary ``k`` is ``anchor + k * interval_count * interval`` on the wall clock of ``timezone``,
+    clamped to the last day of the month. A wall-clock time that daylight saving skips means the
+    later moment, as far after the gap as it lies in it; one that occurs twice means the first.
+    Boundary 0 is the anchor itself.
 
-    A zone that once skipped a whole day leaves an empty period in a daily cycle; it is never returned, and its
-    neighbours meet.
+    A zone that once skipped a whole day leaves an empty period in a daily cycle; it is never
+    returned, and its neighbours meet.
 
     Attributes:
-        anchor: a boundary, as an aware datetime or Unix seconds; floored to the second, kept in UTC.
+        anchor: a boundary, as an aware datetime or Unix seconds; floored to the second, kept in
+            UTC.
         interval: ``"day"``, ``"week"``, ``"month"`` or ``"year"``.
         interval_count: at least 1, at most 3 years, 36 months, 156 weeks or 1095 days.
         timezone: an IANA name; ``"UTC"``, Stripe's own rule, needs no time zone data.
@@ -338,8 +389,9 @@ class BillingCycle:
     ['Jan 31', 'Feb 29', 'Mar 31', 'Apr 30']
 
     Raises:
-        InvalidValueError: ``parameter_invalid_integer``, ``parameter_invalid_string``, ``parameter_invalid_choice``,
-            ``parameter_invalid_instant``, ``interval_out_of_range`` or ``timezone_unknown``.
+        InvalidValueError: ``parameter_invalid_integer``, ``parameter_invalid_string``,
+            ``parameter_invalid_choice``, ``parameter_invalid_instant``, ``interval_out_of_range``
+            or ``timezone_unknown``.
     """
 
     anchor: datetime = attrs.field(converter=_as_anchor)
@@ -356,7 +408,9 @@ class BillingCycle:
         maximum = INTERVAL_COUNT_MAX[self.interval]
         if self.interval_count > maximum:
             expected = f"at most {maximum} for the interval {self.interval.value!r}"
-            raise InvalidValueError.expecting(ErrorCode.INTERVAL_OUT_OF_RANGE, "interval_count", expected, self.interval_count)
+            raise InvalidValueError.expecting(
+                ErrorCode.INTERVAL_OUT_OF_RANGE, "interval_count", expected, self.interval_count
+            )
         keep = object.__setattr__
         keep(self, "_zone", zone_named(self.timezone))
         keep(self, "_wall_anchor", self._wall_clock(self.anchor, "anchor"))
@@ -365,14 +419,20 @@ class BillingCycle:
 
     def __str__(self) -> str:
         """Return the cycle in words, as complaints have it."""
-        unit = self.interval.value if self.interval_count == 1 else f"{self.interval_count} {self.interval.value}s"
+        unit = (
+            self.interval.value
+            if self.interval_count == 1
+            else f"{self.interval_count} {self.interval.value}s"
+        )
         return f"every {unit} from {iso_8601(self.anchor)} on the clock of {self.timezone}"
 
     def boundary(self, k: int) -> datetime:
-        """Return the start of period ``k``, which is the end of period ``k - 1``; ``k`` may be negative.
+        """Return the start of period ``k``, which is the end of period ``k - 1``; ``k`` may be
+        negative.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_instant`` outside the years 1 to 9999, ``parameter_invalid_integer``.
+            InvalidValueError: ``parameter_invalid_instant`` outside the years 1 to 9999,
+                ``parameter_invalid_integer``.
         """
         return self._boundary(exact_integer(k, "k", minimum=None))
 
@@ -380,21 +440,26 @@ class BillingCycle:
         """Return period ``k``; period 0 starts at the anchor.
 
         Raises:
-            InvalidValueError: as :meth:`boundary`, and ``parameter_invalid_object`` for the empty period of a day that
-                the zone skipped. :meth:`period_at` and :meth:`periods_from` never meet it.
+            InvalidValueError: as :meth:`boundary`, and ``parameter_invalid_object`` for the empty
+                period of a day that the zone skipped. :meth:`period_at` and :meth:`periods_from`
+                never meet it.
         """
         start, end = self.boundary(k), self._boundary(k + 1)
         if start == end:
-            expected = f"a period that holds time: the one from {rfc3339(start)} is a day that {self.timezone} skipped"
+            expected = (
+                f"a period that holds time: the one from {rfc3339(start)} is a day that "
+                f"{self.timezone} skipped"
+            )
             raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "k", expected, k)
         return BillingPeriod(start, end)
 
     def index_at(self, moment: Instant) -> int:
-        """Return the ``k`` of the period that holds a moment, at the same cost at any distance from the anchor.
+        """Return the ``k`` of the period that holds a moment, at the same cost at any distance from
+        the anchor.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_instant``, also when a bound of the period is not in the years 1 to
-                9999.
+            InvalidValueError: ``parameter_invalid_instant``, also when a bound of the period is not
+                in the years 1 to 9999.
         """
         return self._locate(instant(moment, "instant"))[0]
 
@@ -413,7 +478,8 @@ class BillingCycle:
         """Yield the period that holds a moment and every later one, without end.
 
         Raises:
-            InvalidValueError: as :meth:`index_at`, at once; while iterating, when the year 9999 is over.
+            InvalidValueError: as :meth:`index_at`, at once; while iterating, when the year 9999 is
+                over.
         """
         return self._periods_from_index(self.index_at(moment))
 
@@ -427,10 +493,14 @@ class BillingCycle:
             start = end
 
     def _locate(self, moment: datetime) -> tuple[int, datetime, datetime]:
-        """Find the last boundary at or before ``moment``: an estimate by division, then one step or two."""
+        """Find the last boundary at or before ``moment``: an estimate by division, then one step or
+        two.
+        """
         k = self._estimated_index(moment)
         start = self._boundary(k)
-        while start > moment:  # The day or the time of day is still to come in this month, or its clock skipped.
+        while (
+            start > moment
+        ):  # The day or the time of day is still to come in this month, or its clock skipped.
             k -= 1
             start = self._boundary(k)
         end = self._boundary(k + 1)
@@ -446,18 +516,24 @@ class BillingCycle:
         return (wall - anchor).days // self._days
 
     def _boundary(self, k: int) -> datetime:
-        if k == 0:  # Itself, also where its wall-clock time occurs twice and the anchor is the second.
+        if (
+            k == 0
+        ):  # Itself, also where its wall-clock time occurs twice and the anchor is the second.
             return self.anchor
         try:
             if self._months:
                 wall = _months_after(self._wall_anchor, k * self._months)
             else:
                 wall = self._wall_anchor + timedelta(days=k * self._days)
-            # A sum has fold=0, which is our rule: PEP 495 reads a gap with the offset before it, a fold as the first.
+            # A sum has fold=0, which is our rule: PEP 495 reads a gap with the offset before it, a
+            # fold as the first.
             return wall.replace(tzinfo=self._zone).astimezone(UTC)
         except (ValueError, OverflowError):
             raise InvalidValueError.expecting(
-                ErrorCode.PARAMETER_INVALID_INSTANT, "boundary", "a boundary within the years 1 to 9999", k
+                ErrorCode.PARAMETER_INVALID_INSTANT,
+                "boundary",
+                "a boundary within the years 1 to 9999",
+                k,
             ) from None
 
     def _wall_clock(self, moment: datetime, param: str) -> datetime:
@@ -467,7 +543,9 @@ class BillingCycle:
             raise _not_an_instant(moment, param) from None
 
 
-@lru_cache(maxsize=4096)  # The same few boundaries are asked for again and again, and relativedelta takes its time.
+@lru_cache(
+    maxsize=4096
+)  # The same few boundaries are asked for again and again, and relativedelta takes its time.
 def _months_after(wall: datetime, months: int) -> datetime:
     return wall + relativedelta(months=months)
 
@@ -477,15 +555,21 @@ def zone_named(name: object) -> tzinfo:
     text = text_of(name)
     if text is None:
         expected = "an IANA time zone name"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, "timezone", expected, name)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_STRING, "timezone", expected, name
+        )
     if text == "UTC":
         return UTC
     try:
-        if text == "localtime":  # Debian's zoneinfo has a link of this name to whatever the machine's zone is.
+        if (
+            text == "localtime"
+        ):  # Debian's zoneinfo has a link of this name to whatever the machine's zone is.
             raise zoneinfo.ZoneInfoNotFoundError(text)
         return zoneinfo.ZoneInfo(text)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         expected = "an IANA time zone name, such as 'Europe/Berlin'"
         if not zoneinfo.available_timezones():
             expected += " (this machine has no time zone data: pip install tzdata)"
-        raise InvalidValueError.expecting(ErrorCode.TIMEZONE_UNKNOWN, "timezone", expected, name) from None
+        raise InvalidValueError.expecting(
+            ErrorCode.TIMEZONE_UNKNOWN, "timezone", expected, name
+        ) from None

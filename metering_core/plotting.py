@@ -1,8 +1,8 @@
 """Pictures of prices: total, marginal and average price against quantity, drawn from exact pieces.
 
-Steps are drawn as steps and cliffs as vertical drops, because every vertex is computed: nothing is sampled but the hyperbolas
-of the average. What the audit calls a cliff is marked. Amounts become floats here and nowhere else, in the last step before
-they are drawn. Needs the extra ``plot``.
+Steps are drawn as steps and cliffs as vertical drops, because every vertex is computed: nothing is
+sampled but the hyperbolas of the average. What the audit calls a cliff is marked. Amounts become
+floats here and nowhere else, in the last step before they are drawn. Needs the extra ``plot``.
 """
 
 from __future__ import annotations
@@ -62,11 +62,13 @@ def curve(
 ) -> Path:
     """Draw what quantities cost at one price or several, and return where the picture is.
 
-    Three panels share the quantity: the total; the price of one more unit, where a fee that falls due with a unit is a
-    triangle with its amount; the total divided by the quantity. Equal prices give equal bytes, with one version of Matplotlib.
+    Three panels share the quantity: the total; the price of one more unit, where a fee that falls
+    due with a unit is a triangle with its amount; the total divided by the quantity. Equal prices
+    give equal bytes, with one version of Matplotlib.
 
     Args:
-        prices: a price, or several in one currency, of built-in models or of models that declare their breakpoints.
+        prices: a price, or several in one currency, of built-in models or of models that declare
+            their breakpoints.
         path: a file that ends in ``.svg`` or ``.png``.
         up_to: the greatest quantity to show; chosen from the breakpoints unless given.
         scale: ``linear``, or ``log``, which begins two decades before the first bound.
@@ -74,21 +76,26 @@ def curve(
 
     Raises:
         MissingExtraError: ``extra_missing`` without Matplotlib.
-        InvalidValueError: ``parameter_missing`` without a price, ``currency_mismatch``, ``parameter_invalid_choice`` for
-            another ending or scale, ``parameter_invalid_integer`` for an ``up_to`` below 2, above :data:`QUANTITY_MAX` or one
-            that would show more than :data:`STEPS_MAX` packages; and those of :func:`~metering_core.tariffs.tariff`.
+        InvalidValueError: ``parameter_missing`` without a price, ``currency_mismatch``,
+            ``parameter_invalid_choice`` for another ending or scale, ``parameter_invalid_integer``
+            for an ``up_to`` below 2, above :data:`QUANTITY_MAX` or one that would show more than
+            :data:`STEPS_MAX` packages; and those of :func:`~metering_core.tariffs.tariff`.
         CatalogError: ``file_unwritable``; a picture that stood there is whole.
     """
     target, how = Path(path_of(path, "path")), choice(Scale, scale, "scale")
     if target.suffix not in {".svg", ".png"}:
         expected = "a file that ends in .svg or .png"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "path", expected, str(target))
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_CHOICE, "path", expected, str(target)
+        )
     title = optional_name(title, "title")
     tariffs = _tariffs(prices)
     end = _end(tariffs) if up_to is None else exact_integer(up_to, "up_to", minimum=2)
     if end > QUANTITY_MAX:
         expected = f"at most {QUANTITY_MAX:,}, which a picture can show"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "up_to", expected, end)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INTEGER, "up_to", expected, end
+        )
     _refuse_too_many(tariffs, end)
     _draw(_Picture(tariffs, end, how, _title(tariffs) if title is None else shown(title)), target)
     return target
@@ -97,12 +104,16 @@ def curve(
 def _tariffs(prices: Price | Iterable[Price]) -> tuple[Tariff, ...]:
     given = (prices,) if isinstance(prices, Price) else tuple(each_of(Price, prices, "prices"))
     if not given:
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_MISSING, "prices", "at least one Price", None)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_MISSING, "prices", "at least one Price", None
+        )
     tariffs = tuple(tariff(price) for price in given)
     for one in given:
         if one.currency != given[0].currency:
             expected = f"prices in one currency, {given[0].currency.upper()} as the first"
-            raise InvalidValueError.expecting(ErrorCode.CURRENCY_MISMATCH, "prices", expected, one.currency)
+            raise InvalidValueError.expecting(
+                ErrorCode.CURRENCY_MISMATCH, "prices", expected, one.currency
+            )
     return tariffs
 
 
@@ -110,15 +121,24 @@ def _end(tariffs: Sequence[Tariff]) -> int:
     """Return a quantity that shows every breakpoint with some room after it, and six packages."""
     bounds = [piece.last for each in tariffs for piece in each.pieces if piece.last]
     widths = [piece.width for each in tariffs for piece in each.pieces if piece.width > 1]
-    wanted = min(max([4 * bound // 3 for bound in bounds] + [6 * width for width in widths] + [10]), QUANTITY_MAX)
+    wanted = min(
+        max([4 * bound // 3 for bound in bounds] + [6 * width for width in widths] + [10]),
+        QUANTITY_MAX,
+    )
     return wanted if not widths else min(wanted, max(widths) * 100)
 
 
 def _refuse_too_many(tariffs: Sequence[Tariff], end: int) -> None:
-    narrowest = min((piece.width for each in tariffs for piece in each.pieces if piece.width > 1), default=end)
+    narrowest = min(
+        (piece.width for each in tariffs for piece in each.pieces if piece.width > 1), default=end
+    )
     if end // narrowest > STEPS_MAX:
-        expected = f"at most {STEPS_MAX * narrowest}, which shows {STEPS_MAX} packages of {narrowest}"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "up_to", expected, end)
+        expected = (
+            f"at most {STEPS_MAX * narrowest}, which shows {STEPS_MAX} packages of {narrowest}"
+        )
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INTEGER, "up_to", expected, end
+        )
 
 
 MODEL_NAMES: Final[dict[type, str]] = {
@@ -130,23 +150,34 @@ MODEL_NAMES: Final[dict[type, str]] = {
 
 
 def _name(of: Tariff) -> str:
-    """Return the price's title, cut where a legend would cover the picture; Matplotlib hides what begins with `_`."""
+    """Return the price's title, cut where a legend would cover the picture; Matplotlib hides what
+    begins with `_`.
+    """
     title = shown(of.price.title)
     short = title if len(title) <= NAME_MAX else title[: NAME_MAX - 1] + "\N{HORIZONTAL ELLIPSIS}"
     return f" {short}" if short.startswith("_") else short
 
 
 def _title(tariffs: Sequence[Tariff]) -> str:
-    names = [f"{_name(each)} ({MODEL_NAMES.get(type(each.price.model), 'own model')})" for each in tariffs]
-    return "What it costs: " + ", ".join(names) if len(names) < 3 else f"What it costs: {len(names)} prices"
+    names = [
+        f"{_name(each)} ({MODEL_NAMES.get(type(each.price.model), 'own model')})"
+        for each in tariffs
+    ]
+    return (
+        "What it costs: " + ", ".join(names)
+        if len(names) < 3
+        else f"What it costs: {len(names)} prices"
+    )
 
 
-# From pieces to vertices, still exact --------------------------------------------------------------------------------
+# From pieces to vertices, still exact -------------------------------------------------------------
 
 
 @attrs.frozen
 class Flight:
-    """A straight part of a tariff: after quantity ``left`` up to ``right``, from ``low`` to ``high`` minor units."""
+    """A straight part of a tariff: after quantity ``left`` up to ``right``, from ``low`` to
+    ``high`` minor units.
+    """
 
     left: Fraction
     right: Fraction
@@ -157,8 +188,8 @@ class Flight:
 def flights(of: Tariff, end: int) -> Iterator[Flight]:
     """Yield the straight parts of a tariff up to a quantity, in order.
 
-    A part begins right after the last quantity of the one before, as ``up_to`` is meant: the price of 11 seats begins
-    above 10. A package that is rounded down begins with its own quantity.
+    A part begins right after the last quantity of the one before, as ``up_to`` is meant: the price
+    of 11 seats begins above 10. A package that is rounded down begins with its own quantity.
     """
     for piece in of.pieces:
         if piece.first > end:
@@ -182,7 +213,9 @@ def _stair(piece: Piece, end: int) -> Iterator[Flight]:
 
 @attrs.frozen
 class Jump:
-    """What one more unit costs beyond the unit prices around it, minor units; below 0 it is a cliff."""
+    """What one more unit costs beyond the unit prices around it, minor units; below 0 it is a
+    cliff.
+    """
 
     quantity: Fraction
     amount: Fraction
@@ -197,7 +230,7 @@ def jumps(of: Tariff, end: int) -> Iterator[Jump]:
         height = flight.high
 
 
-# From vertices to pixels ---------------------------------------------------------------------------------------------
+# From vertices to pixels --------------------------------------------------------------------------
 
 COLORS: Final = ("#1f5fa8", "#d9730d", "#2a8a57", "#8e44ad", "#8c6d1f", "#4a4a4a")
 CLIFF_COLOR: Final = "#c0392b"
@@ -209,7 +242,9 @@ LABELS_MAX: Final = 6
 
 @attrs.frozen
 class _Picture:
-    """What is drawn: the tariffs, up to which quantity, how it is laid out, and under which title."""
+    """What is drawn: the tariffs, up to which quantity, how it is laid out, and under which
+    title.
+    """
 
     tariffs: tuple[Tariff, ...]
     end: int
@@ -221,7 +256,12 @@ class _Picture:
         if self.scale is Scale.LINEAR:
             return 0
         # Two decades before the first bound: further to the left nothing happens.
-        bounds = [piece.last or piece.width for of in self.tariffs for piece in of.pieces if piece.last or piece.width > 1]
+        bounds = [
+            piece.last or piece.width
+            for of in self.tariffs
+            for piece in of.pieces
+            if piece.last or piece.width > 1
+        ]
         return max(1, min([*bounds, self.end]) // 100)
 
     @property
@@ -236,14 +276,20 @@ class _Picture:
     @property
     def is_stair(self) -> bool:
         """Whether no unit has a price of its own: then what falls due at once is drawn to scale."""
-        return not any(piece.width == 1 and piece.rise for of in self.tariffs for piece in of.pieces)
+        return not any(
+            piece.width == 1 and piece.rise for of in self.tariffs for piece in of.pieces
+        )
 
     @property
     def batch(self) -> int:
-        """Return how many units the price of units is shown for: 1, or as many as make it readable."""
+        """Return how many units the price of units is shown for: 1, or as many as make it
+        readable.
+        """
         rates = [piece.rate for of in self.tariffs for piece in of.pieces if piece.rate]
         smallest = min(rates, default=Fraction(1)) / 10 ** currency(self.code).fraction_digits
-        return next((batch for batch in BATCHES if smallest * batch >= Fraction(1, 100)), BATCHES[-1])
+        return next(
+            (batch for batch in BATCHES if smallest * batch >= Fraction(1, 100)), BATCHES[-1]
+        )
 
     @property
     def per(self) -> str:
@@ -255,7 +301,9 @@ class _Picture:
         return "units" if self.unit == "unit" else self.unit
 
     def major(self, amount: Fraction) -> float:
-        """Turn minor units into what an axis shows: the last step, and the only one that is not exact."""
+        """Turn minor units into what an axis shows: the last step, and the only one that is not
+        exact.
+        """
         return float(amount / 10 ** currency(self.code).fraction_digits)
 
 
@@ -265,10 +313,15 @@ def _draw(picture: _Picture, target: Path) -> None:
         from matplotlib.figure import Figure  # noqa: PLC0415 - as above
     except ImportError:
         raise MissingExtraError.for_extra("plot", "a picture of a price") from None
-    style: Any = {**mpl.rcParamsDefault, **_STYLE}  # A person's own matplotlibrc must not change the bytes.
+    style: Any = {
+        **mpl.rcParamsDefault,
+        **_STYLE,
+    }  # A person's own matplotlibrc must not change the bytes.
     with mpl.rc_context(style):
         figure = Figure(figsize=(8, 9.5), layout="constrained")
-        top, middle, bottom = figure.subplots(3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 2, 2]})
+        top, middle, bottom = figure.subplots(
+            3, 1, sharex=True, gridspec_kw={"height_ratios": [3, 2, 2]}
+        )
         _draw_totals(top, picture)
         _draw_marginals(middle, picture)
         _draw_averages(bottom, picture)
@@ -322,13 +375,17 @@ def _mark_cliff(axes: Axes, picture: _Picture, of: Tariff) -> None:
         for first, last in finding.intervals:
             if first <= picture.end:
                 end = picture.end if last is None else min(last, picture.end)
-                axes.axvspan(max(first - 1, 0), end, color=CLIFF_COLOR, alpha=0.12, linewidth=0, label=label)
+                axes.axvspan(
+                    max(first - 1, 0), end, color=CLIFF_COLOR, alpha=0.12, linewidth=0, label=label
+                )
                 label = "_"
         for jump in jumps(of, picture.end):
             if jump.amount < 0:
                 total = of.total(int(jump.quantity))
                 heights = [picture.major(total), picture.major(total + jump.amount)]
-                axes.plot([float(jump.quantity)] * 2, heights, color=CLIFF_COLOR, linewidth=2.4, zorder=3)
+                axes.plot(
+                    [float(jump.quantity)] * 2, heights, color=CLIFF_COLOR, linewidth=2.4, zorder=3
+                )
 
 
 def _draw_marginals(axes: Axes, picture: _Picture) -> None:
@@ -336,7 +393,9 @@ def _draw_marginals(axes: Axes, picture: _Picture) -> None:
     for index, of in enumerate(picture.tariffs):
         for flight in flights(of, picture.end):
             if flight.right > flight.left:
-                rate = picture.major((flight.high - flight.low) / (flight.right - flight.left) * picture.batch)
+                rate = picture.major(
+                    (flight.high - flight.low) / (flight.right - flight.left) * picture.batch
+                )
                 axes.plot([float(flight.left), float(flight.right)], [rate, rate], **_look(index))
                 shown.append(rate)
     if picture.is_stair:
@@ -349,18 +408,27 @@ def _draw_marginals(axes: Axes, picture: _Picture) -> None:
 
 
 def _draw_dues(axes: Axes, picture: _Picture) -> None:
-    """Draw to scale what the next unit costs where it opens a package, and nothing else costs anything."""
+    """Draw to scale what the next unit costs where it opens a package, and nothing else costs
+    anything.
+    """
     for index, of in enumerate(picture.tariffs):
         for jump in jumps(of, picture.end):
             look = {**_look(index), "linewidth": max(1.2, 3.5 - 2 * index)}
-            axes.plot([float(jump.quantity)] * 2, [0, picture.major(jump.amount)], solid_capstyle="butt", **look)
+            axes.plot(
+                [float(jump.quantity)] * 2,
+                [0, picture.major(jump.amount)],
+                solid_capstyle="butt",
+                **look,
+            )
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.set_ylabel(f"one more unit ({picture.code})")
 
 
 def _draw_jumps(axes: Axes, picture: _Picture, of: Tariff, index: int, height: float) -> None:
-    """Draw what falls due at once as triangles with its amount: on the axis of unit prices it would hide them."""
+    """Draw what falls due at once as triangles with its amount: on the axis of unit prices it would
+    hide them.
+    """
     found = [jump for jump in jumps(of, picture.end) if jump.quantity >= picture.begin]
     for number, jump in enumerate(found):
         color = CLIFF_COLOR if jump.amount < 0 else COLORS[index % len(COLORS)]
@@ -370,10 +438,18 @@ def _draw_jumps(axes: Axes, picture: _Picture, of: Tariff, index: int, height: f
         if len(found) <= LABELS_MAX:
             sign = "+" if jump.amount > 0 else "\N{MINUS SIGN}"
             words = sign + written(of.price, abs(jump.amount))
-            side = "left" if jump.quantity == picture.begin else "right" if jump.quantity * 10 > picture.end * 9 else "center"
+            side = (
+                "left"
+                if jump.quantity == picture.begin
+                else "right"
+                if jump.quantity * 10 > picture.end * 9
+                else "center"
+            )
             # A log scale crowds the last bounds, so their amounts take turns in height.
             above = 6 + 11 * (number % 3) if picture.scale is Scale.LOG else 6
-            axes.annotate(words, at, (0, above), textcoords="offset points", ha=side, fontsize=8, color=color)
+            axes.annotate(
+                words, at, (0, above), textcoords="offset points", ha=side, fontsize=8, color=color
+            )
 
 
 def _draw_averages(axes: Axes, picture: _Picture) -> None:
@@ -393,14 +469,18 @@ def _draw_averages(axes: Axes, picture: _Picture) -> None:
 
 
 def _points(flight: Flight, picture: _Picture) -> Iterable[Point]:
-    """Return the ends of a straight part; on a log scale, on which it is bent, points between them too."""
+    """Return the ends of a straight part; on a log scale, on which it is bent, points between them
+    too.
+    """
     if picture.scale is Scale.LOG:
         return _bent(flight, picture)
     return ((flight.left, flight.low), (flight.right, flight.high))
 
 
 def _bent(flight: Flight, picture: _Picture) -> Iterator[Point]:
-    """Yield points of a part from its first whole quantity on, close together where an average or a log scale bends most."""
+    """Yield points of a part from its first whole quantity on, close together where an average or a
+    log scale bends most.
+    """
     left = max(flight.left, Fraction(max(1, picture.begin)))
     for number in range(CURVE_POINTS + 1 if flight.right > left else 0):
         quantity = left + (flight.right - left) * Fraction(number, CURVE_POINTS) ** 3

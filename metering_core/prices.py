@@ -1,7 +1,8 @@
-"""What a customer pays: a pricing model, its currency and how it recurs. Data that cannot be wrong once built.
+"""What a customer pays: a pricing model, its currency and how it recurs. Data that cannot be wrong
+once built.
 
-A :class:`Price` reads and writes Stripe's own Price shape, and reads the older Plan shape. What Stripe refuses is refused,
-in its words where they are known.
+A :class:`Price` reads and writes Stripe's own Price shape, and reads the older Plan shape. What
+Stripe refuses is refused, in its words where they are known.
 """
 
 from __future__ import annotations
@@ -15,7 +16,15 @@ import attrs
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
-from metering_core.names import choice, name, optional_name, require_kind, require_object, required, text_of
+from metering_core.names import (
+    choice,
+    name,
+    optional_name,
+    require_kind,
+    require_object,
+    required,
+    text_of,
+)
 from metering_core.periods import BillingCycle, Interval
 from metering_core.pricing import (
     BUILT_IN_MODELS,
@@ -32,16 +41,20 @@ from metering_core.stripe_fields import KINDS, PRICE, RECURRING, judged, kind_of
 
 
 class UsageType(StrEnum):
-    """How the quantity of an item comes about: it was agreed (licensed) or it was used (metered)."""
+    """How the quantity of an item comes about: it was agreed (licensed) or it was used
+    (metered).
+    """
 
     LICENSED = "licensed"
     METERED = "metered"
 
 
 class AggregateUsage(StrEnum):
-    """How the usage of a billing period becomes one quantity (Stripe's four ``aggregate_usage``, and five that people miss).
+    """How the usage of a billing period becomes one quantity (Stripe's four ``aggregate_usage``,
+    and five that people miss).
 
-    Each is over cells: all usage of the item at one second is one number. So ``count`` is how many seconds have usage.
+    Each is over cells: all usage of the item at one second is one number. So ``count`` is how many
+    seconds have usage.
     """
 
     SUM = "sum"
@@ -86,14 +99,18 @@ class Recurring:
 
     Attributes:
         interval: ``day``, ``week``, ``month`` or ``year``.
-        interval_count: intervals in one billing period; at most 3 years, 36 months, 156 weeks or 1095 days.
+        interval_count: intervals in one billing period; at most 3 years, 36 months, 156 weeks or
+            1095 days.
         usage_type: ``metered`` (the default here) or ``licensed``.
-        aggregate_usage: for metered prices, ``sum`` unless said otherwise; None for licensed ones and with a meter.
-        meter: the id of the meter whose events make the quantity; such a price takes no usage records.
+        aggregate_usage: for metered prices, ``sum`` unless said otherwise; None for licensed ones
+            and with a meter.
+        meter: the id of the meter whose events make the quantity; such a price takes no usage
+            records.
 
     Raises:
-        InvalidValueError: ``parameter_invalid_choice``, ``parameter_invalid_integer``, ``interval_out_of_range`` or, for a
-            licensed price with ``aggregate_usage``, ``parameters_exclusive``.
+        InvalidValueError: ``parameter_invalid_choice``, ``parameter_invalid_integer``,
+            ``interval_out_of_range`` or, for a licensed price with ``aggregate_usage``,
+            ``parameters_exclusive``.
     """
 
     interval: Interval = attrs.field(default=Interval.MONTH, converter=_interval)
@@ -120,7 +137,9 @@ class Recurring:
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Self:
-        """Read Stripe's ``recurring`` object; ``usage_type`` is ``licensed`` unless it says otherwise, as at Stripe."""
+        """Read Stripe's ``recurring`` object; ``usage_type`` is ``licensed`` unless it says
+        otherwise, as at Stripe.
+        """
         return cls(**_recurring_fields(judged(data, "recurring", "recurring").data))
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,7 +182,9 @@ def _nickname(value: str | None) -> str | None:
 
 def _said(data: Mapping[str, Any], *keys: str) -> Any:  # noqa: ANN401 - whatever the data holds
     """Return what the first key says that is there and not empty."""
-    return next((data[key] for key in keys if data.get(key) is not None and text_of(data[key]) != ""), None)
+    return next(
+        (data[key] for key in keys if data.get(key) is not None and text_of(data[key]) != ""), None
+    )
 
 
 def _product(value: str | None) -> str | None:
@@ -181,14 +202,17 @@ class Price:
     Attributes:
         id: 1 to 255 characters.
         currency: three letters, kept in lower case as Stripe spells them.
-        model: a pricing model: one of the four here, or anything with the verb of :class:`~metering_core.PricingModel`.
+        model: a pricing model: one of the four here, or anything with the verb of
+            :class:`~metering_core.PricingModel`.
         recurring: None for a one-time price, which can be rated but not put on a subscription.
         nickname: a name for people; lines show it before ``product`` and ``id``.
         product: the product's name or id.
         unit_label: what one unit is called on a line ("token").
-        ignored: the paths of fields of a Stripe object that :meth:`from_dict` did not know and read past.
+        ignored: the paths of fields of a Stripe object that :meth:`from_dict` did not know and read
+            past.
 
-    >>> price = Price.graduated("seats", currency="usd", tiers=[Tier(5, unit_amount=700), Tier("inf", unit_amount=650)])
+    >>> tiers = [Tier(5, unit_amount=700), Tier("inf", unit_amount=650)]
+    >>> price = Price.graduated("seats", currency="usd", tiers=tiers)
     >>> Price.from_dict(price.to_dict()) == price
     True
     """
@@ -222,7 +246,9 @@ class Price:
 
     @classmethod
     def per_unit(cls, id: str, *, currency: str, unit_amount: ExactDecimal, **options: Any) -> Self:  # noqa: A002, ANN401
-        """Build a price where every unit costs ``unit_amount`` minor units; ``options`` are the other attributes."""
+        """Build a price where every unit costs ``unit_amount`` minor units; ``options`` are the
+        other attributes.
+        """
         return cls(id, currency, PerUnit(unit_amount), **options)
 
     @classmethod
@@ -246,19 +272,23 @@ class Price:
         round: str = "up",  # noqa: A002 - Stripe's word
         **options: Any,  # noqa: ANN401 - the other attributes, typed where they are declared
     ) -> Self:
-        """Build a price where ``divide_by`` units make a package that costs ``unit_amount`` minor units."""
+        """Build a price where ``divide_by`` units make a package that costs ``unit_amount`` minor
+        units.
+        """
         return cls(id, currency, Package(unit_amount, divide_by, round), **options)
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, currency: str | None = None) -> Self:
         """Read Stripe's Price shape, or the older Plan shape.
 
-        Fields of Stripe's that cannot change a bill (``metadata``, ``livemode``, ``tax_behavior`` …) are read past, and so is
-        what a newer version of its API adds, which ``ignored`` names. Without ``"object"`` an unknown key is refused.
+        Fields of Stripe's that cannot change a bill (``metadata``, ``livemode``, ``tax_behavior``
+        …) are read past, and so is what a newer version of its API adds, which ``ignored`` names.
+        Without ``"object"`` an unknown key is refused.
 
         Args:
             data: the object. Of two spellings of an amount one suffices; both must agree.
-            currency: which of the price's ``currency_options`` to take; None for the price's own currency.
+            currency: which of the price's ``currency_options`` to take; None for the price's own
+                currency.
 
         Raises:
             InvalidValueError: with Stripe's own text and param where they are known.
@@ -271,7 +301,9 @@ class Price:
             required(shape, "id"),
             required(shape, "currency"),
             _model_from(shape),
-            None if shape.get("recurring") is None else Recurring(**_recurring_fields(shape["recurring"])),
+            None
+            if shape.get("recurring") is None
+            else Recurring(**_recurring_fields(shape["recurring"])),
             nickname=shape.get("nickname"),
             product=_said(expanded, "name", "id") if expanded else product,
             unit_label=expanded.get("unit_label"),
@@ -282,11 +314,14 @@ class Price:
         """Write Stripe's Price shape, ready for JSON.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_object`` for a pricing model of the user's own, which that shape cannot say.
+            InvalidValueError: ``parameter_invalid_object`` for a pricing model of the user's own,
+                which that shape cannot say.
         """
         if not isinstance(self.model, BUILT_IN_MODELS):
             expected = "a model that Stripe's Price shape can express"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, self.model)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, self.model
+            )
         labelled = {"name": self.product, "unit_label": self.unit_label}
         return {
             "id": self.id,
@@ -300,12 +335,14 @@ class Price:
         }
 
 
-# Stripe's shapes -----------------------------------------------------------------------------------------------------
+# Stripe's shapes ----------------------------------------------------------------------------------
 
 
 def _price_shape(data: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]]:
     """Return the Price fields of a Price or a Plan, and the paths of fields that were read past."""
-    read = judged(data, "plan" if isinstance(data, Mapping) and kind_of(data) == "plan" else "price")
+    read = judged(
+        data, "plan" if isinstance(data, Mapping) and kind_of(data) == "plan" else "price"
+    )
     if kind_of(data) == "plan":
         shared = {key: data[key] for key in PRICE.keys() & data.keys()}
         recurring = {key: data[key] for key in RECURRING.keys() & data.keys()}
@@ -327,42 +364,71 @@ def _in_currency(shape: Mapping[str, Any], wanted: str | None) -> Mapping[str, A
     if wanted is None or currency(wanted).code == currency(required(shape, "currency")).code:
         return shape
     listed = {} if given is None else require_object(given, "currency_options")
-    options = {currency(written, "currency_options").code: option for written, option in listed.items()}
+    options = {
+        currency(written, "currency_options").code: option for written, option in listed.items()
+    }
     code = currency(wanted).code
     if code not in options:
-        expected = f"one of the price's currencies: {', '.join(sorted({shape['currency'].lower(), *options}))}"
+        expected = (
+            "one of the price's currencies: "
+            f"{', '.join(sorted({shape['currency'].lower(), *options}))}"
+        )
         raise InvalidValueError.expecting(ErrorCode.CURRENCY_MISMATCH, "currency", expected, wanted)
     option = judged(options[code], "currency_option", f"currency_options[{code}]").data
     amounts = KINDS["currency_option"].keys()
-    return {key: value for key, value in shape.items() if key not in amounts} | {"currency": code, **option}
+    return {key: value for key, value in shape.items() if key not in amounts} | {
+        "currency": code,
+        **option,
+    }
 
 
 def _refuse_spellings(options: object) -> None:
-    """Refuse currency options that spell one currency in two ways, whichever of the price's currencies is read."""
+    """Refuse currency options that spell one currency in two ways, whichever of the price's
+    currencies is read.
+    """
     spelled: dict[str, str] = {}
     for written in filter(None, map(text_of, options)) if isinstance(options, Mapping) else ():
         former = spelled.setdefault(written.lower(), written)
         if former != written:
-            expected, param = f"each currency once ({former!r} is the same)", f"currency_options[{written}]"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETERS_EXCLUSIVE, param, expected, written)
+            expected, param = (
+                f"each currency once ({former!r} is the same)",
+                f"currency_options[{written}]",
+            )
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETERS_EXCLUSIVE, param, expected, written
+            )
 
 
 def terms_of(price: Price) -> tuple[Any, ...]:
-    """Return what of a price makes a bill: its currency, its model and how it recurs; names and labels do not."""
+    """Return what of a price makes a bill: its currency, its model and how it recurs; names and
+    labels do not.
+    """
     return price.currency, price.model, price.recurring
 
 
 def _model_from(shape: Mapping[str, Any]) -> PricingModel:
-    """Choose the pricing model by the fields that name it, and refuse fields that exclude each other."""
-    scheme = _one_of(dict.fromkeys(scheme for scheme, _ in PRICING_MODELS), shape.get("billing_scheme"), "billing_scheme")
-    given = {key for key in ("tiers", "transform_quantity", "tiers_mode") if shape.get(key) is not None}
+    """Choose the pricing model by the fields that name it, and refuse fields that exclude each
+    other.
+    """
+    scheme = _one_of(
+        dict.fromkeys(scheme for scheme, _ in PRICING_MODELS),
+        shape.get("billing_scheme"),
+        "billing_scheme",
+    )
+    given = {
+        key for key in ("tiers", "transform_quantity", "tiers_mode") if shape.get(key) is not None
+    }
     if {"tiers", "transform_quantity"} <= given:
         raise InvalidValueError.exclusive("tiers", "transform_quantity")
-    refinements = [refined for known, refined in PRICING_MODELS if known == scheme and refined is not None]
+    refinements = [
+        refined for known, refined in PRICING_MODELS if known == scheme and refined is not None
+    ]
     if scheme != "tiered":
         if "tiers" in given or "tiers_mode" in given:
             raise InvalidValueError.exclusive("tiers", f"billing_scheme={scheme}")
-        return PRICING_MODELS[scheme, next((one for one in refinements if one in given), None)].from_stripe(shape)
+        return PRICING_MODELS[
+            scheme, next((one for one in refinements if one in given), None)
+        ].from_stripe(shape)
     mode = _one_of(refinements, required(shape, "tiers_mode"), "tiers_mode")
     for amount in ("unit_amount", "unit_amount_decimal"):
         if shape.get(amount) is not None:
@@ -377,5 +443,7 @@ def _one_of(names: Collection[str], value: object, param: str) -> str:
     named = text_of(value)
     if named is None or named not in names:
         expected = f"one of {', '.join(map(repr, names))}"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, value
+        )
     return named

@@ -1,9 +1,9 @@
 """How a quantity turns into charges: tiers and the four pricing models.
 
-This is the only place where a quantity meets an amount. A model is data that cannot be wrong once built, with one verb,
-:meth:`PricingModel.charges`; anything else that has that verb is a pricing model too, and everything downstream (lines,
-invoices, explanations, the cases of ``check``) works with it. Amounts are in the currency's minor unit and exact; nothing
-here rounds.
+This is the only place where a quantity meets an amount. A model is data that cannot be wrong once
+built, with one verb, :meth:`PricingModel.charges`; anything else that has that verb is a pricing
+model too, and everything downstream (lines, invoices, explanations, the cases of ``check``) works
+with it. Amounts are in the currency's minor unit and exact; nothing here rounds.
 
 Adding a model is one class in this file and its row in :data:`PRICING_MODELS`.
 """
@@ -59,8 +59,10 @@ class Charge:
 
     Attributes:
         kind: what ``unit_amount`` is multiplied with.
-        quantity: the units this charge covers; 0 on a flat charge, the raw quantity on a package charge.
-        unit_amount: minor units for one unit, one package or the flat amount; None where a model has no such figure.
+        quantity: the units this charge covers; 0 on a flat charge, the raw quantity on a package
+            charge.
+        unit_amount: minor units for one unit, one package or the flat amount; None where a model
+            has no such figure.
         amount: minor units, exact; a Fraction where no decimal can write them.
         tier: the tier's number, from 1; None without tiers.
         packages: how many packages the quantity makes; None elsewhere.
@@ -82,26 +84,33 @@ class Charge:
 class PricingModel(Protocol):
     """What a pricing model must do: turn a quantity into its charges.
 
-    ``quantity`` is an int; a Decimal where a meter allows decimals; a Fraction where a meter divides and no decimal can write
-    the share (an average of 1/3). It is never negative. Zero is rated too. The quantities of the charges that are not flat
-    must sum to ``quantity``, and equal quantities must give equal charges. :mod:`metering_core.exact` multiplies all three.
+    ``quantity`` is an int; a Decimal where a meter allows decimals; a Fraction where a meter
+    divides and no decimal can write the share (an average of 1/3). It is never negative. Zero is
+    rated too. The quantities of the charges that are not flat must sum to ``quantity``, and equal
+    quantities must give equal charges. :mod:`metering_core.exact` multiplies all three.
     """
 
     def charges(self, quantity: Number) -> Sequence[Charge]:
-        """Return the exact charges for a quantity, in the order in which they stand on the invoice."""
+        """Return the exact charges for a quantity, in the order in which they stand on the
+        invoice.
+        """
         ...  # pragma: no cover
 
 
 @runtime_checkable
 class DeclaresBreakpoints(Protocol):
-    """What a pricing model of the user's own adds to ``charges`` so that its price can be audited, compared and drawn.
+    """What a pricing model of the user's own adds to ``charges`` so that its price can be audited,
+    compared and drawn.
 
-    Between two breakpoints the model makes the same number of charges, each linear in the quantity and none negative. One that
-    declares none and charges nothing for 0 costs the same for every unit (:func:`~metering_core.pricing.is_linear`).
+    Between two breakpoints the model makes the same number of charges, each linear in the quantity
+    and none negative. One that declares none and charges nothing for 0 costs the same for every
+    unit (:func:`~metering_core.pricing.is_linear`).
     """
 
     def breakpoints(self) -> Iterable[Number]:
-        """Return the quantities after which the formula changes, in any order: for tiers up to 5 and 10, 5 and 10."""
+        """Return the quantities after which the formula changes, in any order: for tiers up to 5
+        and 10, 5 and 10.
+        """
         ...  # pragma: no cover
 
 
@@ -115,10 +124,14 @@ def bound_of(value: ExactDecimal | None, param: str = "up_to") -> Number | None:
     if value is None or text == "inf":
         return None
     if text is not None and text.strip().lower() in _NO_BOUNDS:
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, "'inf' for a tier without end", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_DECIMAL, param, "'inf' for a tier without end", value
+        )
     bound = whole_if_possible(exact_decimal(value, param))
     if not bound:
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, param, "a bound above 0, or 'inf'", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INTEGER, param, "a bound above 0, or 'inf'", value
+        )
     return bound
 
 
@@ -139,15 +152,19 @@ def _optional_flat_amount(value: ExactDecimal | None) -> Decimal | None:
 
 @attrs.frozen
 class Tier:
-    """A range of quantities with its price: from just above the tier before, up to and including ``up_to``.
+    """A range of quantities with its price: from just above the tier before, up to and including
+    ``up_to``.
 
     Attributes:
-        up_to: inclusive upper bound, above 0; ``"inf"`` or None in the last tier, where it reads back as None.
+        up_to: inclusive upper bound, above 0; ``"inf"`` or None in the last tier, where it reads
+            back as None.
         unit_amount: minor units a unit, at least 0, at most 12 decimal places; None counts as 0.
-        flat_amount: minor units for reaching the tier, at least 0; None makes no flat line, 0 makes one of 0.
+        flat_amount: minor units for reaching the tier, at least 0; None makes no flat line, 0 makes
+            one of 0.
 
     Raises:
-        InvalidValueError: ``parameter_missing`` where neither amount is given (Stripe's rule and words).
+        InvalidValueError: ``parameter_missing`` where neither amount is given (Stripe's rule and
+            words).
     """
 
     up_to: Number | None = attrs.field(converter=bound_of)
@@ -158,18 +175,24 @@ class Tier:
         """Refuse a tier without a price."""
         if self.unit_amount is None and self.flat_amount is None:
             raise InvalidValueError(
-                ErrorCode.PARAMETER_MISSING, "An entry in the tiers array is missing an amount.", param="amount"
+                ErrorCode.PARAMETER_MISSING,
+                "An entry in the tiers array is missing an amount.",
+                param="amount",
             )
 
     def charges(self, number: int, quantity: Number) -> list[Charge]:
-        """Charge ``quantity`` units and the flat amount at this tier's price; ``number`` counts from 1."""
+        """Charge ``quantity`` units and the flat amount at this tier's price; ``number`` counts
+        from 1.
+        """
         return _charges_of(self, number, exact_quantity(quantity, "quantity"))
 
 
 def _charges_of(tier: Tier, number: int, quantity: Number) -> list[Charge]:
     """Do as :meth:`Tier.charges`, for a quantity that is exact."""
     unit_amount = ZERO if tier.unit_amount is None else tier.unit_amount
-    charges = [Charge(ChargeKind.UNIT, quantity, unit_amount, multiply(quantity, unit_amount), tier=number)]
+    charges = [
+        Charge(ChargeKind.UNIT, quantity, unit_amount, multiply(quantity, unit_amount), tier=number)
+    ]
     if tier.flat_amount is not None:
         charges.append(Charge(ChargeKind.FLAT, 0, tier.flat_amount, tier.flat_amount, tier=number))
     return charges
@@ -178,7 +201,9 @@ def _charges_of(tier: Tier, number: int, quantity: Number) -> list[Charge]:
 def _as_tiers(tiers: Iterable[Tier]) -> tuple[Tier, ...]:
     checked = tuple(each_of(Tier, tiers, "tiers"))
     if not checked:
-        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, "Missing required param: tiers", param="tiers")
+        raise InvalidValueError(
+            ErrorCode.PARAMETER_MISSING, "Missing required param: tiers", param="tiers"
+        )
     for index in range(len(checked)):
         _check_bound(checked, index)
     return checked
@@ -190,16 +215,23 @@ def _check_bound(tiers: Sequence[Tier], index: int) -> None:
     bound, is_last = tiers[index].up_to, index == len(tiers) - 1
     if bound is None and not is_last:
         message = (
-            f"Missing required param: {param} (a tier without an end belongs last; this is tier {index + 1} of {len(tiers)})"
+            f"Missing required param: {param} (a tier without an end belongs last; this is "
+            f"tier {index + 1} of {len(tiers)})"
         )
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=param)
     if bound is not None and is_last:
-        expected = "'inf' in the last tier, because a quantity beyond the last tier cannot be priced"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, bound)
+        expected = (
+            "'inf' in the last tier, because a quantity beyond the last tier cannot be priced"
+        )
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, bound
+        )
     below = tiers[index - 1].up_to if index else None
     if bound is not None and below is not None and bound <= below:
         expected = f"a bound above {plain(below)}, that of the tier before"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, bound)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, bound
+        )
 
 
 @attrs.frozen
@@ -215,7 +247,11 @@ class PerUnit:
     def charges(self, quantity: Number) -> tuple[Charge, ...]:
         """Multiply the quantity with the unit amount."""
         quantity = exact_quantity(quantity, "quantity")
-        return (Charge(ChargeKind.UNIT, quantity, self.unit_amount, multiply(quantity, self.unit_amount)),)
+        return (
+            Charge(
+                ChargeKind.UNIT, quantity, self.unit_amount, multiply(quantity, self.unit_amount)
+            ),
+        )
 
     def to_stripe(self) -> dict[str, Any]:
         """Write the model in Stripe's Price fields."""
@@ -231,7 +267,8 @@ class PerUnit:
 class Graduated:
     """Each unit costs what its own tier says; the flat amount of every tier reached is due.
 
-    The first tier is reached by zero usage already, so its flat amount is always due (Stripe, tiered pricing).
+    The first tier is reached by zero usage already, so its flat amount is always due (Stripe,
+    tiered pricing).
 
     >>> model = Graduated([Tier(5, unit_amount=700), Tier("inf", unit_amount=650)])
     >>> [(charge.quantity, charge.amount) for charge in model.charges(6)]
@@ -245,7 +282,9 @@ class Graduated:
         quantity = exact_quantity(quantity, "quantity")
         charges: list[Charge] = []
         below: Number = 0
-        for number, tier in enumerate(self.tiers, start=1):  # pragma: no branch - the last tier is open
+        for number, tier in enumerate(
+            self.tiers, start=1
+        ):  # pragma: no branch - the last tier is open
             upper = quantity if tier.up_to is None else min(quantity, tier.up_to)
             charges += _charges_of(tier, number, subtract(upper, below))
             if tier.up_to is None or quantity <= tier.up_to:
@@ -309,9 +348,11 @@ def _round(value: str) -> Round:
 
 @attrs.frozen
 class Package:
-    """Units are sold in packages of ``divide_by``; the aggregated quantity is rounded up (or down) to whole packages.
+    """Units are sold in packages of ``divide_by``; the aggregated quantity is rounded up (or down)
+    to whole packages.
 
-    The charge keeps the raw quantity, as Stripe's invoice lines do, and says the packages beside it.
+    The charge keeps the raw quantity, as Stripe's invoice lines do, and says the packages beside
+    it.
 
     >>> charge, = Package(unit_amount=1000, divide_by=5).charges(6)
     >>> charge.quantity, charge.packages, charge.amount
@@ -348,7 +389,9 @@ class Package:
         """Read the model from Stripe's Price fields."""
         transform = required(require_object(data, "data"), "transform_quantity")
         judged(transform, "transform_quantity", "transform_quantity")
-        divide_by, round_ = (required(transform, key, "transform_quantity") for key in ("divide_by", "round"))
+        divide_by, round_ = (
+            required(transform, key, "transform_quantity") for key in ("divide_by", "round")
+        )
         return cls(required_amount(data, "unit_amount"), divide_by, round_)
 
 
@@ -360,23 +403,27 @@ PRICING_MODELS: dict[tuple[str, str | None], type[BuiltInModel]] = {
     ("tiered", "graduated"): Graduated,
     ("tiered", "volume"): Volume,
 }
-"""The models that Stripe's Price fields can name: by ``billing_scheme`` and what refines it, which is the ``tiers_mode`` of
-tiers and otherwise the field that is there. Whatever reads, writes or names models asks this table."""
+"""The models that Stripe's Price fields can name: by ``billing_scheme`` and what refines it, which
+is the ``tiers_mode`` of tiers and otherwise the field that is there. Whatever reads, writes or
+names models asks this table.
+"""
 
 BUILT_IN_MODELS: tuple[type[BuiltInModel], ...] = tuple(PRICING_MODELS.values())
 """The models of the table; anything else with ``charges(quantity)`` is the user's own."""
 
 
-# What a model is asked, by whoever asks it ---------------------------------------------------------------------------
+# What a model is asked, by whoever asks it --------------------------------------------------------
 
 
 def charges_for(model: PricingModel, quantity: Number) -> tuple[Charge, ...]:
-    """Return what a model charges for an exact quantity, and hold one of the user's own to its word.
+    """Return what a model charges for an exact quantity, and hold one of the user's own to its
+    word.
 
     Raises:
         InvoicingError: ``pricing_model_broken`` where it returns something that is no exact charge.
     """
-    # What the models here make of numbers that were bounded when they entered is exact, and short enough.
+    # What the models here make of numbers that were bounded when they entered is exact, and short
+    # enough.
     if type(model) in BUILT_IN_MODELS:
         return tuple(model.charges(quantity))
     charges = _called(model, "charges")(quantity)
@@ -389,7 +436,10 @@ def charges_for(model: PricingModel, quantity: Number) -> tuple[Charge, ...]:
         for field in ("quantity", "unit_amount", "amount"):
             number = getattr(charge, field)
             if not (_is_exact(number) or (field == "unit_amount" and number is None)):
-                expected = f"an int, a finite Decimal or a Fraction, of at most {_CHARGE_DIGITS_MAX} digits"
+                expected = (
+                    f"an int, a finite Decimal or a Fraction, of at most {_CHARGE_DIGITS_MAX} "
+                    "digits"
+                )
                 raise _broken(model, f"{param}[{field}]", expected, number)
     return tuple(charges)
 
@@ -398,7 +448,8 @@ def breakpoints_of(model: DeclaresBreakpoints) -> Iterator[Number]:
     """Yield the breakpoints that a model declares, and hold it to its word.
 
     Raises:
-        InvoicingError: ``pricing_model_broken`` where it returns something that is no exact quantity.
+        InvoicingError: ``pricing_model_broken`` where it returns something that is no exact
+            quantity.
     """
     declared = _called(model, "breakpoints")()
     try:
@@ -409,7 +460,9 @@ def breakpoints_of(model: DeclaresBreakpoints) -> Iterator[Number]:
         try:
             exact = exact_quantity(point, "breakpoints")
         except InvalidValueError:
-            raise _broken(model, f"breakpoints[{index}]", "an exact quantity of at least 0", point) from None
+            raise _broken(
+                model, f"breakpoints[{index}]", "an exact quantity of at least 0", point
+            ) from None
         yield exact
 
 
@@ -421,19 +474,25 @@ def _called(model: object, name: str) -> Callable[..., Any]:
 
 
 def _is_exact(number: object) -> bool:
-    """Whether a number is exact, and short enough that the sums and products of what is computed from it can be written."""
+    """Whether a number is exact, and short enough that the sums and products of what is computed
+    from it can be written.
+    """
     if not isinstance(number, int | Decimal | Fraction) or isinstance(number, bool):
         return False
     if isinstance(number, Decimal):
         # It has no more digits than characters; to take it apart would cost more than to write it.
         first = number.adjusted() if number.is_finite() else _CHARGE_DIGITS_MAX
         return first < _CHARGE_DIGITS_MAX and first - len(str(number)) >= -_CHARGE_DIGITS_MAX
-    is_short: bool = -_CHARGE_BOUND < number.numerator < _CHARGE_BOUND and number.denominator < _CHARGE_BOUND
+    is_short: bool = (
+        -_CHARGE_BOUND < number.numerator < _CHARGE_BOUND and number.denominator < _CHARGE_BOUND
+    )
     return is_short
 
 
 def _broken(model: object, param: str, expected: str, received: object) -> InvoicingError:
-    message = f"{param}: expected of {type(model).__name__} {expected}, received {describe(received)}"
+    message = (
+        f"{param}: expected of {type(model).__name__} {expected}, received {describe(received)}"
+    )
     return InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param=param)
 
 
@@ -443,17 +502,21 @@ def owes_at_zero(model: PricingModel) -> bool:
 
 
 def is_linear(model: PricingModel) -> bool:
-    """Whether every unit costs the same, so that the bills of two quantities are together the bill of their sum.
+    """Whether every unit costs the same, so that the bills of two quantities are together the bill
+    of their sum.
 
-    Each is rounded by itself, which may make a minor unit of difference. Of a model of the user's own it is known where it
-    declares that its formula changes nowhere (:class:`DeclaresBreakpoints`).
+    Each is rounded by itself, which may make a minor unit of difference. Of a model of the user's
+    own it is known where it declares that its formula changes nowhere
+    (:class:`DeclaresBreakpoints`).
 
     >>> is_linear(PerUnit(2)), is_linear(Graduated([Tier(100, 0), Tier("inf", 2)]))
     (True, False)
     """
     if type(model) not in BUILT_IN_MODELS:
         return (
-            isinstance(model, DeclaresBreakpoints) and not any(True for _ in breakpoints_of(model)) and not owes_at_zero(model)
+            isinstance(model, DeclaresBreakpoints)
+            and not any(True for _ in breakpoints_of(model))
+            and not owes_at_zero(model)
         )
     if isinstance(model, Graduated | Volume):
         rates = {tier.unit_amount or ZERO for tier in model.tiers}
@@ -461,18 +524,23 @@ def is_linear(model: PricingModel) -> bool:
     return not isinstance(model, Package) or model.divide_by == 1 or not model.unit_amount
 
 
-# Stripe's spelling of amounts and tiers ------------------------------------------------------------------------------
+# Stripe's spelling of amounts and tiers -----------------------------------------------------------
 
 
 def optional_amount(data: Mapping[str, Any], name: str, prefix: str = "") -> Decimal | None:
-    """Read Stripe's pair ``name`` / ``name_decimal`` as one exact amount; None where both are absent or null.
+    """Read Stripe's pair ``name`` / ``name_decimal`` as one exact amount; None where both are
+    absent or null.
 
-    A Price that Stripe returns fills both fields with the same value; two different values are refused in Stripe's words.
+    A Price that Stripe returns fills both fields with the same value; two different values are
+    refused in Stripe's words.
     """
     require_object(data, prefix or "data")
     param = f"{prefix}[{name}]" if prefix else name
     given = [(key, data[key]) for key in (name, f"{name}_decimal") if data.get(key) is not None]
-    amounts = {exact_decimal(value, param if key == name else _decimal_param(param)) for key, value in given}
+    amounts = {
+        exact_decimal(value, param if key == name else _decimal_param(param))
+        for key, value in given
+    }
     if len(amounts) > 1:
         raise InvalidValueError(
             ErrorCode.PARAMETERS_EXCLUSIVE,
@@ -491,12 +559,15 @@ def required_amount(data: Mapping[str, Any], name: str) -> Decimal:
     """Read Stripe's pair as one exact amount, and refuse its absence."""
     amount = optional_amount(data, name)
     if amount is None:
-        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {name}", param=name)
+        raise InvalidValueError(
+            ErrorCode.PARAMETER_MISSING, f"Missing required param: {name}", param=name
+        )
     return amount
 
 
 def amount_fields(name: str, amount: Decimal | None) -> dict[str, Any]:
-    """Write an amount as Stripe does: both fields where it is whole, the decimal alone where it is not.
+    """Write an amount as Stripe does: both fields where it is whole, the decimal alone where it is
+    not.
 
     >>> amount_fields("unit_amount", Decimal("0.4"))
     {'unit_amount': None, 'unit_amount_decimal': '0.4'}
@@ -508,7 +579,11 @@ def amount_fields(name: str, amount: Decimal | None) -> dict[str, Any]:
 
 
 def _tiered_fields(tiers_mode: str, tiers: Sequence[Tier]) -> dict[str, Any]:
-    return {"billing_scheme": "tiered", "tiers_mode": tiers_mode, "tiers": [_tier_fields(tier) for tier in tiers]}
+    return {
+        "billing_scheme": "tiered",
+        "tiers_mode": tiers_mode,
+        "tiers": [_tier_fields(tier) for tier in tiers],
+    }
 
 
 def _tier_fields(tier: Tier) -> dict[str, Any]:
@@ -523,10 +598,15 @@ def _tier_fields(tier: Tier) -> dict[str, Any]:
 def _tiers_from(data: Mapping[str, Any]) -> list[Tier]:
     tiers = require_object(data, "data").get("tiers")
     if tiers is None:
-        message = "Missing required param: tiers (Stripe leaves them out of a Price unless they are expanded)"
+        message = (
+            "Missing required param: tiers (Stripe leaves them out of a Price unless they are "
+            "expanded)"
+        )
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="tiers")
     if not isinstance(tiers, list | tuple):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "tiers", "a list of tiers", tiers)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "tiers", "a list of tiers", tiers
+        )
     return [_tier_from(index, tier) for index, tier in enumerate(tiers)]
 
 
@@ -535,6 +615,12 @@ def _tier_from(index: int, data: Mapping[str, Any]) -> Tier:
     judged(data, "tier", place)
     if "up_to" not in data:
         param = f"{place}[up_to]"
-        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {param}", param=param)
+        raise InvalidValueError(
+            ErrorCode.PARAMETER_MISSING, f"Missing required param: {param}", param=param
+        )
     up_to = bound_of(data["up_to"], f"{place}[up_to]")
-    return Tier(up_to, optional_amount(data, "unit_amount", place), optional_amount(data, "flat_amount", place))
+    return Tier(
+        up_to,
+        optional_amount(data, "unit_amount", place),
+        optional_amount(data, "flat_amount", place),
+    )

@@ -23,7 +23,8 @@ class SettledCharge:
 
     Attributes:
         charge: what the pricing model made of the whole quantity.
-        exact: what is due of it before rounding, in minor units: its amount, or the part of it that a partial period owes.
+        exact: what is due of it before rounding, in minor units: its amount, or the part of it that
+            a partial period owes.
         amount: what is due, in whole minor units.
     """
 
@@ -48,21 +49,27 @@ class RatedUsage:
 
     @property
     def amount(self) -> Amount:
-        """The exact sum of the charges. What is paid is the sum of the settled lines, which may differ."""
+        """The exact sum of the charges. What is paid is the sum of the settled lines, which may
+        differ.
+        """
         total: Number = 0
         for charge in self.charges:
             total = add(total, exact_due(charge, WHOLE))
         return Amount(total, self.price.currency)
 
-    def settled(self, rounding: Rounding = half_up, *, share: Fraction = WHOLE) -> tuple[SettledCharge, ...]:
+    def settled(
+        self, rounding: Rounding = half_up, *, share: Fraction = WHOLE
+    ) -> tuple[SettledCharge, ...]:
         """Return what is billed, line by line: the one way from a price to what is due.
 
-        Whatever says what something costs comes through here: invoices, columns, comparisons, migrations, cases, the command
-        line. What stands between rating and settling is :func:`exact_due` alone, so that it changes them all.
+        Whatever says what something costs comes through here: invoices, columns, comparisons,
+        migrations, cases, the command line. What stands between rating and settling is
+        :func:`exact_due` alone, so that it changes them all.
 
         Args:
             rounding: how each charge is settled.
-            share: which part of the whole billing period is billed; 1 for usage, which is never prorated.
+            share: which part of the whole billing period is billed; 1 for usage, which is never
+                prorated.
 
         >>> seat = Price.per_unit("seat", currency="usd", unit_amount=3000)
         >>> [one.amount for one in rate(seat, 1).settled(share=Fraction(1, 2))]
@@ -78,7 +85,9 @@ class RatedUsage:
 
 
 def exact_due(charge: Charge, share: Fraction) -> Unrounded:
-    """Return what is due of a charge, before rounding: in a partial period its share of the whole period's amount, exactly."""
+    """Return what is due of a charge, before rounding: in a partial period its share of the whole
+    period's amount, exactly.
+    """
     return charge.amount if share is WHOLE or share == WHOLE else multiply(charge.amount, share)
 
 
@@ -87,12 +96,14 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
 
     Args:
         price: any price.
-        quantity: units, an int, Decimal or Fraction of at least 0, with at most 240 digits before the point and 200 after it.
-            Zero is rated too: in a tiered price the flat amount of the first tier is due (Stripe, tiered pricing).
+        quantity: units, an int, Decimal or Fraction of at least 0, with at most 240 digits before
+            the point and 200 after it. Zero is rated too: in a tiered price the flat amount of the
+            first tier is due (Stripe, tiered pricing).
 
     Raises:
         InvalidValueError: ``parameter_invalid_decimal`` for a malformed quantity.
-        InvoicingError: ``pricing_model_broken`` where a model of the user's own returns something that is no exact charge.
+        InvoicingError: ``pricing_model_broken`` where a model of the user's own returns something
+            that is no exact charge.
 
     >>> rate(Price.per_unit("tokens", currency="usd", unit_amount="0.4"), 1031).amount
     Amount(minor_units=Decimal('412.4'), currency='usd')

@@ -12,7 +12,9 @@ from metering_core.periods import MICROSECONDS
 from metering_core.timelines import Series, Timeline
 
 _FEW: Final = 16
-"""Series whose partials are merged at each question: a timeline of all of them would cost as much memory as they do."""
+"""Series whose partials are merged at each question: a timeline of all of them would cost as much
+memory as they do.
+"""
 
 
 class Readings:
@@ -20,7 +22,8 @@ class Readings:
 
     Attributes:
         rows: how many of the log's rows were taken.
-        is_torn: set while something is changed. Who finds it so was preceded by a call that was interrupted, and reads anew.
+        is_torn: set while something is changed. Who finds it so was preceded by a call that was
+            interrupted, and reads anew.
     """
 
     def __init__(self) -> None:
@@ -34,7 +37,11 @@ class Readings:
         """Return the readings with these dimension values, made where there are none."""
         by_dimensions = self._series.setdefault(meter.id, {}).setdefault(customer, {})
         if dimensions not in by_dimensions:
-            window = None if meter.event_time_window is None else meter.event_time_window.seconds * MICROSECONDS
+            window = (
+                None
+                if meter.event_time_window is None
+                else meter.event_time_window.seconds * MICROSECONDS
+            )
             by_dimensions[dimensions] = Series(formula_of(meter), window)
             if (meter.id, customer) in self._wholes:
                 by_dimensions[dimensions].enter(self._wholes[meter.id, customer])
@@ -43,21 +50,29 @@ class Readings:
     def timelines(self, meter: Meter, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
         """Return what a customer's events of a meter come to, by their dimension values."""
         self.is_torn = True
-        found = [(dimensions, series.timeline()) for dimensions, series in self._found(meter, customer).items()]
+        found = [
+            (dimensions, series.timeline())
+            for dimensions, series in self._found(meter, customer).items()
+        ]
         for _, timeline in found:
             timeline.settle()
         self.is_torn = False
         return found
 
     def whole(self, meter: Meter, customer: str) -> list[Timeline]:
-        """Return what a customer's events of a meter come to whatever their dimension values, in few timelines."""
+        """Return what a customer's events of a meter come to whatever their dimension values, in
+        few timelines.
+        """
         self.is_torn = True
         found = self._found(meter, customer)
         timelines = [series.timeline() for series in found.values()]
         if len(timelines) > _FEW:
             if (meter.id, customer) not in self._wholes:
                 whole = self._wholes[meter.id, customer] = Timeline(formula_of(meter))
-                for reading in sorted(chain.from_iterable(series.enter(whole) for series in found.values()), key=_by_time):
+                for reading in sorted(
+                    chain.from_iterable(series.enter(whole) for series in found.values()),
+                    key=_by_time,
+                ):
                     whole.add(*reading)
             timelines = [self._wholes[meter.id, customer]]
         for timeline in timelines:
@@ -73,8 +88,12 @@ class Readings:
         return list(self._series.get(meter.id, {}))
 
 
-def window_of(aggregator: Aggregator, timelines: Iterable[Timeline], start: int, end: int) -> tuple[Partial, int]:
-    """Return what timelines together come to in ``[start, end)``, in Unix microseconds, and how many readings that are."""
+def window_of(
+    aggregator: Aggregator, timelines: Iterable[Timeline], start: int, end: int
+) -> tuple[Partial, int]:
+    """Return what timelines together come to in ``[start, end)``, in Unix microseconds, and how
+    many readings that are.
+    """
     within = before = aggregator.identity
     readings = 0
     for timeline in timelines:

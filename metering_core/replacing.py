@@ -13,9 +13,11 @@ from metering_core.errors import CatalogError, ErrorCode
 
 @contextlib.contextmanager
 def replacing(path: Path, param: str) -> Iterator[Path]:
-    """Yield a path to write to, of the same extension; what is there at the end takes the place of ``path`` in one step.
+    """Yield a path to write to, of the same extension; what is there at the end takes the place of
+    ``path`` in one step.
 
-    Who is killed while writing, or fails, leaves what stood there before. A device, such as ``/dev/stdout``, is written itself.
+    Who is killed while writing, or fails, leaves what stood there before. A device, such as
+    ``/dev/stdout``, is written itself.
 
     Args:
         path: where the file belongs.
@@ -40,7 +42,9 @@ def replacing(path: Path, param: str) -> Iterator[Path]:
         beside.replace(place)
     except OSError as error:
         reason = f"cannot be written: {error.strerror or error}"
-        raise CatalogError.of_file(param, str(path), reason, code=ErrorCode.FILE_UNWRITABLE) from None
+        raise CatalogError.of_file(
+            param, str(path), reason, code=ErrorCode.FILE_UNWRITABLE
+        ) from None
     finally:
         if beside is not None:
             beside.unlink(missing_ok=True)

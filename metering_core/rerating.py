@@ -1,6 +1,7 @@
 """What a change of price does to the usage of real customers: who pays more, and by how much.
 
-Both sides are the same pure ``rate`` and ``settle`` on the same summaries, so the old side is what was invoiced.
+Both sides are the same pure ``rate`` and ``settle`` on the same summaries, so the old side is what
+was invoiced.
 """
 
 from __future__ import annotations
@@ -34,7 +35,8 @@ PERCENTILES: Final = (0, 5, 25, 50, 75, 95, 100)
 
 @attrs.frozen
 class UsageChange:
-    """What one item's usage of one billing period was billed, and what the new price would bill for it.
+    """What one item's usage of one billing period was billed, and what the new price would bill for
+    it.
 
     Attributes:
         subscription_item: the item's id.
@@ -104,25 +106,40 @@ class UsageComparison:
 
     @property
     def percentiles(self) -> dict[int, int]:
-        """The difference in minor units at each percentile, by nearest rank, so that some customer really sees it.
+        """The difference in minor units at each percentile, by nearest rank, so that some customer
+        really sees it.
 
         Empty where there are no changes.
         """
         ranked = sorted(change.difference for change in self.changes)
-        return {percent: ranked[max(0, ceil(Fraction(percent * len(ranked), 100)) - 1)] for percent in PERCENTILES if ranked}
+        return {
+            percent: ranked[max(0, ceil(Fraction(percent * len(ranked), 100)) - 1)]
+            for percent in PERCENTILES
+            if ranked
+        }
 
     def largest_increases(self, limit: int = 10) -> tuple[UsageChange, ...]:
-        """Return the changes by which customers pay most more, largest first; equal ones in the order given."""
+        """Return the changes by which customers pay most more, largest first; equal ones in the
+        order given.
+        """
         ranked = sorted(self.changes, key=lambda change: -change.difference)
-        return tuple(change for change in ranked[: exact_integer(limit, "limit")] if change.difference > 0)
+        return tuple(
+            change for change in ranked[: exact_integer(limit, "limit")] if change.difference > 0
+        )
 
     def largest_decreases(self, limit: int = 10) -> tuple[UsageChange, ...]:
-        """Return the changes by which customers pay most less, largest first; equal ones in the order given."""
+        """Return the changes by which customers pay most less, largest first; equal ones in the
+        order given.
+        """
         ranked = sorted(self.changes, key=lambda change: change.difference)
-        return tuple(change for change in ranked[: exact_integer(limit, "limit")] if change.difference < 0)
+        return tuple(
+            change for change in ranked[: exact_integer(limit, "limit")] if change.difference < 0
+        )
 
     def to_dict(self) -> dict[str, Any]:
-        """Write the summary of the comparison for JSON, in minor units; of the changes the ten largest on each side."""
+        """Write the summary of the comparison for JSON, in minor units; of the changes the ten
+        largest on each side.
+        """
         return {
             "old": self.old.id,
             "new": self.new.id,
@@ -132,7 +149,9 @@ class UsageComparison:
             "new_revenue": self.new_revenue,
             "revenue_change": self.revenue_change,
             "counts": {direction.value: count for direction, count in self.counts.items()},
-            "percentiles": {str(percent): difference for percent, difference in self.percentiles.items()},
+            "percentiles": {
+                str(percent): difference for percent, difference in self.percentiles.items()
+            },
             "largest_increases": [change.to_dict() for change in self.largest_increases()],
             "largest_decreases": [change.to_dict() for change in self.largest_decreases()],
         }
@@ -140,14 +159,26 @@ class UsageComparison:
     def __str__(self) -> str:
         """Return the comparison as sentences, one a line."""
         currency, counts = self.old.currency, self.counts
-        before, after, more = (Money(sum_, currency) for sum_ in (self.old_revenue, self.new_revenue, self.revenue_change))
+        before, after, more = (
+            Money(sum_, currency)
+            for sum_ in (self.old_revenue, self.new_revenue, self.revenue_change)
+        )
         lines = [
-            f"{len(self.changes):,} {'bill' if len(self.changes) == 1 else 'bills'} at {self.new.id} instead of {self.old.id}:",
+            (
+                f"{len(self.changes):,} {'bill' if len(self.changes) == 1 else 'bills'} at "
+                f"{self.new.id} instead of {self.old.id}:"
+            ),
             f"  revenue {after} instead of {before}, a change of {more}",
-            "  " + ", ".join(f"{counts[direction]:,} {direction.value}" for direction in reversed(Direction)),
+            "  "
+            + ", ".join(
+                f"{counts[direction]:,} {direction.value}" for direction in reversed(Direction)
+            ),
         ]
         if self.changes:
-            spread = (f"{percent}% {Money(difference, currency)}" for percent, difference in self.percentiles.items())
+            spread = (
+                f"{percent}% {Money(difference, currency)}"
+                for percent, difference in self.percentiles.items()
+            )
             lines.append(f"  differences by percentile: {', '.join(spread)}")
         lines += [f"  {_change_words(self.new, change)}" for change in self.largest_increases()]
         lines += [f"  {_change_words(self.new, change)}" for change in self.largest_decreases()]
@@ -156,13 +187,17 @@ class UsageComparison:
 
 def _change_words(price: Price, change: UsageChange) -> str:
     old, new = Money(change.old, price.currency), Money(change.new, price.currency)
-    return f"{change.subscription_item} from {change.start:%Y-%m-%d}: {new} instead of {old} for {plain(change.quantity)}"
+    return (
+        f"{change.subscription_item} from {change.start:%Y-%m-%d}: {new} instead of {old} for "
+        f"{plain(change.quantity)}"
+    )
 
 
 def compare_usage(
     old: Price, new: Price, summaries: Iterable[UsageSummary], *, rounding: Rounding = half_up
 ) -> UsageComparison:
-    """Return what the usage of each summary is billed at both prices: rated, and each charge settled, as an invoice does.
+    """Return what the usage of each summary is billed at both prices: rated, and each charge
+    settled, as an invoice does.
 
     Args:
         old: the price the usage was billed at. Any pricing model will do here.
@@ -171,7 +206,8 @@ def compare_usage(
         rounding: how each charge is settled.
 
     Raises:
-        InvalidValueError: ``currency_mismatch``; ``parameter_invalid_object`` for what is no price or no summary.
+        InvalidValueError: ``currency_mismatch``; ``parameter_invalid_object`` for what is no price
+            or no summary.
         InvoicingError: ``pricing_model_broken``, as :func:`~metering_core.rate`.
     """
     for param, price in (("old", old), ("new", new)):
@@ -188,9 +224,11 @@ def compare_usage(
 
 
 def _biller(price: Price, rounding: Rounding) -> Callable[[Number], int]:
-    """Return :func:`~metering_core.rating.settled_total` for one price; a built-in model and half up cost a tenth, in integers.
+    """Return :func:`~metering_core.rating.settled_total` for one price; a built-in model and half
+    up cost a tenth, in integers.
 
-    A test holds both to each other. A model of the user's own is always asked itself: that it is linear is only its word.
+    A test holds both to each other. A model of the user's own is always asked itself: that it is
+    linear is only its word.
     """
     if rounding is not half_up or not isinstance(price.model, BUILT_IN_MODELS):
         return lambda quantity: settled_total(price, quantity, rounding)
@@ -207,7 +245,9 @@ def _biller(price: Price, rounding: Rounding) -> Callable[[Number], int]:
 
 
 def _settled_row(piece: Piece) -> tuple[int, int, int, int, int, int]:
-    """Return a piece's first quantity, width and settled fixed charges, and its growing one plus a half over a denominator."""
+    """Return a piece's first quantity, width and settled fixed charges, and its growing one plus a
+    half over a denominator.
+    """
     growing = piece.growing[0] if piece.growing else Line(Fraction(0), Fraction(0))
     unit = 2 * lcm(growing.start.denominator, growing.rise.denominator)
     start, rise = growing.start * unit + unit // 2, growing.rise * unit
@@ -246,7 +286,9 @@ def summaries_at(
     return [summary for item in items for summary in reversed(usage.summaries(item.id, now=now))]
 
 
-def items_at(price: Price, subscriptions: Iterable[Subscription]) -> list[tuple[Subscription, SubscriptionItem]]:
+def items_at(
+    price: Price, subscriptions: Iterable[Subscription]
+) -> list[tuple[Subscription, SubscriptionItem]]:
     """Return every item that is billed at a price, with its subscription.
 
     Raises:
@@ -257,5 +299,7 @@ def items_at(price: Price, subscriptions: Iterable[Subscription]) -> list[tuple[
     found = [(one, item) for one in given for item in one.items if item.price == price]
     if not found:
         expected = "the price of an item of the subscriptions"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "price", expected, price.id)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_CHOICE, "price", expected, price.id
+        )
     return found

@@ -1,8 +1,8 @@
 """The state of a log as plain, versioned data, and back.
 
-A snapshot is a dict that ``json.dumps`` takes as it is; equal logs give equal text. Its version is that of the format: every
-release restores every version that was ever written, and refuses one that it does not know. A checksum over the content finds
-damage before anything is built.
+A snapshot is a dict that ``json.dumps`` takes as it is; equal logs give equal text. Its version is
+that of the format: every release restores every version that was ever written, and refuses one that
+it does not know. A checksum over the content finds damage before anything is built.
 """
 
 from __future__ import annotations
@@ -25,22 +25,35 @@ VERSIONS: Final = {of.FORMAT: of.VERSION for of in (meter_snapshots, usage_snaps
 def snapshot(log: UsageLog | MeterLog) -> dict[str, Any]:
     """Return everything a log holds as plain data, ready for ``json.dumps``.
 
-    The clock is not part of it. A price with a pricing model of the user's own is kept by its id, and must be given to
-    :func:`restore` or :func:`restore_meter_log`.
+    The clock is not part of it. A price with a pricing model of the user's own is kept by its id,
+    and must be given to :func:`restore` or :func:`restore_meter_log`.
 
     Raises:
-        InvalidValueError: ``parameter_invalid_object`` for anything else, such as a view or another engine.
+        InvalidValueError: ``parameter_invalid_object`` for anything else, such as a view or another
+            engine.
     """
     if isinstance(log, MeterLog):
         kind, content = meter_snapshots.FORMAT, meter_snapshots.write_content(log.state())
     elif isinstance(log, UsageLog):
         kind, content = usage_snapshots.FORMAT, usage_snapshots.write_content(log.state())
     else:
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "log", "a UsageLog or a MeterLog", log)
-    return {"format": kind, "version": VERSIONS[kind], "checksum": _checksum(content), "content": content}
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "log", "a UsageLog or a MeterLog", log
+        )
+    return {
+        "format": kind,
+        "version": VERSIONS[kind],
+        "checksum": _checksum(content),
+        "content": content,
+    }
 
 
-def restore(data: Mapping[str, Any], *, clock: Clock | None = None, prices: Mapping[str, Price] | None = None) -> UsageLog:
+def restore(
+    data: Mapping[str, Any],
+    *,
+    clock: Clock | None = None,
+    prices: Mapping[str, Price] | None = None,
+) -> UsageLog:
     """Build the usage log that :func:`snapshot` described; it equals the original.
 
     Args:
@@ -49,17 +62,21 @@ def restore(data: Mapping[str, Any], *, clock: Clock | None = None, prices: Mapp
         prices: by id, those prices whose pricing model is the user's own.
 
     Raises:
-        SnapshotError: ``snapshot_version_unknown``, ``snapshot_damaged`` (also where it describes a meter log) or
-            ``snapshot_needs_price``. No log was built.
+        SnapshotError: ``snapshot_version_unknown``, ``snapshot_damaged`` (also where it describes a
+            meter log) or ``snapshot_needs_price``. No log was built.
     """
     with _whole(data, usage_snapshots.FORMAT) as content:
         return UsageLog.from_state(usage_snapshots.read_content(content, prices or {}), clock=clock)
 
 
 def restore_meter_log(
-    data: Mapping[str, Any], *, clock: Clock | None = None, prices: Mapping[str, Price] | None = None
+    data: Mapping[str, Any],
+    *,
+    clock: Clock | None = None,
+    prices: Mapping[str, Price] | None = None,
 ) -> MeterLog:
-    """Build the meter log that :func:`snapshot` described; it equals the original, and so do its views of the past.
+    """Build the meter log that :func:`snapshot` described; it equals the original, and so do its
+    views of the past.
 
     Args:
         data: the snapshot, also after a round trip through JSON.
@@ -67,8 +84,8 @@ def restore_meter_log(
         prices: by id, those prices whose pricing model is the user's own.
 
     Raises:
-        SnapshotError: ``snapshot_version_unknown``, ``snapshot_damaged`` (also where it describes a usage log) or
-            ``snapshot_needs_price``. No log was built.
+        SnapshotError: ``snapshot_version_unknown``, ``snapshot_damaged`` (also where it describes a
+            usage log) or ``snapshot_needs_price``. No log was built.
     """
     with _whole(data, meter_snapshots.FORMAT) as content:
         return MeterLog.from_state(meter_snapshots.read_content(content, prices or {}), clock=clock)
@@ -76,10 +93,14 @@ def restore_meter_log(
 
 @contextmanager
 def _whole(data: Mapping[str, Any], kind: str) -> Iterator[object]:
-    """Hand out the content of a snapshot of a kind; what is wrong with it, or found to be while it is read, is damage."""
+    """Hand out the content of a snapshot of a kind; what is wrong with it, or found to be while it
+    is read, is damage.
+    """
     given = data.get("format") if isinstance(data, Mapping) else data
     if not isinstance(data, Mapping) or text_of(given) != kind:
-        raise _damaged(f"format: expected {kind!r}, received {describe(given)}{_meant(data, given)}", "format")
+        raise _damaged(
+            f"format: expected {kind!r}, received {describe(given)}{_meant(data, given)}", "format"
+        )
     version, newest = data.get("version"), VERSIONS[kind]
     if type(version) is not int or not 1 <= version <= newest:
         message = f"version: expected 1 to {newest}, received {describe(version)}"
@@ -89,12 +110,22 @@ def _whole(data: Mapping[str, Any], kind: str) -> Iterator[object]:
         raise _damaged("checksum: expected that of the content", "checksum")
     try:
         yield content
-    except (InvalidValueError, KeyError, TypeError, ValueError, IndexError, AttributeError, ArithmeticError) as error:
+    except (
+        InvalidValueError,
+        KeyError,
+        TypeError,
+        ValueError,
+        IndexError,
+        AttributeError,
+        ArithmeticError,
+    ) as error:
         raise _damaged(f"content: expected what snapshot() writes ({error})", "content") from error
 
 
 def _meant(data: object, given: object) -> str:
-    """Return which function takes what was given instead of a snapshot, as an ending of a sentence; empty where none does."""
+    """Return which function takes what was given instead of a snapshot, as an ending of a sentence;
+    empty where none does.
+    """
     if isinstance(data, str | bytes | bytearray):
         return " (give the object that json.loads makes of the text)"
     restorers = {usage_snapshots.FORMAT: "restore", meter_snapshots.FORMAT: "restore_meter_log"}

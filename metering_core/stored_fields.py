@@ -1,6 +1,8 @@
-"""What snapshots of both kinds of log have in them, as plain data and back: numbers, moments, subscriptions, closed periods.
+"""What snapshots of both kinds of log have in them, as plain data and back: numbers, moments,
+subscriptions, closed periods.
 
-Whoever reads is strict: what was not written here raises, and :func:`~metering_core.restore` says that the data is damaged.
+Whoever reads is strict: what was not written here raises, and :func:`~metering_core.restore` says
+that the data is damaged.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from metering_core.prices import AggregateUsage, Price
 from metering_core.pricing import Charge, ChargeKind
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
-# Columns and moments -------------------------------------------------------------------------------------------------
+# Columns and moments ------------------------------------------------------------------------------
 
 
 def wholes(values: Iterable[object]) -> tuple[int, ...]:
@@ -47,7 +49,7 @@ def require_moments(stamps: Iterable[int], in_a_second: int) -> None:
         from_unix_seconds(stamp // in_a_second)
 
 
-# Subscriptions -------------------------------------------------------------------------------------------------------
+# Subscriptions ------------------------------------------------------------------------------------
 
 
 def subscription_fields(subscription: Subscription) -> dict[str, Any]:
@@ -68,7 +70,9 @@ def subscription_fields(subscription: Subscription) -> dict[str, Any]:
 
 
 def item_fields(item: SubscriptionItem) -> dict[str, Any]:
-    """Write a subscription item with its price in it, or with the price's id where the pricing model is the user's own."""
+    """Write a subscription item with its price in it, or with the price's id where the pricing
+    model is the user's own.
+    """
     try:
         return item.to_dict()
     except InvalidValueError:
@@ -82,7 +86,8 @@ def item_fields(item: SubscriptionItem) -> dict[str, Any]:
 
 
 def read_subscription(fields: Mapping[str, Any], prices: Mapping[str, Price]) -> Subscription:
-    """Return the subscription. One without a start date was written when that meant that it has always been.
+    """Return the subscription. One without a start date was written when that meant that it has
+    always been.
 
     Raises:
         SnapshotError: ``snapshot_needs_price``.
@@ -103,7 +108,9 @@ Stored = TypeVar("Stored", Subscription, SubscriptionItem, Meter)
 
 
 def known(read: Stored) -> Stored:
-    """Return what was read, if nothing of it was read past: a snapshot is ours, whatever its objects are modelled on."""
+    """Return what was read, if nothing of it was read past: a snapshot is ours, whatever its
+    objects are modelled on.
+    """
     if read.ignored:
         raise ValueError(f"{read.ignored[0]} is not among what was written")
     return read
@@ -112,11 +119,14 @@ def known(read: Stored) -> Stored:
 def _require_price(fields: Mapping[str, Any], prices: Mapping[str, Price]) -> None:
     price = fields["price"]
     if isinstance(price, str) and price not in prices:
-        message = f"prices: expected {price!r}, whose pricing model is not one of the four, received {sorted(prices)}"
+        message = (
+            f"prices: expected {price!r}, whose pricing model is not one of the four, received "
+            f"{sorted(prices)}"
+        )
         raise SnapshotError(ErrorCode.SNAPSHOT_NEEDS_PRICE, message, param="prices")
 
 
-# Prices, each written once ---------------------------------------------------------------------------------------------
+# Prices, each written once ------------------------------------------------------------------------
 
 
 def price_field(price: Price) -> object:
@@ -130,7 +140,11 @@ def price_field(price: Price) -> object:
 def read_price(field: object, prices: Mapping[str, Price]) -> Price:
     """Return the price; refusals as :func:`read_subscription`."""
     _require_price({"price": field}, prices)
-    return prices[field] if isinstance(field, str) else Price.from_dict(cast("Mapping[str, Any]", field))
+    return (
+        prices[field]
+        if isinstance(field, str)
+        else Price.from_dict(cast("Mapping[str, Any]", field))
+    )
 
 
 class _Pool:
@@ -150,7 +164,7 @@ class _Pool:
         return self._places[text]
 
 
-# Invoices --------------------------------------------------------------------------------------------------------------
+# Invoices -----------------------------------------------------------------------------------------
 
 
 def _invoice_fields(invoice: Invoice, pool: _Pool) -> dict[str, Any]:
@@ -181,19 +195,35 @@ def _line_fields(line: InvoiceLineItem, pool: _Pool) -> dict[str, Any]:
         "aggregate_usage": None if mode is None else [isinstance(mode, Formula), mode.value],
         "rounding": line.rounding,
         "proration": None if line.proration is None else str(line.proration),
-        "before": None if line.before is None else [exact_field(line.before.total_usage), line.before.amount],
+        "before": None
+        if line.before is None
+        else [exact_field(line.before.total_usage), line.before.amount],
         "usage": None if line.usage is None else [line.usage.sequence],
     }
 
 
 def _charge_field(value: object) -> object:
-    return value.value if isinstance(value, ChargeKind) else exact_field(value) if isinstance(value, EXACT) else value
+    return (
+        value.value
+        if isinstance(value, ChargeKind)
+        else exact_field(value)
+        if isinstance(value, EXACT)
+        else value
+    )
 
 
 def _invoice(owner: str, fields: Mapping[str, Any], prices: Sequence[Price]) -> Invoice:
     lines = tuple(_line(line, prices) for line in fields["lines"])
     period, finalized_at = _cut_period(*fields["period"]), _moment(*fields["finalized_at"])
-    return Invoice(_text(fields["id"]), owner, _text(fields["currency"]), period, InvoiceStatus.FINALIZED, lines, finalized_at)
+    return Invoice(
+        _text(fields["id"]),
+        owner,
+        _text(fields["currency"]),
+        period,
+        InvoiceStatus.FINALIZED,
+        lines,
+        finalized_at,
+    )
 
 
 def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem:
@@ -203,7 +233,10 @@ def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem
     mode, share, sequence = fields["aggregate_usage"], fields["proration"], fields["usage"]
     before = fields["before"]
     return InvoiceLineItem(
-        **{name: _text(fields[name]) for name in ("id", "subscription_item", "description", "currency", "rounding")},
+        **{
+            name: _text(fields[name])
+            for name in ("id", "subscription_item", "description", "currency", "rounding")
+        },
         price=prices[read_whole(fields["price"])],
         period=_cut_period(*fields["period"]),
         quantity=read_exact(fields["quantity"]),
@@ -213,8 +246,12 @@ def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem
         total_usage=read_exact(fields["total_usage"]),
         aggregate_usage=None if mode is None else (Formula if mode[0] else AggregateUsage)(mode[1]),
         proration=None if share is None else Fraction(_text(share)),
-        before=None if before is None else BilledBefore(read_exact(before[0]), read_whole(before[1])),
-        usage=None if sequence is None else Evidence(None if sequence[0] is None else read_whole(sequence[0]), None),
+        before=None
+        if before is None
+        else BilledBefore(read_exact(before[0]), read_whole(before[1])),
+        usage=None
+        if sequence is None
+        else Evidence(None if sequence[0] is None else read_whole(sequence[0]), None),
     )
 
 
@@ -234,8 +271,16 @@ _EXACT_DIGITS: Final = re.compile(r"-?\d+(\.\d+|/\d+)?", re.ASCII)
 
 
 def exact_field(number: Number | Unrounded) -> int | str:
-    """Write an exact number so that it is read as what it was: an int as it is, a decimal or a fraction in digits."""
-    return number if isinstance(number, int) else str(number) if isinstance(number, Fraction) else plain(number)
+    """Write an exact number so that it is read as what it was: an int as it is, a decimal or a
+    fraction in digits.
+    """
+    return (
+        number
+        if isinstance(number, int)
+        else str(number)
+        if isinstance(number, Fraction)
+        else plain(number)
+    )
 
 
 def read_exact(value: object) -> Any:  # noqa: ANN401 - an exact number of any kind
@@ -252,7 +297,9 @@ def _cut_bounds(period: BillingPeriod) -> list[int]:
 
 
 def _cut_period(start: int, end: int, *whole_bounds: int) -> BillingPeriod:
-    return BillingPeriod(start, end, cut_from=BillingPeriod(*whole_bounds) if whole_bounds else None)
+    return BillingPeriod(
+        start, end, cut_from=BillingPeriod(*whole_bounds) if whole_bounds else None
+    )
 
 
 def _moment_fields(at: datetime) -> list[int]:
@@ -263,13 +310,18 @@ def _moment(seconds: int, microseconds: int) -> datetime:
     return from_unix_seconds(seconds).replace(microsecond=microseconds)
 
 
-# Closed periods ------------------------------------------------------------------------------------------------------
+# Closed periods -----------------------------------------------------------------------------------
 
 
 def closed_fields(closed: Mapping[str, Iterable[Closing]]) -> dict[str, Any]:
-    """Write which periods of which subscription were finalized, when and as what; with the prices of what was billed."""
+    """Write which periods of which subscription were finalized, when and as what; with the prices
+    of what was billed.
+    """
     pool = _Pool()
-    written = {owner: [_closing_fields(one, pool) for one in closings] for owner, closings in closed.items()}
+    written = {
+        owner: [_closing_fields(one, pool) for one in closings]
+        for owner, closings in closed.items()
+    }
     return {"closed": written, "prices": pool.written}
 
 
@@ -278,11 +330,14 @@ def _closing_fields(closing: Closing, pool: _Pool) -> list[Any]:
     return [*bounds(closing.period), *_moment_fields(closing.closed_at), invoice]
 
 
-def read_closed(content: Mapping[str, Any], prices: Mapping[str, Price]) -> dict[str, tuple[Closing, ...]]:
+def read_closed(
+    content: Mapping[str, Any], prices: Mapping[str, Price]
+) -> dict[str, tuple[Closing, ...]]:
     """Return what :func:`closed_fields` wrote; version 1 kept no invoices."""
     pool = [read_price(field, prices) for field in content.get("prices", ())]
     return {
-        owner: tuple(_closing(owner, pool, *closing) for closing in closings) for owner, closings in content["closed"].items()
+        owner: tuple(_closing(owner, pool, *closing) for closing in closings)
+        for owner, closings in content["closed"].items()
     }
 
 

@@ -1,12 +1,15 @@
-"""A price as what it is: a function from whole quantities to exact amounts, made of finitely many pieces.
+"""A price as what it is: a function from whole quantities to exact amounts, made of finitely many
+pieces.
 
-On a :class:`Piece` every charge grows by a constant amount with each step of ``width`` units, so whatever one wants to know
-of a price (where it falls, where it meets another, what it costs at worst) can be computed from the pieces. Nothing is sampled.
-The tiers of :class:`~metering_core.Graduated` and :class:`~metering_core.Volume` are one piece each; a package price is a
-stair of ``divide_by`` units a step; a model of the user's own says where its formula changes
-(:class:`~metering_core.DeclaresBreakpoints`).
+On a :class:`Piece` every charge grows by a constant amount with each step of ``width`` units, so
+whatever one wants to know of a price (where it falls, where it meets another, what it costs at
+worst) can be computed from the pieces. Nothing is sampled. The tiers of
+:class:`~metering_core.Graduated` and :class:`~metering_core.Volume` are one piece each; a package
+price is a stair of ``divide_by`` units a step; a model of the user's own says where its formula
+changes (:class:`~metering_core.DeclaresBreakpoints`).
 
-Quantities are the integers from 0, which is what usage records add up to. Amounts are Fractions of minor units.
+Quantities are the integers from 0, which is what usage records add up to. Amounts are Fractions of
+minor units.
 """
 
 from __future__ import annotations
@@ -26,19 +29,32 @@ from metering_core.exact import decimal_if_possible
 from metering_core.money import Amount, Money
 from metering_core.names import require_kind
 from metering_core.prices import Price
-from metering_core.pricing import DeclaresBreakpoints, Graduated, Package, PerUnit, Round, Tier, Volume, breakpoints_of
+from metering_core.pricing import (
+    DeclaresBreakpoints,
+    Graduated,
+    Package,
+    PerUnit,
+    Round,
+    Tier,
+    Volume,
+    breakpoints_of,
+)
 from metering_core.rating import rate
 
 HALF: Final = Fraction(1, 2)
 ZERO: Final = Fraction(0)
 
 BREAKPOINTS_MAX: Final = 10_000
-"""Breakpoints that a model of the user's own may declare; a formula that changes more often is not one."""
+"""Breakpoints that a model of the user's own may declare; a formula that changes more often is not
+one.
+"""
 
 
 @attrs.frozen
 class Line:
-    """A charge that grows on a piece: ``start`` minor units at its first step, ``rise`` more with every step."""
+    """A charge that grows on a piece: ``start`` minor units at its first step, ``rise`` more with
+    every step.
+    """
 
     start: Fraction
     rise: Fraction
@@ -64,7 +80,11 @@ class FixedLines:
 
     def plus(self, amount: Fraction) -> FixedLines:
         """Return these charges and one more."""
-        return FixedLines(self.amount + amount, self.settled + settled_half_up(amount), self.is_any_lost or is_lost(amount))
+        return FixedLines(
+            self.amount + amount,
+            self.settled + settled_half_up(amount),
+            self.is_any_lost or is_lost(amount),
+        )
 
 
 def settled_half_up(amount: Fraction) -> int:
@@ -88,7 +108,8 @@ class Piece:
         fixed: the charges that are the same on the whole piece.
         growing: the charges that grow, each by its rise per step.
         width: units in a step: the total is the same within one, 1 for a straight line.
-        rate: minor units for one unit; None where the piece has one quantity only and no unit price.
+        rate: minor units for one unit; None where the piece has one quantity only and no unit
+            price.
         start: the total at ``first``, minor units.
         rise: what the total gains with a step, minor units.
     """
@@ -105,7 +126,9 @@ class Piece:
 
     def __attrs_post_init__(self) -> None:
         """Add up the lines."""
-        object.__setattr__(self, "start", sum((line.start for line in self.growing), self.fixed.amount))
+        object.__setattr__(
+            self, "start", sum((line.start for line in self.growing), self.fixed.amount)
+        )
         object.__setattr__(self, "rise", sum((line.rise for line in self.growing), ZERO))
 
     @property
@@ -146,7 +169,8 @@ class Tariff:
     Attributes:
         price: the price.
         pieces: from quantity 0 on, without gap or overlap; the last one has no end.
-        empty_tiers: numbers of the tiers in which no whole quantity ends (two bounds between the same two integers).
+        empty_tiers: numbers of the tiers in which no whole quantity ends (two bounds between the
+            same two integers).
     """
 
     price: Price
@@ -158,7 +182,9 @@ class Tariff:
         return self.pieces[bisect_right(self.pieces, quantity, key=lambda piece: piece.first) - 1]
 
     def total(self, quantity: int) -> Fraction:
-        """Return the exact total, minor units, as the sum of the charges of :func:`~metering_core.rate` is."""
+        """Return the exact total, minor units, as the sum of the charges of
+        :func:`~metering_core.rate` is.
+        """
         return self.piece_at(quantity).total(quantity)
 
     def settled(self, quantity: int) -> int:
@@ -170,15 +196,16 @@ class Tariff:
 def tariff(price: Price) -> Tariff:
     """Return a price as a function of whole quantities.
 
-    >>> volume = Price.volume("seats", currency="usd", tiers=[Tier(10, unit_amount=900), Tier("inf", unit_amount=800)])
+    >>> tiers = [Tier(10, unit_amount=900), Tier("inf", unit_amount=800)]
+    >>> volume = Price.volume("seats", currency="usd", tiers=tiers)
     >>> [(piece.first, piece.last, int(piece.start)) for piece in tariff(volume).pieces]
     [(0, 10, 0), (11, None, 8800)]
 
     Raises:
-        InvalidValueError: ``parameter_invalid_object`` for what is no price, or for a model of the user's own that has no
-            ``breakpoints()`` or more than :data:`BREAKPOINTS_MAX` of them.
-        InvoicingError: ``pricing_model_broken`` for such a model that declares something else than exact quantities, is not
-            linear between its breakpoints, or has negative charges.
+        InvalidValueError: ``parameter_invalid_object`` for what is no price, or for a model of the
+            user's own that has no ``breakpoints()`` or more than :data:`BREAKPOINTS_MAX` of them.
+        InvoicingError: ``pricing_model_broken`` for such a model that declares something else than
+            exact quantities, is not linear between its breakpoints, or has negative charges.
     """
     require_kind(Price, price, "price")
     match price.model:
@@ -194,8 +221,12 @@ def tariff(price: Price) -> Tariff:
             return Tariff(price, _declared_pieces(price, _breakpoints(model)))
 
 
-def _piece(tier: int, first: int, last: int | None, fixed: FixedLines, line: tuple[Fraction, Fraction]) -> Piece:
-    """Make a straight piece of fixed charges and one charge for units, which starts and rises as ``line`` says."""
+def _piece(
+    tier: int, first: int, last: int | None, fixed: FixedLines, line: tuple[Fraction, Fraction]
+) -> Piece:
+    """Make a straight piece of fixed charges and one charge for units, which starts and rises as
+    ``line`` says.
+    """
     start, rise = line
     if not rise:
         return Piece(tier, first, last, fixed.plus(start), (), 1, ZERO)
@@ -247,18 +278,25 @@ def _graduated(price: Price, tiers: Sequence[Tier]) -> Tariff:
     return Tariff(price, tuple(pieces), tuple(empty))
 
 
-# Models of the user's own --------------------------------------------------------------------------------------------
+# Models of the user's own -------------------------------------------------------------------------
 
 
 def _breakpoints(model: object) -> list[int]:
     """Return the last whole quantity of every formula but the last, ascending."""
     if not isinstance(model, DeclaresBreakpoints):
-        expected = "a built-in pricing model, or one with breakpoints() that says where its formula changes"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, model)
+        expected = (
+            "a built-in pricing model, or one with breakpoints() that says where its formula "
+            "changes"
+        )
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, model
+        )
     declared = list(islice(breakpoints_of(model), BREAKPOINTS_MAX + 1))
     if len(declared) > BREAKPOINTS_MAX:
         expected = f"at most {BREAKPOINTS_MAX} breakpoints"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "breakpoints", expected, "more")
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "breakpoints", expected, "more"
+        )
     return sorted({floor(point) for point in declared})
 
 
@@ -272,7 +310,9 @@ def _declared_pieces(price: Price, bounds: Sequence[int]) -> tuple[Piece, ...]:
 
 
 def _declared_piece(price: Price, number: int, first: int, last: int | None) -> Piece:
-    """Read the lines of a piece off its first two quantities, and hold the model to them at others."""
+    """Read the lines of a piece off its first two quantities, and hold the model to them at
+    others.
+    """
     start = _charges(price, first)
     if first == last:
         return _with_lines(number, first, last, [Line(amount, ZERO) for amount in start], None)
@@ -288,7 +328,9 @@ def _declared_piece(price: Price, number: int, first: int, last: int | None) -> 
     return _with_lines(number, first, last, lines, sum((line.rise for line in lines), ZERO))
 
 
-def _with_lines(number: int, first: int, last: int | None, lines: Sequence[Line], rate_: Fraction | None) -> Piece:
+def _with_lines(
+    number: int, first: int, last: int | None, lines: Sequence[Line], rate_: Fraction | None
+) -> Piece:
     fixed = FixedLines()
     for line in lines:
         fixed = fixed if line.rise else fixed.plus(line.start)
@@ -303,20 +345,23 @@ def _charges(price: Price, quantity: int) -> list[Fraction]:
 
 
 def _negative(price: Price, received: str) -> InvoicingError:
-    message = f"charges: expected of {type(price.model).__name__} no charge below 0, received {received}"
+    message = (
+        f"charges: expected of {type(price.model).__name__} no charge below 0, received {received}"
+    )
     return InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param="charges")
 
 
 def _not_linear(price: Price, first: int, last: int | None, quantity: int) -> InvoicingError:
     end = "on" if last is None else f"to {last}"
     message = (
-        f"breakpoints: expected of {type(price.model).__name__} charges that are linear from quantity {first} {end}, "
+        f"breakpoints: expected of {type(price.model).__name__} charges that are linear "
+        f"from quantity {first} {end}, "
         f"received others at quantity {quantity}"
     )
     return InvoicingError(ErrorCode.PRICING_MODEL_BROKEN, message, param="breakpoints")
 
 
-# Words ---------------------------------------------------------------------------------------------------------------
+# Words --------------------------------------------------------------------------------------------
 
 
 def written(price: Price, amount: Fraction) -> str:

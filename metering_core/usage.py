@@ -1,14 +1,16 @@
 """Usage as it is reported: records, and the cells they fold into.
 
-A **cell** is all the usage of one subscription item at one timestamp. Within a cell the order of arrival matters, and
-``increment`` and ``set`` form the reset monoid, written here with ``·`` for "then":
+A **cell** is all the usage of one subscription item at one timestamp. Within a cell the order of
+arrival matters, and ``increment`` and ``set`` form the reset monoid, written here with ``·`` for
+"then":
 
     a · (b · c) = (a · b) · c        associative: a cell may be folded piece by piece
     a · nothing = a = nothing · a    the identity is an increment of 0
     a · set(q) = set(q)              a set replaces what was there
     a · inc(q) = a + q               an increment adds to it, also to what was set
 
-It is not commutative, so a cell must stay whole and in order. Across cells nothing depends on order.
+It is not commutative, so a cell must stay whole and in order. Across cells nothing depends on
+order.
 """
 
 from __future__ import annotations
@@ -37,7 +39,9 @@ Timestamp = int | Literal["now"]
 
 
 def as_timestamp(value: object, param: str = "timestamp") -> Timestamp:
-    """Return Unix seconds (a datetime floored to its second) or ``"now"``; refuse anything else by name."""
+    """Return Unix seconds (a datetime floored to its second) or ``"now"``; refuse anything else by
+    name.
+    """
     if type(value) is int and 0 <= value <= SECONDS_MAX:
         return value
     if text_of(value) == "now":
@@ -53,7 +57,11 @@ _ACTIONS = {action.value: action for action in Action}
 
 def as_action(value: object, param: str = "action") -> Action:
     """Return the action that a value names, or refuse it with ``parameter_invalid_choice``."""
-    return _ACTIONS[value] if type(value) is str and value in _ACTIONS else choice(Action, value, param)
+    return (
+        _ACTIONS[value]
+        if type(value) is str and value in _ACTIONS
+        else choice(Action, value, param)
+    )
 
 
 @attrs.frozen(init=False)
@@ -62,16 +70,20 @@ class UsageRecord:
 
     Attributes:
         subscription_item: the id of the item that was used, 1 to 255 characters.
-        quantity: an integer of at least 0, of at most 200 digits. To take usage back, ``set`` the cell to what is right.
-        timestamp: Unix seconds. Given as an aware datetime (floored to its second), Unix seconds or ``"now"``.
+        quantity: an integer of at least 0, of at most 200 digits. To take usage back, ``set`` the
+            cell to what is right.
+        timestamp: Unix seconds. Given as an aware datetime (floored to its second), Unix seconds or
+            ``"now"``.
         action: ``increment`` (the default) or ``set``.
-        id: an idempotency key of 1 to 255 characters, unique within the item; None for a record that may be repeated.
+        id: an idempotency key of 1 to 255 characters, unique within the item; None for a record
+            that may be repeated.
 
     Raises:
         InvalidValueError: ``param`` names the field.
 
     >>> UsageRecord("si_tokens", 5, timestamp=1571252444, id="a")
-    UsageRecord(subscription_item='si_tokens', quantity=5, timestamp=1571252444, action=<Action.INCREMENT: ...>, id='a')
+    UsageRecord(subscription_item='si_tokens', quantity=5, timestamp=1571252444,
+    action=<Action.INCREMENT: ...>, id='a')
     """
 
     subscription_item: str
@@ -88,8 +100,9 @@ class UsageRecord:
         action: str = "increment",
         id: str | None = None,  # noqa: A002 - the field's word
     ) -> None:
-        # Written by hand because one is built per usage record: the generated one takes three times as long.
-        # Each field is filled as it is where that is plainly right; else its check refuses it or makes it right.
+        # Written by hand because one is built per usage record: the generated one takes three times
+        # as long. Each field is filled as it is where that is plainly right; else its check refuses
+        # it or makes it right.
         if type(subscription_item) is not str or not 0 < len(subscription_item) <= NAME_MAX:
             subscription_item = name(subscription_item, "subscription_item")
         if type(quantity) is not int or not 0 <= quantity < QUANTITY_BOUND:
@@ -121,7 +134,8 @@ class Cell:
 
     Attributes:
         timestamp: Unix seconds.
-        quantity: what the records come to; on its own where ``is_set``, else to be added to what was there before.
+        quantity: what the records come to; on its own where ``is_set``, else to be added to what
+            was there before.
         is_set: whether a ``set`` was among the records, so that what came before does not count.
     """
 
@@ -143,7 +157,9 @@ class Cell:
         require_kind(Cell, later, "later", f"a Cell of the timestamp {self.timestamp}")
         if self.timestamp != later.timestamp:
             expected = f"a Cell of the timestamp {self.timestamp}"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "later", expected, later)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, "later", expected, later
+            )
         if later.is_set:
             return later
         return Cell(self.timestamp, add(self.quantity, later.quantity), self.is_set)

@@ -40,11 +40,13 @@ _FIRST_MODES: Final = (
     AggregateUsage.LAST_DURING_PERIOD,
     AggregateUsage.LAST_EVER,
 )
-"""What periods were compacted to before there were other modes; their records are gone, so it is all they can be asked."""
+"""What periods were compacted to before there were other modes; their records are gone, so it is
+all they can be asked.
+"""
 
 _SECOND: Final = timedelta(seconds=1)
 
-# Writing -------------------------------------------------------------------------------------------------------------
+# Writing ------------------------------------------------------------------------------------------
 
 
 def write_content(state: LogState) -> dict[str, Any]:
@@ -56,15 +58,21 @@ def write_content(state: LogState) -> dict[str, Any]:
             "late_grace": policy.late_grace // _SECOND,
             "late_attribution": policy.late_attribution.value,
         },
-        "subscriptions": [subscription_fields(subscription) for subscription in state.subscriptions],
+        "subscriptions": [
+            subscription_fields(subscription) for subscription in state.subscriptions
+        ],
         "items": [
             {"subscription": owner, "item": None if is_active else item_fields(item), "id": item.id}
             for item, owner, is_active in state.items
         ],
-        "records": {name: list(map(int, column)) for name, column in attrs.asdict(state.columns).items()},
+        "records": {
+            name: list(map(int, column)) for name, column in attrs.asdict(state.columns).items()
+        },
         "attributed": [[sequence, at] for sequence, at in sorted(state.attributed.items())],
         "ids": {
-            item: {record_id: list(map(int, attrs.astuple(sent))) for record_id, sent in ids.items()}
+            item: {
+                record_id: list(map(int, attrs.astuple(sent))) for record_id, sent in ids.items()
+            }
             for item, ids in state.ids.items()
         },
         **closed_fields(state.closed),
@@ -81,20 +89,35 @@ def _kept_fields(kept: Kept) -> dict[str, Any]:
         "bounds": list(kept.bounds),
         "sequences": list(kept.sequences),
         "received": list(kept.received),
-        "partials": {mode.value: AGGREGATORS[mode].write(part) for mode, part in kept.partials.items()},
+        "partials": {
+            mode.value: AGGREGATORS[mode].write(part) for mode, part in kept.partials.items()
+        },
     }
 
 
-# Reading -------------------------------------------------------------------------------------------------------------
+# Reading ------------------------------------------------------------------------------------------
 
 
 _CONTENT_KEYS: Final = frozenset(
-    {"attributed", "closed", "compacted", "ids", "items", "policy", "prices", "records", "sequence", "subscriptions"}
+    {
+        "attributed",
+        "closed",
+        "compacted",
+        "ids",
+        "items",
+        "policy",
+        "prices",
+        "records",
+        "sequence",
+        "subscriptions",
+    }
 )
 
 
 def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:  # noqa: ANN401 - damaged data can be anything
-    """Return the state, held to what appending makes sure of; whatever is raised says that the data is damaged."""
+    """Return the state, held to what appending makes sure of; whatever is raised says that the data
+    is damaged.
+    """
     known_keys(content, _CONTENT_KEYS, "content")
     policy = content["policy"]
     subscriptions = tuple(read_subscription(fields, prices) for fields in content["subscriptions"])
@@ -109,7 +132,10 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:  # noqa
         items=tuple(_item(fields, by_id, prices) for fields in content["items"]),
         columns=_columns(content["records"]),
         attributed={read_whole(sequence): read_whole(at) for sequence, at in content["attributed"]},
-        ids={item: {record_id: _sent(*fields) for record_id, fields in ids.items()} for item, ids in content["ids"].items()},
+        ids={
+            item: {record_id: _sent(*fields) for record_id, fields in ids.items()}
+            for item, ids in content["ids"].items()
+        },
         closed=read_closed(content, prices),
         kept={
             item: {read_whole(start): _kept(fields) for start, fields in periods}
@@ -122,12 +148,16 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:  # noqa
 
 
 def _columns(records: Mapping[str, Any]) -> Columns:
-    codes, timestamps, quantities, sets, sequences, received = (wholes(records[field.name]) for field in attrs.fields(Columns))
+    codes, timestamps, quantities, sets, sequences, received = (
+        wholes(records[field.name]) for field in attrs.fields(Columns)
+    )
     return Columns(codes, timestamps, quantities, tuple(map(bool, sets)), sequences, received)
 
 
 def _item(
-    fields: Mapping[str, Any], subscriptions: Mapping[str, Subscription], prices: Mapping[str, Price]
+    fields: Mapping[str, Any],
+    subscriptions: Mapping[str, Subscription],
+    prices: Mapping[str, Price],
 ) -> tuple[SubscriptionItem, str, bool]:
     owner = fields["subscription"]
     if fields["item"] is None:
@@ -139,16 +169,28 @@ def _item(
 
 
 def _sent(sequence: int, timestamp: int, quantity: int, is_set: int, as_now: int) -> Sent:
-    return Sent(read_whole(sequence), read_whole(timestamp), read_whole(quantity), bool(is_set), bool(as_now))
+    return Sent(
+        read_whole(sequence),
+        read_whole(timestamp),
+        read_whole(quantity),
+        bool(is_set),
+        bool(as_now),
+    )
 
 
 def _kept(fields: Mapping[str, Any]) -> Kept:
     written = fields["partials"]
     is_old = written.keys() == {mode.value for mode in _FIRST_MODES}
     # Peaks are kept of what is billed by them; without another mode the data is damaged.
-    modes = {mode: row for mode, row in AGGREGATORS.items() if mode.value in written or not (is_old or row.window_seconds)}
+    modes = {
+        mode: row
+        for mode, row in AGGREGATORS.items()
+        if mode.value in written or not (is_old or row.window_seconds)
+    }
     partials = {mode: row.read(written[mode.value]) for mode, row in modes.items()}
-    return Kept(partials, _pair(fields["bounds"]), _pair(fields["sequences"]), _pair(fields["received"]))
+    return Kept(
+        partials, _pair(fields["bounds"]), _pair(fields["sequences"]), _pair(fields["received"])
+    )
 
 
 def _pair(values: Any) -> tuple[int, int]:  # noqa: ANN401 - damaged data can be anything
@@ -160,7 +202,9 @@ def _check(state: LogState) -> None:
     _check_columns(state)
     known = [item.id for item, _, _ in state.items]
     active = {item.id for item, _, is_active in state.items if is_active}
-    if len(set(known)) < len(known) or active != {item.id for owner in state.subscriptions for item in owner.items}:
+    if len(set(known)) < len(known) or active != {
+        item.id for owner in state.subscriptions for item in owner.items
+    }:
         raise ValueError("the items are not those of the subscriptions")
     owners = {subscription.id for subscription in state.subscriptions}
     if not (state.ids.keys() | state.kept.keys() <= set(known) and state.closed.keys() <= owners):
@@ -177,7 +221,10 @@ def _check_columns(state: LogState) -> None:
     sequences = columns.sequences
     if len({len(column) for column in attrs.astuple(columns, recurse=False)}) != 1:
         raise ValueError("the columns differ in length")
-    if not all(0 <= code < len(state.items) for code in columns.codes) or min(columns.quantities, default=0) < 0:
+    if (
+        not all(0 <= code < len(state.items) for code in columns.codes)
+        or min(columns.quantities, default=0) < 0
+    ):
         raise ValueError("a record names no item, or has a negative quantity")
     if any(left >= right for left, right in pairwise(sequences)):
         raise ValueError("the sequence does not ascend")

@@ -1,4 +1,6 @@
-"""What can be asked of usage that is kept record by record: of the log as it is, and of the log as it was."""
+"""What can be asked of usage that is kept record by record: of the log as it is, and of the log as
+it was.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,15 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
 from metering_core.measures import Partial
 from metering_core.names import flag, require_kind
-from metering_core.periods import SECONDS_MIN, BillingPeriod, Instant, from_unix_seconds, instant, moment, unix_seconds
+from metering_core.periods import (
+    SECONDS_MIN,
+    BillingPeriod,
+    Instant,
+    from_unix_seconds,
+    instant,
+    moment,
+    unix_seconds,
+)
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Cell, UsageRecord
@@ -34,7 +44,8 @@ class LoggedRecord:
         sequence: its number in the log, from 1, in the order of arrival.
         received_at: the log's now when it was accepted, UTC.
         record: what was used; the timestamp is resolved to Unix seconds.
-        billed_at: a moment in the period it is billed in: its timestamp, unless it was attributed to a later period.
+        billed_at: a moment in the period it is billed in: its timestamp, unless it was attributed
+            to a later period.
     """
 
     sequence: int
@@ -104,7 +115,8 @@ class UsageReader:
         return account.closing(period.start_seconds)
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of the item's aggregator in the period; see :class:`~metering_core.Usage`.
+        """Return the partial of the item's aggregator in the period; see
+        :class:`~metering_core.Usage`.
 
         Raises:
             InvoicingError: ``subscription_item_unknown``, or ``price_not_metered``.
@@ -124,8 +136,11 @@ class UsageReader:
         with self._source().lock:
             return [self._partial(item, period) for item, period in asked]
 
-    def cells(self, item_id: str, period: BillingPeriod, *, look_back: bool = False) -> tuple[Cell, ...]:
-        """Return the cells of the item in the period, by timestamp; with ``look_back`` those of all earlier periods too.
+    def cells(
+        self, item_id: str, period: BillingPeriod, *, look_back: bool = False
+    ) -> tuple[Cell, ...]:
+        """Return the cells of the item in the period, by timestamp; with ``look_back`` those of all
+        earlier periods too.
 
         Raises:
             UsageCompactedError: where their records were dropped.
@@ -136,11 +151,15 @@ class UsageReader:
             found = self._cells(item_id).between(period, look_back=look_back)
         return tuple(Cell(timestamp, quantity) for timestamp, quantity in found)
 
-    def records(self, item_id: str | None = None, period: BillingPeriod | None = None) -> list[LoggedRecord]:
-        """Return accepted records in the order of arrival: all, or only those of one item, billed in one period, or both.
+    def records(
+        self, item_id: str | None = None, period: BillingPeriod | None = None
+    ) -> list[LoggedRecord]:
+        """Return accepted records in the order of arrival: all, or only those of one item, billed
+        in one period, or both.
 
         Raises:
-            UsageCompactedError: where some of them were dropped: ask for the periods that were not compacted.
+            UsageCompactedError: where some of them were dropped: ask for the periods that were not
+                compacted.
         """
         if period is not None:
             require_kind(BillingPeriod, period, "period")
@@ -151,25 +170,32 @@ class UsageReader:
             return _billed_in(period, logged)
 
     def late(self, item_id: str, period: BillingPeriod) -> dict[BillingPeriod, int]:
-        """Return how much of what a period bills of an item is late usage of which earlier one, that was finalized before.
+        """Return how much of what a period bills of an item is late usage of which earlier one,
+        that was finalized before.
 
         Raises:
             UsageCompactedError: where their records were dropped.
         """
         require_kind(BillingPeriod, period, "period")
-        cycle, late = self._source().known(item_id).account.subscription.cycle, dict[BillingPeriod, int]()
+        cycle, late = (
+            self._source().known(item_id).account.subscription.cycle,
+            dict[BillingPeriod, int](),
+        )
         for one in self.records(item_id, period):
             if one.record.timestamp != "now" and one.record.timestamp < period.start_seconds:
                 earlier = cycle.period_at(from_unix_seconds(one.record.timestamp))
                 late[earlier] = late.get(earlier, 0) + one.record.quantity
         return late
 
-    def summaries(self, item_id: str, *, now: Instant, limit: int | None = None) -> list[UsageSummary]:
+    def summaries(
+        self, item_id: str, *, now: Instant, limit: int | None = None
+    ) -> list[UsageSummary]:
         """Return the usage of an item by billing period, newest first, as Stripe lists it.
 
-        The first is the open period (``end`` and ``invoice`` None) unless the subscription has ended; every elapsed period of
-        the subscription's life follows, also where it is empty. Of one that has always been, they go back to the period of
-        the anchor or of the first usage, whichever is earlier.
+        The first is the open period (``end`` and ``invoice`` None) unless the subscription has
+        ended; every elapsed period of the subscription's life follows, also where it is empty. Of
+        one that has always been, they go back to the period of the anchor or of the first usage,
+        whichever is earlier.
 
         Args:
             item_id: the item.
@@ -186,7 +212,9 @@ class UsageReader:
             return [self._summary(known, period, at) for period in periods]
 
     def _periods_until(self, known: KnownItem, at: datetime) -> Iterator[BillingPeriod]:
-        """Yield the periods that have begun by ``at``, newest first, each looked up when it is asked for."""
+        """Yield the periods that have begun by ``at``, newest first, each looked up when it is
+        asked for.
+        """
         subscription = known.account.subscription
         begin = subscription.start_date
         if unix_seconds(begin) == SECONDS_MIN:
@@ -206,7 +234,9 @@ class UsageReader:
         if at in period:
             return attrs.evolve(summary, end=None)
         is_billed = self._closing(known.account, period) is not None
-        return attrs.evolve(summary, invoice=known.account.subscription.invoice_id(period) if is_billed else None)
+        return attrs.evolve(
+            summary, invoice=known.account.subscription.invoice_id(period) if is_billed else None
+        )
 
 
 class SeesInvoices:
@@ -227,10 +257,12 @@ class SeesInvoices:
             return closing.invoice if closing is not None and self._shows(closing) else None
 
     def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse to finalize a period that was finalized later than the view, or by a version that was not told.
+        """Refuse to finalize a period that was finalized later than the view, or by a version that
+        was not told.
 
         Raises:
-            InvoicingError: ``invoice_conflict`` where the log keeps an invoice that the view does not show.
+            InvoicingError: ``invoice_conflict`` where the log keeps an invoice that the view does
+                not show.
             InvalidValueError: ``change_not_billable`` for a version that the log was not told.
         """
         require_kind(Subscription, subscription, "subscription")
@@ -241,13 +273,16 @@ class SeesInvoices:
                 raise invoice_conflict(
                     subscription.id,
                     "the invoice that the log keeps of the period",
-                    "a view of before it was made (finalize with the log, or preview what the view would bill)",
+                    "a view of before it was made (finalize with the log, or preview what "
+                    "the view would bill)",
                 )
             self._closings().require_told(subscription, period)
 
 
 class UsageView(SeesInvoices, UsageReader):
-    """The log as it was: read-only, and itself a :class:`~metering_core.Usage`. Later records do not change its answers."""
+    """The log as it was: read-only, and itself a :class:`~metering_core.Usage`. Later records do
+    not change its answers.
+    """
 
     def __init__(self, log: Source, sequence: int, received_by: datetime | None) -> None:
         self._log = log
@@ -267,22 +302,32 @@ class UsageView(SeesInvoices, UsageReader):
 
     def __repr__(self) -> str:
         """Return what bounds the view."""
-        by = "" if self._received_by is None else f", received by {from_unix_seconds(self._received_by // 10**6)}"
+        by = (
+            ""
+            if self._received_by is None
+            else f", received by {from_unix_seconds(self._received_by // 10**6)}"
+        )
         return f"<UsageView up to sequence {self._sequence}{by}>"
 
     def as_of(self, limit: int | datetime) -> UsageView:
-        """Return a view that shows no more than this one; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
+        """Return a view that shows no more than this one; ``limit`` as in
+        :meth:`~metering_core.UsageLog.as_of`.
+        """
         sequence, received_by = as_limit(limit, self._sequence, self._log)
         view = UsageView(self._log, sequence, received_by)
         if self._received_by is not None:
             known = view._received_by
-            view._received_by = self._received_by if known is None else min(known, self._received_by)
+            view._received_by = (
+                self._received_by if known is None else min(known, self._received_by)
+            )
         return view
 
     def weakly(self) -> Self:
-        """Return this view without keeping its log alive; asked after the log is gone, it raises ``ReferenceError``.
+        """Return this view without keeping its log alive; asked after the log is gone, it raises
+        ``ReferenceError``.
 
-        Invoice lines remember their usage so: an archive of invoices must not be an archive of logs.
+        Invoice lines remember their usage so: an archive of invoices must not be an archive of
+        logs.
         """
         self._log = held_weakly(self._log)
         return self
@@ -293,7 +338,9 @@ class UsageView(SeesInvoices, UsageReader):
     def _rows(self, item_id: str | None) -> Iterable[int]:
         log = self._log
         return (
-            row for row in log.rows_of(item_id) if log.sequence_of(row) <= self._sequence and self._sees(log.received_of(row))
+            row
+            for row in log.rows_of(item_id)
+            if log.sequence_of(row) <= self._sequence and self._sees(log.received_of(row))
         )
 
     def _sees(self, received: int) -> bool:
@@ -318,7 +365,9 @@ class UsageView(SeesInvoices, UsageReader):
         return folded
 
     def _take_compacted(self, folded: ItemCells, cells: PeriodCells) -> None:
-        """Show a compacted period whole or not at all; one that the view would cut through can answer nothing."""
+        """Show a compacted period whole or not at all; one that the view would cut through can
+        answer nothing.
+        """
         kept = cells.kept
         assert kept is not None, "it was compacted"
         if kept.sequences[1] <= self._sequence and self._sees(kept.received[1]):
@@ -335,7 +384,11 @@ class UsageView(SeesInvoices, UsageReader):
 
     def _closing(self, account: Account, period: BillingPeriod) -> Closing | None:
         closing = super()._closing(account, period)
-        return closing if closing is not None and self._sees(moment(closing.closed_at, "closed_at")[1]) else None
+        return (
+            closing
+            if closing is not None and self._sees(moment(closing.closed_at, "closed_at")[1])
+            else None
+        )
 
 
 Held = TypeVar("Held")
@@ -356,9 +409,11 @@ class Numbered(Protocol):
 
 
 def as_limit(limit: int | datetime, sequence: int, log: Numbered) -> tuple[int, datetime | None]:
-    """Return up to which number, and received by when, a view may show records; it never shows later numbers than now.
+    """Return up to which number, and received by when, a view may show records; it never shows
+    later numbers than now.
 
-    A number that the log has not given yet is refused: it is Unix seconds, as other instants may be, or a mistake.
+    A number that the log has not given yet is refused: it is Unix seconds, as other instants may
+    be, or a mistake.
     """
     if isinstance(limit, datetime):
         return sequence, instant(limit, "as_of")
@@ -368,8 +423,13 @@ def as_limit(limit: int | datetime, sequence: int, log: Numbered) -> tuple[int, 
     except InvalidValueError as error:
         raise InvalidValueError.expecting(error.code, "as_of", expected, limit) from None
     if number > sequence and number > log.sequence:
-        expected = f"an aware datetime for a moment, for a number is a sequence number, here at most {log.sequence}"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, "as_of", expected, limit)
+        expected = (
+            "an aware datetime for a moment, for a number is a sequence number, here at most "
+            f"{log.sequence}"
+        )
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INTEGER, "as_of", expected, limit
+        )
     return min(number, sequence), None
 
 

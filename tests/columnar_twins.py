@@ -1,4 +1,6 @@
-"""A log and its columnar twin, which are told the same and must answer the same: what the tests of columns are made of."""
+"""A log and its columnar twin, which are told the same and must answer the same: what the tests of
+columns are made of.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from metering_core.testing.strategies import batches, subscriptions
 MAX = 2**63 - 1
 
 FEWER = settings(max_examples=settings.default.max_examples // 4)
-"""For stories: each is the whole life of an engine, and test_engines.py tells thousands of shorter ones."""
+"""For stories: each is the whole life of an engine, and test_engines.py tells thousands of shorter
+ones.
+"""
 
 
 def records_of(usage):
@@ -32,30 +36,51 @@ def records_of(usage):
 
 
 def grace_and_retries():
-    """Compare the last second of the late grace and the first after it, and retries of sets and of ``now``."""
+    """Compare the last second of the late grace and the first after it, and retries of sets and of
+    ``now``.
+    """
     twins = Twins([four_modes()], mc.AcceptancePolicy(late_grace=timedelta(seconds=5)))
     for at in (4, 5, 6):
-        twins.append([mc.UsageRecord(mode, 1, timestamp=JAN.end_seconds - 1) for mode in MODES], FEB.start_seconds + at)
+        twins.append(
+            [mc.UsageRecord(mode, 1, timestamp=JAN.end_seconds - 1) for mode in MODES],
+            FEB.start_seconds + at,
+        )
     moments = [FEB.start_seconds + at for at in (4, 5, 6)]
     twins.import_history([mc.UsageRecord("sum", 1, timestamp=JAN.end_seconds - 1)] * 3, moments)
-    kinds = [(stamp, action) for stamp in ("now", FEB.start_seconds) for action in ("set", "increment")]
-    records = [mc.UsageRecord("max", 3, timestamp=stamp, action=action, id=f"{stamp}{action}") for stamp, action in kinds]
+    kinds = [
+        (stamp, action) for stamp in ("now", FEB.start_seconds) for action in ("set", "increment")
+    ]
+    records = [
+        mc.UsageRecord("max", 3, timestamp=stamp, action=action, id=f"{stamp}{action}")
+        for stamp, action in kinds
+    ]
     for at in (1, 2):
         twins.append(records, FEB.start_seconds + at)
-    swapped = [mc.UsageRecord("max", 3, timestamp=stamp, action="increment", id=f"{stamp}set") for stamp, _ in kinds]
+    swapped = [
+        mc.UsageRecord("max", 3, timestamp=stamp, action="increment", id=f"{stamp}set")
+        for stamp, _ in kinds
+    ]
     twins.append(swapped, FEB.start_seconds + 3)
     twins.compare(FEB.start_seconds + 3)
 
 
 def late_and_compacted():
-    """Compare usage that is billed in a later period than its own, before and after its period is compacted."""
+    """Compare usage that is billed in a later period than its own, before and after its period is
+    compacted.
+    """
     policy = mc.AcceptancePolicy(late_grace=timedelta(days=40), late_attribution="open_period")
     twins = Twins([four_modes()], policy)
-    early = [mc.UsageRecord(mode, 7, timestamp=START + at, id=f"{at}") for mode in MODES for at in (0, 9)]
+    early = [
+        mc.UsageRecord(mode, 7, timestamp=START + at, id=f"{at}") for mode in MODES for at in (0, 9)
+    ]
     twins.append(early, START + 9)
     twins.close(four_modes(), JAN, FEB.start_seconds)
     for action in ("increment", "set", "increment"):
-        late = [mc.UsageRecord(mode, 5, timestamp=at, action=action) for mode in MODES for at in (START + 9, FEB.start_seconds)]
+        late = [
+            mc.UsageRecord(mode, 5, timestamp=at, action=action)
+            for mode in MODES
+            for at in (START + 9, FEB.start_seconds)
+        ]
         twins.append(late, FEB.start_seconds + 1)
         twins.compare(FEB.start_seconds + 1)
     held = twins.log.as_of(12), twins.columns.as_of(12)
@@ -89,13 +114,20 @@ def daily(anchor=START, **options):
 
 
 def days_apart():
-    """Return subscriptions, a policy, records in a few days far from each other, and when each was received."""
+    """Return subscriptions, a policy, records in a few days far from each other, and when each was
+    received.
+    """
     days = [0, 1, 2, 400, 9_000, 9_001, 100_000]
     moments = [START + day * DAY + second for day in days for second in (0, 5, 3600, 3601, DAY - 1)]
     backs = [(item, back) for back in (0, 3600, DAY) for item in ("si_0", "max")]
     records = [mc.UsageRecord(item, 1, at - back) for at in moments for item, back in backs]
     of = [daily(START + 3600, id="daily"), four_modes()]
-    return of, mc.AcceptancePolicy(late_grace=timedelta(hours=3)), records, [at for at in moments for _ in backs]
+    return (
+        of,
+        mc.AcceptancePolicy(late_grace=timedelta(hours=3)),
+        records,
+        [at for at in moments for _ in backs],
+    )
 
 
 def outcome_of(act):
@@ -117,7 +149,9 @@ def columns_of(records):
 
 
 class Twins:
-    """A log and columns over the same subscriptions; every method acts on both and compares what they say."""
+    """A log and columns over the same subscriptions; every method acts on both and compares what
+    they say.
+    """
 
     def __init__(self, of, policy=None):
         self.of = list(of)
@@ -126,7 +160,10 @@ class Twins:
 
     def same(self, act):
         """Let both do the same; the answers must be equal."""
-        expected, received = outcome_of(lambda: act(self.log)), outcome_of(lambda: act(self.columns))
+        expected, received = (
+            outcome_of(lambda: act(self.log)),
+            outcome_of(lambda: act(self.columns)),
+        )
         assert received == expected, f"{received} is not {expected}"
         return expected
 
@@ -137,15 +174,25 @@ class Twins:
         assert self.columns.as_of(self.columns.sequence).total_usage(asked).tolist() == expected
 
     def same_totals_of_all(self, *periods):
-        """Compare the quantities of all items, whose prices have one mode, with those asked for one by one."""
+        """Compare the quantities of all items, whose prices have one mode, with those asked for one
+        by one.
+        """
         items = [item for one in self.of for item in one.items]
         assert self.columns.item_ids == tuple(item.id for item in items)
         mode = items[0].recurring.aggregate_usage
         modes = ["sum", mode, "max"]
         for period in (JAN, *periods):
-            expected = [summary.total_usage for summary in summarize_all([(item, period) for item in items], self.log)]
+            expected = [
+                summary.total_usage
+                for summary in summarize_all([(item, period) for item in items], self.log)
+            ]
             assert self.columns.total_usage_of_all(period, modes)[mode].tolist() == expected
-            assert self.columns.as_of(self.columns.sequence).total_usage_of_all(period, modes)[mode].tolist() == expected
+            assert (
+                self.columns.as_of(self.columns.sequence)
+                .total_usage_of_all(period, modes)[mode]
+                .tolist()
+                == expected
+            )
 
     def append(self, records, now):
         """Append at one moment: the log from records, the columns too."""
@@ -158,7 +205,9 @@ class Twins:
         items = [record.subscription_item for record in records]
         columns = columns_of(records)
         expected = self.log.append_columns(items, **columns, received_at=received_at)
-        received = self.columns.append(UsageBatch.from_columns(items, **columns), received_at=received_at)
+        received = self.columns.append(
+            UsageBatch.from_columns(items, **columns), received_at=received_at
+        )
         self.compare_receipts(received, expected)
 
     def compare_receipts(self, received, expected):
@@ -179,11 +228,21 @@ class Twins:
         log, columns = usages or (self.log, self.columns)
         assert log.sequence == columns.sequence
         for subscription in self.of:
-            asked = [(item, period) for item in subscription.items for period in periods_around(subscription)]
-            metered = [request for request in asked if request[0].recurring.aggregate_usage is not None]
-            expected, received = (answers_of(usage, subscription, asked, metered, now) for usage in (log, columns))
+            asked = [
+                (item, period)
+                for item in subscription.items
+                for period in periods_around(subscription)
+            ]
+            metered = [
+                request for request in asked if request[0].recurring.aggregate_usage is not None
+            ]
+            expected, received = (
+                answers_of(usage, subscription, asked, metered, now) for usage in (log, columns)
+            )
             for question, answer in expected.items():
-                assert received[question] == answer, f"{question}: {received[question]} is not {answer}"
+                assert received[question] == answer, (
+                    f"{question}: {received[question]} is not {answer}"
+                )
         assert records_of(columns) == records_of(log)
 
     def compare_views(self, limits, now):
@@ -198,14 +257,20 @@ def answers_of(usage, subscription, asked, metered, now):
     """Return every answer about a subscription, by the question."""
 
     def each(question):
-        return [outcome_of(lambda item=item, period=period: question(item, period)) for item, period in asked]
+        return [
+            outcome_of(lambda item=item, period=period: question(item, period))
+            for item, period in asked
+        ]
 
     return {
         "partial": each(usage.partial),
         "partials": outcome_of(lambda: usage.partials(metered)),
         "cells": each(lambda item, period: usage.cells(item.id, period)),
         "records": each(lambda item, period: usage.records(item.id, period)),
-        "summaries": [outcome_of(lambda item=item: usage.summaries(item.id, now=now)) for item in subscription.items],
+        "summaries": [
+            outcome_of(lambda item=item: usage.summaries(item.id, now=now))
+            for item in subscription.items
+        ],
         "preview": outcome_of(lambda: mc.preview_invoice(subscription, usage, now=now)),
     }
 
@@ -213,7 +278,10 @@ def answers_of(usage, subscription, asked, metered, now):
 def periods_around(subscription):
     """Return whole periods of a subscription's cycle, and spans that cut through them."""
     cycle = subscription.cycle
-    whole = [cycle.period_at(cycle.period_at(cycle.anchor).start_seconds - 1), *islice(cycle.periods_from(cycle.anchor), 3)]
+    whole = [
+        cycle.period_at(cycle.period_at(cycle.anchor).start_seconds - 1),
+        *islice(cycle.periods_from(cycle.anchor), 3),
+    ]
     cut = [mc.BillingPeriod(one.start_seconds + 1, one.end_seconds - 1) for one in whole[1:3]]
     return [
         *whole,
@@ -226,7 +294,9 @@ def periods_around(subscription):
 POLICIES = st.builds(
     mc.AcceptancePolicy,
     future_tolerance=st.sampled_from([timedelta(0), timedelta(seconds=1), timedelta(days=400)]),
-    late_grace=st.sampled_from([timedelta(0), timedelta(seconds=2), timedelta(days=3), timedelta(days=3000)]),
+    late_grace=st.sampled_from(
+        [timedelta(0), timedelta(seconds=2), timedelta(days=3), timedelta(days=3000)]
+    ),
     late_attribution=st.sampled_from(list(mc.LateAttribution)),
 )
 
@@ -236,15 +306,26 @@ def within_64_bits(records):
     return [record for record in records if record.quantity <= MAX]
 
 
-STEPS = st.sampled_from(["append", "import", "close", "compact", "compact some", "compare", "view", "end", "again"])
+STEPS = st.sampled_from(
+    ["append", "import", "close", "compact", "compact some", "compare", "view", "end", "again"]
+)
 
 
 @st.composite
 def stories(draw):
-    """Draw what happens to a subscription's usage: batches, closed periods, compaction, and questions between."""
+    """Draw what happens to a subscription's usage: batches, closed periods, compaction, and
+    questions between.
+    """
     subscription = draw(subscriptions(thresholds=draw(st.booleans()), ends=draw(st.booleans())))
-    received = [(now, within_64_bits(records)) for now, records in draw(batches(subscription, max_size=10))]
-    return subscription, draw(POLICIES), received, draw(st.lists(STEPS, min_size=len(received), max_size=2 * len(received) + 2))
+    received = [
+        (now, within_64_bits(records)) for now, records in draw(batches(subscription, max_size=10))
+    ]
+    return (
+        subscription,
+        draw(POLICIES),
+        received,
+        draw(st.lists(STEPS, min_size=len(received), max_size=2 * len(received) + 2)),
+    )
 
 
 def live(story):
@@ -257,7 +338,10 @@ def live(story):
         now = step_of(twins, subscription, step, waiting, now)
     twins.compare(now)
     moments = [from_unix_seconds(at) for at, _ in received]
-    twins.compare_views([0, min(1, twins.log.sequence), twins.log.sequence // 2, twins.log.sequence, *moments[:2]], now)
+    twins.compare_views(
+        [0, min(1, twins.log.sequence), twins.log.sequence // 2, twins.log.sequence, *moments[:2]],
+        now,
+    )
 
 
 def step_of(twins, subscription, step, waiting, now):
@@ -293,11 +377,13 @@ def step_of(twins, subscription, step, waiting, now):
     return now
 
 
-# Two kernels -----------------------------------------------------------------------------------------------------------
+# Two kernels --------------------------------------------------------------------------------------
 
 
 def compiled_always(patch, workers=1, unit_rows=300_000):
-    """Have the compiled loops answer whatever they can, many items or few, with so many workers and rows in a unit."""
+    """Have the compiled loops answer whatever they can, many items or few, with so many workers and
+    rows in a unit.
+    """
     from metering_core.columnar import answering, compiled, paths  # noqa: PLC0415 - Numba may be absent
 
     patch.setattr(answering, "_MANY", 1)
@@ -309,24 +395,47 @@ def compiled_always(patch, workers=1, unit_rows=300_000):
 
 
 ITEMS = 5
-MOMENTS = [ORIGIN, ORIGIN + 1, 0, START, START + 1, START + 2, START + 40 * 86_400, 253_402_300_798, 253_402_300_799]
+MOMENTS = [
+    ORIGIN,
+    ORIGIN + 1,
+    0,
+    START,
+    START + 1,
+    START + 2,
+    START + 40 * 86_400,
+    253_402_300_798,
+    253_402_300_799,
+]
 QUANTITIES = [0, 1, 2, 7, 2**31, 2**32 - 1, 2**32, 2**55, 2**62, MAX - 1, MAX]
 ROW = st.tuples(
-    st.integers(0, ITEMS - 1), st.sampled_from(MOMENTS), st.sampled_from(QUANTITIES), st.sampled_from([False, False, True])
+    st.integers(0, ITEMS - 1),
+    st.sampled_from(MOMENTS),
+    st.sampled_from(QUANTITIES),
+    st.sampled_from([False, False, True]),
 )
 
 
 @st.composite
 def two_kernels_asked(draw):
-    """Draw parts of rows, a window for each item, and how the compiled loops are to share the work."""
+    """Draw parts of rows, a window for each item, and how the compiled loops are to share
+    the work.
+    """
     near = st.sampled_from(draw(st.sampled_from([MOMENTS, MOMENTS[3:6], MOMENTS[:2]])))
     small = draw(st.booleans())
-    row = st.builds(lambda row, at: (row[0], at, row[2] % 1000 if small else row[2], row[3]), ROW, near)
+    row = st.builds(
+        lambda row, at: (row[0], at, row[2] % 1000 if small else row[2], row[3]), ROW, near
+    )
     parts = draw(st.lists(st.lists(row, max_size=12), max_size=4))
     windows = draw(st.lists(st.tuples(near, near), min_size=ITEMS, max_size=ITEMS))
     everywhere = draw(st.booleans())
     windows = [(ORIGIN, 2**60) if everywhere else (low, high + 1) for low, high in windows]
-    return parts, windows, draw(st.integers(1, 3)), draw(st.integers(1, 4)), draw(st.sampled_from([1, 6, 10**6]))
+    return (
+        parts,
+        windows,
+        draw(st.integers(1, 3)),
+        draw(st.integers(1, 4)),
+        draw(st.sampled_from([1, 6, 10**6])),
+    )
 
 
 def rows_from(part):
@@ -359,7 +468,10 @@ def totals_of(totals):
     values = kernel.whole(totals.limbs)
     there = [True] * len(values) if totals.is_there is None else totals.is_there.tolist()
     stamps = [None] * len(values) if totals.stamps is None else totals.stamps.tolist()
-    return [(value, stamp) if is_there else None for value, stamp, is_there in zip(values, stamps, there, strict=True)]
+    return [
+        (value, stamp) if is_there else None
+        for value, stamp, is_there in zip(values, stamps, there, strict=True)
+    ]
 
 
 def cells_of(cells):
@@ -368,22 +480,37 @@ def cells_of(cells):
     return list(zip(cells.keys.tolist(), kernel.whole(cells.limbs), sets, strict=True))
 
 
-ALIKE = [["a", "b"], ["", "a"], ["si_00000", "si_00001"], ["si_00000000", "ti_00000000"], ["si_0" * 4, "si_0" * 4 + "0"]]
+ALIKE = [
+    ["a", "b"],
+    ["", "a"],
+    ["si_00000", "si_00001"],
+    ["si_00000000", "ti_00000000"],
+    ["si_0" * 4, "si_0" * 4 + "0"],
+]
 """Strings that differ in a byte or two: the only, the last, the first, and one more."""
 
 
 @st.composite
 def strings_and_hashes(draw):
-    """Draw a column of strings, where it is cut, whether its offsets are wide, and how many bits of its hashes are kept."""
+    """Draw a column of strings, where it is cut, whether its offsets are wide, and how many bits of
+    its hashes are kept.
+    """
     every = [one for some in ALIKE for one in some]
     one = st.sampled_from(draw(st.sampled_from([*ALIKE, every])))
     strings = draw(st.lists(one, max_size=30)) + draw(st.lists(st.text(max_size=20), max_size=3))
     edges = draw(st.lists(st.integers(0, len(strings)), max_size=4))
-    return strings, sorted({0, len(strings), *edges}), draw(st.booleans()), draw(st.sampled_from([0, 1, 64, 64, 64]))
+    return (
+        strings,
+        sorted({0, len(strings), *edges}),
+        draw(st.booleans()),
+        draw(st.sampled_from([0, 1, 64, 64, 64])),
+    )
 
 
 def same_codes(patch, strings, edges, is_wide, bits):
-    """Compare the codes of strings with those that Arrow gives; where few bits of hashes are kept, none may be given."""
+    """Compare the codes of strings with those that Arrow gives; where few bits of hashes are kept,
+    none may be given.
+    """
     import pyarrow as pa  # noqa: PLC0415 - may be absent, as Numba may
 
     from metering_core.columnar import compiled_strings, paths  # noqa: PLC0415

@@ -9,11 +9,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, Phase, settings
 
-# The default repeats itself, so that a red run is red again. `dev` searches anew each time; `ci` is for `make slow`.
+# The default repeats itself, so that a red run is red again. `dev` searches anew each time; `ci` is
+# for `make slow`.
 settings.register_profile("default", max_examples=100, deadline=None, derandomize=True)
 settings.register_profile("dev", max_examples=100, deadline=None, derandomize=False)
 settings.register_profile("ci", max_examples=1000, deadline=None, derandomize=True)
-# For mutmut: a first failure is enough, no example needs to be small, and one process runs the tests again and again.
+# For mutmut: a first failure is enough, no example needs to be small, and one process runs the
+# tests again and again.
 settings.register_profile(
     "mutation",
     max_examples=50,
@@ -26,8 +28,12 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
 def pytest_addoption(parser):
-    """Let CI run a part of the slow tests: the same part each time, so that a red run is red again."""
-    parser.addoption("--slow-sample", type=int, default=1, metavar="N", help="of the slow tests, one in N")
+    """Let CI run a part of the slow tests: the same part each time, so that a red run is red
+    again.
+    """
+    parser.addoption(
+        "--slow-sample", type=int, default=1, metavar="N", help="of the slow tests, one in N"
+    )
 
 
 def pytest_collection_modifyitems(config, items):
@@ -47,7 +53,9 @@ def pytest_collection_modifyitems(config, items):
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """Return the folder of data too large to ship, beside the repository; skip where it is absent."""
+    """Return the folder of data too large to ship, beside the repository; skip where it is
+    absent.
+    """
     folder = Path(__file__).resolve().parents[2] / "shared"
     if not folder.is_dir():
         pytest.skip("needs the folder of shared data beside the repository")

@@ -6,7 +6,9 @@ from metering_core.snapshots import _checksum
 
 
 def changed(*path, value):
-    """Return a change of a snapshot's content that leaves its checksum right, so that only the content can betray it."""
+    """Return a change of a snapshot's content that leaves its checksum right, so that only the
+    content can betray it.
+    """
 
     def change(data):
         place = data["content"]
@@ -22,7 +24,9 @@ def changed(*path, value):
 
 
 def sealed(data, content):
-    """Return a snapshot with another content and the checksum of that, so that only the content can betray it."""
+    """Return a snapshot with another content and the checksum of that, so that only the content can
+    betray it.
+    """
     return {**data, "content": content, "checksum": _checksum(content)}
 
 

@@ -1,4 +1,6 @@
-"""Every public callable, found by introspection, with valid arguments for each of its parameters from one table."""
+"""Every public callable, found by introspection, with valid arguments for each of its parameters
+from one table.
+"""
 
 from __future__ import annotations
 
@@ -30,19 +32,28 @@ CLOUDEVENT = {
     "time": "2024-01-01T00:00:00Z",
     "data": {"value": "5"},
 }
-STRIPE_PRICE = {"id": "p", "currency": "usd", "unit_amount": 5, "recurring": {"interval": "month", "usage_type": "metered"}}
+STRIPE_PRICE = {
+    "id": "p",
+    "currency": "usd",
+    "unit_amount": 5,
+    "recurring": {"interval": "month", "usage_type": "metered"},
+}
 STRIPE_ITEM = {"id": "si", "price": STRIPE_PRICE}
 TIERS = [mc.Tier(5, unit_amount=2), mc.Tier("inf", unit_amount=1)]
 
 
 class Scene:
-    """A usage log, a meter log and all that is valid beside them; wrong values must leave both logs as they are."""
+    """A usage log, a meter log and all that is valid beside them; wrong values must leave both logs
+    as they are.
+    """
 
     def __init__(self) -> None:
         self.price = priced()
         self.subscription = subscribed(ended_at=datetime(2034, 1, 1, tzinfo=UTC), customer="c")
         self.item = self.subscription.items[0]
-        self.metered = subscribed(priced(recurring=mc.Recurring(meter=METER_ID)), id="metered", customer="c")
+        self.metered = subscribed(
+            priced(recurring=mc.Recurring(meter=METER_ID)), id="metered", customer="c"
+        )
         self.log = mc.UsageLog([self.subscription])
         self.log.record("si_0", 5, timestamp=START, now=START, id="first")
         self.log.record("si_0", 7, timestamp=NOW, now=NOW)
@@ -82,7 +93,9 @@ class Scene:
 
     @property
     def receipt(self) -> mc.Receipt:
-        return mc.Receipt(mc.Outcome.REJECTED, code=mc.ErrorCode.METER_UNKNOWN, message="No.", param="event_name")
+        return mc.Receipt(
+            mc.Outcome.REJECTED, code=mc.ErrorCode.METER_UNKNOWN, message="No.", param="event_name"
+        )
 
     @property
     def point(self) -> mc.CumulativePoint:
@@ -109,7 +122,9 @@ INSTANCES: dict[str, Callable[[Scene], Any]] = {
     "Comparison": lambda s: mc.compare(s.price, s.price),
     "CumulativePoint": lambda s: s.point,
     "CumulativeSum": lambda s: s.sum,
-    "Finding": lambda s: mc.audit(mc.Price.package("p", currency="usd", unit_amount=5, divide_by=5))[0],
+    "Finding": lambda s: mc.audit(
+        mc.Price.package("p", currency="usd", unit_amount=5, divide_by=5)
+    )[0],
     "Gap": lambda s: mc.compare(s.price, priced(mc.PerUnit(2)), up_to=5).dearer,
     "Graduated": lambda s: mc.Graduated(TIERS),
     "Invoice": lambda s: s.invoice,
@@ -119,11 +134,15 @@ INSTANCES: dict[str, Callable[[Scene], Any]] = {
     "MeterErrorReporter": lambda s: mc.MeterErrorReporter(),
     "MeterErrorType": lambda s: mc.error_reports(s.refused)[0].error_types[0],
     "MeterEvent": lambda s: s.event,
-    "MeterEventAdjustment": lambda s: mc.MeterEventAdjustment("calls", "e", 2, datetime(2024, 1, 1, tzinfo=UTC)),
+    "MeterEventAdjustment": lambda s: mc.MeterEventAdjustment(
+        "calls", "e", 2, datetime(2024, 1, 1, tzinfo=UTC)
+    ),
     "MeterEventSession": lambda s: s.session,
     "MeterEventStream": lambda s: s.stream,
     "MeterEventSummary": lambda s: s.summaries[0],
-    "MeterEventSummaryPage": lambda s: mc.list_event_summaries(s.meter_log, METER_ID, "c", START, START + DAY),
+    "MeterEventSummaryPage": lambda s: mc.list_event_summaries(
+        s.meter_log, METER_ID, "c", START, START + DAY
+    ),
     "MeterLog": lambda s: s.meter_log,
     "MeterPolicy": lambda s: s.policy,
     "MeterView": lambda s: s.meter_log.as_of(1),
@@ -144,7 +163,8 @@ INSTANCES: dict[str, Callable[[Scene], Any]] = {
     "Volume": lambda s: mc.Volume(TIERS),
 }
 
-# A valid argument of every parameter: by the callable's name and its own, or by its own alone where it means one thing.
+# A valid argument of every parameter: by the callable's name and its own, or by its own alone where
+# it means one thing.
 VALID: dict[str, Callable[[Scene], Any]] = {
     "action": lambda s: "increment",
     "Cell.of.action": lambda s: mc.Action.SET,
@@ -205,9 +225,17 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "MeterEventSession.from_dict.data": lambda s: s.session.to_dict(),
     "Price.from_dict.data": lambda s: STRIPE_PRICE,
     "Recurring.from_dict.data": lambda s: STRIPE_PRICE["recurring"],
-    "Subscription.from_dict.data": lambda s: {"id": "s", "billing_cycle_anchor": START, "items": [STRIPE_ITEM]},
+    "Subscription.from_dict.data": lambda s: {
+        "id": "s",
+        "billing_cycle_anchor": START,
+        "items": [STRIPE_ITEM],
+    },
     "SubscriptionItem.from_dict.data": lambda s: STRIPE_ITEM,
-    "cancellation.data": lambda s: {"type": "cancel", "event_name": "calls", "cancel": {"identifier": "a"}},
+    "cancellation.data": lambda s: {
+        "type": "cancel",
+        "event_name": "calls",
+        "cancel": {"identifier": "a"},
+    },
     "meter_event_from_cloudevent.data": lambda s: CLOUDEVENT,
     "restore.data": lambda s: mc.snapshot(s.log),
     "restore_meter_log.data": lambda s: mc.snapshot(s.meter_log),
@@ -439,7 +467,9 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "invoice_all.at": lambda s: START,
     "UsageLog.invoice_changes.invoice": lambda s: s.invoice,
     "CombinedUsage.invoice_changes.invoice": lambda s: s.invoice,
-    "MeterLog.invoice_changes.invoice": lambda s: mc.preview_invoice(s.metered, s.meter_log, now=NOW),
+    "MeterLog.invoice_changes.invoice": lambda s: mc.preview_invoice(
+        s.metered, s.meter_log, now=NOW
+    ),
     "Invoice.changes.subscription": lambda s: s.subscription,
     "rebill": lambda s: False,
     "overlap": lambda s: "refuse",
@@ -462,8 +492,9 @@ ONE_OF = {
     "UsageLog.append_columns.received_at",
 }
 
-# Methods that a class has for the other half of its own machinery: they are given what we made, and the documentation lists
-# none of them as a door (tests/test_tidy.py and the layers keep them inside).
+# Methods that a class has for the other half of its own machinery: they are given what we made, and
+# the documentation lists none of them as a door (tests/test_tidy.py and the layers keep them
+# inside).
 INSIDE = {
     "Aggregator.*": "rows of a table; their arguments are partials and cells that the engines made",
     "UsageLog.cells_of": "readers of the log",
@@ -517,16 +548,22 @@ class Door:
         raise KeyError(f"{self.name}: no valid argument for {parameter}")
 
     def arguments(self, scene: Scene, tried: str | None = None) -> dict[str, Any]:
-        """Return valid arguments of every parameter; of those that exclude each other none but the one that is tried."""
+        """Return valid arguments of every parameter; of those that exclude each other none but the
+        one that is tried.
+        """
         return {
             one: self.valid(one)(scene)
             for one in self.parameters
-            if one in self.required or not (one in ONE_OF or f"{self.name}.{one}" in ONE_OF) or one == tried
+            if one in self.required
+            or not (one in ONE_OF or f"{self.name}.{one}" in ONE_OF)
+            or one == tried
             if not (tried == "received_at" and one == "now" and one not in self.required)
         }
 
 
-def door_of(name: str, signed: Callable[..., Any], find: Callable[[Scene], Callable[..., Any]]) -> Door:
+def door_of(
+    name: str, signed: Callable[..., Any], find: Callable[[Scene], Callable[..., Any]]
+) -> Door:
     taken = [
         one
         for one in inspect.signature(signed).parameters.values()
@@ -557,7 +594,11 @@ def methods_of(kind: type, find: Callable[[Scene], Any]) -> Iterator[Door]:
             and (inspect.isfunction(method) or inspect.ismethod(method))
             and method.__module__.startswith("metering_core")
         ):
-            yield door_of(f"{kind.__name__}.{name}", method, lambda scene, name=name: getattr(find(scene), name))
+            yield door_of(
+                f"{kind.__name__}.{name}",
+                method,
+                lambda scene, name=name: getattr(find(scene), name),
+            )
 
 
 def doors() -> list[Door]:

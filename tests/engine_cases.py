@@ -1,9 +1,12 @@
-"""Adversarial usage for engines, many cases in one batch, and the comparison with what a log makes of it (law 4).
+"""Adversarial usage for engines, many cases in one batch, and the comparison with what a log makes
+of it (law 4).
 
-Each case is a subscription of its own with items of its own, so cases cannot touch each other and one run of a slow engine
-settles hundreds. Times, quantities and ids are drawn from the few values at which engines go wrong.
+Each case is a subscription of its own with items of its own, so cases cannot touch each other and
+one run of a slow engine settles hundreds. Times, quantities and ids are drawn from the few values
+at which engines go wrong.
 
-An engine enters as a function from a batch to what it `Answered`; `differences` is all that any of them must hold to.
+An engine enters as a function from a batch to what it `Answered`; `differences` is all that any of
+them must hold to.
 """
 
 from __future__ import annotations
@@ -40,7 +43,9 @@ from metering_core.periods import SECONDS_MIN
 POLICIES = {
     "literal": AcceptancePolicy(),
     "late": AcceptancePolicy(late_grace=timedelta(hours=1)),
-    "drifting": AcceptancePolicy(future_tolerance=timedelta(seconds=300), late_grace=timedelta(days=40)),
+    "drifting": AcceptancePolicy(
+        future_tolerance=timedelta(seconds=300), late_grace=timedelta(days=40)
+    ),
     "attributed": AcceptancePolicy(late_grace=timedelta(days=3), late_attribution="open_period"),
 }
 QUANTITIES = (0, 1, 2, 5, 10, 2**53 + 1, 2**63 - 1, 2**63 - 1)
@@ -48,14 +53,18 @@ INTERVALS = (("day", 1), ("week", 1), ("month", 1), ("month", 2))
 TIERS = [Tier(5, 3, 100), Tier(None, "1.5")]
 MODELS = (PerUnit(1), PerUnit("0.4"), Graduated(TIERS), Volume(TIERS), Package(7, 10))
 # Late usage that is billed at all must be frequent where a policy bills it: modes and models.
-BILLABLE_LATE = dict.fromkeys(POLICIES, ((), ())) | {"attributed": (("sum",) * 20, (PerUnit(1), PerUnit("0.4")) * 8)}
+BILLABLE_LATE = dict.fromkeys(POLICIES, ((), ())) | {
+    "attributed": (("sum",) * 20, (PerUnit(1), PerUnit("0.4")) * 8)
+}
 ZONES = ("UTC", "UTC", "UTC", "Europe/Berlin")
 NAMES = ("subscription_item", "quantity", "timestamp", "action", "id", "received_at")
 
 
 @dataclass
 class Batch:
-    """Subscriptions, what was closed of them, and rows: item, quantity, timestamp, action, id, received at."""
+    """Subscriptions, what was closed of them, and rows: item, quantity, timestamp, action, id,
+    received at.
+    """
 
     policy: AcceptancePolicy
     subscriptions: list[Subscription] = field(default_factory=list)
@@ -81,7 +90,9 @@ class Batch:
     def log(self):
         """Return the log after all rows, and their receipts."""
         log, columns = self.empty_log(), self.columns()
-        return log, log.append_columns(*(columns[name] for name in NAMES[:5]), received_at=columns["received_at"])
+        return log, log.append_columns(
+            *(columns[name] for name in NAMES[:5]), received_at=columns["received_at"]
+        )
 
     def all_columns(self):
         """Return the rows by column, as engines that keep records take them."""
@@ -94,12 +105,18 @@ class Batch:
         return [[column[start:end] for column in columns] for start, end in pairwise(cuts)]
 
     def requests(self):
-        """Return every billing period that may have usage, and periods that cut through them, of every item with usage."""
+        """Return every billing period that may have usage, and periods that cut through them, of
+        every item with usage.
+        """
         found = []
         for subscription in self.subscriptions:
             for period in self.periods(subscription):
                 cut = BillingPeriod(period.start_seconds + 1, period.end_seconds + DAY)
-                metered = [item for item in subscription.items if item.recurring.aggregate_usage is not None]
+                metered = [
+                    item
+                    for item in subscription.items
+                    if item.recurring.aggregate_usage is not None
+                ]
                 found += [(item, asked) for item in metered for asked in (period, cut)]
         return found
 
@@ -145,7 +162,9 @@ def _subscription(draw, case, more_modes, more_models):
     interval, count = draw.choice(INTERVALS)
     thresholds = BillingThresholds(usage_gte=5)
     items = []
-    for number, mode in enumerate(draw.sample((*MODES, *MODES, None, "meter", *more_modes), draw.randint(1, 4))):
+    for number, mode in enumerate(
+        draw.sample((*MODES, *MODES, None, "meter", *more_modes), draw.randint(1, 4))
+    ):
         recurring = Recurring(
             interval=interval,
             interval_count=count,
@@ -155,9 +174,19 @@ def _subscription(draw, case, more_modes, more_models):
         )
         item_thresholds = thresholds if draw.random() < 0.1 and mode in MODES else None
         price = priced(draw.choice((*MODELS, *more_models)), recurring=recurring)
-        items.append(SubscriptionItem(f"{case}/{number}", price, billing_thresholds=item_thresholds))
+        items.append(
+            SubscriptionItem(f"{case}/{number}", price, billing_thresholds=item_thresholds)
+        )
     always = {"start_date": SECONDS_MIN}
-    life = draw.choice([{}, always, always, {"start_date": START + DAY // 2}, {**always, "ended_at": START + DAY + 3600}])
+    life = draw.choice(
+        [
+            {},
+            always,
+            always,
+            {"start_date": START + DAY // 2},
+            {**always, "ended_at": START + DAY + 3600},
+        ]
+    )
     if draw.random() < 0.1:
         life["billing_thresholds"] = BillingThresholds(amount_gte=1)
     anchor = draw.choice([START, START, START + 3600, START + 30 * DAY])
@@ -165,12 +194,20 @@ def _subscription(draw, case, more_modes, more_models):
 
 
 def _rows(draw, subscription, periods, policy):
-    grace, tolerance = (int(one.total_seconds()) for one in (policy.late_grace, policy.future_tolerance))
+    grace, tolerance = (
+        int(one.total_seconds()) for one in (policy.late_grace, policy.future_tolerance)
+    )
     edges = [second for period in periods for second in (period.start_seconds, period.end_seconds)]
-    stamps = [edge + delta for edge in draw.sample(edges, min(2, len(edges))) for delta in (-1, 0, 1, 60)]
+    stamps = [
+        edge + delta for edge in draw.sample(edges, min(2, len(edges))) for delta in (-1, 0, 1, 60)
+    ]
     rows = []
     for _ in range(draw.choice([0, 1, 3, 8, 16])):
-        item = draw.choice(subscription.items).id if draw.random() < 0.97 else f"{subscription.id}/unknown"
+        item = (
+            draw.choice(subscription.items).id
+            if draw.random() < 0.97
+            else f"{subscription.id}/unknown"
+        )
         timestamp = draw.choice(stamps)
         latest = timestamp - tolerance
         late = [edge + grace + delta for edge in edges for delta in (-1, 0)]
@@ -188,7 +225,16 @@ def _rows(draw, subscription, periods, policy):
             ]
         )
         action = draw.choice(["increment", "increment", "set"])
-        rows.append((item, draw.choice(QUANTITIES), timestamp, action, draw.choice([None, None, "a", "b"]), received))
+        rows.append(
+            (
+                item,
+                draw.choice(QUANTITIES),
+                timestamp,
+                action,
+                draw.choice([None, None, "a", "b"]),
+                received,
+            )
+        )
         if draw.random() < 0.3:
             rows.append(_retry(draw, draw.choice(rows), received))
     return rows
@@ -198,13 +244,17 @@ def _retry(draw, row, received):
     """Return a row once more, as it was or with one thing changed."""
     item, quantity, timestamp, action, record_id, first_received = row
     other = {"increment": "set", "set": "increment"}[action]
-    quantity, action = draw.choice([(quantity, action)] * 3 + [(quantity, other), (quantity // 2, action)])
+    quantity, action = draw.choice(
+        [(quantity, action)] * 3 + [(quantity, other), (quantity // 2, action)]
+    )
     return item, quantity, timestamp, action, record_id, draw.choice([received, first_received])
 
 
 @dataclass
 class Answered:
-    """What an engine made of a batch: the usage to ask, the receipts that were asked for, and the periods with usage."""
+    """What an engine made of a batch: the usage to ask, the receipts that were asked for, and the
+    periods with usage.
+    """
 
     usage: Any
     receipts: Callable[[], Mapping[int, Any]]
@@ -217,9 +267,11 @@ class Answered:
 
 
 def differences(batch: Batch, answered: Answered) -> Iterator[str]:
-    """Yield what an engine says otherwise than the log: receipts, partials, summaries, invoices, periods with usage.
+    """Yield what an engine says otherwise than the log: receipts, partials, summaries, invoices,
+    periods with usage.
 
-    One after the other, so that whoever only wants to know whether there is any asks a slow engine no more than it takes.
+    One after the other, so that whoever only wants to know whether there is any asks a slow engine
+    no more than it takes.
     """
     expected, requests, usage = batch.expected, batch.requests(), answered.usage
     questions = {
@@ -232,12 +284,22 @@ def differences(batch: Batch, answered: Answered) -> Iterator[str]:
     for what, ask in questions.items():
         answer = ask()
         if answer != expected[what]:
-            pairs = zip(expected[what], answer, strict=False) if isinstance(answer, list) else [(expected[what], answer)]
-            yield from [f"{what}: expected {left}, received {right}" for left, right in pairs if left != right][:1]
+            pairs = (
+                zip(expected[what], answer, strict=False)
+                if isinstance(answer, list)
+                else [(expected[what], answer)]
+            )
+            yield from [
+                f"{what}: expected {left}, received {right}"
+                for left, right in pairs
+                if left != right
+            ][:1]
 
 
 def dies(batch: Batch, engine: Callable[[Batch], Answered]) -> bool:
-    """Whether an engine with a defect is found out, by what it says or by an assertion of its own."""
+    """Whether an engine with a defect is found out, by what it says or by an assertion of
+    its own.
+    """
     try:
         return next(differences(batch, engine(batch)), None) is not None
     except AssertionError:  # A receipt that the rules themselves would not give.
@@ -246,11 +308,15 @@ def dies(batch: Batch, engine: Callable[[Batch], Answered]) -> bool:
 
 def exceptional(receipts) -> dict:
     """Return the receipts of records that were not accepted, by the number of the row, from 1."""
-    return {row: receipt for row, receipt in enumerate(receipts, 1) if receipt.outcome != "accepted"}
+    return {
+        row: receipt for row, receipt in enumerate(receipts, 1) if receipt.outcome != "accepted"
+    }
 
 
 def invoices_of(batch: Batch, usage):
-    """Return the invoices of all billing periods of all cases that can be billed; items on a meter cannot."""
+    """Return the invoices of all billing periods of all cases that can be billed; items on a meter
+    cannot.
+    """
     return [
         finalize_invoice(subscription, usage, period, now=period.end)
         for subscription in batch.subscriptions
@@ -261,15 +327,21 @@ def invoices_of(batch: Batch, usage):
 
 def periods_with_usage(batch, records):
     """Return them by looking at each accepted record."""
-    owners = {item.id: subscription for subscription in batch.subscriptions for item in subscription.items}
+    owners = {
+        item.id: subscription for subscription in batch.subscriptions for item in subscription.items
+    }
     found = {subscription.id: set() for subscription in batch.subscriptions}
     for logged in records:
         owner = owners[logged.record.subscription_item]
         found[owner.id].add(owner.period_at(logged.billed_at))
-    return {key: tuple(sorted(periods, key=lambda period: period.start)) for key, periods in found.items() if periods}
+    return {
+        key: tuple(sorted(periods, key=lambda period: period.start))
+        for key, periods in found.items()
+        if periods
+    }
 
 
-# The engines ---------------------------------------------------------------------------------------------------------------
+# The engines --------------------------------------------------------------------------------------
 
 
 def log_one_by_one(batch: Batch) -> Answered:
@@ -281,7 +353,9 @@ def log_one_by_one(batch: Batch) -> Answered:
 
 
 def log_in_pieces(batch: Batch) -> Answered:
-    """Return a log to which columns were appended in pieces, with questions between, seen through a view."""
+    """Return a log to which columns were appended in pieces, with questions between, seen through a
+    view.
+    """
     log, receipts = batch.empty_log(), []
     for piece in batch.pieces():
         receipts += log.append_columns(*piece[:5], received_at=piece[5])
@@ -311,14 +385,18 @@ def _columnar(batch, pieces):
 
 
 def _of_records(batch, usage, receipts):
-    return Answered(usage, lambda: exceptional(receipts), lambda: periods_with_usage(batch, usage.records()))
+    return Answered(
+        usage, lambda: exceptional(receipts), lambda: periods_with_usage(batch, usage.records())
+    )
 
 
 def duckdb(batch: Batch) -> Answered:
     """Return DuckDB over the batch as an Arrow table."""
     from metering_core.sql import DuckDBUsage  # noqa: PLC0415 - it needs the extra
 
-    return Answered.of_sql(DuckDBUsage(arrow(batch), batch.subscriptions, policy=batch.policy, closed=batch.closed()))
+    return Answered.of_sql(
+        DuckDBUsage(arrow(batch), batch.subscriptions, policy=batch.policy, closed=batch.closed())
+    )
 
 
 def spark(session) -> Callable[[Batch], Answered]:
@@ -327,7 +405,11 @@ def spark(session) -> Callable[[Batch], Answered]:
 
     def engine(batch):
         usage = session.createDataFrame(arrow(batch))
-        return Answered.of_sql(SparkUsage(session, usage, batch.subscriptions, policy=batch.policy, closed=batch.closed()))
+        return Answered.of_sql(
+            SparkUsage(
+                session, usage, batch.subscriptions, policy=batch.policy, closed=batch.closed()
+            )
+        )
 
     return engine
 
@@ -338,7 +420,12 @@ def arrow(batch: Batch):
 
     texts = {"subscription_item", "action", "id"}
     columns = batch.columns().items()
-    return pa.table({name: pa.array(values, pa.string() if name in texts else pa.int64()) for name, values in columns})
+    return pa.table(
+        {
+            name: pa.array(values, pa.string() if name in texts else pa.int64())
+            for name, values in columns
+        }
+    )
 
 
 ENGINES = {

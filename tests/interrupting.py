@@ -29,8 +29,10 @@ _BETWEEN = frozenset({"NOP", "SWAP", "COPY", "POP_BLOCK", "PUSH_NULL"})
 knows_where_with_exits = pytest.mark.skipif(
     sys.version_info[:2] not in {(3, 11), (3, 12), (3, 13)},
     reason=(
-        "where `with` calls `__exit__` is read off the instructions of Python 3.11 to 3.13; in 3.14 a signal may be raised "
-        "between `__enter__` and what `with` guards (python/cpython#148874): no lock that `with` takes is safe there"
+        "where `with` calls `__exit__` is read off the instructions of Python 3.11 to "
+        "3.13; in 3.14 a signal may be raised "
+        "between `__enter__` and what `with` guards (python/cpython#148874): no lock that "
+        "`with` takes is safe there"
     ),
 )
 
@@ -39,13 +41,14 @@ knows_where_with_exits = pytest.mark.skipif(
 def leaving(code: CodeType) -> frozenset[int]:
     """Return the offsets at which `with` calls `__exit__`, and those of jumps back.
 
-    A tracer can raise there, and would leave the lock held. Nothing else can at `__exit__`: the interpreter looks for signals
-    and other threads' exceptions neither between these instructions nor between `__enter__` and what `with` guards
-    (bpo-29988).
+    A tracer can raise there, and would leave the lock held. Nothing else can at `__exit__`: the
+    interpreter looks for signals and other threads' exceptions neither between these instructions
+    nor between `__enter__` and what `with` guards (bpo-29988).
 
-    From Python 3.12 on, jumping back is a line of its own to a tracer, and no `with` of the function guards what it raises
-    there (python/cpython#148278). Of signals that is true in 3.13 alone, where a loop has a condition: whatever the library
-    does, they may leave a lock with the thread that they interrupted (python/cpython#130279). The log is whole then as ever.
+    From Python 3.12 on, jumping back is a line of its own to a tracer, and no `with` of the
+    function guards what it raises there (python/cpython#148278). Of signals that is true in 3.13
+    alone, where a loop has a condition: whatever the library does, they may leave a lock with the
+    thread that they interrupted (python/cpython#130279). The log is whole then as ever.
     """
     found: set[int] = set()
     instructions = list(dis.get_instructions(code))
@@ -62,14 +65,22 @@ def leaving(code: CodeType) -> frozenset[int]:
             found |= {instruction.offset, rest[1].offset}
         if instruction.opname == "JUMP_BACKWARD" and sys.version_info >= (3, 12):
             # Python 3.12 says of the jump that it is where it leads to.
-            found |= {instruction.offset, instruction.argval} if sys.version_info < (3, 13) else {instruction.offset}
+            found |= (
+                {instruction.offset, instruction.argval}
+                if sys.version_info < (3, 13)
+                else {instruction.offset}
+            )
     return frozenset(found)
 
 
 class Interrupter:
-    """Raises an exception at the n-th line (or instruction) of this package that a call comes to."""
+    """Raises an exception at the n-th line (or instruction) of this package that a call
+    comes to.
+    """
 
-    def __init__(self, at: int, error: type[BaseException] = KeyboardInterrupt, *, opcodes: bool = False) -> None:
+    def __init__(
+        self, at: int, error: type[BaseException] = KeyboardInterrupt, *, opcodes: bool = False
+    ) -> None:
         self.left = at
         self.error = error
         self.event = "opcode" if opcodes else "line"
@@ -107,7 +118,9 @@ class Recorder(Interrupter):
         before = self.left
         super()._traced(frame, event, argument)
         if self.left < before:
-            self.places.append((frame.f_code, frame.f_lasti if self.event == "opcode" else frame.f_lineno))
+            self.places.append(
+                (frame.f_code, frame.f_lasti if self.event == "opcode" else frame.f_lineno)
+            )
         return self._traced
 
 
@@ -152,7 +165,9 @@ def is_free(lock: Any) -> bool:
 
 
 def interrupted(case: Case, at: int, *, opcodes: bool = False) -> tuple[Any, bool]:
-    """Call with an interrupt at the n-th step; return what was called on, and whether the call came that far."""
+    """Call with an interrupt at the n-th step; return what was called on, and whether the call came
+    that far.
+    """
     subject = case.made()
     error = MemoryError if at % 5 == 0 else KeyboardInterrupt
     interrupter = Interrupter(at, error, opcodes=opcodes)
@@ -165,7 +180,9 @@ def interrupted(case: Case, at: int, *, opcodes: bool = False) -> tuple[Any, boo
 
 
 def every_place_of(case: Case, *, opcodes: bool = False) -> list[int]:
-    """Return the steps of a call that are the first, the second or the last time that it comes to a line (or instruction)."""
+    """Return the steps of a call that are the first, the second or the last time that it comes to a
+    line (or instruction).
+    """
     outcome(case.act, case.made())  # Once, so that everything is loaded.
     subject = case.made()
     with Recorder(opcodes=opcodes) as recorder:
@@ -184,7 +201,9 @@ def expected(case: Case) -> tuple[object, object]:
 
 
 def torn(case: Case, places: Iterable[int], *, opcodes: bool = False) -> list[str]:
-    """Interrupt at each of these steps, and say where something else is seen than nothing or the whole."""
+    """Interrupt at each of these steps, and say where something else is seen than nothing or the
+    whole.
+    """
     allowed, found = expected(case), []
     for at in places:
         subject, _ = interrupted(case, at, opcodes=opcodes)
@@ -199,7 +218,7 @@ def torn(case: Case, places: Iterable[int], *, opcodes: bool = False) -> list[st
     return found
 
 
-# At random moments -------------------------------------------------------------------------------------------------------
+# At random moments --------------------------------------------------------------------------------
 
 
 class Interrupted(BaseException):
@@ -209,21 +228,30 @@ class Interrupted(BaseException):
 def interrupt_after(act: Callable[[], object], seconds: float) -> None:
     """Call, and have another thread interrupt the call when some time has passed.
 
-    With plain locks: what interrupts the start of a `threading.Thread` may leave a lock of all threads held.
+    With plain locks: what interrupts the start of a `threading.Thread` may leave a lock of all
+    threads held.
     """
-    thread, is_done, has_ended = threading.get_ident(), _thread.allocate_lock(), _thread.allocate_lock()
+    thread, is_done, has_ended = (
+        threading.get_ident(),
+        _thread.allocate_lock(),
+        _thread.allocate_lock(),
+    )
     is_done.acquire()
     has_ended.acquire()
 
     def raise_there() -> None:
         if not is_done.acquire(timeout=seconds):
-            ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(Interrupted))
+            ctypes.pythonapi.PyThreadState_SetAsyncExc(
+                ctypes.c_ulong(thread), ctypes.py_object(Interrupted)
+            )
         has_ended.release()
 
     interval = sys.getswitchinterval()
     sys.setswitchinterval(1e-6)  # Else the call is over before the other thread has its turn.
     try:
-        _thread.start_new_thread(raise_there, ())  # Within: it may be raised before the thread has been waited for.
+        _thread.start_new_thread(
+            raise_there, ()
+        )  # Within: it may be raised before the thread has been waited for.
         act()
         is_done.release()
         has_ended.acquire(timeout=1)
@@ -264,7 +292,11 @@ def out_of_memory_after(act: Callable[[], object], seconds: float) -> None:
         pass
 
 
-WAYS = [interrupt_after, out_of_memory_after, *([signal_after] if hasattr(signal, "setitimer") else [])]
+WAYS = [
+    interrupt_after,
+    out_of_memory_after,
+    *([signal_after] if hasattr(signal, "setitimer") else []),
+]
 
 
 def lived(log: Any, acts: Iterable[Callable[[Any], object]]) -> list[object]:
@@ -276,9 +308,18 @@ def lived(log: Any, acts: Iterable[Callable[[Any], object]]) -> list[object]:
     return states
 
 
-def torn_in_life(case: Case, acts: Sequence[Callable[[Any], object]], way: Callable[..., None], seed: int) -> list[str]:
-    """Interrupt each of some calls at a random moment, repeat those that had not happened, and say where the log is torn."""
-    chance, log, undisturbed, found = random.Random(f"{case.name} {seed}"), case.made(), case.made(), []  # noqa: S311
+def torn_in_life(
+    case: Case, acts: Sequence[Callable[[Any], object]], way: Callable[..., None], seed: int
+) -> list[str]:
+    """Interrupt each of some calls at a random moment, repeat those that had not happened, and say
+    where the log is torn.
+    """
+    chance, log, undisturbed, found = (
+        random.Random(f"{case.name} {seed}"),  # noqa: S311
+        case.made(),
+        case.made(),
+        [],
+    )
     states = lived(undisturbed, acts)
     for number, act in enumerate(acts):
         way(lambda act=act: outcome(act, log), 0.002 * chance.random() ** 3)
@@ -290,20 +331,32 @@ def torn_in_life(case: Case, acts: Sequence[Callable[[Any], object]], way: Calla
             outcome(act, log)
             if log.state() != states[number + 1]:
                 found.append(f"{case.name}: call {number} comes to something else the second time")
-    return found if case.seen(log) == case.seen(undisturbed) else [*found, f"{case.name}: answers otherwise in the end"]
+    return (
+        found
+        if case.seen(log) == case.seen(undisturbed)
+        else [*found, f"{case.name}: answers otherwise in the end"]
+    )
 
 
-# Which verbs there are ---------------------------------------------------------------------------------------------------
+# Which verbs there are ----------------------------------------------------------------------------
 
 
 def verbs_of(kind: type) -> dict[str, CodeType]:
-    """Return the code of every public method and property of a kind, its bases' in this package included, by its name."""
+    """Return the code of every public method and property of a kind, its bases' in this package
+    included, by its name.
+    """
     found = {}
     for name in dir(kind):
         if not name.startswith("_"):
             attribute = inspect.getattr_static(kind, name)
-            function = attribute.fget if isinstance(attribute, property) else getattr(attribute, "__func__", attribute)
-            code = getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+            function = (
+                attribute.fget
+                if isinstance(attribute, property)
+                else getattr(attribute, "__func__", attribute)
+            )
+            code = (
+                getattr(inspect.unwrap(function), "__code__", None) if callable(function) else None
+            )
             if code is not None:
                 found[f"{kind.__name__}.{name}"] = code
     return found
@@ -323,9 +376,15 @@ def reached_by(cases: Iterable[Case]) -> set[CodeType]:
     return found
 
 
-def never_interrupted(kinds: Iterable[type], cases: Iterable[Case], left_out: Mapping[str, str]) -> list[str]:
-    """Return the public verbs that no case comes to and no reason leaves out, and what is left out without need."""
+def never_interrupted(
+    kinds: Iterable[type], cases: Iterable[Case], left_out: Mapping[str, str]
+) -> list[str]:
+    """Return the public verbs that no case comes to and no reason leaves out, and what is left out
+    without need.
+    """
     reached = reached_by(cases)
     verbs = {name: code for kind in kinds for name, code in verbs_of(kind).items()}
     missing = {name for name, code in verbs.items() if code not in reached}
-    return sorted(missing ^ (left_out.keys() & (missing | verbs.keys())) | (left_out.keys() - verbs.keys()))
+    return sorted(
+        missing ^ (left_out.keys() & (missing | verbs.keys())) | (left_out.keys() - verbs.keys())
+    )

@@ -1,7 +1,9 @@
-"""A slow reader of meter events that shares no code with the library: plain loops over a list, and Fraction.
+"""A slow reader of meter events that shares no code with the library: plain loops over a list, and
+Fraction.
 
-It says what a meter comes to in a window from the list of accepted events alone, and which events a log accepts. Times are Unix
-microseconds, values the texts that were sent, and everything is recomputed from the start at each question.
+It says what a meter comes to in a window from the list of accepted events alone, and which events a
+log accepts. Times are Unix microseconds, values the texts that were sent, and everything is
+recomputed from the start at each question.
 """
 
 from __future__ import annotations
@@ -15,7 +17,9 @@ WINDOWS = {"hour": 3600 * SECOND, "day": 86_400 * SECOND}
 
 
 class Seen(NamedTuple):
-    """An accepted event: its number, when it happened, whose it is, its dimension values, and the text of its value."""
+    """An accepted event: its number, when it happened, whose it is, its dimension values, and the
+    text of its value.
+    """
 
     number: int
     moment: int
@@ -25,7 +29,9 @@ class Seen(NamedTuple):
 
 
 def counting(events, window):
-    """Return the events that count: with a window, of each set of dimension values and UTC window the one received last."""
+    """Return the events that count: with a window, of each set of dimension values and UTC window
+    the one received last.
+    """
     if window is None:
         return list(events)
     winners = {}
@@ -108,16 +114,29 @@ def is_number(text):
     """Whether a text is a plain decimal number, read character by character."""
     digits = text[1:] if text[:1] in {"+", "-"} else text
     whole, point, places = digits.partition(".")
-    return bool(whole or places) and all(one in "0123456789" for one in whole + places) and (bool(point) or not places)
+    return (
+        bool(whole or places)
+        and all(one in "0123456789" for one in whole + places)
+        and (bool(point) or not places)
+    )
 
 
 class Ledger:
     """What a meter log must say, kept as a list of everything that was accepted.
 
-    ``meters`` maps an event name to a dict of ``formula``, ``window``, ``dimensions``, ``carry`` and ``active``.
+    ``meters`` maps an event name to a dict of ``formula``, ``window``, ``dimensions``, ``carry``
+    and ``active``.
     """
 
-    def __init__(self, meters, *, customers=None, retention=None, is_global=False, cancel_window=timedelta(hours=24)):
+    def __init__(
+        self,
+        meters,
+        *,
+        customers=None,
+        retention=None,
+        is_global=False,
+        cancel_window=timedelta(hours=24),
+    ):
         self.meters = meters
         self.customers = customers
         self.retention = None if retention is None else int(retention.total_seconds()) * SECOND
@@ -133,7 +152,11 @@ class Ledger:
         for row in reversed(self.rows):
             own_name, sent, _, received = row
             if sent[1] == identifier and (own_name == name or (self.is_global and now is not None)):
-                return row if now is None or self.retention is None or now - received <= self.retention else None
+                return (
+                    row
+                    if now is None or self.retention is None or now - received <= self.retention
+                    else None
+                )
         return None
 
     def judge(self, name, payload, identifier, moment, now):
@@ -152,7 +175,9 @@ class Ledger:
         self.number += 1
         dimensions = tuple(payload[key] for key in meter["dimensions"])
         at = now if moment is None else moment
-        seen = Seen(self.number, at, payload["stripe_customer_id"], dimensions, payload.get("value"))
+        seen = Seen(
+            self.number, at, payload["stripe_customer_id"], dimensions, payload.get("value")
+        )
         self.rows.append((name, sent, seen, now))
         return "accepted"
 
@@ -171,7 +196,10 @@ class Ledger:
         if any(key not in payload for key in meter["dimensions"]):
             return "dimension_missing"
         epoch = datetime(1970, 1, 1, tzinfo=UTC)
-        days = ((epoch + timedelta(microseconds=now)).date() - (epoch + timedelta(microseconds=moment)).date()).days
+        days = (
+            (epoch + timedelta(microseconds=now)).date()
+            - (epoch + timedelta(microseconds=moment)).date()
+        ).days
         if days > 35:
             return "timestamp_too_far_in_past"
         return "timestamp_in_future" if moment > now + 300 * SECOND else None
@@ -199,7 +227,12 @@ class Ledger:
         for own_name, _, seen, received in self.rows:
             gone = self.canceled.get(seen.number)
             is_gone = gone is not None and is_seen(*gone)
-            if own_name == name and seen.customer == customer and is_seen(seen.number, received) and not is_gone:
+            if (
+                own_name == name
+                and seen.customer == customer
+                and is_seen(seen.number, received)
+                and not is_gone
+            ):
                 standing.append(seen)
         return standing
 
@@ -207,4 +240,6 @@ class Ledger:
         """Return what the meter of an event name comes to for a customer in ``[start, end)``."""
         meter = self.meters[name]
         events = self.events(name, customer, **as_of)
-        return measured(meter["formula"], events, start, end, window=meter["window"], carry=meter["carry"])
+        return measured(
+            meter["formula"], events, start, end, window=meter["window"], carry=meter["carry"]
+        )

@@ -1,7 +1,8 @@
-"""The examples on a Markdown page: Python sessions run as doctests, and command lines run as commands.
+"""The examples on a Markdown page: Python sessions run as doctests, and command lines run as
+commands.
 
-Examples stand in fences, so the end of a fence ends an output. A blank line within an output is therefore written as it
-is, not as `<BLANKLINE>`: pages show what a reader would see.
+Examples stand in fences, so the end of a fence ends an output. A blank line within an output is
+therefore written as it is, not as `<BLANKLINE>`: pages show what a reader would see.
 """
 
 from __future__ import annotations
@@ -22,7 +23,9 @@ DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 
 OPTIONS = doctest.ELLIPSIS
-_FENCE = re.compile(r"^```(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL)
+_FENCE = re.compile(
+    r"^```(?P<language>[\w{}-]*)[^\n]*\n(?P<text>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 _BLANK_IN_OUTPUT = re.compile(r"^$(?=\n(?!>>> ))", re.MULTILINE)
 
 
@@ -36,7 +39,9 @@ def of_documentation(*parts: str) -> Path:
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: its language, its text, and how many lines of the page stand above the text."""
+    """A fenced block: its language, its text, and how many lines of the page stand above the
+    text.
+    """
 
     language: str
     text: str
@@ -55,12 +60,15 @@ class Command:
 def blocks(text: str) -> list[Block]:
     """Return the fenced blocks of a page in their order."""
     return [
-        Block(found["language"], found["text"], text.count("\n", 0, found.start("text"))) for found in _FENCE.finditer(text)
+        Block(found["language"], found["text"], text.count("\n", 0, found.start("text")))
+        for found in _FENCE.finditer(text)
     ]
 
 
 def python_session(page: Path) -> doctest.DocTest:
-    """Return all Python examples of a page as one session, so that later ones may use what earlier ones made."""
+    """Return all Python examples of a page as one session, so that later ones may use what earlier
+    ones made.
+    """
     examples = []
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.language == "pycon":
@@ -73,8 +81,12 @@ def python_session(page: Path) -> doctest.DocTest:
 
 
 def needed(page: Path) -> list[str]:
-    """Return the modules of extras that the page's examples need: those of its `<!-- needs: … -->`."""
-    return re.findall(r"^<!-- needs: (\w+) -->$", page.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    """Return the modules of extras that the page's examples need: those of its `<!-- needs:
+    … -->`.
+    """
+    return re.findall(
+        r"^<!-- needs: (\w+) -->$", page.read_text(encoding="utf-8"), flags=re.MULTILINE
+    )
 
 
 def failures_of(session: doctest.DocTest) -> str:
@@ -92,7 +104,9 @@ def commands(page: Path) -> list[Command]:
             for part in re.split(r"^(?=\$ )", block.text, flags=re.MULTILINE):
                 line, _, expected = part.partition("\n")
                 if line.startswith("$ metering-core"):
-                    number = block.lines_above + 1 + block.text[: block.text.index(part)].count("\n")
+                    number = (
+                        block.lines_above + 1 + block.text[: block.text.index(part)].count("\n")
+                    )
                     found.append(Command(line.removeprefix("$ "), expected, number))
     return found
 
@@ -115,7 +129,14 @@ def run(line: str, cwd: Path = ROOT) -> str:
 
 def _environment() -> dict[str, str]:
     path = os.pathsep.join(entry for entry in sys.path if entry)
-    return {**os.environ, "COLUMNS": "120", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "PYTHONPATH": path, "TERM": "dumb"}
+    return {
+        **os.environ,
+        "COLUMNS": "120",
+        "NO_COLOR": "1",
+        "PYTHONIOENCODING": "utf-8",
+        "PYTHONPATH": path,
+        "TERM": "dumb",
+    }
 
 
 def is_as_shown(expected: str, received: str) -> bool:

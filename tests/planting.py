@@ -1,6 +1,7 @@
 """Planting defects: a slip of the pen in the source of one function, for as long as a test runs.
 
-A bite file lists its defects, gives them to a test with :func:`each`, and says with :func:`expect_found` what must notice them.
+A bite file lists its defects, gives them to a test with :func:`each`, and says with
+:func:`expect_found` what must notice them.
 """
 
 from __future__ import annotations
@@ -30,7 +31,9 @@ HUNT = settings(
 def target_of(path):
     """Return what stands at ``module.name`` or ``module.Class.name``, as it is kept there."""
     names = path.split(".")
-    module = next(name for length in (1, 2) if (name := ".".join(names[:length])) and has_source(name))
+    module = next(
+        name for length in (1, 2) if (name := ".".join(names[:length])) and has_source(name)
+    )
     target = importlib.import_module(f"metering_core.{module}")
     for name in names[module.count(".") + 1 :]:
         target = inspect.getattr_static(target, name)
@@ -51,13 +54,17 @@ def found(path):
 
 @cache
 def source_of(path):
-    """Return a function's source. Ask when a test is collected: a file that is edited later would give other lines."""
+    """Return a function's source. Ask when a test is collected: a file that is edited later would
+    give other lines.
+    """
     source = textwrap.dedent(inspect.getsource(found(path)))
     return source[source.index("def ") :]
 
 
 def with_slip(path, right, wrong):
-    """Return the function with the slip in it; where the right text is gone, the defect must be planted anew."""
+    """Return the function with the slip in it; where the right text is gone, the defect must be
+    planted anew.
+    """
     source = source_of(path)
     assert right in source, f"{path} no longer reads {right!r}: plant the defect anew"
     function = found(path)
@@ -79,7 +86,9 @@ def plant(patch, path, right, wrong):
 
 @attrs.frozen
 class Defect:
-    """A slip of the pen: in the named function, ``right`` is written ``wrong``; the law of that name must notice."""
+    """A slip of the pen: in the named function, ``right`` is written ``wrong``; the law of that
+    name must notice.
+    """
 
     name: str
     law: str
@@ -93,19 +102,27 @@ class Defect:
 
 def forbidden_by(law, *rows, within=""):
     """Return the defects that a law must notice, from rows of name, function, right and wrong."""
-    return [Defect(name, law, within + function, right, wrong) for name, function, right, wrong in rows]
+    return [
+        Defect(name, law, within + function, right, wrong) for name, function, right, wrong in rows
+    ]
 
 
 def each(defects):
-    """Give a test each of these defects. Their sources are asked for now, when the test is collected."""
+    """Give a test each of these defects. Their sources are asked for now, when the test is
+    collected.
+    """
     for defect in defects:
         source = source_of(defect.function)
-        assert defect.right in source, f"{defect.function} no longer reads {defect.right!r}: plant {defect.name!r} anew"
+        assert defect.right in source, (
+            f"{defect.function} no longer reads {defect.right!r}: plant {defect.name!r} anew"
+        )
     return pytest.mark.parametrize("defect", defects, ids=str)
 
 
 def expect_found(defect, hunt, *errors):
-    """Hunt for a defect while it is planted: it must end in one of these errors, and not because the slip makes no sense."""
+    """Hunt for a defect while it is planted: it must end in one of these errors, and not because
+    the slip makes no sense.
+    """
     with pytest.MonkeyPatch.context() as patch:
         plant(patch, defect.function, defect.right, defect.wrong)
         with pytest.raises(errors) as found:

@@ -1,4 +1,6 @@
-"""Slips of the pen in the SQL kernel, each of which the comparison with the log must find, on every engine that runs it."""
+"""Slips of the pen in the SQL kernel, each of which the comparison with the log must find, on every
+engine that runs it.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,10 @@ import engine_cases
 
 from metering_core.sql import kernel
 
-RESETS = "    AND last_sets.billed_at = billable.billed_at\n    AND last_sets.timestamp = billable.timestamp\n"
+RESETS = (
+    "    AND last_sets.billed_at = billable.billed_at\n"
+    "    AND last_sets.timestamp = billable.timestamp\n"
+)
 
 DEFECTS = {
     "an ended subscription is forgotten": ("judging", "is_ended AND NOT", "FALSE AND NOT"),
@@ -25,36 +30,84 @@ DEFECTS = {
         "WHEN NOT (accepted_from <= timestamp",
         "WHEN NOT (accepted_from < timestamp",
     ),
-    "now is the future": ("judging", "timestamp > received + future", "timestamp >= received + future"),
+    "now is the future": (
+        "judging",
+        "timestamp > received + future",
+        "timestamp >= received + future",
+    ),
     "the tolerance is forgotten": ("judging", "received + future_tolerance", "received"),
-    "the end of the current period is in it": ("judging", "timestamp >= current_end", "timestamp > current_end"),
+    "the end of the current period is in it": (
+        "judging",
+        "timestamp >= current_end",
+        "timestamp > current_end",
+    ),
     "thresholds are ignored": ("judging", "is_set AND has_thresholds", "is_set AND FALSE"),
     "thresholds refuse increments": ("judging", "is_set AND has_thresholds", "has_thresholds"),
-    "licensed prices take usage": ("judging", "WHEN aggregate_usage IS NULL THEN", "WHEN FALSE THEN"),
+    "licensed prices take usage": (
+        "judging",
+        "WHEN aggregate_usage IS NULL THEN",
+        "WHEN FALSE THEN",
+    ),
     "closed periods take usage": (
         "judging",
         "WHEN closed_calendar IS NOT NULL AND (late_billed",
         "WHEN FALSE AND (late_billed",
     ),
-    "the end of a closed period is closed": ("judging", "usage.timestamp < closings.ends", "usage.timestamp <= closings.ends"),
-    "the start of a closed period is open": ("judging", "closings.starts <= usage", "closings.starts < usage"),
-    "a standing begins a second late": ("judging", "standings.received_from <= usage", "standings.received_from < usage"),
+    "the end of a closed period is closed": (
+        "judging",
+        "usage.timestamp < closings.ends",
+        "usage.timestamp <= closings.ends",
+    ),
+    "the start of a closed period is open": (
+        "judging",
+        "closings.starts <= usage",
+        "closings.starts < usage",
+    ),
+    "a standing begins a second late": (
+        "judging",
+        "standings.received_from <= usage",
+        "standings.received_from < usage",
+    ),
     "two standings at once": (
         "judging",
         "usage.received < standings.received_before",
         "usage.received <= standings.received_before",
     ),
     "late usage stays in its period": ("judging", "ELSE late_billed_at END", "ELSE timestamp END"),
-    "what is in the closed current period is late": ("judging", "(late_billed_at IS NULL OR", "(FALSE OR"),
+    "what is in the closed current period is late": (
+        "judging",
+        "(late_billed_at IS NULL OR",
+        "(FALSE OR",
+    ),
     "a late set is billed again": ("judging", "(is_set OR NOT bills_late)", "NOT bills_late"),
-    "late usage of any mode and price is billed": ("judging", "(is_set OR NOT bills_late)", "is_set"),
-    "a refused record claims its id": ("judging", "id IS NOT NULL AND refusal IS NULL", "id IS NOT NULL"),
-    "the last record claims the id": ("judging", "MIN(seq) AS seq, MIN_BY(quantity", "MAX(seq) AS seq, MIN_BY(quantity"),
-    "a claim has the content of the last": ("judging", "MIN_BY(quantity, seq)", "MAX_BY(quantity, seq)"),
+    "late usage of any mode and price is billed": (
+        "judging",
+        "(is_set OR NOT bills_late)",
+        "is_set",
+    ),
+    "a refused record claims its id": (
+        "judging",
+        "id IS NOT NULL AND refusal IS NULL",
+        "id IS NOT NULL",
+    ),
+    "the last record claims the id": (
+        "judging",
+        "MIN(seq) AS seq, MIN_BY(quantity",
+        "MAX(seq) AS seq, MIN_BY(quantity",
+    ),
+    "a claim has the content of the last": (
+        "judging",
+        "MIN_BY(quantity, seq)",
+        "MAX_BY(quantity, seq)",
+    ),
     "the timestamp is no content": ("judging", "AND claims.timestamp = alone.timestamp AND", "AND"),
     "the action is no content": ("judging", "AND claims.is_set = alone.is_set\n", "\n"),
     "the quantity is no content": ("judging", "claims.quantity = alone.quantity AND", ""),
-    "an id counts for all items": ("judging", "claims.item = alone.item AND claims.id", "claims.id"),
+    "an id counts for all items": (
+        "judging",
+        "claims.item = alone.item AND claims.id",
+        "claims.id",
+    ),
     "a retry is judged by time": (
         "judging",
         "claims.seq >= alone.seq OR",
@@ -80,9 +133,21 @@ DEFECTS = {
         "WHEN timestamp > received +",
         "WHEN timestamp < current_end AND timestamp > received +",
     ),
-    "before before closed": ("judging", "WHEN NOT (accepted_from", "WHEN closed_calendar IS NULL AND NOT (accepted_from"),
-    "the period's end is in it": ("folding", "accepted.billed_at < requests.ends", "accepted.billed_at <= requests.ends"),
-    "the period's start is out": ("folding", "requests.starts <= accepted", "requests.starts < accepted"),
+    "before before closed": (
+        "judging",
+        "WHEN NOT (accepted_from",
+        "WHEN closed_calendar IS NULL AND NOT (accepted_from",
+    ),
+    "the period's end is in it": (
+        "folding",
+        "accepted.billed_at < requests.ends",
+        "accepted.billed_at <= requests.ends",
+    ),
+    "the period's start is out": (
+        "folding",
+        "requests.starts <= accepted",
+        "requests.starts < accepted",
+    ),
     "late usage is found at its timestamp": (
         "folding",
         "requests.starts <= accepted.billed_at",
@@ -99,7 +164,11 @@ DEFECTS = {
         "MIN(timestamp) AS timestamp\n  FROM requested",
     ),
     "the first set resets": ("folding", "MAX(seq) AS seq", "MIN(seq) AS seq"),
-    "a set does not count itself": ("folding", "billable.seq >= last_sets.seq", "billable.seq > last_sets.seq"),
+    "a set does not count itself": (
+        "folding",
+        "billable.seq >= last_sets.seq",
+        "billable.seq > last_sets.seq",
+    ),
     "a set resets nothing": ("folding", "WHERE is_set\n", "WHERE FALSE\n"),
     "an increment resets": ("folding", "WHERE is_set\n", "WHERE TRUE\n"),
     "a set resets other timestamps": ("folding", RESETS, ""),
@@ -114,11 +183,31 @@ DEFECTS = {
         "SUM(CASE WHEN wants_total",
         "MAX(CASE WHEN wants_total",
     ),
-    "the least cell": ("folding", "MAX(cells.quantity) AS greatest", "MIN(cells.quantity) AS greatest"),
-    "the greatest cell": ("folding", "MIN(cells.quantity) AS least", "MAX(cells.quantity) AS least"),
-    "windows are not looked at apart": ("folding", "NULLIF(window_length, 0)", "NULLIF(10000000000 * window_length, 0)"),
-    "a count of different cells": ("folding", "COUNT(*) AS cells", "COUNT(DISTINCT cells.quantity) AS cells"),
-    "a duplicate names the number before": ("numbering", "AS BIGINT) AS sequence", "AS BIGINT) - 1 AS sequence"),
+    "the least cell": (
+        "folding",
+        "MAX(cells.quantity) AS greatest",
+        "MIN(cells.quantity) AS greatest",
+    ),
+    "the greatest cell": (
+        "folding",
+        "MIN(cells.quantity) AS least",
+        "MAX(cells.quantity) AS least",
+    ),
+    "windows are not looked at apart": (
+        "folding",
+        "NULLIF(window_length, 0)",
+        "NULLIF(10000000000 * window_length, 0)",
+    ),
+    "a count of different cells": (
+        "folding",
+        "COUNT(*) AS cells",
+        "COUNT(DISTINCT cells.quantity) AS cells",
+    ),
+    "a duplicate names the number before": (
+        "numbering",
+        "AS BIGINT) AS sequence",
+        "AS BIGINT) - 1 AS sequence",
+    ),
     "refused rows have numbers": ("numbering", "WHERE verdict IS NULL", "WHERE TRUE"),
 }
 """By what goes wrong: the statement, what it says, and what is written instead."""
@@ -139,6 +228,7 @@ def plant(name: str, monkeypatch) -> str:
     where, text = defective(name)
     for module in ("duckdb_engine", "spark_engine", "engine"):
         monkeypatch.setattr(
-            f"metering_core.sql.{module}.statement", lambda one: text if one == where else kernel.statement(one)
+            f"metering_core.sql.{module}.statement",
+            lambda one: text if one == where else kernel.statement(one),
         )
     return where

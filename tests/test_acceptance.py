@@ -19,13 +19,18 @@ from metering_core import (
 )
 
 HOUR = timedelta(hours=1)
-GRACE = {way: AcceptancePolicy(late_grace=HOUR, late_attribution=way) for way in ("usage_period", "open_period")}
+GRACE = {
+    way: AcceptancePolicy(late_grace=HOUR, late_attribution=way)
+    for way in ("usage_period", "open_period")
+}
 TOLERANT = AcceptancePolicy(future_tolerance=timedelta(seconds=300))
 BOUNDARY = JAN.end_seconds
 
 
 def verdict(policy, timestamp, now, **life):
-    receipt = UsageLog([subscribed(**life)], policy=policy).append([UsageRecord("si_0", 1, timestamp)], now=now)[0]
+    receipt = UsageLog([subscribed(**life)], policy=policy).append(
+        [UsageRecord("si_0", 1, timestamp)], now=now
+    )[0]
     return receipt.code or receipt.outcome
 
 
@@ -61,7 +66,9 @@ def verdict(policy, timestamp, now, **life):
     ],
 )
 def test_the_window_to_the_second(policy, timestamp, now, expected):
-    """Tolerance is inclusive and ends with the period; grace is exclusive and reaches one period back."""
+    """Tolerance is inclusive and ends with the period; grace is exclusive and reaches one period
+    back.
+    """
     assert verdict(policy, timestamp, now) == expected
 
 
@@ -76,11 +83,18 @@ def test_the_window_to_the_second(policy, timestamp, now, expected):
         (GRACE["usage_period"], START + 99, START + 100, "accepted"),
         (GRACE["usage_period"], START + 100, START + 100, "subscription_canceled"),
         (GRACE["usage_period"], START + 99, START + 100 + 3600, "subscription_canceled"),
-        (AcceptancePolicy(future_tolerance=HOUR), START + 50, START + 5, "timestamp_before_current_period"),
+        (
+            AcceptancePolicy(future_tolerance=HOUR),
+            START + 50,
+            START + 5,
+            "timestamp_before_current_period",
+        ),
     ],
 )
 def test_the_ends_of_a_life(policy, timestamp, now, expected):
-    """Usage counts from the start (inclusive) to the end (exclusive) of a subscription; grace reaches back over its end."""
+    """Usage counts from the start (inclusive) to the end (exclusive) of a subscription; grace
+    reaches back over its end.
+    """
     assert verdict(policy, timestamp, now, start_date=START + 10, ended_at=START + 100) == expected
 
 
@@ -89,7 +103,9 @@ def test_the_ends_of_a_life(policy, timestamp, now, expected):
     [("usage_period", "period_closed", 5, 0), ("open_period", "accepted", 5, 3)],
 )
 def test_late_usage_of_a_closed_period(way, late, january, february):
-    """After the invoice, late usage is refused, or billed in the open period, as the policy says; before, in its own period."""
+    """After the invoice, late usage is refused, or billed in the open period, as the policy says;
+    before, in its own period.
+    """
     subscription = subscribed()
     log = UsageLog([subscription], policy=GRACE[way])
     log.record("si_0", 5, timestamp=BOUNDARY - 9, now=BOUNDARY + 60)
@@ -104,11 +120,16 @@ def test_late_usage_of_a_closed_period(way, late, january, february):
 
 
 def test_late_usage_has_nowhere_to_go_where_both_are_closed():
-    """Late usage is not moved to a current period that was itself finalized before the clock went back."""
+    """Late usage is not moved to a current period that was itself finalized before the clock went
+    back.
+    """
     log = UsageLog([subscribed()], policy=GRACE["open_period"])
     finalize_invoice(subscribed(), log, JAN, now=FEB.end)
     finalize_invoice(subscribed(), log, FEB, now=FEB.end)
-    assert log.append([UsageRecord("si_0", 3, BOUNDARY - 9)], now=BOUNDARY + 1)[0].code == "period_closed"
+    assert (
+        log.append([UsageRecord("si_0", 3, BOUNDARY - 9)], now=BOUNDARY + 1)[0].code
+        == "period_closed"
+    )
 
 
 def test_a_late_record_of_last_ever_may_not_change_an_older_bill():
@@ -117,18 +138,31 @@ def test_a_late_record_of_last_ever_may_not_change_an_older_bill():
     log = UsageLog([subscription], policy=GRACE["usage_period"])
     log.record("si_0", 5, timestamp=START, now=START)
     finalize_invoice(subscription, log, FEB, now=FEB.end)
-    assert log.append([UsageRecord("si_0", 3, BOUNDARY - 1)], now=BOUNDARY)[0].code == "period_closed"
+    assert (
+        log.append([UsageRecord("si_0", 3, BOUNDARY - 1)], now=BOUNDARY)[0].code == "period_closed"
+    )
     assert summarize(subscription.items[0], log, FEB).total_usage == 5
 
 
 def receipts_of_five():
     log = UsageLog([subscribed()])
-    sent = [("si_0", 1, "a"), ("si_9", 1, None), ("si_0", 1, "a"), ("si_0", 2, "a"), ("si_0", 1, None)]
-    return log.append([UsageRecord(item, quantity, START, id=key) for item, quantity, key in sent], now=START + DAY)
+    sent = [
+        ("si_0", 1, "a"),
+        ("si_9", 1, None),
+        ("si_0", 1, "a"),
+        ("si_0", 2, "a"),
+        ("si_0", 1, None),
+    ]
+    return log.append(
+        [UsageRecord(item, quantity, START, id=key) for item, quantity, key in sent],
+        now=START + DAY,
+    )
 
 
 def test_receipts_answer_record_by_record():
-    """One receipt a record, in order: accepted ones count on, a duplicate has the first one's number, a refusal has none."""
+    """One receipt a record, in order: accepted ones count on, a duplicate has the first one's
+    number, a refusal has none.
+    """
     receipts = receipts_of_five()
     assert [(one.outcome.value, one.sequence, one.code) for one in receipts] == [
         ("accepted", 1, None),
@@ -137,19 +171,30 @@ def test_receipts_answer_record_by_record():
         ("rejected", None, "id_reused"),
         ("accepted", 2, None),
     ]
-    assert (len(receipts), receipts.accepted, receipts.duplicates, list(receipts.rejected)) == (5, 2, 1, [1, 3])
+    assert (len(receipts), receipts.accepted, receipts.duplicates, list(receipts.rejected)) == (
+        5,
+        2,
+        1,
+        [1, 3],
+    )
 
 
 def test_receipts_are_a_sequence():
-    """Receipts can be sliced, indexed from the end, compared and printed; beyond the end there is none."""
+    """Receipts can be sliced, indexed from the end, compared and printed; beyond the end there is
+    none.
+    """
     receipts = receipts_of_five()
     assert receipts[-1] == Receipt(Outcome.ACCEPTED, 2)
     assert receipts[3:] == [receipts[3], receipts[4]]
     assert receipts == receipts_of_five()
     assert receipts != [*receipts]
-    assert repr(receipts).startswith("<Receipts: 2 accepted, 1 duplicate, 2 rejected, first rejection: ")
+    assert repr(receipts).startswith(
+        "<Receipts: 2 accepted, 1 duplicate, 2 rejected, first rejection: "
+    )
     assert "No such subscription item" in repr(receipts)
-    assert repr(UsageLog().append([], now=START)) == "<Receipts: 0 accepted, 0 duplicate, 0 rejected>"
+    assert (
+        repr(UsageLog().append([], now=START)) == "<Receipts: 0 accepted, 0 duplicate, 0 rejected>"
+    )
     with pytest.raises(IndexError):
         receipts[5]
 

@@ -43,7 +43,10 @@ NAIVE = {
 
 def peaks(cells, seconds):
     """Return what the greatest cell of each window adds up to."""
-    return sum(max(cells[at] for at in cells if at // seconds == one) for one in {at // seconds for at in cells})
+    return sum(
+        max(cells[at] for at in cells if at // seconds == one)
+        for one in {at // seconds for at in cells}
+    )
 
 
 # Timestamps on both sides of an hour, and of a day.
@@ -54,7 +57,9 @@ CHANGES = st.lists(st.tuples(SECONDS, st.integers(0, 4), st.booleans()), max_siz
 
 @given(st.sampled_from(MODES), CELLS, SECONDS)
 def test_partials_merge_in_any_split(mode, cells, cut):
-    """Cells aggregate to the naive quantity, cut in two at any timestamp and merged in either order, and one by one."""
+    """Cells aggregate to the naive quantity, cut in two at any timestamp and merged in either
+    order, and one by one.
+    """
     aggregator = AGGREGATORS[AggregateUsage(mode)]
     left = aggregator.fold({at: quantity for at, quantity in cells.items() if at < cut})
     right = aggregator.fold({at: quantity for at, quantity in cells.items() if at >= cut})
@@ -70,7 +75,9 @@ def test_partials_merge_in_any_split(mode, cells, cut):
 
 @given(st.sampled_from(MODES), CHANGES)
 def test_running_partials_follow_changes(mode, changes):
-    """A partial that is kept while cells come, rise and sink equals a new fold; asked at every step, at some, or at none."""
+    """A partial that is kept while cells come, rise and sink equals a new fold; asked at every
+    step, at some, or at none.
+    """
     aggregator = AGGREGATORS[AggregateUsage(mode)]
     cells = {}
     running = aggregator.running(cells)
@@ -84,7 +91,9 @@ def test_running_partials_follow_changes(mode, changes):
 
 
 def test_the_running_maximum_stays_small():
-    """A cell that sinks and rises for ever does not make the maximum's memory grow: stale candidates are dropped."""
+    """A cell that sinks and rises for ever does not make the maximum's memory grow: stale
+    candidates are dropped.
+    """
     cells = {0: 5, 1: 3}
     running = AGGREGATORS[AggregateUsage.MAX].running(cells)
     assert running.partial() == 5
@@ -96,7 +105,9 @@ def test_the_running_maximum_stays_small():
 
 
 def test_the_running_maximum_finds_a_cell_that_rose_below_it():
-    """A cell that rises without becoming the greatest is the greatest once those above it have sunk."""
+    """A cell that rises without becoming the greatest is the greatest once those above it have
+    sunk.
+    """
     cells = {0: 5, 1: 3}
     running = AGGREGATORS[AggregateUsage.MAX].running(cells)
     assert running.partial() == 5
@@ -126,13 +137,21 @@ class Watched(dict):
         return super().items()
 
 
-@pytest.mark.parametrize(("mode", "walks"), [("sum", 1), ("max", 2), ("last_during_period", 1), ("last_ever", 1)])
+@pytest.mark.parametrize(
+    ("mode", "walks"), [("sum", 1), ("max", 2), ("last_during_period", 1), ("last_ever", 1)]
+)
 def test_a_change_costs_the_same_however_many_cells_there_are(mode, walks):
-    """The cells are gone through once for the first answer, and for the maximum once more when the greatest sinks."""
+    """The cells are gone through once for the first answer, and for the maximum once more when the
+    greatest sinks.
+    """
     cells = Watched({timestamp: 1000 + timestamp for timestamp in range(200)})
     running = AGGREGATORS[AggregateUsage(mode)].running(cells)
     running.partial()
-    rises_and_sinks = [(199, 2000), (199, 5), (198, 5)] + [(0, step) for step in range(200)] + [(197, 6), (200, 3000), (200, 1)]
+    rises_and_sinks = (
+        [(199, 2000), (199, 5), (198, 5)]
+        + [(0, step) for step in range(200)]
+        + [(197, 6), (200, 3000), (200, 1)]
+    )
     for timestamp, quantity in rises_and_sinks:
         before = cells.get(timestamp)
         cells[timestamp] = quantity
@@ -158,7 +177,9 @@ class Product(Aggregator):
 
 
 def test_a_mode_is_three_functions():
-    """A mode with nothing but its own functions folds, and keeps a running partial by folding anew."""
+    """A mode with nothing but its own functions folds, and keeps a running partial by
+    folding anew.
+    """
     cells = {1: 3, 2: 4}
     running = Product().running(cells)
     running.changed(2, None, 4)
@@ -168,7 +189,9 @@ def test_a_mode_is_three_functions():
     assert running.partial() == 15
 
 
-@pytest.mark.parametrize("ask", [lambda a: a.prepare(0, 1), lambda a: a.merge(1, 1), lambda a: a.present(1)])
+@pytest.mark.parametrize(
+    "ask", [lambda a: a.prepare(0, 1), lambda a: a.merge(1, 1), lambda a: a.present(1)]
+)
 def test_a_mode_without_functions_says_so(ask):
     """The base class answers nothing by itself."""
     with pytest.raises(NotImplementedError):
@@ -180,7 +203,9 @@ def test_summaries_have_stripes_shape():
     log = used((START, 5), (START + 1, 3), subscription=None)
     item = log.subscriptions[0].items[0]
     assert isinstance(log, Usage)
-    assert summarize(item, log, JAN) == UsageSummary("si_0", AggregateUsage.SUM, JAN.start, JAN.end, 8)
+    assert summarize(item, log, JAN) == UsageSummary(
+        "si_0", AggregateUsage.SUM, JAN.start, JAN.end, 8
+    )
 
 
 def test_an_engine_that_answers_too_little_is_found_out():
@@ -197,7 +222,10 @@ def test_an_engine_that_answers_too_little_is_found_out():
 
 @pytest.mark.parametrize(
     ("recurring", "kind"),
-    [(Recurring(usage_type="licensed"), "licensed"), (Recurring(usage_type="metered", meter="mtr"), "on a meter")],
+    [
+        (Recurring(usage_type="licensed"), "licensed"),
+        (Recurring(usage_type="metered", meter="mtr"), "on a meter"),
+    ],
 )
 def test_an_item_without_records_has_no_mode(recurring, kind):
     """The refusal names the item and its price, and says what the price goes by instead."""
@@ -206,7 +234,8 @@ def test_an_item_without_records_has_no_mode(recurring, kind):
         required_mode(item)
     assert (caught.value.code, caught.value.param) == ("price_not_metered", "subscription_item")
     assert caught.value.message == (
-        "subscription_item: expected an item whose price aggregates usage records, received 'si_seats', "
+        "subscription_item: expected an item whose price aggregates usage records, "
+        "received 'si_seats', "
         f"whose price 'seats' is {kind}"
     )
 
@@ -219,12 +248,17 @@ def test_every_mode_has_a_row():
 
 
 @pytest.mark.parametrize(
-    ("kind", "param", "rows"), [(AggregateUsage, "aggregate_usage", AGGREGATORS), (Formula, "formula", FORMULAS)]
+    ("kind", "param", "rows"),
+    [(AggregateUsage, "aggregate_usage", AGGREGATORS), (Formula, "formula", FORMULAS)],
 )
 def test_an_engine_refuses_by_name_what_it_lacks(kind, param, rows):
-    """An engine that has no kernel for a row, or does not know of it at all, says so, and what it knows."""
+    """An engine that has no kernel for a row, or does not know of it at all, says so, and what it
+    knows.
+    """
     kernels = {row.column: number for number, row in enumerate(rows.values())}
-    assert all(kernel_for(kernels, member, "columns") == kernels[rows[member].column] for member in kind)
+    assert all(
+        kernel_for(kernels, member, "columns") == kernels[rows[member].column] for member in kind
+    )
     del kernels["sums"]
     some = ", ".join(repr(member.value) for member in kind if rows[member].column != "sums")
     every = ", ".join(repr(member.value) for member in kind)
@@ -232,30 +266,47 @@ def test_an_engine_refuses_by_name_what_it_lacks(kind, param, rows):
         with pytest.raises(InvoicingError) as caught:
             kernel_for(kernels, member, "columns")
         assert (caught.value.code, caught.value.param) == ("formula_not_available", param)
-        assert caught.value.message == f"{param}: expected one that columns can compute ({known}), received {member.value!r}"
+        assert (
+            caught.value.message
+            == f"{param}: expected one that columns can compute ({known}), received "
+            f"{member.value!r}"
+        )
     with pytest.raises(InvoicingError) as caught:
         require_sql(planted(kind, "median"), "SQL")
     assert caught.value.code == "formula_not_available"
 
 
-@pytest.mark.parametrize("row", [*AGGREGATORS.values(), *FORMULAS.values()], ids=lambda row: type(row).__name__)
+@pytest.mark.parametrize(
+    "row", [*AGGREGATORS.values(), *FORMULAS.values()], ids=lambda row: type(row).__name__
+)
 def test_sql_says_all_that_a_row_takes_of_it(row):
-    """What a row takes of SQL's folding is among its fields, and makes a partial like that of its cells."""
+    """What a row takes of SQL's folding is among its fields, and makes a partial like that of its
+    cells.
+    """
     assert set(row.sql) <= {field.name for field in attrs.fields(Folded)}
 
 
 ITEM = subscribed().items[0]
 
 
-@pytest.mark.parametrize("wrong", [ITEM, (ITEM,), (ITEM, JAN, JAN), (JAN, ITEM), ("si_0", JAN), [ITEM, START], None])
+@pytest.mark.parametrize(
+    "wrong", [ITEM, (ITEM,), (ITEM, JAN, JAN), (JAN, ITEM), ("si_0", JAN), [ITEM, START], None]
+)
 def test_a_request_is_an_item_and_a_period(wrong):
-    """What is no pair of the two, in that order, is refused by its place among the requests; a list of the two is taken."""
+    """What is no pair of the two, in that order, is refused by its place among the requests; a list
+    of the two is taken.
+    """
     log = UsageLog([subscribed()])
     log.record("si_0", 5, timestamp=START, now=START)
     assert log.partials([[ITEM, JAN], (ITEM, JAN)]) == [5, 5]
-    with pytest.raises(InvalidValueError, match="expected a SubscriptionItem and a BillingPeriod") as refused:
+    with pytest.raises(
+        InvalidValueError, match="expected a SubscriptionItem and a BillingPeriod"
+    ) as refused:
         log.partials([(ITEM, JAN), wrong])
-    assert (refused.value.code, refused.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "requests[1]")
+    assert (refused.value.code, refused.value.param) == (
+        ErrorCode.PARAMETER_INVALID_OBJECT,
+        "requests[1]",
+    )
 
 
 class Lazy:
@@ -266,7 +317,14 @@ class Lazy:
 
 
 def test_what_raises_when_it_is_asked_is_no_usage():
-    """A value that cannot even say what it has is refused as any other that is no usage, without an error of its own."""
-    with pytest.raises(InvalidValueError, match=r"usage: expected a Usage, .* received .*Lazy") as refused:
+    """A value that cannot even say what it has is refused as any other that is no usage, without an
+    error of its own.
+    """
+    with pytest.raises(
+        InvalidValueError, match=r"usage: expected a Usage, .* received .*Lazy"
+    ) as refused:
         summarize(ITEM, Lazy(), JAN)
-    assert (refused.value.code, refused.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "usage")
+    assert (refused.value.code, refused.value.param) == (
+        ErrorCode.PARAMETER_INVALID_OBJECT,
+        "usage",
+    )

@@ -1,4 +1,6 @@
-"""Bad input, kind by kind: each is refused with its code and param, the message names what came, and nothing changes."""
+"""Bad input, kind by kind: each is refused with its code and param, the message names what came,
+and nothing changes.
+"""
 
 from __future__ import annotations
 
@@ -52,9 +54,18 @@ NAIVE = datetime(2024, 1, 1)  # noqa: DTZ001 - the point of it
 NAN = float("nan")
 THRESHOLDS = BillingThresholds(amount_gte=1)
 LICENSED = priced(mode=None)
-STRIPE_PRICE = {"id": "p", "currency": "usd", "unit_amount": 5, "recurring": {"interval": "month", "usage_type": "metered"}}
+STRIPE_PRICE = {
+    "id": "p",
+    "currency": "usd",
+    "unit_amount": 5,
+    "recurring": {"interval": "month", "usage_type": "metered"},
+}
 STRIPE_TIERS = {"id": "p", "currency": "usd", "billing_scheme": "tiered", "tiers_mode": "graduated"}
-STRIPE_SUBSCRIPTION = {"id": "s", "billing_cycle_anchor": START, "items": [{"id": "si", "price": STRIPE_PRICE}]}
+STRIPE_SUBSCRIPTION = {
+    "id": "s",
+    "billing_cycle_anchor": START,
+    "items": [{"id": "si", "price": STRIPE_PRICE}],
+}
 
 
 def record(**changes):
@@ -62,7 +73,9 @@ def record(**changes):
 
 
 def sent(**changes):
-    return lambda log: log.record(**{"subscription_item": "si_0", "quantity": 1, "now": NOW, **changes})
+    return lambda log: log.record(
+        **{"subscription_item": "si_0", "quantity": 1, "now": NOW, **changes}
+    )
 
 
 def columns(items=("si_0", "si_0"), quantities=(1, 2), timestamps=(NOW, NOW), **rest):
@@ -94,8 +107,16 @@ def own_model(answer):
     return subscribed(price), UsageLog([subscribed(price)])
 
 
-INTEGER, DECIMAL, STRING = "parameter_invalid_integer", "parameter_invalid_decimal", "parameter_invalid_string"
-CHOICE, INSTANT, OBJECT = "parameter_invalid_choice", "parameter_invalid_instant", "parameter_invalid_object"
+INTEGER, DECIMAL, STRING = (
+    "parameter_invalid_integer",
+    "parameter_invalid_decimal",
+    "parameter_invalid_string",
+)
+CHOICE, INSTANT, OBJECT = (
+    "parameter_invalid_choice",
+    "parameter_invalid_instant",
+    "parameter_invalid_object",
+)
 MISSING, UNKNOWN, EXCLUSIVE = "parameter_missing", "parameter_unknown", "parameters_exclusive"
 EXPECTING_TIER = "An entry in the tiers array is missing an amount."
 
@@ -169,12 +190,32 @@ MALFORMED = [
         "billing_cycle_anchor",
         "2024-01-01T00:00:01",
     ),
-    (lambda log: log.subscribe(subscribed(id="other")), "subscription_changed", "items[id]", "'si_0' (str)"),
+    (
+        lambda log: log.subscribe(subscribed(id="other")),
+        "subscription_changed",
+        "items[id]",
+        "'si_0' (str)",
+    ),
     # Policies, periods and cycles.
     (lambda log: AcceptancePolicy(future_tolerance=300), OBJECT, "future_tolerance", "300 (int)"),
-    (lambda log: AcceptancePolicy(late_grace=timedelta(-1)), OBJECT, "late_grace", "datetime.timedelta(days=-1)"),
-    (lambda log: AcceptancePolicy(late_grace=timedelta(milliseconds=1)), OBJECT, "late_grace", "microseconds=1000"),
-    (lambda log: AcceptancePolicy(late_attribution="newest"), CHOICE, "late_attribution", "'newest' (str)"),
+    (
+        lambda log: AcceptancePolicy(late_grace=timedelta(-1)),
+        OBJECT,
+        "late_grace",
+        "datetime.timedelta(days=-1)",
+    ),
+    (
+        lambda log: AcceptancePolicy(late_grace=timedelta(milliseconds=1)),
+        OBJECT,
+        "late_grace",
+        "microseconds=1000",
+    ),
+    (
+        lambda log: AcceptancePolicy(late_attribution="newest"),
+        CHOICE,
+        "late_attribution",
+        "'newest' (str)",
+    ),
     (lambda log: BillingPeriod(START, START), OBJECT, "end", "2024-01-01T00:00:00Z"),
     (lambda log: BillingPeriod(NAIVE, START), INSTANT, "start", "2024-01-01T00:00:00"),
     (lambda log: BillingCycle(START, "quarter"), CHOICE, "interval", "'quarter' (str)"),
@@ -188,7 +229,12 @@ MALFORMED = [
         )
         for interval, count in [("year", 4), ("month", 37), ("week", 157), ("day", 1096)]
     ],
-    (lambda log: BillingCycle(START, "month", 1, "Europe/Atlantis"), "timezone_unknown", "timezone", "'Europe/Atlantis' (str)"),
+    (
+        lambda log: BillingCycle(START, "month", 1, "Europe/Atlantis"),
+        "timezone_unknown",
+        "timezone",
+        "'Europe/Atlantis' (str)",
+    ),
     (lambda log: BillingCycle(START, "month", 1, 1), STRING, "timezone", "1 (int)"),
     # Money.
     (lambda log: Amount(1.5, "usd"), DECIMAL, "minor_units", "1.5 (float)"),
@@ -219,7 +265,12 @@ MALFORMED = [
     (lambda log: PerUnit(0.4), DECIMAL, "unit_amount", "0.4 (float)"),
     (lambda log: PerUnit("1e100"), DECIMAL, "unit_amount", "'1e100' (str)"),
     (lambda log: PerUnit("1" * 101), DECIMAL, "unit_amount", "at most 100 digits before the point"),
-    (lambda log: Tier("INF", 1), DECIMAL, "up_to", "'inf' for a tier without end, received 'INF' (str)"),
+    (
+        lambda log: Tier("INF", 1),
+        DECIMAL,
+        "up_to",
+        "'inf' for a tier without end, received 'INF' (str)",
+    ),
     (lambda log: PerUnit("0.1234567890123"), DECIMAL, "unit_amount", "'0.1234567890123' (str)"),
     (lambda log: PerUnit("-0.1"), DECIMAL, "unit_amount", "'-0.1' (str)"),
     (lambda log: PerUnit(None), DECIMAL, "unit_amount", "None"),
@@ -227,21 +278,46 @@ MALFORMED = [
     (lambda log: Package(1, 5, "nearest"), CHOICE, "transform_quantity[round]", "'nearest' (str)"),
     (lambda log: Charge("fee", 1, None, Decimal(1)), CHOICE, "kind", "'fee' (str)"),
     (lambda log: Price("", "usd", PerUnit(1)), STRING, "id", "'' (str)"),
-    (lambda log: Price("p", "dollars", PerUnit(1)), "currency_unknown", "currency", "'dollars' (str)"),
+    (
+        lambda log: Price("p", "dollars", PerUnit(1)),
+        "currency_unknown",
+        "currency",
+        "'dollars' (str)",
+    ),
     (lambda log: Price("p", "usd", PerUnit), OBJECT, "model", "PerUnit"),
     (lambda log: Price("p", "usd", 5), OBJECT, "model", "5 (int)"),
     (lambda log: Price("p", "usd", PerUnit(1), "month"), OBJECT, "recurring", "'month' (str)"),
     (lambda log: Price("p", "usd", PerUnit(1), nickname=5), STRING, "nickname", "5 (int)"),
     (lambda log: Recurring(interval="hour"), CHOICE, "recurring[interval]", "'hour' (str)"),
     (lambda log: Recurring(usage_type="free"), CHOICE, "recurring[usage_type]", "'free' (str)"),
-    (lambda log: Recurring(aggregate_usage="mean"), CHOICE, "recurring[aggregate_usage]", "'mean' (str)"),
-    (lambda log: Recurring(usage_type="licensed", aggregate_usage="sum"), EXCLUSIVE, "recurring[aggregate_usage]", "'sum'"),
-    (lambda log: Recurring(meter="m", aggregate_usage="sum"), EXCLUSIVE, "recurring[aggregate_usage]", "'sum'"),
+    (
+        lambda log: Recurring(aggregate_usage="mean"),
+        CHOICE,
+        "recurring[aggregate_usage]",
+        "'mean' (str)",
+    ),
+    (
+        lambda log: Recurring(usage_type="licensed", aggregate_usage="sum"),
+        EXCLUSIVE,
+        "recurring[aggregate_usage]",
+        "'sum'",
+    ),
+    (
+        lambda log: Recurring(meter="m", aggregate_usage="sum"),
+        EXCLUSIVE,
+        "recurring[aggregate_usage]",
+        "'sum'",
+    ),
     (lambda log: Recurring(usage_type="licensed", meter="m"), EXCLUSIVE, "recurring[meter]", "'m'"),
     (lambda log: rate(priced(), 1.5), DECIMAL, "quantity", "1.5 (float)"),
     (lambda log: rate(priced(), -1), DECIMAL, "quantity", "-1 (int)"),
     (lambda log: rate(priced(), "5"), DECIMAL, "quantity", "'5' (str)"),
-    (lambda log: priced(own_model([])[0].items[0].price.model).to_dict(), OBJECT, "model", "namespace"),
+    (
+        lambda log: priced(own_model([])[0].items[0].price.model).to_dict(),
+        OBJECT,
+        "model",
+        "namespace",
+    ),
     # Prices in Stripe's shape.
     (lambda log: Price.from_dict(5), OBJECT, "data", "5 (int)"),
     (stripe(id=None), MISSING, "id", "Missing required param: id"),
@@ -256,13 +332,38 @@ MALFORMED = [
         "recurring[interval]",
         "Missing required param: recurring[interval]",
     ),
-    (stripe(recurring={"interval": "month", "count": 1}), UNKNOWN, "recurring[count]", "recurring[count]"),
-    (stripe(custom_unit_amount={"enabled": True}), "field_not_billable", "custom_unit_amount", "{'enabled': True} (dict)"),
+    (
+        stripe(recurring={"interval": "month", "count": 1}),
+        UNKNOWN,
+        "recurring[count]",
+        "recurring[count]",
+    ),
+    (
+        stripe(custom_unit_amount={"enabled": True}),
+        "field_not_billable",
+        "custom_unit_amount",
+        "{'enabled': True} (dict)",
+    ),
     (stripe(billing_scheme="auction"), CHOICE, "billing_scheme", "'auction' (str)"),
     (stripe(tiers=[]), EXCLUSIVE, "tiers", "billing_scheme=per_unit"),
-    (stripe(transform_quantity={"divide_by": 5}), MISSING, "transform_quantity[round]", "transform_quantity[round]"),
-    (stripe(transform_quantity={"divide_by": 5, "round": "up", "to": 1}), UNKNOWN, "transform_quantity[to]", "[to]"),
-    (lambda log: Price.from_dict(STRIPE_PRICE, currency="eur"), "currency_mismatch", "currency", "'eur' (str)"),
+    (
+        stripe(transform_quantity={"divide_by": 5}),
+        MISSING,
+        "transform_quantity[round]",
+        "transform_quantity[round]",
+    ),
+    (
+        stripe(transform_quantity={"divide_by": 5, "round": "up", "to": 1}),
+        UNKNOWN,
+        "transform_quantity[to]",
+        "[to]",
+    ),
+    (
+        lambda log: Price.from_dict(STRIPE_PRICE, currency="eur"),
+        "currency_mismatch",
+        "currency",
+        "'eur' (str)",
+    ),
     (
         lambda log: Price.from_dict({**STRIPE_PRICE, "currency_options": 5}, currency="eur"),
         OBJECT,
@@ -273,23 +374,42 @@ MALFORMED = [
     (stripe_tiers(tiers=None), MISSING, "tiers", "Missing required param: tiers"),
     (stripe_tiers(tiers="5"), OBJECT, "tiers", "'5' (str)"),
     (stripe_tiers(5), OBJECT, "tiers[0]", "5 (int)"),
-    (stripe_tiers({"unit_amount": 5}), MISSING, "tiers[0][up_to]", "Missing required param: tiers[0][up_to]"),
-    (stripe_tiers({"up_to": 0, "unit_amount": 5}), INTEGER, "tiers[0][up_to]", "0 (int)"),
-    (stripe_tiers({"up_to": "INF", "unit_amount": 5}), DECIMAL, "tiers[0][up_to]", "'inf' for a tier without end"),
     (
-        lambda log: Price.from_dict({**STRIPE_PRICE, "currency_options": {"EUR": {}, "eur": {}}}, currency="eur"),
+        stripe_tiers({"unit_amount": 5}),
+        MISSING,
+        "tiers[0][up_to]",
+        "Missing required param: tiers[0][up_to]",
+    ),
+    (stripe_tiers({"up_to": 0, "unit_amount": 5}), INTEGER, "tiers[0][up_to]", "0 (int)"),
+    (
+        stripe_tiers({"up_to": "INF", "unit_amount": 5}),
+        DECIMAL,
+        "tiers[0][up_to]",
+        "'inf' for a tier without end",
+    ),
+    (
+        lambda log: Price.from_dict(
+            {**STRIPE_PRICE, "currency_options": {"EUR": {}, "eur": {}}}, currency="eur"
+        ),
         EXCLUSIVE,
         "currency_options[eur]",
         "'EUR' is the same",
     ),
     (
-        lambda log: Price.from_dict({**STRIPE_PRICE, "currency_options": {"eur": {}, 5: {}, "gbp": {}, "EUR": {}}}),
+        lambda log: Price.from_dict(
+            {**STRIPE_PRICE, "currency_options": {"eur": {}, 5: {}, "gbp": {}, "EUR": {}}}
+        ),
         EXCLUSIVE,
         "currency_options[EUR]",
         "'eur' is the same",
     ),
     (stripe_tiers({"up_to": 1.5, "unit_amount": 5}), DECIMAL, "tiers[0][up_to]", "1.5 (float)"),
-    (stripe_tiers({"up_to": "inf", "unit_amount": 5, "price": 5}), UNKNOWN, "tiers[0][price]", "tiers[0][price]"),
+    (
+        stripe_tiers({"up_to": "inf", "unit_amount": 5, "price": 5}),
+        UNKNOWN,
+        "tiers[0][price]",
+        "tiers[0][price]",
+    ),
     (
         stripe_tiers({"up_to": None, "unit_amount": 5, "unit_amount_decimal": "6"}),
         EXCLUSIVE,
@@ -297,18 +417,40 @@ MALFORMED = [
         "You may only specify one of these parameters: unit_amount, unit_amount_decimal.",
     ),
     (stripe_tiers({"up_to": None}), MISSING, "amount", EXPECTING_TIER),
-    (stripe_tiers({"up_to": None, "unit_amount": 5}, tiers_mode=None), MISSING, "tiers_mode", "tiers_mode"),
-    (stripe_tiers({"up_to": None, "unit_amount": 5}, tiers_mode="slab"), CHOICE, "tiers_mode", "'slab' (str)"),
-    (stripe_tiers({"up_to": None, "unit_amount": 5}, unit_amount=5), EXCLUSIVE, "tiers", "tiers, unit_amount"),
     (
-        stripe_tiers({"up_to": None, "unit_amount": 5}, transform_quantity={"divide_by": 5, "round": "up"}),
+        stripe_tiers({"up_to": None, "unit_amount": 5}, tiers_mode=None),
+        MISSING,
+        "tiers_mode",
+        "tiers_mode",
+    ),
+    (
+        stripe_tiers({"up_to": None, "unit_amount": 5}, tiers_mode="slab"),
+        CHOICE,
+        "tiers_mode",
+        "'slab' (str)",
+    ),
+    (
+        stripe_tiers({"up_to": None, "unit_amount": 5}, unit_amount=5),
+        EXCLUSIVE,
+        "tiers",
+        "tiers, unit_amount",
+    ),
+    (
+        stripe_tiers(
+            {"up_to": None, "unit_amount": 5}, transform_quantity={"divide_by": 5, "round": "up"}
+        ),
         EXCLUSIVE,
         "tiers",
         "You may only specify one of these parameters: tiers, transform_quantity.",
     ),
     # Subscriptions.
     (lambda log: SubscriptionItem("", priced()), STRING, "items[id]", "'' (str)"),
-    (lambda log: SubscriptionItem("si", Price("p", "usd", PerUnit(1), None)), OBJECT, "items[price]", "Price(id='p'"),
+    (
+        lambda log: SubscriptionItem("si", Price("p", "usd", PerUnit(1), None)),
+        OBJECT,
+        "items[price]",
+        "Price(id='p'",
+    ),
     (lambda log: SubscriptionItem("si", "price"), OBJECT, "items[price]", "'price' (str)"),
     (
         lambda log: SubscriptionItem("si", priced(), 3),
@@ -317,35 +459,90 @@ MALFORMED = [
         "You cannot set the quantity for metered plans",
     ),
     (lambda log: SubscriptionItem("si", LICENSED, 1.5), INTEGER, "items[quantity]", "1.5 (float)"),
-    (lambda log: SubscriptionItem("si", priced(), billing_thresholds=5), OBJECT, "billing_thresholds", "5 (int)"),
+    (
+        lambda log: SubscriptionItem("si", priced(), billing_thresholds=5),
+        OBJECT,
+        "billing_thresholds",
+        "5 (int)",
+    ),
     (
         lambda log: SubscriptionItem("si", priced(), billing_thresholds=THRESHOLDS),
         MISSING,
         "items[billing_thresholds]",
         "amount_gte=1",
     ),
-    (lambda log: subscribed(billing_thresholds=BillingThresholds(usage_gte=9)), MISSING, "billing_thresholds", "usage_gte=9"),
+    (
+        lambda log: subscribed(billing_thresholds=BillingThresholds(usage_gte=9)),
+        MISSING,
+        "billing_thresholds",
+        "usage_gte=9",
+    ),
     (lambda log: BillingThresholds(), MISSING, "billing_thresholds", "None"),
-    (lambda log: BillingThresholds(amount_gte=0), INTEGER, "billing_thresholds[amount_gte]", "0 (int)"),
-    (lambda log: BillingThresholds(usage_gte="9"), INTEGER, "billing_thresholds[usage_gte]", "'9' (str)"),
+    (
+        lambda log: BillingThresholds(amount_gte=0),
+        INTEGER,
+        "billing_thresholds[amount_gte]",
+        "0 (int)",
+    ),
+    (
+        lambda log: BillingThresholds(usage_gte="9"),
+        INTEGER,
+        "billing_thresholds[usage_gte]",
+        "'9' (str)",
+    ),
     (
         lambda log: BillingThresholds(usage_gte=9, reset_billing_cycle_anchor=1),
         CHOICE,
         "billing_thresholds[reset_billing_cycle_anchor]",
         "1 (int)",
     ),
-    (lambda log: BillingThresholds.from_dict({"above": 1}), UNKNOWN, "billing_thresholds[above]", "billing_thresholds[above]"),
+    (
+        lambda log: BillingThresholds.from_dict({"above": 1}),
+        UNKNOWN,
+        "billing_thresholds[above]",
+        "billing_thresholds[above]",
+    ),
     (lambda log: Subscription("s", [], START), MISSING, "items", "Missing required param: items"),
     (lambda log: Subscription("s", None, START), OBJECT, "items", "None"),
     (lambda log: Subscription("s", ["si"], START), OBJECT, "items[0]", "'si' (str)"),
-    (lambda log: Subscription("s", [SubscriptionItem("si", priced())] * 2, START), OBJECT, "items[1][id]", "'si' (str)"),
-    (lambda log: subscribed(billing_cycle_anchor=NAIVE), INSTANT, "billing_cycle_anchor", "2024-01-01T00:00:00"),
+    (
+        lambda log: Subscription("s", [SubscriptionItem("si", priced())] * 2, START),
+        OBJECT,
+        "items[1][id]",
+        "'si' (str)",
+    ),
+    (
+        lambda log: subscribed(billing_cycle_anchor=NAIVE),
+        INSTANT,
+        "billing_cycle_anchor",
+        "2024-01-01T00:00:00",
+    ),
     (lambda log: subscribed(start_date=NAIVE), INSTANT, "start_date", "2024-01-01T00:00:00"),
-    (lambda log: subscribed(start_date=START, ended_at=START), OBJECT, "ended_at", "2024-01-01T00:00:00"),
-    (lambda log: subscribed(timezone="Mars/Olympus"), "timezone_unknown", "timezone", "'Mars/Olympus' (str)"),
+    (
+        lambda log: subscribed(start_date=START, ended_at=START),
+        OBJECT,
+        "ended_at",
+        "2024-01-01T00:00:00",
+    ),
+    (
+        lambda log: subscribed(timezone="Mars/Olympus"),
+        "timezone_unknown",
+        "timezone",
+        "'Mars/Olympus' (str)",
+    ),
     (lambda log: subscribed(billing_thresholds=9), OBJECT, "billing_thresholds", "9 (int)"),
-    (lambda log: subscribed(priced(), priced(currency="eur")), "currency_mismatch", "items[1][price][currency]", "'eur' (str)"),
-    (lambda log: subscribed(currency="eur"), "currency_mismatch", "items[0][price][currency]", "'usd' (str)"),
+    (
+        lambda log: subscribed(priced(), priced(currency="eur")),
+        "currency_mismatch",
+        "items[1][price][currency]",
+        "'eur' (str)",
+    ),
+    (
+        lambda log: subscribed(currency="eur"),
+        "currency_mismatch",
+        "items[0][price][currency]",
+        "'usd' (str)",
+    ),
     (
         lambda log: subscribed(priced(), priced(recurring=Recurring(interval="year"))),
         OBJECT,
@@ -356,19 +553,34 @@ MALFORMED = [
     (stripe_subscription(id=None), MISSING, "id", "Missing required param: id"),
     (stripe_subscription(items=None), MISSING, "items", "Missing required param: items"),
     (stripe_subscription(items=5), OBJECT, "items", "5 (int)"),
-    (stripe_subscription(items=[{"id": "si"}]), MISSING, "items[plan]", "Missing required param: items[plan]"),
+    (
+        stripe_subscription(items=[{"id": "si"}]),
+        MISSING,
+        "items[plan]",
+        "Missing required param: items[plan]",
+    ),
     (stripe_subscription(items=[{"id": "si", "price": "p"}]), CHOICE, "items[price]", "'p' (str)"),
     (stripe_subscription(discounts=["di_1"]), "field_not_billable", "discounts", "['di_1'] (list)"),
     (stripe_subscription(anchor=START), UNKNOWN, "anchor", "Received unknown parameter: anchor"),
     # Bills.
-    (lambda log: preview_invoice(subscribed(), log, now=NAIVE), INSTANT, "now", "2024-01-01T00:00:00"),
+    (
+        lambda log: preview_invoice(subscribed(), log, now=NAIVE),
+        INSTANT,
+        "now",
+        "2024-01-01T00:00:00",
+    ),
     (
         lambda log: preview_invoice(subscribed(start_date=MAR.start), log, now=NOW),
         "period_not_of_subscription",
         "now",
         "2024-02-02",
     ),
-    (lambda log: finalize_invoice(subscribed(), log, "January", now=NOW), OBJECT, "period", "'January' (str)"),
+    (
+        lambda log: finalize_invoice(subscribed(), log, "January", now=NOW),
+        OBJECT,
+        "period",
+        "'January' (str)",
+    ),
     (
         lambda log: finalize_invoice(subscribed(), log, BillingPeriod(START, START + DAY), now=NOW),
         "period_not_of_subscription",
@@ -381,23 +593,63 @@ MALFORMED = [
         "period",
         "2024-01",
     ),
-    (lambda log: finalize_invoice(subscribed(), log, FEB, now=NOW), "period_not_ended", "now", "2024-02-02T00:00:00"),
-    (lambda log: finalize_invoice(subscribed(id="other"), log, JAN, now=NOW), CHOICE, "subscription", "'other' (str)"),
+    (
+        lambda log: finalize_invoice(subscribed(), log, FEB, now=NOW),
+        "period_not_ended",
+        "now",
+        "2024-02-02T00:00:00",
+    ),
+    (
+        lambda log: finalize_invoice(subscribed(id="other"), log, JAN, now=NOW),
+        CHOICE,
+        "subscription",
+        "'other' (str)",
+    ),
     (
         lambda log: summarize(SubscriptionItem("si_9", priced()), log, JAN),
         "subscription_item_unknown",
         "subscription_item",
         "'si_9'",
     ),
-    (lambda log: summarize(SubscriptionItem("si_0", LICENSED), log, JAN), "price_not_metered", "subscription_item", "licensed"),
+    (
+        lambda log: summarize(SubscriptionItem("si_0", LICENSED), log, JAN),
+        "price_not_metered",
+        "subscription_item",
+        "licensed",
+    ),
     (lambda log: log.records("si_9"), "subscription_item_unknown", "subscription_item", "'si_9'"),
     (built(None), "pricing_model_broken", "charges", "None"),
     (built([5]), "pricing_model_broken", "charges[0]", "5 (int)"),
-    (built([Charge("unit", 1, None, 1.5)]), "pricing_model_broken", "charges[0][amount]", "1.5 (float)"),
-    (built([Charge("unit", 1, None, Decimal("NaN"))]), "pricing_model_broken", "charges[0][amount]", "Decimal('NaN')"),
-    (built([Charge("unit", 1, None, True)]), "pricing_model_broken", "charges[0][amount]", "True (bool)"),
-    (built([Charge("unit", 1.5, None, Decimal(1))]), "pricing_model_broken", "charges[0][quantity]", "1.5 (float)"),
-    (built([Charge("unit", 1, 0.5, Decimal(1))]), "pricing_model_broken", "charges[0][unit_amount]", "0.5 (float)"),
+    (
+        built([Charge("unit", 1, None, 1.5)]),
+        "pricing_model_broken",
+        "charges[0][amount]",
+        "1.5 (float)",
+    ),
+    (
+        built([Charge("unit", 1, None, Decimal("NaN"))]),
+        "pricing_model_broken",
+        "charges[0][amount]",
+        "Decimal('NaN')",
+    ),
+    (
+        built([Charge("unit", 1, None, True)]),
+        "pricing_model_broken",
+        "charges[0][amount]",
+        "True (bool)",
+    ),
+    (
+        built([Charge("unit", 1.5, None, Decimal(1))]),
+        "pricing_model_broken",
+        "charges[0][quantity]",
+        "1.5 (float)",
+    ),
+    (
+        built([Charge("unit", 1, 0.5, Decimal(1))]),
+        "pricing_model_broken",
+        "charges[0][unit_amount]",
+        "0.5 (float)",
+    ),
     # The log itself.
     (lambda _: UsageLog(5), "parameter_invalid_object", "subscriptions", "5 (int)"),
     (lambda _: UsageLog([5]), "parameter_invalid_object", "subscription", "5 (int)"),
@@ -419,7 +671,9 @@ def log():
 
 @pytest.mark.parametrize(("attempt", "code", "param", "received"), MALFORMED)
 def test_bad_input_is_refused_by_name(log, attempt, code, param, received):
-    """The error has the code, names the param at fault and shows what came; the log is as it was."""
+    """The error has the code, names the param at fault and shows what came; the log is as it
+    was.
+    """
     before = snapshot(log)
     with pytest.raises(MeteringError) as caught:
         attempt(log)
@@ -436,7 +690,7 @@ def test_the_table_is_long():
     assert len(MALFORMED) > 80
 
 
-# The door ------------------------------------------------------------------------------------------------------------
+# The door -----------------------------------------------------------------------------------------
 
 TOLERANT = AcceptancePolicy(future_tolerance=timedelta(days=1))
 MOVING = AcceptancePolicy(late_grace=timedelta(days=9), late_attribution="open_period")
@@ -445,7 +699,9 @@ OLD = JAN.end_seconds - 1
 
 
 def sent_once(*, then=None, closed=False, policy=None, mode="sum"):
-    """Return a log whose ``si_0`` was sent 5 under the id "a" in January, after which its subscription became ``then``."""
+    """Return a log whose ``si_0`` was sent 5 under the id "a" in January, after which its
+    subscription became ``then``.
+    """
     subscription = subscribed(priced(mode=mode))
     log = UsageLog([subscription], policy=policy)
     log.record("si_0", 5, timestamp=START, id="a", now=START)
@@ -467,8 +723,22 @@ OTHER = {"quantity": 6, "timestamp": START, "id": "a"}
 
 # Each code alone, with the param and words of its own; Stripe's where they are known.
 REFUSED = [
-    (sent_once, {"subscription_item": "si_9"}, NOW, "subscription_item_unknown", "subscription_item", "'si_9'"),
-    (lambda: sent_once(then=ANOTHER_ITEM), {}, NOW, "subscription_item_unknown", "subscription_item", "'si_0'"),
+    (
+        sent_once,
+        {"subscription_item": "si_9"},
+        NOW,
+        "subscription_item_unknown",
+        "subscription_item",
+        "'si_9'",
+    ),
+    (
+        lambda: sent_once(then=ANOTHER_ITEM),
+        {},
+        NOW,
+        "subscription_item_unknown",
+        "subscription_item",
+        "'si_0'",
+    ),
     (
         sent_once,
         OTHER,
@@ -476,13 +746,21 @@ REFUSED = [
         "id_reused",
         "id",
         (
-            "Keys for idempotent requests can only be used with the same parameters they were first used with. "
+            "Keys for idempotent requests can only be used with the same parameters they "
+            "were first used with. "
             "Try using a key other than 'a' if you meant to execute a different request."
         ),
     ),
     (sent_once, {**FIRST, "action": "set"}, NOW, "id_reused", "id", "received quantity 5, "),
     (sent_once, {**FIRST, "timestamp": "now"}, NOW, "id_reused", "id", "timestamp now"),
-    (lambda: UsageLog([subscribed(LICENSED)]), {}, NOW, "price_not_metered", "subscription_item", "received 'licensed'"),
+    (
+        lambda: UsageLog([subscribed(LICENSED)]),
+        {},
+        NOW,
+        "price_not_metered",
+        "subscription_item",
+        "received 'licensed'",
+    ),
     (
         lambda: UsageLog([METER]),
         {},
@@ -490,7 +768,8 @@ REFUSED = [
         "price_not_metered",
         "subscription_item",
         (
-            "Cannot create a usage record for `si_0` because it is not on the legacy metered billing system. "
+            "Cannot create a usage record for `si_0` because it is not on the legacy "
+            "metered billing system. "
             "Call /v1/billing/meter_events instead."
         ),
     ),
@@ -503,7 +782,14 @@ REFUSED = [
         "Cannot create the usage record because the subscription has been canceled.",
     ),
     (thresholds, {"action": "set"}, NOW, "set_with_billing_thresholds", "action", "received 'set'"),
-    (lambda: UsageLog([subscribed()]), {"timestamp": NOW + 1}, NOW, "timestamp_in_future", "timestamp", str(NOW + 1)),
+    (
+        lambda: UsageLog([subscribed()]),
+        {"timestamp": NOW + 1},
+        NOW,
+        "timestamp_in_future",
+        "timestamp",
+        str(NOW + 1),
+    ),
     (
         lambda: UsageLog([subscribed()], policy=TOLERANT),
         {"timestamp": FEB.end_seconds},
@@ -519,12 +805,27 @@ REFUSED = [
         "timestamp_before_current_period",
         "timestamp",
         (
-            "Cannot create the usage record with this timestamp because timestamps must be after the subscription's last "
+            "Cannot create the usage record with this timestamp because timestamps must be "
+            "after the subscription's last "
             "invoice period (or current period start time)."
         ),
     ),
-    (lambda: UsageLog([subscribed(start_date=MAR.start)]), {}, NOW, "timestamp_before_current_period", "timestamp", str(NOW)),
-    (lambda: sent_once(closed=True), {"timestamp": OLD}, OLD, "period_closed", "timestamp", str(OLD)),
+    (
+        lambda: UsageLog([subscribed(start_date=MAR.start)]),
+        {},
+        NOW,
+        "timestamp_before_current_period",
+        "timestamp",
+        str(NOW),
+    ),
+    (
+        lambda: sent_once(closed=True),
+        {"timestamp": OLD},
+        OLD,
+        "period_closed",
+        "timestamp",
+        str(OLD),
+    ),
     (
         lambda: sent_once(closed=True, policy=MOVING),
         {"timestamp": OLD, "action": "set"},
@@ -549,7 +850,14 @@ REFUSED = [
 def test_the_door_refuses_by_name(new_log, row, now, code, param, said, door):
     """Every door gives the code, the param and the words, and leaves the log as it was."""
     log = new_log()
-    row = {"subscription_item": "si_0", "quantity": 1, "timestamp": now, "action": "increment", "id": None, **row}
+    row = {
+        "subscription_item": "si_0",
+        "quantity": 1,
+        "timestamp": now,
+        "action": "increment",
+        "id": None,
+        **row,
+    }
     before = snapshot(log)
     if door == "record":
         with pytest.raises(UsageRejectedError) as caught:
@@ -557,7 +865,11 @@ def test_the_door_refuses_by_name(new_log, row, now, code, param, said, door):
         refusal = caught.value
     else:
         columns = [[value] for value in row.values()]
-        receipts = log.append([UsageRecord(**row)], now=now) if door == "append" else log.append_columns(*columns, now=now)
+        receipts = (
+            log.append([UsageRecord(**row)], now=now)
+            if door == "append"
+            else log.append_columns(*columns, now=now)
+        )
         assert receipts[0].outcome is Outcome.REJECTED
         assert receipts[0].sequence is None
         refusal = receipts[0].error()
@@ -587,7 +899,13 @@ PRECEDENCE = [
         {"action": "set"},
         NOW,
     ),
-    ("set_with_billing_thresholds", "timestamp_in_future", thresholds, {"action": "set", "timestamp": NOW + 1}, NOW),
+    (
+        "set_with_billing_thresholds",
+        "timestamp_in_future",
+        thresholds,
+        {"action": "set", "timestamp": NOW + 1},
+        NOW,
+    ),
     (
         "timestamp_in_future",
         "timestamp_after_current_period",
@@ -595,9 +913,17 @@ PRECEDENCE = [
         {"timestamp": FEB.end_seconds},
         NOW,
     ),
-    # No timestamp is both after and before the current period: its end is after its start. The next check stands in.
-    ("timestamp_before_current_period", "period_closed", lambda: sent_once(closed=True), {"timestamp": OLD}, NOW),
-    # A closed period has an open one after it or has none, so no record hears both of the last two. The one before stands in.
+    # No timestamp is both after and before the current period: its end is after its start. The next
+    # check stands in.
+    (
+        "timestamp_before_current_period",
+        "period_closed",
+        lambda: sent_once(closed=True),
+        {"timestamp": OLD},
+        NOW,
+    ),
+    # A closed period has an open one after it or has none, so no record hears both of the last two.
+    # The one before stands in.
     (
         "timestamp_before_current_period",
         "late_usage_not_billable",
@@ -610,7 +936,9 @@ PRECEDENCE = [
 
 @pytest.mark.parametrize(("earlier", "later", "new_log", "row", "now"), PRECEDENCE)
 def test_the_earlier_code_wins(earlier, later, new_log, row, now):
-    """A record that violates two rules hears the one that comes first in ErrorCode; a duplicate is no violation at all."""
+    """A record that violates two rules hears the one that comes first in ErrorCode; a duplicate is
+    no violation at all.
+    """
     row = {"subscription_item": "si_0", "quantity": 1, "timestamp": now, **row}
     receipt = new_log().append([UsageRecord(**row)], now=now)[0]
     assert (receipt.code or receipt.outcome) == earlier
@@ -619,15 +947,20 @@ def test_the_earlier_code_wins(earlier, later, new_log, row, now):
 
 
 def test_after_comes_before_closed():
-    """A timestamp after the current period is refused as such, also where its own period was finalized already."""
+    """A timestamp after the current period is refused as such, also where its own period was
+    finalized already.
+    """
     log = UsageLog([subscribed()], policy=TOLERANT)
     finalize_invoice(subscribed(), log, FEB, now=FEB.end)
     late_january = JAN.end_seconds - 1
-    assert log.append([UsageRecord("si_0", 1, JAN.end)], now=late_january)[0].code == "timestamp_after_current_period"
+    assert (
+        log.append([UsageRecord("si_0", 1, JAN.end)], now=late_january)[0].code
+        == "timestamp_after_current_period"
+    )
     assert log.append([UsageRecord("si_0", 1, JAN.end)], now=JAN.end)[0].code == "period_closed"
 
 
-# Snapshots -----------------------------------------------------------------------------------------------------------
+# Snapshots ----------------------------------------------------------------------------------------
 
 
 DAMAGED = [
@@ -637,7 +970,10 @@ DAMAGED = [
     (replaced(content=None), "snapshot_damaged", "checksum"),
     (lambda data: data["content"].update(sequence=99), "snapshot_damaged", "checksum"),
     (lambda data: data.pop("content"), "snapshot_damaged", "checksum"),
-    *[(replaced(version=version), "snapshot_version_unknown", "version") for version in (0, 3, "1", 1.0, True, None)],
+    *[
+        (replaced(version=version), "snapshot_version_unknown", "version")
+        for version in (0, 3, "1", 1.0, True, None)
+    ],
     *[
         (changed(*path, value=value), "snapshot_damaged", "content")
         for path, value in [
@@ -689,14 +1025,18 @@ DAMAGED = [
 @pytest.fixture
 def stored(log):
     """Return a snapshot of the log after an item was dropped from its subscription."""
-    log.subscribe(Subscription("sub", [*subscribed().items, SubscriptionItem("si_1", priced())], START))
+    log.subscribe(
+        Subscription("sub", [*subscribed().items, SubscriptionItem("si_1", priced())], START)
+    )
     log.subscribe(subscribed(), rebill=True)
     return snapshot(log)
 
 
 @pytest.mark.parametrize(("change", "code", "param"), DAMAGED)
 def test_damaged_snapshots_are_refused(stored, change, code, param):
-    """A snapshot that is not whole is refused with its code; nothing half-built comes back, and the data is left alone."""
+    """A snapshot that is not whole is refused with its code; nothing half-built comes back, and the
+    data is left alone.
+    """
     damaged = copy.deepcopy(stored)
     change(damaged)
     given = copy.deepcopy(damaged)
@@ -720,5 +1060,7 @@ def test_nothing_changes_where_one_row_of_a_batch_is_malformed(log):
     """A batch with one malformed value is refused whole: the rows before it are not taken."""
     before = snapshot(log)
     with pytest.raises(InvalidValueError):
-        log.append_columns(["si_0"] * 3, [1, 2, None], [NOW] * 3, now=datetime.fromtimestamp(NOW, UTC))
+        log.append_columns(
+            ["si_0"] * 3, [1, 2, None], [NOW] * 3, now=datetime.fromtimestamp(NOW, UTC)
+        )
     assert snapshot(log) == before

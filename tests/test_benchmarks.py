@@ -13,24 +13,40 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
-pytestmark = pytest.mark.skipif(not (ROOT / "benchmarks").is_dir(), reason="needs the benchmarks, which no wheel has")
+pytestmark = pytest.mark.skipif(
+    not (ROOT / "benchmarks").is_dir(), reason="needs the benchmarks, which no wheel has"
+)
 
 
 def run_quick(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", "--quick", "--output", str(folder), *options]
-    return subprocess.run(command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False)
+    return subprocess.run(
+        command, cwd=ROOT, env=dict(os.environ), capture_output=True, text=True, check=False
+    )
 
 
 @pytest.mark.slow
 def test_quick_run_reports_every_group(tmp_path):
-    """A quick run finds every answer right, prints the table and writes machine, versions, hashes and rows as JSON."""
+    """A quick run finds every answer right, prints the table and writes machine, versions, hashes
+    and rows as JSON.
+    """
     done = run_quick(tmp_path)
     assert done.returncode == 0, done.stderr
     data = json.loads((tmp_path / "quick.json").read_text(encoding="utf-8"))
     assert {"cpu", "cores", "python"} <= data["machine"].keys()
     assert "attrs" in data["versions"]
     titles = [title.split()[0] for title in data["groups"]]
-    assert titles[:9] == ["Appending", "Appending", "One", "Memory", "Import,", "Bills", "Rating", "Snapshot", "Price"]
+    assert titles[:9] == [
+        "Appending",
+        "Appending",
+        "One",
+        "Memory",
+        "Import,",
+        "Bills",
+        "Rating",
+        "Snapshot",
+        "Price",
+    ]
     events, compared = titles[9:11], list(dict.fromkeys(titles[11:]))
     assert all(" events" in title for title in list(data["groups"])[9:11]), events
     assert compared in ([], ["Hourly", "A:", "B:", "C:", "Small:", "D:", "E:", "F:"])
@@ -40,7 +56,9 @@ def test_quick_run_reports_every_group(tmp_path):
 
 @pytest.mark.slow
 def test_other_tools_give_our_answers(tmp_path):
-    """Each tool that is installed is asked every question, and not one of them differs from ours in a digit."""
+    """Each tool that is installed is asked every question, and not one of them differs from ours in
+    a digit.
+    """
     pytest.importorskip("numpy", reason="needs the extra columnar")
     done = run_quick(tmp_path, "--only", "folding")
     assert done.returncode == 0, done.stderr
@@ -56,7 +74,9 @@ def test_other_tools_give_our_answers(tmp_path):
 
 
 def test_floats_are_told_by_how_much_they_are_wrong():
-    """Rating in floats does not agree with all the other ways, which agree, and its row says by how much it is wrong."""
+    """Rating in floats does not agree with all the other ways, which agree, and its row says by how
+    much it is wrong.
+    """
     pytest.importorskip("numpy", reason="needs the extra columnar")
     rating = pytest.importorskip("benchmarks.rating")
     said: list[str] = []
@@ -64,7 +84,10 @@ def test_floats_are_told_by_how_much_they_are_wrong():
     notes = {row.name: row.note for row in rows}
     assert title.startswith("E: rating 20,000 quantities")
     assert notes["NumPy in floats, tier by tier"].startswith("wrong in ")
-    assert {note for name, note in notes.items() if "floats" not in name} <= {None, "measured on a sample of one in 50"}
+    assert {note for name, note in notes.items() if "floats" not in name} <= {
+        None,
+        "measured on a sample of one in 50",
+    }
 
 
 def test_lines_from_a_file_are_everybody_s(tmp_path):
@@ -78,11 +101,20 @@ def test_lines_from_a_file_are_everybody_s(tmp_path):
 
 
 def test_the_expected_answers_agree_with_hand_work():
-    """The answers that all tools are compared with: a `set` overwrites what came before it in its cell and nowhere else."""
+    """The answers that all tools are compared with: a `set` overwrites what came before it in its
+    cell and nowhere else.
+    """
     numpy = pytest.importorskip("numpy", reason="needs the extra columnar")
     datasets = pytest.importorskip("benchmarks.datasets")
-    # Item 0: cell 60 is 5, set 10, + 1 = 11; cell 0 is 7. Item 1: cell 60 is 3 + 4 = 7, cell 120 is set 2. Item 2 has nothing.
-    rows = [(0, 60, 5, False), (1, 60, 3, False), (0, 60, 10, True), (0, 0, 7, False), (1, 120, 2, True)]
+    # Item 0: cell 60 is 5, set 10, + 1 = 11; cell 0 is 7. Item 1: cell 60 is 3 + 4 = 7, cell 120 is
+    # set 2. Item 2 has nothing.
+    rows = [
+        (0, 60, 5, False),
+        (1, 60, 3, False),
+        (0, 60, 10, True),
+        (0, 0, 7, False),
+        (1, 120, 2, True),
+    ]
     rows += [(0, 60, 1, False), (1, 60, 4, False)]
     codes, timestamps, quantities, sets = map(numpy.array, zip(*rows, strict=True))
     found = datasets.expected(datasets.Dataset("", 3, codes, timestamps, quantities, sets))
@@ -97,15 +129,27 @@ def test_the_expected_answers_agree_with_hand_work():
 
 
 def test_who_is_wrong_does_not_count():
-    """A peer that is fast but wrong is shown with its fault, and our ratio is to the best of those that are right."""
+    """A peer that is fast but wrong is shown with its fault, and our ratio is to the best of those
+    that are right.
+    """
     numpy = pytest.importorskip("numpy", reason="needs the extra columnar")
-    competing, peers = pytest.importorskip("benchmarks.competing"), pytest.importorskip("benchmarks.peers")
+    competing, peers = (
+        pytest.importorskip("benchmarks.competing"),
+        pytest.importorskip("benchmarks.peers"),
+    )
     right, wrong = numpy.array([1, 2]), numpy.array([1.0, 2.5])
 
     def way(name, found, *, is_ours=False):
-        return peers.Way(name, lambda: lambda: sum(range(1_000 if name == "wrong" else 200_000)), lambda _: found, is_ours)
+        return peers.Way(
+            name,
+            lambda: lambda: sum(range(1_000 if name == "wrong" else 200_000)),
+            lambda _: found,
+            is_ours,
+        )
 
-    field = competing.race([way("wrong", wrong), way("right", right), way("ours", right, is_ours=True)], right, 2)
+    field = competing.race(
+        [way("wrong", wrong), way("right", right), way("ours", right, is_ours=True)], right, 2
+    )
     rows = {row.name: row for row in competing.rows(field, 1, "a unit", at_least=0.001)}
     assert rows["wrong"].note == "wrong in 1 of 2, by up to 0.5"
     assert rows["ours"].relative_to == "right"
@@ -115,7 +159,9 @@ def test_who_is_wrong_does_not_count():
 
 
 def test_the_readme_shows_the_latest_run():
-    """The table of the comparison in the README is what the latest full run says, as far as it compared."""
+    """The table of the comparison in the README is what the latest full run says, as far as it
+    compared.
+    """
     readme = pytest.importorskip("benchmarks.readme")
     data = readme.latest()
     if not any(title.startswith("A: ") for title in data["groups"]):
@@ -125,7 +171,9 @@ def test_the_readme_shows_the_latest_run():
 
 
 def test_a_workload_that_was_measured_again_stands_as_it_was_then(tmp_path):
-    """What was measured alone after the full run takes the place of the same workload, and nothing else does."""
+    """What was measured alone after the full run takes the place of the same workload, and nothing
+    else does.
+    """
     readme = pytest.importorskip("benchmarks.readme")
     runs = {
         "latest": ("2026-01-02", {"A: one": [1], "B: two": [1]}),
@@ -133,22 +181,43 @@ def test_a_workload_that_was_measured_again_stands_as_it_was_then(tmp_path):
         "rating": ("2026-01-01", {"B: two": [3]}),
     }
     for name, (measured_at, groups) in runs.items():
-        (tmp_path / f"{name}.json").write_text(json.dumps({"measured_at": measured_at, "groups": groups}), encoding="utf-8")
+        (tmp_path / f"{name}.json").write_text(
+            json.dumps({"measured_at": measured_at, "groups": groups}), encoding="utf-8"
+        )
     assert readme.latest(tmp_path)["groups"] == {"A: one": [2], "B: two": [1]}
 
 
 def test_the_table_of_the_readme():
-    """A row says how many times the speed of which tool ours is, what was wanted, and whether it was missed."""
+    """A row says how many times the speed of which tool ours is, what was wanted, and whether it
+    was missed.
+    """
     readme = pytest.importorskip("benchmarks.readme")
-    row = {"name": "metering_core columnar, sum", "value": 9.0, "ratio": 1.5, "relative_to": "DuckDB, group by"}
+    row = {
+        "name": "metering_core columnar, sum",
+        "value": 9.0,
+        "ratio": 1.5,
+        "relative_to": "DuckDB, group by",
+    }
     missed = {**row, "target": ">= 2", "is_met": False}
     peer = {**row, "name": "DuckDB, group by", "target": "", "is_met": None}
     data = {"groups": {"A: plain sum of 9 records (timed)": [missed, peer], "Small: sum": [missed]}}
-    shown = "| A: plain sum of 9 records | columnar, sum | 1.5 times as fast as DuckDB, group by | 2, **missed** |"
+    shown = (
+        "| A: plain sum of 9 records | columnar, sum | 1.5 times as fast as DuckDB, group by | "
+        "2, **missed** |"
+    )
     assert list(readme.table(data))[2:] == [shown]
     page = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter"
     made = readme.written(page, data).splitlines()
-    assert made == ["before", readme.BEGIN, "", *readme.table(data), "", readme.PICTURE, readme.END, "after"]
+    assert made == [
+        "before",
+        readme.BEGIN,
+        "",
+        *readme.table(data),
+        "",
+        readme.PICTURE,
+        readme.END,
+        "after",
+    ]
     assert readme.written("\n".join(made), data).splitlines() == made
 
 
@@ -171,7 +240,8 @@ def test_inputs_are_the_same_everywhere():
 def test_the_loops_agree_with_hand_work():
     """The loop that answers are compared with sets, adds and aggregates as worked by hand."""
     inputs = pytest.importorskip("benchmarks.inputs")
-    # si_0000 sums, si_0001 takes the greatest cell: 10 was set over 5, then 1 came on top; 7 stands alone.
+    # si_0000 sums, si_0001 takes the greatest cell: 10 was set over 5, then 1 came on top; 7 stands
+    # alone.
     usage = inputs.Columns(
         ["si_0000", "si_0000", "si_0000", "si_0000", "si_0001", "si_0001"],
         [5, 10, 1, 7, 3, 2],
@@ -179,13 +249,18 @@ def test_the_loops_agree_with_hand_work():
         ["increment", "set", "increment", "increment", "increment", "increment"],
     )
     assert inputs.MODES[:2] == ("sum", "max")
-    assert inputs.unchecked_totals(inputs.unchecked_loop_with_sets(usage)) == {"si_0000": 18, "si_0001": 3}
+    assert inputs.unchecked_totals(inputs.unchecked_loop_with_sets(usage)) == {
+        "si_0000": 18,
+        "si_0001": 3,
+    }
     assert sum(inputs.unchecked_loop(usage).values()) == 28
 
 
 @pytest.mark.slow
 def test_a_tree_is_compared_with_another():
-    """Each door is measured in a process of the tree that it is of, by turns; a tree beside itself has each of them."""
+    """Each door is measured in a process of the tree that it is of, by turns; a tree beside itself
+    has each of them.
+    """
     against = pytest.importorskip("benchmarks.against")
     found = list(against.measured(ROOT, 1_000, 1, 2, "UsageLog.record"))
     assert [one.door for one in found] == ["UsageLog.record"]
@@ -193,7 +268,9 @@ def test_a_tree_is_compared_with_another():
 
 
 def test_a_row_says_how_fast_this_tree_is():
-    """By hand: 2 ms became 4 ms in one turn and 3 ms became 3 ms in the other, so 2/3 by the least, and 3/4 by the median."""
+    """By hand: 2 ms became 4 ms in one turn and 3 ms became 3 ms in the other, so 2/3 by the least,
+    and 3/4 by the median.
+    """
     against = pytest.importorskip("benchmarks.against")
     slow = against.Turns("a door", [0.002, 0.003], [0.004, 0.003])
     even = against.Turns("another", [0.002, 0.002], [0.002, 0.002])

@@ -1,7 +1,8 @@
-"""The law of kind C: no event is on two invoices of one customer, whatever was told and closed, in whatever order.
+"""The law of kind C: no event is on two invoices of one customer, whatever was told and closed, in
+whatever order.
 
-The log's policy refuses overlaps, as it does unless it is told otherwise. Each event is a power of 2, so that the quantity of
-an invoice line says which events it counted.
+The log's policy refuses overlaps, as it does unless it is told otherwise. Each event is a power of
+2, so that the quantity of an invoice line says which events it counted.
 """
 
 from __future__ import annotations
@@ -24,10 +25,21 @@ PARAM = "items[0][price][recurring][meter]"
 
 
 def version(name, starts=0, ends=None, meter="m"):
-    """Return a version of one of the customer's subscriptions, at a dollar for each unit on a meter."""
-    price = mc.Price.per_unit("p", currency="usd", unit_amount=100, recurring=mc.Recurring(meter=meter))
+    """Return a version of one of the customer's subscriptions, at a dollar for each unit on a
+    meter.
+    """
+    price = mc.Price.per_unit(
+        "p", currency="usd", unit_amount=100, recurring=mc.Recurring(meter=meter)
+    )
     start, end = (None if at is None else START + at * DAY for at in (starts, ends))
-    return mc.Subscription(name, [mc.SubscriptionItem(name, price)], START, customer="c", start_date=start, ended_at=end)
+    return mc.Subscription(
+        name,
+        [mc.SubscriptionItem(name, price)],
+        START,
+        customer="c",
+        start_date=start,
+        ended_at=end,
+    )
 
 
 class History:
@@ -54,7 +66,9 @@ class History:
     def bill(self, name):
         """Finalize whatever has ended of a subscription."""
         told = {one.id: one for one in self.log.subscriptions}[name]
-        for period in takewhile(lambda one: one.end_seconds <= self.now, told.periods_from(told.start_date)):
+        for period in takewhile(
+            lambda one: one.end_seconds <= self.now, told.periods_from(told.start_date)
+        ):
             invoice = mc.finalize_invoice(told, self.log, period, now=self.now)
             self.invoices[name, invoice.period.start] = invoice
 
@@ -64,10 +78,15 @@ class History:
         self.log.close_period(name, next(told.periods_from(told.start_date)), now=self.now)
 
     def counted(self):
-        """Return what each line of an invoice counted of a meter, as a set of events: the bits of a number."""
+        """Return what each line of an invoice counted of a meter, as a set of events: the bits of a
+        number.
+        """
         lines = [line for invoice in self.invoices.values() for line in invoice.lines]
         return [
-            (line.price.recurring.meter, line.total_usage - (0 if line.before is None else line.before.total_usage))
+            (
+                line.price.recurring.meter,
+                line.total_usage - (0 if line.before is None else line.before.total_usage),
+            )
             for line in lines
         ]
 
@@ -99,14 +118,20 @@ AFTER = {
     "ended within it": [("tell", "a", 0, 10, "m"), ("tell", "b", 10, None, "m")],
     "moved to another meter": [("tell", "a", 0, None, "n"), ("tell", "b", 10, None, "m")],
     "begun later": [("tell", "a", 31, None, "m"), ("tell", "b", 0, 31, "m")],
-    "the other one made longer": [("tell", "b", 31, 40, "m"), ("tell", "a", 0, 10, "m"), ("tell", "b", 10, 40, "m")],
+    "the other one made longer": [
+        ("tell", "b", 31, 40, "m"),
+        ("tell", "a", 0, 10, "m"),
+        ("tell", "b", 10, 40, "m"),
+    ],
 }
 
 
 @pytest.mark.parametrize("policy", ["ignore", "carry_forward"])
 @pytest.mark.parametrize("steps", AFTER.values(), ids=AFTER)
 def test_what_an_invoice_counted_is_on_no_other_one(steps, policy):
-    """January is billed to one subscription, which is changed afterwards; another one cannot bill it again."""
+    """January is billed to one subscription, which is changed afterwards; another one cannot bill
+    it again.
+    """
     hold_the_law([*BEGUN, *steps], late_usage=policy)
 
 
@@ -142,15 +167,20 @@ def test_the_second_subscription_is_told_what_was_billed():
         log.subscribe(version("b", 10))
     assert (refusal.value.code, refusal.value.param) == (ErrorCode.USAGE_BILLED_TWICE, PARAM)
     assert str(refusal.value) == (
-        f"{PARAM}: expected a meter of whose events no other subscription of customer 'c' has an invoice, but 'a' was billed "
-        "for 2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z, and its invoice stays: begin this one at 2024-02-01T00:00:00Z or "
-        "later, or end it by 2024-01-01T00:00:00Z, or say overlap='each_counts_all' in the policy, received 'm' (str)"
+        f"{PARAM}: expected a meter of whose events no other subscription of customer 'c' "
+        "has an invoice, but 'a' was billed "
+        "for 2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z, and its invoice stays: begin "
+        "this one at 2024-02-01T00:00:00Z or "
+        "later, or end it by 2024-01-01T00:00:00Z, or say overlap='each_counts_all' in the "
+        "policy, received 'm' (str)"
     )
     assert [one.id for one in log.subscriptions] == ["a"]
 
 
 def test_who_begins_after_the_invoice_is_taken():
-    """A subscription that ends within a closed period may, and one that begins with the next period follows it."""
+    """A subscription that ends within a closed period may, and one that begins with the next period
+    follows it.
+    """
     log = billed()
     log.subscribe(version("a", 0, 10), now=START + 31 * DAY)
     log.subscribe(version("b", 31))
@@ -158,11 +188,17 @@ def test_who_begins_after_the_invoice_is_taken():
 
 
 def test_who_takes_a_meter_over_at_a_boundary_is_taken():
-    """What both were billed for before is on invoices of their own, so that the one cannot bill what the other one has."""
+    """What both were billed for before is on invoices of their own, so that the one cannot bill
+    what the other one has.
+    """
     log, now = billed(), START + 31 * DAY
     log.subscribe(version("b", meter="n"), now=START)
     mc.finalize_invoice(version("b", meter="n"), log, version("b").period_at(START), now=now)
-    fee = mc.Price.per_unit("fee", currency="usd", unit_amount=1, recurring=mc.Recurring(usage_type="licensed"))
-    log.subscribe(mc.Subscription("a", [mc.SubscriptionItem("fee", fee)], START, customer="c"), now=now)
+    fee = mc.Price.per_unit(
+        "fee", currency="usd", unit_amount=1, recurring=mc.Recurring(usage_type="licensed")
+    )
+    log.subscribe(
+        mc.Subscription("a", [mc.SubscriptionItem("fee", fee)], START, customer="c"), now=now
+    )
     log.subscribe(version("b", meter="m"), now=now)
     assert mc.preview_invoice(log.subscriptions[1], log, now=now).total == 0

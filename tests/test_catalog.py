@@ -38,7 +38,11 @@ TOKENS = {
     "unit_amount_decimal": "0.4",
     "recurring": {"interval": "month", "usage_type": "metered", "aggregate_usage": "sum"},
 }
-SUBSCRIPTION = {"id": "sub_1", "billing_cycle_anchor": START, "items": [{"id": "si_1", "price": "tokens"}]}
+SUBSCRIPTION = {
+    "id": "sub_1",
+    "billing_cycle_anchor": START,
+    "items": [{"id": "si_1", "price": "tokens"}],
+}
 
 
 def text(**changes) -> io.StringIO:
@@ -58,7 +62,9 @@ class TestCatalogs:
         catalog = read_catalog(text())
         expected = mc.Price.per_unit("tokens", currency="usd", unit_amount="0.4")
         assert catalog.prices == {"tokens": expected}
-        assert catalog.subscriptions == (mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", expected)], START),)
+        assert catalog.subscriptions == (
+            mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", expected)], START),
+        )
 
     def test_a_price_may_stand_in_its_item(self):
         """A catalog needs no list of prices where its items hold theirs."""
@@ -78,15 +84,26 @@ class TestCatalogs:
         """A page of a longer list would bill some customers and forget the others."""
         error = complaint(text(prices={"data": [TOKENS], "has_more": True}))
         assert error.param == "prices[has_more]"
-        error = complaint(text(subscriptions=[{**SUBSCRIPTION, "items": {"data": [], "has_more": True}}]))
+        error = complaint(
+            text(subscriptions=[{**SUBSCRIPTION, "items": {"data": [], "has_more": True}}])
+        )
         assert error.param == "items[has_more]"
 
     @pytest.mark.parametrize("anchor", ["2024-01-01T00:00:00Z", "2024-01-01T01:00:00+01:00"])
     def test_times_of_subscriptions_may_be_iso_8601(self, anchor):
         """An anchor written as text with an offset is the same moment as its Unix seconds."""
-        written = {**SUBSCRIPTION, "billing_cycle_anchor": anchor, "start_date": anchor, "ended_at": "2024-03-01T00:00:00Z"}
+        written = {
+            **SUBSCRIPTION,
+            "billing_cycle_anchor": anchor,
+            "start_date": anchor,
+            "ended_at": "2024-03-01T00:00:00Z",
+        }
         subscription = read_catalog(text(subscriptions=[written])).subscriptions[0]
-        assert subscription.billing_cycle_anchor == subscription.start_date == datetime(2024, 1, 1, tzinfo=UTC)
+        assert (
+            subscription.billing_cycle_anchor
+            == subscription.start_date
+            == datetime(2024, 1, 1, tzinfo=UTC)
+        )
         assert subscription.ended_at == datetime(2024, 3, 1, tzinfo=UTC)
 
     def test_a_path_is_read_with_or_without_a_byte_order_mark(self, tmp_path):
@@ -100,11 +117,27 @@ class TestCatalogs:
     @pytest.mark.parametrize(
         ("changes", "param", "words"),
         [
-            ({"price": []}, "price", ": Received unknown parameter: price (did you mean 'prices'?)"),
+            (
+                {"price": []},
+                "price",
+                ": Received unknown parameter: price (did you mean 'prices'?)",
+            ),
             ({"prices": TOKENS}, "prices", "prices: expected a list"),
-            ({"prices": [TOKENS, TOKENS]}, "prices[1][id]", "an id that no other of the prices has"),
-            ({"prices": [{**TOKENS, "unit_ammount": 1}]}, "unit_ammount", "prices[0] ('tokens'): Received unknown"),
-            ({"prices": [{**TOKENS, "unit_ammount": 1}]}, "unit_ammount", "did you mean 'unit_amount'"),
+            (
+                {"prices": [TOKENS, TOKENS]},
+                "prices[1][id]",
+                "an id that no other of the prices has",
+            ),
+            (
+                {"prices": [{**TOKENS, "unit_ammount": 1}]},
+                "unit_ammount",
+                "prices[0] ('tokens'): Received unknown",
+            ),
+            (
+                {"prices": [{**TOKENS, "unit_ammount": 1}]},
+                "unit_ammount",
+                "did you mean 'unit_amount'",
+            ),
             ({"prices": [{**TOKENS, "up_to": 1}]}, "up_to", "Received unknown parameter: up_to"),
             ({"prices": [7]}, "data", "prices[0]: data: expected an object"),
             (
@@ -112,11 +145,31 @@ class TestCatalogs:
                 "unit_amount_decimal",
                 "received 0.4: a number",
             ),
-            ({"subscriptions": [7]}, "subscription", "subscriptions[0]: subscription: expected an object"),
-            ({"subscriptions": [SUBSCRIPTION, SUBSCRIPTION]}, "subscriptions[1][id]", "no other of the subscriptions"),
-            ({"subscriptions": [{**SUBSCRIPTION, "id": None}]}, "id", "subscriptions[0]: Missing required param: id"),
-            ({"subscriptions": [SUBSCRIPTION, {**SUBSCRIPTION, "id": "sub_2"}]}, "items[id]", "'sub_1' has it"),
-            ({"prices": []}, "items[price]", "subscriptions[0] ('sub_1'): items[price]: expected the id of a known price"),
+            (
+                {"subscriptions": [7]},
+                "subscription",
+                "subscriptions[0]: subscription: expected an object",
+            ),
+            (
+                {"subscriptions": [SUBSCRIPTION, SUBSCRIPTION]},
+                "subscriptions[1][id]",
+                "no other of the subscriptions",
+            ),
+            (
+                {"subscriptions": [{**SUBSCRIPTION, "id": None}]},
+                "id",
+                "subscriptions[0]: Missing required param: id",
+            ),
+            (
+                {"subscriptions": [SUBSCRIPTION, {**SUBSCRIPTION, "id": "sub_2"}]},
+                "items[id]",
+                "'sub_1' has it",
+            ),
+            (
+                {"prices": []},
+                "items[price]",
+                "subscriptions[0] ('sub_1'): items[price]: expected the id of a known price",
+            ),
             (
                 {"subscriptions": [{**SUBSCRIPTION, "billing_cycle_anchor": "2024-01-01"}]},
                 "billing_cycle_anchor",
@@ -141,12 +194,17 @@ class TestCatalogs:
 
 
 METER = {"id": "mtr_tokens", "event_name": "tokens", "default_aggregation": {"formula": "sum"}}
-ON_METER = {**TOKENS, "recurring": {"interval": "month", "usage_type": "metered", "meter": "mtr_tokens"}}
+ON_METER = {
+    **TOKENS,
+    "recurring": {"interval": "month", "usage_type": "metered", "meter": "mtr_tokens"},
+}
 CUSTOMERS = {**SUBSCRIPTION, "customer": "cus_1"}
 
 
 def on_meters(**changes) -> io.StringIO:
-    return text(**{"prices": [ON_METER], "meters": [METER], "subscriptions": [CUSTOMERS], **changes})
+    return text(
+        **{"prices": [ON_METER], "meters": [METER], "subscriptions": [CUSTOMERS], **changes}
+    )
 
 
 class TestMeters:
@@ -162,14 +220,24 @@ class TestMeters:
         assert read_catalog(text()).meters == {}
 
     def test_a_list_object_of_meters_is_a_list(self):
-        """What Stripe's API returns can be saved and read as it is; its event name serves a meter without an id."""
-        unnamed = {"event_name": "mtr_tokens", "object": "billing.meter", "livemode": False, "created": 1}
+        """What Stripe's API returns can be saved and read as it is; its event name serves a meter
+        without an id.
+        """
+        unnamed = {
+            "event_name": "mtr_tokens",
+            "object": "billing.meter",
+            "livemode": False,
+            "created": 1,
+        }
         wrapped = on_meters(meters={"object": "list", "data": [unnamed], "has_more": False})
         assert read_catalog(wrapped).meters == {"mtr_tokens": Meter("mtr_tokens", "mtr_tokens")}
 
     def test_a_list_of_prices_alone_needs_no_meters(self):
         """Prices are rated and audited without their meters; only what is billed asks for them."""
-        assert read_catalog(on_meters(meters=[], subscriptions=[])).prices["tokens"].recurring.meter == "mtr_tokens"
+        assert (
+            read_catalog(on_meters(meters=[], subscriptions=[])).prices["tokens"].recurring.meter
+            == "mtr_tokens"
+        )
 
     @pytest.mark.parametrize(
         ("changes", "param", "words"),
@@ -177,18 +245,37 @@ class TestMeters:
             (
                 {"meters": [{**METER, "id": "mtr_token"}]},
                 "items[0][price][recurring][meter]",
-                "subscriptions[0] ('sub_1'): items[0][price][recurring][meter]: expected the id of a meter of this catalog",
+                (
+                    "subscriptions[0] ('sub_1'): items[0][price][recurring][meter]: expected "
+                    "the id of a meter of this catalog"
+                ),
             ),
             (
                 {"meters": [{**METER, "id": "mtr_token"}]},
                 "items[0][price][recurring][meter]",
                 "(mtr_token), received 'mtr_tokens' (str) (did you mean 'mtr_token'?)",
             ),
-            ({"meters": []}, "items[0][price][recurring][meter]", "a meter of this catalog (it has none), received"),
-            ({"subscriptions": [SUBSCRIPTION]}, "customer", "subscriptions[0] ('sub_1'): Missing required param: customer"),
+            (
+                {"meters": []},
+                "items[0][price][recurring][meter]",
+                "a meter of this catalog (it has none), received",
+            ),
+            (
+                {"subscriptions": [SUBSCRIPTION]},
+                "customer",
+                "subscriptions[0] ('sub_1'): Missing required param: customer",
+            ),
             ({"meters": [METER, METER]}, "meters[1][id]", "an id that no other of the meters has"),
-            ({"meters": [METER, {**METER, "id": "b"}]}, "meters[1][event_name]", "no other meter has ('mtr_tokens' has it)"),
-            ({"meters": [{**METER, "event_nam": 1}]}, "event_nam", "meters[0] ('mtr_tokens'): Received unknown parameter"),
+            (
+                {"meters": [METER, {**METER, "id": "b"}]},
+                "meters[1][event_name]",
+                "no other meter has ('mtr_tokens' has it)",
+            ),
+            (
+                {"meters": [{**METER, "event_nam": 1}]},
+                "event_nam",
+                "meters[0] ('mtr_tokens'): Received unknown parameter",
+            ),
             ({"meters": [{**METER, "event_nam": 1}]}, "event_nam", "did you mean 'event_name'?"),
             ({"meters": {"data": [], "has_more": True}}, "meters[has_more]", "a complete list"),
             ({"meter": []}, "meter", "Received unknown parameter: meter (did you mean 'meters'?)"),
@@ -225,7 +312,8 @@ class TestJson:
     def test_an_absent_file_is_refused(self, tmp_path):
         """The reason is the system's."""
         assert (
-            complaint(tmp_path / "none.json").message == f"{tmp_path / 'none.json'}: cannot be read: No such file or directory"
+            complaint(tmp_path / "none.json").message
+            == f"{tmp_path / 'none.json'}: cannot be read: No such file or directory"
         )
 
     def test_a_named_stream_is_called_by_its_name(self, tmp_path):
@@ -263,7 +351,12 @@ class TestPrices:
     def test_a_price_is_read_whatever_the_subscriptions_beside_it_say(self, tmp_path):
         """Who asks for a price asks for no moment."""
         old = {**SUBSCRIPTION, "billing_cycle_anchor": 725_846_400}
-        assert read_price(self.write(tmp_path, {"prices": [TOKENS], "subscriptions": [old]}) + "#tokens").id == "tokens"
+        assert (
+            read_price(
+                self.write(tmp_path, {"prices": [TOKENS], "subscriptions": [old]}) + "#tokens"
+            ).id
+            == "tokens"
+        )
 
     @pytest.mark.parametrize(
         ("data", "ending", "words"),
@@ -271,7 +364,11 @@ class TestPrices:
             ({"prices": [TOKENS]}, "", "expected a price ("),
             ({"prices": [TOKENS]}, "#token", "#tokens), received 'token' (did you mean 'tokens'?)"),
             ({"prices": []}, "#tokens", "but this catalog has none"),
-            ({**TOKENS, "curency": "usd"}, "", "Received unknown parameter: curency (did you mean 'currency'?)"),
+            (
+                {**TOKENS, "curency": "usd"},
+                "",
+                "Received unknown parameter: curency (did you mean 'currency'?)",
+            ),
         ],
     )
     def test_a_price_that_is_not_there_is_refused(self, tmp_path, data, ending, words):
@@ -282,12 +379,18 @@ class TestPrices:
 
 
 class TestText:
-    @pytest.mark.parametrize("text", ["", "now", "2024-01-01", "2024-01-01T00:00:00", "1e9", "1704067200.5", "9" * 30, "٣"])
+    @pytest.mark.parametrize(
+        "text",
+        ["", "now", "2024-01-01", "2024-01-01T00:00:00", "1e9", "1704067200.5", "9" * 30, "٣"],
+    )
     def test_what_is_no_instant_is_refused(self, text):
         """A moment without an offset, a fraction, or a year beyond 9999 is no instant."""
         with pytest.raises(mc.InvalidValueError) as caught:
             parse_instant(text, "at")
-        assert (caught.value.code, caught.value.param) == (mc.ErrorCode.PARAMETER_INVALID_INSTANT, "at")
+        assert (caught.value.code, caught.value.param) == (
+            mc.ErrorCode.PARAMETER_INVALID_INSTANT,
+            "at",
+        )
 
     def test_quantities_are_digits(self):
         """Whole numbers of any size, and decimals where they are not whole."""
@@ -295,7 +398,9 @@ class TestText:
         assert parse_quantity("0.000000000001", "quantity") == Decimal("0.000000000001")
         assert parse_quantity("5.0", "quantity") == 5
 
-    @pytest.mark.parametrize("text", ["", "-1", "-0.5", "1e3", "1_000", "+1", " 1", "NaN", "0.0000000000001", ".5", "٣"])
+    @pytest.mark.parametrize(
+        "text", ["", "-1", "-0.5", "1e3", "1_000", "+1", " 1", "NaN", "0.0000000000001", ".5", "٣"]
+    )
     def test_what_is_no_quantity_is_refused(self, text):
         """The complaint shows what was typed."""
         with pytest.raises(mc.InvalidValueError) as caught:
@@ -334,20 +439,38 @@ class TestSentences:
             ({"unit_amount": 1, "nickname": {"a": None}}, 'received {"a": null}'),
             ({"unit_amount": 1, "nickname": "x" * 300}, "x..."),
             ({"unit_amount": 1, "nickname": "\x1b[8m" * 100}, "\\u001b[8m"),
-            ({"tiers": [{"up_to": 5, "unit_amount": 1}]}, 'Tiers go with "billing_scheme": "tiered".'),
             (
-                {"billing_scheme": "tiered", "tiers_mode": "volume", "tiers": [{"up_to": "INF", "unit_amount": 1}]},
+                {"tiers": [{"up_to": 5, "unit_amount": 1}]},
+                'Tiers go with "billing_scheme": "tiered".',
+            ),
+            (
+                {
+                    "billing_scheme": "tiered",
+                    "tiers_mode": "volume",
+                    "tiers": [{"up_to": "INF", "unit_amount": 1}],
+                },
                 '(did you mean "inf"?)',
             ),
             (
-                {"billing_scheme": "tiered", "tiers_mode": "volume", "tiers": [{"up_to": 2.5, "unit_amount": 1}]},
+                {
+                    "billing_scheme": "tiered",
+                    "tiers_mode": "volume",
+                    "tiers": [{"up_to": 2.5, "unit_amount": 1}],
+                },
                 'received 2.5: a number with a point, write "2.5"',
             ),
         ],
     )
-    def test_a_price_in_a_catalog_or_alone_is_refused_in_these_words(self, changes, words, tmp_path):
+    def test_a_price_in_a_catalog_or_alone_is_refused_in_these_words(
+        self, changes, words, tmp_path
+    ):
         """No type of Python is named."""
-        price = {"id": "p", "currency": "usd", "recurring": {"interval": "month", "usage_type": "metered"}, **changes}
+        price = {
+            "id": "p",
+            "currency": "usd",
+            "recurring": {"interval": "month", "usage_type": "metered"},
+            **changes,
+        }
         (tmp_path / "price.json").write_text(json.dumps(price))
         with pytest.raises(mc.CatalogError) as in_catalog:
             read_catalog(io.StringIO(json.dumps({"prices": [price]})))
@@ -355,7 +478,9 @@ class TestSentences:
             read_price(str(tmp_path / "price.json"))
         for refused in (in_catalog.value.message, alone.value.message):
             assert words in refused
-            assert not any(word in refused for word in ("(str)", "(float)", "(int)", "(dict)", "Fraction"))
+            assert not any(
+                word in refused for word in ("(str)", "(float)", "(int)", "(dict)", "Fraction")
+            )
 
 
 class TestUsage:
@@ -367,9 +492,11 @@ class TestUsage:
             f"2024-01-01T01:00:00+01:00,,si_1,,7,\n"
         )
         lines = (
-            f'{{"timestamp": {START}, "id": "a", "subscription_item": "si_1", "action": "set", "quantity": 5, '
+            f'{{"timestamp": {START}, "id": "a", "subscription_item": "si_1", "action": '
+            '"set", "quantity": 5, '
             f'"received_at": "2024-01-01T00:00:01.5Z"}}\n'
-            '{"timestamp": "2024-01-01T00:00:00Z", "id": null, "subscription_item": "si_1", "quantity": 7}\n'
+            '{"timestamp": "2024-01-01T00:00:00Z", "id": null, "subscription_item": '
+            '"si_1", "quantity": 7}\n'
         )
         received = datetime(2024, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
         expected = [
@@ -398,7 +525,11 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("fields", "param", "words"),
         [
-            (f"si_1,-5,{START}", "quantity", "quantity: expected an integer of at least 0, received -5 (int)"),
+            (
+                f"si_1,-5,{START}",
+                "quantity",
+                "quantity: expected an integer of at least 0, received -5 (int)",
+            ),
             (f"si_1,1.5,{START}", "quantity", "received '1.5' (str)"),
             (f"si_1,1e3,{START}", "quantity", "received '1e3' (str)"),
             (f"si_1, 5,{START}", "quantity", "received ' 5' (str)"),
@@ -444,7 +575,9 @@ class TestUsage:
     )
     def test_a_malformed_line_of_json_is_named_with_its_number(self, changes, param, words):
         """JSON has numbers, so text is none."""
-        line = json.dumps({"subscription_item": "si_1", "quantity": 5, "timestamp": START, **changes})
+        line = json.dumps(
+            {"subscription_item": "si_1", "quantity": 5, "timestamp": START, **changes}
+        )
         found = only_complaint(f"\n{line}\n", "jsonl")
         assert (found.param, found.details["line"]) == (param, 2)
         assert words in found.message
@@ -454,7 +587,10 @@ class TestUsage:
         [
             ('{"quantity": 5', "is not JSON: "),
             ('{"quantity": 1e3, "quantity": 5}', "the key 'quantity' occurs twice"),
-            ('{"subscription_item": "si_1", "quantity": 1e3, "timestamp": 1704067200}', "received 1000.0 (float)"),
+            (
+                '{"subscription_item": "si_1", "quantity": 1e3, "timestamp": 1704067200}',
+                "received 1000.0 (float)",
+            ),
             ("[" * 100_000, "is not usable JSON"),
             ('{"quantity": Infinity}', "Infinity is not a number of JSON"),
             ("[5]", "row: expected an object"),
@@ -477,11 +613,23 @@ class TestUsage:
     @pytest.mark.parametrize(
         ("content", "words"),
         [
-            ("", "line 1: is empty: expected a header with the columns subscription_item, quantity, timestamp, received none"),
+            (
+                "",
+                (
+                    "line 1: is empty: expected a header with the columns subscription_item, "
+                    "quantity, timestamp, received none"
+                ),
+            ),
             ("\n\n", "expected a header"),
             ("subscription_item,quantty,timestamp\n", "line 1: expected the columns"),
-            ("subscription_item,quantty,timestamp\n", "received 'quantty' (str) (did you mean 'quantity'?)"),
-            ("subscription_item,quantity,timestamp,quantity\n", "each column once, received 'quantity' 2 times"),
+            (
+                "subscription_item,quantty,timestamp\n",
+                "received 'quantty' (str) (did you mean 'quantity'?)",
+            ),
+            (
+                "subscription_item,quantity,timestamp,quantity\n",
+                "each column once, received 'quantity' 2 times",
+            ),
             ("subscription_item,quantity\n", "the column 'timestamp' is missing"),
             ("subscription_item;quantity;timestamp\n", "separated by commas"),
         ],
@@ -510,7 +658,9 @@ class TestUsage:
                 yield HEADER
                 raise OSError(5, "Input/output error")
 
-        with pytest.raises(mc.CatalogError, match="cannot be read after line 1: Input/output error"):
+        with pytest.raises(
+            mc.CatalogError, match="cannot be read after line 1: Input/output error"
+        ):
             list(read_usage(Failing(), "csv"))
 
     def test_an_unknown_format_is_refused(self):
@@ -520,7 +670,11 @@ class TestUsage:
 
     def test_the_extension_tells_the_format(self):
         """Upper case is the same extension."""
-        assert [UsageFormat.of_path(path) for path in ("a.csv", "b.jsonl", "c.NDJSON")] == ["csv", "jsonl", "jsonl"]
+        assert [UsageFormat.of_path(path) for path in ("a.csv", "b.jsonl", "c.NDJSON")] == [
+            "csv",
+            "jsonl",
+            "jsonl",
+        ]
         with pytest.raises(mc.CatalogError, match=r"received '\.txt'"):
             UsageFormat.of_path("usage.txt")
 
@@ -531,21 +685,30 @@ class TestAppending:
 
     def rows(self, *rows: str):
         return read_usage(
-            io.StringIO("subscription_item,quantity,timestamp,id,received_at\n" + "\n".join(rows)), "csv", path="u"
+            io.StringIO("subscription_item,quantity,timestamp,id,received_at\n" + "\n".join(rows)),
+            "csv",
+            path="u",
         )
 
     def test_history_is_imported_as_it_happened(self):
-        """Rows of several months count as received when they happened, and their periods are returned in order."""
+        """Rows of several months count as received when they happened, and their periods are
+        returned in order.
+        """
         log = self.log()
         february = START + 31 * 86_400
-        periods = append_usage(log, self.rows(f"si_1,5,{february},,", f"si_1,7,{START},,", f"si_1,1,{START + 1},,"))
+        periods = append_usage(
+            log, self.rows(f"si_1,5,{february},,", f"si_1,7,{START},,", f"si_1,1,{START + 1},,")
+        )
         assert [logged.received_at for logged in log.records()] == [
             datetime(2024, 2, 1, tzinfo=UTC),
             datetime(2024, 1, 1, tzinfo=UTC),
             datetime(2024, 1, 1, 0, 0, 1, tzinfo=UTC),
         ]
         assert periods == {
-            "sub_1": (mc.BillingPeriod(START, february), mc.BillingPeriod(february, february + 29 * 86_400)),
+            "sub_1": (
+                mc.BillingPeriod(START, february),
+                mc.BillingPeriod(february, february + 29 * 86_400),
+            ),
         }
 
     def test_a_refused_record_stops_with_its_line(self):
@@ -557,20 +720,27 @@ class TestAppending:
         assert (caught.value.details["path"], caught.value.details["line"]) == ("u", 3)
 
     def test_a_malformed_row_stops_too(self):
-        """Unless it is told otherwise, nothing is skipped; rows before the complaint are in the log."""
+        """Unless it is told otherwise, nothing is skipped; rows before the complaint are in the
+        log.
+        """
         log = self.log()
         with pytest.raises(mc.CatalogError, match="u, line 3: "):
-            append_usage(log, self.rows(f"si_1,5,{START},,", f"si_1,x,{START},,", f"si_1,5,{START},,"))
+            append_usage(
+                log, self.rows(f"si_1,5,{START},,", f"si_1,x,{START},,", f"si_1,5,{START},,")
+            )
         assert len(log) == 1
 
     def test_complaints_come_in_the_order_of_lines(self, monkeypatch):
-        """Refused and malformed rows are told in the order of the file, whatever the size of a chunk."""
+        """Refused and malformed rows are told in the order of the file, whatever the size of a
+        chunk.
+        """
         rows = (
             f"si_2,5,{START},,",  # line 2: unknown item
             f"si_1,x,{START},,",  # line 3: malformed
             f"si_1,5,{START},a,",
             f"si_1,6,{START},a,",  # line 5: id reused
-            f"si_1,5,{START},,{START - 1}",  # line 6: received before it happened, in the period before
+            # line 6: received before it happened, in the period before
+            f"si_1,5,{START},,{START - 1}",
             f"si_1,5,{START},a,{START + 60}",  # a retry is no complaint
             f"si_1,5,{START},,{START + 40 * 86_400}",  # line 8: received in the next period
             f"si_1,8,{START},,",
@@ -590,11 +760,17 @@ class TestAppending:
 
     def test_refused_usage_has_no_period(self):
         """A period with nothing but refused usage is not billed."""
-        found = append_usage(self.log(), self.rows(f"si_1,5,{START},,{START + 40 * 86_400}"), on_refusal=lambda refusal: None)
+        found = append_usage(
+            self.log(),
+            self.rows(f"si_1,5,{START},,{START + 40 * 86_400}"),
+            on_refusal=lambda refusal: None,
+        )
         assert found == {}
 
     def test_late_usage_is_found_in_the_period_that_bills_it(self):
-        """Late usage of a closed period is reported, and so billed, in the open one; sent again, it is reported there too."""
+        """Late usage of a closed period is reported, and so billed, in the open one; sent again, it
+        is reported there too.
+        """
         policy = mc.AcceptancePolicy(late_grace=timedelta(days=3), late_attribution="open_period")
         log = mc.UsageLog(self.log().subscriptions, policy=policy)
         subscription, february = log.subscriptions[0], START + 31 * 86_400
@@ -602,7 +778,9 @@ class TestAppending:
         log.close_period("sub_1", january, now=february)
         late = f"si_1,5,{START},a,{february + 60}"
         for _ in range(2):
-            assert append_usage(log, self.rows(late)) == {"sub_1": (subscription.period_at(february),)}
+            assert append_usage(log, self.rows(late)) == {
+                "sub_1": (subscription.period_at(february),)
+            }
         assert log.attributed == {1: february}
         with pytest.raises(TypeError):
             log.attributed[1] = START
@@ -652,20 +830,31 @@ class TestEvents:
             f"1,,cus_1,tokens,{START + 2},,\n"
         )
         lines = json_lines(
-            {**EVENT, "payload": {**PAYLOAD, "region": "eu"}, "received_at": "2024-01-01T00:00:01.5Z"},
+            {
+                **EVENT,
+                "payload": {**PAYLOAD, "region": "eu"},
+                "received_at": "2024-01-01T00:00:01.5Z",
+            },
             {
                 "event_name": "tokens",
                 "identifier": None,
                 "timestamp": "2024-01-01T00:00:00.25Z",
                 "payload": {**PAYLOAD, "value": "-1"},
             },
-            {"event_name": "tokens", "received_at": START + 2, "payload": {**PAYLOAD, "value": "1"}},
+            {
+                "event_name": "tokens",
+                "received_at": START + 2,
+                "payload": {**PAYLOAD, "value": "1"},
+            },
         )
         received = datetime(2024, 1, 1, 0, 0, 1, 500_000, tzinfo=UTC)
         quarter = datetime(2024, 1, 1, 0, 0, 0, 250_000, tzinfo=UTC)
         later = datetime(2024, 1, 1, 0, 0, 2, tzinfo=UTC)
         expected = [
-            (MeterEvent("tokens", {**PAYLOAD, "region": "eu"}, identifier="a", timestamp=START), received),
+            (
+                MeterEvent("tokens", {**PAYLOAD, "region": "eu"}, identifier="a", timestamp=START),
+                received,
+            ),
             (MeterEvent("tokens", {**PAYLOAD, "value": "-1"}, timestamp=quarter), quarter),
             (MeterEvent("tokens", {**PAYLOAD, "value": "1"}, timestamp=START + 2), later),
         ]
@@ -676,7 +865,12 @@ class TestEvents:
 
     def test_what_stripe_returns_is_read_as_it_is(self):
         """The fields that Stripe adds to an event are read past."""
-        returned = {**EVENT, "object": "billing.meter_event", "created": START + 1, "livemode": True}
+        returned = {
+            **EVENT,
+            "object": "billing.meter_event",
+            "created": START + 1,
+            "livemode": True,
+        }
         (row,) = events_of(json_lines(returned), "jsonl")
         assert row.event == MeterEvent.from_dict(EVENT)
 
@@ -685,15 +879,25 @@ class TestEvents:
         [
             (f",{START},,cus_1,1", "event_name", "Missing required param: event_name"),
             (f"{'x' * 101},{START},,cus_1,1", "event_name", "a string of 1 to 100 characters"),
-            (f"tokens,{START},{'x' * 101},cus_1,1", "identifier", "a string of 1 to 100 characters"),
+            (
+                f"tokens,{START},{'x' * 101},cus_1,1",
+                "identifier",
+                "a string of 1 to 100 characters",
+            ),
             ("tokens,,,cus_1,1", "timestamp", "Missing required param: timestamp"),
-            ("tokens,now,,cus_1,1", "timestamp", "expected Unix seconds, or ISO 8601 with an offset"),
+            (
+                "tokens,now,,cus_1,1",
+                "timestamp",
+                "expected Unix seconds, or ISO 8601 with an offset",
+            ),
             (f"tokens,{START},,,", "payload", "Missing required param: payload"),
             (f"tokens,{START},,cus_1", "row", "expected 5 fields as in the header, received 4"),
         ],
     )
     def test_a_malformed_row_of_csv_is_named_with_its_line(self, fields, param, words):
-        """What is wrong with one row is said with its line; whether its value is a number is the meter's to judge."""
+        """What is wrong with one row is said with its line; whether its value is a number is the
+        meter's to judge.
+        """
         found = only_complaint_about_events(f"{EVENT_HEADER}{fields}\n", "csv")
         assert found.param == param
         assert found.message.startswith("events, line 2: ")
@@ -713,11 +917,17 @@ class TestEvents:
             ({"timestamp": "now"}, "timestamp", "received 'now' (str)"),
             ({"received_at": True}, "received_at", "received True (bool)"),
             ({"identifer": "a"}, "identifer", "did you mean 'identifier'?"),
-            ({"payload[value]": "1"}, "payload[value]", "Received unknown parameter: payload[value]"),
+            (
+                {"payload[value]": "1"},
+                "payload[value]",
+                "Received unknown parameter: payload[value]",
+            ),
         ],
     )
     def test_a_malformed_line_of_json_is_named_with_its_number(self, changes, param, words):
-        """A line that is no meter event is told; an empty payload is well-formed, and lacks what a meter asks for."""
+        """A line that is no meter event is told; an empty payload is well-formed, and lacks what a
+        meter asks for.
+        """
         line = json_lines({**EVENT, **changes})
         if param is None:
             assert isinstance(events_of(line, "jsonl")[0], EventRow)
@@ -731,11 +941,20 @@ class TestEvents:
         [
             ("", "expected a header with the columns event_name, timestamp, received none"),
             ("event_name,identifier\n", "the column 'timestamp' is missing"),
-            ("event_name,timestamp,identifer\n", "received 'identifer' (str) (did you mean 'identifier'?)"),
-            ("event_name,timestamp,value\n", "expected the columns event_name, timestamp, identifier, received_at, payload[…]"),
+            (
+                "event_name,timestamp,identifer\n",
+                "received 'identifer' (str) (did you mean 'identifier'?)",
+            ),
+            (
+                "event_name,timestamp,value\n",
+                "expected the columns event_name, timestamp, identifier, received_at, payload[…]",
+            ),
             ("event_name,timestamp,payload[]\n", "received 'payload[]'"),
             ("event_name,timestamp,payload\n", "received 'payload'"),
-            ("event_name,timestamp,payload[value],payload[value]\n", "each column once, received 'payload[value]' 2 times"),
+            (
+                "event_name,timestamp,payload[value],payload[value]\n",
+                "each column once, received 'payload[value]' 2 times",
+            ),
         ],
     )
     def test_a_wrong_header_ends_the_reading(self, header, words):
@@ -756,18 +975,35 @@ class TestAppendingEvents:
 
     def rows(self, *events: dict):
         return read_events(
-            io.StringIO(json_lines(*({**EVENT, "identifier": None, **event} for event in events))), "jsonl", path="e"
+            io.StringIO(json_lines(*({**EVENT, "identifier": None, **event} for event in events))),
+            "jsonl",
+            path="e",
         )
 
     def test_history_is_imported_as_it_happened(self):
-        """Events of several months count as received when they happened, and their periods are returned in order."""
+        """Events of several months count as received when they happened, and their periods are
+        returned in order.
+        """
         log = self.log()
         february = START + 31 * 86_400
-        rows = self.rows({"timestamp": february}, {}, {"timestamp": START + 1}, {"timestamp": START, "received_at": START + 9})
+        rows = self.rows(
+            {"timestamp": february},
+            {},
+            {"timestamp": START + 1},
+            {"timestamp": START, "received_at": START + 9},
+        )
         assert append_events(log, rows) == {
-            "sub_1": (mc.BillingPeriod(START, february), mc.BillingPeriod(february, february + 29 * 86_400)),
+            "sub_1": (
+                mc.BillingPeriod(START, february),
+                mc.BillingPeriod(february, february + 29 * 86_400),
+            ),
         }
-        assert [logged.received_at.timestamp() for logged in log.events()] == [february, START, START + 1, START + 9]
+        assert [logged.received_at.timestamp() for logged in log.events()] == [
+            february,
+            START,
+            START + 1,
+            START + 9,
+        ]
 
     def test_an_event_received_in_the_next_period_lies_in_its_own(self):
         """The period is that of the timestamp, however late the event came within 35 days."""
@@ -776,19 +1012,35 @@ class TestAppendingEvents:
         assert [period.start_seconds for period in periods] == [START]
 
     def test_events_that_no_item_bills_have_no_period(self):
-        """Events of another customer, and those before the subscription began, are accepted and not billed."""
+        """Events of another customer, and those before the subscription began, are accepted and not
+        billed.
+        """
         log = self.log(subscriptions=[{**CUSTOMERS, "start_date": START}])
         other = {"payload": {**PAYLOAD, "stripe_customer_id": "cus_2"}}
         assert append_events(log, self.rows({"timestamp": START - 1}, other)) == {}
         assert len(log) == 2
 
     def test_one_event_may_be_billed_by_several_subscriptions(self):
-        """One meter, many prices: where they may overlap, each subscription of the customer that is on the meter bills it."""
+        """One meter, many prices: where they may overlap, each subscription of the customer that is
+        on the meter bills it.
+        """
         other = {"id": "calls", "event_name": "calls"}
-        on_other = {**ON_METER, "id": "calls", "recurring": {**ON_METER["recurring"], "meter": "calls"}}
-        second = {**CUSTOMERS, "id": "sub_2", "items": [{"id": "si_2", "price": "tokens"}, {"id": "si_3", "price": "calls"}]}
+        on_other = {
+            **ON_METER,
+            "id": "calls",
+            "recurring": {**ON_METER["recurring"], "meter": "calls"},
+        }
+        second = {
+            **CUSTOMERS,
+            "id": "sub_2",
+            "items": [{"id": "si_2", "price": "tokens"}, {"id": "si_3", "price": "calls"}],
+        }
         third = {**CUSTOMERS, "id": "sub_3", "items": [{"id": "si_4", "price": "calls"}]}
-        catalog = {"meters": [METER, other], "prices": [ON_METER, on_other], "subscriptions": [CUSTOMERS, second, third]}
+        catalog = {
+            "meters": [METER, other],
+            "prices": [ON_METER, on_other],
+            "subscriptions": [CUSTOMERS, second, third],
+        }
         with pytest.raises(mc.InvalidValueError, match="bills at the same time"):
             self.log(**catalog)
         read = read_catalog(on_meters(**catalog))
@@ -798,7 +1050,9 @@ class TestAppendingEvents:
     def test_the_customer_stands_where_the_meter_says(self):
         """A meter with a customer key of its own finds its periods by it."""
         meter = {**METER, "customer_mapping": {"type": "by_id", "event_payload_key": "account"}}
-        rows = self.rows({"payload": {"account": "cus_1", "value": "1", "stripe_customer_id": "cus_9"}})
+        rows = self.rows(
+            {"payload": {"account": "cus_1", "value": "1", "stripe_customer_id": "cus_9"}}
+        )
         assert list(append_events(self.log(meters=[meter]), rows)) == ["sub_1"]
 
     def test_complaints_come_in_the_order_of_lines(self):
@@ -827,7 +1081,9 @@ class TestAppendingEvents:
         assert len(log) == 2
 
     def test_a_refused_event_stops_with_its_line(self):
-        """Unless it is told otherwise, nothing is skipped; events before the complaint are in the log."""
+        """Unless it is told otherwise, nothing is skipped; events before the complaint are in the
+        log.
+        """
         log = self.log()
         with pytest.raises(mc.UsageRejectedError) as caught:
             append_events(log, self.rows({}, {"event_name": "token"}, {}))
@@ -841,7 +1097,9 @@ class TestAppendingEvents:
         assert append_events(self.log(), rows, on_refusal=lambda refusal: None) == {}
 
     def test_a_customer_without_an_item_on_the_meter_is_told_so(self):
-        """An event of a known customer that no item of theirs is priced on is kept, and the sentence says what is missing."""
+        """An event of a known customer that no item of theirs is priced on is kept, and the
+        sentence says what is missing.
+        """
         pages = {**METER, "id": "mtr_pages", "event_name": "pages"}
         log, told = self.log(meters=[METER, pages]), []
         assert append_events(log, self.rows({"event_name": "pages"}), on_unbilled=told.append) == {}
@@ -850,43 +1108,66 @@ class TestAppendingEvents:
         assert len(log) == 1
 
     def test_an_inactive_meter_takes_what_came_before_it_was_deactivated(self):
-        """History of a meter that is no longer in use is billed; from its last moment on its events are refused."""
-        deactivated = {**METER, "status": "inactive", "status_transitions": {"deactivated_at": START + 60}}
+        """History of a meter that is no longer in use is billed; from its last moment on its events
+        are refused.
+        """
+        deactivated = {
+            **METER,
+            "status": "inactive",
+            "status_transitions": {"deactivated_at": START + 60},
+        }
         log, told = self.log(meters=[deactivated]), []
-        rows = self.rows({"timestamp": START}, {"timestamp": START + 59}, {"timestamp": START, "received_at": START + 60}, {})
+        rows = self.rows(
+            {"timestamp": START},
+            {"timestamp": START + 59},
+            {"timestamp": START, "received_at": START + 60},
+            {},
+        )
         assert list(append_events(log, rows, on_refusal=told.append)) == ["sub_1"]
         assert [(one.details["line"], one.code.value) for one in told] == [(3, "meter_inactive")]
         assert (len(log), log.meters[0].is_active) == (3, False)
 
 
 def test_a_moment_that_json_has_no_word_for_is_shown_as_files_have_it():
-    """A meter that is active and yet was deactivated is refused by its place and with the moment, not with Python's words."""
+    """A meter that is active and yet was deactivated is refused by its place and with the moment,
+    not with Python's words.
+    """
     meter = {**METER, "status": "active", "status_transitions": {"deactivated_at": START}}
-    with pytest.raises(mc.CatalogError, match=r'meters\[0\] \("?.mtr_tokens.\).*received "2024-01-01T00:00:00Z"$') as caught:
+    with pytest.raises(
+        mc.CatalogError, match=r'meters\[0\] \("?.mtr_tokens.\).*received "2024-01-01T00:00:00Z"$'
+    ) as caught:
         read_catalog(on_meters(meters=[meter]))
     assert caught.value.code is mc.ErrorCode.FILE_UNREADABLE
 
 
 def test_a_value_that_is_nested_too_deeply_to_be_written_is_left_to_python():
-    """What could just be read may be too deep to be written again: the sentence is the reader's, and no RecursionError."""
+    """What could just be read may be too deep to be written again: the sentence is the reader's,
+    and no RecursionError.
+    """
     deep = []
     for _ in range(100_000):
         deep = [deep]
-    error = mc.InvalidValueError.expecting(mc.ErrorCode.PARAMETER_INVALID_STRING, "product", "a string", deep)
+    error = mc.InvalidValueError.expecting(
+        mc.ErrorCode.PARAMETER_INVALID_STRING, "product", "a string", deep
+    )
     assert catalog_module._in_json(error) == error.message
     assert error.message.startswith("product: expected a string, received ")
 
 
 @pytest.mark.parametrize(("year", "last"), [(2026, 2036), (9988, 9998), (9989, 9999), (9999, 9999)])
 def test_files_may_name_the_ten_years_ahead(year, last):
-    """The last plausible second is that of the tenth year after this one, and at most that of the calendar's last year."""
+    """The last plausible second is that of the tenth year after this one, and at most that of the
+    calendar's last year.
+    """
     until = PlausibleTime.until(datetime(year, 6, 1, tzinfo=UTC))
     assert until.last == datetime(last, 12, 31, 23, 59, 59, tzinfo=UTC).timestamp()
 
 
 @pytest.mark.parametrize("path", ["a\0b", "a" * 5000], ids=["a NUL", "too long"])
 def test_a_path_that_no_system_takes_is_unreadable(path):
-    """A reference to a price in a file that cannot be, for whatever reason, is refused as one that is not there."""
+    """A reference to a price in a file that cannot be, for whatever reason, is refused as one that
+    is not there.
+    """
     with pytest.raises(mc.CatalogError) as refused:
         read_price(f"{path}#price")
     assert (refused.value.code, refused.value.param) == ("file_unreadable", "reference")
@@ -903,12 +1184,20 @@ MISTAKEN_MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("key", ["billing_cycle_anchor", "start_date", "ended_at", "cancel_at", "deactivated_at"])
-@pytest.mark.parametrize(("written", "hint"), MISTAKEN_MOMENTS.items(), ids=map(str, MISTAKEN_MOMENTS))
+@pytest.mark.parametrize(
+    "key", ["billing_cycle_anchor", "start_date", "ended_at", "cancel_at", "deactivated_at"]
+)
+@pytest.mark.parametrize(
+    ("written", "hint"), MISTAKEN_MOMENTS.items(), ids=map(str, MISTAKEN_MOMENTS)
+)
 def test_a_catalogs_moments_are_held_to_what_can_be_meant(key, written, hint):
-    """A moment of a catalog is judged as one of a file of usage is: a wrong anchor would cut every period elsewhere."""
+    """A moment of a catalog is judged as one of a file of usage is: a wrong anchor would cut every
+    period elsewhere.
+    """
     if key == "deactivated_at":
-        source = text(meters=[{**METER, "status": "inactive", "status_transitions": {key: written}}])
+        source = text(
+            meters=[{**METER, "status": "inactive", "status_transitions": {key: written}}]
+        )
     else:
         source = text(subscriptions=[{**SUBSCRIPTION, key: written}])
     error = complaint(source)
@@ -918,7 +1207,11 @@ def test_a_catalogs_moments_are_held_to_what_can_be_meant(key, written, hint):
 
 def test_a_catalog_of_long_ago_is_read_where_that_is_said():
     """Moments before 2000 are refused unless the caller takes all."""
-    old = {**SUBSCRIPTION, "billing_cycle_anchor": 725_846_400, "start_date": "1993-01-01T00:00:00Z"}
+    old = {
+        **SUBSCRIPTION,
+        "billing_cycle_anchor": 725_846_400,
+        "start_date": "1993-01-01T00:00:00Z",
+    }
     assert "in the years 2000 to 9999" in complaint(text(subscriptions=[old])).message
     (read,) = read_catalog(text(subscriptions=[old]), time=None).subscriptions
     assert (read.billing_cycle_anchor.year, read.start_date.year) == (1993, 1993)

@@ -29,7 +29,9 @@ EDGES = sorted({*STAMPS, *(stamp + 1 for stamp in STAMPS), FEB.end_seconds})
 
 
 def filled():
-    """Return a log with quantities 1 to 5 at the stamps, in January and February, for every mode."""
+    """Return a log with quantities 1 to 5 at the stamps, in January and February, for every
+    mode.
+    """
     log = UsageLog([four_modes()])
     for quantity, stamp in enumerate(STAMPS, start=1):
         log.append([UsageRecord(mode, quantity, stamp) for mode in MODES], now=stamp)
@@ -38,7 +40,9 @@ def filled():
 
 @given(st.sampled_from(EDGES), st.sampled_from(EDGES), st.booleans())
 def test_any_stretch_of_time_can_be_asked(one, other, is_warm):
-    """A stretch that cuts through periods gives the naive answer in every mode, also after whole periods were asked."""
+    """A stretch that cuts through periods gives the naive answer in every mode, also after whole
+    periods were asked.
+    """
     first, end = sorted((one, other))
     if first == end:
         end += 1
@@ -50,7 +54,13 @@ def test_any_stretch_of_time_can_be_asked(one, other, is_warm):
     so_far = [quantity for quantity, stamp in enumerate(STAMPS, start=1) if stamp < end]
     # Quantities grow with time, so the greatest of a window is its last.
     peaks = [
-        sum({stamp // length: quantity for quantity, stamp in enumerate(STAMPS, start=1) if first <= stamp < end}.values())
+        sum(
+            {
+                stamp // length: quantity
+                for quantity, stamp in enumerate(STAMPS, start=1)
+                if first <= stamp < end
+            }.values()
+        )
         for length in (3600, 86_400)
     ]
     mean = Fraction(sum(inside), len(inside)) if inside else 0
@@ -63,7 +73,9 @@ def test_any_stretch_of_time_can_be_asked(one, other, is_warm):
 
 @pytest.mark.parametrize("stretch", [(START, START + 5), (START + 6, START + 9)])
 def test_a_stretch_beside_the_usage_is_empty(stretch):
-    """Inside a period with usage, the time before its first cell and after its last one holds nothing."""
+    """Inside a period with usage, the time before its first cell and after its last one holds
+    nothing.
+    """
     log = UsageLog([four_modes()])
     log.record("sum", 7, timestamp=START + 5, now=START + 5)
     assert summarize(four_modes().items[0], log, BillingPeriod(*stretch)).total_usage == 0
@@ -72,17 +84,23 @@ def test_a_stretch_beside_the_usage_is_empty(stretch):
 
 @pytest.mark.parametrize("stamp", [START + 3, START + 20])
 def test_usage_before_and_after_what_was_asked_of_already_is_found(stamp):
-    """A stretch that was beside the usage when it was asked first is not, once a record came there."""
+    """A stretch that was beside the usage when it was asked first is not, once a record came
+    there.
+    """
     log = UsageLog([four_modes()])
     log.append([UsageRecord("sum", 1, START + 9)] * 20, now=START + 30)
     item, stretch = four_modes().items[0], BillingPeriod(stamp - 1, stamp + 2)
     assert [summarize(item, log, one).total_usage for one in (JAN, stretch)] == [20, 0]
-    log.record("sum", 7, timestamp=stamp, now=START + 30)  # Few against those before: the cells are kept up to date.
+    log.record(
+        "sum", 7, timestamp=stamp, now=START + 30
+    )  # Few against those before: the cells are kept up to date.
     assert [summarize(item, log, one).total_usage for one in (JAN, stretch)] == [27, 7]
 
 
 def test_cells_come_by_timestamp():
-    """Cells are listed by timestamp whatever the order of arrival, and records out of order find their period."""
+    """Cells are listed by timestamp whatever the order of arrival, and records out of order find
+    their period.
+    """
     log = UsageLog([attrs.evolve(four_modes(), start_date=SECONDS_MIN)])
     late, early = JAN.end_seconds - 1, START
     log.append_columns(["sum"] * 3, [1, 2, 3], [late, early, late], received_at=[late] * 3)
@@ -93,8 +111,14 @@ def test_cells_come_by_timestamp():
 
 @pytest.mark.parametrize("engine", ["log", "columns"])
 def test_compaction_keeps_no_peaks_that_nobody_is_billed_by(engine):
-    """Peaks are as many as hours: of an item that is billed otherwise they are dropped, and asking for them is refused."""
-    kind = UsageLog if engine == "log" else pytest.importorskip("metering_core.columnar", reason="needs NumPy").ColumnarUsage
+    """Peaks are as many as hours: of an item that is billed otherwise they are dropped, and asking
+    for them is refused.
+    """
+    kind = (
+        UsageLog
+        if engine == "log"
+        else pytest.importorskip("metering_core.columnar", reason="needs NumPy").ColumnarUsage
+    )
     usage = kind([four_modes()])
     usage.append([UsageRecord(mode, 5, START) for mode in MODES], now=START)
     usage.close_period("sub", JAN, now=JAN.end)
@@ -108,7 +132,9 @@ def test_compaction_keeps_no_peaks_that_nobody_is_billed_by(engine):
 
 @pytest.mark.parametrize("mode", MODES)
 def test_compacted_periods_answer_as_a_whole_only(mode):
-    """After compaction a period's total stays, alone and in longer stretches; a part of it is refused by name."""
+    """After compaction a period's total stays, alone and in longer stretches; a part of it is
+    refused by name.
+    """
     log = filled()
     item = four_modes().item(mode)
     stretches = [JAN, FEB, BillingPeriod(START, FEB.end)]
@@ -122,6 +148,8 @@ def test_compacted_periods_answer_as_a_whole_only(mode):
         lambda: log.records(mode, JAN),
         lambda: log.cells(mode, FEB, look_back=True),
     ):
-        with pytest.raises(UsageCompactedError, match="2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z") as caught:
+        with pytest.raises(
+            UsageCompactedError, match="2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z"
+        ) as caught:
             ask()
         assert (caught.value.code, caught.value.details) == ("usage_compacted", {"period": JAN})

@@ -1,4 +1,6 @@
-"""Each defect planted in what refuses a newer version, or keeps an invoice, must be found by the row that forbids it."""
+"""Each defect planted in what refuses a newer version, or keeps an invoice, must be found by the
+row that forbids it.
+"""
 
 from __future__ import annotations
 
@@ -27,13 +29,17 @@ def events():
 
 def stored():
     """Finalize again, whatever came since."""
-    test_stored_invoices.test_finalizing_again_returns_what_was_billed(test_stored_invoices.of_records)
+    test_stored_invoices.test_finalizing_again_returns_what_was_billed(
+        test_stored_invoices.of_records
+    )
 
 
 def told():
     """Finalize what was not told."""
     for kind in ("records", "events", "both, of events"):
-        test_told.test_a_version_that_was_not_told_is_not_finalized(*test_told.KINDS[kind], "finalize_invoice")
+        test_told.test_a_version_that_was_not_told_is_not_finalized(
+            *test_told.KINDS[kind], "finalize_invoice"
+        )
 
 
 def joining():
@@ -63,7 +69,9 @@ def forward():
 def longer():
     """Lengthen a life and add an item."""
     row = {"start_date": test_changing.day(10)}, {}, test_changing.day(5), test_changing.day(12)
-    test_changing.test_a_longer_life_bills_nothing_from_before_on_other_terms(mc.MeterLog, "added", *row)
+    test_changing.test_a_longer_life_bills_nothing_from_before_on_other_terms(
+        mc.MeterLog, "added", *row
+    )
 
 
 def shut():
@@ -79,39 +87,104 @@ unused = test_changing.test_what_is_owed_without_usage_is_agreed
 
 DEFECTS = {
     "a price is no term": (records, "prices.terms_of", "price.model, ", ""),
-    "an item may go": (records, "changing._changed_items", 'yield _Change("items", item, None)', "pass"),
+    "an item may go": (
+        records,
+        "changing._changed_items",
+        'yield _Change("items", item, None)',
+        "pass",
+    ),
     "usage is not looked for": (records, "changing.FoldedUsage.open_usage", "if not", "if"),
-    "a start may come later": (records, "changing._Judged.refuse_cut", "if one.first < starts", "if False"),
-    "an end may come earlier": (records, "changing._Judged.refuse_cut", "elif one.last >= ends", "elif False"),
+    "a start may come later": (
+        records,
+        "changing._Judged.refuse_cut",
+        "if one.first < starts",
+        "if False",
+    ),
+    "an end may come earlier": (
+        records,
+        "changing._Judged.refuse_cut",
+        "elif one.last >= ends",
+        "elif False",
+    ),
     "a fee is not owed": (unused, "pricing.owes_at_zero", "return any(", "return False and any("),
-    "a level is not carried": (unused, "changing.FoldedUsage.is_carried", "return mode is not None", "return False"),
-    "a closed period is billed anew": (stored, "accounts.Account.finalized", "if closing is None", "if True"),
-    "events are not looked for": (events, "meter_log.MeasuredUsage.open_usage", "is not None:", "is None and False:"),
+    "a level is not carried": (
+        unused,
+        "changing.FoldedUsage.is_carried",
+        "return mode is not None",
+        "return False",
+    ),
+    "a closed period is billed anew": (
+        stored,
+        "accounts.Account.finalized",
+        "if closing is None",
+        "if True",
+    ),
+    "events are not looked for": (
+        events,
+        "meter_log.MeasuredUsage.open_usage",
+        "is not None:",
+        "is None and False:",
+    ),
     "no stretch is open": (events, "changing.open_stretches", "if start < end", "if False"),
 }
 
 
 # Of what the law does not ask.
 UNTOLD = {
-    "who bills does not say what": (told, "invoicing.closing_in", "versions=versions", "versions=()"),
+    "who bills does not say what": (
+        told,
+        "invoicing.closing_in",
+        "versions=versions",
+        "versions=()",
+    ),
     "one of two logs is not asked": (
         told,
         "combining.CombinedUsage.closing_all",
         "(self.events, given, at, told)",
         "(self.events, given, at, [])",
     ),
-    "an item too many is no difference": (told, "accounts._refuse_untold", "if item.id not in known", "if False"),
-    "an item too few is no difference": (told, "accounts._refuse_untold", "in known.values()", "in ()"),
-    "a quantity is no difference": (told, "accounts._refuse_untold", "if one.quantity != item.quantity", "if False"),
-    "an end is no difference": (told, "accounts._refuse_untold", '"start_date", "ended_at"', '"start_date"'),
-    "a new item bills all": (joining, "changing._Judged.refuse_used", "[] if newer is None else", "[] if True else"),
+    "an item too many is no difference": (
+        told,
+        "accounts._refuse_untold",
+        "if item.id not in known",
+        "if False",
+    ),
+    "an item too few is no difference": (
+        told,
+        "accounts._refuse_untold",
+        "in known.values()",
+        "in ()",
+    ),
+    "a quantity is no difference": (
+        told,
+        "accounts._refuse_untold",
+        "if one.quantity != item.quantity",
+        "if False",
+    ),
+    "an end is no difference": (
+        told,
+        "accounts._refuse_untold",
+        '"start_date", "ended_at"',
+        '"start_date"',
+    ),
+    "a new item bills all": (
+        joining,
+        "changing._Judged.refuse_used",
+        "[] if newer is None else",
+        "[] if True else",
+    ),
     "an unknown moment is late": (
         joining,
         "changing.OpenUsage.began_before",
         "said is None or self.is_late or",
         "said is not None and",
     ),
-    "a moment is not before itself": (joining, "changing.OpenUsage.began_before", "< said", "<= said"),
+    "a moment is not before itself": (
+        joining,
+        "changing.OpenUsage.began_before",
+        "< said",
+        "<= said",
+    ),
     "what is late came in time": (late, "changing.OpenUsage.began_before", "or self.is_late", ""),
     "what was compacted came in time": (
         compacted,
@@ -119,12 +192,37 @@ UNTOLD = {
         "self.kept is not None or",
         "bool(self.cells) and",
     ),
-    "a dropped item bills on": (forward, "changing._Judged.refuse_used", "if used and not stays", "if False"),
-    "only the former life counts": (longer, "changing._Judged.refuse_used", "(newer, self.newer)", "(newer, self.former)"),
+    "a dropped item bills on": (
+        forward,
+        "changing._Judged.refuse_used",
+        "if used and not stays",
+        "if False",
+    ),
+    "only the former life counts": (
+        longer,
+        "changing._Judged.refuse_used",
+        "(newer, self.newer)",
+        "(newer, self.former)",
+    ),
     "closed is billed": (shut, "accounts.Account.is_billed", "and closing.invoice is not None", ""),
-    "what is closed is no stretch": (shut, "changing.open_stretches", "if one.invoice is not None", "if True"),
-    "the first note stays": (shut, "meter_log.MeterLog._is_to_note", "or (closing.invoice", "or (None"),
-    "a bill again knows more": (shut, "meter_views.MeterReader._corrected_by", "before=min(same)", "before=bill.number"),
+    "what is closed is no stretch": (
+        shut,
+        "changing.open_stretches",
+        "if one.invoice is not None",
+        "if True",
+    ),
+    "the first note stays": (
+        shut,
+        "meter_log.MeterLog._is_to_note",
+        "or (closing.invoice",
+        "or (None",
+    ),
+    "a bill again knows more": (
+        shut,
+        "meter_views.MeterReader._corrected_by",
+        "before=min(same)",
+        "before=bill.number",
+    ),
 }
 BY_ROWS = DEFECTS | UNTOLD
 
@@ -139,7 +237,11 @@ def test_defects_are_found(defect):
 
 BY_LAW = {name: defect for name, (_, *defect) in DEFECTS.items()} | {
     "how it recurs is no term": ("prices.terms_of", ", price.recurring", ""),
-    "a quantity is no term": ("changing._changed_items", "item.quantity != other.quantity", "False"),
+    "a quantity is no term": (
+        "changing._changed_items",
+        "item.quantity != other.quantity",
+        "False",
+    ),
     "a level that comes is not owed": (
         "changing.refuse_unbillable",
         "_owes_unused(one.newer, usage)",
@@ -168,5 +270,7 @@ def law():
 
 @each(forbidden_by("law", *((name, *slip) for name, slip in BY_LAW.items())))
 def test_the_law_finds_them(defect):
-    """The law of versions, which knows no rule, turns red where a defect is planted; it is silent without, as its tests say."""
+    """The law of versions, which knows no rule, turns red where a defect is planted; it is silent
+    without, as its tests say.
+    """
     expect_found(defect, law, AssertionError, MeteringError)

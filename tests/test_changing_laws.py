@@ -1,8 +1,10 @@
-"""The law of kind A: no telling of a newer version lowers or moves what is owed, unless the caller says so.
+"""The law of kind A: no telling of a newer version lowers or moves what is owed, unless the caller
+says so.
 
-A history of usage and closings is drawn; then every mutation of the version is told, one at a time, to a log with that history.
-Each is refused, and nothing changed, or every period owes what it owed. The moment that is told with a version is the caller's
-word: what was used from it on is the newer version's, and what was used before is neither lowered nor moved.
+A history of usage and closings is drawn; then every mutation of the version is told, one at a time,
+to a log with that history. Each is refused, and nothing changed, or every period owes what it owed.
+The moment that is told with a version is the caller's word: what was used from it on is the newer
+version's, and what was used before is neither lowered nor moved.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ REFUSALS = {
 }
 
 
-# What there is to change -----------------------------------------------------------------------------------------------
+# What there is to change --------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -57,7 +59,9 @@ class Kind:
             mc.SubscriptionItem("x", price, self.quantity),
             mc.SubscriptionItem("y", mc.Price("q", "usd", model(2), beside)),
         ]
-        return mc.Subscription("sub", items, START, customer="c", start_date=START, ended_at=ended_at)
+        return mc.Subscription(
+            "sub", items, START, customer="c", start_date=START, ended_at=ended_at
+        )
 
 
 def model(amount, fee=None):
@@ -74,7 +78,7 @@ EVENTS = {meter.id: Kind(mc.Recurring(meter=meter.id)) for meter in METERS[:3]} 
 KINDS = RECORDS | EVENTS
 
 
-# How it may change -----------------------------------------------------------------------------------------------------
+# How it may change --------------------------------------------------------------------------------
 
 
 def sub(**changes):
@@ -87,7 +91,9 @@ def moved(field, *days):
 
 def item(**changes):
     """Change the item of the kind."""
-    return lambda version: attrs.evolve(version, items=[attrs.evolve(version.items[0], **changes), *version.items[1:]])
+    return lambda version: attrs.evolve(
+        version, items=[attrs.evolve(version.items[0], **changes), *version.items[1:]]
+    )
 
 
 def price(**changes):
@@ -102,7 +108,9 @@ def recurs(**changes):
         first = version.items[0]
         recurring = attrs.evolve(first.recurring, **changes)
         quantity = None if recurring.is_metered else first.quantity or 1
-        return item(price=attrs.evolve(first.price, recurring=recurring), quantity=quantity)(version)
+        return item(price=attrs.evolve(first.price, recurring=recurring), quantity=quantity)(
+            version
+        )
 
     return change
 
@@ -111,7 +119,10 @@ def all_recur(**changes):
     """Change how all prices recur, which is once for a subscription."""
 
     def change(version):
-        prices = [attrs.evolve(one.price, recurring=attrs.evolve(one.recurring, **changes)) for one in version.items]
+        prices = [
+            attrs.evolve(one.price, recurring=attrs.evolve(one.recurring, **changes))
+            for one in version.items
+        ]
         items = [attrs.evolve(one, price=of) for one, of in zip(version.items, prices, strict=True)]
         return attrs.evolve(version, items=items)
 
@@ -119,7 +130,9 @@ def all_recur(**changes):
 
 
 def in_euros(version):
-    items = [attrs.evolve(one, price=attrs.evolve(one.price, currency="eur")) for one in version.items]
+    items = [
+        attrs.evolve(one, price=attrs.evolve(one.price, currency="eur")) for one in version.items
+    ]
     return attrs.evolve(version, items=items, currency="eur")
 
 
@@ -145,7 +158,9 @@ MUTATIONS = {
     "Subscription.items": [dropped, reordered, added],
     "Subscription.billing_cycle_anchor": [sub(billing_cycle_anchor=START + DAY)],
     "Subscription.currency": [in_euros],
-    "Subscription.billing_thresholds": [sub(billing_thresholds=mc.BillingThresholds(amount_gte=100))],
+    "Subscription.billing_thresholds": [
+        sub(billing_thresholds=mc.BillingThresholds(amount_gte=100))
+    ],
     "Subscription.timezone": [sub(timezone="Europe/Berlin")],
     "Subscription.start_date": moved("start_date", -10, 1, 5, 31, 33, 60),
     "Subscription.ended_at": moved("ended_at", None, 2, 12, 31, 33, 40, 60),
@@ -153,17 +168,27 @@ MUTATIONS = {
     "SubscriptionItem.id": [item(id="renamed")],
     "SubscriptionItem.price": [price(id="half", model=model(1)), price(id="free", model=model(0))],
     "SubscriptionItem.quantity": [item(quantity=1), item(quantity=0)],
-    "SubscriptionItem.billing_thresholds": [item(billing_thresholds=mc.BillingThresholds(usage_gte=100))],
+    "SubscriptionItem.billing_thresholds": [
+        item(billing_thresholds=mc.BillingThresholds(usage_gte=100))
+    ],
     "Price.id": [price(id="renamed")],
     "Price.currency": [in_euros],
-    "Price.model": [price(model=model(1, 7)), price(model=model(2)), price(model=model(2, 3)), price(model=mc.Package(2, 9))],
+    "Price.model": [
+        price(model=model(1, 7)),
+        price(model=model(2)),
+        price(model=model(2, 3)),
+        price(model=mc.Package(2, 9)),
+    ],
     "Price.recurring": [recurs(usage_type="licensed", aggregate_usage=None, meter=None)],
     "Price.nickname": [price(nickname="Units")],
     "Price.product": [price(product="prod")],
     "Price.unit_label": [price(unit_label="unit")],
     "Recurring.interval": [all_recur(interval="day"), all_recur(interval="year")],
     "Recurring.interval_count": [all_recur(interval_count=2)],
-    "Recurring.usage_type": [recurs(usage_type="licensed", aggregate_usage=None), recurs(usage_type="metered")],
+    "Recurring.usage_type": [
+        recurs(usage_type="licensed", aggregate_usage=None),
+        recurs(usage_type="metered"),
+    ],
     "Recurring.aggregate_usage": [recurs(aggregate_usage=mode) for mode in mc.AggregateUsage],
     "Recurring.meter": [on_meter(meter.id) for meter in METERS[:3]],
 }
@@ -173,25 +198,42 @@ NO_BILL = {
     "SubscriptionItem.ignored": "as above",
     "Price.ignored": "as above",
 }
-CHANGED = [(field, number, change) for field, changes in MUTATIONS.items() for number, change in enumerate(changes)]
+CHANGED = [
+    (field, number, change)
+    for field, changes in MUTATIONS.items()
+    for number, change in enumerate(changes)
+]
 
 
 def test_every_field_is_changed():
-    """Each field of a version is in the table of mutations, or says why it makes no bill: a new one turns this red."""
+    """Each field of a version is in the table of mutations, or says why it makes no bill: a new one
+    turns this red.
+    """
     kinds = (mc.Subscription, mc.SubscriptionItem, mc.Price, mc.Recurring)
-    assert {f"{kind.__name__}.{field.name}" for kind in kinds for field in attrs.fields(kind)} == {*MUTATIONS, *NO_BILL}
+    assert {f"{kind.__name__}.{field.name}" for kind in kinds for field in attrs.fields(kind)} == {
+        *MUTATIONS,
+        *NO_BILL,
+    }
 
 
 def test_every_mutation_changes_some_kind():
-    """No row of the table is a version that cannot be built, or one that says what was said before."""
+    """No row of the table is a version that cannot be built, or one that says what was said
+    before.
+    """
     former = [kind.version(None) for kind in KINDS.values()]
     for field, number, change in CHANGED:
-        ended = [kind.version(START + 45 * DAY) for kind in KINDS.values()] if field.endswith("ended_at") else []
+        ended = (
+            [kind.version(START + 45 * DAY) for kind in KINDS.values()]
+            if field.endswith("ended_at")
+            else []
+        )
         assert any(newer(change, one) not in (None, one) for one in former + ended), (field, number)
 
 
 def newer(change, version):
-    """Return the version that a mutation makes; None where it can make none of this kind, or none that this log can bill."""
+    """Return the version that a mutation makes; None where it can make none of this kind, or none
+    that this log can bill.
+    """
     try:
         made = change(version)
     except mc.MeteringError:
@@ -200,10 +242,12 @@ def newer(change, version):
     return made if generations == {version.items[-1].recurring.meter is None} else None
 
 
-# The law ---------------------------------------------------------------------------------------------------------------
+# The law ------------------------------------------------------------------------------------------
 
 MOMENTS = st.sampled_from([0, 1, 6, 31, 32, 34, 60, 61])
-STEPS = st.lists(st.tuples(MOMENTS, st.sampled_from(["use x", "use x", "use y", "close", "shut"])), max_size=5)
+STEPS = st.lists(
+    st.tuples(MOMENTS, st.sampled_from(["use x", "use x", "use y", "close", "shut"])), max_size=5
+)
 HISTORIES = st.tuples(STEPS, MOMENTS, st.sampled_from([None, None, 45]))
 
 
@@ -227,7 +271,9 @@ class Account:
         if isinstance(self.log, mc.MeterLog):
             payload = {"stripe_customer_id": "c", "value": str(units)}
             names = [meter.event_name for meter in METERS if meter.event_name.startswith(name)]
-            self.log.append([mc.MeterEvent(one, payload, timestamp=self.now) for one in names], now=self.now)
+            self.log.append(
+                [mc.MeterEvent(one, payload, timestamp=self.now) for one in names], now=self.now
+            )
         else:
             self.log.append([mc.UsageRecord(name, units, self.now)], now=self.now)
 
@@ -247,13 +293,17 @@ class Account:
         return [period for period in ended if self.log.stored_invoice("sub", period) is None][:1]
 
     def owed(self):
-        """Return what is owed by usage, and without any, by the start of the period: as billed where closed, else previewed."""
+        """Return what is owed by usage, and without any, by the start of the period: as billed
+        where closed, else previewed.
+        """
         (version,) = self.log.subscriptions
         cycle, found = version.cycle, {}
         for closing in (one for one in closings_of(self.log) if one.invoice is not None):
             invoice = mc.finalize_invoice(version, self.log, closing.invoice.period, now=self.now)
             found[cycle.period_at(invoice.period.start).start_seconds] = invoice
-        for period in takewhile(lambda one: one.start_seconds <= self.now, version.periods_from(version.start_date)):
+        for period in takewhile(
+            lambda one: one.start_seconds <= self.now, version.periods_from(version.start_date)
+        ):
             start = cycle.period_at(period.start).start_seconds
             if start not in found:
                 found[start] = mc.preview_invoice(version, self.log, now=period.start)
@@ -272,24 +322,34 @@ def invoice_parts(invoice):
     for line in invoice.lines:
         owed = parts[is_owed_unused(line)]
         owed[line.currency] = owed.get(line.currency, 0) + line.amount
-    return [{currency: amount for currency, amount in parts[unused].items() if amount} for unused in (False, True)]
+    return [
+        {currency: amount for currency, amount in parts[unused].items() if amount}
+        for unused in (False, True)
+    ]
 
 
 def is_owed_unused(line):
     """Whether a line owes what was agreed, a flat fee, or a level of former periods."""
-    is_level = line.aggregate_usage is mc.AggregateUsage.LAST_EVER or line.price.recurring.meter == "mtr_level"
+    is_level = (
+        line.aggregate_usage is mc.AggregateUsage.LAST_EVER
+        or line.price.recurring.meter == "mtr_level"
+    )
     return line.aggregate_usage is None or line.charge.kind is mc.ChargeKind.FLAT or is_level
 
 
 def hold_the_law(engine, kind, history):
-    """Tell each mutation to a log with this history; compare what is owed where it is taken. Return those that are.
+    """Tell each mutation to a log with this history; compare what is owed where it is taken. Return
+    those that are.
 
-    A period with usage from the said moment on is not compared itself: the same log without that usage is held to the law, and
-    takes whatever this one took.
+    A period with usage from the said moment on is not compared itself: the same log without that
+    usage is held to the law, and takes whatever this one took.
     """
     steps, told, ends = history
     earlier = [step for step in steps if not is_spoken_for(step, told)]
-    spoken = {kind.version(None).cycle.period_at(START + day * DAY).start_seconds for day, _ in set(steps) - set(earlier)}
+    spoken = {
+        kind.version(None).cycle.period_at(START + day * DAY).start_seconds
+        for day, _ in set(steps) - set(earlier)
+    }
     taken_earlier = hold_the_law(engine, kind, (earlier, told, ends)) if spoken else None
     taken = set()
     account = Account(engine, kind, history)
@@ -330,7 +390,9 @@ def refusal_of(account, version):
 
 
 def put_back(account, engine, kind, history):
-    """Return an account with the version as it was: the same one, told so, which is quicker than another one."""
+    """Return an account with the version as it was: the same one, told so, which is quicker than
+    another one.
+    """
     try:
         account.log.subscribe(account.version, now=account.said, rebill=True)
     except mc.MeteringError:
@@ -350,19 +412,26 @@ def is_kept(before, after, field, *, unused_stays):
     (used, unused), (now_used, now_unused) = before or [{}, {}], after or [{}, {}]
     # A longer life bills what came outside of the former one, too.
     is_life = field in {"Subscription.start_date", "Subscription.ended_at"}
-    is_same = all(now_used.get(currency, 0) >= amount for currency, amount in used.items()) if is_life else used == now_used
+    is_same = (
+        all(now_used.get(currency, 0) >= amount for currency, amount in used.items())
+        if is_life
+        else used == now_used
+    )
     return is_same and (not unused_stays or unused == now_unused)
 
 
 def of_events(subscriptions):
-    return mc.MeterLog(METERS, subscriptions, policy=mc.MeterPolicy.history(overlap="each_counts_all"))
+    return mc.MeterLog(
+        METERS, subscriptions, policy=mc.MeterPolicy.history(overlap="each_counts_all")
+    )
 
 
 ENGINES = {f"{name}, records": (mc.UsageLog, kind) for name, kind in RECORDS.items()}
 ENGINES |= {f"{name}, columns": (ColumnarUsage, kind) for name, kind in RECORDS.items()}
 ENGINES |= {f"{name}, events": (of_events, kind) for name, kind in EVENTS.items()}
 
-# What is looked at whatever is drawn: used in the open period, or in a closed one only, or never, and a life that ends.
+# What is looked at whatever is drawn: used in the open period, or in a closed one only, or never,
+# and a life that ends.
 SAMPLES = [
     ([(6, "use x"), (6, "use y")], 12, None),
     ([(6, "use x"), (32, "use x"), (32, "close"), (34, "use y")], 31, None),
@@ -379,7 +448,9 @@ SAMPLES = [
 @pytest.mark.parametrize("history", SAMPLES)
 @pytest.mark.parametrize(("engine", "kind"), ENGINES.values(), ids=ENGINES)
 def test_no_version_lowers_or_moves_what_is_owed(engine, kind, history):
-    """Whatever was used and closed before, and whatever one field says now: refused, or every period owes what it owed."""
+    """Whatever was used and closed before, and whatever one field says now: refused, or every
+    period owes what it owed.
+    """
     hold_the_law(engine, kind, history)
 
 
@@ -403,7 +474,9 @@ def test_no_version_lowers_or_moves_what_is_owed_after_many_histories(engine, ki
 @pytest.mark.parametrize("step", ["use x", "shut"])
 @pytest.mark.parametrize(("engine", "kind"), ENGINES.values(), ids=ENGINES)
 def test_no_version_that_was_not_told_is_billed(engine, kind, step):
-    """Each mutation is finalized without being told: refused, and nothing is billed, or the bill is that of what was told."""
+    """Each mutation is finalized without being told: refused, and nothing is billed, or the bill is
+    that of what was told.
+    """
     history = ([(6, "use x"), (6, "use y"), (31, step)], 34, None)
     account = Account(engine, kind, history)
     january, owed = account.version.period_at(START), account.owed()[START]

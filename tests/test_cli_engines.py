@@ -31,7 +31,9 @@ TEXT = (
 
 @pytest.fixture
 def usage(tmp_path):
-    """Return the path of a file with usage in two periods, an overwritten cell and a refused row."""
+    """Return the path of a file with usage in two periods, an overwritten cell and a refused
+    row.
+    """
     path = tmp_path / "usage.csv"
     path.write_text(TEXT)
     return path
@@ -48,12 +50,19 @@ def loaded(engine, path):
 
 @pytest.mark.parametrize("engine", [Engine.MEMORY, Engine.COLUMNAR, Engine.DUCKDB])
 def test_each_engine_makes_the_same_bill(engine, usage):
-    """Ten units in January (5, then set to 10) and two in February, at one cent each; the unknown item is refused."""
+    """Ten units in January (5, then set to 10) and two in February, at one cent each; the unknown
+    item is refused.
+    """
     found, refused = loaded(engine, usage)
     (periods,) = found.periods.values()
-    bills = [finalize_invoice(subscribed(), found.usage, period, now=period.end).total for period in periods]
+    bills = [
+        finalize_invoice(subscribed(), found.usage, period, now=period.end).total
+        for period in periods
+    ]
     assert bills == [10, 2]
-    assert [(one["code"], one["path"], one["line"]) for one in refused] == [("subscription_item_unknown", str(usage), 3)]
+    assert [(one["code"], one["path"], one["line"]) for one in refused] == [
+        ("subscription_item_unknown", str(usage), 3)
+    ]
 
 
 @pytest.mark.parametrize(
@@ -74,12 +83,16 @@ def test_each_engine_makes_the_same_bill(engine, usage):
     ],
 )
 def test_auto_picks_by_format_and_size(path, size, options, expected, tmp_path, monkeypatch):
-    """Small text goes to memory, large text to DuckDB unless records must be kept, and Parquet always to DuckDB."""
+    """Small text goes to memory, large text to DuckDB unless records must be kept, and Parquet
+    always to DuckDB.
+    """
     monkeypatch.setattr(engines, "LARGE_BYTES", 100)
     monkeypatch.setattr(engines, "_is_installed", lambda module: True)
     if size is not None and path != "-":
         (tmp_path / path).write_bytes(b" " * size)
-    choice = engines.choose_engine(Engine.AUTO, path if path == "-" else str(tmp_path / path), **options)
+    choice = engines.choose_engine(
+        Engine.AUTO, path if path == "-" else str(tmp_path / path), **options
+    )
     assert (choice.engine, str(choice).split(":")[0]) == (expected, f"engine {expected}")
 
 
@@ -103,12 +116,24 @@ def test_auto_does_without_extras(tmp_path, monkeypatch):
         ("duckdb", "u.csv", {"explains": True}, "keeps records"),
         ("memory", "u?.csv", {}, "several files"),
         ("columnar", "u[0-9].csv", {"usage_format": "csv"}, "several files"),
-        ("auto", "u.parquet", {"explains": True}, r"keeps records.*received 'duckdb', because Parquet"),
-        ("auto", "u*.csv", {"explains": True}, r"keeps records.*received 'duckdb', because Parquet and several files"),
+        (
+            "auto",
+            "u.parquet",
+            {"explains": True},
+            r"keeps records.*received 'duckdb', because Parquet",
+        ),
+        (
+            "auto",
+            "u*.csv",
+            {"explains": True},
+            r"keeps records.*received 'duckdb', because Parquet and several files",
+        ),
     ],
 )
 def test_an_engine_that_cannot_is_refused(engine, usage, options, what):
-    """An engine that was asked for and cannot do what is asked is refused with the engines that can."""
+    """An engine that was asked for and cannot do what is asked is refused with the engines that
+    can.
+    """
     with pytest.raises(InvalidValueError, match=what) as refused:
         engines.choose_engine(Engine(engine), usage, **options)
     assert refused.value.param == "--engine"
@@ -120,14 +145,23 @@ def test_an_engine_that_can_is_taken(engine):
     assert engines.choose_engine(Engine(engine), "u.csv").engine == engine
 
 
-# One behaviour -------------------------------------------------------------------------------------------------------------
+# One behaviour ------------------------------------------------------------------------------------
 
 CATALOG = {
     "prices": [
-        {"id": "p", "currency": "usd", "unit_amount": 1, "recurring": {"interval": "month", "usage_type": "metered"}},
+        {
+            "id": "p",
+            "currency": "usd",
+            "unit_amount": 1,
+            "recurring": {"interval": "month", "usage_type": "metered"},
+        },
     ],
     "subscriptions": [
-        {"id": "s", "billing_cycle_anchor": "2024-01-01T00:00:00Z", "items": [{"id": "si_0", "price": "p"}]},
+        {
+            "id": "s",
+            "billing_cycle_anchor": "2024-01-01T00:00:00Z",
+            "items": [{"id": "si_0", "price": "p"}],
+        },
     ],
 }
 HEADER = "subscription_item,quantity,timestamp"
@@ -181,16 +215,31 @@ TEXTS = {
 
 @pytest.fixture
 def invoice(tmp_path, capsys, monkeypatch):
-    """Bill a file of the table; give the exit status, the invoice, and the complaints that are not about the choice."""
+    """Bill a file of the table; give the exit status, the invoice, and the complaints that are not
+    about the choice.
+    """
     (tmp_path / "catalog.json").write_text(json.dumps(CATALOG))
 
     def run(name, *options, large=engines.LARGE_BYTES):
         monkeypatch.setattr(engines, "LARGE_BYTES", large)
         if name in TEXTS:
             (tmp_path / name).write_text(TEXTS[name], newline="")
-        status = cli.main(["invoice", str(tmp_path / "catalog.json"), str(tmp_path / name), "--format", "json", *options])
+        status = cli.main(
+            [
+                "invoice",
+                str(tmp_path / "catalog.json"),
+                str(tmp_path / name),
+                "--format",
+                "json",
+                *options,
+            ]
+        )
         out, err = capsys.readouterr()
-        return status, out, [line for line in err.splitlines() if not line.startswith("metering-core: engine ")]
+        return (
+            status,
+            out,
+            [line for line in err.splitlines() if not line.startswith("metering-core: engine ")],
+        )
 
     return run
 
@@ -204,14 +253,18 @@ def quantity_of(out):
 @pytest.mark.parametrize("name", TEXTS)
 @pytest.mark.parametrize("options", [(), ("--on-error", "skip")], ids=["stop", "skip"])
 def test_a_long_file_is_judged_as_a_short_one(name, options, invoice):
-    """The same bill, the same exit status and the same complaint, to the word, whichever engine the length calls for."""
+    """The same bill, the same exit status and the same complaint, to the word, whichever engine the
+    length calls for.
+    """
     pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
     assert invoice(name, *options, large=0) == invoice(name, *options)
 
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_duckdb_refuses_or_makes_the_same_bill(name, invoice, tmp_path):
-    """Asked for by name, DuckDB may read less than memory does, but bills nothing that memory refuses, and names the file."""
+    """Asked for by name, DuckDB may read less than memory does, but bills nothing that memory
+    refuses, and names the file.
+    """
     pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
     status, out, complaints = invoice(name, "--engine", "duckdb")
     assert (status, out) == invoice(name)[:2] or status != 0
@@ -228,10 +281,16 @@ def test_a_bad_row_stops_every_engine_with_the_same_status(engine, name, invoice
 
 
 @pytest.mark.parametrize("engine", ["auto", "memory", "columnar", "duckdb"])
-@pytest.mark.parametrize(("name", "written"), [("u.txt", "good.csv"), ("u.csv", "good.jsonl"), ("u.parquet", "good.csv")])
+@pytest.mark.parametrize(
+    ("name", "written"), [("u.txt", "good.csv"), ("u.csv", "good.jsonl"), ("u.parquet", "good.csv")]
+)
 def test_the_format_that_was_said_is_read(engine, name, written, invoice, tmp_path):
-    """The option `--usage-format` counts, and not the extension, for every engine and every length."""
-    pytest.importorskip({"memory": "json", "auto": "json", "columnar": "numpy", "duckdb": "duckdb"}[engine])
+    """The option `--usage-format` counts, and not the extension, for every engine and every
+    length.
+    """
+    pytest.importorskip(
+        {"memory": "json", "auto": "json", "columnar": "numpy", "duckdb": "duckdb"}[engine]
+    )
     (tmp_path / name).write_text(TEXTS[written])
     said, other = ("jsonl", "csv") if written.endswith("jsonl") else ("csv", "jsonl")
     for large in (0, 2**20):
@@ -254,7 +313,9 @@ def test_globs_of_every_sort_are_read(glob, invoice, tmp_path):
 @pytest.mark.parametrize("options", [("--explain",)])
 @pytest.mark.parametrize("engine", [(), ("--engine", "auto"), ("--engine", "duckdb")])
 def test_what_duckdb_cannot_do_is_refused_however_it_was_chosen(options, engine, invoice):
-    """Parquet is read by DuckDB, which explains no lines: an option that would do nothing is refused."""
+    """Parquet is read by DuckDB, which explains no lines: an option that would do nothing is
+    refused.
+    """
     status, out, (complaint,) = invoice("u.parquet", *options, *engine)
     assert (status, out) == (2, "")
     assert "received 'duckdb'" in complaint
@@ -274,13 +335,19 @@ def test_the_kernel_of_meter_events_is_printed(capsys):
     engines.register(app)
     app(["sql", "--events"], result_action="return_value")
     printed = capsys.readouterr().out
-    assert [one.strip() for one in printed.split("\n;\n")] == [one.strip() for one in events_kernel()]
+    assert [one.strip() for one in printed.split("\n;\n")] == [
+        one.strip() for one in events_kernel()
+    ]
 
 
 def test_printing_the_kernel_needs_no_extra_engine():
     """The text can be read where neither DuckDB, pyspark nor NumPy is installed."""
-    blocked = "import sys; sys.modules.update(dict.fromkeys(['duckdb', 'pyspark', 'numpy', 'pyarrow']));"
+    blocked = (
+        "import sys; sys.modules.update(dict.fromkeys(['duckdb', 'pyspark', 'numpy', 'pyarrow']));"
+    )
     code = f"{blocked} from metering_core.cli_engines import print_kernel; print_kernel()"
     root = Path(__file__).resolve().parents[1]
-    run = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
+    run = subprocess.run(
+        [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
+    )
     assert run.stdout == sql_kernel()

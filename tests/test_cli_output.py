@@ -1,4 +1,6 @@
-"""What the command line does where output, input or a file fails: one line of ours, a status of its own, nothing torn."""
+"""What the command line does where output, input or a file fails: one line of ours, a status of its
+own, nothing torn.
+"""
 
 from __future__ import annotations
 
@@ -29,14 +31,22 @@ def shell(command: str) -> subprocess.CompletedProcess[bytes]:
     """Run a shell command in which `metering` is the command line."""
     environment = {**os.environ, "PYTHONPATH": str(PACKAGE.parent)}
     script = f'metering() {{ "{sys.executable}" -m metering_core "$@"; }}; {command}'
-    return subprocess.run(["/bin/sh", "-c", script], capture_output=True, check=False, env=environment)
+    return subprocess.run(
+        ["/bin/sh", "-c", script], capture_output=True, check=False, env=environment
+    )
 
 
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        (f"metering invoice {DEMO[0]} {DEMO[1]} > /dev/full", "standard output: cannot be written: No space left on device"),
-        ("metering --help > /dev/full", "standard output: cannot be written: No space left on device"),
+        (
+            f"metering invoice {DEMO[0]} {DEMO[1]} > /dev/full",
+            "standard output: cannot be written: No space left on device",
+        ),
+        (
+            "metering --help > /dev/full",
+            "standard output: cannot be written: No space left on device",
+        ),
         ("metering periods 0 day >&-", "standard output: cannot be written: it is closed"),
         (
             f"metering invoice {DEMO[0]} {DEMO[1]} --rejects /none/r.csv",
@@ -45,7 +55,9 @@ def shell(command: str) -> subprocess.CompletedProcess[bytes]:
     ],
 )
 def test_output_that_cannot_be_written_is_told_with_status_3(command, said):
-    """A full disk, a closed standard output and a folder that is not there: one line, no traceback."""
+    """A full disk, a closed standard output and a folder that is not there: one line, no
+    traceback.
+    """
     if "/dev/full" in command and not Path("/dev/full").exists():
         pytest.skip("needs /dev/full")
     result = shell(command)
@@ -66,7 +78,7 @@ def test_a_closed_standard_error_costs_nothing_but_the_sentences():
     assert shell("metering periods 0 fortnight 2>/dev/full").returncode == 2
 
 
-# Files that are whole ------------------------------------------------------------------------------------------------------
+# Files that are whole -----------------------------------------------------------------------------
 
 
 class KilledError(BaseException):
@@ -83,7 +95,9 @@ def test_who_is_killed_while_writing_leaves_the_good_file(tmp_path):
 
 
 def test_a_file_keeps_its_rights_and_a_link_its_place(tmp_path):
-    """What replaces a file has its rights, a new one those of any new file, and a link goes on pointing."""
+    """What replaces a file has its rights, a new one those of any new file, and a link goes on
+    pointing.
+    """
     (tmp_path / "r.csv").write_text("old")
     (tmp_path / "r.csv").chmod(0o640)
     (tmp_path / "link.csv").symlink_to(tmp_path / "r.csv")
@@ -92,7 +106,10 @@ def test_a_file_keeps_its_rights_and_a_link_its_place(tmp_path):
         with replacing(tmp_path / name, "rejects") as beside:
             beside.write_text("new")
     assert (tmp_path / "link.csv").is_symlink()
-    assert ((tmp_path / "r.csv").read_text(), (tmp_path / "r.csv").stat().st_mode & 0o777) == ("new", 0o640)
+    assert ((tmp_path / "r.csv").read_text(), (tmp_path / "r.csv").stat().st_mode & 0o777) == (
+        "new",
+        0o640,
+    )
     assert (tmp_path / "new.csv").stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
@@ -108,13 +125,16 @@ def test_a_path_that_cannot_be_written_is_our_error(path, tmp_path, monkeypatch)
     monkeypatch.chdir(tmp_path)
     with pytest.raises(CatalogError) as refused, replacing(Path(path), "rejects") as beside:
         beside.write_text("new")
-    assert (refused.value.code, refused.value.details["path"]) == ("file_unwritable", str(Path(path)))
+    assert (refused.value.code, refused.value.details["path"]) == (
+        "file_unwritable",
+        str(Path(path)),
+    )
     assert ": cannot be written: " in refused.value.message
     assert refused.value.message.isprintable()
     assert not list(tmp_path.iterdir())
 
 
-# Catalogs that cannot be read ------------------------------------------------------------------------------------------------
+# Catalogs that cannot be read ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["nul", "pipe", "folder", "long", "damaged", "deep", "surrogate"])
@@ -149,7 +169,7 @@ def test_what_a_shell_substitutes_is_read():
     assert (result.returncode, result.stderr) == (0, b"")
 
 
-# Text from outside -----------------------------------------------------------------------------------------------------------
+# Text from outside --------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -168,7 +188,9 @@ def catalog_of(tmp_path, **fields):
     price = {"id": "p", "currency": "usd", "unit_amount": 3, "recurring": recurring, **fields}
     items = [{"id": "si", "price": "p"}]
     subscription = {"id": "=cmd|' /C calc'!A0", "billing_cycle_anchor": START, "items": items}
-    (tmp_path / "catalog.json").write_text(json.dumps({"prices": [price], "subscriptions": [subscription]}))
+    (tmp_path / "catalog.json").write_text(
+        json.dumps({"prices": [price], "subscriptions": [subscription]})
+    )
     (tmp_path / "u.csv").write_text(f"subscription_item,quantity,timestamp\nsi,5,{START}\n")
     return tmp_path / "catalog.json", tmp_path / "u.csv"
 
@@ -194,9 +216,14 @@ def test_a_formula_in_an_id_is_no_formula_in_csv(run, tmp_path):
 
 
 def test_no_output_has_power_over_a_terminal(run, tmp_path):
-    """Escape sequences and line breaks of a price's name are escaped in tables, JSON and the table of `rate`."""
+    """Escape sequences and line breaks of a price's name are escaped in tables, JSON and the table
+    of `rate`.
+    """
     catalog, usage = catalog_of(tmp_path, nickname="Tokens\nTotal   USD 0.00\x1b[8m\x9b8m\u202e")
-    for arguments in (("invoice", catalog, usage, "--format", "json"), ("rate", f"{catalog}#p", "5")):
+    for arguments in (
+        ("invoice", catalog, usage, "--format", "json"),
+        ("rate", f"{catalog}#p", "5"),
+    ):
         for options in ((), ("--json",)) if arguments[0] == "rate" else ((),):
             out = run(*arguments, *options)[1]
             assert not {"\x1b", "\x9b", "\u202e"} & set(out)
@@ -214,14 +241,22 @@ def test_rejects_never_replace_a_file_that_is_read(run, tmp_path):
 
 @pytest.mark.parametrize("layout", ["csv", "jsonl"])
 def test_rejects_are_csv_or_json_lines(layout, run, tmp_path):
-    """Both have path, line, code, message and the row; a run without refused rows writes none, and replaces an older file."""
+    """Both have path, line, code, message and the row; a run without refused rows writes none, and
+    replaces an older file.
+    """
     catalog, usage = catalog_of(tmp_path)
     rejects = tmp_path / f"r.{layout}"
     usage.write_text(usage.read_text() + f'"=A1",1,{START}\n')
     assert run("invoice", catalog, usage, "--rejects", rejects)[0] == 1
     text = rejects.read_text()
-    (found,) = csv.DictReader(io.StringIO(text)) if layout == "csv" else map(json.loads, text.splitlines())
-    assert (found["path"], str(found["line"]), found["code"]) == (str(usage), "3", "subscription_item_unknown")
+    (found,) = (
+        csv.DictReader(io.StringIO(text)) if layout == "csv" else map(json.loads, text.splitlines())
+    )
+    assert (found["path"], str(found["line"]), found["code"]) == (
+        str(usage),
+        "3",
+        "subscription_item_unknown",
+    )
     assert found["row"] == (f"'=A1,1,{START}" if layout == "csv" else f"=A1,1,{START}")
     usage.write_text(usage.read_text().splitlines()[0] + f"\nsi,1,{START}\n")
     assert run("invoice", catalog, usage, "--rejects", rejects)[0] == 0
@@ -231,7 +266,10 @@ def test_rejects_are_csv_or_json_lines(layout, run, tmp_path):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--late-grace", "2"), "--late-grace: expected a duration of seconds, minutes, hours or days, such as 300s"),
+        (
+            ("--late-grace", "2"),
+            "--late-grace: expected a duration of seconds, minutes, hours or days, such as 300s",
+        ),
         (("--late-grace", "2.5h"), "--late-grace: expected a duration"),
         (("--future-tolerance", "1w"), "--future-tolerance: expected a duration"),
         (("--backdate-days", "3"), "--backdate-days: expected it with a file --events"),
@@ -247,9 +285,14 @@ def test_options_that_say_nothing_are_refused(options, words, run, tmp_path):
 
 
 def test_fields_that_are_read_past_are_named_once(run, tmp_path):
-    """A field of a newer version of Stripe's API alters no bill that is known here: one line says that it was there."""
+    """A field of a newer version of Stripe's API alters no bill that is known here: one line says
+    that it was there.
+    """
     catalog, usage = catalog_of(tmp_path, object="price", newest_field=None, other_field=None)
     status, out, err = run("invoice", catalog, usage)
-    said = "fields that alter no bill here were read past: prices[0][newest_field], prices[0][other_field]"
+    said = (
+        "fields that alter no bill here were read past: prices[0][newest_field], "
+        "prices[0][other_field]"
+    )
     assert (status, err) == (0, f"metering-core: {catalog}: {said}\n")
     assert "USD 0.15" in out

@@ -1,4 +1,6 @@
-"""CloudEvents become meter events; expected values are those of the specification's text, worked out by hand."""
+"""CloudEvents become meter events; expected values are those of the specification's text, worked
+out by hand.
+"""
 
 from __future__ import annotations
 
@@ -14,14 +16,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering_core.cloudevents import cloudevent_identifier, meter_event_from_cloudevent, read_cloudevents
+from metering_core.cloudevents import (
+    cloudevent_identifier,
+    meter_event_from_cloudevent,
+    read_cloudevents,
+)
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
 
 NOON = 1_717_243_200  # 2024-06-01T12:00:00Z
 PLAIN = {"specversion": "1.0", "type": "tokens", "source": "/api", "id": "7"}
-FULL = {**PLAIN, "subject": "cus_1", "time": "2024-06-01T12:00:00Z", "data": {"value": "25", "model": "large"}}
+FULL = {
+    **PLAIN,
+    "subject": "cus_1",
+    "time": "2024-06-01T12:00:00Z",
+    "data": {"value": "25", "model": "large"},
+}
 
 
 def refusal(data, **options):
@@ -41,9 +52,14 @@ def payload(data, **options):
 
 
 def test_each_attribute_goes_to_its_field():
-    """Type, source and id, time, data and subject become event name, identifier, timestamp, payload and customer."""
+    """Type, source and id, time, data and subject become event name, identifier, timestamp, payload
+    and customer.
+    """
     expected = MeterEvent(
-        "tokens", {"value": "25", "model": "large", "stripe_customer_id": "cus_1"}, identifier="/api 7", timestamp=NOON
+        "tokens",
+        {"value": "25", "model": "large", "stripe_customer_id": "cus_1"},
+        identifier="/api 7",
+        timestamp=NOON,
     )
     assert meter_event_from_cloudevent(FULL) == expected
 
@@ -55,18 +71,33 @@ def test_the_customer_goes_under_the_key_that_the_meter_names():
 
 
 def test_the_least_that_an_event_must_have():
-    """Without subject, time and data there is an event, now, with nothing in its payload: a log judges whether that will do."""
+    """Without subject, time and data there is an event, now, with nothing in its payload: a log
+    judges whether that will do.
+    """
     assert meter_event_from_cloudevent(PLAIN) == MeterEvent("tokens", {}, identifier="/api 7")
 
 
 def test_null_attributes_are_absent():
-    """The JSON format has null stand for an attribute that is not set, and we take null data for none."""
-    nothing = {"subject": None, "time": None, "data": None, "data_base64": None, "datacontenttype": None, "region": None}
-    assert meter_event_from_cloudevent({**PLAIN, **nothing}, extensions=["region"]) == meter_event_from_cloudevent(PLAIN)
+    """The JSON format has null stand for an attribute that is not set, and we take null data for
+    none.
+    """
+    nothing = {
+        "subject": None,
+        "time": None,
+        "data": None,
+        "data_base64": None,
+        "datacontenttype": None,
+        "region": None,
+    }
+    assert meter_event_from_cloudevent(
+        {**PLAIN, **nothing}, extensions=["region"]
+    ) == meter_event_from_cloudevent(PLAIN)
 
 
 def test_the_specifications_example_is_read():
-    """The example of the JSON format (section 3.2) with object data and extensions reads as it says."""
+    """The example of the JSON format (section 3.2) with object data and extensions reads as it
+    says.
+    """
     example = """{
         "specversion" : "1.0", "type" : "com.example.someevent", "source" : "/mycontext", "subject": null,
         "id" : "C234-1234-1234", "time" : "2018-04-05T17:31:00Z", "comexampleextension1" : "value",
@@ -74,20 +105,29 @@ def test_the_specifications_example_is_read():
         "data" : { "appinfoA" : "abc", "appinfoB" : 123, "appinfoC" : true }
     }"""
     (event,) = read_cloudevents(example, extensions=["comexampleothervalue"])
-    assert dict(event.payload) == {"appinfoA": "abc", "appinfoB": "123", "appinfoC": "true", "comexampleothervalue": "5"}
+    assert dict(event.payload) == {
+        "appinfoA": "abc",
+        "appinfoB": "123",
+        "appinfoC": "true",
+        "comexampleothervalue": "5",
+    }
     assert event.event_name == "com.example.someevent"
     assert event.identifier == "/mycontext C234-1234-1234"
     assert event.instant == datetime(2018, 4, 5, 17, 31, tzinfo=UTC)
 
 
-# Required attributes ---------------------------------------------------------------------------------------------------
+# Required attributes ------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("attribute", ["specversion", "type", "source", "id"])
 @pytest.mark.parametrize("absent", [{}, None])
 def test_required_attributes_are_required(attribute, absent):
     """What the specification requires is missed by name, whether it is left out or null."""
-    data = {key: value for key, value in FULL.items() if key != attribute} if absent == {} else {**FULL, attribute: None}
+    data = (
+        {key: value for key, value in FULL.items() if key != attribute}
+        if absent == {}
+        else {**FULL, attribute: None}
+    )
     error = refusal(data)
     assert (error.code, error.param) == (ErrorCode.PARAMETER_MISSING, attribute)
 
@@ -112,7 +152,11 @@ def test_required_attributes_are_required(attribute, absent):
         ({"data": [1]}, ErrorCode.PARAMETER_INVALID_OBJECT, "data"),
         ({"data": "25"}, ErrorCode.PARAMETER_INVALID_OBJECT, "data"),
         ({"data_base64": "e30="}, ErrorCode.PARAMETERS_EXCLUSIVE, "data_base64"),
-        ({"datacontenttype": "application/xml"}, ErrorCode.PARAMETER_INVALID_CHOICE, "datacontenttype"),
+        (
+            {"datacontenttype": "application/xml"},
+            ErrorCode.PARAMETER_INVALID_CHOICE,
+            "datacontenttype",
+        ),
         ({"datacontenttype": "json"}, ErrorCode.PARAMETER_INVALID_CHOICE, "datacontenttype"),
         ({"datacontenttype": 5}, ErrorCode.PARAMETER_INVALID_CHOICE, "datacontenttype"),
     ],
@@ -132,10 +176,12 @@ def test_an_event_is_an_object(data):
 
 def test_extensions_that_nobody_asked_for_are_read_past():
     """A producer may add extension attributes; they reach the payload only where they are named."""
-    assert meter_event_from_cloudevent({**FULL, "traceparent": "00-ab", "sequence": 5}) == meter_event_from_cloudevent(FULL)
+    assert meter_event_from_cloudevent(
+        {**FULL, "traceparent": "00-ab", "sequence": 5}
+    ) == meter_event_from_cloudevent(FULL)
 
 
-# The identifier --------------------------------------------------------------------------------------------------------
+# The identifier -----------------------------------------------------------------------------------
 
 
 def test_an_identifier_of_a_hundred_characters_is_kept_and_a_longer_one_hashed():
@@ -146,26 +192,40 @@ def test_an_identifier_of_a_hundred_characters_is_kept_and_a_longer_one_hashed()
 
 
 def test_an_identifier_is_the_same_on_every_machine():
-    """The hash is what `sha256sum` prints for the joined text, so that other systems can compute it."""
+    """The hash is what `sha256sum` prints for the joined text, so that other systems can compute
+    it.
+    """
     expected = "sha256:0d5cba7aa83e74e08d48563e94d4621afe2007148d87cccce68ca075a3fe232d"
     assert cloudevent_identifier("x" * 98, "id") == expected
-    assert meter_event_from_cloudevent({**PLAIN, "source": "x" * 98, "id": "id"}).identifier == expected
+    assert (
+        meter_event_from_cloudevent({**PLAIN, "source": "x" * 98, "id": "id"}).identifier
+        == expected
+    )
 
 
 def test_half_a_surrogate_pair_can_be_hashed():
-    """JSON can hold a lone surrogate, which UTF-8 cannot write; such ids stay apart all the same."""
+    """JSON can hold a lone surrogate, which UTF-8 cannot write; such ids stay apart all the
+    same.
+    """
     high, low = (cloudevent_identifier("/api", half + "x" * 100) for half in ("\ud800", "\udc00"))
     assert high != low
 
 
-TEXT = st.text(alphabet="ab: /é", min_size=1, max_size=4) | st.text(alphabet="ab: ", min_size=90, max_size=110)
+TEXT = st.text(alphabet="ab: /é", min_size=1, max_size=4) | st.text(
+    alphabet="ab: ", min_size=90, max_size=110
+)
 
 
 @given(TEXT, TEXT, TEXT, TEXT)
 def test_two_pairs_never_share_an_identifier(source, event_id, other_source, other_id):
-    """Identifiers are equal just where source and id are, however the two are cut, and fit in 100 characters."""
+    """Identifiers are equal just where source and id are, however the two are cut, and fit in 100
+    characters.
+    """
     source, other_source = source.replace(" ", "%"), other_source.replace(" ", "%")
-    first, second = cloudevent_identifier(source, event_id), cloudevent_identifier(other_source, other_id)
+    first, second = (
+        cloudevent_identifier(source, event_id),
+        cloudevent_identifier(other_source, other_id),
+    )
     assert (first == second) is ((source, event_id) == (other_source, other_id))
     assert 1 <= len(first) <= 100
 
@@ -176,7 +236,7 @@ def test_a_short_pair_cannot_forge_a_hash():
     assert cloudevent_identifier(forged, "7") == f"{forged} 7"
 
 
-# Time -----------------------------------------------------------------------------------------------------------------
+# Time ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -193,7 +253,9 @@ def test_a_short_pair_cannot_forge_a_hash():
     ],
 )
 def test_times_are_read_as_rfc_3339(time, microseconds):
-    """Letters in either case, any offset and any fraction are read; what is finer than a microsecond is cut."""
+    """Letters in either case, any offset and any fraction are read; what is finer than a
+    microsecond is cut.
+    """
     assert meter_event_from_cloudevent({**PLAIN, "time": time}).microseconds == microseconds
 
 
@@ -218,18 +280,22 @@ def test_times_are_read_as_rfc_3339(time, microseconds):
     ],
 )
 def test_other_times_are_refused(time):
-    """ISO 8601 is wider than RFC 3339, and neither numbers nor naive datetimes are times of a CloudEvent."""
+    """ISO 8601 is wider than RFC 3339, and neither numbers nor naive datetimes are times of a
+    CloudEvent.
+    """
     error = refusal({**PLAIN, "time": time})
     assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_INSTANT, "time")
 
 
 def test_a_leap_second_is_refused_as_one():
-    """RFC 3339 has `23:59:60`, which no datetime can say: the sentence says that this is what is wrong."""
+    """RFC 3339 has `23:59:60`, which no datetime can say: the sentence says that this is what is
+    wrong.
+    """
     error = refusal({**PLAIN, "time": "2016-12-31T23:59:60Z"})
     assert "as RFC 3339 writes it and without a leap second" in error.message
 
 
-# Data -----------------------------------------------------------------------------------------------------------------
+# Data ---------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -254,7 +320,9 @@ def test_a_leap_second_is_refused_as_one():
     ],
 )
 def test_values_of_data_become_text(written, text):
-    """Numbers are written exactly and in one way, booleans as JSON does; strings stay as they are."""
+    """Numbers are written exactly and in one way, booleans as JSON does; strings stay as
+    they are.
+    """
     (event,) = read_cloudevents(json.dumps(PLAIN)[:-1] + f', "data": {{"value": {written}}}}}')
     assert dict(event.payload) == {"value": text}
 
@@ -271,7 +339,9 @@ def test_null_entries_are_left_out():
     assert payload({"value": 1, "model": None}) == {"value": "1"}
 
 
-@pytest.mark.parametrize(("number", "text"), [(Decimal("2.50"), "2.5"), (Fraction(5, 2), "2.5"), (7, "7")])
+@pytest.mark.parametrize(
+    ("number", "text"), [(Decimal("2.50"), "2.5"), (Fraction(5, 2), "2.5"), (7, "7")]
+)
 def test_exact_numbers_of_python_are_taken(number, text):
     """A mapping that was read before may hold int, Decimal and Fraction."""
     assert payload({"value": number}) == {"value": text}
@@ -279,7 +349,16 @@ def test_exact_numbers_of_python_are_taken(number, text):
 
 @pytest.mark.parametrize(
     "number",
-    [2.5, 2.0, float("nan"), Decimal("NaN"), Decimal("Infinity"), Fraction(1, 3), 10**100, Decimal("1e-101")],
+    [
+        2.5,
+        2.0,
+        float("nan"),
+        Decimal("NaN"),
+        Decimal("Infinity"),
+        Fraction(1, 3),
+        10**100,
+        Decimal("1e-101"),
+    ],
 )
 def test_inexact_and_boundless_numbers_are_refused(number):
     """A float is refused by name, and so is what no bounded decimal can write."""
@@ -287,7 +366,9 @@ def test_inexact_and_boundless_numbers_are_refused(number):
     assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_DECIMAL, "data[value]")
 
 
-@pytest.mark.parametrize("written", ["1e999999999", "1e-999999999", "1e99999999999999999999", "9" * 5000, "1" * 200_000])
+@pytest.mark.parametrize(
+    "written", ["1e999999999", "1e-999999999", "1e99999999999999999999", "9" * 5000, "1" * 200_000]
+)
 def test_a_hostile_number_is_refused_by_name(written):
     """A number of any size costs no more than its text, and is refused where it stands."""
     error = refusal_of_text(json.dumps(PLAIN)[:-1] + f', "data": {{"value": {written}}}}}')
@@ -303,11 +384,19 @@ def test_nested_values_are_refused_by_name(nested):
 
 @pytest.mark.parametrize(
     "content_type",
-    ["application/json", "Application/JSON; charset=utf-8", "text/json", "application/vnd.acme.usage+json", "a/b+json ;v=1"],
+    [
+        "application/json",
+        "Application/JSON; charset=utf-8",
+        "text/json",
+        "application/vnd.acme.usage+json",
+        "a/b+json ;v=1",
+    ],
 )
 def test_every_content_type_of_json_is_json(content_type):
     """The subtype is json or ends with +json; parameters and case do not matter."""
-    assert meter_event_from_cloudevent({**FULL, "datacontenttype": content_type}) == meter_event_from_cloudevent(FULL)
+    assert meter_event_from_cloudevent(
+        {**FULL, "datacontenttype": content_type}
+    ) == meter_event_from_cloudevent(FULL)
 
 
 def test_a_content_type_without_data_says_nothing():
@@ -319,7 +408,9 @@ def test_a_content_type_without_data_says_nothing():
 def test_base64_data_is_decoded():
     """Binary data that is JSON reads as data does, its numbers exact."""
     encoded = base64.b64encode(b'{"value": 0.10}').decode()
-    event = meter_event_from_cloudevent({**PLAIN, "data_base64": encoded, "datacontenttype": "application/json"})
+    event = meter_event_from_cloudevent(
+        {**PLAIN, "data_base64": encoded, "datacontenttype": "application/json"}
+    )
     assert dict(event.payload) == {"value": "0.1"}
 
 
@@ -342,22 +433,30 @@ def test_base64_data_that_is_none_is_refused(encoded, code):
 
 def test_base64_data_of_another_type_is_refused():
     """Binary data that is declared as something else than JSON cannot become a payload."""
-    error = refusal({**PLAIN, "data_base64": "e30=", "datacontenttype": "application/vnd.apache.thrift.binary"})
+    error = refusal(
+        {**PLAIN, "data_base64": "e30=", "datacontenttype": "application/vnd.apache.thrift.binary"}
+    )
     assert error.param == "datacontenttype"
 
 
-# Collisions -----------------------------------------------------------------------------------------------------------
+# Collisions ---------------------------------------------------------------------------------------
 
 
 def test_the_customer_may_stand_in_data():
-    """Without a subject, the customer is what data says; with the same one in both places nothing is in doubt."""
+    """Without a subject, the customer is what data says; with the same one in both places nothing
+    is in doubt.
+    """
     assert payload({"stripe_customer_id": "cus_1"}) == {"stripe_customer_id": "cus_1"}
-    both = meter_event_from_cloudevent({**PLAIN, "subject": "cus_1", "data": {"stripe_customer_id": "cus_1"}})
+    both = meter_event_from_cloudevent(
+        {**PLAIN, "subject": "cus_1", "data": {"stripe_customer_id": "cus_1"}}
+    )
     assert dict(both.payload) == {"stripe_customer_id": "cus_1"}
 
 
 def test_two_customers_are_refused():
-    """A subject that differs from the customer in data is refused: neither of the two is overwritten."""
+    """A subject that differs from the customer in data is refused: neither of the two is
+    overwritten.
+    """
     error = refusal({**PLAIN, "subject": "cus_1", "data": {"stripe_customer_id": "cus_2"}})
     assert (error.code, error.param) == (ErrorCode.PARAMETERS_EXCLUSIVE, "subject")
 
@@ -367,27 +466,42 @@ def test_named_extensions_become_payload_keys():
     event = meter_event_from_cloudevent(
         {**FULL, "region": "eu", "shard": 5, "hot": True}, extensions=["region", "shard", "hot"]
     )
-    assert {key: event.payload[key] for key in ("region", "shard", "hot")} == {"region": "eu", "shard": "5", "hot": "true"}
+    assert {key: event.payload[key] for key in ("region", "shard", "hot")} == {
+        "region": "eu",
+        "shard": "5",
+        "hot": "true",
+    }
 
 
 def test_an_extension_never_overwrites_data():
-    """An extension that data contradicts is refused by its name; one that says the same is taken."""
+    """An extension that data contradicts is refused by its name; one that says the same is
+    taken.
+    """
     data = {**PLAIN, "data": {"region": "us"}}
     error = refusal({**data, "region": "eu"}, extensions=["region"])
     assert (error.code, error.param) == (ErrorCode.PARAMETERS_EXCLUSIVE, "region")
-    assert dict(meter_event_from_cloudevent({**data, "region": "us"}, extensions=["region"]).payload) == {"region": "us"}
+    assert dict(
+        meter_event_from_cloudevent({**data, "region": "us"}, extensions=["region"]).payload
+    ) == {"region": "us"}
 
 
 def test_an_extension_never_overwrites_the_customer():
     """An extension under the customer's key must be the customer."""
-    error = refusal({**FULL, "tenant": "cus_2"}, customer_payload_key="tenant", extensions=["tenant"])
+    error = refusal(
+        {**FULL, "tenant": "cus_2"}, customer_payload_key="tenant", extensions=["tenant"]
+    )
     assert (error.code, error.param) == (ErrorCode.PARAMETERS_EXCLUSIVE, "tenant")
 
 
 @pytest.mark.parametrize("name", ["id", "data", "subject", "Region", "re_gion", "", 5])
 def test_only_extension_attributes_can_be_named(name):
-    """An attribute that has its place already, or a name that no attribute may have, is no extension."""
-    for error in (refusal(PLAIN, extensions=["ok", name]), refusal_of_text("[]", extensions=["ok", name])):
+    """An attribute that has its place already, or a name that no attribute may have, is no
+    extension.
+    """
+    for error in (
+        refusal(PLAIN, extensions=["ok", name]),
+        refusal_of_text("[]", extensions=["ok", name]),
+    ):
         assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_STRING, "extensions[1]")
 
 
@@ -408,11 +522,13 @@ def test_a_customer_payload_key_is_a_key():
     assert refusal(PLAIN, customer_payload_key="").param == "customer_payload_key"
 
 
-# Documents ------------------------------------------------------------------------------------------------------------
+# Documents ----------------------------------------------------------------------------------------
 
 
 def test_an_object_is_one_event_and_an_array_a_batch():
-    """Structured mode and the batch format are told apart by the document, in text or bytes; an empty batch is one."""
+    """Structured mode and the batch format are told apart by the document, in text or bytes; an
+    empty batch is one.
+    """
     event = meter_event_from_cloudevent(FULL)
     assert read_cloudevents(json.dumps(FULL)) == [event]
     assert read_cloudevents(json.dumps([FULL, {**FULL, "id": "8"}]).encode()) == [
@@ -430,11 +546,18 @@ def test_bytes_are_utf_8():
 
 
 def test_each_event_of_a_batch_goes_to_its_meter():
-    """The customer of each event goes under the key of the meter with its type; without one, under Stripe's."""
+    """The customer of each event goes under the key of the meter with its type; without one, under
+    Stripe's.
+    """
     batch = [FULL, {**FULL, "type": "seats"}, {**FULL, "type": "other"}]
-    meters = [Meter("m1", "tokens", customer_payload_key="tenant"), Meter("m2", "seats", customer_payload_key="account")]
+    meters = [
+        Meter("m1", "tokens", customer_payload_key="tenant"),
+        Meter("m2", "seats", customer_payload_key="account"),
+    ]
     events = read_cloudevents(json.dumps(batch), meters=meters)
-    assert [[key for key, text in event.payload.items() if text == "cus_1"] for event in events] == [
+    assert [
+        [key for key, text in event.payload.items() if text == "cus_1"] for event in events
+    ] == [
         ["tenant"],
         ["account"],
         ["stripe_customer_id"],

@@ -1,4 +1,6 @@
-"""Tests that cannot fail prove nothing: each defect planted in the columns must be found by comparing them with the log."""
+"""Tests that cannot fail prove nothing: each defect planted in the columns must be found by
+comparing them with the log.
+"""
 
 from __future__ import annotations
 
@@ -42,15 +44,40 @@ PLACES_REVERSED = "sizes.sum(axis=0) - np.cumsum(sizes, axis=0)"
 DEFECTS = forbidden_by(
     "the log",
     # The kernel
-    ("a set does not replace", "kernel._last_sets", "firsts[cells[is_last]] = places[is_last]", "pass"),
-    ("the first set wins", "kernel._last_sets", "cells[1:] != cells[:-1], True", "cells[1:] == cells[:-1], True"),
+    (
+        "a set does not replace",
+        "kernel._last_sets",
+        "firsts[cells[is_last]] = places[is_last]",
+        "pass",
+    ),
+    (
+        "the first set wins",
+        "kernel._last_sets",
+        "cells[1:] != cells[:-1], True",
+        "cells[1:] == cells[:-1], True",
+    ),
     ("a cell forgets that it was set", "kernel._last_sets", "were_set[cells] = True", "pass"),
     ("merging forgets sets", "kernel._merged_sets", "all(", "any("),
-    ("the bound is never proven", "kernel._bound", "cheap if cheap <= INT64_MAX else exact_sum(quantities)", "0"),
+    (
+        "the bound is never proven",
+        "kernel._bound",
+        "cheap if cheap <= INT64_MAX else exact_sum(quantities)",
+        "0",
+    ),
     ("the bound forgets the number of rows", "kernel._bound", "* len(quantities)", ""),
-    ("bounds do not add up in a merge", "kernel.merge", "sum(run.bound for run in some)", "max(run.bound for run in some)"),
+    (
+        "bounds do not add up in a merge",
+        "kernel.merge",
+        "sum(run.bound for run in some)",
+        "max(run.bound for run in some)",
+    ),
     ("bounds of parts do not add up", "kernel._bound_of", "sum(part.bound for part in parts)", "0"),
-    ("the lower limb is not carried", "kernel.carried", "limbs[0] + (limbs[1] >> _LIMB_BITS), ", "limbs[0], "),
+    (
+        "the lower limb is not carried",
+        "kernel.carried",
+        "limbs[0] + (limbs[1] >> _LIMB_BITS), ",
+        "limbs[0], ",
+    ),
     ("limbs overlap", "kernel.summable", "limbs[0] & _LIMB_MASK", "limbs[0]"),
     (
         "folding by value forgets rows of one cell",
@@ -83,23 +110,88 @@ DEFECTS = forbidden_by(
         "max(int(quantities.max()).bit_length() - 1, 0)",
     ),
     ("the quantity of a set stays inverted", "kernel._in_order", "values ^= values >> 63", "pass"),
-    ("cells of two rows have one", "kernel._segment_sums", "ends - firsts > 1", "ends - firsts > 2"),
-    ("wide numbers are cut", "kernel.as_array", "int(limbs[0].max()) < 2 ** (63 - _LIMB_BITS)", "True"),
+    (
+        "cells of two rows have one",
+        "kernel._segment_sums",
+        "ends - firsts > 1",
+        "ends - firsts > 2",
+    ),
+    (
+        "wide numbers are cut",
+        "kernel.as_array",
+        "int(limbs[0].max()) < 2 ** (63 - _LIMB_BITS)",
+        "True",
+    ),
     ("a cell's end is the next cell's second row", "kernel._cells", "starts[1:]", "starts[1:] + 1"),
-    ("the last cell is lost", "kernel.Cells.between", "slice(first, last)", "slice(first, max(last - 1, first))"),
-    ("a period ends inclusively", "kernel.Window._holds", "rows.stamps < self.highs", "rows.stamps <= self.highs"),
+    (
+        "the last cell is lost",
+        "kernel.Cells.between",
+        "slice(first, last)",
+        "slice(first, max(last - 1, first))",
+    ),
+    (
+        "a period ends inclusively",
+        "kernel.Window._holds",
+        "rows.stamps < self.highs",
+        "rows.stamps <= self.highs",
+    ),
     ("a period begins late", "kernel.Window._holds", "<= rows.stamps)", "< rows.stamps)"),
     ("parts are taken whole that are not", "kernel.Window.blocks", "part.high < until", "True"),
-    ("parts are left out that count", "kernel.Window.blocks", "part.high < earliest", "part.high <= earliest"),
-    ("some of the parts are taken for all", "kernel.Window.together", "len(parts) == 1", "len(parts) >= 1"),
-    ("touched rows are counted twice", "kernel.sums", "_accumulate(np.subtract, totals, collided, wide)", "pass"),
-    ("touched cells are lost", "kernel.sums", "_accumulate(np.add, totals, fold(collided).as_rows(), wide)", "pass"),
-    ("touched cells are looked for in another place", "kernel._Touched.among", "self.shift", "self.shift + 1"),
+    (
+        "parts are left out that count",
+        "kernel.Window.blocks",
+        "part.high < earliest",
+        "part.high <= earliest",
+    ),
+    (
+        "some of the parts are taken for all",
+        "kernel.Window.together",
+        "len(parts) == 1",
+        "len(parts) >= 1",
+    ),
+    (
+        "touched rows are counted twice",
+        "kernel.sums",
+        "_accumulate(np.subtract, totals, collided, wide)",
+        "pass",
+    ),
+    (
+        "touched cells are lost",
+        "kernel.sums",
+        "_accumulate(np.add, totals, fold(collided).as_rows(), wide)",
+        "pass",
+    ),
+    (
+        "touched cells are looked for in another place",
+        "kernel._Touched.among",
+        "self.shift",
+        "self.shift + 1",
+    ),
     ("max is taken over records", "kernel.maxima", "alone[collided] = False", "pass"),
-    ("max forgets cells of several rows", "kernel.maxima", "_raise(best, *_greatest(fold(rows.part(collided))))", "pass"),
-    ("the first of several rows is taken for alone", "kernel._collisions", "flags[:-1] |= is_same", "pass"),
-    ("the lower limb of an old best stays", "kernel._raise", "best[1][best[0] > before] = -1", "pass"),
-    ("the greatest lower limb counts wherever it is", "kernel._raise", "upper == best[0][places]", "upper == upper"),
+    (
+        "max forgets cells of several rows",
+        "kernel.maxima",
+        "_raise(best, *_greatest(fold(rows.part(collided))))",
+        "pass",
+    ),
+    (
+        "the first of several rows is taken for alone",
+        "kernel._collisions",
+        "flags[:-1] |= is_same",
+        "pass",
+    ),
+    (
+        "the lower limb of an old best stays",
+        "kernel._raise",
+        "best[1][best[0] > before] = -1",
+        "pass",
+    ),
+    (
+        "the greatest lower limb counts wherever it is",
+        "kernel._raise",
+        "upper == best[0][places]",
+        "upper == upper",
+    ),
     ("last is the first", "kernel.lasts", "np.maximum.at", "np.minimum.at"),
     (
         "last takes one row of the cell",
@@ -114,8 +206,18 @@ DEFECTS = forbidden_by(
         "any(part.sets is None for part in some)",
     ),
     # Answers
-    ("last_ever does not look back", "answering.Question.first", "AGGREGATORS[self.mode].looks_back", "False"),
-    ("a period counts what was before", "answering.Question.first", "AGGREGATORS[self.mode].looks_back", "True"),
+    (
+        "last_ever does not look back",
+        "answering.Question.first",
+        "AGGREGATORS[self.mode].looks_back",
+        "False",
+    ),
+    (
+        "a period counts what was before",
+        "answering.Question.first",
+        "AGGREGATORS[self.mode].looks_back",
+        "True",
+    ),
     ("late usage is forgotten", "answering.Answers._with_beside", "if beside is None", "if True"),
     (
         "later rows are not indexed",
@@ -123,15 +225,30 @@ DEFECTS = forbidden_by(
         "self.parts[indexed:]",
         "self.parts[indexed + bool(indexed) :]",
     ),
-    ("later late rows are not folded", "answering.Answers.beside", "folded < len(self.late)", "not folded"),
+    (
+        "later late rows are not folded",
+        "answering.Answers.beside",
+        "folded < len(self.late)",
+        "not folded",
+    ),
     (
         "runs are merged in the wrong order",
         "answering.Answers._index",
         "fold(part.rows), merge)",
         "fold(part.rows), lambda some: merge(some[::-1]))",
     ),
-    ("an item that is asked for twice is answered once", "answering._rounds", "windows - windows[", "0 * windows["),
-    ("in bulk last_ever does not look back", "answering.Questions.of", "if AGGREGATORS[mode].looks_back", "if False"),
+    (
+        "an item that is asked for twice is answered once",
+        "answering._rounds",
+        "windows - windows[",
+        "0 * windows[",
+    ),
+    (
+        "in bulk last_ever does not look back",
+        "answering.Questions.of",
+        "if AGGREGATORS[mode].looks_back",
+        "if False",
+    ),
     (
         "of all items last_ever does not look back",
         "answering.Questions.of_all",
@@ -145,14 +262,39 @@ DEFECTS = forbidden_by(
         "np.where(self.totals.is_there, values, 0)",
         "values",
     ),
-    ("a mode answers for its neighbour", "answering.Answers.quantities_by_mode", "at * items :", "0 * at :"),
+    (
+        "a mode answers for its neighbour",
+        "answering.Answers.quantities_by_mode",
+        "at * items :",
+        "0 * at :",
+    ),
     # The door
     ("the period's end is inclusive", "judging._between", "(stamps < high)", "(stamps <= high)"),
-    ("the period's end is inclusive for all", "judging._between", "max()) < high", "max()) <= high"),
+    (
+        "the period's end is inclusive for all",
+        "judging._between",
+        "max()) < high",
+        "max()) <= high",
+    ),
     ("the period's start is exclusive", "judging._between", "stamps >= low", "stamps > low"),
-    ("the earliest timestamp is not looked at", "judging._between", "low <= int(stamps.min())", "True"),
-    ("now is in the future", "judging.Rules._within_time", "batch.stamps <= latest", "batch.stamps < latest"),
-    ("only the last moment is looked at", "judging.Rules._within_time", "latest.min()", "latest.max()"),
+    (
+        "the earliest timestamp is not looked at",
+        "judging._between",
+        "low <= int(stamps.min())",
+        "True",
+    ),
+    (
+        "now is in the future",
+        "judging.Rules._within_time",
+        "batch.stamps <= latest",
+        "batch.stamps < latest",
+    ),
+    (
+        "only the last moment is looked at",
+        "judging.Rules._within_time",
+        "latest.min()",
+        "latest.max()",
+    ),
     ("a segment begins too late", "judging.Rules._within_time", 'side="right"', 'side="left"'),
     (
         "the first day after those without rows is left out",
@@ -161,28 +303,88 @@ DEFECTS = forbidden_by(
         "else (found + 1) * _DAY",
     ),
     ("days begin too late", "judging.Rules._received", "days[0] * _DAY", "(days[0] + 1) * _DAY"),
-    ("the late grace ends a second late", "judging._next_change", "// timedelta(seconds=1)", "// timedelta(seconds=1) + 1"),
+    (
+        "the late grace ends a second late",
+        "judging._next_change",
+        "// timedelta(seconds=1)",
+        "// timedelta(seconds=1) + 1",
+    ),
     ("thresholds are ignored", "judging.Rules.__init__", "& ~is_plain", "& False"),
-    ("licensed items take usage", "judging.Rules.__init__", "price_refusal(items[code].item) is None", "True"),
+    (
+        "licensed items take usage",
+        "judging.Rules.__init__",
+        "price_refusal(items[code].item) is None",
+        "True",
+    ),
     ("dropped items take usage", "judging.Rules.__init__", "items[code].is_active", "True"),
-    ("refused items are not looked for", "judging.Rules.acceptable", "self._is_open[batch.named].all()", "True"),
+    (
+        "refused items are not looked for",
+        "judging.Rules.acceptable",
+        "self._is_open[batch.named].all()",
+        "True",
+    ),
     ("closed periods are forgotten", "judging.Rules.may_be_closed", "flags.any()", "False"),
-    ("closed periods are looked up once", "judging.Rules.forget_closed", "self._closed_until = None", "pass"),
-    ("late usage is never attributed", "usage.ColumnarUsage._judge_closed", "elif said is not None", "elif False"),
-    ("a late set is an increment", "usage.ColumnarUsage._judge_closed", "is_set=is_set", "is_set=False"),
+    (
+        "closed periods are looked up once",
+        "judging.Rules.forget_closed",
+        "self._closed_until = None",
+        "pass",
+    ),
+    (
+        "late usage is never attributed",
+        "usage.ColumnarUsage._judge_closed",
+        "elif said is not None",
+        "elif False",
+    ),
+    (
+        "a late set is an increment",
+        "usage.ColumnarUsage._judge_closed",
+        "is_set=is_set",
+        "is_set=False",
+    ),
     # Ids
-    ("ids of the batch itself are not seen", "identity.Identities.suspects", "twice[1:] |= is_twice", "pass"),
-    ("ids of earlier batches are not seen", "identity.Identities.suspects", "twice |= run.hashes", "twice &= run.hashes"),
-    ("a refused row claims its id", "usage.ColumnarUsage._judge_ids", "elif verdict.accepted[row]", "else"),
-    ("a late duplicate is kept", "usage.ColumnarUsage._judge_ids", "verdict.attributed.pop(row, None)", "pass"),
-    ("a duplicate is kept", "usage.ColumnarUsage._judge_ids", "verdict.accepted[row] = False", "pass"),
+    (
+        "ids of the batch itself are not seen",
+        "identity.Identities.suspects",
+        "twice[1:] |= is_twice",
+        "pass",
+    ),
+    (
+        "ids of earlier batches are not seen",
+        "identity.Identities.suspects",
+        "twice |= run.hashes",
+        "twice &= run.hashes",
+    ),
+    (
+        "a refused row claims its id",
+        "usage.ColumnarUsage._judge_ids",
+        "elif verdict.accepted[row]",
+        "else",
+    ),
+    (
+        "a late duplicate is kept",
+        "usage.ColumnarUsage._judge_ids",
+        "verdict.attributed.pop(row, None)",
+        "pass",
+    ),
+    (
+        "a duplicate is kept",
+        "usage.ColumnarUsage._judge_ids",
+        "verdict.accepted[row] = False",
+        "pass",
+    ),
     (
         "a claim forgets that it was set",
         "usage._claims",
         "arriving.sets[rows].astype(np.int8)",
         "0 * arriving.sets[rows].astype(np.int8)",
     ),
-    ("a claim forgets that it was sent as now", "usage._claims", "if as_now is not None", "if False"),
+    (
+        "a claim forgets that it was sent as now",
+        "usage._claims",
+        "if as_now is not None",
+        "if False",
+    ),
     # Keeping
     (
         "refused rows are kept",
@@ -190,12 +392,37 @@ DEFECTS = forbidden_by(
         "flags = verdict.accepted",
         "flags = np.ones_like(verdict.accepted)",
     ),
-    ("attributed rows are kept twice", "usage.ColumnarUsage._with", "flags[list(verdict.attributed)] = False", "pass"),
-    ("numbers have gaps", "usage.ColumnarUsage._with", "np.count_nonzero(verdict.accepted)", "len(arriving)"),
+    (
+        "attributed rows are kept twice",
+        "usage.ColumnarUsage._with",
+        "flags[list(verdict.attributed)] = False",
+        "pass",
+    ),
+    (
+        "numbers have gaps",
+        "usage.ColumnarUsage._with",
+        "np.count_nonzero(verdict.accepted)",
+        "len(arriving)",
+    ),
     ("a view shows one more", "answering.Part.is_seen", "<= sequence", "<= sequence + 1"),
-    ("a view shows what was received later", "answering.Part.is_seen", "received_by is None", "True"),
-    ("a view survives compaction", "usage.ColumnarView._answers", "self._answered[0] != self._usage.compactions", "False"),
-    ("compaction drops open periods", "usage._Dropping._period_of", "keys < self._ends[found]", "True"),
+    (
+        "a view shows what was received later",
+        "answering.Part.is_seen",
+        "received_by is None",
+        "True",
+    ),
+    (
+        "a view survives compaction",
+        "usage.ColumnarView._answers",
+        "self._answered[0] != self._usage.compactions",
+        "False",
+    ),
+    (
+        "compaction drops open periods",
+        "usage._Dropping._period_of",
+        "keys < self._ends[found]",
+        "True",
+    ),
     ("compaction forgets late rows", "usage._Dropping.take_late", "if period < 0", "if True"),
     within="columnar.",
 )
@@ -203,30 +430,100 @@ DEFECTS = forbidden_by(
 
 COMPILED_DEFECTS = forbidden_by(
     "NumPy",
-    ("a period ends inclusively", "compiled._add", "stamps[i] < windows[c, 1]", "stamps[i] <= windows[c, 1]"),
-    ("a period begins late", "compiled._add", "windows[c, 0] <= stamps[i]", "windows[c, 0] < stamps[i]"),
+    (
+        "a period ends inclusively",
+        "compiled._add",
+        "stamps[i] < windows[c, 1]",
+        "stamps[i] <= windows[c, 1]",
+    ),
+    (
+        "a period begins late",
+        "compiled._add",
+        "windows[c, 0] <= stamps[i]",
+        "windows[c, 0] < stamps[i]",
+    ),
     ("one worker's sums are lost", "compiled._added_up", "first += other", "pass"),
-    ("touched rows are counted twice", "compiled._add_untouched", "quantities[i] & (is_touched - 1)", "quantities[i]"),
+    (
+        "touched rows are counted twice",
+        "compiled._add_untouched",
+        "quantities[i] & (is_touched - 1)",
+        "quantities[i]",
+    ),
     ("no row is touched", "compiled._add_untouched", "& bits == bits", "& bits == ~bits"),
-    ("half of the cells are marked", "compiled._mark", "range(len(codes))", "range(len(codes) // 2)"),
-    ("touched cells are lost", "compiled._sums_with_sets", "_ in done), folded.totals[:, 0]]", "_ in done)]"),
-    ("later rows of the latest cell are lost", "compiled._follow", "stamp >= known >> 1", "stamp > known >> 1"),
+    (
+        "half of the cells are marked",
+        "compiled._mark",
+        "range(len(codes))",
+        "range(len(codes) // 2)",
+    ),
+    (
+        "touched cells are lost",
+        "compiled._sums_with_sets",
+        "_ in done), folded.totals[:, 0]]",
+        "_ in done)]",
+    ),
+    (
+        "later rows of the latest cell are lost",
+        "compiled._follow",
+        "stamp >= known >> 1",
+        "stamp > known >> 1",
+    ),
     ("a set does not replace the latest cell", "compiled._follow", "and not is_set", ""),
-    ("the latest cell forgets that it was set", "compiled._follow", "is_set = known & 1", "is_set = 0"),
+    (
+        "the latest cell forgets that it was set",
+        "compiled._follow",
+        "is_set = known & 1",
+        "is_set = 0",
+    ),
     ("a later worker's set does not replace", "compiled._follow_on", "and not later[c, 0] & 1", ""),
-    ("a later worker's cell is lost", "compiled._follow_on", ">= latest[c, 0] >> 1:", "> latest[c, 0] >> 1:"),
-    ("later workers' rows arrive first", "compiled._Units.of", "np.cumsum(sizes, axis=0) - sizes", PLACES_REVERSED),
+    (
+        "a later worker's cell is lost",
+        "compiled._follow_on",
+        ">= latest[c, 0] >> 1:",
+        "> latest[c, 0] >> 1:",
+    ),
+    (
+        "later workers' rows arrive first",
+        "compiled._Units.of",
+        "np.cumsum(sizes, axis=0) - sizes",
+        PLACES_REVERSED,
+    ),
     ("keys forget sets", "compiled._spread", "(is_set << (value_bits - _ONE))", "np.uint64(0)"),
     ("quantities apart forget sets", "compiled._spread", "(is_set << _SIX)", "np.uint64(0)"),
-    ("quantities have no room for their flag", "compiled._Layout.of", "bit_length() + 1", "bit_length()"),
-    ("the arrival is left out of keys", "compiled._Layout.of", "all(part.sets is None for part in asked.parts)", "True"),
-    ("sets in keys are not read", "compiled._part_from_values", "((key >> flag) & _ONE)", "np.uint64(0)"),
+    (
+        "quantities have no room for their flag",
+        "compiled._Layout.of",
+        "bit_length() + 1",
+        "bit_length()",
+    ),
+    (
+        "the arrival is left out of keys",
+        "compiled._Layout.of",
+        "all(part.sets is None for part in asked.parts)",
+        "True",
+    ),
+    (
+        "sets in keys are not read",
+        "compiled._part_from_values",
+        "((key >> flag) & _ONE)",
+        "np.uint64(0)",
+    ),
     ("a set does not replace", "compiled._reduce", "elif value & _SET:", "elif False:"),
     ("only the last cell is summed", "compiled._reduce", "total += quantity", "total = quantity"),
     ("the greatest is the last", "compiled._reduce", "max(greatest, quantity)", "quantity"),
-    ("a cell is its last row", "compiled._reduce_to_cells", "quantities[found] += np", "quantities[found] = np"),
+    (
+        "a cell is its last row",
+        "compiled._reduce_to_cells",
+        "quantities[found] += np",
+        "quantities[found] = np",
+    ),
     ("a cell forgets a later set", "compiled._reduce_to_cells", "were_set[found] = True", "pass"),
-    ("a cell forgets a first set", "compiled._reduce_to_cells", "were_set[found] = is_set", "were_set[found] = False"),
+    (
+        "a cell forgets a first set",
+        "compiled._reduce_to_cells",
+        "were_set[found] = is_set",
+        "were_set[found] = False",
+    ),
     ("gaps between units stay", "compiled._closed_up", "if at != which.start", "if False"),
     ("sums beyond 64 bits are let in", "paths._fast", "<= INT64_MAX", "<= 4 * INT64_MAX"),
     within="columnar.",
@@ -234,25 +531,49 @@ COMPILED_DEFECTS = forbidden_by(
 
 STRING_DEFECTS = forbidden_by(
     "Arrow",
-    ("a sliced array begins with the first string", "_strings_of", "array.offset : array.offset +", "0 :"),
+    (
+        "a sliced array begins with the first string",
+        "_strings_of",
+        "array.offset : array.offset +",
+        "0 :",
+    ),
     ("offsets are read as narrower ones", "_strings_of", '"large_string"', '"none"'),
     ("a name is numbered anew", "_number", "(h >> _HALF << _HALF) |", ""),
     ("a piece begins to number anew", "_numbered", "known = count", "pass"),
     ("no string is compared", "encoded", "all(are_named)", "True"),
     ("lengths are not compared", "_are_named", "end - start != other_end - other", "False"),
-    ("the last bytes are not compared", "_are_named", "words[end - _WORD] != name_words[other_end - _WORD]", "False"),
-    ("the first bytes are not compared", "_are_named", "words[start] != name_words[other]", "False"),
+    (
+        "the last bytes are not compared",
+        "_are_named",
+        "words[end - _WORD] != name_words[other_end - _WORD]",
+        "False",
+    ),
+    (
+        "the first bytes are not compared",
+        "_are_named",
+        "words[start] != name_words[other]",
+        "False",
+    ),
     ("short strings are not compared", "_are_named", "data[start] != name_data[other]", "False"),
     within="columnar.compiled_strings.",
 )
 
 
 def batch_after_batch():
-    """Compare runs of cells that only differ from the log when they are merged: sets after none, sums beyond 64 bits."""
+    """Compare runs of cells that only differ from the log when they are merged: sets after none,
+    sums beyond 64 bits.
+    """
     twins = Twins(catalog_of(10))
     for item, _ in asked_of(twins, [JAN]):
-        for action, quantity in (("increment", MAX - 1), ("increment", MAX - 2), ("set", 2), ("increment", MAX - 1)):
-            twins.append([mc.UsageRecord(item.id, quantity, timestamp=START, action=action)], START + 5)
+        for action, quantity in (
+            ("increment", MAX - 1),
+            ("increment", MAX - 2),
+            ("set", 2),
+            ("increment", MAX - 1),
+        ):
+            twins.append(
+                [mc.UsageRecord(item.id, quantity, timestamp=START, action=action)], START + 5
+            )
             twins.same(lambda usage, item=item: usage.partial(item, JAN))
 
 
@@ -261,15 +582,30 @@ def one_number_wide():
     for action in ("increment", "set"):
         twins = Twins(catalog_of(10))
         for at in range(2):
-            twins.append([mc.UsageRecord("si_0", MAX - 1, timestamp=START + at, action=action)], START + 5)
+            twins.append(
+                [mc.UsageRecord("si_0", MAX - 1, timestamp=START + at, action=action)], START + 5
+            )
             twins.same(lambda usage: usage.partial(usage.known("si_0").item, JAN))
 
 
 def edges():
-    """Compare periods at their first and last seconds, and one without rows of its own, all items at once."""
+    """Compare periods at their first and last seconds, and one without rows of its own, all items
+    at once.
+    """
     twins = Twins(catalog_of(80))
-    stamps = [START, START + 1, JAN.end_seconds - 1, FEB.start_seconds, FEB.start_seconds + 1, FEB.end_seconds - 1]
-    records = [mc.UsageRecord(f"si_{number}", number + at % 7, timestamp=at) for at in stamps for number in range(80)]
+    stamps = [
+        START,
+        START + 1,
+        JAN.end_seconds - 1,
+        FEB.start_seconds,
+        FEB.start_seconds + 1,
+        FEB.end_seconds - 1,
+    ]
+    records = [
+        mc.UsageRecord(f"si_{number}", number + at % 7, timestamp=at)
+        for at in stamps
+        for number in range(80)
+    ]
     twins.import_history(records, [record.timestamp for record in records])
     twins.same(lambda usage: usage.partials(asked_of(twins, [JAN, FEB, MAR])))
     tolerant = Twins(catalog_of(10), mc.AcceptancePolicy(future_tolerance=timedelta(seconds=9)))
@@ -279,22 +615,32 @@ def edges():
 
 
 def at_the_door():
-    """Compare what few subscriptions refuse, the first second of a period, ids that come twice, and views of a moment."""
+    """Compare what few subscriptions refuse, the first second of a period, ids that come twice, and
+    views of a moment.
+    """
     seats = mc.SubscriptionItem("seats", priced(mode=None))
     limited = attrs.evolve(four_modes(), billing_thresholds=mc.BillingThresholds(amount_gte=9))
     limited = attrs.evolve(limited, items=[*limited.items, seats])
-    records = [mc.UsageRecord(item.id, 1, timestamp=START, action=action) for item in limited.items for action in SET_OR_NOT]
+    records = [
+        mc.UsageRecord(item.id, 1, timestamp=START, action=action)
+        for item in limited.items
+        for action in SET_OR_NOT
+    ]
     Twins([limited]).append(records, START)
     twins = Twins([four_modes()])
     stamps = [START - 1, START, START, START + 1, START + 1]
     twins.append([mc.UsageRecord("sum", 1, timestamp=at, id="same") for at in stamps], START + 1)
     twins.compare(START + 1)
-    twins.import_history([mc.UsageRecord("sum", 1, timestamp=START)] * 3, [START + at for at in (1, 2, 3)])
+    twins.import_history(
+        [mc.UsageRecord("sum", 1, timestamp=START)] * 3, [START + at for at in (1, 2, 3)]
+    )
     twins.compare_views([from_unix_seconds(START + at) for at in (0, 1, 2, 3)], START + 3)
 
 
 def known_no_more():
-    """Compare usage of an item that the newest version of its subscription dropped, and of history from the future."""
+    """Compare usage of an item that the newest version of its subscription dropped, and of history
+    from the future.
+    """
     subscription = four_modes()
     twins = Twins([subscription])
     kept = attrs.evolve(subscription, items=subscription.items[1:])
@@ -317,14 +663,22 @@ def one_mode():
 
 
 def wide_maximum():
-    """Compare a greatest cell of two limbs whose lower one is less than that of the greatest before it."""
+    """Compare a greatest cell of two limbs whose lower one is less than that of the greatest before
+    it.
+    """
     twins = Twins(catalog_of(80, ("max",)))
     quantities = (2**41 - 1, 2**41, 2**41)  # The first is alone in its cell; the others share one.
-    records = [mc.UsageRecord("si_0", one, timestamp=START + min(at, 1)) for at, one in enumerate(quantities)]
+    records = [
+        mc.UsageRecord("si_0", one, timestamp=START + min(at, 1))
+        for at, one in enumerate(quantities)
+    ]
     twins.append([*records, *[mc.UsageRecord("si_1", MAX, timestamp=START)] * 2], START + 5)
     twins.append([mc.UsageRecord("si_2", 1, timestamp=START + at) for at in range(9)], START + 9)
     lowered = [("increment", 100), ("set", 5)]
-    twins.append([mc.UsageRecord("si_3", one, timestamp=START, action=action) for action, one in lowered], START + 9)
+    twins.append(
+        [mc.UsageRecord("si_3", one, timestamp=START, action=action) for action, one in lowered],
+        START + 9,
+    )
     asked = asked_of(twins, [JAN])
     twins.same(lambda usage: usage.partials(asked))
 
@@ -335,7 +689,9 @@ def asked_of(twins, periods):
 
 
 def at_once():
-    """Compare many items at once: small, huge and mixed quantities, few and many sets, before and after indexing."""
+    """Compare many items at once: small, huge and mixed quantities, few and many sets, before and
+    after indexing.
+    """
     subscriptions = catalog_of(80)
     asked = [(item, JAN) for one in subscriptions for item in one.items]
     for quantities, sets, seconds in (
@@ -373,7 +729,16 @@ def in_bulk():
 
 def hunt_everywhere():
     """Compare the columns with the log in every way above, the quick ones first."""
-    quick = (batch_after_batch, one_number_wide, edges, at_the_door, known_no_more, one_mode, wide_maximum, late_again)
+    quick = (
+        batch_after_batch,
+        one_number_wide,
+        edges,
+        at_the_door,
+        known_no_more,
+        one_mode,
+        wide_maximum,
+        late_again,
+    )
     of, policy, records, received = days_apart()
     Twins(of, policy).import_history(records, received)
     for hunt in (*quick, late_and_compacted, grace_and_retries, at_once, one_by_one, in_bulk):
@@ -382,7 +747,9 @@ def hunt_everywhere():
 
 @each(DEFECTS)
 def test_every_planted_defect_is_found(defect):
-    """Columns with a slip of the pen differ from the log in a receipt, a summary or an invoice, or fail an assertion."""
+    """Columns with a slip of the pen differ from the log in a receipt, a summary or an invoice, or
+    fail an assertion.
+    """
     expect_found(defect, hunt_everywhere, Exception)
 
 

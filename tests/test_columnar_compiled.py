@@ -26,7 +26,14 @@ from test_columnar import catalog_of, usage_of  # noqa: E402
 
 import metering_core as mc  # noqa: E402
 from metering_core.aggregation import summarize_all  # noqa: E402
-from metering_core.columnar import ColumnarUsage, UsageBatch, compiled, compiled_strings, kernel, paths  # noqa: E402
+from metering_core.columnar import (  # noqa: E402
+    ColumnarUsage,
+    UsageBatch,
+    compiled,
+    compiled_strings,
+    kernel,
+    paths,
+)
 from metering_core.columnar.kernel import ORIGIN, Rows, Window  # noqa: E402
 
 LAST = 253_402_300_799
@@ -35,7 +42,9 @@ LAST = 253_402_300_799
 
 @given(two_kernels_asked())
 def test_both_kernels_agree(asked):
-    """Sums, greatest and latest cells and all cells are the same in both kernels, whatever the rows, windows and workers."""
+    """Sums, greatest and latest cells and all cells are the same in both kernels, whatever the
+    rows, windows and workers.
+    """
     with pytest.MonkeyPatch.context() as patch:
         same_in_both_kernels(patch, *asked)
 
@@ -44,7 +53,9 @@ def test_both_kernels_agree(asked):
 @FEWER
 @given(stories())
 def test_columns_are_the_log_where_compiled(story):
-    """Receipts, partials, summaries, invoices and views are those of the log, with a unit for every other row."""
+    """Receipts, partials, summaries, invoices and views are those of the log, with a unit for every
+    other row.
+    """
     with pytest.MonkeyPatch.context() as patch:
         compiled_always(patch, workers=2, unit_rows=2)
         live(story)
@@ -52,7 +63,9 @@ def test_columns_are_the_log_where_compiled(story):
 
 @given(strings_and_hashes())
 def test_strings_have_the_codes_that_arrow_gives(drawn):
-    """Strings are numbered as Arrow does, in slices too; two with one hash are noticed, and left to Arrow."""
+    """Strings are numbered as Arrow does, in slices too; two with one hash are noticed, and left to
+    Arrow.
+    """
     pytest.importorskip("pyarrow", reason="needs pyarrow")
     with pytest.MonkeyPatch.context() as patch:
         same_codes(patch, *drawn)
@@ -60,7 +73,9 @@ def test_strings_have_the_codes_that_arrow_gives(drawn):
 
 @pytest.mark.parametrize("is_hash_lost", [False, True])
 def test_a_table_of_arrow_is_read_by_the_compiled_loops(monkeypatch, is_hash_lost):
-    """Items and actions of a table in chunks are those of its strings, also where every string has the same hash."""
+    """Items and actions of a table in chunks are those of its strings, also where every string has
+    the same hash.
+    """
     pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
     items = [f"si_{number % 7}" for number in range(50)]
     columns = {
@@ -81,7 +96,9 @@ def test_a_table_of_arrow_is_read_by_the_compiled_loops(monkeypatch, is_hash_los
 def rows_of(*columns, sets=None):
     """Return rows of codes, timestamps and quantities."""
     codes, stamps, quantities = (np.array(column, np.int64) for column in columns)
-    return Rows.of(codes.astype(np.int32), stamps, quantities, None if sets is None else np.array(sets))
+    return Rows.of(
+        codes.astype(np.int32), stamps, quantities, None if sets is None else np.array(sets)
+    )
 
 
 def window_of(items, low=ORIGIN, high=LAST + 1):
@@ -106,23 +123,31 @@ def test_the_greatest_quantity_of_64_bits():
 
 
 def test_what_may_exceed_64_bits_is_left_to_numpy(monkeypatch):
-    """Where no bound proves that sums fit, the compiled loops are not asked, and the sum is exact."""
+    """Where no bound proves that sums fit, the compiled loops are not asked, and the sum is
+    exact.
+    """
     compiled_always(monkeypatch)
     rows = rows_of([0, 0, 0], [START, START, START + 1], [MAX, MAX, MAX])
     assert paths._fast([rows], 1) is None
-    assert kernel.whole(paths.totals([rows], window_of(1), {"sums": np.array([True])})["sums"].limbs) == [3 * MAX]
+    assert kernel.whole(
+        paths.totals([rows], window_of(1), {"sums": np.array([True])})["sums"].limbs
+    ) == [3 * MAX]
     assert kernel.whole(paths.fold(rows).limbs) == [2 * MAX, MAX]
 
 
 def test_keys_that_do_not_fit_are_left_to_numpy(monkeypatch):
-    """Where item, timestamp and arrival need more bits than a key has, every answer comes from NumPy, and is the same."""
+    """Where item, timestamp and arrival need more bits than a key has, every answer comes from
+    NumPy, and is the same.
+    """
     rows = rows_of(range(40), [ORIGIN, LAST] * 20, range(40))
     monkeypatch.setattr(compiled, "_KEY_BITS", 45)
     assert compiled.fold(rows) is None
     assert compiled.everything([rows], window_of(40)) is None
     compiled_always(monkeypatch)
     assert paths.fold(rows).limbs[0].tolist() == list(range(40))
-    assert paths.totals([rows], window_of(40), {"maxima": np.ones(40, np.bool_)})["maxima"].limbs[0].tolist() == list(range(40))
+    assert paths.totals([rows], window_of(40), {"maxima": np.ones(40, np.bool_)})["maxima"].limbs[
+        0
+    ].tolist() == list(range(40))
 
 
 def test_one_item_with_everything(monkeypatch):
@@ -145,15 +170,22 @@ def test_nothing_asked_and_nothing_there(monkeypatch):
     assert compiled.everything([rows], mixed).totals.tolist() == [[5, 5, START, 5], *nothing[1:]]
 
 
-@pytest.mark.parametrize("modes", [("sum", "max", "last_ever", "last_during_period"), ("max",), ("sum",)])
+@pytest.mark.parametrize(
+    "modes", [("sum", "max", "last_ever", "last_during_period"), ("max",), ("sum",)]
+)
 def test_many_items_in_one_pass(monkeypatch, modes):
-    """Partials and total usage of many items are the same with and without the compiled loops, in one mode or several."""
+    """Partials and total usage of many items are the same with and without the compiled loops, in
+    one mode or several.
+    """
     subscriptions = catalog_of(100, modes)
     usage = ColumnarUsage(subscriptions)
     for seed in range(3):
         usage.append(usage_of(100, 500, 40, [0, 1, 7, 2**40], 0.1, seed), now=JAN.end_seconds - 1)
     asked = [
-        (item, period) for one in subscriptions for item in one.items for period in (JAN, mc.BillingPeriod(START, START + 9))
+        (item, period)
+        for one in subscriptions
+        for item in one.items
+        for period in (JAN, mc.BillingPeriod(START, START + 9))
     ]
     expected = usage.partials(asked), usage.total_usage(asked).tolist()
     assert expected[1] == [summary.total_usage for summary in summarize_all(asked, usage)]
@@ -176,7 +208,9 @@ def test_without_numba_numpy_answers(monkeypatch):
 
 
 def test_without_a_place_for_a_cache():
-    """A function that cannot be kept on disk, here because it is in no file, is compiled all the same."""
+    """A function that cannot be kept on disk, here because it is in no file, is compiled all the
+    same.
+    """
     space = {}
     exec("def twice(number): return 2 * number", space)  # noqa: S102 - a function without a file
     assert compiled._jit(space["twice"])(21) == 42
@@ -184,18 +218,30 @@ def test_without_a_place_for_a_cache():
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
 def test_shares_keep_the_order_of_arrival(workers):
-    """Rows are shared among workers without loss and in their order, also where parts are cut or there are fewer rows."""
-    parts = [rows_of([0] * size, range(start, start + size), [1] * size) for start, size in ((0, 1), (1, 4), (5, 1))]
+    """Rows are shared among workers without loss and in their order, also where parts are cut or
+    there are fewer rows.
+    """
+    parts = [
+        rows_of([0] * size, range(start, start + size), [1] * size)
+        for start, size in ((0, 1), (1, 4), (5, 1))
+    ]
     shares = compiled._shares(parts, workers)
-    assert [stamp for share in shares for rows in share for stamp in rows.stamps.tolist()] == list(range(6))
+    assert [stamp for share in shares for rows in share for stamp in rows.stamps.tolist()] == list(
+        range(6)
+    )
     assert len(shares) == workers
 
 
 @pytest.mark.parametrize("columns", [1, 20, 32])
 def test_workers_write_to_lines_of_their_own(columns):
-    """No two rows of a table share a line of the cache, which cores would take from each other at every write."""
+    """No two rows of a table share a line of the cache, which cores would take from each other at
+    every write.
+    """
     table = np.arange(3 * columns).reshape(3, columns)
     roomy = compiled.apart(table)
     assert roomy.tolist() == table.tolist()
     firsts = [row.ctypes.data for row in roomy]
-    assert all(later - (first + row.nbytes) >= 128 for row, first, later in zip(roomy, firsts, firsts[1:], strict=False))
+    assert all(
+        later - (first + row.nbytes) >= 128
+        for row, first, later in zip(roomy, firsts, firsts[1:], strict=False)
+    )

@@ -1,4 +1,6 @@
-"""Meter events in columns: everything as a meter log has it (law 4), exactly, and said plainly where columns cannot."""
+"""Meter events in columns: everything as a meter log has it (law 4), exactly, and said plainly
+where columns cannot.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +32,9 @@ from metering_core.periods import from_unix_seconds  # noqa: E402
 
 
 def columns_of(history):
-    return ColumnarEvents(METERS, history.subscriptions, customers=history.customers, policy=history.policy)
+    return ColumnarEvents(
+        METERS, history.subscriptions, customers=history.customers, policy=history.policy
+    )
 
 
 def appended(history, sizes=(10**9,)):
@@ -45,7 +49,9 @@ def appended(history, sizes=(10**9,)):
 
 
 def said(receipt):
-    """Return a receipt as data; a message lists the keys of a payload, which have no order in columns."""
+    """Return a receipt as data; a message lists the keys of a payload, which have no order in
+    columns.
+    """
     letters = "".join(sorted(receipt.message or ""))
     return receipt.outcome, receipt.sequence, receipt.code, receipt.param, receipt.details, letters
 
@@ -56,7 +62,9 @@ def compare(history, events, receipts):
     for row, (receipt, right) in enumerate(zip(receipts, expected["receipts"], strict=True)):
         assert said(receipt) == said(right), f"row {row}, {history.rows[row]}"
     answers = history.answers(events)
-    for (item, period), partial, right in zip(history.requests(), answers["partials"], expected["partials"], strict=True):
+    for (item, period), partial, right in zip(
+        history.requests(), answers["partials"], expected["partials"], strict=True
+    ):
         assert partial == right, f"{item.id} in {period}"
         assert repr(partial) == repr(right) or "frozenset" in repr(right), f"{item.id} in {period}"
     assert answers["totals"] == expected["totals"]
@@ -68,7 +76,9 @@ def compare(history, events, receipts):
 @pytest.mark.parametrize("policy", POLICIES)
 @pytest.mark.parametrize("seed", range(3))
 def test_columns_say_what_a_log_says(policy, seed):
-    """Receipts, partials, summaries and invoices are the log's, however the events are cut into batches."""
+    """Receipts, partials, summaries and invoices are the log's, however the events are cut into
+    batches.
+    """
     history = generated(seed, 250, policy)
     sizes = ((10**9,), (1, 7, 40), (3,))[seed % 3]
     compare(history, *appended(history, sizes))
@@ -77,14 +87,20 @@ def test_columns_say_what_a_log_says(policy, seed):
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize("rows", [5, 50_000])
 def test_compiled_loops_say_what_a_log_says(seed, rows, monkeypatch):
-    """The loops that large questions run through give the same summaries, in small units and in one."""
-    compiled = pytest.importorskip("metering_core.columnar.event_compiled", reason="needs the extra 'compiled'")
+    """The loops that large questions run through give the same summaries, in small units and in
+    one.
+    """
+    compiled = pytest.importorskip(
+        "metering_core.columnar.event_compiled", reason="needs the extra 'compiled'"
+    )
     monkeypatch.setattr(event_answers, "compiled_for", lambda events: compiled if events else None)
     monkeypatch.setattr(compiled, "UNIT_ROWS", rows)
     monkeypatch.setattr(compiled, "_workers", lambda events: seed + 1)
     history = generated(seed, 250, "history", values=(*SMALL, "-4000", "0.5"))
     events, _ = appended(history)
-    for (meter, question), right in zip(history.asked(), history.expected["summaries"], strict=True):
+    for (meter, question), right in zip(
+        history.asked(), history.expected["summaries"], strict=True
+    ):
         assert list(events.summaries(meter.id, **question)) == right, f"{meter.id} {question}"
 
 
@@ -92,8 +108,12 @@ def test_compiled_loops_say_what_a_log_says(seed, rows, monkeypatch):
 @pytest.mark.parametrize("width", [0, 12, 40])
 @pytest.mark.parametrize("least", [-5, 0, 10**6])
 def test_compiled_sums_are_those_of_a_loop(buckets, width, least, monkeypatch):
-    """Few sums and many, in keys of 32 bits and of 64, are those that a loop over a dictionary adds up, in the same order."""
-    compiled = pytest.importorskip("metering_core.columnar.event_compiled", reason="needs the extra 'compiled'")
+    """Few sums and many, in keys of 32 bits and of 64, are those that a loop over a dictionary adds
+    up, in the same order.
+    """
+    compiled = pytest.importorskip(
+        "metering_core.columnar.event_compiled", reason="needs the extra 'compiled'"
+    )
     monkeypatch.setattr(compiled, "UNIT_ROWS", 100)
     chosen = np.random.default_rng(buckets * 64 + width)
     codes = chosen.integers(0, 40, 4_000, np.int32) * 25
@@ -111,15 +131,24 @@ def test_compiled_sums_are_those_of_a_loop(buckets, width, least, monkeypatch):
 
 @pytest.mark.parametrize("policy", ["default", "history"])
 def test_numbers_beyond_64_bits_stay_exact(policy):
-    """Values of up to 100 digits on each side of the point are added, compared and weighted to the last digit."""
+    """Values of up to 100 digits on each side of the point are added, compared and weighted to the
+    last digit.
+    """
     history = generated(99, 300, policy, values=(*HUGE, *SMALL, str(2**63 - 1), str(-(2**63))))
     compare(history, *appended(history, (60,)))
 
 
 @pytest.mark.parametrize("seed", range(2))
 def test_sums_at_the_edge_of_64_bits_do_not_wrap(seed):
-    """Values that fit 64 bits, and whose sums and products with time do not, are still added exactly."""
-    history = generated(seed, 300, "history", values=(str(2**63 - 1), str(-(2**63) + 1), str(2**62), str(2**40), "1"))
+    """Values that fit 64 bits, and whose sums and products with time do not, are still added
+    exactly.
+    """
+    history = generated(
+        seed,
+        300,
+        "history",
+        values=(str(2**63 - 1), str(-(2**63) + 1), str(2**62), str(2**40), "1"),
+    )
     compare(history, *appended(history))
 
 
@@ -150,11 +179,15 @@ def test_the_summaries_of_one_customer(seed):
         assert events.customers(meter.id) == log.customers(meter.id)
         for customer in CUSTOMERS:
             for function in (event_summaries, list_event_summaries):
-                assert function(events, meter.id, customer, **question) == function(log, meter.id, customer, **question)
+                assert function(events, meter.id, customer, **question) == function(
+                    log, meter.id, customer, **question
+                )
 
 
 def test_accepted_events_can_be_read_again():
-    """Columns give back the events that they took, as the log does, of a meter and of a customer, too."""
+    """Columns give back the events that they took, as the log does, of a meter and of a customer,
+    too.
+    """
     history = generated(5, 200, "history")
     (log, _), (events, _) = history.log, appended(history, (9,))
     for meter_id in (None, "m_regions", "m_unique"):
@@ -165,7 +198,9 @@ def test_accepted_events_can_be_read_again():
 @pytest.mark.parametrize("policy", ["history", "retained"])
 @pytest.mark.parametrize("seed", range(2))
 def test_the_events_that_count_for_an_item(policy, seed):
-    """Columns list the events behind a quantity as the log does: of one moment, overwritten, and from before the period."""
+    """Columns list the events behind a quantity as the log does: of one moment, overwritten, and
+    from before the period.
+    """
     history = generated(seed, 250, policy)
     (log, _), (events, _) = history.log, appended(history, (1, 7, 40))
     for item, period in history.requests():
@@ -173,15 +208,25 @@ def test_the_events_that_count_for_an_item(policy, seed):
 
 
 def test_counted_events_worked_by_hand():
-    """Of the customer's three events in the period, the two of June count; columns without events count none."""
+    """Of the customer's three events in the period, the two of June count; columns without events
+    count none.
+    """
     price = mc.Price.per_unit("p", currency="usd", unit_amount=3, recurring=mc.Recurring(meter="m"))
     subscription = mc.Subscription("s", [mc.SubscriptionItem("i", price)], START, customer="a")
-    events, period = ColumnarEvents([Meter("m", "m")], [subscription]), mc.BillingPeriod(START, START + DAY)
+    events, period = (
+        ColumnarEvents([Meter("m", "m")], [subscription]),
+        mc.BillingPeriod(START, START + DAY),
+    )
     item = subscription.items[0]
     assert events.counted(item, period) == []
-    batch = EventBatch.from_columns("m", ["a", "b", "a", "a"], [1, 2, 3, 4], [START + 9, START, START, START + DAY])
+    batch = EventBatch.from_columns(
+        "m", ["a", "b", "a", "a"], [1, 2, 3, 4], [START + 9, START, START, START + DAY]
+    )
     events.append(batch, now=NOON)
-    assert [(one.sequence, one.event.payload["value"]) for one in events.counted(item, period)] == [(3, "3"), (1, "1")]
+    assert [(one.sequence, one.event.payload["value"]) for one in events.counted(item, period)] == [
+        (3, "3"),
+        (1, "1"),
+    ]
     text = str(mc.explain(mc.preview_invoice(subscription, events, now=NOON).lines[0]))
     assert "Events: the engine that aggregated them lists none of item i." in text
 
@@ -196,7 +241,9 @@ def test_counted_events_worked_by_hand():
     ],
 )
 def test_what_columns_cannot_be_made_of(options, param):
-    """A bare string is no list of customers, as for the log; and what no period is closed for cannot be carried forward."""
+    """A bare string is no list of customers, as for the log; and what no period is closed for
+    cannot be carried forward.
+    """
     with pytest.raises(mc.InvalidValueError) as refused:
         ColumnarEvents(METERS, **options)
     assert refused.value.param == param
@@ -206,7 +253,11 @@ def test_customers_may_be_an_iterator():
     """Customers are read once, and only their events are accepted."""
     events = ColumnarEvents([Meter("m", "m")], customers=iter(["a", "b"]))
     batch = EventBatch.from_columns("m", ["a", "c", "b"], [1, 2, 3], [START] * 3)
-    assert [receipt.code for receipt in events.append(batch, now=NOON)] == [None, "customer_unknown", None]
+    assert [receipt.code for receipt in events.append(batch, now=NOON)] == [
+        None,
+        "customer_unknown",
+        None,
+    ]
 
 
 def twins(batch, now=NOON, policy=None, meters=METERS):
@@ -220,8 +271,14 @@ def twins(batch, now=NOON, policy=None, meters=METERS):
 
 
 def same_summaries(log, events, meter_id, **question):
-    expected = [one for customer in log.customers(meter_id) for one in event_summaries(log, meter_id, customer, **question)]
-    assert list(events.summaries(meter_id, **question)) == [one for one in expected if not one.is_empty]
+    expected = [
+        one
+        for customer in log.customers(meter_id)
+        for one in event_summaries(log, meter_id, customer, **question)
+    ]
+    assert list(events.summaries(meter_id, **question)) == [
+        one for one in expected if not one.is_empty
+    ]
 
 
 @pytest.mark.parametrize(
@@ -239,7 +296,9 @@ def same_summaries(log, events, meter_id, **question):
 )
 def test_values_may_be_integers_decimals_and_texts(values, places):
     """A row is the event whose payload has the value in digits, whatever the column holds it in."""
-    batch = EventBatch.from_columns("sum", ["a", "b", "a", "b"], values, [START] * 4, decimal_places=places)
+    batch = EventBatch.from_columns(
+        "sum", ["a", "b", "a", "b"], values, [START] * 4, decimal_places=places
+    )
     log, events = twins(batch)
     same_summaries(log, events, "m_sum", start_time=START, end_time=START + 1)
 
@@ -247,9 +306,16 @@ def test_values_may_be_integers_decimals_and_texts(values, places):
 def test_values_worked_by_hand():
     """2.50 and -1 of one customer come to 1.5; 250 and 7 hundredths of another to 2.57."""
     events = ColumnarEvents([Meter("m", "m")])
-    events.append(EventBatch.from_columns("m", ["a", "a"], ["2.50", "-1"], [START, START + 5]), now=NOON)
+    events.append(
+        EventBatch.from_columns("m", ["a", "a"], ["2.50", "-1"], [START, START + 5]), now=NOON
+    )
     batch = EventBatch.from_columns(
-        "m", np.array([0, 0]), np.array([250, 7]), [START, START], customer_ids=["b"], decimal_places=2
+        "m",
+        np.array([0, 0]),
+        np.array([250, 7]),
+        [START, START],
+        customer_ids=["b"],
+        decimal_places=2,
     )
     events.append(batch, now=NOON)
     found = events.summaries("m", START, START + DAY, value_grouping_window="day")
@@ -263,13 +329,19 @@ def test_values_worked_by_hand():
     assert found[-1:] == [found[1]]
 
 
-@pytest.mark.parametrize("stamps", [np.array([START, START + 1]), np.array([START, START + 1]) * SECOND])
+@pytest.mark.parametrize(
+    "stamps", [np.array([START, START + 1]), np.array([START, START + 1]) * SECOND]
+)
 def test_timestamps_in_seconds_and_microseconds(stamps):
     """Integers are Unix seconds, or microseconds where it is said so."""
     are_microseconds = int(stamps[0]) > START
-    batch = EventBatch.from_columns("sum", ["a", "a"], [1, 2], stamps, are_microseconds=are_microseconds)
+    batch = EventBatch.from_columns(
+        "sum", ["a", "a"], [1, 2], stamps, are_microseconds=are_microseconds
+    )
     assert batch.moments.tolist() == [START * SECOND, (START + 1) * SECOND]
-    listed = EventBatch.from_columns("sum", ["a", "a"], [1, 2], stamps.tolist(), are_microseconds=are_microseconds)
+    listed = EventBatch.from_columns(
+        "sum", ["a", "a"], [1, 2], stamps.tolist(), are_microseconds=are_microseconds
+    )
     assert listed.moments.tolist() == batch.moments.tolist()
 
 
@@ -282,14 +354,19 @@ def test_batches_do_not_change_with_their_source():
 
 
 NAMES = ("\u00e9", "z", "", "eu", "EU", "a", "10", "9", "a\x00", " a")
-"""Values of dimensions whose order is not that of their arrival, nor that of an array of texts, which drops the last NUL."""
+"""Values of dimensions whose order is not that of their arrival, nor that of an array of texts,
+which drops the last NUL.
+"""
 
 QUESTIONS = [
     {"dimension_group_by_keys": ["region", "model"]},
     {"dimension_group_by_keys": ["model", "region"], "value_grouping_window": "hour"},
     {"dimension_group_by_keys": ["model"], "value_grouping_window": "hour"},
     {"dimension_filters": {"region": ["z", "none"]}, "dimension_group_by_keys": ["model"]},
-    {"dimension_filters": {"region": "a", "model": [str(at) for at in range(20)]}, "value_grouping_window": "hour"},
+    {
+        "dimension_filters": {"region": "a", "model": [str(at) for at in range(20)]},
+        "value_grouping_window": "hour",
+    },
     {"dimension_filters": {"region": "none"}, "dimension_group_by_keys": ["region"]},
 ]
 
@@ -297,10 +374,16 @@ QUESTIONS = [
 @pytest.mark.parametrize("formula", ["sum", "last", "average", "unique_count"])
 @pytest.mark.parametrize("loops", ["plain", "compiled"])
 def test_many_dimension_values(formula, loops, monkeypatch):
-    """Combinations that are nearly all new, in every batch, are grouped and filtered as the log does."""
+    """Combinations that are nearly all new, in every batch, are grouped and filtered as the log
+    does.
+    """
     if loops == "compiled":
-        compiled = pytest.importorskip("metering_core.columnar.event_compiled", reason="needs the extra 'compiled'")
-        monkeypatch.setattr(event_answers, "compiled_for", lambda events: compiled if events else None)
+        compiled = pytest.importorskip(
+            "metering_core.columnar.event_compiled", reason="needs the extra 'compiled'"
+        )
+        monkeypatch.setattr(
+            event_answers, "compiled_for", lambda events: compiled if events else None
+        )
     meter = Meter("m", "m", formula, dimension_payload_keys=["region", "model"])
     log, events = MeterLog([meter]), ColumnarEvents([meter])
     chosen = np.random.default_rng(17)
@@ -323,17 +406,28 @@ def test_many_dimension_values(formula, loops, monkeypatch):
     assert set(events.timelines("m", "cus_7")[0][0]) <= {*NAMES, *map(str, range(30))}
     for question in QUESTIONS:
         span = {"start_time": START, "end_time": START + DAY // 2, **question}
-        found = [one for customer in log.customers("m") for one in event_summaries(log, "m", customer, **span)]
+        found = [
+            one
+            for customer in log.customers("m")
+            for one in event_summaries(log, "m", customer, **span)
+        ]
         order = {customer: at for at, customer in enumerate(log.customers("m"))}
-        found.sort(key=lambda one: (order[one.customer], list(one.dimensions.values()), one.start_time))
-        assert list(events.summaries("m", **span)) == [one for one in found if not one.is_empty], question
+        found.sort(
+            key=lambda one: (order[one.customer], list(one.dimensions.values()), one.start_time)
+        )
+        assert list(events.summaries("m", **span)) == [one for one in found if not one.is_empty], (
+            question
+        )
 
 
 def test_labels_are_a_sequence():
     """The labels of groups are pairs of a customer and values, one by one or some at once."""
     events = ColumnarEvents([Meter("m", "m", dimension_payload_keys=["region"])])
     regions = {"region": ["us", "eu", "us"]}
-    events.append(EventBatch.from_columns("m", ["b", "b", "a"], [1, 2, 3], [START] * 3, dimensions=regions), now=NOON)
+    events.append(
+        EventBatch.from_columns("m", ["b", "b", "a"], [1, 2, 3], [START] * 3, dimensions=regions),
+        now=NOON,
+    )
     labels = events.summaries("m", START, START + 1, dimension_group_by_keys=["region"]).labels
     assert list(labels) == labels[:] == [("b", ("eu",)), ("b", ("us",)), ("a", ("us",))]
     assert labels[-1] == ("a", ("us",))
@@ -385,8 +479,15 @@ def test_customers_and_meters_may_come_later():
     ],
 )
 def test_malformed_columns_are_refused_by_name(changes, param):
-    """What is no column of events is refused with the column and the row; floats have already lost what they meant."""
-    given = {"event_name": "sum", "customers": ["a", "b"], "values": [1, 2], "timestamps": [START, START]}
+    """What is no column of events is refused with the column and the row; floats have already lost
+    what they meant.
+    """
+    given = {
+        "event_name": "sum",
+        "customers": ["a", "b"],
+        "values": [1, 2],
+        "timestamps": [START, START],
+    }
     with pytest.raises(mc.InvalidValueError) as refused:
         EventBatch.from_columns(**{**given, **changes})
     assert refused.value.param == param
@@ -396,11 +497,16 @@ def test_what_a_mask_hides_is_absent():
     """A value or a text that a mask hides is not in the payload, and one that it shows is."""
     customers, values = np.ma.array(["a", "b"], mask=[1, 0]), np.ma.array([5, 1_000], mask=[0, 1])
     batch = EventBatch.from_columns("sum", customers, values, [START, START])
-    assert [batch.payload_at(row, None) for row in (0, 1)] == [{"value": "5"}, {"stripe_customer_id": "b"}]
+    assert [batch.payload_at(row, None) for row in (0, 1)] == [
+        {"value": "5"},
+        {"stripe_customer_id": "b"},
+    ]
 
 
 def test_malformed_appends_change_nothing():
-    """What is no event, no moment of receipt or two, and a dimension under the customer's key are refused before anything."""
+    """What is no event, no moment of receipt or two, and a dimension under the customer's key are
+    refused before anything.
+    """
     events = ColumnarEvents(METERS)
     event = MeterEvent("sum", {"stripe_customer_id": "a", "value": "1"}, timestamp=START)
     batch = EventBatch.from_columns("sum", ["a"], [1], [START])
@@ -422,14 +528,20 @@ def test_malformed_appends_change_nothing():
         EventBatch.from_events([event, MeterEvent("max", {}, timestamp=START)])
 
 
-# Arrow ---------------------------------------------------------------------------------------------------------------
+# Arrow --------------------------------------------------------------------------------------------
 
 
 def arrow_table(**changed):
     """Return a table of three events."""
     pyarrow = pytest.importorskip("pyarrow", reason="needs pyarrow")
-    columns = {"customer": ["b", None, "b"], "value": [250, 7, -1], "timestamp": [START, START + 1, START]}
-    return pyarrow.table(columns | {"model": ["x", None, ""], "identifier": ["one", None, "two"]} | changed)
+    columns = {
+        "customer": ["b", None, "b"],
+        "value": [250, 7, -1],
+        "timestamp": [START, START + 1, START],
+    }
+    return pyarrow.table(
+        columns | {"model": ["x", None, ""], "identifier": ["one", None, "two"]} | changed
+    )
 
 
 def events_of(batch):
@@ -441,24 +553,52 @@ def sent(customer, value, at, identifier=None, **dimensions):
     """Return an event as its sender would have made it, ``at`` in seconds after the start."""
     own = {"stripe_customer_id": customer, "value": value, **dimensions}
     payload = {key: text for key, text in own.items() if text is not None}
-    return MeterEvent("sum", payload, identifier=identifier, timestamp=from_unix_seconds(START) + timedelta(seconds=at))
+    return MeterEvent(
+        "sum",
+        payload,
+        identifier=identifier,
+        timestamp=from_unix_seconds(START) + timedelta(seconds=at),
+    )
 
 
-THREE = [sent("b", "2.5", 0, "one", model="x"), sent(None, "0.07", 1), sent("b", "-0.01", 0, "two", model="")]
+THREE = [
+    sent("b", "2.5", 0, "one", model="x"),
+    sent(None, "0.07", 1),
+    sent("b", "-0.01", 0, "two", model=""),
+]
 
 
 @pytest.mark.parametrize(
-    "way", ["plain", "s", "ms", "us", "ns", "dictionary", "views", "chunks", "nothing", "decimals", "copies"]
+    "way",
+    [
+        "plain",
+        "s",
+        "ms",
+        "us",
+        "ns",
+        "dictionary",
+        "views",
+        "chunks",
+        "nothing",
+        "decimals",
+        "copies",
+    ],
 )
 def test_arrow_streams_are_columns(way):
-    """A table is the events that its rows say, whatever the encoding of its columns and the unit of its timestamps."""
+    """A table is the events that its rows say, whatever the encoding of its columns and the unit of
+    its timestamps.
+    """
     table, pyarrow = arrow_table(), pytest.importorskip("pyarrow")
-    replaced = lambda column, values: table.set_column(table.column_names.index(column), column, values)  # noqa: E731
+    replaced = lambda column, values: table.set_column(  # noqa: E731
+        table.column_names.index(column), column, values
+    )
     match way:
         case "s" | "ms" | "us" | "ns":
             unit = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[way]
             stamps = [START * unit, START * unit + unit, START * unit]
-            table = replaced("timestamp", pyarrow.array(stamps, pyarrow.timestamp(way, "Asia/Kolkata")))
+            table = replaced(
+                "timestamp", pyarrow.array(stamps, pyarrow.timestamp(way, "Asia/Kolkata"))
+            )
         case "dictionary":
             table = replaced("customer", table["customer"].dictionary_encode())
         case "views":
@@ -466,17 +606,29 @@ def test_arrow_streams_are_columns(way):
         case "chunks":
             table = pyarrow.concat_tables([table.slice(0, 1), table.slice(1, 0), table.slice(1, 2)])
         case "decimals":
-            table = replaced("value", pyarrow.array([Decimal("2.5"), Decimal("0.07"), Decimal("-0.01")]))
+            table = replaced(
+                "value", pyarrow.array([Decimal("2.5"), Decimal("0.07"), Decimal("-0.01")])
+            )
         case "nothing":
             assert len(EventBatch.from_arrow("sum", table.slice(0, 0), dimensions="model")) == 0
-    batch = EventBatch.from_arrow("sum", table, dimensions=["model"], decimal_places=2, copy=way != "copies")
+    batch = EventBatch.from_arrow(
+        "sum", table, dimensions=["model"], decimal_places=2, copy=way != "copies"
+    )
     assert events_of(batch) == THREE
 
 
 def test_optional_columns_of_an_arrow_stream():
-    """Events need no value and no identifier; a name and numbers of arrival may be there, and other columns are not read."""
-    table = arrow_table(event_name=["sum"] * 3, seq=[1, 5, 6]).drop_columns(["value", "identifier", "model"])
-    assert events_of(EventBatch.from_arrow("sum", table)) == [sent("b", None, 0), sent(None, None, 1), sent("b", None, 0)]
+    """Events need no value and no identifier; a name and numbers of arrival may be there, and other
+    columns are not read.
+    """
+    table = arrow_table(event_name=["sum"] * 3, seq=[1, 5, 6]).drop_columns(
+        ["value", "identifier", "model"]
+    )
+    assert events_of(EventBatch.from_arrow("sum", table)) == [
+        sent("b", None, 0),
+        sent(None, None, 1),
+        sent("b", None, 0),
+    ]
     texts = arrow_table(value=["1", None, "much"], customer=["b", "c", "b"], spare=[1.5, 2.5, 3.5])
     expected = [sent("b", "1", 0, "one"), sent("c", None, 1), sent("b", "much", 0, "two")]
     assert events_of(EventBatch.from_arrow("sum", texts)) == expected
@@ -486,7 +638,11 @@ def test_fractions_of_a_second_survive_an_arrow_stream():
     """Events keep their microseconds; nanoseconds are floored to them, before 1970, too."""
     pyarrow = pytest.importorskip("pyarrow")
     stamps = pyarrow.array([1_500_000_999, -1, 0], pyarrow.timestamp("ns", "UTC"))
-    assert EventBatch.from_arrow("sum", arrow_table(timestamp=stamps)).moments.tolist() == [1_500_000, -1, 0]
+    assert EventBatch.from_arrow("sum", arrow_table(timestamp=stamps)).moments.tolist() == [
+        1_500_000,
+        -1,
+        0,
+    ]
     now = EventBatch.from_arrow("sum", arrow_table(timestamp=["now"] * 3))
     assert [now.is_as_now(row) for row in range(3)] == [True] * 3
 
@@ -512,7 +668,9 @@ def test_fractions_of_a_second_survive_an_arrow_stream():
     ],
 )
 def test_malformed_arrow_columns(changed, param):
-    """What is no column of events is refused by its column and row; of timestamps also those without a zone."""
+    """What is no column of events is refused by its column and row; of timestamps also those
+    without a zone.
+    """
     with pytest.raises(mc.InvalidValueError) as refused:
         EventBatch.from_arrow("sum", arrow_table(**changed), dimensions=["model"])
     assert refused.value.param == param
@@ -533,12 +691,16 @@ def test_misspelt_arrow_columns_are_refused(column, slip):
     """A column that is nearly one that is read would change the bill by not being read."""
     spelt = column.title() if slip == "title" else slip.format(column)
     with pytest.raises(mc.InvalidValueError, match=f"did you mean '{column}'") as refused:
-        EventBatch.from_arrow("sum", arrow_table().rename_columns({column: spelt}), dimensions=["model"])
+        EventBatch.from_arrow(
+            "sum", arrow_table().rename_columns({column: spelt}), dimensions=["model"]
+        )
     assert (refused.value.code, refused.value.param) == ("parameter_unknown", spelt)
 
 
 def test_arrow_needs_its_columns_and_its_interface(monkeypatch):
-    """An absent column, one that is there twice, a key that is none, no stream and no pyarrow are refused by name."""
+    """An absent column, one that is there twice, a key that is none, no stream and no pyarrow are
+    refused by name.
+    """
     table = arrow_table()
     for drop, keys, param in [
         ("customer", [], "customer"),
@@ -551,7 +713,9 @@ def test_arrow_needs_its_columns_and_its_interface(monkeypatch):
             EventBatch.from_arrow("sum", table.drop_columns(drop), dimensions=keys)
         assert refused.value.param == param
     with pytest.raises(mc.InvalidValueError, match="model: expected one column of that name"):
-        EventBatch.from_arrow("sum", table.append_column("model", table["model"]), dimensions="model")
+        EventBatch.from_arrow(
+            "sum", table.append_column("model", table["model"]), dimensions="model"
+        )
     with pytest.raises(mc.InvalidValueError, match="__arrow_c_stream__"):
         EventBatch.from_arrow("sum", [1, 2])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
@@ -560,13 +724,22 @@ def test_arrow_needs_its_columns_and_its_interface(monkeypatch):
 
 
 def test_columns_of_arrow_keep_their_zones_and_nulls():
-    """Timestamps with a zone and integers with nulls are what they are, as single columns, too; so are integers of NumPy."""
+    """Timestamps with a zone and integers with nulls are what they are, as single columns, too; so
+    are integers of NumPy.
+    """
     pyarrow = pytest.importorskip("pyarrow")
-    stamps = pyarrow.array([START * SECOND, START * SECOND + SECOND], pyarrow.timestamp("us", "Asia/Kolkata"))
-    batch = EventBatch.from_columns("sum", pyarrow.array(["b", "c"]), pyarrow.array([1, None]), stamps)
+    stamps = pyarrow.array(
+        [START * SECOND, START * SECOND + SECOND], pyarrow.timestamp("us", "Asia/Kolkata")
+    )
+    batch = EventBatch.from_columns(
+        "sum", pyarrow.array(["b", "c"]), pyarrow.array([1, None]), stamps
+    )
     assert events_of(batch) == [sent("b", "1", 0), sent("c", None, 1)]
     mixed = [np.int64(250), "2.5"]
-    assert EventBatch.from_columns("sum", ["b", "b"], mixed, [START] * 2, decimal_places=2).value_at(0) == "2.5"
+    assert (
+        EventBatch.from_columns("sum", ["b", "b"], mixed, [START] * 2, decimal_places=2).value_at(0)
+        == "2.5"
+    )
 
 
 def test_columns_of_polars_keep_their_zones_and_nulls():
@@ -574,7 +747,13 @@ def test_columns_of_polars_keep_their_zones_and_nulls():
     polars = pytest.importorskip("polars", reason="needs Polars")
     pytest.importorskip("pyarrow")
     aware = from_unix_seconds(START)
-    frame = polars.DataFrame({"customer": ["b", "c"], "value": [1, None], "timestamp": [aware, aware + timedelta(seconds=1)]})
+    frame = polars.DataFrame(
+        {
+            "customer": ["b", "c"],
+            "value": [1, None],
+            "timestamp": [aware, aware + timedelta(seconds=1)],
+        }
+    )
     columns = EventBatch.from_columns("sum", frame["customer"], frame["value"], frame["timestamp"])
     expected = [sent("b", "1", 0), sent("c", None, 1)]
     assert events_of(columns) == events_of(EventBatch.from_arrow("sum", frame)) == expected
@@ -582,30 +761,58 @@ def test_columns_of_polars_keep_their_zones_and_nulls():
 
 @pytest.mark.parametrize("sizes", [(10**9,), (1, 7, 40), (3,)])
 def test_retries_of_later_days_are_what_a_log_says(sizes):
-    """An hour and exactly a day after an identifier was taken it is a duplicate, a second later it is not, as in the log."""
+    """An hour and exactly a day after an identifier was taken it is a duplicate, a second later it
+    is not, as in the log.
+    """
     history = event_cases.retried()
-    assert [receipt.outcome for receipt in history.log[1]] == [*["accepted"] * 3, *["duplicate"] * 2, "accepted"]
+    assert [receipt.outcome for receipt in history.log[1]] == [
+        *["accepted"] * 3,
+        *["duplicate"] * 2,
+        "accepted",
+    ]
     compare(history, *appended(history, sizes))
 
 
 def test_an_identifier_is_remembered_from_when_it_was_taken():
-    """Within a batch that was received over days, an identifier is remembered from the row that took it, not from the first."""
+    """Within a batch that was received over days, an identifier is remembered from the row that
+    took it, not from the first.
+    """
     policy = MeterPolicy(identifier_retention=timedelta(days=1))
     moments = [NOON, NOON + 2 * DAY, NOON + 2 * DAY + 3600, NOON + 4 * DAY]
-    batch = EventBatch.from_columns("sum", ["cus_1"] * 4, [1, 2, 2, 2], [NOON] * 4, identifiers=["a", "b", "b", "b"])
+    batch = EventBatch.from_columns(
+        "sum", ["cus_1"] * 4, [1, 2, 2, 2], [NOON] * 4, identifiers=["a", "b", "b", "b"]
+    )
     columns, log = (kind(METERS, policy=policy) for kind in (ColumnarEvents, MeterLog))
     receipts = list(columns.append(batch, received_at=moments))
-    assert receipts == [log.append([event], now=at)[0] for event, at in zip(events_of(batch), moments, strict=True)]
-    assert [receipt.outcome for receipt in receipts] == ["accepted", "accepted", "duplicate", "accepted"]
+    assert receipts == [
+        log.append([event], now=at)[0] for event, at in zip(events_of(batch), moments, strict=True)
+    ]
+    assert [receipt.outcome for receipt in receipts] == [
+        "accepted",
+        "accepted",
+        "duplicate",
+        "accepted",
+    ]
 
 
 def test_the_columns_of_a_batch_are_read_only():
     """What was appended is the store itself: nothing that a batch holds can be written to."""
     batch = EventBatch.from_columns(
-        "sum", ["a", "b"], np.array([1, 2]), np.array([NOON] * 2), identifiers=["x", None], copy=False
+        "sum",
+        ["a", "b"],
+        np.array([1, 2]),
+        np.array([NOON] * 2),
+        identifiers=["x", None],
+        copy=False,
     )
     now = EventBatch.from_columns("sum", ["a"], [1], ["now"], dimensions={"region": ["eu"]})
-    for array in (batch.customers.codes, batch.values, batch.moments, now.as_now, now.dimensions["region"].codes):
+    for array in (
+        batch.customers.codes,
+        batch.values,
+        batch.moments,
+        now.as_now,
+        now.dimensions["region"].codes,
+    ):
         assert not array.flags.writeable
     assert batch.identifiers == ("x", None)
     with pytest.raises(TypeError):
@@ -620,7 +827,12 @@ DEFECTS = [
         "the first of a moment wins",
     ),
     ("event_groups", "greatest(values) * self.most <= INT64_MAX", "True", "sums wrap"),
-    ("event_groups", "greatest(values) * greatest(factors) * self.most <= INT64_MAX", "True", "products wrap"),
+    (
+        "event_groups",
+        "greatest(values) * greatest(factors) * self.most <= INT64_MAX",
+        "True",
+        "products wrap",
+    ),
     (
         "event_groups",
         'order = np.argsort(keys, kind="stable")',
@@ -633,7 +845,12 @@ DEFECTS = [
         "np.searchsorted(bounds, moments)",
         "a bound is of the bucket before",
     ),
-    ("event_answers", "flags = (events.moments < end)", "flags = (events.moments <= end)", "the end is in the range"),
+    (
+        "event_answers",
+        "flags = (events.moments < end)",
+        "flags = (events.moments <= end)",
+        "the end is in the range",
+    ),
     ("event_answers", "levels * lengths + areas", "areas", "no level is carried"),
     (
         "event_answers",
@@ -647,33 +864,75 @@ DEFECTS = [
         "np.lexsort((events.codes, events.moments))",
         "time before series",
     ),
-    ("event_store", "10 ** (places - part.decimal_places)", "1", "units of one batch are those of another"),
-    ("event_series", "_ranks(self.names[at])[codes[at][chosen]]", "codes[at][chosen]", "values as they came"),
-    ("event_series", "np.sort(firsts[firsts", "-np.sort(-firsts[firsts", "customers from the last row on"),
+    (
+        "event_store",
+        "10 ** (places - part.decimal_places)",
+        "1",
+        "units of one batch are those of another",
+    ),
+    (
+        "event_series",
+        "_ranks(self.names[at])[codes[at][chosen]]",
+        "codes[at][chosen]",
+        "values as they came",
+    ),
+    (
+        "event_series",
+        "np.sort(firsts[firsts",
+        "-np.sort(-firsts[firsts",
+        "customers from the last row on",
+    ),
     (
         "event_series",
         "combined[::-1]] = np.arange(len(combined) - 1, -1, -1)",
         "combined] = np.arange(len(combined))",
         "last rows",
     ),
-    ("event_series", "combined * more + column", "combined + column", "other values are one series"),
-    ("events", "ok &= False if given is None else", "ok &= True if given is None else", "a dimension may be missing"),
+    (
+        "event_series",
+        "combined * more + column",
+        "combined + column",
+        "other values are one series",
+    ),
+    (
+        "events",
+        "ok &= False if given is None else",
+        "ok &= True if given is None else",
+        "a dimension may be missing",
+    ),
     (
         "events",
         "stamps >= days * (_DAY * MICROSECONDS)",
         "stamps > days * (_DAY * MICROSECONDS)",
         "the first moment is too early",
     ),
-    ("events", "received[-1 - first]", "received[0]", "an identifier is remembered from the first row"),
-    ("events", "at - was <= retention", "at - was < retention", "an identifier is forgotten too early"),
+    (
+        "events",
+        "received[-1 - first]",
+        "received[0]",
+        "an identifier is remembered from the first row",
+    ),
+    (
+        "events",
+        "at - was <= retention",
+        "at - was < retention",
+        "an identifier is forgotten too early",
+    ),
     ("events", "verdict.accepted[row] = False\n", "pass\n", "a duplicate counts"),
-    ("events", "extra <= self.policy.dimensions_max", "extra < self.policy.dimensions_max", "one dimension less"),
+    (
+        "events",
+        "extra <= self.policy.dimensions_max",
+        "extra < self.policy.dimensions_max",
+        "one dimension less",
+    ),
     ("events", "ids.get(identifier))", "None)", "identifiers of earlier batches are forgotten"),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("module", "right", "wrong", "slip"), DEFECTS, ids=[defect[3] for defect in DEFECTS])
+@pytest.mark.parametrize(
+    ("module", "right", "wrong", "slip"), DEFECTS, ids=[defect[3] for defect in DEFECTS]
+)
 def test_planted_defects_die(module, right, wrong, slip, monkeypatch):
     """A slip in the columns is noticed by the comparison with the log."""
     broken = import_module(f"metering_core.columnar.{module}")
@@ -687,7 +946,11 @@ def test_planted_defects_die(module, right, wrong, slip, monkeypatch):
             if getattr(space[name], "__module__", None) == broken.__name__:
                 monkeypatch.setattr(used, name, space[name])
     monkeypatch.setattr(sys.modules[__name__], "ColumnarEvents", events_module.ColumnarEvents)
-    drawn = (generated(seed, 250, policy, values=EDGE) for policy in ("history", "global", "retained") for seed in range(3))
+    drawn = (
+        generated(seed, 250, policy, values=EDGE)
+        for policy in ("history", "global", "retained")
+        for seed in range(3)
+    )
     assert any(map(notices, chain([event_cases.tied(), event_cases.retried()], drawn)))
 
 

@@ -1,4 +1,6 @@
-"""Interrupting columns: whatever cuts a call short, it happened whole or not at all, and everything later agrees."""
+"""Interrupting columns: whatever cuts a call short, it happened whole or not at all, and everything
+later agrees.
+"""
 
 from __future__ import annotations
 
@@ -46,7 +48,7 @@ def few_are_many(monkeypatch):
     monkeypatch.setattr(answering, "_MANY", 12)
 
 
-# Usage records -----------------------------------------------------------------------------------------------------------
+# Usage records ------------------------------------------------------------------------------------
 
 
 def records_of(first, count=8, *, stamp=START, identified=True, quantity=3):
@@ -64,7 +66,11 @@ def records_of(first, count=8, *, stamp=START, identified=True, quantity=3):
 
 
 LATE = records_of(20, stamp=START + 5)
-REFUSED = [mc.UsageRecord("sum", 1, NOW + 99), mc.UsageRecord("nobody", 1, START), mc.UsageRecord("sum", 4, START, id="id_0")]
+REFUSED = [
+    mc.UsageRecord("sum", 1, NOW + 99),
+    mc.UsageRecord("nobody", 1, START),
+    mc.UsageRecord("sum", 4, START, id="id_0"),
+]
 
 
 def usage():
@@ -100,8 +106,16 @@ def arrays(records, now):
 def seen_of_a_view(view):
     """Ask a view in bulk and one by one."""
     asked = asked_of(four_modes())
-    bulk = [outcome(lambda: view.total_usage(asked).tolist()), outcome(lambda: list(view.total_usage_of_all(FEB, MODES)))]
-    return [*bulk, [outcome(lambda one=one: view.partial(*one)) for one in asked], outcome(view.late, "sum", FEB), view.lock]
+    bulk = [
+        outcome(lambda: view.total_usage(asked).tolist()),
+        outcome(lambda: list(view.total_usage_of_all(FEB, MODES))),
+    ]
+    return [
+        *bulk,
+        [outcome(lambda one=one: view.partial(*one)) for one in asked],
+        outcome(view.late, "sum", FEB),
+        view.lock,
+    ]
 
 
 def told_to(view):
@@ -121,15 +135,22 @@ def known_to(built):
 
 
 NEW = mc.Subscription("new", [mc.SubscriptionItem("new", priced())], START)
-NEW_TO_OLD = [mc.SubscriptionItem("more", priced()), mc.SubscriptionItem("most", priced(mode="max"))]
+NEW_TO_OLD = [
+    mc.SubscriptionItem("more", priced()),
+    mc.SubscriptionItem("most", priced(mode="max")),
+]
 NEWLY = [mc.UsageRecord(name, 5, FEB.start_seconds) for name in ("more", "new", "most", "sum")]
 IN_FEB = records_of(50, 9, stamp=FEB.start_seconds)
 USAGE_VERBS = {
     "append": lambda built: built.append(IN_FEB, now=NOW),
-    "append without ids": lambda built: built.append(records_of(50, 5, stamp=NOW - 3, identified=False), now=NOW),
+    "append without ids": lambda built: built.append(
+        records_of(50, 5, stamp=NOW - 3, identified=False), now=NOW
+    ),
     "append again": lambda built: built.append([*records_of(0), *IN_FEB, *IN_FEB], now=NOW),
     "append refused": lambda built: built.append([*REFUSED, *IN_FEB[:2], *REFUSED], now=NOW),
-    "append late": lambda built: built.append([*records_of(70, 6, stamp=START + 4), *LATE], now=NOW),
+    "append late": lambda built: built.append(
+        [*records_of(70, 6, stamp=START + 4), *LATE], now=NOW
+    ),
     "append arrays": arrays([*IN_FEB, *records_of(80, 4, stamp=START)], NOW),
     "partial": lambda built: [built.partial(*one) for one in asked_of(four_modes())[:2]],
     "partials": lambda built: built.partials(asked_of(four_modes())),
@@ -140,17 +161,29 @@ USAGE_VERBS = {
     "summaries": lambda built: built.summaries("last_ever", now=NOW),
     "view": lambda built: built.as_of(9).partials(asked_of(four_modes())),
     "view of a view": lambda built: seen_of_a_view(built.as_of(9).as_of(8)),
-    "what was told": lambda built: [built.closing_of("sub", FEB), built.require_told(four_modes(), FEB)],
+    "what was told": lambda built: [
+        built.closing_of("sub", FEB),
+        built.require_told(four_modes(), FEB),
+    ],
     "view of what was told": lambda built: [told_to(built.as_of(9))],
-    "what columns know": lambda built: [built.item_ids, built.item_count, built.subscriptions, *known_to(built)],
-    "invoice changes": lambda built: built.invoice_changes(mc.preview_invoice(four_modes(), built, now=NOW)),
+    "what columns know": lambda built: [
+        built.item_ids,
+        built.item_count,
+        built.subscriptions,
+        *known_to(built),
+    ],
+    "invoice changes": lambda built: built.invoice_changes(
+        mc.preview_invoice(four_modes(), built, now=NOW)
+    ),
     "preview": lambda built: mc.preview_invoice(four_modes(), built, now=NOW),
     "invoice lines": lambda built: invoice_lines([four_modes()], built, NOW),
     "finalize": lambda built: mc.finalize_invoice(four_modes(), built, FEB, now=MAR.start_seconds),
     "close": lambda built: built.close_period("sub", FEB, now=MAR.start_seconds),
     "compact": lambda built: built.compact(),
     "subscribe": lambda built: built.subscribe(NEW),
-    "subscribe again": lambda built: built.subscribe(attrs.evolve(four_modes(), items=(*four_modes().items, *NEW_TO_OLD))),
+    "subscribe again": lambda built: built.subscribe(
+        attrs.evolve(four_modes(), items=(*four_modes().items, *NEW_TO_OLD))
+    ),
 }
 
 
@@ -159,7 +192,12 @@ def seen_of_usage(built):
     view = built.as_of(9)
     asked = asked_of(four_modes())
     return {
-        "counts": (len(built), built.sequence, built.compactions, [one.id for one in built.subscriptions]),
+        "counts": (
+            len(built),
+            built.sequence,
+            built.compactions,
+            [one.id for one in built.subscriptions],
+        ),
         "records": outcome(built.records),
         "partials": [outcome(lambda one=one: built.partial(*one)) for one in asked],
         "in bulk": outcome(lambda: built.partials(asked)),
@@ -167,14 +205,23 @@ def seen_of_usage(built):
         "view": outcome(lambda: view.partials(asked)),
         "cells": [outcome(lambda mode=mode: built.cells(mode, FEB)) for mode in MODES],
         "summaries": [outcome(lambda mode=mode: built.summaries(mode, now=NOW)) for mode in MODES],
-        "retries": list(built.append([*records_of(0, 100, stamp=FEB.start_seconds), *records_of(0), *LATE, *IN_FEB], now=NOW)),
+        "retries": list(
+            built.append(
+                [*records_of(0, 100, stamp=FEB.start_seconds), *records_of(0), *LATE, *IN_FEB],
+                now=NOW,
+            )
+        ),
         "newly": list(built.append(NEWLY, now=NOW)),
         "items": built.item_ids,
-        "after": (len(built), outcome(built.records), [outcome(lambda one=one: built.partial(*one)) for one in asked]),
+        "after": (
+            len(built),
+            outcome(built.records),
+            [outcome(lambda one=one: built.partial(*one)) for one in asked],
+        ),
     }
 
 
-# Meter events ------------------------------------------------------------------------------------------------------------
+# Meter events -------------------------------------------------------------------------------------
 
 METERS = (
     Meter("m_sum", "sum", dimension_payload_keys=["region"]),
@@ -187,18 +234,27 @@ CUSTOMERS = ("cus_1", "cus_2", "cus_3")
 def billed(customer):
     """Return a subscription with an item a meter."""
     items = [
-        mc.SubscriptionItem(f"{customer}_{meter.id}", mc.Price(meter.id, "usd", mc.PerUnit(2), mc.Recurring(meter=meter.id)))
+        mc.SubscriptionItem(
+            f"{customer}_{meter.id}",
+            mc.Price(meter.id, "usd", mc.PerUnit(2), mc.Recurring(meter=meter.id)),
+        )
         for meter in METERS
     ]
     return mc.Subscription(f"sub_{customer}", items, START, customer=customer)
 
 
 def events_from(first, count=9, at=START):
-    """Return so many events of all meters and customers in turn, with identifiers from a number on."""
+    """Return so many events of all meters and customers in turn, with identifiers from a
+    number on.
+    """
     return [
         MeterEvent(
             METERS[number // 2 % 3].event_name,
-            {"stripe_customer_id": CUSTOMERS[number % 3], "value": str(number % 4), "region": "eu" if number % 2 else "us"},
+            {
+                "stripe_customer_id": CUSTOMERS[number % 3],
+                "value": str(number % 4),
+                "region": "eu" if number % 2 else "us",
+            },
             identifier=f"id_{number}",
             timestamp=at + number,
         )
@@ -238,30 +294,56 @@ def billed_of(built):
     """Ask columns of events what was used and billed of each item."""
     asks = (built.partial, built.measured, built.merged, built.carried, built.corrections)
     found = [outcome(ask, item, JAN) for item in billed("cus_1").items for ask in asks]
-    return [*found, outcome(built.unbilled, "sub_cus_1"), built.customers("m_sum"), built.last_received()]
+    return [
+        *found,
+        outcome(built.unbilled, "sub_cus_1"),
+        built.customers("m_sum"),
+        built.last_received(),
+    ]
 
 
 FRESH = batch_of(["cus_9", "cus_1", "cus_8", "cus_9"], ["id_y", "id_0", None, "id_x"], 5)
 SPAN = (START, START + 7200)
 EVENT_VERBS = {
     "append": lambda built: built.append(FRESH, now=START + 110),
-    "append again": lambda built: built.append([*events_from(0), *events_from(30), *events_from(30)], now=START + 109),
+    "append again": lambda built: built.append(
+        [*events_from(0), *events_from(30), *events_from(30)], now=START + 109
+    ),
     "append refused": lambda built: built.append(
-        [MeterEvent("nobody", {"value": "1"}, timestamp=START), *events_from(4, 7), *events_from(0, 2, START + 10**6)],
+        [
+            MeterEvent("nobody", {"value": "1"}, timestamp=START),
+            *events_from(4, 7),
+            *events_from(0, 2, START + 10**6),
+        ],
         now=START + 120,
     ),
-    "append at moments": lambda built: built.append(FRESH, received_at=[START + 60_000 * row for row in range(1, 5)]),
-    "what was told": lambda built: built.require_told(billed("cus_1"), billed("cus_1").period_at(START)),
-    "summaries": lambda built: list(built.summaries("m_sum", *SPAN, dimension_group_by_keys=["region"])),
-    "summaries by hour": lambda built: list(built.summaries("m_last", *SPAN, value_grouping_window="hour")),
+    "append at moments": lambda built: built.append(
+        FRESH, received_at=[START + 60_000 * row for row in range(1, 5)]
+    ),
+    "what was told": lambda built: built.require_told(
+        billed("cus_1"), billed("cus_1").period_at(START)
+    ),
+    "summaries": lambda built: list(
+        built.summaries("m_sum", *SPAN, dimension_group_by_keys=["region"])
+    ),
+    "summaries by hour": lambda built: list(
+        built.summaries("m_last", *SPAN, value_grouping_window="hour")
+    ),
     "event summaries": lambda built: event_summaries(built, "m_sum", "cus_1", *SPAN),
-    "pages": lambda built: list_event_summaries(built, "m_unique", "cus_2", *SPAN, value_grouping_window="hour"),
+    "pages": lambda built: list_event_summaries(
+        built, "m_unique", "cus_2", *SPAN, value_grouping_window="hour"
+    ),
     "partials": lambda built: built.partials([(item, JAN) for item in billed("cus_1").items]),
     "events": lambda built: built.events("m_sum", "cus_1"),
     "counted": lambda built: built.counted(billed("cus_1").items[2], JAN),
     "preview": lambda built: mc.preview_invoice(billed("cus_1"), built, now=NOW),
     "invoice lines": lambda built: invoice_lines([billed("cus_1")], built, NOW),
-    "what columns of events know": lambda built: [built.meters, built.sequence, built.subscriptions, *billed_of(built)],
+    "what columns of events know": lambda built: [
+        built.meters,
+        built.sequence,
+        built.subscriptions,
+        *billed_of(built),
+    ],
     "add a customer": lambda built: built.add_customer("cus_7"),
     "create a meter": lambda built: built.create_meter(Meter("m_new", "new")),
     "subscribe": lambda built: built.subscribe(billed("cus_2")),
@@ -273,32 +355,50 @@ def seen_of_events(built):
     """Return everything that columns say, a retry of every event included; ask it once."""
     items = billed("cus_1").items
     ids = [meter.id for meter in METERS]
-    probes = [*events_from(0, 3, START), MeterEvent("new", {"stripe_customer_id": "cus_1", "value": "1"}, timestamp=START)]
+    probes = [
+        *events_from(0, 3, START),
+        MeterEvent("new", {"stripe_customer_id": "cus_1", "value": "1"}, timestamp=START),
+    ]
 
     def answers():
         return {
-            "counts": (len(built), built.sequence, built.meters, [one.id for one in built.subscriptions]),
+            "counts": (
+                len(built),
+                built.sequence,
+                built.meters,
+                [one.id for one in built.subscriptions],
+            ),
             "customers": [built.customers(meter) for meter in ids],
             "events": built.events(),
-            "summaries": [list(built.summaries(meter, *SPAN, value_grouping_window="hour")) for meter in ids],
+            "summaries": [
+                list(built.summaries(meter, *SPAN, value_grouping_window="hour")) for meter in ids
+            ],
             "regions": list(built.summaries("m_sum", *SPAN, dimension_group_by_keys=["region"])),
             "partials": built.partials([(item, JAN) for item in items]),
             "counted": [built.counted(item, JAN) for item in items],
-            "newly": [outcome(lambda item=item: built.partial(item, JAN)) for item in billed("cus_2").items],
+            "newly": [
+                outcome(lambda item=item: built.partial(item, JAN))
+                for item in billed("cus_2").items
+            ],
         }
 
     return {
         "before": answers(),
-        "retries": [list(built.append(FRESH, now=START + 103)), list(built.append([*events_from(0, 60), *probes], now=NOW))],
+        "retries": [
+            list(built.append(FRESH, now=START + 103)),
+            list(built.append([*events_from(0, 60), *probes], now=NOW)),
+        ],
         "after": answers(),
     }
 
 
-# The laws ----------------------------------------------------------------------------------------------------------------
+# The laws -----------------------------------------------------------------------------------------
 
 
 def some_of(case):
-    """Return some of these steps and the last one, others for other calls; the same ones each time."""
+    """Return some of these steps and the last one, others for other calls; the same ones
+    each time.
+    """
     steps = every_place_of(case)
     return sorted({*random.Random(case.name).sample(steps, 3), steps[-1]})  # noqa: S311 - no secret
 
@@ -310,17 +410,23 @@ EVENT_CASES = [
     for scope, policy in POLICIES.items()
     if "append" in name or scope == "by meter"
 ]
-each_case = pytest.mark.parametrize("case", [*USAGE_CASES, *EVENT_CASES], ids=lambda case: case.name)
+each_case = pytest.mark.parametrize(
+    "case", [*USAGE_CASES, *EVENT_CASES], ids=lambda case: case.name
+)
 
 
 @each_case
 def test_a_call_is_whole_whatever_interrupts(case):
-    """Some lines of every call on columns: what is interrupted there happened whole or not at all."""
+    """Some lines of every call on columns: what is interrupted there happened whole or not
+    at all.
+    """
     assert torn(case, some_of(case)) == []
 
 
 def test_usage_of_a_subscription_that_was_interrupted_is_taken_where_it_is_known():
-    """What comes right after an interrupted subscribe, before anything is asked, is taken if the subscription was."""
+    """What comes right after an interrupted subscribe, before anything is asked, is taken if the
+    subscription was.
+    """
     case = Case("subscribe", usage, USAGE_VERBS["subscribe"], seen_of_usage)
     seen = set()
     for at in every_place_of(case)[::-1][:90]:
@@ -330,23 +436,31 @@ def test_usage_of_a_subscription_that_was_interrupted_is_taken_where_it_is_known
     assert seen == {(True, None), (False, "subscription_item_unknown")}
 
 
-# What columns share with the logs ----------------------------------------------------------------------------------------
+# What columns share with the logs -----------------------------------------------------------------
 
 ENGINES = {"usage": usage, "events": partial(events, POLICIES["by meter"])}
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"])
+@pytest.mark.parametrize(
+    "copied", [copy.copy, copy.deepcopy, pickle.dumps], ids=["copy", "deepcopy", "pickle"]
+)
 def test_columns_are_not_copied(copied, engine):
-    """Two of them with one state would bill each row twice: copies and pickles are refused, and what to do is said."""
-    with pytest.raises(mc.InvalidValueError, match="Append the same batches to another one") as refused:
+    """Two of them with one state would bill each row twice: copies and pickles are refused, and
+    what to do is said.
+    """
+    with pytest.raises(
+        mc.InvalidValueError, match="Append the same batches to another one"
+    ) as refused:
         copied(ENGINES[engine]())
     assert (refused.value.code, refused.value.param) == ("copy_refused", "log")
 
 
 @pytest.mark.parametrize("change", ["append", "subscribe", "compact"])
 def test_columns_are_not_changed_by_the_thread_that_bills_a_period(change):
-    """What a rounding of one's own appends while it bills would be in no bill: it is refused by name."""
+    """What a rounding of one's own appends while it bills would be in no bill: it is refused by
+    name.
+    """
     built, refused = usage(), []
 
     def meddling(exact):
@@ -364,7 +478,9 @@ def test_columns_are_not_changed_by_the_thread_that_bills_a_period(change):
 @pytest.mark.slow
 @each_case
 def test_a_call_is_whole_at_every_line(case):
-    """Every line of every call on columns, interrupted by Ctrl-C and by memory that is not there."""
+    """Every line of every call on columns, interrupted by Ctrl-C and by memory that is not
+    there.
+    """
     assert torn(case, every_place_of(case)) == []
 
 
@@ -380,12 +496,16 @@ def test_a_call_is_whole_whenever_another_thread_interrupts(case):
         assert case.seen(built) in allowed
 
 
-# Which verbs there are ---------------------------------------------------------------------------------------------------
+# Which verbs there are ----------------------------------------------------------------------------
 
-NEVER_INTERRUPTED = {"ColumnarUsage.fold": "for the readers of columns, who fold into cells of their own"}
+NEVER_INTERRUPTED = {
+    "ColumnarUsage.fold": "for the readers of columns, who fold into cells of their own"
+}
 
 
 def test_every_verb_of_columns_is_interrupted():
-    """A public verb of columns or a view of them is in the tables above, or below with the reason why it is not."""
+    """A public verb of columns or a view of them is in the tables above, or below with the reason
+    why it is not.
+    """
     kinds = [ColumnarUsage, ColumnarEvents, type(usage().as_of(1))]
     assert never_interrupted(kinds, [*USAGE_CASES, *EVENT_CASES], NEVER_INTERRUPTED) == []

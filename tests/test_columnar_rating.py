@@ -1,4 +1,6 @@
-"""Rating millions of quantities at once equals rating and settling them one by one, to the last minor unit."""
+"""Rating millions of quantities at once equals rating and settling them one by one, to the last
+minor unit.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +22,13 @@ MAX = 2**63 - 1
 
 
 def priced_quantities():
-    """Draw a price with up to 12 decimals, bounds that may be decimals, and quantities at its edges."""
+    """Draw a price with up to 12 decimals, bounds that may be decimals, and quantities at its
+    edges.
+    """
     drawn = prices(decimals=12, max_tiers=6)
-    return drawn.flatmap(lambda price: st.tuples(st.just(price), st.lists(quantities(price), min_size=1, max_size=8)))
+    return drawn.flatmap(
+        lambda price: st.tuples(st.just(price), st.lists(quantities(price), min_size=1, max_size=8))
+    )
 
 
 @given(priced_quantities())
@@ -31,14 +37,20 @@ def priced_quantities():
 @example((mc.Price.per_unit("p", currency="usd", unit_amount=2), [MAX, 1]))
 @example(
     (
-        mc.Price.volume("p", currency="usd", tiers=[mc.Tier("2.5", unit_amount="0.5"), mc.Tier("inf", unit_amount=10**30)]),
+        mc.Price.volume(
+            "p",
+            currency="usd",
+            tiers=[mc.Tier("2.5", unit_amount="0.5"), mc.Tier("inf", unit_amount=10**30)],
+        ),
         [2, 3, 0],
     )
 )
 @example((mc.Price.package("p", currency="usd", unit_amount=1, divide_by=10**30), [0, 1, MAX]))
 @example((mc.Price.package("p", currency="usd", unit_amount=1, divide_by=2), [MAX, MAX - 1]))
 def test_rating_many_is_rating_one_by_one(case):
-    """Each total is the sum of the quantity's settled lines, whatever the model and however large."""
+    """Each total is the sum of the quantity's settled lines, whatever the model and however
+    large.
+    """
     price, wanted = case
     within = [min(quantity, MAX) for quantity in wanted]
     rated = rate_many(price, np.array(within, np.int64))
@@ -48,7 +60,13 @@ def test_rating_many_is_rating_one_by_one(case):
 def lines_one_by_one(price, quantities):
     """Return row, tier, kind, quantity and settled amount of each charge."""
     return [
-        (row, charge.tier or 0, charge.kind == "flat", charge.quantity, mc.settle(mc.Amount(charge.amount, "usd")).minor_units)
+        (
+            row,
+            charge.tier or 0,
+            charge.kind == "flat",
+            charge.quantity,
+            mc.settle(mc.Amount(charge.amount, "usd")).minor_units,
+        )
         for row, quantity in enumerate(quantities)
         for charge in mc.rate(price, quantity).charges
     ]
@@ -61,10 +79,14 @@ def columns_of(lines):
 
 
 GRADUATED = mc.Price.graduated(
-    "p", currency="usd", tiers=[mc.Tier(5, unit_amount=700), mc.Tier(9, "0.5", 40), mc.Tier("inf", unit_amount=650)]
+    "p",
+    currency="usd",
+    tiers=[mc.Tier(5, unit_amount=700), mc.Tier(9, "0.5", 40), mc.Tier("inf", unit_amount=650)],
 )
 VOLUME = mc.Price.volume("p", currency="usd", tiers=GRADUATED.model.tiers)
-BEYOND = mc.Price.graduated("p", currency="usd", tiers=[mc.Tier(2**70, unit_amount="1.5", flat_amount=3), mc.Tier("inf", 1)])
+BEYOND = mc.Price.graduated(
+    "p", currency="usd", tiers=[mc.Tier(2**70, unit_amount="1.5", flat_amount=3), mc.Tier("inf", 1)]
+)
 
 
 @given(priced_quantities())
@@ -75,7 +97,9 @@ BEYOND = mc.Price.graduated("p", currency="usd", tiers=[mc.Tier(2**70, unit_amou
 @example((BEYOND, [MAX, 1]))
 @example((mc.Price.package("p", currency="usd", unit_amount=3, divide_by=2), [0, 1, 2, MAX]))
 def test_lines_of_many_are_the_charges_of_each(case):
-    """Each quantity has the lines of its charges in their order, each settled, and their sum is the total."""
+    """Each quantity has the lines of its charges in their order, each settled, and their sum is the
+    total.
+    """
     price, wanted = case
     within = [min(quantity, MAX) for quantity in wanted]
     lines = rate_lines(price, np.array(within, np.int64))
@@ -84,7 +108,9 @@ def test_lines_of_many_are_the_charges_of_each(case):
 
 
 def test_lines_worked_by_hand():
-    """Ten units reach three tiers, of which the second has a flat amount; by volume only the last is charged."""
+    """Ten units reach three tiers, of which the second has a flat amount; by volume only the last
+    is charged.
+    """
     ten = np.array([10, 0])
     assert columns_of(rate_lines(GRADUATED, ten)) == [
         (0, 1, False, 5, 3500),
@@ -97,9 +123,16 @@ def test_lines_worked_by_hand():
 
 
 def test_lines_of_decimals_and_of_other_roundings():
-    """Lines of quantities or bounds with decimals, and other roundings than half up, are those of their charges, too."""
-    halves = mc.Price.graduated("p", currency="usd", tiers=[mc.Tier("2.5", unit_amount=1), mc.Tier("inf", unit_amount=3)])
-    assert columns_of(rate_lines(halves, np.array([3]))) == [(0, 1, False, Decimal("2.5"), 3), (0, 2, False, Decimal("0.5"), 2)]
+    """Lines of quantities or bounds with decimals, and other roundings than half up, are those of
+    their charges, too.
+    """
+    halves = mc.Price.graduated(
+        "p", currency="usd", tiers=[mc.Tier("2.5", unit_amount=1), mc.Tier("inf", unit_amount=3)]
+    )
+    assert columns_of(rate_lines(halves, np.array([3]))) == [
+        (0, 1, False, Decimal("2.5"), 3),
+        (0, 2, False, Decimal("0.5"), 2),
+    ]
     price = mc.Price.per_unit("p", currency="usd", unit_amount="0.5")
     assert rate_lines(price, [Decimal("2.5"), 3]).amounts.tolist() == [1, 2]
     assert rate_lines(price, np.array([1, 3]), rounding=mc.half_down).amounts.tolist() == [0, 1]
@@ -109,21 +142,49 @@ def test_lines_of_decimals_and_of_other_roundings():
 @pytest.mark.parametrize(
     ("price", "quantity", "expected"),
     [
-        (mc.Price.per_unit("p", currency="usd", unit_amount="0.5"), 1, 1),  # Half a cent is rounded up.
+        (
+            mc.Price.per_unit("p", currency="usd", unit_amount="0.5"),
+            1,
+            1,
+        ),  # Half a cent is rounded up.
         (mc.Price.per_unit("p", currency="usd", unit_amount="0.5"), 2, 1),
         # 5 × 700 + 1 × 650, and each line by itself: 0.5 → 1 and 0.5 → 1, where the sum would be 1.
         (
-            mc.Price.graduated("p", currency="usd", tiers=[mc.Tier(5, unit_amount=700), mc.Tier("inf", unit_amount=650)]),
+            mc.Price.graduated(
+                "p",
+                currency="usd",
+                tiers=[mc.Tier(5, unit_amount=700), mc.Tier("inf", unit_amount=650)],
+            ),
             6,
             4150,
         ),
         (
-            mc.Price.graduated("p", currency="usd", tiers=[mc.Tier(1, unit_amount="0.5"), mc.Tier("inf", unit_amount="0.5")]),
+            mc.Price.graduated(
+                "p",
+                currency="usd",
+                tiers=[mc.Tier(1, unit_amount="0.5"), mc.Tier("inf", unit_amount="0.5")],
+            ),
             2,
             2,
         ),
-        (mc.Price.volume("p", currency="usd", tiers=[mc.Tier(5, unit_amount=700), mc.Tier("inf", unit_amount=650)]), 6, 3900),
-        (mc.Price.graduated("p", currency="usd", tiers=[mc.Tier(5, flat_amount=9), mc.Tier("inf", flat_amount=1)]), 0, 9),
+        (
+            mc.Price.volume(
+                "p",
+                currency="usd",
+                tiers=[mc.Tier(5, unit_amount=700), mc.Tier("inf", unit_amount=650)],
+            ),
+            6,
+            3900,
+        ),
+        (
+            mc.Price.graduated(
+                "p",
+                currency="usd",
+                tiers=[mc.Tier(5, flat_amount=9), mc.Tier("inf", flat_amount=1)],
+            ),
+            0,
+            9,
+        ),
         (mc.Price.package("p", currency="usd", unit_amount=1000, divide_by=5), 6, 2000),
     ],
 )
@@ -137,7 +198,10 @@ def test_results_beyond_64_bits_are_python_integers():
     rated = rate_many(mc.Price.per_unit("p", currency="usd", unit_amount=3), np.array([MAX, 1]))
     assert rated.dtype == object
     assert rated.tolist() == [3 * MAX, 3]
-    assert rate_many(mc.Price.per_unit("p", currency="usd", unit_amount=3), np.array([5])).dtype == np.int64
+    assert (
+        rate_many(mc.Price.per_unit("p", currency="usd", unit_amount=3), np.array([5])).dtype
+        == np.int64
+    )
 
 
 class Capped:
@@ -173,7 +237,9 @@ def test_decimals_and_other_roundings():
     assert rate_many(price, np.array([], np.int64)).tolist() == []
 
 
-@pytest.mark.parametrize("price", [mc.Price.per_unit("p", currency="usd", unit_amount=10**30), GRADUATED, VOLUME, BEYOND])
+@pytest.mark.parametrize(
+    "price", [mc.Price.per_unit("p", currency="usd", unit_amount=10**30), GRADUATED, VOLUME, BEYOND]
+)
 def test_no_quantities_have_no_lines(price):
     """Nothing is rated to nothing, also where the amounts of a price exceed 64 bits."""
     assert columns_of(rate_lines(price, np.array([], np.int64))) == []
@@ -182,10 +248,16 @@ def test_no_quantities_have_no_lines(price):
 
 def test_a_mask_that_hides_nothing():
     """A masked array is rated as its values are."""
-    assert rate_many(GRADUATED, np.ma.array([6, 2])).tolist() == [3541, 1400]  # 5 × 700, 1 × 0.5 and 40; 2 × 700
+    assert rate_many(GRADUATED, np.ma.array([6, 2])).tolist() == [
+        3541,
+        1400,
+    ]  # 5 × 700, 1 × 0.5 and 40; 2 × 700
 
 
-@pytest.mark.parametrize("bad", [np.array([1, -1]), [1, -1], np.array([1.0, 0.5]), np.ma.array([1, 5], mask=[False, True])])
+@pytest.mark.parametrize(
+    "bad",
+    [np.array([1, -1]), [1, -1], np.array([1.0, 0.5]), np.ma.array([1, 5], mask=[False, True])],
+)
 def test_malformed_quantities_are_refused(bad):
     """A negative quantity, a float, or one that a mask hides is refused, and its row is named."""
     price = mc.Price.per_unit("p", currency="usd", unit_amount=1)

@@ -1,4 +1,6 @@
-"""Columns know every mode, formula and pricing model, or refuse it by name: what each of their tables is held to."""
+"""Columns know every mode, formula and pricing model, or refuse it by name: what each of their
+tables is held to.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,14 @@ import event_cases
 import numpy as np
 
 import metering_core as mc
-from metering_core.columnar import ColumnarEvents, ColumnarUsage, answering, event_answers, kernel, paths
+from metering_core.columnar import (
+    ColumnarEvents,
+    ColumnarUsage,
+    answering,
+    event_answers,
+    kernel,
+    paths,
+)
 from metering_core.columnar_rating import rate_lines, rate_many
 from metering_core.invoice_lines import invoice_lines
 from metering_core.measures import AGGREGATORS, FORMULAS
@@ -22,7 +31,9 @@ from metering_core.pricing import PRICING_MODELS, Tier
 
 
 class Unknown(type(FORMULAS[Formula.MIN])):
-    """A row that a log computes with and nothing else does: a class and its functions, as a new one is told to be."""
+    """A row that a log computes with and nothing else does: a class and its functions, as a new one
+    is told to be.
+    """
 
     column = None
     sql = ()
@@ -51,13 +62,19 @@ def asked_of(items):
 
 WAYS = {
     "partial": lambda usage, subscription: usage.partial(subscription.items[0], JAN),
-    "partials": lambda usage, subscription: usage.partials([(item, JAN) for item in subscription.items]),
-    "total usage": lambda usage, subscription: usage.total_usage([(item, JAN) for item in subscription.items]),
+    "partials": lambda usage, subscription: usage.partials(
+        [(item, JAN) for item in subscription.items]
+    ),
+    "total usage": lambda usage, subscription: usage.total_usage(
+        [(item, JAN) for item in subscription.items]
+    ),
     "total usage of all": lambda usage, _: usage.total_usage_of_all(JAN, [LEAST]),
     "a view": lambda usage, subscription: usage.as_of(min(1, usage.sequence)).partials(
         [(item, JAN) for item in subscription.items]
     ),
-    "an invoice": lambda usage, subscription: mc.preview_invoice(subscription, usage, now=START + 9),
+    "an invoice": lambda usage, subscription: mc.preview_invoice(
+        subscription, usage, now=START + 9
+    ),
     "invoice lines": lambda usage, subscription: invoice_lines([subscription], usage, START + 9),
 }
 
@@ -67,7 +84,9 @@ WAYS = {
 @pytest.mark.parametrize("items", [1, 100])
 @pytest.mark.parametrize("records", [0, 3])
 def test_a_mode_without_a_kernel_is_computed_by_its_row(way, items, records):
-    """A mode that only has its row is folded cell by cell in columns: one item and many, with usage and without."""
+    """A mode that only has its row is folded cell by cell in columns: one item and many, with usage
+    and without.
+    """
     subscription = asked_of(items)
     usage, log = ColumnarUsage([subscription]), mc.UsageLog([subscription])
     used = [mc.UsageRecord("si_0", quantity, START + quantity) for quantity in (9, 4, 7)[:records]]
@@ -120,7 +139,9 @@ def test_the_compiled_loops_have_all_kinds():
 
 
 def test_every_table_of_formulas_has_all_of_them():
-    """A new formula without its arithmetic turns this red; a level is the only one that is not told by its own events."""
+    """A new formula without its arithmetic turns this red; a level is the only one that is not told
+    by its own events.
+    """
     assert set(FORMULAS) == set(Formula)
     assert set(event_answers.PARTIALS) == {row.column for row in FORMULAS.values()}
     assert set(event_answers._NUMERATORS) == set(event_answers.PARTIALS) - {"levels"}
@@ -141,7 +162,9 @@ MODELS = {
 
 
 def test_every_pricing_model_is_rated_in_columns():
-    """All models of the table, and one that is none of them, come to what rating them one by one comes to."""
+    """All models of the table, and one that is none of them, come to what rating them one by one
+    comes to.
+    """
 
     class Percentage(mc.PerUnit):
         """A model that columns do not know: theirs is chosen by the very class."""
@@ -154,6 +177,11 @@ def test_every_pricing_model_is_rated_in_columns():
         price = priced(model)
         quantities = np.arange(12)
         expected = [mc.rate(price, quantity).charges for quantity in range(12)]
-        settled = [[mc.settle(mc.Amount(one.amount, "usd")).minor_units for one in charges] for charges in expected]
+        settled = [
+            [mc.settle(mc.Amount(one.amount, "usd")).minor_units for one in charges]
+            for charges in expected
+        ]
         assert rate_many(price, quantities).tolist() == [sum(amounts) for amounts in settled]
-        assert rate_lines(price, quantities).amounts.tolist() == [amount for amounts in settled for amount in amounts]
+        assert rate_lines(price, quantities).amounts.tolist() == [
+            amount for amounts in settled for amount in amounts
+        ]

@@ -1,4 +1,6 @@
-"""Both generations of usage on one subscription: records for the items that aggregate them, events for those on a meter."""
+"""Both generations of usage on one subscription: records for the items that aggregate them, events
+for those on a meter.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +57,9 @@ def combined():
 
 
 def test_each_item_is_answered_by_its_generation():
-    """Items that aggregate records and items on a meter are summarized together, each by its own engine."""
+    """Items that aggregate records and items on a meter are summarized together, each by its own
+    engine.
+    """
     usage = combined()
     summaries = summarize_all([(NEW, JAN), (OLD, JAN), (NEW, FEB)], usage)
     assert [(one.subscription_item, float(one.total_usage)) for one in summaries] == [
@@ -70,7 +74,9 @@ def test_each_item_is_answered_by_its_generation():
 
 
 def test_both_engines_are_asked_once():
-    """Many items are one question to each engine, none to one that has no item, and the answers keep their places."""
+    """Many items are one question to each engine, none to one that has no item, and the answers
+    keep their places.
+    """
     records, events = Answers(1), Answers(2)
     usage = CombinedUsage(records, events)
     assert usage.partials([(NEW, JAN), (OLD, JAN), (NEW, FEB), (OLD, FEB)]) == [2, 1, 2, 1]
@@ -81,11 +87,17 @@ def test_both_engines_are_asked_once():
 
 
 def test_an_invoice_of_both():
-    """One invoice has records, seats and events in the order of the items; finalizing closes both, and it comes out again."""
+    """One invoice has records, seats and events in the order of the items; finalizing closes both,
+    and it comes out again.
+    """
     usage = combined()
     preview = preview_invoice(BOTH, usage, now=NOW)
     invoice = finalize_invoice(BOTH, usage, JAN, now=AFTER)
-    assert [line.amount for line in invoice.lines] == [line.amount for line in preview.lines] == [30, 5, 7]
+    assert (
+        [line.amount for line in invoice.lines]
+        == [line.amount for line in preview.lines]
+        == [30, 5, 7]
+    )
     with pytest.raises(UsageRejectedError):
         usage.records.record("si_old", 1, timestamp=AFTER - 1, now=AFTER)
     usage.events.append([event("3")], now=AFTER)
@@ -122,7 +134,9 @@ def test_a_bill_that_fails_closes_neither():
 
 
 def test_a_period_of_neither_closes_neither():
-    """A period that has not ended, or a subscription that one of the two does not have, is refused."""
+    """A period that has not ended, or a subscription that one of the two does not have, is
+    refused.
+    """
     usage = combined()
     with pytest.raises(InvoicingError) as refusal:
         finalize_invoice(BOTH, usage, FEB, now=AFTER)
@@ -135,19 +149,37 @@ def test_a_period_of_neither_closes_neither():
 
 
 def test_what_would_differ_of_both():
-    """Each of both says it of its own items, and seats, which both know, come once; the lines are in the invoice's order."""
+    """Each of both says it of its own items, and seats, which both know, come once; the lines are
+    in the invoice's order.
+    """
     usage = combined()
     invoice = finalize_invoice(BOTH, usage, JAN, now=AFTER)
     assert usage.invoice_changes(invoice) == InvoiceChanges(invoice.id, ())
     usage.events.append([event("3")], now=AFTER)
     more = SubscriptionItem("si_more", priced(mode=None), quantity=2)
-    newer = attrs.evolve(BOTH, items=[attrs.evolve(OLD, price=priced(PerUnit(2))), attrs.evolve(SEATS, quantity=7), NEW, more])
+    newer = attrs.evolve(
+        BOTH,
+        items=[
+            attrs.evolve(OLD, price=priced(PerUnit(2))),
+            attrs.evolve(SEATS, quantity=7),
+            NEW,
+            more,
+        ],
+    )
     for log in (usage.records, usage.events):
         log.subscribe(newer, now=AFTER)
     changes = usage.invoice_changes(invoice)
-    amounts = [[None if one is None else one.minor_units for one in change.amounts] for change in changes.lines]
+    amounts = [
+        [None if one is None else one.minor_units for one in change.amounts]
+        for change in changes.lines
+    ]
     # 30 records at two cents; seven seats; 2.5 + 4 + 3 events at a cent; two seats more.
-    assert [change.subscription_item for change in changes.lines] == ["si_old", "si_seats", "si_new", "si_more"]
+    assert [change.subscription_item for change in changes.lines] == [
+        "si_old",
+        "si_seats",
+        "si_new",
+        "si_more",
+    ]
     assert amounts == [[30, 60], [5, 7], [7, 10], [None, 2]]
     assert usage.invoice_changes(invoice, rounding=down).lines[2].now.amount == 9
 
@@ -160,13 +192,18 @@ def test_what_changed_its_generation_differs_in_both():
     for log in (usage.records, usage.events):
         log.subscribe(newer, now=AFTER)
     changes = usage.invoice_changes(invoice).lines
-    told = [(one.subscription_item, one.billed and one.billed.amount, one.now and one.now.amount) for one in changes]
+    told = [
+        (one.subscription_item, one.billed and one.billed.amount, one.now and one.now.amount)
+        for one in changes
+    ]
     assert told == [("si_old", 30, None), ("si_new", 7, None), ("si_old", None, 7)]
 
 
 @pytest.mark.parametrize("param", ["records", "events"])
 def test_only_logs_know_what_would_differ(param):
-    """Where one of both keeps no subscriptions, half an answer would be none: it is refused by name."""
+    """Where one of both keeps no subscriptions, half an answer would be none: it is refused by
+    name.
+    """
     usage = combined()
     invoice = finalize_invoice(BOTH, usage, JAN, now=AFTER)
     with pytest.raises(InvalidValueError) as refusal:
@@ -192,7 +229,9 @@ def test_what_cannot_answer_is_refused(param, value):
     with pytest.raises(InvalidValueError) as refusal:
         CombinedUsage(**{"records": UsageLog([]), "events": MeterLog(), param: value})
     assert (refusal.value.code, refusal.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, param)
-    assert refusal.value.message.startswith(f"{param}: expected a Usage, such as a UsageLog or a MeterLog, received ")
+    assert refusal.value.message.startswith(
+        f"{param}: expected a Usage, such as a UsageLog or a MeterLog, received "
+    )
 
 
 def test_an_engine_that_knows_no_meters_is_named():
@@ -200,5 +239,8 @@ def test_an_engine_that_knows_no_meters_is_named():
     usage = CombinedUsage(UsageLog([]), Answers(2))
     with pytest.raises(InvalidValueError) as refusal:
         usage.meter_of(NEW)
-    assert (refusal.value.code, refusal.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "events")
+    assert (refusal.value.code, refusal.value.param) == (
+        ErrorCode.PARAMETER_INVALID_OBJECT,
+        "events",
+    )
     assert combined().meter_of(NEW) == TOKENS

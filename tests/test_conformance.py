@@ -1,4 +1,6 @@
-"""The conformance machine finds what is wrong with a billing service, says it in few words, and leaves a right one alone."""
+"""The conformance machine finds what is wrong with a billing service, says it in few words, and
+leaves a right one alone.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,9 @@ from metering_core.testing.restatement import RestatedLog
 ROOT = Path(__file__).resolve().parents[1]
 EXAMPLE = ROOT / "examples" / "conformance"
 NAIVE = ["NaiveMoney", "NaiveUsage", "NaiveCalendar"]
-SMALL = settings(max_examples=25, stateful_step_count=8, derandomize=True, database=None, deadline=None)
+SMALL = settings(
+    max_examples=25, stateful_step_count=8, derandomize=True, database=None, deadline=None
+)
 
 ALL_FAILURES = """
 import json, sys
@@ -51,7 +55,11 @@ def run_alone(script, *arguments):
     path = os.pathsep.join(entry for entry in sys.path if entry)
     command = [sys.executable, "-c", script, *map(str, arguments)]
     result = subprocess.run(
-        command, capture_output=True, check=False, encoding="utf-8", env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"}
+        command,
+        capture_output=True,
+        check=False,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONPATH": path, "PYTHONUTF8": "1"},
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -59,10 +67,12 @@ def run_alone(script, *arguments):
 
 @pytest.fixture(scope="module")
 def failures(tmp_path_factory):
-    """Return what each test of the naive biller fails with, where the library is installed as its users have it.
+    """Return what each test of the naive biller fails with, where the library is installed as its
+    users have it.
 
-    Hypothesis also draws the constants of loaded modules, unless they lie in a folder of this name: in the working tree a new
-    module anywhere in the library would make it find other examples, and shrink to others.
+    Hypothesis also draws the constants of loaded modules, unless they lie in a folder of this name:
+    in the working tree a new module anywhere in the library would make it find other examples, and
+    shrink to others.
     """
     installed = tmp_path_factory.mktemp("installation") / "site-packages"
     package = Path(mc.__file__).parent
@@ -70,25 +80,37 @@ def failures(tmp_path_factory):
     return json.loads(run_alone(ALL_FAILURES, installed, EXAMPLE, *NAIVE).splitlines()[-1])
 
 
-# The naive biller -----------------------------------------------------------------------------------------------------
+# The naive biller ---------------------------------------------------------------------------------
 
 
 def test_floats_are_found(failures):
     """One unit at 29 cents is 29 cents, but 100 times 0.29 is below 29 in floats."""
     assert 0.29 * 100 < 29
-    assert failures["NaiveMoney"]["disagreement"] == "The service previewed USD 0.28 for sub_1, we previewed USD 0.29"
+    assert (
+        failures["NaiveMoney"]["disagreement"]
+        == "The service previewed USD 0.28 for sub_1, we previewed USD 0.29"
+    )
 
 
 def test_a_set_of_the_whole_period_is_found(failures):
     """A `set` at one second leaves the usage of another second alone."""
-    assert re.search(r"increment si_1_1 by 1 at .*set si_1_1 to 0 at ", " ".join(failures["NaiveUsage"]["steps"]))
-    assert failures["NaiveUsage"]["disagreement"] == "The service read a usage of 0 for si_1_1, we read 1"
+    assert re.search(
+        r"increment si_1_1 by 1 at .*set si_1_1 to 0 at ", " ".join(failures["NaiveUsage"]["steps"])
+    )
+    assert (
+        failures["NaiveUsage"]["disagreement"]
+        == "The service read a usage of 0 for si_1_1, we read 1"
+    )
 
 
 def test_drift_on_the_31st_is_found(failures):
     """The period after 29 February begins on 31 March, not on the 29th."""
     said = failures["NaiveCalendar"]["disagreement"]
-    assert re.search(r"The service bills sub_1 from 2024-0[23]-29 .* we from 2024-02-29 00:00:00 to 2024-03-31 00:00:00", said)
+    assert re.search(
+        r"The service bills sub_1 from 2024-0[23]-29 .* we from 2024-02-29 00:00:00 to "
+        r"2024-03-31 00:00:00",
+        said,
+    )
 
 
 @pytest.mark.parametrize("name", NAIVE)
@@ -99,16 +121,22 @@ def test_failures_are_shrunk(failures, name):
 
 @pytest.mark.parametrize("name", NAIVE)
 def test_the_page_shows_what_is_said(failures, name):
-    """The README beside the example shows these failures, to the word; numbers may differ from one Python to the next."""
+    """The README beside the example shows these failures, to the word; numbers may differ from one
+    Python to the next.
+    """
     page = (EXAMPLE / "README.md").read_text(encoding="utf-8")
-    shown = re.search(rf"^## `{name}`.*?^```text\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL)[1].strip()
+    shown = re.search(
+        rf"^## `{name}`.*?^```text\n(.*?)^```$", page, flags=re.MULTILINE | re.DOTALL
+    )[1].strip()
     said = failures[name]["message"].strip()
-    if f"Hypothesis {hypothesis.__version__}" not in page:  # Another version may also shrink to other steps.
+    if (
+        f"Hypothesis {hypothesis.__version__}" not in page
+    ):  # Another version may also shrink to other steps.
         shown, said = shown.splitlines()[0], said.splitlines()[0]
     assert re.sub(r"\d+", "0", said) == re.sub(r"\d+", "0", shown)
 
 
-# Services that are right -----------------------------------------------------------------------------------------------
+# Services that are right --------------------------------------------------------------------------
 
 
 def machine_of(file, name):
@@ -119,7 +147,9 @@ def machine_of(file, name):
 
 
 def test_the_adapter_of_our_log_passes():
-    """A service that is the log itself, stored and read back as time passes, agrees in every receipt, period and line."""
+    """A service that is the log itself, stored and read back as time passes, agrees in every
+    receipt, period and line.
+    """
     run_state_machine_as_test(machine_of("test_our_log", "LogConformance"), settings=SMALL)
 
 
@@ -147,7 +177,9 @@ def test_an_independent_service_passes():
 
 
 class Seats(BillingConformance):
-    """A service that bills seats by the second, with its own arithmetic: per unit, half up, from the start of the life."""
+    """A service that bills seats by the second, with its own arithmetic: per unit, half up, from
+    the start of the life.
+    """
 
     models = ("per_unit",)
     aggregate_usage = ()
@@ -163,9 +195,14 @@ class Seats(BillingConformance):
     def preview_invoice(self, subscription_id, now):
         subscription = self.known[subscription_id]
         whole = subscription.cycle.period_at(now)
-        lived = unix_seconds(whole.end) - max(unix_seconds(whole.start), unix_seconds(subscription.start_date))
+        lived = unix_seconds(whole.end) - max(
+            unix_seconds(whole.start), unix_seconds(subscription.start_date)
+        )
         part = Fraction(lived, unix_seconds(whole.end) - unix_seconds(whole.start))
-        return [floor(item.quantity * self.owed(item, part) + Fraction(1, 2)) for item in subscription.items]
+        return [
+            floor(item.quantity * self.owed(item, part) + Fraction(1, 2))
+            for item in subscription.items
+        ]
 
     def owed(self, item, part):
         return Fraction(item.price.model.unit_amount) * part
@@ -185,10 +222,12 @@ def test_partial_periods_are_compared():
         run_state_machine_as_test(WholeSeats, settings=SMALL)
 
 
-# One step at a time: what each comparison notices, and how an answer may be given --------------------------------------
+# One step at a time: what each comparison notices, and how an answer may be given -----------------
 
 CALLS = mc.Price.per_unit("calls", currency="usd", unit_amount=7)
-TWO = mc.Subscription("sub_1", [mc.SubscriptionItem(f"si_{number}", CALLS) for number in (1, 2)], START)
+TWO = mc.Subscription(
+    "sub_1", [mc.SubscriptionItem(f"si_{number}", CALLS) for number in (1, 2)], START
+)
 
 
 def begun(answers=None, **options):
@@ -222,9 +261,13 @@ def test_ways_to_accept(answer):
     begun({"record_usage": answer}).send(RECORD)
 
 
-@pytest.mark.parametrize("answer", ["rejected", "subscription_item_unknown", raising(REFUSED), raising(KeyError())])
+@pytest.mark.parametrize(
+    "answer", ["rejected", "subscription_item_unknown", raising(REFUSED), raising(KeyError())]
+)
 def test_ways_to_refuse(answer):
-    """A service may return that it refuses, with a code or without, or raise an exception that it declares."""
+    """A service may return that it refuses, with a code or without, or raise an exception that it
+    declares.
+    """
     begun({"record_usage": answer}, refusals=(KeyError, mc.UsageRejectedError)).send(STRANGE)
     with pytest.raises(ServiceDisagreesError, match="we answer 'accepted'"):
         begun({"record_usage": answer}, refusals=(KeyError, mc.UsageRejectedError)).send(RECORD)
@@ -235,7 +278,10 @@ def test_codes_are_compared_where_that_is_asked_for(answer):
     """With `compare_codes` a refusal needs our code; without it any refusal does."""
     begun({"record_usage": answer}, compare_codes=True).send(STRANGE)
     begun({"record_usage": "rejected"}).send(STRANGE)
-    with pytest.raises(ServiceDisagreesError, match=r"'rejected', we answer 'subscription_item_unknown'[\s\S]*No such"):
+    with pytest.raises(
+        ServiceDisagreesError,
+        match=r"'rejected', we answer 'subscription_item_unknown'[\s\S]*No such",
+    ):
         begun({"record_usage": "rejected"}, compare_codes=True).send(STRANGE)
 
 
@@ -253,7 +299,9 @@ def test_duplicates_are_told_apart_unless_excluded():
 
 def test_an_unknown_answer_is_refused_by_name():
     """A word that is none of ours is an error of the adapter, and not a refusal."""
-    with pytest.raises(mc.InvalidValueError, match=r"record_usage: expected None, 'accepted'.*received 'ok'") as caught:
+    with pytest.raises(
+        mc.InvalidValueError, match=r"record_usage: expected None, 'accepted'.*received 'ok'"
+    ) as caught:
         begun({"record_usage": "ok"}).send(RECORD)
     assert caught.value.code == "parameter_invalid_choice"
 
@@ -279,7 +327,9 @@ def test_a_crash_of_the_service_says_after_which_steps():
     ],
 )
 def test_bills_are_compared(bill, options, is_right):
-    """Five units at 7 cents are 35: as a total, or line by line where that is asked for, lines of 0 aside."""
+    """Five units at 7 cents are 35: as a total, or line by line where that is asked for, lines of 0
+    aside.
+    """
     machine = begun({"preview_invoice": bill}, **options)
     machine.send(RECORD)
     if is_right:
@@ -295,7 +345,10 @@ def test_finalized_bills_are_compared():
     machine.send(RECORD)
     period = TWO.period_at(START)
     machine.wait(period.end)
-    with pytest.raises(ServiceDisagreesError, match=r"(?s)finalized USD 0\.36 for sub_1, we finalized USD 0\.35.*wait until"):
+    with pytest.raises(
+        ServiceDisagreesError,
+        match=r"(?s)finalized USD 0\.36 for sub_1, we finalized USD 0\.35.*wait until",
+    ):
         machine.finalize((TWO, period))
 
 
@@ -320,6 +373,9 @@ def test_without_hypothesis_the_extra_is_named():
         "try: testing.conformance\n"
         "except mc.MissingExtraError as error: print(error)\n"
     )
-    expected = "metering_core.testing.conformance needs the extra 'hypothesis': pip install 'metering-core[hypothesis]'"
+    expected = (
+        "metering_core.testing.conformance needs the extra 'hypothesis': pip install "
+        "'metering-core[hypothesis]'"
+    )
     assert run_alone(script).strip() == expected
     assert "conformance" in dir(testing)

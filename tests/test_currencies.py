@@ -24,7 +24,11 @@ def test_the_codes_are_those_of_iso_4217() -> None:
 
 def test_the_digits_are_those_of_iso_4217_except_for_the_deviations() -> None:
     """A currency differs from ISO exactly where a deviation with a reason is listed."""
-    differing = {code for code, found in CURRENCIES.items() if (found.fraction_digits, found.multiple) != (ISO_DIGITS[code], 1)}
+    differing = {
+        code
+        for code, found in CURRENCIES.items()
+        if (found.fraction_digits, found.multiple) != (ISO_DIGITS[code], 1)
+    }
     assert differing == set(STRIPE_DEVIATIONS)
     assert all(deviation.reason for deviation in STRIPE_DEVIATIONS.values())
 
@@ -65,9 +69,14 @@ def test_any_letter_case_is_taken(code: str) -> None:
     assert currency(code) is CURRENCIES["usd"]
 
 
-@pytest.mark.parametrize("code", ["", "us", "usdx", " usd", "xau", "xxx", "btc", "\u212arw", "840", 840, None, b"usd", 1.5])
+@pytest.mark.parametrize(
+    "code",
+    ["", "us", "usdx", " usd", "xau", "xxx", "btc", "\u212arw", "840", 840, None, b"usd", 1.5],
+)
 def test_what_is_no_currency_is_refused(code: object) -> None:
-    """Unknown codes, metals without a minor unit, look-alike letters and other types are refused by name."""
+    """Unknown codes, metals without a minor unit, look-alike letters and other types are refused by
+    name.
+    """
     with pytest.raises(InvalidValueError) as caught:
         currency(code, "price.currency")
     assert (caught.value.code, caught.value.param) == (ErrorCode.CURRENCY_UNKNOWN, "price.currency")

@@ -16,7 +16,9 @@ PAGES = sorted(path for path in pages.DOCS.rglob("*.md") if "_build" not in path
 
 pytestmark = pytest.mark.skipif(not PAGES, reason="an installed wheel is tested without docs/")
 
-EVERY_PAGE = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(pages.DOCS)))
+EVERY_PAGE = pytest.mark.parametrize(
+    "page", PAGES, ids=lambda page: str(page.relative_to(pages.DOCS))
+)
 
 
 def named(page: Path) -> str:
@@ -25,12 +27,20 @@ def named(page: Path) -> str:
 
 def marked(page: Path) -> object:
     """Return the page, as slow where it says so itself."""
-    return pytest.param(page, marks=pytest.mark.slow) if "<!-- slow -->" in page.read_text(encoding="utf-8") else page
+    return (
+        pytest.param(page, marks=pytest.mark.slow)
+        if "<!-- slow -->" in page.read_text(encoding="utf-8")
+        else page
+    )
 
 
-@pytest.mark.parametrize("page", [marked(page) for page in PAGES], ids=lambda page: str(page.relative_to(pages.DOCS)))
+@pytest.mark.parametrize(
+    "page", [marked(page) for page in PAGES], ids=lambda page: str(page.relative_to(pages.DOCS))
+)
 def test_python_examples_run(page):
-    """Every Python session on the page gives what the page shows, where the extras that the page needs are installed."""
+    """Every Python session on the page gives what the page shows, where the extras that the page
+    needs are installed.
+    """
     for module in pages.needed(page):
         pytest.importorskip(module, reason=f"the examples of {page.name} need {module}")
     failures = pages.failures_of(pages.python_session(page))
@@ -52,14 +62,22 @@ def test_commands_run(page, command):
 @EVERY_PAGE
 def test_python_stands_in_sessions(page):
     """Python is shown in sessions only, because nothing else is run."""
-    assert not [block for block in pages.blocks(page.read_text(encoding="utf-8")) if block.language in {"python", "py"}]
+    assert not [
+        block
+        for block in pages.blocks(page.read_text(encoding="utf-8"))
+        if block.language in {"python", "py"}
+    ]
 
 
 @EVERY_PAGE
 def test_page_has_one_title(page):
     """A page has one title, which the table of contents shows; the changelog brings its own."""
-    prose = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
-    assert len(re.findall(r"^# ", prose, flags=re.MULTILINE)) == (0 if page.stem == "changelog" else 1)
+    prose = re.sub(
+        r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL
+    )
+    assert len(re.findall(r"^# ", prose, flags=re.MULTILINE)) == (
+        0 if page.stem == "changelog" else 1
+    )
 
 
 @pytest.mark.parametrize("page", [pages.README, *PAGES], ids=lambda page: page.name)
@@ -79,7 +97,11 @@ def error_codes():
 def test_tables_of_error_codes_are_up_to_date():
     """The tables on the pages are those that `python docs/error_codes.py` writes."""
     made = error_codes()
-    stale = [str(path) for path in made.PAGES if made.with_table(path.read_text(encoding="utf-8")) != path.read_text("utf-8")]
+    stale = [
+        str(path)
+        for path in made.PAGES
+        if made.with_table(path.read_text(encoding="utf-8")) != path.read_text("utf-8")
+    ]
     assert not stale, f"run python docs/error_codes.py: {stale}"
 
 
@@ -96,7 +118,9 @@ def test_a_stale_table_is_noticed():
 def test_reference_has_every_public_name(name):
     """Every public name has its entry in the API reference."""
     reference = (pages.DOCS / "reference" / "api.md").read_text(encoding="utf-8")
-    assert re.search(rf"^\.\. (auto\w+|py:data):: metering_core\.{name}$", reference, flags=re.MULTILINE)
+    assert re.search(
+        rf"^\.\. (auto\w+|py:data):: metering_core\.{name}$", reference, flags=re.MULTILINE
+    )
 
 
 KEYS_WITHIN_CASES = {
@@ -122,15 +146,26 @@ def test_reference_has_every_command_and_option():
     """The page on the command line has every command with every option, and no other."""
     cli = pytest.importorskip("metering_core.cli", exc_type=ImportError)
     text = (pages.DOCS / "reference" / "command-line.md").read_text(encoding="utf-8")
-    sections = dict(re.findall(r"^## `metering-core (\w+).*?`$(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL))
-    described = {name: set(re.findall(r"^\| `(--[\w-]+)", section, flags=re.MULTILINE)) for name, section in sections.items()}
+    sections = dict(
+        re.findall(
+            r"^## `metering-core (\w+).*?`$(.*?)(?=^## |\Z)", text, flags=re.MULTILINE | re.DOTALL
+        )
+    )
+    described = {
+        name: set(re.findall(r"^\| `(--[\w-]+)", section, flags=re.MULTILINE))
+        for name, section in sections.items()
+    }
     assert described == options(cli.app)
 
 
 def options(app):
     """Return the options of each command, without those that every command has."""
     return {
-        name: {argument.name for argument in app[name].assemble_argument_collection() if argument.name.startswith("--")}
+        name: {
+            argument.name
+            for argument in app[name].assemble_argument_collection()
+            if argument.name.startswith("--")
+        }
         for name in app
         if not name.startswith("-")
     }
@@ -138,7 +173,11 @@ def options(app):
 
 @pytest.mark.parametrize("name", metering_core.__all__)
 def test_properties_say_no_type(name):
-    """No property begins with words and a colon, which the reference would take for the name of its type."""
-    found = vars(getattr(metering_core, name)) if isinstance(getattr(metering_core, name), type) else {}
+    """No property begins with words and a colon, which the reference would take for the name of its
+    type.
+    """
+    found = (
+        vars(getattr(metering_core, name)) if isinstance(getattr(metering_core, name), type) else {}
+    )
     properties = [one for one in found.values() if isinstance(one, property)]
     assert not [one.__doc__ for one in properties if ": " in one.__doc__.splitlines()[0]]

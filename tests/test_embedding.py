@@ -1,4 +1,6 @@
-"""The documented service under failures: any call may raise, then it restarts and is equal; so is a journal that fails."""
+"""The documented service under failures: any call may raise, then it restarts and is equal; so is a
+journal that fails.
+"""
 
 from __future__ import annotations
 
@@ -51,11 +53,19 @@ def database():
 
 @pytest.fixture
 def service(database):
-    """Return a service with a subscription since October: tokens at a cent, and three seats of USD 10."""
-    seats = mc.Price.per_unit("seat", currency="usd", unit_amount=1000, recurring=mc.Recurring(usage_type="licensed"))
-    tokens = mc.SubscriptionItem("tokens", mc.Price.per_unit("tokens", currency="usd", unit_amount=1))
+    """Return a service with a subscription since October: tokens at a cent, and three seats of USD
+    10.
+    """
+    seats = mc.Price.per_unit(
+        "seat", currency="usd", unit_amount=1000, recurring=mc.Recurring(usage_type="licensed")
+    )
+    tokens = mc.SubscriptionItem(
+        "tokens", mc.Price.per_unit("tokens", currency="usd", unit_amount=1)
+    )
     made = BillingService(database)
-    made.subscribe(mc.Subscription("acme", [tokens, mc.SubscriptionItem("seats", seats, 3)], OCTOBER), OCTOBER)
+    made.subscribe(
+        mc.Subscription("acme", [tokens, mc.SubscriptionItem("seats", seats, 3)], OCTOBER), OCTOBER
+    )
     return made
 
 
@@ -70,7 +80,9 @@ FAILURES = [
     lambda service: service.take([{"subscription_item": "tokens", "quantity": 0.5}], OCTOBER),
     lambda service: service.take([{"subscription_item": "tokens", "no_such": 5}], OCTOBER),
     lambda service: service.take(USE, datetime(2026, 10, 5)),  # noqa: DTZ001 - naive
-    lambda service: service.subscribe(mc.Subscription("acme", service.subscription("acme").items[:1], OCTOBER), NOVEMBER),
+    lambda service: service.subscribe(
+        mc.Subscription("acme", service.subscription("acme").items[:1], OCTOBER), NOVEMBER
+    ),
     lambda service: service.bill_what_is_due("nobody", NOVEMBER),
     lambda service: service.bill_so_far("acme", OCTOBER - timedelta(days=1)),
     lambda service: service._do_and_write("finalize", ["acme", int(OCTOBER.timestamp())], OCTOBER),
@@ -80,7 +92,9 @@ FAILURES = [
 
 @pytest.mark.parametrize("fail", FAILURES)
 def test_what_raises_is_not_written(service, fail):
-    """Whatever a call raises, the journal has no row of it: the service starts again, equal, and goes on."""
+    """Whatever a call raises, the journal has no row of it: the service starts again, equal, and
+    goes on.
+    """
     service.take(USE, OCTOBER)
     before = service.database.execute("SELECT * FROM journal").fetchall()
     with pytest.raises(Exception):  # noqa: B017, PT011 - whatever it is
@@ -99,7 +113,9 @@ def test_what_raises_is_not_written(service, fail):
     ],
 )
 def test_what_is_not_written_is_not_done(service, call):
-    """Where the database does not take the row, the log forgets the deed; done again it is done once."""
+    """Where the database does not take the row, the log forgets the deed; done again it is done
+    once.
+    """
     service.take(USE, OCTOBER)
     service.database.is_full = True
     before = service.log
@@ -116,7 +132,11 @@ def test_what_is_not_written_is_not_done(service, call):
 def test_an_honest_retry_is_a_duplicate(service):
     """A request that is sent again an hour or a day later is the same request."""
     sequences = [service.take(USE, OCTOBER + timedelta(hours=later))[0] for later in (0, 1, 24)]
-    assert [(one.outcome.value, one.sequence) for one in sequences] == [("accepted", 1), ("duplicate", 1), ("duplicate", 1)]
+    assert [(one.outcome.value, one.sequence) for one in sequences] == [
+        ("accepted", 1),
+        ("duplicate", 1),
+        ("duplicate", 1),
+    ]
     assert equal_after_a_restart(service)
 
 
@@ -143,11 +163,15 @@ def test_who_left_is_billed(service):
 
 
 def test_a_price_changes_while_requests_come(service):
-    """November is used before October is finalized: told of the boundary, November has the new price; the restart knows it."""
+    """November is used before October is finalized: told of the boundary, November has the new
+    price; the restart knows it.
+    """
     service.take(USE, OCTOBER)
     service.take([USE[0] | {"id": "november"}], NOVEMBER + timedelta(minutes=1))
     told = service.subscription("acme")
-    dearer = mc.SubscriptionItem("tokens", mc.Price.per_unit("dearer", currency="usd", unit_amount=2))
+    dearer = mc.SubscriptionItem(
+        "tokens", mc.Price.per_unit("dearer", currency="usd", unit_amount=2)
+    )
     changed = mc.Subscription("acme", [dearer, told.items[1]], OCTOBER)
     with pytest.raises(mc.InvalidValueError, match=r"pass now=2026-10-01T00:00:00Z"):
         service.subscribe(changed, NOVEMBER)  # October is open.
@@ -163,7 +187,9 @@ def test_a_price_changes_while_requests_come(service):
 def test_rebilling_is_written(service):
     """A version that bills the open month anew does so after a restart, too."""
     service.take(USE, OCTOBER)
-    dearer = mc.SubscriptionItem("tokens", mc.Price.per_unit("dearer", currency="usd", unit_amount=2))
+    dearer = mc.SubscriptionItem(
+        "tokens", mc.Price.per_unit("dearer", currency="usd", unit_amount=2)
+    )
     changed = mc.Subscription("acme", [dearer, service.subscription("acme").items[1]], OCTOBER)
     service.subscribe(changed, OCTOBER + timedelta(days=1), rebill=True)
     assert service.bill_so_far("acme", OCTOBER).total == 5 * 2 + 3000
@@ -177,6 +203,8 @@ def test_a_preview_after_the_end_says_what_to_do(service):
         mc.preview_invoice(ended, service.log, now=NOVEMBER)
     assert refusal.value.code == ErrorCode.PERIOD_NOT_OF_SUBSCRIPTION
     assert str(refusal.value) == (
-        "now: expected a moment in the life of subscription 'acme' (from 2026-10-01T00:00:00Z to 2026-10-11T00:00:00Z; "
-        "its last period is 2026-10-01T00:00:00Z to 2026-10-11T00:00:00Z), received 2026-11-01T00:00:00Z"
+        "now: expected a moment in the life of subscription 'acme' (from "
+        "2026-10-01T00:00:00Z to 2026-10-11T00:00:00Z; "
+        "its last period is 2026-10-01T00:00:00Z to 2026-10-11T00:00:00Z), received "
+        "2026-11-01T00:00:00Z"
     )

@@ -1,4 +1,5 @@
-"""Law 4: every engine gives the receipts, summaries and invoices of a log, in thousands of adversarial cases.
+"""Law 4: every engine gives the receipts, summaries and invoices of a log, in thousands of
+adversarial cases.
 
 Spark is held to the same by tests/test_sql_spark.py, where its session is.
 """
@@ -37,7 +38,9 @@ def engine(request):
 @pytest.mark.parametrize("seed", SEEDS)
 @pytest.mark.parametrize("policy", POLICIES)
 def test_engine_says_what_a_log_says(engine, policy, seed):
-    """Receipts, partials, summaries and invoices of hundreds of adversarial cases are those of a log."""
+    """Receipts, partials, summaries and invoices of hundreds of adversarial cases are those of a
+    log.
+    """
     batch = batch_of(policy, seed)
     assert not list(differences(batch, engine(batch)))
 
@@ -52,13 +55,17 @@ def test_engine_says_what_a_log_says_at_length(engine, policy):
 
 @pytest.mark.parametrize("cases", [0, 1])
 def test_nothing_is_usage_of_nothing(engine, cases):
-    """Without a row, with and without subscriptions, there are no receipts and every summary and invoice is of nothing."""
+    """Without a row, with and without subscriptions, there are no receipts and every summary and
+    invoice is of nothing.
+    """
     batch = Batch(POLICIES["late"], generated(0, cases, "late").subscriptions)
     assert not list(differences(batch, engine(batch)))
 
 
 def dropped(usage, append):
-    """Return what becomes of records of an item that the newest version has no more: a retry, other content, another id."""
+    """Return what becomes of records of an item that the newest version has no more: a retry, other
+    content, another id.
+    """
     append([UsageRecord("si_0", 5, timestamp=START, id="a")])
     usage.subscribe(Subscription("sub", [SubscriptionItem("si_1", priced())], START), rebill=True)
     contents = [(5, "a"), (6, "a"), (5, "b"), (5, None)]
@@ -72,48 +79,78 @@ def dropped(usage, append):
 def columns_to(usage):
     """Return what appends records to columns in one call."""
     names = ("subscription_item", "quantity", "timestamp", "action", "id")
-    return lambda records: usage.append_columns(*zip(*map(attrgetter(*names), records), strict=True), now=START)
+    return lambda records: usage.append_columns(
+        *zip(*map(attrgetter(*names), records), strict=True), now=START
+    )
 
 
 @pytest.mark.parametrize("kind", ["records", "columns", "columnar", "duckdb"])
 def test_a_used_id_of_a_dropped_item_is_no_reused_id(kind):
-    """The order of the codes decides: an item that there is no more is unknown, whatever its ids were used for."""
+    """The order of the codes decides: an item that there is no more is unknown, whatever its ids
+    were used for.
+    """
     unknown = mc.ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN
     if kind == "duckdb":  # It is told the newest version alone, and takes all usage for new.
         pytest.importorskip("duckdb", reason="the engine needs duckdb")
         rows = [("si_0", quantity, START, "increment", "a", START) for quantity in (5, 6)]
-        batch = Batch(POLICIES["literal"], [Subscription("sub", [SubscriptionItem("si_1", priced())], START)], rows=rows)
-        assert [receipt.code for receipt in ENGINES[kind](batch).receipts().values()] == [unknown] * 2
+        batch = Batch(
+            POLICIES["literal"],
+            [Subscription("sub", [SubscriptionItem("si_1", priced())], START)],
+            rows=rows,
+        )
+        assert [receipt.code for receipt in ENGINES[kind](batch).receipts().values()] == [
+            unknown
+        ] * 2
         return
     usage = mc.UsageLog([subscribed()])
     append = columns_to(usage) if kind == "columns" else partial(usage.append, now=START)
     if kind == "columnar":
-        usage = pytest.importorskip("metering_core.columnar", exc_type=ImportError).ColumnarUsage([subscribed()])
+        usage = pytest.importorskip("metering_core.columnar", exc_type=ImportError).ColumnarUsage(
+            [subscribed()]
+        )
         append = partial(usage.append, now=START)
     assert dropped(usage, append) == ["duplicate", unknown, unknown, unknown]
 
 
 def test_cases_reach_every_refusal():
-    """The generated cases have accepted records, duplicates and every code of a refusal, or they would prove nothing."""
+    """The generated cases have accepted records, duplicates and every code of a refusal, or they
+    would prove nothing.
+    """
     seen = set()
     for batch in [batch_of(policy, seed) for policy in POLICIES for seed in range(2)]:
         seen |= {receipt.code or receipt.outcome for receipt in batch.log()[1]}
     assert seen == {
-        *("accepted", "duplicate", "subscription_item_unknown", "id_reused", "price_not_metered", "subscription_canceled"),
+        *(
+            "accepted",
+            "duplicate",
+            "subscription_item_unknown",
+            "id_reused",
+            "price_not_metered",
+            "subscription_canceled",
+        ),
         *("set_with_billing_thresholds", "timestamp_in_future", "timestamp_after_current_period"),
         *("timestamp_before_current_period", "period_closed", "late_usage_not_billable"),
     }
 
 
 def test_cases_reach_what_engines_stumble_over():
-    """Accepted records collide, set over increments and the reverse, lie on both edges of periods and leave 64 bits."""
+    """Accepted records collide, set over increments and the reverse, lie on both edges of periods
+    and leave 64 bits.
+    """
     seen = Counter()
     for batch in [batch_of(policy, seed) for policy in POLICIES for seed in range(2)]:
         log, _ = batch.log()
-        owners = {item.id: subscription for subscription in batch.subscriptions for item in subscription.items}
+        owners = {
+            item.id: subscription
+            for subscription in batch.subscriptions
+            for item in subscription.items
+        }
         before, sums = {}, Counter()
         for one in log.records():
-            record, period = one.record, owners[one.record.subscription_item].period_at(one.billed_at)
+            record, period = (
+                one.record,
+                owners[one.record.subscription_item].period_at(one.billed_at),
+            )
             cell = record.subscription_item, one.billed_at, record.timestamp
             if cell in before:
                 seen[f"{record.action} after {before[cell]}"] += 1

@@ -20,14 +20,20 @@ def output_of(script: str, **environment: str) -> str:
     """Run an example in a process of its own, where importing an extra would fail."""
     guarded = (
         "import runpy, sys\n"
-        "for extra in ('cyclopts', 'rich', 'hypothesis', 'matplotlib', 'numpy'): sys.modules[extra] = None\n"
+        "for extra in ('cyclopts', 'rich', 'hypothesis', 'matplotlib', 'numpy'): "
+        "sys.modules[extra] = None\n"
         f"runpy.run_path({str(EXAMPLES / script)!r}, run_name='__main__')\n"
     )
     result = subprocess.run(
         [sys.executable, "-W", "error", "-c", guarded],
         capture_output=True,
         check=True,
-        env={**os.environ, "PYTHONPATH": str(PACKAGE.parent), "PYTHONIOENCODING": "utf-8", **environment},
+        env={
+            **os.environ,
+            "PYTHONPATH": str(PACKAGE.parent),
+            "PYTHONIOENCODING": "utf-8",
+            **environment,
+        },
     )
     assert result.stderr == b""
     return result.stdout.decode()
@@ -40,7 +46,9 @@ def service_output() -> str:
 
 def test_the_service_hears_what_became_of_each_report(service_output):
     """A retry is a duplicate, other content under its id is refused, and neither is billed."""
-    assert [line.split(": ", 1)[1].split()[0].rstrip(":") for line in service_output.splitlines()[:4]] == [
+    assert [
+        line.split(": ", 1)[1].split()[0].rstrip(":") for line in service_output.splitlines()[:4]
+    ] == [
         "accepted",
         "duplicate",
         "rejected",
@@ -49,12 +57,18 @@ def test_the_service_hears_what_became_of_each_report(service_output):
 
 
 def test_the_service_bills_what_was_used(service_output):
-    """112,345 tokens: 100,000 at 0.06 cents are 6000, 12,345 at 0.045 are 555.525 and so 556, and two seats are 3000: 9556."""
+    """112,345 tokens: 100,000 at 0.06 cents are 6000, 12,345 at 0.045 are 555.525 and so 556, and
+    two seats are 3000: 9556.
+    """
     assert 60_000 + 52_345 == 100_000 + 12_345
     invoices = service_output.split("Invoice ")[1:]
     assert [one.split(")")[0].split("(")[1] for one in invoices] == ["draft", "finalized"]
     for one in invoices:
-        amounts = [line.split("USD ")[-1] for line in one.splitlines() if "USD" in line and "Tier 2: " not in line]
+        amounts = [
+            line.split("USD ")[-1]
+            for line in one.splitlines()
+            if "USD" in line and "Tier 2: " not in line
+        ]
         assert amounts[:4] == ["60.00", "5.56", "30.00", "95.56"]
     assert "2024-01-31 09:00 to 2024-02-29 09:00 UTC" in service_output
 
@@ -68,17 +82,25 @@ def test_the_service_restarts_and_bills_the_same_again(service_output):
 
 def test_the_service_bills_who_left(service_output):
     """Ten of the 31 days from 29 February to 31 March: two seats of 1500 come to 967.74, so 968."""
-    assert "The last invoice: USD 9.68 for 2024-02-29T09:00:00Z to 2024-03-10T09:00:00Z" in service_output
+    assert (
+        "The last invoice: USD 9.68 for 2024-02-29T09:00:00Z to 2024-03-10T09:00:00Z"
+        in service_output
+    )
 
 
 def test_the_service_says_the_same_on_every_machine(service_output):
     """Neither the hash seed nor the time zone changes a byte."""
-    assert output_of("embed_in_a_service.py", PYTHONHASHSEED="7", TZ="Pacific/Auckland") == service_output
+    assert (
+        output_of("embed_in_a_service.py", PYTHONHASHSEED="7", TZ="Pacific/Auckland")
+        == service_output
+    )
 
 
 def test_the_usage_of_the_demo_is_what_its_script_makes(tmp_path, monkeypatch, capsys):
     """The shipped files are the script's own bytes, so that anyone can make them again."""
-    spec = importlib.util.spec_from_file_location("make_demo_usage", EXAMPLES / "make_demo_usage.py")
+    spec = importlib.util.spec_from_file_location(
+        "make_demo_usage", EXAMPLES / "make_demo_usage.py"
+    )
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     made = tmp_path / "usage.csv"

@@ -1,4 +1,6 @@
-"""Small spaces completely: every short sequence of set and increment, in every mode, through every way to fold."""
+"""Small spaces completely: every short sequence of set and increment, in every mode, through every
+way to fold.
+"""
 
 from __future__ import annotations
 
@@ -15,37 +17,51 @@ SUBSCRIPTION = four_modes()
 NOW = START + DAY
 TIMES = (START, START + 1)  # The first is the period's first second.
 STEPS = tuple(itertools.product(TIMES, Action, (0, 1, 3)))
-# Three and fewer steps are tried with every quantity; four with those that still collide, sink to nothing and rise again.
-LONG_STEPS = tuple((time, *step) for time in TIMES for step in [(Action.INCREMENT, 2), (Action.SET, 2), (Action.SET, 0)])
-SEQUENCES = [steps for length in range(4) for steps in itertools.product(STEPS, repeat=length)] + list(
-    itertools.product(LONG_STEPS, repeat=4)
+# Three and fewer steps are tried with every quantity; four with those that still collide, sink to
+# nothing and rise again.
+LONG_STEPS = tuple(
+    (time, *step)
+    for time in TIMES
+    for step in [(Action.INCREMENT, 2), (Action.SET, 2), (Action.SET, 0)]
 )
+SEQUENCES = [
+    steps for length in range(4) for steps in itertools.product(STEPS, repeat=length)
+] + list(itertools.product(LONG_STEPS, repeat=4))
 BALLAST = 200
 
 
 def expected(steps):
-    """Restate the modes for two timestamps: what stands at each is what the records from its last set on come to."""
+    """Restate the modes for two timestamps: what stands at each is what the records from its last
+    set on come to.
+    """
     standing = []
     for time in TIMES:
         here = [(action, quantity) for at, action, quantity in steps if at == time]
-        last_set = max((index for index, (action, _) in enumerate(here) if action is Action.SET), default=0)
+        last_set = max(
+            (index for index, (action, _) in enumerate(here) if action is Action.SET), default=0
+        )
         standing.append(sum(quantity for _, quantity in here[last_set:]) if here else None)
     early, late = standing
     latest = (early or 0) if late is None else late
     total, count = (early or 0) + (late or 0), (early is not None) + (late is not None)
     greatest = max(early or 0, late or 0)
-    # With one of the two alone that is the least and the average. Both lie in one hour of one day, whose peak is the greatest.
+    # With one of the two alone that is the least and the average. Both lie in one hour of one day,
+    # whose peak is the greatest.
     least = min(early, late) if count == 2 else total
     average = Fraction(total, 2) if count == 2 else total
     return (total, greatest, latest, latest, least, count, average, greatest, greatest)
 
 
 def answers(log, subscription=SUBSCRIPTION):
-    return tuple(one.total_usage for one in summarize_all([(item, JAN) for item in subscription.items], log))
+    return tuple(
+        one.total_usage for one in summarize_all([(item, JAN) for item in subscription.items], log)
+    )
 
 
 def loaded_log():
-    """Return a log that has folded so much of another item that the next few records are folded one by one."""
+    """Return a log that has folded so much of another item that the next few records are folded one
+    by one.
+    """
     ballast = SubscriptionItem("ballast", SUBSCRIPTION.items[0].price)
     log = UsageLog([SUBSCRIPTION, Subscription("other", [ballast], START)])
     log.append_columns(["ballast"] * BALLAST, [1] * BALLAST, [START] * BALLAST, now=NOW)
@@ -54,12 +70,20 @@ def loaded_log():
 
 
 def records(steps):
-    return [UsageRecord(mode, quantity, time, action) for time, action, quantity in steps for mode in MODES]
+    return [
+        UsageRecord(mode, quantity, time, action)
+        for time, action, quantity in steps
+        for mode in MODES
+    ]
 
 
-@pytest.mark.parametrize("new_log", [lambda: UsageLog([SUBSCRIPTION]), loaded_log], ids=["bulk", "one_by_one"])
+@pytest.mark.parametrize(
+    "new_log", [lambda: UsageLog([SUBSCRIPTION]), loaded_log], ids=["bulk", "one_by_one"]
+)
 def test_every_short_sequence_at_once(new_log):
-    """Appended at once, every sequence gives the naive answer, folded in bulk and record by record."""
+    """Appended at once, every sequence gives the naive answer, folded in bulk and record by
+    record.
+    """
     for steps in SEQUENCES:
         log = new_log()
         log.append(records(steps), now=NOW)

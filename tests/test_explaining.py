@@ -36,9 +36,22 @@ def explained(log, number=0, now=NOW):
 
 
 def test_a_line_is_explained_in_sentences():
-    """From records to rounding: 1,005 set and 26 more make 1,031, of which 31 x 3.6 = 111.6 is paid as 112."""
-    price = priced(Graduated([Tier(1000, 0, 900), Tier("inf", "3.6")]), id="api", nickname="API calls", unit_label="calls")
-    log = used((START, 7), (START, 1005, "set"), (START, 20), (START + 5, 6), subscription=subscribed(price))
+    """From records to rounding: 1,005 set and 26 more make 1,031, of which 31 x 3.6 = 111.6 is paid
+    as 112.
+    """
+    price = priced(
+        Graduated([Tier(1000, 0, 900), Tier("inf", "3.6")]),
+        id="api",
+        nickname="API calls",
+        unit_label="calls",
+    )
+    log = used(
+        (START, 7),
+        (START, 1005, "set"),
+        (START, 20),
+        (START + 5, 6),
+        subscription=subscribed(price),
+    )
     unit, flat, rest = (str(explained(log, number)) for number in range(3))
     assert (
         rest
@@ -51,9 +64,13 @@ USD 1.12 for 31 calls × API calls (Tier 2 at USD 0.036 / month)
   Tier 2: 31 × USD 0.036 = USD 1.116 exactly.
   Rounding: 111.6 minor units, half up, is 112: USD 1.12."""
     )
-    assert unit.endswith("Tier 1: 1,000 × USD 0.00 = USD 0.00 exactly.\n  Rounding: none needed; the line is USD 0.00.")
+    assert unit.endswith(
+        "Tier 1: 1,000 × USD 0.00 = USD 0.00 exactly.\n"
+        "  Rounding: none needed; the line is USD 0.00."
+    )
     assert flat.endswith(
-        "Tier 1: it is reached, so its flat amount USD 9.00 is due.\n  Rounding: none needed; the line is USD 9.00."
+        "Tier 1: it is reached, so its flat amount USD 9.00 is due.\n"
+        "  Rounding: none needed; the line is USD 9.00."
     )
 
 
@@ -71,9 +88,12 @@ USD 1.12 for 31 calls × API calls (Tier 2 at USD 0.036 / month)
     ],
 )
 def test_the_deciding_cells_are_named(mode, deciding, words):
-    """All cells decide a sum, a count and an average, the extreme ones an extreme or a peak, the latest one the last value."""
+    """All cells decide a sum, a count and an average, the extreme ones an extreme or a peak, the
+    latest one the last value.
+    """
     log = used(
-        *((START + at, quantity) for at, quantity in enumerate([5, 9, 9, 2])), subscription=subscribed(priced(mode=mode))
+        *((START + at, quantity) for at, quantity in enumerate([5, 9, 9, 2])),
+        subscription=subscribed(priced(mode=mode)),
     )
     explanation = explained(log)
     assert [cell.quantity for cell in explanation.deciding] == deciding
@@ -84,7 +104,13 @@ def test_the_deciding_cells_are_named(mode, deciding, words):
 @pytest.mark.parametrize(("now", "period"), [(NOW, JAN), (JAN.end_seconds, FEB)])
 def test_last_ever_is_explained_by_its_one_cell(now, period):
     """The latest cell and its records explain a last_ever, of this period or of an earlier one."""
-    log = used((START, 5), (START + 5, 7), (START + 5, 1), (START + 1, 9), subscription=subscribed(priced(mode="last_ever")))
+    log = used(
+        (START, 5),
+        (START + 5, 7),
+        (START + 5, 1),
+        (START + 1, 9),
+        subscription=subscribed(priced(mode="last_ever")),
+    )
     explanation = explained(log, now=now)
     assert explanation.line.period == period
     assert explanation.cells == explanation.deciding == (Cell(START + 5, 8),)
@@ -115,7 +141,10 @@ def test_licensed_lines_say_what_was_agreed():
     """A licensed item has no records: its quantity was agreed."""
     subscription, log = everything()
     text = str(explain(preview_invoice(subscription, log, now=NOW).lines[-1]))
-    assert "item seats is licensed; 3 was agreed for 2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z." in text
+    assert (
+        "item seats is licensed; 3 was agreed for 2024-01-01T00:00:00Z to 2024-02-01T00:00:00Z."
+        in text
+    )
     assert "Price: 3 × USD 15.00 = USD 45.00 exactly." in text
 
 
@@ -137,14 +166,25 @@ def test_an_engine_without_records_explains_the_rest():
 
 
 def shared(model, quantity):
-    return str(explain(finalize_invoice(subscribed(priced(model)), Shares(quantity), JAN, now=JAN.end).lines[-1]))
+    return str(
+        explain(
+            finalize_invoice(subscribed(priced(model)), Shares(quantity), JAN, now=JAN.end).lines[
+                -1
+            ]
+        )
+    )
 
 
 def test_a_share_is_explained_in_full():
-    """Where the line shows twelve places, the explanation also has the exact quantity and the exact amount."""
+    """Where the line shows twelve places, the explanation also has the exact quantity and the exact
+    amount.
+    """
     text = shared(Graduated([Tier(1, 0), Tier(None, 10)]), Fraction(5, 3))
     assert "is 1.666666666666 (exactly 5/3)." in text
-    assert "Tier 2: 0.666666666666 (exactly 2/3) × USD 0.10 = USD 0.06666666666666… (exactly 20/3 minor units)." in text
+    assert (
+        "Tier 2: 0.666666666666 (exactly 2/3) × USD 0.10 = USD 0.06666666666666… (exactly "
+        "20/3 minor units)." in text
+    )
     assert text.endswith("Rounding: 20/3 minor units, half up, is 7: USD 0.07.")
 
 
@@ -157,33 +197,50 @@ def test_a_share_that_comes_to_a_decimal_is_explained():
 
 def test_a_long_decimal_is_explained_in_full():
     """Thirteen places are one more than the line shows; twelve are all there is to say."""
-    assert "Price: 0.123456789012 (exactly 0.1234567890123) × USD 0.01" in shared(PerUnit(1), Decimal("0.1234567890123"))
+    assert "Price: 0.123456789012 (exactly 0.1234567890123) × USD 0.01" in shared(
+        PerUnit(1), Decimal("0.1234567890123")
+    )
     assert "Price: 0.123456789012 × USD 0.01" in shared(PerUnit(1), Decimal("0.123456789012"))
 
 
 def test_shares_of_packages_and_of_users_models_are_explained():
-    """Packages count the exact quantity; a model without a unit amount is explained by what it comes to."""
-    assert "Price: 5.333333333333 (exactly 16/3) units make 2 packages of 5" in shared(Package(10, 5), Fraction(16, 3))
+    """Packages count the exact quantity; a model without a unit amount is explained by what it
+    comes to.
+    """
+    assert "Price: 5.333333333333 (exactly 16/3) units make 2 packages of 5" in shared(
+        Package(10, 5), Fraction(16, 3)
+    )
 
     class Thirds:
         def charges(self, quantity):
             return [Charge("unit", quantity, None, Fraction(1, 3))]
 
-    assert "Price: 2 units come to USD 0.00333333333333… (exactly 1/3 minor units)." in shared(Thirds(), 2)
+    assert "Price: 2 units come to USD 0.00333333333333… (exactly 1/3 minor units)." in shared(
+        Thirds(), 2
+    )
 
 
 def metered(formula, *values):
-    """Return the explanation of a bill for January with a meter of these values, one a day, at 10 cents a unit."""
+    """Return the explanation of a bill for January with a meter of these values, one a day, at 10
+    cents a unit.
+    """
     price = priced(PerUnit(10), recurring=Recurring(meter="m"))
     subscription = subscribed(price, customer="cus_1")
     log = MeterLog([Meter("m", "load", formula)], [subscription])
     for day, value in enumerate(values):
-        log.record("load", {"stripe_customer_id": "cus_1", "value": value}, timestamp=START + day * DAY, now=START + day * DAY)
+        log.record(
+            "load",
+            {"stripe_customer_id": "cus_1", "value": value},
+            timestamp=START + day * DAY,
+            now=START + day * DAY,
+        )
     return explain(finalize_invoice(subscription, log, JAN, now=JAN.end).lines[0])
 
 
 def test_a_meters_average_is_explained():
-    """1, 1 and 3 average 5/3; at 10 cents that is 50/3 cents, paid as 17. The quantity comes from events, not records."""
+    """1, 1 and 3 average 5/3; at 10 cents that is 50/3 cents, paid as 17. The quantity comes from
+    events, not records.
+    """
     explanation = metered("average", "1", "1", "3")
     assert (explanation.records, explanation.cells, explanation.has_records) == ((), (), True)
     assert [logged.event.payload["value"] for logged in explanation.events] == ["1", "1", "3"]
@@ -203,12 +260,24 @@ USD 0.17 for 1.666666666666 × price (at USD 0.10 / month)
 
 
 def test_events_are_those_that_count():
-    """Canceled and overwritten events are none of a line's; a level is explained by the changes before the period, too."""
+    """Canceled and overwritten events are none of a line's; a level is explained by the changes
+    before the period, too.
+    """
     day = 20 * DAY  # Of January, and then of February.
-    for formula, window, expected in (("sum", "day", ["c"]), ("weighted_sum", None, ["a", "b", "c"])):
-        subscription = subscribed(priced(PerUnit(10), recurring=Recurring(meter="m")), customer="cus_1")
+    for formula, window, expected in (
+        ("sum", "day", ["c"]),
+        ("weighted_sum", None, ["a", "b", "c"]),
+    ):
+        subscription = subscribed(
+            priced(PerUnit(10), recurring=Recurring(meter="m")), customer="cus_1"
+        )
         log = MeterLog([Meter("m", "load", formula, event_time_window=window)], [subscription])
-        times = {"a": START + day, "b": JAN.end_seconds + day, "c": JAN.end_seconds + day + 1, "d": JAN.end_seconds + day + 2}
+        times = {
+            "a": START + day,
+            "b": JAN.end_seconds + day,
+            "c": JAN.end_seconds + day + 1,
+            "d": JAN.end_seconds + day + 2,
+        }
         for identifier, at in times.items():
             payload = {"stripe_customer_id": "cus_1", "value": "1"}
             log.record("load", payload, identifier=identifier, timestamp=at, now=at)
@@ -219,12 +288,18 @@ def test_events_are_those_that_count():
 
 
 def test_what_a_bill_carries_is_explained():
-    """2 of January's events came after its bill; February's bill has a line of its own for them, which says so."""
+    """2 of January's events came after its bill; February's bill has a line of its own for them,
+    which says so.
+    """
     subscription = subscribed(priced(PerUnit(10), recurring=Recurring(meter="m")), customer="cus_1")
-    log = MeterLog([Meter("m", "load")], [subscription], policy=MeterPolicy(late_usage="carry_forward"))
+    log = MeterLog(
+        [Meter("m", "load")], [subscription], policy=MeterPolicy(late_usage="carry_forward")
+    )
     log.close_period("sub", JAN, now=JAN.end)
     for value, at in (("2", JAN.end_seconds - 1), ("1", JAN.end_seconds)):
-        log.record("load", {"stripe_customer_id": "cus_1", "value": value}, timestamp=at, now=JAN.end)
+        log.record(
+            "load", {"stripe_customer_id": "cus_1", "value": value}, timestamp=at, now=JAN.end
+        )
     own, late = preview_invoice(subscription, log, now=JAN.end).lines
     assert [one.event.payload["value"] for one in explain(own).events] == ["1"]
     assert [one.event.payload["value"] for one in explain(late).events] == ["2"]
@@ -232,11 +307,15 @@ def test_what_a_bill_carries_is_explained():
 
 
 def test_an_invoice_made_again_is_explained_as_it_was_billed():
-    """10 were billed; 7 came late and the 10 were canceled: the invoice made again is still of the event of 10, #1."""
+    """10 were billed; 7 came late and the 10 were canceled: the invoice made again is still of the
+    event of 10, #1.
+    """
     subscription = subscribed(priced(PerUnit(10), recurring=Recurring(meter="m")), customer="cus_1")
     log = MeterLog([Meter("m", "load")], [subscription])
     payload = {"stripe_customer_id": "cus_1", "value": "10"}
-    log.record("load", payload, identifier="a", timestamp=JAN.end_seconds - 9, now=JAN.end_seconds - 9)
+    log.record(
+        "load", payload, identifier="a", timestamp=JAN.end_seconds - 9, now=JAN.end_seconds - 9
+    )
     (first,) = finalize_invoice(subscription, log, JAN, now=JAN.end).lines
     log.record("load", {**payload, "value": "7"}, timestamp=JAN.end_seconds - 5, now=JAN.end)
     log.cancel("load", "a", now=JAN.end)
@@ -247,7 +326,9 @@ def test_an_invoice_made_again_is_explained_as_it_was_billed():
 
 
 def test_an_engine_without_events_says_so():
-    """A meter's line from an engine that keeps no events is explained from its quantity on, and says what is missing."""
+    """A meter's line from an engine that keeps no events is explained from its quantity on, and
+    says what is missing.
+    """
     line = metered("sum", "2").line
     text = str(explain(attrs.evolve(line, usage=None)))
     assert "Events: the engine that aggregated them lists none of item si_0." in text
@@ -280,7 +361,9 @@ def test_a_users_own_model_is_explained():
 
 
 def test_an_explanation_is_about_then():
-    """What arrived after a line was made does not enter its explanation, nor that of a view's line."""
+    """What arrived after a line was made does not enter its explanation, nor that of a
+    view's line.
+    """
     log = used((START, 5))
     line = preview_invoice(subscribed(), log, now=NOW).lines[0]
     before = str(explain(line))

@@ -1,4 +1,6 @@
-"""Names of outside cannot forge a line of ours nor command a terminal: they are escaped wherever they enter a text."""
+"""Names of outside cannot forge a line of ours nor command a terminal: they are escaped wherever
+they enter a text.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +27,33 @@ NOW = FEB.start_seconds + DAY
 
 
 def texts_of(name):
-    """Yield every text that is made of values with this name, and of the refusals that speak of it."""
-    model = mc.Graduated([mc.Tier(5, unit_amount=200), mc.Tier("inf", unit_amount=100, flat_amount=3)])
+    """Yield every text that is made of values with this name, and of the refusals that speak
+    of it.
+    """
+    model = mc.Graduated(
+        [mc.Tier(5, unit_amount=200), mc.Tier("inf", unit_amount=100, flat_amount=3)]
+    )
     price = mc.Price(f"p{name}", "usd", model, nickname=name, product=name, unit_label=name)
-    flat = mc.Price.per_unit(f"q{name}", currency="usd", unit_amount=1, nickname=name, unit_label=name)
-    metered = mc.Price.per_unit("m", currency="usd", unit_amount=1, nickname=name, recurring=mc.Recurring(meter=name))
+    flat = mc.Price.per_unit(
+        f"q{name}", currency="usd", unit_amount=1, nickname=name, unit_label=name
+    )
+    metered = mc.Price.per_unit(
+        "m", currency="usd", unit_amount=1, nickname=name, recurring=mc.Recurring(meter=name)
+    )
     named = mc.Price("own", "usd", Labelled(name), nickname=name)
-    items = [mc.SubscriptionItem(f"{at}{name}", one) for at, one in enumerate((price, flat, metered, named))]
+    items = [
+        mc.SubscriptionItem(f"{at}{name}", one)
+        for at, one in enumerate((price, flat, metered, named))
+    ]
     subscription = mc.Subscription(name, items, START, customer=name)
     log = mc.UsageLog([subscription], policy=mc.AcceptancePolicy(late_grace=timedelta(days=9)))
-    meter = mc.Meter(name, name, display_name=name, dimension_payload_keys=[f"d{name}"], customer_payload_key=f"c{name}")
+    meter = mc.Meter(
+        name,
+        name,
+        display_name=name,
+        dimension_payload_keys=[f"d{name}"],
+        customer_payload_key=f"c{name}",
+    )
     meters = mc.MeterLog([meter], [subscription], policy=mc.MeterPolicy.history())
     for item in items[:2]:
         log.record(item.id, 7, timestamp=START, id=name, now=START)
@@ -46,10 +65,19 @@ def texts_of(name):
     yield from (str(mc.explain(line)) for line in invoice.lines)
     yield from (line.description for line in invoice.lines)
     yield from (
-        str(one) for one in (mc.compare(price, flat), mc.compare_usage(price, flat, log.summaries(items[0].id, now=NOW)))
+        str(one)
+        for one in (
+            mc.compare(price, flat),
+            mc.compare_usage(price, flat, log.summaries(items[0].id, now=NOW)),
+        )
     )
     yield from (finding.message for one in (price, flat) for finding in mc.audit(one))
-    yield from (str(one) for one in mc.migrate_to_meters(log, [mc.Subscription("x", items[:2], START)], now=NOW).periods)
+    yield from (
+        str(one)
+        for one in mc.migrate_to_meters(
+            log, [mc.Subscription("x", items[:2], START)], now=NOW
+        ).periods
+    )
     yield from refusals(name, log, meters, subscription, payload)
 
 
@@ -81,11 +109,15 @@ def refusals(name, log, meters, subscription, payload):
         lambda: meters.record(name, {f"c{name}": name, "value": "8"}, now=NOW),
         lambda: meters.cancel(name, f"no{name}", now=NOW),
         lambda: meters.meter(f"no{name}"),
-        lambda: mc.event_summaries(meters, name, name, START, NOW, dimension_filters={f"no{name}": "a"}),
+        lambda: mc.event_summaries(
+            meters, name, name, START, NOW, dimension_filters={f"no{name}": "a"}
+        ),
         lambda: mc.Price.from_dict({f"x{name}": 1}),
         lambda: mc.MeterEvent("e", {name: 5}),
         lambda: mc.Price.from_dict({"id": name, "currency": name}),
-        lambda: mc.SubscriptionItem.from_dict({"id": name, "price": f"no{name}"}, {name: item.price}),
+        lambda: mc.SubscriptionItem.from_dict(
+            {"id": name, "price": f"no{name}"}, {name: item.price}
+        ),
         lambda: subscription.item(f"no{name}"),
         lambda: mc.BillingCycle(START, "month", 1, name),
         lambda: mc.Money(1, name),
@@ -107,7 +139,9 @@ def tame():
 
 @pytest.mark.parametrize("name", HOSTILE, ids=ascii)
 def test_names_stay_in_their_place(tame, name):
-    """Each text has as many lines as with a tame name, and each of them is printable, whatever the names in it are."""
+    """Each text has as many lines as with a tame name, and each of them is printable, whatever the
+    names in it are.
+    """
     texts = list(texts_of(name))
     assert [len(text.split("\n")) for text in texts] == tame
     assert [text for text in texts for line in text.split("\n") if not line.isprintable()] == []
@@ -116,7 +150,9 @@ def test_names_stay_in_their_place(tame, name):
 def test_what_is_kept_is_as_it_was_given():
     """Only texts are escaped: ids, nicknames and payloads stay as they were."""
     (name, *_), scene = HOSTILE, Scene()
-    event = scene.meter_log.record("calls", {"stripe_customer_id": name, "value": "1", "region": name}, now=NOW)
+    event = scene.meter_log.record(
+        "calls", {"stripe_customer_id": name, "value": "1", "region": name}, now=NOW
+    )
     assert event.payload["region"] == name
     assert mc.Price.per_unit("p", currency="usd", unit_amount=1, nickname=name).nickname == name
     with pytest.raises(mc.InvalidValueError) as caught:

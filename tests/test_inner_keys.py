@@ -1,4 +1,6 @@
-"""The law of wrong values for what is within: every key, at every depth, of every object, snapshot and file that is read."""
+"""The law of wrong values for what is within: every key, at every depth, of every object, snapshot
+and file that is read.
+"""
 
 from __future__ import annotations
 
@@ -35,18 +37,35 @@ GONE, UNKNOWN = "gone", "an unknown key beside it"
 KINDS = [*WRONG, GONE, UNKNOWN]
 
 
-# What is read -----------------------------------------------------------------------------------------------------------
+# What is read -------------------------------------------------------------------------------------
 
 TIERS = [mc.Tier(5, "0.5", 100), mc.Tier("inf", unit_amount=1)]
 ON_METER = mc.Price(
-    "metered", "usd", mc.Graduated(TIERS), mc.Recurring(meter="m"), nickname="Name", product="prod", unit_label="call"
+    "metered",
+    "usd",
+    mc.Graduated(TIERS),
+    mc.Recurring(meter="m"),
+    nickname="Name",
+    product="prod",
+    unit_label="call",
 )
 PACKAGES = mc.Price(
-    "packages", "usd", mc.Package("12.5", 10, "up"), mc.Recurring(interval="day", interval_count=2, aggregate_usage="max")
+    "packages",
+    "usd",
+    mc.Package("12.5", 10, "up"),
+    mc.Recurring(interval="day", interval_count=2, aggregate_usage="max"),
 )
-SEATS = mc.Price("seats", "usd", mc.Volume(TIERS), mc.Recurring(interval="day", interval_count=2, usage_type="licensed"))
+SEATS = mc.Price(
+    "seats",
+    "usd",
+    mc.Volume(TIERS),
+    mc.Recurring(interval="day", interval_count=2, usage_type="licensed"),
+)
 THRESHOLDS = mc.BillingThresholds(usage_gte=5)
-ITEMS = [mc.SubscriptionItem("a", PACKAGES, billing_thresholds=THRESHOLDS), mc.SubscriptionItem("b", SEATS, 3)]
+ITEMS = [
+    mc.SubscriptionItem("a", PACKAGES, billing_thresholds=THRESHOLDS),
+    mc.SubscriptionItem("b", SEATS, 3),
+]
 POINT = mc.CumulativePoint(START + 60, "5.5", start_time=START, attributes={"host": "a"})
 HOURLY = {"event_time_window": "hour", "dimension_payload_keys": ["region"], "decimal_places": 2}
 METER = mc.Meter("m", "calls", "max", display_name="Calls", **HOURLY)
@@ -55,14 +74,25 @@ WHOLE = mc.Subscription(
     billing_thresholds=mc.BillingThresholds(amount_gte=5),
 )  # fmt: skip
 WRITTEN = [
-    *(mc.BillingThresholds(amount_gte=5), THRESHOLDS, POINT, mc.CumulativeSum("calls", last=[POINT])),
+    *(
+        mc.BillingThresholds(amount_gte=5),
+        THRESHOLDS,
+        POINT,
+        mc.CumulativeSum("calls", last=[POINT]),
+    ),
     *(mc.Graduated(TIERS), mc.Volume(TIERS), mc.Package("12.5", 10, "up"), mc.PerUnit("0.5")),
-    *(METER, METER.deactivate(START), mc.MeterEvent("calls", {"value": "5"}, timestamp=START, identifier="i")),
+    *(
+        METER,
+        METER.deactivate(START),
+        mc.MeterEvent("calls", {"value": "5"}, timestamp=START, identifier="i"),
+    ),
     mc.MeterEventSession("mes_1", "t0k3n", created=START, expires_at=START + 900),
     *(ON_METER, PACKAGES, SEATS, SEATS.recurring, ON_METER.recurring),
     *(*ITEMS, WHOLE),
 ]
-"""Values with something in each of their fields: what they write is what is changed, so that a new key is found by itself."""
+"""Values with something in each of their fields: what they write is what is changed, so that a new
+key is found by itself.
+"""
 SAID = {
     "Meter.from_dict": stripe.METER,
     "Price.from_dict": stripe.PRICE,
@@ -78,7 +108,9 @@ SAID = {
 
 @attrs.frozen
 class Reader:
-    """What reads an object: an object that is right, a function of it, and whether it comes as a text."""
+    """What reads an object: an object that is right, a function of it, and whether it comes as a
+    text.
+    """
 
     data: Any
     read: Callable[[Any], object]
@@ -138,57 +170,97 @@ def case_of_each_kind() -> Iterator[tuple[str, Any]]:
     for path in sorted((Path(__file__).parent / "cases").glob("*.json")):
         for case in read_cases(path)["cases"]:
             cases[case["kind"]] = max(
-                case, cases.get(case["kind"], {}), key=lambda one: len({place[-1:] for place in paths(one)})
+                case,
+                cases.get(case["kind"], {}),
+                key=lambda one: len({place[-1:] for place in paths(one)}),
             )
     yield from cases.items()
 
 
 def readers() -> Iterator[tuple[str, Reader]]:
     for position, value in enumerate(WRITTEN):
-        verb, data = ("from_dict", value.to_dict()) if hasattr(value, "to_dict") else ("from_stripe", value.to_stripe())
+        verb, data = (
+            ("from_dict", value.to_dict())
+            if hasattr(value, "to_dict")
+            else ("from_stripe", value.to_stripe())
+        )
         yield f"{type(value).__name__}.{verb} {position}", Reader(data, getattr(type(value), verb))
     option = {"tax_behavior": None, "unit_amount": 5, "unit_amount_decimal": "5"}
     both = {**stripe.PRICE, "currency_options": {"eur": option}}
-    yield "Price.from_dict, in another currency", Reader(both, lambda data: mc.Price.from_dict(data, currency="eur"))
+    yield (
+        "Price.from_dict, in another currency",
+        Reader(both, lambda data: mc.Price.from_dict(data, currency="eur")),
+    )
     for name, data in SAID.items():
         yield f"{name}, said", Reader(data, named(name))
-    for restore, module in ((mc.restore, test_snapshots), (mc.restore_meter_log, test_meter_snapshots)):
+    for restore, module in (
+        (mc.restore, test_snapshots),
+        (mc.restore_meter_log, test_meter_snapshots),
+    ):
         data = json.loads(json.dumps(mc.snapshot(module.hand_built())))
         yield restore.__name__, Reader(data, restore)
         yield (
             f"{restore.__name__}, content",
-            Reader(data["content"], lambda content, data=data, restore=restore: restore(sealed(data, content))),
+            Reader(
+                data["content"],
+                lambda content, data=data, restore=restore: restore(sealed(data, content)),
+            ),
         )
     yield "read_catalog", Reader(whole_catalog(), of_text(catalog.read_catalog), is_text=True)
     yield (
         "read_price",
-        Reader(PACKAGES.to_dict(), lambda data: catalog.read_price(file("p.json", json.dumps(data))), is_text=True),
+        Reader(
+            PACKAGES.to_dict(),
+            lambda data: catalog.read_price(file("p.json", json.dumps(data))),
+            is_text=True,
+        ),
     )
-    usage = {"subscription_item": "si", "quantity": 5, "timestamp": START, "action": "set", "id": "a", "received_at": START}
+    usage = {
+        "subscription_item": "si",
+        "quantity": 5,
+        "timestamp": START,
+        "action": "set",
+        "id": "a",
+        "received_at": START,
+    }
     event = {"event_name": "calls", "timestamp": START, "identifier": "a", "received_at": START}
     payload = {"stripe_customer_id": "c", "value": "5"}
     yield "read_usage jsonl", Reader(usage, rows(catalog.read_usage, "jsonl"), is_text=True)
     yield "read_usage csv", Reader(usage, rows(catalog.read_usage, "csv"), is_text=True)
-    yield "read_events jsonl", Reader({**event, "payload": payload}, rows(catalog.read_events, "jsonl"), is_text=True)
+    yield (
+        "read_events jsonl",
+        Reader({**event, "payload": payload}, rows(catalog.read_events, "jsonl"), is_text=True),
+    )
     flat = {f"payload[{key}]": value for key, value in payload.items()}
-    yield "read_events csv", Reader({**event, **flat}, rows(catalog.read_events, "csv"), is_text=True)
+    yield (
+        "read_events csv",
+        Reader({**event, **flat}, rows(catalog.read_events, "csv"), is_text=True),
+    )
     for kind, case in case_of_each_kind():
         yield f"run_cases {kind}", Reader({"cases": [case]}, run_cases)
 
 
-# How it is changed ------------------------------------------------------------------------------------------------------
+# How it is changed --------------------------------------------------------------------------------
 
 
 def paths(data: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """Yield the way to every value; of the elements of a list to the first and the last one."""
     yield place
-    keys = list(data) if isinstance(data, dict) else sorted({0, len(data) - 1}) if isinstance(data, list) and data else []
+    keys = (
+        list(data)
+        if isinstance(data, dict)
+        else sorted({0, len(data) - 1})
+        if isinstance(data, list) and data
+        else []
+    )
     for key in keys:
         yield from paths(data[key], (*place, key))
 
 
 def changes(reader: Reader) -> list[tuple[tuple[Any, ...], str]]:
-    """Return every change of an object: each place with each kind; of what has a checksum only of what lies outside of it."""
+    """Return every change of an object: each place with each kind; of what has a checksum only of
+    what lies outside of it.
+    """
     depth = 1 if "checksum" in reader.data else 99
     return [(place, kind) for place in paths(reader.data) if len(place) <= depth for kind in KINDS]
 
@@ -196,7 +268,9 @@ def changes(reader: Reader) -> list[tuple[tuple[Any, ...], str]]:
 def after(data: Any, place: tuple[Any, ...], kind: str) -> Any:
     """Return the object with one change."""
     if not place:
-        return {} if kind == GONE else {**data, "unknown_key": 1} if kind == UNKNOWN else WRONG[kind]()
+        return (
+            {} if kind == GONE else {**data, "unknown_key": 1} if kind == UNKNOWN else WRONG[kind]()
+        )
     whole = deepcopy(data)
     owner = whole
     for key in place[:-1]:
@@ -219,7 +293,9 @@ def is_json(data: Any) -> bool:
 
 
 def slip(reader: Reader, place: tuple[Any, ...], kind: str) -> str | None:
-    """Read a changed object; return what is wrong with what came out, None where it was refused by name or is kept whole."""
+    """Read a changed object; return what is wrong with what came out, None where it was refused by
+    name or is kept whole.
+    """
     data = after(reader.data, place, kind)
     if reader.is_text and not is_json(data):
         return None
@@ -227,7 +303,11 @@ def slip(reader: Reader, place: tuple[Any, ...], kind: str) -> str | None:
         with bounded():
             kept_whole(reader.read(data))
     except mc.MeteringError as error:
-        if error.param is None or not isinstance(error.code, mc.ErrorCode) or not error.message.isprintable():
+        if (
+            error.param is None
+            or not isinstance(error.code, mc.ErrorCode)
+            or not error.message.isprintable()
+        ):
             return f"without param, code or a line of its own: {error!r}"
     except TookTooLongError:
         return "took too long"
@@ -255,8 +335,14 @@ READERS = dict(readers())
 
 
 def test_every_reader_is_there():
-    """Whatever has a door for an object, written by us or by others, is in the table, and reads what it is given."""
-    read = {door.name for door in DOORS if "data" in door.parameters and door.name != "MeterEventSummaryPage"}
+    """Whatever has a door for an object, written by us or by others, is in the table, and reads
+    what it is given.
+    """
+    read = {
+        door.name
+        for door in DOORS
+        if "data" in door.parameters and door.name != "MeterEventSummaryPage"
+    }
     assert {name.partition(" ")[0].rstrip(",") for name in READERS} - {
         "read_catalog",
         "read_price",
@@ -270,23 +356,40 @@ def test_every_reader_is_there():
 
 @pytest.mark.parametrize("name", READERS)
 def test_what_is_wrong_within_is_refused_by_name(name):
-    """A key that is wrong, gone or unknown is refused by an error of ours, or the value is kept, and written as it was read."""
+    """A key that is wrong, gone or unknown is refused by an error of ours, or the value is kept,
+    and written as it was read.
+    """
     found = changes(READERS[name])
     chosen = Random(f"{SEED} {name}").sample(found, min(SAMPLE, len(found)))  # noqa: S311 - no secret
     assert [(*change, wrong) for change in chosen if (wrong := slip(READERS[name], *change))] == []
 
 
 FOUND = {
-    "CumulativePoint.from_dict 2": [("time", "unshowable"), ("start_time", "5,000 digits"), ("attributes", "array")],
+    "CumulativePoint.from_dict 2": [
+        ("time", "unshowable"),
+        ("start_time", "5,000 digits"),
+        ("attributes", "array"),
+    ],
     "Meter.from_dict, said": [("object", "nested"), ("customer_mapping.type", "Decimal snan")],
     "Price.from_dict, said": [("object", "incomparable"), ("custom_unit_amount", "Decimal snan")],
     "Price.from_dict, in another currency": [("currency_options", "array")],
     "Subscription.from_dict, said": [("status", "series"), ("currency", "array")],
     "Subscription.from_dict 19": [("timezone", "array")],
-    "meter_event_from_cloudevent, said": [("data", "unshowable key"), ("specversion", "array"), ("", "incomparable")],
+    "meter_event_from_cloudevent, said": [
+        ("data", "unshowable key"),
+        ("specversion", "array"),
+        ("", "incomparable"),
+    ],
     "restore": [("format", "array"), ("checksum", "array"), ("content", "nested")],
-    "restore, content": [("closed.acme.0.4.currency", "pair"), ("closed.acme.0.4.lines.2.charge.7", "pair")],
-    "run_cases append": [("cases", "endless"), ("cases.0", "unshowable key"), ("cases.0.records.3.timestamp", "array")],
+    "restore, content": [
+        ("closed.acme.0.4.currency", "pair"),
+        ("closed.acme.0.4.lines.2.charge.7", "pair"),
+    ],
+    "run_cases append": [
+        ("cases", "endless"),
+        ("cases.0", "unshowable key"),
+        ("cases.0.records.3.timestamp", "array"),
+    ],
 }
 """What the law found first: by the way to the value, with the kind."""
 
@@ -304,4 +407,8 @@ def test_what_was_found_stays_mended(name):
 @pytest.mark.parametrize("name", READERS)
 def test_whatever_is_wrong_within_is_refused_by_name(name):
     """The same of every key with every kind of wrong value."""
-    assert [(*change, wrong) for change in changes(READERS[name]) if (wrong := slip(READERS[name], *change))] == []
+    assert [
+        (*change, wrong)
+        for change in changes(READERS[name])
+        if (wrong := slip(READERS[name], *change))
+    ] == []

@@ -1,4 +1,6 @@
-"""Interrupt every public verb of both logs and their views wherever it stands: it happened whole, or not at all."""
+"""Interrupt every public verb of both logs and their views wherever it stands: it happened whole,
+or not at all.
+"""
 
 from __future__ import annotations
 
@@ -32,18 +34,29 @@ PER_CASE = 5
 
 
 def items(*names):
-    return [mc.SubscriptionItem(f"{name}_{mode}", priced(mode=mode)) for name in names for mode in ("sum", "max", "last_ever")]
+    return [
+        mc.SubscriptionItem(f"{name}_{mode}", priced(mode=mode))
+        for name in names
+        for mode in ("sum", "max", "last_ever")
+    ]
 
 
-BOTH = [mc.Subscription("one", items("a"), NOV.start), mc.Subscription("two", items("b"), NOV.start)]
+BOTH = [
+    mc.Subscription("one", items("a"), NOV.start),
+    mc.Subscription("two", items("b"), NOV.start),
+]
 POLICY = mc.AcceptancePolicy(late_grace=timedelta(days=20), late_attribution="open_period")
 
 
 def usage_log():
-    """Build a log with compacted, closed and open periods, ids, late usage and a record beyond 64 bits."""
+    """Build a log with compacted, closed and open periods, ids, late usage and a record beyond 64
+    bits.
+    """
     log = mc.UsageLog(BOTH, policy=POLICY, clock=lambda: NOW)
     for at in (NOV.start_seconds + 9, DEC.start_seconds + 9, START + 9):
-        log.append_columns(["a_sum", "a_max", "b_sum"], [5, 7, 9], [at] * 3, ids=[f"{at}", None, None], now=at)
+        log.append_columns(
+            ["a_sum", "a_max", "b_sum"], [5, 7, 9], [at] * 3, ids=[f"{at}", None, None], now=at
+        )
         log.record("b_last_ever", 10**20, timestamp=at, action="set", now=at)
     log.close_period("one", NOV, now=START + 9)
     log.compact()
@@ -54,12 +67,19 @@ def usage_log():
 
 def previewed(subscription, usage):
     """Return what the lines of a bill come to."""
-    return [(line.quantity, line.amount) for line in mc.preview_invoice(subscription, usage, now=NOW).lines]
+    return [
+        (line.quantity, line.amount)
+        for line in mc.preview_invoice(subscription, usage, now=NOW).lines
+    ]
 
 
 def asked(log):
     """Ask a usage log or a view of it everything."""
-    found = [outcome(log.summaries, item.id, now=NOW) for subscription in BOTH for item in subscription.items]
+    found = [
+        outcome(log.summaries, item.id, now=NOW)
+        for subscription in BOTH
+        for item in subscription.items
+    ]
     found += [outcome(log.cells, item, JAN, look_back=True) for item in ("a_sum", "b_sum", "b_max")]
     found += [outcome(log.records, item, JAN) for item in ("a_sum", "b_last_ever")]
     found.append(outcome(previewed, BOTH[1], log))
@@ -68,10 +88,27 @@ def asked(log):
 
 def seen(log):
     """Ask a log everything, then use it, and ask again."""
-    found = [log.state(), len(log), log.sequence, log.subscriptions, dict(log.attributed), asked(log), asked(log.as_of(9))]
+    found = [
+        log.state(),
+        len(log),
+        log.sequence,
+        log.subscriptions,
+        dict(log.attributed),
+        asked(log),
+        asked(log.as_of(9)),
+    ]
     columns = (["a_sum", "b_sum", "a_sum"], [1, 2, 4], [NOW, "now", NOW])
-    found += [log.append_columns(*columns, ids=["x", None, "y"]), log.append_columns(*columns), log.record("b_max", 3)]
-    found += [outcome(log.record, "a_sum", 2, id="fresh", timestamp=NOW), asked(log), log.compact(), asked(log)]
+    found += [
+        log.append_columns(*columns, ids=["x", None, "y"]),
+        log.append_columns(*columns),
+        log.record("b_max", 3),
+    ]
+    found += [
+        outcome(log.record, "a_sum", 2, id="fresh", timestamp=NOW),
+        asked(log),
+        log.compact(),
+        asked(log),
+    ]
     return [*found, log.state()]
 
 
@@ -102,7 +139,9 @@ USAGE = {
     "record late": lambda log: log.record("a_sum", 2, timestamp=DEC.start_seconds + 12, id="fresh"),
     "record refused": lambda log: log.record("a_sum", 2, timestamp=NOW + DAY, id="fresh"),
     "append": lambda log: log.append(MIXED),
-    "append plain": lambda log: log.append([mc.UsageRecord("a_sum", 2, NOW), mc.UsageRecord("b_sum", 10**30, NOW)]),
+    "append plain": lambda log: log.append(
+        [mc.UsageRecord("a_sum", 2, NOW), mc.UsageRecord("b_sum", 10**30, NOW)]
+    ),
     "append columns": lambda log: log.append_columns(*PLAIN),
     "append columns with ids": lambda log: log.append_columns(*PLAIN, ids=["fresh", None, "other"]),
     "append columns received before": lambda log: log.append_columns(*PLAIN, received_at=HISTORY),
@@ -124,7 +163,12 @@ USAGE = {
     "as_of": lambda log: asked(log.as_of(9)),
     "state": lambda log: log.state(),
     "snapshot": mc.snapshot,
-    "what a log knows": lambda log: [log.attributed, list(log.compacted_items()), log.items_by_code, log.late("a_sum", JAN)],
+    "what a log knows": lambda log: [
+        log.attributed,
+        list(log.compacted_items()),
+        log.items_by_code,
+        log.late("a_sum", JAN),
+    ],
 }
 
 
@@ -156,11 +200,14 @@ USAGE_VIEWS = {
     "view records": lambda viewed: viewed.view.records("a_sum", JAN),
     "view of a view": lambda viewed: asked(viewed.view.as_of(8)),
     "view late": lambda viewed: viewed.view.late("a_sum", JAN),
-    "view of what was told": lambda viewed: [viewed.view.require_told(BOTH[1], JAN), viewed.view.stored_invoice("one", DEC)],
+    "view of what was told": lambda viewed: [
+        viewed.view.require_told(BOTH[1], JAN),
+        viewed.view.stored_invoice("one", DEC),
+    ],
     "view preview": lambda viewed: mc.preview_invoice(BOTH[1], viewed.view, now=NOW),
 }
 
-# Meters --------------------------------------------------------------------------------------------------------------
+# Meters -------------------------------------------------------------------------------------------
 
 METERS = [
     mc.Meter("m_sum", "tokens", dimension_payload_keys=["model"]),
@@ -171,14 +218,19 @@ METERS = [
 
 def metered(name, *meters):
     price = {
-        meter: mc.Price.per_unit(meter, currency="usd", unit_amount=1, recurring=mc.Recurring(meter=meter)) for meter in meters
+        meter: mc.Price.per_unit(
+            meter, currency="usd", unit_amount=1, recurring=mc.Recurring(meter=meter)
+        )
+        for meter in meters
     }
     found = [mc.SubscriptionItem(f"{name}_{meter}", price[meter]) for meter in meters]
     return mc.Subscription(name, found, DEC.start, customer="cus")
 
 
 METERED = [metered("one", "m_sum", "m_last"), metered("two", "m_sum")]
-METER_POLICY = mc.MeterPolicy(backdate_days=None, late_usage="carry_forward", overlap="each_counts_all")
+METER_POLICY = mc.MeterPolicy(
+    backdate_days=None, late_usage="carry_forward", overlap="each_counts_all"
+)
 
 
 def tokens(value, **payload):
@@ -186,21 +238,35 @@ def tokens(value, **payload):
 
 
 def meter_log():
-    """Build a log with a billed period, late and canceled events, an event time window and dimensions."""
-    log = mc.MeterLog(METERS, METERED, customers=["cus", "other"], policy=METER_POLICY, clock=lambda: NOW)
+    """Build a log with a billed period, late and canceled events, an event time window and
+    dimensions.
+    """
+    log = mc.MeterLog(
+        METERS, METERED, customers=["cus", "other"], policy=METER_POLICY, clock=lambda: NOW
+    )
     for number, at in enumerate((DEC.start_seconds + 9, START + 9, START + 5, START + 30)):
-        log.record("tokens", tokens(number + 1), identifier=f"t{number}", timestamp=at, now=max(at, START))
         log.record(
-            "seats", {"stripe_customer_id": "cus", "value": "7.50"}, identifier=f"s{number}", timestamp=at, now=START + 40
+            "tokens", tokens(number + 1), identifier=f"t{number}", timestamp=at, now=max(at, START)
+        )
+        log.record(
+            "seats",
+            {"stripe_customer_id": "cus", "value": "7.50"},
+            identifier=f"s{number}",
+            timestamp=at,
+            now=START + 40,
         )
     mc.finalize_invoice(METERED[0], log, DEC, now=START + 50)
     log.record("tokens", tokens(20, region="eu"), timestamp=DEC.start_seconds + 10, now=START + 60)
     for number in range(20):
-        log.record("tokens", tokens(1, model=f"m{number}"), timestamp=START + 100 - number, now=START + 100)
+        log.record(
+            "tokens", tokens(1, model=f"m{number}"), timestamp=START + 100 - number, now=START + 100
+        )
     log.cancel("tokens", "t1", now=START + 110)
     asked_of_meters(log)
     log.record("tokens", tokens(3), timestamp=START + 7, now=START + 120)
-    log.record("seats", {"stripe_customer_id": "cus", "value": "8"}, timestamp=START + 31, now=START + 120)
+    log.record(
+        "seats", {"stripe_customer_id": "cus", "value": "8"}, timestamp=START + 31, now=START + 120
+    )
     return log
 
 
@@ -224,18 +290,39 @@ def asked_of_meters(log):
 
 def seen_of_meters(log):
     """Ask a log everything, then use it, and ask again."""
-    found = [log.state(), len(log), log.sequence, log.meters, log.subscriptions, log.bills_made, sorted(log.known_customers)]
+    found = [
+        log.state(),
+        len(log),
+        log.sequence,
+        log.meters,
+        log.subscriptions,
+        log.bills_made,
+        sorted(log.known_customers),
+    ]
     found += [asked_of_meters(log), asked_of_meters(log.as_of(6))]
-    found += [log.append([event("tokens", 4, identifier="x"), event("seats", 2), event("tokens", 1, model="new")])]
+    found += [
+        log.append(
+            [event("tokens", 4, identifier="x"), event("seats", 2), event("tokens", 1, model="new")]
+        )
+    ]
     found += [log.append([event("tokens", 4), event("tokens", 5)])]
     found += [outcome(log.record, "tokens", tokens(6), identifier="fresh", timestamp=NOW)]
     found += [outcome(log.cancel, "tokens", identifier) for identifier in ("t0", "t2", "fresh")]
-    found += [asked_of_meters(log), outcome(log.close_period, "two", DEC, now=NOW), asked_of_meters(log), log.state()]
+    found += [
+        asked_of_meters(log),
+        outcome(log.close_period, "two", DEC, now=NOW),
+        asked_of_meters(log),
+        log.state(),
+    ]
     return found
 
 
 def event(name, value, identifier=None, timestamp=NOW, **payload):
-    payload = tokens(value, **payload) if name == "tokens" else {"stripe_customer_id": "cus", "value": str(value)}
+    payload = (
+        tokens(value, **payload)
+        if name == "tokens"
+        else {"stripe_customer_id": "cus", "value": str(value)}
+    )
     return mc.MeterEvent(name, payload, identifier=identifier, timestamp=timestamp)
 
 
@@ -253,11 +340,17 @@ def events():
 
 METER = {
     "meter record": lambda log: log.record("tokens", tokens(6), timestamp=NOW),
-    "meter record with an identifier": lambda log: log.record("tokens", tokens(6), identifier="fresh", timestamp=NOW),
-    "meter record of a new series": lambda log: log.record("tokens", tokens(6, model="fresh", region="eu")),
+    "meter record with an identifier": lambda log: log.record(
+        "tokens", tokens(6), identifier="fresh", timestamp=NOW
+    ),
+    "meter record of a new series": lambda log: log.record(
+        "tokens", tokens(6, model="fresh", region="eu")
+    ),
     "meter record refused": lambda log: log.record("tokens", tokens("x"), identifier="fresh"),
     "meter append": lambda log: log.append(events()),
-    "meter append plain": lambda log: log.append([event("tokens", 6), event("tokens", "7.0"), event("tokens", 8, model="m1")]),
+    "meter append plain": lambda log: log.append(
+        [event("tokens", 6), event("tokens", "7.0"), event("tokens", 8, model="m1")]
+    ),
     "cancel": lambda log: log.cancel("tokens", "t2"),
     "cancel in a window": lambda log: log.cancel("seats", "s3"),
     "create_meter": lambda log: log.create_meter(mc.Meter("m_new", "new")),
@@ -269,11 +362,16 @@ METER = {
     "meter subscribe again": lambda log: log.subscribe(metered("two", "m_sum", "m_last")),
     "meter close_period": lambda log: log.close_period("two", DEC, now=NOW),
     "meter finalize_invoice again": lambda log: mc.finalize_invoice(METERED[0], log, DEC, now=NOW),
-    "what was told of meters": lambda log: [log.closing_of("one", DEC), log.require_told(METERED[0], JAN)],
+    "what was told of meters": lambda log: [
+        log.closing_of("one", DEC),
+        log.require_told(METERED[0], JAN),
+    ],
     "meter invoice_changes": lambda log: log.invoice_changes(log.stored_invoice("one", DEC)),
     "meter invoice_all": lambda log: mc.invoice_all(METERED, log, JAN.start, now=FEB.start),
     "meter finalize_invoice": lambda log: mc.finalize_invoice(METERED[0], log, JAN, now=FEB.start),
-    "event_summaries": lambda log: mc.event_summaries(log, "m_sum", "cus", DEC.start, NOW, value_grouping_window="day"),
+    "event_summaries": lambda log: mc.event_summaries(
+        log, "m_sum", "cus", DEC.start, NOW, value_grouping_window="day"
+    ),
     "summaries of a window": lambda log: mc.event_summaries(log, "m_last", "cus", DEC.start, NOW),
     "summaries by dimension": lambda log: mc.event_summaries(
         log, "m_sum", "cus", DEC.start, NOW, dimension_group_by_keys=["model"]
@@ -285,7 +383,11 @@ METER = {
     "meter as_of": lambda log: asked_of_meters(log.as_of(6)),
     "meter state": lambda log: log.state(),
     "meter snapshot": mc.snapshot,
-    "what a meter log knows": lambda log: [log.known_customers, log.meter_named("tokens"), *measured(log)],
+    "what a meter log knows": lambda log: [
+        log.known_customers,
+        log.meter_named("tokens"),
+        *measured(log),
+    ],
 }
 
 
@@ -299,7 +401,9 @@ def meter_view():
 
 
 METER_VIEWS = {
-    "meter view summaries": lambda viewed: mc.event_summaries(viewed.view, "m_sum", "cus", DEC.start, NOW),
+    "meter view summaries": lambda viewed: mc.event_summaries(
+        viewed.view, "m_sum", "cus", DEC.start, NOW
+    ),
     "meter view counted": lambda viewed: viewed.view.counted(METERED[0].items[1], JAN),
     "meter view of a view": lambda viewed: asked_of_meters(viewed.view.as_of(7)),
     "meter view measured": lambda viewed: measured(viewed.view),
@@ -326,14 +430,18 @@ class Streaming:
 def streaming():
     log = meter_log()
     given = [f"token {number}" for number in range(9, 0, -1)]
-    streaming = Streaming(log, mc.MeterEventStream(log, tokens=lambda: given[-1] if not given else given.pop()))
+    streaming = Streaming(
+        log, mc.MeterEventStream(log, tokens=lambda: given[-1] if not given else given.pop())
+    )
     streaming.stream.create_session(now=NOW)
     return streaming
 
 
 def seen_of_streams(streaming):
     session = streaming.stream.create_session(now=NOW + 1)
-    sent = outcome(lambda: streaming.stream.send([event("tokens", 1)], session=session, now=NOW + 2))
+    sent = outcome(
+        lambda: streaming.stream.send([event("tokens", 1)], session=session, now=NOW + 2)
+    )
     return session.id, sent, seen_of_meters(streaming.log)
 
 
@@ -344,7 +452,7 @@ STREAMS = {
 }
 
 
-# Both logs ------------------------------------------------------------------------------------------------------------
+# Both logs ----------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -376,7 +484,9 @@ class Paired:
         return TwoLocks((self.both.records.lock, self.both.events.lock))
 
 
-MIGRATING = mc.Subscription("mixed", [*items("a")[:1], metered("one", "m_sum").items[0]], DEC.start, customer="cus")
+MIGRATING = mc.Subscription(
+    "mixed", [*items("a")[:1], metered("one", "m_sum").items[0]], DEC.start, customer="cus"
+)
 
 
 def paired():
@@ -403,17 +513,23 @@ def closed(paired):
 
 
 def seen_of_both(paired):
-    """Finalize, which completes what was interrupted between the two logs, then ask both everything."""
+    """Finalize, which completes what was interrupted between the two logs, then ask both
+    everything.
+    """
     both = paired.both
     invoice = mc.finalize_invoice(MIGRATING, both, DEC, now=NOW)
     return invoice, both.records.state(), both.events.state(), previewed(MIGRATING, both)
 
 
 PAIRED = {
-    "both finalize_invoice": lambda paired: mc.finalize_invoice(MIGRATING, paired.both, DEC, now=NOW),
+    "both finalize_invoice": lambda paired: mc.finalize_invoice(
+        MIGRATING, paired.both, DEC, now=NOW
+    ),
     "both invoice_all": lambda paired: mc.invoice_all([MIGRATING], paired.both, DEC.start, now=NOW),
     "both closing": closed,
-    "both invoice_changes": lambda paired: paired.both.invoice_changes(mc.preview_invoice(MIGRATING, paired.both, now=NOW)),
+    "both invoice_changes": lambda paired: paired.both.invoice_changes(
+        mc.preview_invoice(MIGRATING, paired.both, now=NOW)
+    ),
     "both preview": lambda paired: mc.preview_invoice(MIGRATING, paired.both, now=NOW),
     "both partial": lambda paired: [paired.both.partial(item, JAN) for item in MIGRATING.items],
     "both meter_of": lambda paired: paired.both.meter_of(MIGRATING.items[1]),
@@ -424,10 +540,15 @@ CASES = [
     Case("both finalize_invoice again", half_closed, PAIRED["both finalize_invoice"], seen_of_both),
     *(Case(name, paired, act, seen_of_both) for name, act in PAIRED.items()),
     *(Case(name, usage_log, act, seen) for name, act in USAGE.items()),
-    *(Case(name, usage_view, act, lambda one: (asked(one.view), seen(one.log))) for name, act in USAGE_VIEWS.items()),
+    *(
+        Case(name, usage_view, act, lambda one: (asked(one.view), seen(one.log)))
+        for name, act in USAGE_VIEWS.items()
+    ),
     *(Case(name, meter_log, act, seen_of_meters) for name, act in METER.items()),
     *(
-        Case(name, meter_view, act, lambda one: (asked_of_meters(one.view), seen_of_meters(one.log)))
+        Case(
+            name, meter_view, act, lambda one: (asked_of_meters(one.view), seen_of_meters(one.log))
+        )
         for name, act in METER_VIEWS.items()
     ),
     *(Case(name, streaming, act, seen_of_streams) for name, act in STREAMS.items()),
@@ -436,7 +557,9 @@ CASES = [
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_call_that_is_interrupted_happened_whole_or_not_at_all(case):
-    """Stopped at some of its lines, a call leaves a log as if it had not been made or had ended, and the log is usable."""
+    """Stopped at some of its lines, a call leaves a log as if it had not been made or had ended,
+    and the log is usable.
+    """
     places = every_place_of(case)
     chosen = random.Random(case.name).sample(places, min(PER_CASE, len(places)))  # noqa: S311 - it repeats itself
     assert torn(case, chosen) == []
@@ -445,21 +568,29 @@ def test_a_call_that_is_interrupted_happened_whole_or_not_at_all(case):
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_a_call_may_be_interrupted_at_every_line(case):
-    """Stopped at any of its lines, a call leaves a log as if it had not been made or had ended, and the log is usable."""
+    """Stopped at any of its lines, a call leaves a log as if it had not been made or had ended, and
+    the log is usable.
+    """
     assert torn(case, every_place_of(case)) == []
 
 
-DOORS = [case for case in CASES if case.name.startswith(("record", "append", "meter record", "meter append"))]
+DOORS = [
+    case
+    for case in CASES
+    if case.name.startswith(("record", "append", "meter record", "meter append"))
+]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", DOORS, ids=lambda case: case.name)
 def test_an_append_may_be_interrupted_between_any_two_instructions(case):
-    """Exceptions of signals and other threads land between instructions: the doors of the logs hold there, too."""
+    """Exceptions of signals and other threads land between instructions: the doors of the logs hold
+    there, too.
+    """
     assert torn(case, every_place_of(case, opcodes=True), opcodes=True) == []
 
 
-# At random moments -------------------------------------------------------------------------------------------------------
+# At random moments --------------------------------------------------------------------------------
 
 LIVES = {
     "usage": (Case("usage", usage_log, None, seen), USAGE),
@@ -471,11 +602,16 @@ each_way = pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 
 @each_life
 @each_way
-# Raised in a finalizer, an exception of another thread is told and dropped by the interpreter, and the call goes on.
+# Raised in a finalizer, an exception of another thread is told and dropped by the interpreter, and
+# the call goes on.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
-@pytest.mark.parametrize("seed", [1, pytest.param(range(2, 60), marks=pytest.mark.slow)], ids=["once", "often"])
+@pytest.mark.parametrize(
+    "seed", [1, pytest.param(range(2, 60), marks=pytest.mark.slow)], ids=["once", "often"]
+)
 def test_a_life_that_is_interrupted_again_and_again_goes_on_as_if_it_were_not(kind, way, seed):
-    """Another thread, a timer or no memory interrupts every verb at a random moment: it happened, or happens when repeated."""
+    """Another thread, a timer or no memory interrupts every verb at a random moment: it happened,
+    or happens when repeated.
+    """
     case, verbs = LIVES[kind]
     for one in seed if isinstance(seed, range) else [seed]:
         acts = list(verbs.values())
@@ -484,13 +620,17 @@ def test_a_life_that_is_interrupted_again_and_again_goes_on_as_if_it_were_not(ki
 
 
 def test_a_life_notices_what_is_not_put_back(monkeypatch):
-    """A log that keeps what an interrupted append left is torn in some of a few lives; the same ones each time."""
+    """A log that keeps what an interrupted append left is torn in some of a few lives; the same
+    ones each time.
+    """
     monkeypatch.setattr(mc.UsageLog, "_put_back", lambda log: None)
     case, verbs = LIVES["usage"]
-    assert any(torn_in_life(case, list(verbs.values()), out_of_memory_after, seed) for seed in range(5))
+    assert any(
+        torn_in_life(case, list(verbs.values()), out_of_memory_after, seed) for seed in range(5)
+    )
 
 
-# Which verbs there are ---------------------------------------------------------------------------------------------------
+# Which verbs there are ----------------------------------------------------------------------------
 
 KINDS = [
     mc.UsageLog,
@@ -507,7 +647,9 @@ NEVER_INTERRUPTED = {
 
 
 def test_every_verb_is_interrupted():
-    """A public verb of a log, a view, a stream or both logs is in the tables above, or below with the reason why it is not."""
+    """A public verb of a log, a view, a stream or both logs is in the tables above, or below with
+    the reason why it is not.
+    """
     assert never_interrupted(KINDS, CASES, NEVER_INTERRUPTED) == []
 
 
@@ -518,6 +660,10 @@ def test_a_new_verb_is_missed():
         def forgotten(self):
             """Do something."""
 
-    missed = never_interrupted([Newer], [Case("compact", usage_log, USAGE["compact"], seen)], {"Newer.gone": "it is not there"})
+    missed = never_interrupted(
+        [Newer],
+        [Case("compact", usage_log, USAGE["compact"], seen)],
+        {"Newer.gone": "it is not there"},
+    )
     assert {"Newer.forgotten", "Newer.gone", "Newer.record"} <= set(missed)
     assert "Newer.compact" not in missed

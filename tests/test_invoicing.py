@@ -1,4 +1,6 @@
-"""Invoices: lines settled one by one, tables a person reads, the same from any source and under any decimal context."""
+"""Invoices: lines settled one by one, tables a person reads, the same from any source and under any
+decimal context.
+"""
 
 from __future__ import annotations
 
@@ -43,18 +45,29 @@ NOW = START + DAY
 
 def lines(model, quantity, **options):
     subscription = subscribed(priced(model, **options))
-    return preview_invoice(subscription, used((START, quantity), subscription=subscription), now=NOW).lines
+    return preview_invoice(
+        subscription, used((START, quantity), subscription=subscription), now=NOW
+    ).lines
 
 
 def everything():
-    """Return a subscription with every pricing model, licensed and metered, and a log of its usage."""
-    api = priced(Graduated([Tier(1000, 0, 900), Tier("inf", "3.6")]), id="api", nickname="API calls", unit_label="calls")
+    """Return a subscription with every pricing model, licensed and metered, and a log of its
+    usage.
+    """
+    api = priced(
+        Graduated([Tier(1000, 0, 900), Tier("inf", "3.6")]),
+        id="api",
+        nickname="API calls",
+        unit_label="calls",
+    )
     mail = priced(Package("12.5", 100), "max", id="mail", product="Mail")
     disk = priced(Volume([Tier(10, 50), Tier(None, "33.333", 5)]), "last_during_period", id="disk")
     seats = priced(PerUnit(1500), None, id="seats", nickname="Seats")
     prices = {"api": (api, None), "mail": (mail, None), "disk": (disk, None), "seats": (seats, 3)}
     subscription = Subscription(
-        "sub_1", [SubscriptionItem(item, price, count) for item, (price, count) in prices.items()], START
+        "sub_1",
+        [SubscriptionItem(item, price, count) for item, (price, count) in prices.items()],
+        START,
     )
     log = UsageLog([subscription])
     for item, quantity in (("api", 1031), ("mail", 201), ("mail", 0), ("disk", 11)):
@@ -80,7 +93,9 @@ Total                                                           USD 59.22"""
 
 
 def test_an_invoice_reads_as_a_table():
-    """31 x 3.6 = 111.6, so 112; 3 x 12.5, so 38; 11 x 33.333 = 366.663, so 367; 900 + 112 + 38 + 367 + 5 + 4500 = 5922."""
+    """31 x 3.6 = 111.6, so 112; 3 x 12.5, so 38; 11 x 33.333 = 366.663, so 367; 900 + 112 + 38 +
+    367 + 5 + 4500 = 5922.
+    """
     subscription, log = everything()
     invoice = finalize_invoice(subscription, log, JAN, now=JAN.end)
     assert str(invoice) == TABLE
@@ -90,12 +105,18 @@ def test_an_invoice_reads_as_a_table():
 
 
 def hostile():
-    """Return a decimal context that would round to three digits, upwards, and raises at every chance."""
-    return decimal.Context(prec=3, rounding=decimal.ROUND_UP, Emax=3, Emin=-3, traps=list(decimal.Context().flags))
+    """Return a decimal context that would round to three digits, upwards, and raises at every
+    chance.
+    """
+    return decimal.Context(
+        prec=3, rounding=decimal.ROUND_UP, Emax=3, Emin=-3, traps=list(decimal.Context().flags)
+    )
 
 
 def test_nothing_depends_on_the_ambient_decimal_context():
-    """Prices, usage, bill, explanation and snapshot made under a hostile context are the same in every digit."""
+    """Prices, usage, bill, explanation and snapshot made under a hostile context are the same in
+    every digit.
+    """
     with decimal.localcontext(hostile()):
         subscription, log = everything()
         restored = restore(snapshot(log))
@@ -127,32 +148,49 @@ def test_each_currency_has_its_own_minor_unit(currency, unit, quantity, amount, 
 
 
 def test_every_line_is_settled_once():
-    """A total is the sum of its settled lines: three times 0.3 cents come to nothing; up or down is the caller's choice."""
+    """A total is the sum of its settled lines: three times 0.3 cents come to nothing; up or down is
+    the caller's choice.
+    """
     subscription = subscribed(*(priced(PerUnit("0.3"), id=f"p{number}") for number in range(3)))
     log = UsageLog([subscription])
     for number in range(3):
         log.record(f"si_{number}", 1, now=NOW)
-    totals = {name: preview_invoice(subscription, log, now=NOW, rounding=name).total for name in (up, down)}
+    totals = {
+        name: preview_invoice(subscription, log, now=NOW, rounding=name).total
+        for name in (up, down)
+    }
     assert totals == {up: 3, down: 0}
     assert preview_invoice(subscription, log, now=NOW).total == 0
     assert preview_invoice(subscription, log, now=NOW, rounding=up).lines[0].rounding == "up"
 
 
 def test_a_preview_and_an_invoice_have_the_same_lines():
-    """A preview is a draft of the period up to its boundary; finalizing changes the status, not the lines."""
+    """A preview is a draft of the period up to its boundary; finalizing changes the status, not the
+    lines.
+    """
     subscription, log = everything()
     draft = preview_invoice(subscription, log, now=NOW)
     final = finalize_invoice(subscription, log, JAN, now=FEB.end)
-    assert (draft.status, draft.finalized_at, final.status, final.finalized_at) == ("draft", None, "finalized", FEB.end)
+    assert (draft.status, draft.finalized_at, final.status, final.finalized_at) == (
+        "draft",
+        None,
+        "finalized",
+        FEB.end,
+    )
     assert (draft.lines, draft.id, draft.period) == (final.lines, final.id, JAN)
-    assert [line.id for line in draft.lines] == [f"in_sub_1_{START}_{number}" for number in range(1, 8)]
+    assert [line.id for line in draft.lines] == [
+        f"in_sub_1_{START}_{number}" for number in range(1, 8)
+    ]
     assert final == finalize_invoice(subscription, log, JAN, now=FEB.end_seconds + 99)
 
 
 def test_zero_usage_is_rated_in_the_first_tier():
     """A period without usage has the first tier's unit line of nothing and its flat amount."""
     subscription = subscribed(priced(Graduated([Tier(5, 700, 900), Tier(None, 1, 1)])))
-    assert [line.amount for line in preview_invoice(subscription, UsageLog([subscription]), now=NOW).lines] == [0, 900]
+    assert [
+        line.amount
+        for line in preview_invoice(subscription, UsageLog([subscription]), now=NOW).lines
+    ] == [0, 900]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +205,10 @@ def test_lines_say_how_often(recurring, terms):
     """A description ends with the interval; more than one is counted in the plural."""
     subscription = subscribed(priced(PerUnit(2), recurring=recurring))
     log = used((START, 1234), subscription=subscription)
-    assert preview_invoice(subscription, log, now=START).lines[0].description == f"1,234 × price ({terms})"
+    assert (
+        preview_invoice(subscription, log, now=START).lines[0].description
+        == f"1,234 × price ({terms})"
+    )
 
 
 def test_a_one_time_price_has_no_interval():
@@ -188,7 +229,9 @@ class Steps:
 
 
 def test_a_users_own_model_makes_lines():
-    """Charges of a model of the user's own become settled lines with usual words, or its own label."""
+    """Charges of a model of the user's own become settled lines with usual words, or its own
+    label.
+    """
     first, second = lines(Steps(), 2001)
     assert [(line.description, line.quantity, line.amount) for line in (first, second)] == [
         ("2,001 × price ( / month)", 2001, 8),
@@ -229,10 +272,16 @@ class Halves:
 
 
 def test_any_engine_can_be_billed():
-    """What answers the protocol is billed, decimal quantities included; finalizing asks it to close nothing."""
+    """What answers the protocol is billed, decimal quantities included; finalizing asks it to close
+    nothing.
+    """
     subscription = subscribed(priced(PerUnit(3)))
     invoice = finalize_invoice(subscription, Halves(), JAN, now=JAN.end)
-    assert (invoice.lines[0].quantity, invoice.total, invoice.finalized_at) == (Decimal("2.5"), 8, JAN.end)
+    assert (invoice.lines[0].quantity, invoice.total, invoice.finalized_at) == (
+        Decimal("2.5"),
+        8,
+        JAN.end,
+    )
     assert invoice.lines[0].to_dict()["quantity"] == "2.5"
     assert "2.5 × price" in str(invoice)
     assert invoice.lines[0].usage is None
@@ -252,19 +301,34 @@ class Shares:
 
 
 def test_a_line_is_exact_inside_and_shows_twelve_places():
-    """2/3 units at 10 cents are 20/3 cents, so 7; the line keeps the share, and what is written of the quantity is cut."""
-    invoice = finalize_invoice(subscribed(priced(PerUnit(10))), Shares(Fraction(2, 3)), JAN, now=JAN.end)
+    """2/3 units at 10 cents are 20/3 cents, so 7; the line keeps the share, and what is written of
+    the quantity is cut.
+    """
+    invoice = finalize_invoice(
+        subscribed(priced(PerUnit(10))), Shares(Fraction(2, 3)), JAN, now=JAN.end
+    )
     (line,) = invoice.lines
-    assert (line.quantity, line.total_usage, line.exact, line.amount) == (Fraction(2, 3), Fraction(2, 3), Fraction(20, 3), 7)
+    assert (line.quantity, line.total_usage, line.exact, line.amount) == (
+        Fraction(2, 3),
+        Fraction(2, 3),
+        Fraction(20, 3),
+        7,
+    )
     written = json.loads(json.dumps(line.to_dict()))
-    assert [written[key] for key in ("quantity", "total_usage", "exact", "amount")] == ["0.666666666666"] * 2 + ["20/3", 7]
+    assert [written[key] for key in ("quantity", "total_usage", "exact", "amount")] == [
+        "0.666666666666"
+    ] * 2 + ["20/3", 7]
     assert line.description == "0.666666666666 × price (at USD 0.10 / month)"
     assert "  0.666666666666  USD 0.07" in str(invoice)
 
 
 def test_what_is_charged_is_not_what_is_shown():
-    """2/3 units at 0.75 cents are half a cent, paid as 1; the quantity shown would come to a hair less, and to nothing."""
-    (line,) = finalize_invoice(subscribed(priced(PerUnit("0.75"))), Shares(Fraction(2, 3)), JAN, now=JAN.end).lines
+    """2/3 units at 0.75 cents are half a cent, paid as 1; the quantity shown would come to a hair
+    less, and to nothing.
+    """
+    (line,) = finalize_invoice(
+        subscribed(priced(PerUnit("0.75"))), Shares(Fraction(2, 3)), JAN, now=JAN.end
+    ).lines
     assert (line.exact, line.amount) == (Decimal("0.5"), 1)
     assert Decimal(line.to_dict()["quantity"]) * Decimal("0.75") < Decimal("0.5")
     assert line.to_dict()["exact"] == "0.5"
@@ -281,13 +345,17 @@ def test_what_is_charged_is_not_what_is_shown():
     ],
 )  # fmt: skip
 def test_quantities_are_shown_with_at_most_twelve_places(number, text, field):
-    """People and JSON get the same digits, cut toward zero; JSON gets a number where the digits shown are whole."""
+    """People and JSON get the same digits, cut toward zero; JSON gets a number where the digits
+    shown are whole.
+    """
     with decimal.localcontext(hostile()):
         assert (grouped(number), number_field(number)) == (text, field)
 
 
 def test_stubs_are_billed_as_they_are():
-    """A subscription of ten seconds is billed for that stretch: all of its usage, and of what it agreed for a month nothing."""
+    """A subscription of ten seconds is billed for that stretch: all of its usage, and of what it
+    agreed for a month nothing.
+    """
     start, end = START + 10, START + 20
     subscription = Subscription(
         "sub", [SubscriptionItem("si_0", priced()), SubscriptionItem("seat", priced(PerUnit(100), None), 2)], START,
@@ -299,12 +367,18 @@ def test_stubs_are_billed_as_they_are():
 
 
 def test_bills_do_not_look_protocols_up():
-    """What an engine can do is asked attribute by attribute: isinstance on a protocol took half of a preview's time."""
+    """What an engine can do is asked attribute by attribute: isinstance on a protocol took half of
+    a preview's time.
+    """
     subscription, log = everything()
     asked = []
 
     def looking(frame, event, _):
-        if event == "call" and frame.f_code.co_filename == typing.__file__ and frame.f_code.co_name == "__instancecheck__":
+        if (
+            event == "call"
+            and frame.f_code.co_filename == typing.__file__
+            and frame.f_code.co_name == "__instancecheck__"
+        ):
             asked.append(frame.f_back.f_code.co_name)
 
     sys.setprofile(looking)

@@ -1,4 +1,6 @@
-"""Late usage of billed periods: billed as the difference it makes, in the open period, or refused by name."""
+"""Late usage of billed periods: billed as the difference it makes, in the open period, or refused
+by name.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +37,10 @@ MODELS = {
     "graduated": (mc.Graduated([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
     "volume": (mc.Volume([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
     "package": (mc.Package(7, 10), {"unit": "7", "size": 10, "round": "up"}),
-    "one_rate": (mc.Graduated([mc.Tier(*tier) for tier in ONE_RATE]), {"scheme": "graduated", "tiers": ONE_RATE}),
+    "one_rate": (
+        mc.Graduated([mc.Tier(*tier) for tier in ONE_RATE]),
+        {"scheme": "graduated", "tiers": ONE_RATE},
+    ),
 }
 # At these, ten units cost ten times what one costs, wherever they are billed.
 LINEAR = {"per_unit", "one_rate"}
@@ -53,27 +58,37 @@ def closed(engine, mode="sum"):
 @pytest.mark.parametrize("action", mc.Action)
 @pytest.mark.parametrize("mode", mc.AggregateUsage)
 def test_only_what_adds_is_billed_in_the_open_period(mode, action, engine):
-    """A late increment of a sum is the difference it makes; a late ``set``, and anything late of the others, is refused."""
+    """A late increment of a sum is the difference it makes; a late ``set``, and anything late of
+    the others, is refused.
+    """
     usage = closed(engine, mode)
     (receipt,) = usage.append([mc.UsageRecord("si_0", 900, LATE, action)], now=JAN.end_seconds + 5)
-    billed = [mc.summarize(subscribed(priced(mode=mode)).items[0], usage, one).total_usage for one in (JAN, FEB)]
+    billed = [
+        mc.summarize(subscribed(priced(mode=mode)).items[0], usage, one).total_usage
+        for one in (JAN, FEB)
+    ]
     if (mode, action) == ("sum", "increment"):
         assert (receipt.outcome, billed) == ("accepted", [1000, 900])
     else:
         assert (receipt.code, receipt.sequence) == ("late_usage_not_billable", None)
-        # One second holds 1,000: it is counted once, and is every extreme, peak, average and level there is.
+        # One second holds 1,000: it is counted once, and is every extreme, peak, average and level
+        # there is.
         assert billed == [1 if mode == "count" else 1000, 1000 if mode == "last_ever" else 0]
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_late_correction_is_not_billed_a_second_time(engine):
-    """October was billed with 1,000; a late ``set`` to 900 is refused and says what to send, and November owes nothing."""
+    """October was billed with 1,000; a late ``set`` to 900 is refused and says what to send, and
+    November owes nothing.
+    """
     usage = closed(engine)
     (receipt,) = usage.append([mc.UsageRecord("si_0", 900, LATE, "set")], now=JAN.end_seconds + 5)
     assert receipt.param == "action"
     assert receipt.message == (
-        "Cannot create the usage record because its billing period was finalized at 2024-02-01T00:00:00Z and late usage is "
-        "billed as the difference it makes. Expected action 'increment' with what was used more, received 'set' at "
+        "Cannot create the usage record because its billing period was finalized at "
+        "2024-02-01T00:00:00Z and late usage is "
+        "billed as the difference it makes. Expected action 'increment' with what was used "
+        "more, received 'set' at "
         f"{LATE} (2024-01-31T23:59:51Z); what was billed too much is given back beside the log."
     )
     assert mc.preview_invoice(subscribed(), usage, now=FEB.start).total == 0
@@ -81,14 +96,20 @@ def test_a_late_correction_is_not_billed_a_second_time(engine):
 
 @attrs.frozen
 class Own:
-    """A model of the user's own: a cent a unit after some free ones; below 0, seven cents where nothing is used."""
+    """A model of the user's own: a cent a unit after some free ones; below 0, seven cents where
+    nothing is used.
+    """
 
     free: int = 0
     changes: tuple = None
 
     def charges(self, quantity):
         amount = max(quantity - self.free, 0)
-        return [mc.Charge("unit", quantity, None, amount)] if quantity or self.free >= 0 else [mc.Charge("flat", 0, 7, 7)]
+        return (
+            [mc.Charge("unit", quantity, None, amount)]
+            if quantity or self.free >= 0
+            else [mc.Charge("flat", 0, 7, 7)]
+        )
 
 
 class Declared(Own):
@@ -130,7 +151,9 @@ SHAPES = {
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("model", "is_billed"), SHAPES.values(), ids=SHAPES)
 def test_only_a_price_of_equal_units_bills_what_is_late(model, is_billed, engine):
-    """January used up 100 units; ten more come late: billed where any ten cost the same, else refused with what to do."""
+    """January used up 100 units; ten more come late: billed where any ten cost the same, else
+    refused with what to do.
+    """
     subscription = subscribed(priced(model))
     usage = ENGINES[engine]([subscription], policy=GRACE)
     usage.append([mc.UsageRecord("si_0", 100, LATE)], now=LATE)
@@ -139,7 +162,9 @@ def test_only_a_price_of_equal_units_bills_what_is_late(model, is_billed, engine
     february = mc.preview_invoice(subscription, usage, now=FEB.start).subtotal
     if is_billed:
         assert receipt.outcome == "accepted"
-        assert january + february == sum(mc.settle(mc.rate(priced(model), units).amount).minor_units for units in (100, 10))
+        assert january + february == sum(
+            mc.settle(mc.rate(priced(model), units).amount).minor_units for units in (100, 10)
+        )
         assert mc.rate(priced(model), 110).amount.minor_units == sum(
             mc.rate(priced(model), units).amount.minor_units for units in (100, 10)
         )
@@ -149,22 +174,34 @@ def test_only_a_price_of_equal_units_bills_what_is_late(model, is_billed, engine
 
 
 def test_what_is_late_in_tiers_says_what_to_do():
-    """100 units a month are free and used up; ten more, late, would be free in February, too: refused by name."""
+    """100 units a month are free and used up; ten more, late, would be free in February, too:
+    refused by name.
+    """
     subscription = subscribed(priced(SHAPES["free units"][0]))
     log = mc.UsageLog([subscription], policy=GRACE)
     log.close_period("sub", JAN, now=JAN.end)
     (receipt,) = log.append([mc.UsageRecord("si_0", 10, LATE)], now=FEB.start)
     assert receipt.message == (
-        "Cannot create the usage record because its billing period was finalized at 2024-02-01T00:00:00Z and not every unit "
-        "costs the same at the price 'price', so that the open period would rate it otherwise. Expected a timestamp in an open "
-        "period (finalize once the late grace is over, or bill the item by a meter: late_usage='carry_forward' bills what is "
-        f"late at the price and in the tiers of its own period), received {LATE} (2024-01-31T23:59:51Z), in {JAN}."
+        "Cannot create the usage record because its billing period was finalized at "
+        "2024-02-01T00:00:00Z and not every unit "
+        "costs the same at the price 'price', so that the open period would rate it "
+        "otherwise. Expected a timestamp in an open "
+        "period (finalize once the late grace is over, or bill the item by a meter: "
+        "late_usage='carry_forward' bills what is "
+        f"late at the price and in the tiers of its own period), received {LATE} "
+        f"(2024-01-31T23:59:51Z), in {JAN}."
     )
 
 
 CHANGED = {
-    "a price": (priced(mc.PerUnit(2), id="dear"), "was billed at the price 'price', and the open period is at 'dear'"),
-    "a currency": (priced(currency="eur", id="euro"), "was billed at the price 'price', and the open period is at 'euro'"),
+    "a price": (
+        priced(mc.PerUnit(2), id="dear"),
+        "was billed at the price 'price', and the open period is at 'dear'",
+    ),
+    "a currency": (
+        priced(currency="eur", id="euro"),
+        "was billed at the price 'price', and the open period is at 'euro'",
+    ),
     "a name": (priced(id="other", nickname="Units"), None),
 }
 
@@ -173,7 +210,9 @@ CHANGED = {
 @pytest.mark.parametrize("has_invoice", [True, False], ids=["billed", "closed"])
 @pytest.mark.parametrize(("newer", "why"), CHANGED.values(), ids=CHANGED)
 def test_what_was_billed_otherwise_is_not_billed_at_the_new_price(newer, why, has_invoice, engine):
-    """January cost a cent a unit, February two: what is late of January is billed at neither, unless nobody billed January."""
+    """January cost a cent a unit, February two: what is late of January is billed at neither,
+    unless nobody billed January.
+    """
     first, second = subscribed(), subscribed(newer)
     usage = ENGINES[engine]([first], policy=GRACE)
     if has_invoice:
@@ -190,21 +229,29 @@ def test_what_was_billed_otherwise_is_not_billed_at_the_new_price(newer, why, ha
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_what_no_invoice_billed_is_not_billed_late(engine):
-    """An item that came after January was billed owes nothing for January, so its late usage has no bill to differ from."""
+    """An item that came after January was billed owes nothing for January, so its late usage has no
+    bill to differ from.
+    """
     first, both = subscribed(), subscribed(priced(), priced(id="new"))
     usage = ENGINES[engine]([first], policy=GRACE)
     mc.finalize_invoice(first, usage, JAN, now=JAN.end)
     usage.subscribe(both, now=FEB.start)
-    receipts = usage.append([mc.UsageRecord(item, 1, LATE) for item in ("si_0", "si_1")], now=FEB.start)
+    receipts = usage.append(
+        [mc.UsageRecord(item, 1, LATE) for item in ("si_0", "si_1")], now=FEB.start
+    )
     assert [receipt.code for receipt in receipts] == [None, "late_usage_not_billable"]
     assert "its invoice does not bill the item 'si_1'" in str(receipts[1].message)
 
 
 @given(price=strategies.prices())
 def test_equal_units_are_what_the_price_tools_see(price):
-    """The predicate and the pieces that prices are audited by are one notion: a line through 0 with one rise."""
+    """The predicate and the pieces that prices are audited by are one notion: a line through 0 with
+    one rise.
+    """
     pieces = tariff(price).pieces
-    is_line = all(piece.width == 1 and piece.start == pieces[-1].rise * piece.first for piece in pieces)
+    is_line = all(
+        piece.width == 1 and piece.start == pieces[-1].rise * piece.first for piece in pieces
+    )
     is_line = is_line and len({piece.rise for piece in pieces if piece.last != piece.first}) == 1
     # Tiers that meet between two whole quantities may make no difference to these.
     tiers = getattr(price.model, "tiers", ())
@@ -213,19 +260,27 @@ def test_equal_units_are_what_the_price_tools_see(price):
 
 
 def test_a_line_says_what_is_late():
-    """What was used in January and is billed in February is told beside the line, with its number and period."""
+    """What was used in January and is billed in February is told beside the line, with its number
+    and period.
+    """
     log = closed("log")
-    log.append([mc.UsageRecord("si_0", 30, LATE), mc.UsageRecord("si_0", 12, LATE - 1)], now=FEB.start)
+    log.append(
+        [mc.UsageRecord("si_0", 30, LATE), mc.UsageRecord("si_0", 12, LATE - 1)], now=FEB.start
+    )
     log.record("si_0", 5, now=FEB.start)
     (line,) = mc.preview_invoice(subscribed(), log, now=FEB.start).lines
     explanation = mc.explain(line)
     assert (line.total_usage, dict(explanation.carried)) == (47, {JAN: 42})
-    assert f"Late: 42 of it came after {JAN}, in which it was used, had been finalized." in str(explanation)
+    assert f"Late: 42 of it came after {JAN}, in which it was used, had been finalized." in str(
+        explanation
+    )
 
 
 @pytest.mark.parametrize("engine", ENGINES)
 def test_a_late_level_is_not_accepted_without_effect(engine):
-    """``last_ever``: 9 was billed, a late ``set`` to 4 or increment by 2 at that second changes no bill, so it is refused."""
+    """``last_ever``: 9 was billed, a late ``set`` to 4 or increment by 2 at that second changes no
+    bill, so it is refused.
+    """
     usage = ENGINES[engine]([subscribed(priced(mode="last_ever"))], policy=GRACE)
     usage.append([mc.UsageRecord("si_0", 9, LATE, "set")], now=LATE)
     usage.close_period("sub", JAN, now=JAN.end)
@@ -234,9 +289,12 @@ def test_a_late_level_is_not_accepted_without_effect(engine):
     assert [receipt.code for receipt in receipts] == ["late_usage_not_billable"] * 2
     assert [receipt.param for receipt in receipts] == ["timestamp"] * 2
     assert receipts[1].message == (
-        "Cannot create the usage record because its billing period was finalized at 2024-02-01T00:00:00Z and what an item "
-        "aggregates by 'last_ever' cannot be billed as the difference it makes later. Expected a timestamp in an open "
-        f"period, or a price that aggregates by 'sum', received {LATE} (2024-01-31T23:59:51Z), in {JAN}."
+        "Cannot create the usage record because its billing period was finalized at "
+        "2024-02-01T00:00:00Z and what an item "
+        "aggregates by 'last_ever' cannot be billed as the difference it makes later. "
+        "Expected a timestamp in an open "
+        f"period, or a price that aggregates by 'sum', received {LATE} "
+        f"(2024-01-31T23:59:51Z), in {JAN}."
     )
     assert len(usage) == 1
 
@@ -244,21 +302,41 @@ def test_a_late_level_is_not_accepted_without_effect(engine):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize(("mode", "code"), [("last_ever", "period_closed"), ("sum", None)])
 def test_a_level_before_the_last_closed_period_is_refused(mode, code, engine):
-    """January and March are billed, February is open: a level told of February would change March's, a sum would not."""
+    """January and March are billed, February is open: a level told of February would change
+    March's, a sum would not.
+    """
     usage = ENGINES[engine]([subscribed(priced(mode=mode))])
     for period in (JAN, MAR):
         usage.close_period("sub", period, now=MAR.end)
-    (receipt,) = usage.append([mc.UsageRecord("si_0", 9, FEB.start_seconds)], now=FEB.start_seconds + 1)
+    (receipt,) = usage.append(
+        [mc.UsageRecord("si_0", 9, FEB.start_seconds)], now=FEB.start_seconds + 1
+    )
     assert receipt.code == code
 
 
 LINE = "pricing.is_linear"
 DEFECTS = {
     "a late set is billed again": ("acceptance.late_refusal", "elif is_set", "elif False"),
-    "every late increment is billed": ("acceptance.late_refusal", "not AGGREGATORS[mode].splits_cells", "False"),
-    "nothing late is billed": ("acceptance.late_refusal", "not AGGREGATORS[mode].splits_cells", "True"),
-    "late usage is rated in any tiers": ("acceptance._rate_fault", "not is_linear", "False and not is_linear"),
-    "another price may rate it": ("acceptance._rate_fault", "terms_of(billed_by) != terms_of(price)", "False"),
+    "every late increment is billed": (
+        "acceptance.late_refusal",
+        "not AGGREGATORS[mode].splits_cells",
+        "False",
+    ),
+    "nothing late is billed": (
+        "acceptance.late_refusal",
+        "not AGGREGATORS[mode].splits_cells",
+        "True",
+    ),
+    "late usage is rated in any tiers": (
+        "acceptance._rate_fault",
+        "not is_linear",
+        "False and not is_linear",
+    ),
+    "another price may rate it": (
+        "acceptance._rate_fault",
+        "terms_of(billed_by) != terms_of(price)",
+        "False",
+    ),
     "an item that was not billed is": ("acceptance._rate_fault", "billed_by is None", "False"),
     "a flat fee is no matter": (LINE, "not any(tier.flat_amount for tier in model.tiers)", "True"),
     "tiers are no matter": (LINE, "len(rates) == 1", "True"),
@@ -270,7 +348,11 @@ DEFECTS = {
         "True or isinstance(model, Graduated) and",
     ),
     "a fee is no matter": (LINE, "not owes_at_zero(model)", "True"),
-    "a kind of a unit price is one": (LINE, "type(model) not in BUILT_IN_MODELS", "not isinstance(model, BUILT_IN_MODELS)"),
+    "a kind of a unit price is one": (
+        LINE,
+        "type(model) not in BUILT_IN_MODELS",
+        "not isinstance(model, BUILT_IN_MODELS)",
+    ),
     "the open price is what billed": ("accounts.Closing.price_of", "self.invoice is None", "True"),
 }
 
@@ -294,13 +376,21 @@ def _check_whole_table():
     test_what_no_invoice_billed_is_not_billed_late("log")
 
 
-# The law -----------------------------------------------------------------------------------------------------------------
+# The law ------------------------------------------------------------------------------------------
 
-DAILY = {mode: mc.Recurring(interval="day", usage_type="metered", aggregate_usage=mode) for mode in mc.AggregateUsage}
+DAILY = {
+    mode: mc.Recurring(interval="day", usage_type="metered", aggregate_usage=mode)
+    for mode in mc.AggregateUsage
+}
 HOUR = 3600
 steps = st.lists(
     st.one_of(
-        st.tuples(st.just("use"), st.sampled_from([0, 1, 20, 24]), st.integers(0, 9), st.sampled_from(mc.Action)),
+        st.tuples(
+            st.just("use"),
+            st.sampled_from([0, 1, 20, 24]),
+            st.integers(0, 9),
+            st.sampled_from(mc.Action),
+        ),
         st.tuples(st.just("wait"), st.sampled_from([1, 20, 24]), st.none(), st.none()),
         st.tuples(st.just("close"), st.none(), st.none(), st.none()),
     ),
@@ -330,7 +420,9 @@ class History:
             self.accepted.append(("si", at, action.value, quantity))
         else:
             assert receipt.code in {"timestamp_before_current_period", "late_usage_not_billable"}
-            is_billable = action is mc.Action.INCREMENT and self.row["mode"] == "sum" and self.model in LINEAR
+            is_billable = (
+                action is mc.Action.INCREMENT and self.row["mode"] == "sum" and self.model in LINEAR
+            )
             assert receipt.code != "late_usage_not_billable" or not is_billable
 
     def wait(self, hours, *_):
@@ -343,7 +435,10 @@ class History:
 
     def billed(self):
         """Return each day's quantity and what it costs, as the engine says."""
-        invoices = [mc.finalize_invoice(self.subscription, self.usage, day(at), now=self.now) for at in range(self.closed)]
+        invoices = [
+            mc.finalize_invoice(self.subscription, self.usage, day(at), now=self.now)
+            for at in range(self.closed)
+        ]
         return [(one.lines[0].total_usage, [line.amount for line in one.lines]) for one in invoices]
 
 
@@ -353,7 +448,9 @@ class History:
 @settings(max_examples=max(settings().max_examples // 10, 1))
 @given(history=steps)
 def test_what_was_accepted_is_billed_once(engine, mode, model, history):
-    """Of a sum whose units cost the same, all bills are together that of each day's usage; else each is that of its own day."""
+    """Of a sum whose units cost the same, all bills are together that of each day's usage; else
+    each is that of its own day.
+    """
     account = History(engine, mode, model)
     for step, *rest in history:
         getattr(account, step)(*rest)
@@ -368,10 +465,12 @@ def test_what_was_accepted_is_billed_once(engine, mode, model, history):
     else:
         assert [quantity for quantity, _ in billed] == whole
     for quantity, amounts in billed:
-        assert amounts == [oracle.whole(Fraction(one)) for one in oracle.lines(account.row, quantity)]
+        assert amounts == [
+            oracle.whole(Fraction(one)) for one in oracle.lines(account.row, quantity)
+        ]
 
 
-# Meters: the difference in money --------------------------------------------------------------------------------------
+# Meters: the difference in money ------------------------------------------------------------------
 
 CARRYING = mc.MeterPolicy.history(late_usage="carry_forward")
 
@@ -387,10 +486,19 @@ def meter_log(subscription, formula="sum", policy=CARRYING):
 
 
 def use(log, value, at, identifier=None):
-    log.record("calls", {"stripe_customer_id": "cus_1", "value": value}, identifier=identifier, timestamp=at, now=at)
+    log.record(
+        "calls",
+        {"stripe_customer_id": "cus_1", "value": value},
+        identifier=identifier,
+        timestamp=at,
+        now=at,
+    )
 
 
-G_TIERS = {"graduated": [mc.Tier(100, 0), mc.Tier("inf", 10)], "volume": [mc.Tier(100, 10), mc.Tier("inf", 5)]}
+G_TIERS = {
+    "graduated": [mc.Tier(100, 0), mc.Tier("inf", 10)],
+    "volume": [mc.Tier(100, 10), mc.Tier("inf", 5)],
+}
 G_ROWS = {
     "graduated": (mc.Graduated(G_TIERS["graduated"]), 500, [(10, 100)]),
     "volume": (mc.Volume(G_TIERS["volume"]), 750, [(10, 50)]),
@@ -401,7 +509,9 @@ G_ROWS = {
 
 @pytest.mark.parametrize(("model", "january", "late"), G_ROWS.values(), ids=G_ROWS)
 def test_late_usage_is_rated_in_the_tiers_of_its_own_period(model, january, late):
-    """150 were billed, ten more come late and the next month is empty: it bills what the first would have cost more."""
+    """150 were billed, ten more come late and the next month is empty: it bills what the first
+    would have cost more.
+    """
     subscription = on_meter(model)
     log = meter_log(subscription)
     use(log, "150", START)
@@ -417,22 +527,33 @@ def test_late_usage_is_rated_in_the_tiers_of_its_own_period(model, january, late
 
 
 def test_a_correction_across_volume_tiers_gives_back():
-    """100 at 10 cents were billed; one more, late, puts all in the cheaper tier: the next invoice gives USD 4.95 back."""
+    """100 at 10 cents were billed; one more, late, puts all in the cheaper tier: the next invoice
+    gives USD 4.95 back.
+    """
     subscription = on_meter(mc.Volume(G_TIERS["volume"]))
     log = meter_log(subscription)
     use(log, "100", START)
     assert mc.finalize_invoice(subscription, log, JAN, now=JAN.end).total == 1000
     use(log, "1", LATE)
     invoice = mc.finalize_invoice(subscription, log, FEB, now=FEB.end)
-    late = [(line.charge.tier, line.quantity, line.exact, line.amount) for line in invoice.lines[1:]]
+    late = [
+        (line.charge.tier, line.quantity, line.exact, line.amount) for line in invoice.lines[1:]
+    ]
     assert late == [(1, -100, -1000, -1000), (2, 101, 505, 505)]
     assert (invoice.total, str(invoice.money)) == (-495, "USD -4.95")
     # Nobody owes it twice.
-    assert mc.finalize_invoice(subscription, log, mc.BillingPeriod(FEB.end, START + 91 * DAY), now=START + 91 * DAY).total == 0
+    assert (
+        mc.finalize_invoice(
+            subscription, log, mc.BillingPeriod(FEB.end, START + 91 * DAY), now=START + 91 * DAY
+        ).total
+        == 0
+    )
 
 
 def test_a_canceled_event_is_given_back_at_its_own_price():
-    """1,000 calls at 2 cents were billed; 100 of them are canceled: the next invoice gives back what those cost."""
+    """1,000 calls at 2 cents were billed; 100 of them are canceled: the next invoice gives back
+    what those cost.
+    """
     subscription = on_meter(mc.PerUnit(2))
     log = meter_log(subscription)
     use(log, "900", START)
@@ -445,7 +566,9 @@ def test_a_canceled_event_is_given_back_at_its_own_price():
 
 
 def test_the_price_of_then_rates_the_difference():
-    """A price that changed since rates the months from then on: what is late of January costs what January cost."""
+    """A price that changed since rates the months from then on: what is late of January costs what
+    January cost.
+    """
     dear, cheap = on_meter(mc.PerUnit(10)), on_meter(mc.PerUnit(1))
     log = meter_log(dear)
     use(log, "5", START)
@@ -471,7 +594,9 @@ def test_what_another_currency_was_billed_in_stays_unbilled():
 
 
 def test_differences_telescope_however_they_round():
-    """A third of a cent each, one a day late: the lines are 0 or 1 cent, and all bills of January are what it comes to."""
+    """A third of a cent each, one a day late: the lines are 0 or 1 cent, and all bills of January
+    are what it comes to.
+    """
     subscription = on_meter(mc.PerUnit("0.4"), interval="day")
     log = meter_log(subscription)
     use(log, "1", START)
@@ -483,7 +608,9 @@ def test_differences_telescope_however_they_round():
 
 
 def test_a_closing_that_is_cut_short_closes_nothing():
-    """What raises while a period is billed leaves the log as it was: the difference is owed still, once."""
+    """What raises while a period is billed leaves the log as it was: the difference is owed still,
+    once.
+    """
     subscription = on_meter(mc.PerUnit(3))
     log = meter_log(subscription)
     mc.finalize_invoice(subscription, log, JAN, now=JAN.end)
@@ -500,7 +627,9 @@ def test_a_closing_that_is_cut_short_closes_nothing():
 
 
 def test_a_late_line_explains_itself():
-    """The explanation names the events of its period, what was billed of it before, and how the difference is settled."""
+    """The explanation names the events of its period, what was billed of it before, and how the
+    difference is settled.
+    """
     subscription = on_meter(mc.PerUnit("0.4"))
     log = meter_log(subscription)
     use(log, "1", START)
@@ -514,16 +643,31 @@ def test_a_late_line_explains_itself():
         assert str(mc.explain(line)) == str(mc.explain(copy.deepcopy(line), usage=log))
     text = str(mc.explain(late))
     assert f"in {JAN} is 3 now; 1 of it were billed before." in text
-    assert "Difference: in all it comes to USD 0.01 now, settled half up; USD 0.00 of it were billed before: USD 0.01." in text
+    assert (
+        "Difference: in all it comes to USD 0.01 now, settled half up; USD 0.00 of it were "
+        "billed before: USD 0.01." in text
+    )
     assert mc.explain(own).events == ()
 
 
 def test_late_usage_of_both_kinds_at_once():
-    """Usage of both generations in one subscription, billed one by one or all at once, carries what is late of the meter."""
-    price = mc.Price("r", "usd", mc.PerUnit(1), mc.Recurring(usage_type="metered", aggregate_usage="sum"))
-    both = mc.Subscription("sub", [*on_meter(mc.PerUnit(3)).items, mc.SubscriptionItem("old", price)], START, customer="cus_1")
+    """Usage of both generations in one subscription, billed one by one or all at once, carries what
+    is late of the meter.
+    """
+    price = mc.Price(
+        "r", "usd", mc.PerUnit(1), mc.Recurring(usage_type="metered", aggregate_usage="sum")
+    )
+    both = mc.Subscription(
+        "sub",
+        [*on_meter(mc.PerUnit(3)).items, mc.SubscriptionItem("old", price)],
+        START,
+        customer="cus_1",
+    )
     bills = []
-    for bill in (mc.finalize_invoice, lambda one, usage, period, now: mc.invoice_all([one], usage, period.start, now=now)[0]):
+    for bill in (
+        mc.finalize_invoice,
+        lambda one, usage, period, now: mc.invoice_all([one], usage, period.start, now=now)[0],
+    ):
         usage = mc.CombinedUsage(mc.UsageLog([both]), meter_log(both))
         use(usage.events, "1", START)
         bill(both, usage, JAN, now=JAN.end)
@@ -536,9 +680,16 @@ def test_late_usage_of_both_kinds_at_once():
 
 @pytest.mark.parametrize("model", [row[0] for row in G_ROWS.values()], ids=G_ROWS)
 def test_lines_in_columns_have_what_is_late(model):
-    """The lines as columns are those of the previews, late usage of an earlier month in its place, and plain beside it."""
+    """The lines as columns are those of the previews, late usage of an earlier month in its place,
+    and plain beside it.
+    """
     late, plain = on_meter(model), on_meter(model)
-    plain = attrs.evolve(plain, id="other", items=[mc.SubscriptionItem("other", plain.items[0].price)], customer="cus_2")
+    plain = attrs.evolve(
+        plain,
+        id="other",
+        items=[mc.SubscriptionItem("other", plain.items[0].price)],
+        customer="cus_2",
+    )
     log = mc.MeterLog([mc.Meter("m", "calls")], [late, plain], policy=CARRYING)
     use(log, "100", START)
     for one in (late, plain):
@@ -547,19 +698,26 @@ def test_lines_in_columns_have_what_is_late(model):
     use(log, "21", LATE)
     use(log, "5", FEB.start)
     found = invoice_lines([plain, late, plain], log, FEB.start)
-    rows, _, _, quantities, amounts = (column.tolist() for column in attrs.astuple(found.lines, recurse=False))
+    rows, _, _, quantities, amounts = (
+        column.tolist() for column in attrs.astuple(found.lines, recurse=False)
+    )
     columns = [
-        (found.items[row][0].id, found.items[row][1], *rest) for row, *rest in zip(rows, quantities, amounts, strict=True)
+        (found.items[row][0].id, found.items[row][1], *rest)
+        for row, *rest in zip(rows, quantities, amounts, strict=True)
     ]
     invoices = mc.invoice_all([plain, late, plain], log, FEB.start)
     lines = [line for invoice in invoices for line in invoice.lines]
-    assert columns == [(line.subscription_item, line.period, line.quantity, line.amount) for line in lines]
+    assert columns == [
+        (line.subscription_item, line.period, line.quantity, line.amount) for line in lines
+    ]
     totals = [found.total_usage[row] for row in rows]
     assert totals == [line.total_usage for line in lines]
 
 
 def test_what_was_rounded_is_given_back_as_it_was():
-    """0.4 cents were rounded up to 1; 0.4 more, late and half up, make 0.8: nothing is due, because 1 was charged."""
+    """0.4 cents were rounded up to 1; 0.4 more, late and half up, make 0.8: nothing is due, because
+    1 was charged.
+    """
     subscription = on_meter(mc.PerUnit("0.4"))
     log = meter_log(subscription)
     use(log, "1", START)
@@ -571,22 +729,35 @@ def test_what_was_rounded_is_given_back_as_it_was():
 
 
 class Wordy:
-    """A model of the user's own: what a number of units costs depends on how many there are, in words that say so."""
+    """A model of the user's own: what a number of units costs depends on how many there are, in
+    words that say so.
+    """
 
     def charges(self, quantity):
-        half = mc.Charge("unit", quantity, 1, quantity, label="first"), mc.Charge("unit", 0, 2, quantity, label="first")
+        half = (
+            mc.Charge("unit", quantity, 1, quantity, label="first"),
+            mc.Charge("unit", 0, 2, quantity, label="first"),
+        )
         return (*half, mc.Charge("flat", 0, None, 5, label=f"for {quantity}"))
 
 
 def test_models_of_the_users_own_are_corrected():
-    """Two charges of one part are one difference; a part that the new quantity no longer has is given back."""
+    """Two charges of one part are one difference; a part that the new quantity no longer has is
+    given back.
+    """
     subscription = on_meter(Wordy())
     log = meter_log(subscription)
     use(log, "10", START)
     assert mc.finalize_invoice(subscription, log, JAN, now=JAN.end).total == 25
     use(log, "2", LATE)
-    late = [line for line in mc.finalize_invoice(subscription, log, FEB, now=FEB.end).lines if line.before is not None]
-    assert [(line.charge.label, line.quantity, line.charge.unit_amount, line.amount) for line in late] == [
+    late = [
+        line
+        for line in mc.finalize_invoice(subscription, log, FEB, now=FEB.end).lines
+        if line.before is not None
+    ]
+    assert [
+        (line.charge.label, line.quantity, line.charge.unit_amount, line.amount) for line in late
+    ] == [
         ("for 10", 0, None, -5),
         ("first", 2, None, 4),
         ("for 12", 0, None, 5),
@@ -594,27 +765,44 @@ def test_models_of_the_users_own_are_corrected():
 
 
 def test_what_a_model_no_longer_charges_is_given_back():
-    """A model that charges otherwise than it did: what was charged under words it no longer uses is given back, whole."""
+    """A model that charges otherwise than it did: what was charged under words it no longer uses is
+    given back, whole.
+    """
     wordy = Wordy()
     subscription = on_meter(wordy)
     log = meter_log(subscription)
     mc.finalize_invoice(subscription, log, JAN, now=JAN.end)
     use(log, "2", LATE)
     period, bill = log.bills_of("si")[0]
-    correction = attrs.evolve(log.corrections(subscription.items[0], FEB)[0], settled={("flat", None, "as it was"): 7})
+    correction = attrs.evolve(
+        log.corrections(subscription.items[0], FEB)[0], settled={("flat", None, "as it was"): 7}
+    )
     assert [(one.charge.label, one.amount) for one in differences(correction)] == [
         ("for 0", 0),
         ("as it was", -7),
         ("first", 4),
         ("for 2", 5),
     ]
-    assert (period, bill.settled[JAN]) == (JAN, {("unit", None, "first"): 0, ("flat", None, "for 0"): 5})
+    assert (period, bill.settled[JAN]) == (
+        JAN,
+        {("unit", None, "first"): 0, ("flat", None, "for 0"): 5},
+    )
 
 
 SLIPS = [
     ("what was charged is not subtracted", "differences.differences", "billed.get(part, 0)", "0"),
-    ("what was charged is rated anew", "differences.differences", "if correction.settled is None else", "if True else"),
-    ("parts that are gone are forgotten", "differences.differences", "if one not in latter), *latter", "if False), *latter"),
+    (
+        "what was charged is rated anew",
+        "differences.differences",
+        "if correction.settled is None else",
+        "if True else",
+    ),
+    (
+        "parts that are gone are forgotten",
+        "differences.differences",
+        "if one not in latter), *latter",
+        "if False), *latter",
+    ),
     (
         "the price of now rates the past",
         "meter_views.MeterReader._correction",
@@ -623,21 +811,40 @@ SLIPS = [
     ),
     ("nothing was charged", "meter_log.MeterLog._bill_to_keep", "settled=settled", "settled={}"),
     ("nothing was carried", "meter_log.MeterLog._bill_to_keep", "carried=carried", "carried={}"),
-    ("any currency will do", "meter_views.MeterReader._corrected_now", "one.price.currency == item.price.currency", "True"),
+    (
+        "any currency will do",
+        "meter_views.MeterReader._corrected_now",
+        "one.price.currency == item.price.currency",
+        "True",
+    ),
     (
         "a later bill is known when one is made again",
         "meter_views.MeterReader._corrected_by",
         "before=min(same)",
         "before=None",
     ),
-    ("later periods are corrected", "meter_views.MeterReader._corrected_now", "if one.period.end <= period.start", "if True"),
-    ("what was charged is forgotten", "meter_log.MeterLog._change_that_closes", "billing.settled", "{}"),
+    (
+        "later periods are corrected",
+        "meter_views.MeterReader._corrected_now",
+        "if one.period.end <= period.start",
+        "if True",
+    ),
+    (
+        "what was charged is forgotten",
+        "meter_log.MeterLog._change_that_closes",
+        "billing.settled",
+        "{}",
+    ),
 ]
 
 
-@pytest.mark.parametrize(("path", "right", "wrong"), [row[1:] for row in SLIPS], ids=[row[0] for row in SLIPS])
+@pytest.mark.parametrize(
+    ("path", "right", "wrong"), [row[1:] for row in SLIPS], ids=[row[0] for row in SLIPS]
+)
 def test_slips_in_the_difference_die(monkeypatch, path, right, wrong):
-    """Each slip in how a difference is found and remembered is seen by the worked rows above, or by a history of them."""
+    """Each slip in how a difference is found and remembered is seen by the worked rows above, or by
+    a history of them.
+    """
     planting.plant(monkeypatch, path, right, wrong)
     with pytest.raises(AssertionError):
         _check_worked_rows()
@@ -657,15 +864,24 @@ def _check_worked_rows():
     account.check()
 
 
-WORKED = [("use", 1, "7"), ("close", 1, True), ("use", 1, "4"), ("close", 0, True), ("close", 2, True), ("use", 1, "1")]
+WORKED = [
+    ("use", 1, "7"),
+    ("close", 1, True),
+    ("use", 1, "4"),
+    ("close", 0, True),
+    ("close", 2, True),
+    ("use", 1, "1"),
+]
 WORKED += [("cancel", 0, None), ("close", 3, True), ("use", 0, "2")]
 
 
-# The law, of meters -------------------------------------------------------------------------------------------------------
+# The law, of meters -------------------------------------------------------------------------------
 
 acts = st.lists(
     st.one_of(
-        st.tuples(st.just("use"), st.integers(0, 3), st.sampled_from(["0", "1", "4", "7", "13", "-3"])),
+        st.tuples(
+            st.just("use"), st.integers(0, 3), st.sampled_from(["0", "1", "4", "7", "13", "-3"])
+        ),
         st.tuples(st.just("cancel"), st.integers(0, 9), st.none()),
         st.tuples(st.just("close"), st.integers(0, 3), st.booleans()),
     ),
@@ -674,7 +890,9 @@ acts = st.lists(
 
 
 class Account:
-    """A meter log that is used, corrected and closed by the day; what it must bill is kept apart, as the oracles say."""
+    """A meter log that is used, corrected and closed by the day; what it must bill is kept apart,
+    as the oracles say.
+    """
 
     def __init__(self, policy, formula, model):
         self.subscription = on_meter(MODELS[model][0], interval="day")
@@ -697,7 +915,11 @@ class Account:
 
     def measured(self, at):
         events = [one for one in self.sent if one is not None]
-        return meter_oracle.measured(self.formula, events, *(one * 10**6 for one in (START + at * DAY, START + (at + 1) * DAY)))
+        return meter_oracle.measured(
+            self.formula,
+            events,
+            *(one * 10**6 for one in (START + at * DAY, START + (at + 1) * DAY)),
+        )
 
     def close(self, at, has_invoice):
         if at in self.counted:
@@ -712,33 +934,54 @@ class Account:
         assert amounts_of(preview.lines) == self.due(at)
 
     def due(self, at):
-        """Return what the invoice of a day charges, (day, tier's place, kind) → minor units, and count it as charged."""
+        """Return what the invoice of a day charges, (day, tier's place, kind) → minor units, and
+        count it as charged.
+        """
         due = {}
         for one in [at, *(other for other in self.counted if other < at and self.is_carrying)]:
             quantity, former = max(self.measured(one), Fraction(0)), self.charged.get(one, {})
             if one != at and quantity == self.counted[one]:
                 continue
             latter = oracle.parts(self.row, quantity)
-            due |= {(one, *part): latter.get(part, 0) - former.get(part, 0) for part in {**former, **latter}}
+            due |= {
+                (one, *part): latter.get(part, 0) - former.get(part, 0)
+                for part in {**former, **latter}
+            }
             self.counted[one], self.charged[one] = quantity, latter
         return {key: amount for key, amount in due.items() if amount}
 
     def check(self):
-        """All bills of a day are what it came to when it was billed last; the rest is unbilled, by name and to the digit."""
-        owed = {at: self.measured(at) - counted for at, counted in self.counted.items() if self.measured(at) != counted}
+        """All bills of a day are what it came to when it was billed last; the rest is unbilled, by
+        name and to the digit.
+        """
+        owed = {
+            at: self.measured(at) - counted
+            for at, counted in self.counted.items()
+            if self.measured(at) != counted
+        }
         assert {(one.period, Fraction(one.quantity)) for one in self.log.unbilled("sub")} == {
             (day(at), quantity) for at, quantity in owed.items()
         }
-        for usage in (self.log, self.log.as_of(self.log.sequence), mc.restore_meter_log(mc.snapshot(self.log))):
+        for usage in (
+            self.log,
+            self.log.as_of(self.log.sequence),
+            mc.restore_meter_log(mc.snapshot(self.log)),
+        ):
             for at, lines in self.invoices.items():
                 kept = mc.finalize_invoice(self.subscription, usage, day(at), now=START + 9 * DAY)
                 anew = mc.preview_invoice(self.subscription, usage, now=day(at).start)
-                assert [[line.to_dict() for line in again.lines] for again in (kept, anew)] == [lines] * 2
+                assert [[line.to_dict() for line in again.lines] for again in (kept, anew)] == [
+                    lines
+                ] * 2
 
 
 def amounts_of(lines):
     keys = [
-        ((line.period.start_seconds - START) // DAY, line.charge.tier and line.charge.tier - 1, line.charge.kind)
+        (
+            (line.period.start_seconds - START) // DAY,
+            line.charge.tier and line.charge.tier - 1,
+            line.charge.kind,
+        )
         for line in lines
     ]
     return {key: line.amount for key, line in zip(keys, lines, strict=True) if line.amount}
@@ -766,7 +1009,9 @@ FORMULAS = [formula.value for formula in mc.Formula]
 @settings(max_examples=max(settings().max_examples // 12, 1))
 @given(policy=st.sampled_from(LATE_POLICIES), model=st.sampled_from(sorted(MODELS)), history=acts)
 def test_late_usage_of_meters_is_billed_where_it_belongs(formula, policy, model, history):
-    """Whatever comes late or is canceled, in whatever order days close: all bills of a day are the bill of all its usage."""
+    """Whatever comes late or is canceled, in whatever order days close: all bills of a day are the
+    bill of all its usage.
+    """
     tell(policy, formula, model, history)
 
 
@@ -777,5 +1022,7 @@ def test_late_usage_of_meters_is_billed_where_it_belongs(formula, policy, model,
 @settings(max_examples=max(settings().max_examples // 10, 1))
 @given(history=acts)
 def test_every_pair_of_formula_and_model_bills_what_is_late(formula, model, policy, history):
-    """The same for each formula with each pricing model under each policy, a row of the tables at a time."""
+    """The same for each formula with each pricing model under each policy, a row of the tables at a
+    time.
+    """
     tell(policy, formula, model, history)

@@ -1,4 +1,6 @@
-"""The laws of `metering_core.testing.laws`, held against this library; `test_laws_bite.py` shows that they can fail."""
+"""The laws of `metering_core.testing.laws`, held against this library; `test_laws_bite.py` shows
+that they can fail.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ from metering_core.exact import whole_if_possible
 from metering_core.testing import laws, meter_laws
 from metering_core.testing import strategies as drawn
 
-# What each law is run with: strategies of its arguments. `test_laws_bite.py` plants defects under the same ones. ------
+# What each law is run with: strategies of its arguments. `test_laws_bite.py` plants defects under
+# the same ones.
 
 MODES = list(mc.AggregateUsage)
 
@@ -29,22 +32,36 @@ MODES = list(mc.AggregateUsage)
 def rated(**options):
     """Draw a price and a quantity at one of its edges."""
     prices = drawn.prices(max_tiers=4, **options) | st.builds(
-        partial(mc.Price, "price", "usd"), drawn.graduated(fractions=True) | drawn.volumes(fractions=True)
+        partial(mc.Price, "price", "usd"),
+        drawn.graduated(fractions=True) | drawn.volumes(fractions=True),
     )
-    return prices.flatmap(lambda price: st.tuples(st.just(price), drawn.quantities(price, decimals=2)))
+    return prices.flatmap(
+        lambda price: st.tuples(st.just(price), drawn.quantities(price, decimals=2))
+    )
 
 
 def shared():
-    """Draw a price and a quantity as averages come to: past an edge or before the next, a share, or a long decimal."""
-    models = drawn.per_unit() | drawn.packages() | drawn.graduated(fractions=True) | drawn.volumes(fractions=True)
+    """Draw a price and a quantity as averages come to: past an edge or before the next, a share, or
+    a long decimal.
+    """
+    models = (
+        drawn.per_unit()
+        | drawn.packages()
+        | drawn.graduated(fractions=True)
+        | drawn.volumes(fractions=True)
+    )
     prices = st.builds(partial(mc.Price, "price", "usd"), models)
     return prices.flatmap(lambda price: st.tuples(st.just(price), shares(price)))
 
 
 def shares(price):
     """Draw quantities that are not whole, many of them a hair from one of the price's edges."""
-    parts = st.fractions(0, 1, max_denominator=10**12) | st.sampled_from([HAIR, 1 - HAIR, Fraction(1, 10**30), Fraction(1, 3)])
-    return st.builds(lambda whole, part: whole_if_possible(whole + part), drawn.quantities(price), parts)
+    parts = st.fractions(0, 1, max_denominator=10**12) | st.sampled_from(
+        [HAIR, 1 - HAIR, Fraction(1, 10**30), Fraction(1, 3)]
+    )
+    return st.builds(
+        lambda whole, part: whole_if_possible(whole + part), drawn.quantities(price), parts
+    )
 
 
 HAIR = Fraction(1, 3 * 10**30)
@@ -52,7 +69,9 @@ HAIR = Fraction(1, 3 * 10**30)
 
 def shared_amounts():
     """Draw amounts that no decimal writes, many of them a hair from a half."""
-    minor_units = st.fractions() | st.builds(lambda whole, part: whole + part, st.integers(-5, 5), st.sampled_from(NEAR_HALF))
+    minor_units = st.fractions() | st.builds(
+        lambda whole, part: whole + part, st.integers(-5, 5), st.sampled_from(NEAR_HALF)
+    )
     return st.builds(mc.Amount, minor_units, st.just("usd"))
 
 
@@ -60,8 +79,12 @@ NEAR_HALF = [Fraction(1, 2) + HAIR, Fraction(1, 2) - HAIR, Fraction(1, 3)]
 
 
 def writes():
-    """Draw (mode, writes to few timestamps, on both sides of an hour that ends, a split within them)."""
-    cells = st.lists(st.tuples(st.integers(3597, 3602), st.integers(0, 9) | st.just(2**63)), max_size=20)
+    """Draw (mode, writes to few timestamps, on both sides of an hour that ends, a split within
+    them).
+    """
+    cells = st.lists(
+        st.tuples(st.integers(3597, 3602), st.integers(0, 9) | st.just(2**63)), max_size=20
+    )
     return st.tuples(st.sampled_from(MODES), cells, st.sets(st.integers(3597, 3602)))
 
 
@@ -70,7 +93,9 @@ def split_batches():
 
     def split(subscription):
         period = subscription.cycle.period_at(subscription.billing_cycle_anchor)
-        now = st.sampled_from([period.start_seconds, period.start_seconds + 3600, period.end_seconds - 1])
+        now = st.sampled_from(
+            [period.start_seconds, period.start_seconds + 3600, period.end_seconds - 1]
+        )
         return now.flatmap(
             lambda at: st.tuples(
                 st.just(subscription),
@@ -84,13 +109,22 @@ def split_batches():
 
 
 def long_batches():
-    """Draw as `split_batches`, but long ones of one item with nothing to refuse: what the fast paths take."""
+    """Draw as `split_batches`, but long ones of one item with nothing to refuse: what the fast
+    paths take.
+    """
 
     def split(subscription):
         period = subscription.cycle.period_at(subscription.billing_cycle_anchor)
         now = period.start_seconds + 3600
         records = drawn.usage_records(
-            subscription.items, period, now, min_size=10, max_size=30, retries=False, late=False, future=False
+            subscription.items,
+            period,
+            now,
+            min_size=10,
+            max_size=30,
+            retries=False,
+            late=False,
+            future=False,
         )
         return st.tuples(st.just(subscription), records, st.integers(0, 30), st.just(now))
 
@@ -103,7 +137,13 @@ def retried():
     def sent(subscription):
         period = subscription.cycle.period_at(subscription.billing_cycle_anchor)
         now = period.start_seconds + 3600
-        later = [now, now + 1, period.end_seconds - 1, period.end_seconds, period.end_seconds + 86_400]
+        later = [
+            now,
+            now + 1,
+            period.end_seconds - 1,
+            period.end_seconds,
+            period.end_seconds + 86_400,
+        ]
         return st.tuples(
             st.just(subscription),
             drawn.usage_record(subscription.items, period, now),
@@ -115,14 +155,22 @@ def retried():
 
 
 def sent_late():
-    """Draw (policy, subscription, record, now, later): later around the period's end, and around the end of its grace."""
+    """Draw (policy, subscription, record, now, later): later around the period's end, and around
+    the end of its grace.
+    """
 
     def sent(subscription):
         period = subscription.period_at(subscription.billing_cycle_anchor)
         graces = st.sampled_from([timedelta(0), timedelta(hours=1), timedelta(hours=23)])
-        policies = st.builds(mc.AcceptancePolicy, late_grace=graces, late_attribution=st.sampled_from(mc.LateAttribution))
+        policies = st.builds(
+            mc.AcceptancePolicy,
+            late_grace=graces,
+            late_attribution=st.sampled_from(mc.LateAttribution),
+        )
         now = period.end_seconds - 1
-        after = st.sampled_from([-1, 0, 1, 3599, 3600, 3601, 23 * 3600 - 1, 23 * 3600, 23 * 3600 + 1])
+        after = st.sampled_from(
+            [-1, 0, 1, 3599, 3600, 3601, 23 * 3600 - 1, 23 * 3600, 23 * 3600 + 1]
+        )
         later = after.map(lambda seconds: period.end_seconds + seconds)
         record = drawn.usage_record(subscription.items, period, now)
         return st.tuples(policies, st.just(subscription), record, st.just(now), later)
@@ -131,8 +179,12 @@ def sent_late():
 
 
 def numbered_periods():
-    """Draw a cycle in any zone and the number of one of its boundaries, near the anchor or far from it."""
-    return st.tuples(drawn.cycles(timezones=drawn.ZONES), st.integers(-3, 3) | st.integers(-150, 150))
+    """Draw a cycle in any zone and the number of one of its boundaries, near the anchor or far from
+    it.
+    """
+    return st.tuples(
+        drawn.cycles(timezones=drawn.ZONES), st.integers(-3, 3) | st.integers(-150, 150)
+    )
 
 
 def append_laws(subscription, batch, place, now):
@@ -152,7 +204,9 @@ def late_laws(policy, subscription, record, now, later):
 
 
 def compaction_laws(subscription, batches, closes):
-    """Run the laws of compaction on the log of a history, which then receives the history's last batch again."""
+    """Run the laws of compaction on the log of a history, which then receives the history's last
+    batch again.
+    """
     log = drawn.log_of((subscription, batches), closes=closes)
     now, more = batches[-1] if batches else (None, [])
     laws.check_compaction_laws(log, more, now)
@@ -164,7 +218,9 @@ def usage_laws(subscription, batches):
 
 
 def bills(subscription, batches):
-    """Yield the previews after each batch and the finalized invoices of all periods that were used, each with its log."""
+    """Yield the previews after each batch and the finalized invoices of all periods that were used,
+    each with its log.
+    """
     log = mc.UsageLog([subscription])
     for now, records in batches:
         log.append(records, now=now)
@@ -180,7 +236,9 @@ def invoice_laws(subscription, batches):
 
 
 def snapshot_laws(subscription, batches, closes):
-    """Run the snapshot laws on the log of a history, which then receives the history's last batch again."""
+    """Run the snapshot laws on the log of a history, which then receives the history's last batch
+    again.
+    """
     log = drawn.log_of((subscription, batches), closes=closes)
     now, more = batches[-1] if batches else (None, [])
     laws.check_snapshot_laws(log, more, now)
@@ -193,11 +251,15 @@ def histories_with_a_choice():
 
 def ambient_laws(subscription, batches):
     """Compute all bills of a history under hostile decimal contexts."""
-    laws.check_ambient_laws(lambda: [(str(bill), bill.to_dict()) for bill, _ in bills(subscription, batches)])
+    laws.check_ambient_laws(
+        lambda: [(str(bill), bill.to_dict()) for bill, _ in bills(subscription, batches)]
+    )
 
 
 class PlainUsage:
-    """Another engine: the restated rules behind the protocol `Usage`, for the law that engines agree."""
+    """Another engine: the restated rules behind the protocol `Usage`, for the law that engines
+    agree.
+    """
 
     def __init__(self, log):
         self.restated = laws.RestatedLog(log.subscriptions)
@@ -206,10 +268,16 @@ class PlainUsage:
             self.restated.stamps.append(logged.record.timestamp)
 
     def partial(self, item, period):
-        """Return the partial that presents as the restated quantity: of a cell that holds it, or of as many cells."""
+        """Return the partial that presents as the restated quantity: of a cell that holds it, or of
+        as many cells.
+        """
         quantity = self.restated.quantity(item, period)
         row = mc.AGGREGATORS[item.recurring.aggregate_usage]
-        return row.fold(dict.fromkeys(range(quantity), 0)) if row.takes == "nothing" else row.prepare(0, quantity)
+        return (
+            row.fold(dict.fromkeys(range(quantity), 0))
+            if row.takes == "nothing"
+            else row.prepare(0, quantity)
+        )
 
     def partials(self, requests):
         """Return the partials one by one."""
@@ -256,20 +324,31 @@ def test_laws_hold(law):
 
 @pytest.mark.parametrize(("value", "lines"), [("-2.5", 1), ("0.1", 2)])
 def test_invoices_of_meters_keep_the_law_of_invoices(value, lines):
-    """What events average to is covered by the lines: nothing where it is negative, a third or a long decimal as it is."""
+    """What events average to is covered by the lines: nothing where it is negative, a third or a
+    long decimal as it is.
+    """
     tiers = [mc.Tier("0.01", unit_amount=300), mc.Tier("inf", unit_amount=500)]
-    price = mc.Price.graduated("price", currency="usd", tiers=tiers, recurring=mc.Recurring(meter="m"))
-    subscription = mc.Subscription("sub", [mc.SubscriptionItem("si_0", price)], 1_704_067_200, customer="cus_1")
+    price = mc.Price.graduated(
+        "price", currency="usd", tiers=tiers, recurring=mc.Recurring(meter="m")
+    )
+    subscription = mc.Subscription(
+        "sub", [mc.SubscriptionItem("si_0", price)], 1_704_067_200, customer="cus_1"
+    )
     log = mc.MeterLog([mc.Meter("m", "load", "average")], [subscription])
     for number, one in enumerate([value, "0", "0"]):
-        log.record("load", {"stripe_customer_id": "cus_1", "value": one}, timestamp=1_704_067_200 + number, now=1_704_067_210)
+        log.record(
+            "load",
+            {"stripe_customer_id": "cus_1", "value": one},
+            timestamp=1_704_067_200 + number,
+            now=1_704_067_210,
+        )
     invoice = mc.preview_invoice(subscription, log, now=1_704_067_220)
     laws.check_invoice_laws(invoice, subscription, log)
     assert invoice.lines[0].total_usage == Fraction(value) / 3
     assert len(invoice.lines) == lines
 
 
-# Yours, not ours ------------------------------------------------------------------------------------------------------
+# Yours, not ours ----------------------------------------------------------------------------------
 
 
 class Doubling:
@@ -279,7 +358,10 @@ class Doubling:
         """Charge two stretches."""
         dear = min(quantity, 10)
         rows = [(dear, 2), (quantity - dear, 1)]
-        return [mc.Charge(mc.ChargeKind.UNIT, units, Decimal(each), Decimal(units * each)) for units, each in rows]
+        return [
+            mc.Charge(mc.ChargeKind.UNIT, units, Decimal(each), Decimal(units * each))
+            for units, each in rows
+        ]
 
 
 class Forgetful(Doubling):
@@ -291,7 +373,9 @@ class Forgetful(Doubling):
 
 
 def test_a_model_of_your_own_is_held_to_the_laws():
-    """A user's model that keeps the laws passes; one that loses a unit is told which law and by which quantity."""
+    """A user's model that keeps the laws passes; one that loses a unit is told which law and by
+    which quantity.
+    """
 
     @given(drawn.quantities(Doubling()))
     def keeps(quantity):
@@ -346,7 +430,9 @@ def test_an_aggregation_mode_of_your_own_is_held_to_the_laws():
     with pytest.raises(laws.LawBrokenError, match="merged cell by cell from the right"):
         laws.check_aggregator_laws(Average(), [(1, 0), (2, 0), (3, 8)], set())
     with pytest.raises(laws.LawBrokenError, match="come to 4, not 5"):
-        laws.check_aggregator_laws(Average(), [(1, 4)], set(), expected=lambda cells: sum(cells.values()) + 1)
+        laws.check_aggregator_laws(
+            Average(), [(1, 4)], set(), expected=lambda cells: sum(cells.values()) + 1
+        )
 
 
 class Deaf(PlainUsage):
@@ -354,25 +440,39 @@ class Deaf(PlainUsage):
 
     def __init__(self, log):
         super().__init__(log)
-        self.restated.sent, self.restated.stamps = self.restated.sent[:-1], self.restated.stamps[:-1]
+        self.restated.sent, self.restated.stamps = (
+            self.restated.sent[:-1],
+            self.restated.stamps[:-1],
+        )
 
 
 def test_an_engine_of_your_own_is_held_to_the_log():
     """An engine that forgets a record is told the item, the period and both quantities."""
     subscription = mc.Subscription(
-        "sub_1", [mc.SubscriptionItem("si_1", mc.Price.per_unit("price", currency="usd", unit_amount=1))], 1_704_067_200
+        "sub_1",
+        [mc.SubscriptionItem("si_1", mc.Price.per_unit("price", currency="usd", unit_amount=1))],
+        1_704_067_200,
     )
     log = mc.UsageLog([subscription])
     log.record("si_1", 2, now=1_704_067_200)
     log.record("si_1", 3, now=1_704_067_201)
     laws.check_engine_agrees(PlainUsage, log)
-    with pytest.raises(laws.LawBrokenError, match=r"usage of si_1 in 2024-01-01.* is 2 alone and 2 among others, not 5"):
+    with pytest.raises(
+        laws.LawBrokenError,
+        match=r"usage of si_1 in 2024-01-01.* is 2 alone and 2 among others, not 5",
+    ):
         laws.check_engine_agrees(Deaf, log)
-    with pytest.raises(laws.LawBrokenError, match=r"bills \{'si_1': 2\}, but the usage was \{'si_1': 5\}"):
-        laws.check_invoice_laws(mc.preview_invoice(subscription, Deaf(log), now=1_704_067_300), subscription, log)
+    with pytest.raises(
+        laws.LawBrokenError, match=r"bills \{'si_1': 2\}, but the usage was \{'si_1': 5\}"
+    ):
+        laws.check_invoice_laws(
+            mc.preview_invoice(subscription, Deaf(log), now=1_704_067_300), subscription, log
+        )
 
 
-@pytest.mark.parametrize("rounding", [mc.half_up, mc.half_down, mc.half_even], ids=lambda rounding: rounding.__name__)
+@pytest.mark.parametrize(
+    "rounding", [mc.half_up, mc.half_down, mc.half_even], ids=lambda rounding: rounding.__name__
+)
 def test_settling_to_the_nearest_keeps_the_law(rounding):
     """Whichever way a half goes, rounding to the nearest minor unit keeps the law of settling."""
 
@@ -383,9 +483,13 @@ def test_settling_to_the_nearest_keeps_the_law(rounding):
     keeps()
 
 
-@pytest.mark.parametrize("rounding", [mc.up, mc.down, mc.to_multiple(10)], ids=lambda rounding: rounding.__name__)
+@pytest.mark.parametrize(
+    "rounding", [mc.up, mc.down, mc.to_multiple(10)], ids=lambda rounding: rounding.__name__
+)
 def test_other_rounding_breaks_the_law_of_settling(rounding):
-    """Rounding always up, always down or to multiples moves an amount by more than half a minor unit."""
+    """Rounding always up, always down or to multiples moves an amount by more than half a minor
+    unit.
+    """
     broken = Decimal("1.1") if rounding(Decimal("1.1")) != 1 else Decimal("1.9")
     with pytest.raises(laws.LawBrokenError, match="settles to"):
         laws.check_settle_laws(mc.Amount(broken, "usd"), rounding)
@@ -398,7 +502,7 @@ def test_a_computation_that_reads_the_ambient_context_is_noticed():
         laws.check_ambient_laws(lambda: Decimal(1234) * 1000)
 
 
-# The machine ----------------------------------------------------------------------------------------------------------
+# The machine --------------------------------------------------------------------------------------
 
 BILL = """
 import json, time
@@ -420,11 +524,24 @@ print([str(mc.explain(line)) for line in mc.preview_invoice(subscription, log, n
 
 
 def test_bills_do_not_depend_on_the_machine():
-    """Hash seed, time zone and clock of the machine change nothing in a snapshot, an invoice or an explanation."""
+    """Hash seed, time zone and clock of the machine change nothing in a snapshot, an invoice or an
+    explanation.
+    """
     seen = set()
     for seed, zone in (("0", "UTC"), ("1", "Asia/Kathmandu"), ("2", "America/New_York")):
-        environment = {**os.environ, "PYTHONHASHSEED": seed, "TZ": zone, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run([sys.executable, "-c", BILL], capture_output=True, text=True, check=False, env=environment)
+        environment = {
+            **os.environ,
+            "PYTHONHASHSEED": seed,
+            "TZ": zone,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        done = subprocess.run(
+            [sys.executable, "-c", BILL],
+            capture_output=True,
+            text=True,
+            check=False,
+            env=environment,
+        )
         assert done.returncode == 0, done.stderr
         seen.add(done.stdout)
     assert len(seen) == 1
@@ -432,7 +549,9 @@ def test_bills_do_not_depend_on_the_machine():
 
 
 def test_every_law_is_stated_and_checked():
-    """Each law that can be broken is one of the stated ones, and each stated one is raised by some check."""
+    """Each law that can be broken is one of the stated ones, and each stated one is raised by some
+    check.
+    """
     sources = inspect.getsource(laws) + inspect.getsource(meter_laws)
     raised = set(re.findall(r'LawBrokenError\(\s*"([a-z ]+)"', sources))
     assert raised == set(laws.LAWS)

@@ -1,4 +1,6 @@
-"""Laws that cannot fail prove nothing: each defect planted here must be found by the law that forbids it."""
+"""Laws that cannot fail prove nothing: each defect planted here must be found by the law that
+forbids it.
+"""
 
 from __future__ import annotations
 
@@ -17,13 +19,43 @@ LATEST = "latest = max(cells, default=None)"
 DEFECTS = [
     *forbidden_by(
         "rating",
-        ("graduated: a tier's bound is exclusive", "Graduated.charges", "quantity <= tier.up_to", "quantity < tier.up_to"),
-        ("graduated: the first unit of a tier is lost", "Graduated.charges", "below = tier.up_to", "below = tier.up_to + 1"),
-        ("graduated: all units in the last tier", "Graduated.charges", "subtract(upper, below)", "upper"),
-        ("volume: a tier's bound is exclusive", "Volume.charges", "quantity <= tier.up_to", "quantity < tier.up_to"),
-        ("volume: everything in the first tier", "Volume.charges", "quantity <= tier.up_to", "True"),
+        (
+            "graduated: a tier's bound is exclusive",
+            "Graduated.charges",
+            "quantity <= tier.up_to",
+            "quantity < tier.up_to",
+        ),
+        (
+            "graduated: the first unit of a tier is lost",
+            "Graduated.charges",
+            "below = tier.up_to",
+            "below = tier.up_to + 1",
+        ),
+        (
+            "graduated: all units in the last tier",
+            "Graduated.charges",
+            "subtract(upper, below)",
+            "upper",
+        ),
+        (
+            "volume: a tier's bound is exclusive",
+            "Volume.charges",
+            "quantity <= tier.up_to",
+            "quantity < tier.up_to",
+        ),
+        (
+            "volume: everything in the first tier",
+            "Volume.charges",
+            "quantity <= tier.up_to",
+            "True",
+        ),
         ("volume: everything in the last tier", "Volume.charges", "or quantity <= tier.up_to", ""),
-        ("the flat amount is forgotten", "_charges_of", "if tier.flat_amount is not None", "if False"),
+        (
+            "the flat amount is forgotten",
+            "_charges_of",
+            "if tier.flat_amount is not None",
+            "if False",
+        ),
         (
             "no flat amount for zero units",
             "_charges_of",
@@ -34,12 +66,30 @@ DEFECTS = [
             "graduated: the flat amount of the last tier reached only",
             "Graduated.charges",
             TIER_BY_TIER,
-            f"charges = [one for one in charges if one.kind is not ChargeKind.FLAT]; {TIER_BY_TIER}",
+            (
+                "charges = [one for one in charges if one.kind is not ChargeKind.FLAT]; "
+                f"{TIER_BY_TIER}"
+            ),
         ),
-        ("the flat amount is charged per unit", "_charges_of", "tier.flat_amount, tier=", "quantity * tier.flat_amount, tier="),
+        (
+            "the flat amount is charged per unit",
+            "_charges_of",
+            "tier.flat_amount, tier=",
+            "quantity * tier.flat_amount, tier=",
+        ),
         ("packages are rounded the wrong way", "Package.charges", "is Round.UP", "is Round.DOWN"),
-        ("packages: one more even where they are full", "Package.charges", "ceil(exact_packages)", "floor(exact_packages) + 1"),
-        ("per unit: counted in floats", "PerUnit.charges", "multiply(quantity,", "multiply(int(float(quantity)),"),
+        (
+            "packages: one more even where they are full",
+            "Package.charges",
+            "ceil(exact_packages)",
+            "floor(exact_packages) + 1",
+        ),
+        (
+            "per unit: counted in floats",
+            "PerUnit.charges",
+            "multiply(quantity,",
+            "multiply(int(float(quantity)),",
+        ),
         within="pricing.",
     ),
     Defect(
@@ -70,11 +120,35 @@ DEFECTS = [
         "canonical(EXACT.multiply(",
         "cut(EXACT.multiply(",
     ),
-    Defect("products are rounded to the ambient precision", "ambient", "exact.multiply", "EXACT.multiply(", "Decimal.__mul__("),
-    Defect("sums are rounded to the ambient precision", "ambient", "money.settle", "amount.minor_units", "+amount.minor_units"),
+    Defect(
+        "products are rounded to the ambient precision",
+        "ambient",
+        "exact.multiply",
+        "EXACT.multiply(",
+        "Decimal.__mul__(",
+    ),
+    Defect(
+        "sums are rounded to the ambient precision",
+        "ambient",
+        "money.settle",
+        "amount.minor_units",
+        "+amount.minor_units",
+    ),
     # Cells and aggregation
-    Defect("a set does not replace", "usage", "cells.PeriodCells.apply", "is_set or before is None", "before is None"),
-    Defect("in bulk a set does not replace", "usage", "log.UsageLog._fold_in_bulk", "if is_set:", "if False:"),
+    Defect(
+        "a set does not replace",
+        "usage",
+        "cells.PeriodCells.apply",
+        "is_set or before is None",
+        "before is None",
+    ),
+    Defect(
+        "in bulk a set does not replace",
+        "usage",
+        "log.UsageLog._fold_in_bulk",
+        "if is_set:",
+        "if False:",
+    ),
     Defect(
         "a set replaces the whole period",
         "usage",
@@ -83,10 +157,26 @@ DEFECTS = [
         "cells.clear(); cells[timestamp] = quantity",
     ),
     Defect(
-        "an increment after a set is lost", "cells", "usage.Cell.merge", "return Cell(", "return self if self.is_set else Cell("
+        "an increment after a set is lost",
+        "cells",
+        "usage.Cell.merge",
+        "return Cell(",
+        "return self if self.is_set else Cell(",
     ),
-    Defect("the first set wins", "cells", "usage.Cell.merge", "return later", "return self if self.is_set else later"),
-    Defect("merging forgets that a set was there", "cells", "usage.Cell.merge", ", self.is_set)", ", False)"),
+    Defect(
+        "the first set wins",
+        "cells",
+        "usage.Cell.merge",
+        "return later",
+        "return self if self.is_set else later",
+    ),
+    Defect(
+        "merging forgets that a set was there",
+        "cells",
+        "usage.Cell.merge",
+        ", self.is_set)",
+        ", False)",
+    ),
     Defect(
         "the order of arrival is swapped",
         "usage",
@@ -108,7 +198,13 @@ DEFECTS = [
         "add(before, quantity)",
         "max(before, quantity)",
     ),
-    Defect("last is the last to arrive", "aggregators", "measures._Last.fold", LATEST, "latest = next(reversed(cells), None)"),
+    Defect(
+        "last is the last to arrive",
+        "aggregators",
+        "measures._Last.fold",
+        LATEST,
+        "latest = next(reversed(cells), None)",
+    ),
     Defect(
         "last is the last to arrive, in a log",
         "usage",
@@ -123,7 +219,13 @@ DEFECTS = [
         "max(left, right)",
         "max(left, right, key=lambda one: one[1])",
     ),
-    Defect("a kept sum adds what replaces", "aggregators", "measures._Sum.follow", "subtract(after, before)", "after"),
+    Defect(
+        "a kept sum adds what replaces",
+        "aggregators",
+        "measures._Sum.follow",
+        "subtract(after, before)",
+        "after",
+    ),
     Defect(
         "a kept max does not sink",
         "aggregators",
@@ -131,11 +233,41 @@ DEFECTS = [
         "elif before == self._partial:",
         "elif False:",
     ),
-    Defect("a kept peak does not sink", "aggregators", "measures._RunningPeaks.changed", "elif before == peak:", "elif False:"),
-    Defect("a kept peak is the latest", "aggregators", "measures._RunningPeaks.changed", "or after >= peak", "or True"),
-    Defect("a kept count counts changes", "aggregators", "measures._Count.follow", "(before is None)", "1"),
-    Defect("a kept average counts changes", "aggregators", "measures._Average.follow", "(before is None)", "1"),
-    Defect("a window is a second longer", "aggregators", "measures._Peaks.prepare", "self.window_seconds", "3601"),
+    Defect(
+        "a kept peak does not sink",
+        "aggregators",
+        "measures._RunningPeaks.changed",
+        "elif before == peak:",
+        "elif False:",
+    ),
+    Defect(
+        "a kept peak is the latest",
+        "aggregators",
+        "measures._RunningPeaks.changed",
+        "or after >= peak",
+        "or True",
+    ),
+    Defect(
+        "a kept count counts changes",
+        "aggregators",
+        "measures._Count.follow",
+        "(before is None)",
+        "1",
+    ),
+    Defect(
+        "a kept average counts changes",
+        "aggregators",
+        "measures._Average.follow",
+        "(before is None)",
+        "1",
+    ),
+    Defect(
+        "a window is a second longer",
+        "aggregators",
+        "measures._Peaks.prepare",
+        "self.window_seconds",
+        "3601",
+    ),
     Defect(
         "merged peaks are the later ones",
         "aggregators",
@@ -143,7 +275,13 @@ DEFECTS = [
         "max(peaks.get(window, quantity), quantity)",
         "quantity",
     ),
-    Defect("a kept last follows the arrival", "aggregators", "measures._Last.follow", "timestamp >= partial[0]", "True"),
+    Defect(
+        "a kept last follows the arrival",
+        "aggregators",
+        "measures._Last.follow",
+        "timestamp >= partial[0]",
+        "True",
+    ),
     Defect(
         "a kept partial is not told of changes",
         "appending much",
@@ -159,7 +297,11 @@ DEFECTS = [
         "pass",
     ),
     Defect(
-        "last_ever does not look back", "usage", "cells.ItemCells.partial", "None if aggregator.looks_back else start", "start"
+        "last_ever does not look back",
+        "usage",
+        "cells.ItemCells.partial",
+        "None if aggregator.looks_back else start",
+        "start",
     ),
     Defect(
         "last_ever looks beyond the period's end",
@@ -175,12 +317,34 @@ DEFECTS = [
         "if not aggregator.looks_back:",
         "start = start if aggregator.looks_back else None\n    if False:",
     ),
-    Defect("a view shows later records", "usage", "views.UsageView._rows", "<= self._sequence", "<= self._sequence + 1"),
-    Defect("a view hides its last record", "usage", "views.UsageView._rows", "<= self._sequence", "< self._sequence"),
-    # The door
-    Defect("the current period includes its end", "usage", "accounts.Account.is_current", "now < self.end", "now <= self.end"),
     Defect(
-        "a record exactly at now is refused", "usage", "acceptance.time_refusal", "timestamp > latest", "timestamp >= latest"
+        "a view shows later records",
+        "usage",
+        "views.UsageView._rows",
+        "<= self._sequence",
+        "<= self._sequence + 1",
+    ),
+    Defect(
+        "a view hides its last record",
+        "usage",
+        "views.UsageView._rows",
+        "<= self._sequence",
+        "< self._sequence",
+    ),
+    # The door
+    Defect(
+        "the current period includes its end",
+        "usage",
+        "accounts.Account.is_current",
+        "now < self.end",
+        "now <= self.end",
+    ),
+    Defect(
+        "a record exactly at now is refused",
+        "usage",
+        "acceptance.time_refusal",
+        "timestamp > latest",
+        "timestamp >= latest",
     ),
     Defect(
         "a record ahead of now is taken",
@@ -196,7 +360,9 @@ DEFECTS = [
         "first.start_seconds <= timestamp",
         "first.start_seconds < timestamp",
     ),
-    Defect("late usage is taken", "usage", "accounts.Account.is_current", "self.start <= first and", ""),
+    Defect(
+        "late usage is taken", "usage", "accounts.Account.is_current", "self.start <= first and", ""
+    ),
     Defect(
         "a batch is judged by its first record",
         "usage",
@@ -204,7 +370,13 @@ DEFECTS = [
         "min(stamps), max(stamps)",
         "stamps[0], stamps[0]",
     ),
-    Defect("a set is taken in spite of thresholds", "usage", "acceptance.set_refusal", "if is_set and", "if False and"),
+    Defect(
+        "a set is taken in spite of thresholds",
+        "usage",
+        "acceptance.set_refusal",
+        "if is_set and",
+        "if False and",
+    ),
     Defect(
         "usage of an ended subscription is taken",
         "usage",
@@ -212,8 +384,20 @@ DEFECTS = [
         "if not standing.ended or",
         "if True or",
     ),
-    Defect("a duplicate counts twice", "retries", "log.UsageLog._take", "and record_id in known.ids", "and False"),
-    Defect("an id may be used for other content", "retries", "accounts.Sent.answer", "received != first", "False"),
+    Defect(
+        "a duplicate counts twice",
+        "retries",
+        "log.UsageLog._take",
+        "and record_id in known.ids",
+        "and False",
+    ),
+    Defect(
+        "an id may be used for other content",
+        "retries",
+        "accounts.Sent.answer",
+        "received != first",
+        "False",
+    ),
     Defect(
         "an id may be used with the other action",
         "retries",
@@ -233,7 +417,8 @@ DEFECTS = [
         "retries",
         "log.UsageLog._take",
         "record_id in known.ids:",
-        "record_id in known.ids and known.account.is_current(known.account.start, known.ids[record_id].timestamp, now):",
+        "record_id in known.ids and known.account.is_current(known.account.start, "
+        "known.ids[record_id].timestamp, now):",
     ),
     Defect(
         "a refused record claims its id",
@@ -256,20 +441,49 @@ DEFECTS = [
         'timestamp=answer.details["timestamp"]',
         "timestamp=record.timestamp + 1",
     ),
-    Defect('in bulk "now" is a second early', "appending much", "columns.resolved", "now if", "now - 1 if"),
+    Defect(
+        'in bulk "now" is a second early',
+        "appending much",
+        "columns.resolved",
+        "now if",
+        "now - 1 if",
+    ),
     # Time
-    Defect("a period includes its end", "periods", "periods.BillingPeriod.__contains__", "< self.end", "<= self.end"),
-    Defect("a period excludes its start", "periods", "periods.BillingPeriod.__contains__", "self.start <=", "self.start <"),
+    Defect(
+        "a period includes its end",
+        "periods",
+        "periods.BillingPeriod.__contains__",
+        "< self.end",
+        "<= self.end",
+    ),
+    Defect(
+        "a period excludes its start",
+        "periods",
+        "periods.BillingPeriod.__contains__",
+        "self.start <=",
+        "self.start <",
+    ),
     Defect(
         "boundaries drift from the last one",
         "periods",
         "periods.BillingCycle._boundary",
         "_months_after(self._wall_anchor, k * self._months)",
-        "__import__('functools').reduce(_months_after, [self._months if k > 0 else -self._months] * abs(k), self._wall_anchor)",
+        "__import__('functools').reduce(_months_after, [self._months if k > 0 else "
+        "-self._months] * abs(k), self._wall_anchor)",
     ),
-    Defect("a month has 30 days", "periods", "periods.BillingCycle._boundary", "if self._months:", "if False:"),
     Defect(
-        "a clock put back over a boundary is forgotten", "periods", "periods.BillingCycle._locate", "end <= moment", "False"
+        "a month has 30 days",
+        "periods",
+        "periods.BillingCycle._boundary",
+        "if self._months:",
+        "if False:",
+    ),
+    Defect(
+        "a clock put back over a boundary is forgotten",
+        "periods",
+        "periods.BillingCycle._locate",
+        "end <= moment",
+        "False",
     ),
     Defect(
         "periods before the anchor are one too late",
@@ -300,11 +514,27 @@ DEFECTS = [
         "2 * remainder >= unit",
         "2 * remainder + whole % 2 > unit",
     ),
-    Defect("a half goes down", "settling", "money.half_up", "2 * remainder >= unit", "2 * remainder > unit"),
     Defect(
-        "a half of a credit goes up", "settling", "money.half_up", "2 * remainder >= unit", "2 * remainder >= unit + (sign < 0)"
+        "a half goes down",
+        "settling",
+        "money.half_up",
+        "2 * remainder >= unit",
+        "2 * remainder > unit",
     ),
-    Defect("settling is done in floats", "settling", "money.half_up", "_magnitude(value)", "_magnitude(Decimal(float(value)))"),
+    Defect(
+        "a half of a credit goes up",
+        "settling",
+        "money.half_up",
+        "2 * remainder >= unit",
+        "2 * remainder >= unit + (sign < 0)",
+    ),
+    Defect(
+        "settling is done in floats",
+        "settling",
+        "money.half_up",
+        "_magnitude(value)",
+        "_magnitude(Decimal(float(value)))",
+    ),
     Defect(
         "lines are settled half to even",
         "invoices",
@@ -334,10 +564,16 @@ DEFECTS = [
         "(rate(price, quantity).settled(rounding, share=share) if quantity else ())",
     ),
     Defect(
-        "a licensed item of none is billed as one", "invoices", "invoicing._lines", "item.quantity or 0", "item.quantity or 1"
+        "a licensed item of none is billed as one",
+        "invoices",
+        "invoicing._lines",
+        "item.quantity or 0",
+        "item.quantity or 1",
     ),
     # State
-    Defect("a snapshot loses the ids", "snapshots", "log.UsageLog._ids", "if known.ids}", "if False}"),
+    Defect(
+        "a snapshot loses the ids", "snapshots", "log.UsageLog._ids", "if known.ids}", "if False}"
+    ),
     Defect(
         "a snapshot loses the sets",
         "snapshots",
@@ -345,7 +581,13 @@ DEFECTS = [
         "map(bool, self.sets)",
         "(False for _ in self.sets)",
     ),
-    Defect("a snapshot loses what was finalized", "snapshots", "accounts.closings_of", "if account.closed}", "if False}"),
+    Defect(
+        "a snapshot loses what was finalized",
+        "snapshots",
+        "accounts.closings_of",
+        "if account.closed}",
+        "if False}",
+    ),
     Defect(
         "a restored log counts from one again",
         "snapshots",

@@ -1,8 +1,10 @@
-"""The log as a state machine: whatever is done in whatever order, it says what a plain list of accepted records says.
+"""The log as a state machine: whatever is done in whatever order, it says what a plain list of
+accepted records says.
 
-Goal: no order of appends, retries, clock steps, finalized periods, compaction, snapshots and views makes the log say something
-that its records do not. Method: a model that keeps every accepted record in a list and recomputes each answer from scratch.
-Billing periods are days, so the model finds one by a division.
+Goal: no order of appends, retries, clock steps, finalized periods, compaction, snapshots and views
+makes the log say something that its records do not. Method: a model that keeps every accepted
+record in a list and recomputes each answer from scratch. Billing periods are days, so the model
+finds one by a division.
 """
 
 from __future__ import annotations
@@ -45,14 +47,18 @@ GRACE = 3 * 3600
 
 def item_of(mode):
     recurring = Recurring(interval="day", aggregate_usage=mode)
-    return SubscriptionItem(mode, Price.per_unit(mode, currency="usd", unit_amount=1, recurring=recurring))
+    return SubscriptionItem(
+        mode, Price.per_unit(mode, currency="usd", unit_amount=1, recurring=recurring)
+    )
 
 
 SUBSCRIPTION = Subscription("sub", [item_of(mode) for mode in MODES], START)
 POLICIES = {
     "strict": AcceptancePolicy(),
     "own period": AcceptancePolicy(late_grace=timedelta(seconds=GRACE)),
-    "open period": AcceptancePolicy(late_grace=timedelta(seconds=GRACE), late_attribution="open_period"),
+    "open period": AcceptancePolicy(
+        late_grace=timedelta(seconds=GRACE), late_attribution="open_period"
+    ),
 }
 ROWS = st.lists(
     st.tuples(
@@ -106,7 +112,9 @@ class View:
 def standing(kept):
     values = {}
     for one in kept:
-        values[one.timestamp] = one.quantity if one.action == "set" else values.get(one.timestamp, 0) + one.quantity
+        values[one.timestamp] = (
+            one.quantity if one.action == "set" else values.get(one.timestamp, 0) + one.quantity
+        )
     return values
 
 
@@ -114,15 +122,22 @@ def total(kept, mode, day):
     """Recompute one item's quantity in one day's period from a list of accepted records."""
     # A late record that was moved to a later period is a cell of that one, whatever its timestamp.
     by_day = {
-        one_day: standing([one for one in kept if one.item == mode and one.day == one_day]) for one_day in {k.day for k in kept}
+        one_day: standing([one for one in kept if one.item == mode and one.day == one_day])
+        for one_day in {k.day for k in kept}
     }
     inside = by_day.get(day, {})
-    cells = {t: q for d, c in by_day.items() if d <= day for t, q in c.items()} if mode == "last_ever" else inside
+    cells = (
+        {t: q for d, c in by_day.items() if d <= day for t, q in c.items()}
+        if mode == "last_ever"
+        else inside
+    )
     return oracle.measured(mode, cells)
 
 
 def cents(kept, day):
-    """Return what each mode's line owes at a cent a unit; the share of a cent that an average leaves is rounded."""
+    """Return what each mode's line owes at a cent a unit; the share of a cent that an average
+    leaves is rounded.
+    """
     return [oracle.whole(Fraction(total(kept, mode, day))) for mode in MODES]
 
 
@@ -133,20 +148,28 @@ class LogMachine(RuleBasedStateMachine):
     def start(self, policy):
         self.policy = POLICIES[policy]
         self.log = UsageLog([SUBSCRIPTION], policy=self.policy)
-        self.now = START + DAY + 5  # So that the late grace of the first period is in reach, and nothing is before the anchor.
+        self.now = (
+            START + DAY + 5
+        )  # So that the late grace of the first period is in reach, and nothing is before the anchor.
         self.kept = []
         self.closed = {}
         self.compacted = set()  # (item, day)
         self.views = []
 
-    # What the model says of one record -----------------------------------------------------------------------------
+    # What the model says of one record ------------------------------------------------------------
 
     def judge(self, item, quantity, sent, action, record_id):
-        """Return outcome or code, and where an accepted record is billed; the rules restated on days."""
+        """Return outcome or code, and where an accepted record is billed; the rules restated on
+        days.
+        """
         timestamp = self.now if sent == "now" else sent
         for one in self.kept:
             if record_id is not None and (one.item, one.id) == (item, record_id):
-                return (Outcome.DUPLICATE if one.content() == (quantity, sent, action) else ErrorCode.ID_REUSED), one
+                return (
+                    Outcome.DUPLICATE
+                    if one.content() == (quantity, sent, action)
+                    else ErrorCode.ID_REUSED
+                ), one
         if item == "nobody":
             return ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, None
         if timestamp > self.now:
@@ -155,13 +178,21 @@ class LogMachine(RuleBasedStateMachine):
         is_grace = self.now - (START + today * DAY) < self.policy.late_grace.total_seconds()
         if day != today and not (is_grace and day == today - 1):
             return ErrorCode.TIMESTAMP_BEFORE_CURRENT_PERIOD, None
-        if day in self.closed or (item == "last_ever" and any(day < closed for closed in self.closed)):
-            if not (is_grace and self.policy.late_attribution == "open_period" and today not in self.closed):
+        if day in self.closed or (
+            item == "last_ever" and any(day < closed for closed in self.closed)
+        ):
+            if not (
+                is_grace
+                and self.policy.late_attribution == "open_period"
+                and today not in self.closed
+            ):
                 return ErrorCode.PERIOD_CLOSED, None
             if item != "sum" or action == "set":
                 return ErrorCode.LATE_USAGE_NOT_BILLABLE, None
             day = today
-        one = Kept(len(self.kept) + 1, self.now, item, quantity, timestamp, sent, action, record_id, day)
+        one = Kept(
+            len(self.kept) + 1, self.now, item, quantity, timestamp, sent, action, record_id, day
+        )
         self.kept.append(one)
         return Outcome.ACCEPTED, one
 
@@ -173,10 +204,11 @@ class LogMachine(RuleBasedStateMachine):
 
     def sent(self, rows):
         return [
-            (item, quantity, "now" if ago is None else self.now + ago, action, key) for item, quantity, ago, action, key in rows
+            (item, quantity, "now" if ago is None else self.now + ago, action, key)
+            for item, quantity, ago, action, key in rows
         ]
 
-    # What can happen -------------------------------------------------------------------------------------------------
+    # What can happen ------------------------------------------------------------------------------
 
     @rule(rows=ROWS)
     def append(self, rows):
@@ -189,7 +221,9 @@ class LogMachine(RuleBasedStateMachine):
     def append_columns(self, rows):
         rows = self.sent(rows)
         items, quantities, timestamps, actions, ids = zip(*rows, strict=True)
-        receipts = self.log.append_columns(items, quantities, timestamps, actions, ids if any(ids) else None, now=self.now)
+        receipts = self.log.append_columns(
+            items, quantities, timestamps, actions, ids if any(ids) else None, now=self.now
+        )
         for receipt, row in zip(receipts, rows, strict=True):
             self.check(receipt, row)
 
@@ -198,12 +232,18 @@ class LogMachine(RuleBasedStateMachine):
         item, quantity, timestamp, action, key = self.sent(rows)[0]
         verdict, one = self.judge(item, quantity, timestamp, action, key)
         try:
-            record = self.log.record(item, quantity, timestamp=timestamp, action=action, id=key, now=self.now)
+            record = self.log.record(
+                item, quantity, timestamp=timestamp, action=action, id=key, now=self.now
+            )
         except UsageRejectedError as error:
             assert error.code == verdict  # noqa: PT017 - both outcomes are judged
         else:
             assert verdict in {Outcome.ACCEPTED, Outcome.DUPLICATE}
-            assert (record.timestamp, record.quantity, record.id) == (one.timestamp, one.quantity, one.id)
+            assert (record.timestamp, record.quantity, record.id) == (
+                one.timestamp,
+                one.quantity,
+                one.id,
+            )
 
     @precondition(lambda self: any(one.id for one in self.kept))
     @rule(data=st.data(), other=st.integers(0, 1))
@@ -233,7 +273,9 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def compact(self):
-        dropped = {(one.item, one.day) for one in self.kept if one.day in self.closed} - self.compacted
+        dropped = {
+            (one.item, one.day) for one in self.kept if one.day in self.closed
+        } - self.compacted
         count = sum((one.item, one.day) in dropped for one in self.kept)
         assert self.log.compact() == count
         self.compacted |= dropped
@@ -256,15 +298,22 @@ class LogMachine(RuleBasedStateMachine):
     @rule(data=st.data(), by_instant=st.booleans())
     def look_back(self, data, by_instant):
         if by_instant:
-            sequence, received = len(self.kept), data.draw(st.sampled_from([self.now, self.now - 1, self.now - 3600]))
+            sequence, received = (
+                len(self.kept),
+                data.draw(st.sampled_from([self.now, self.now - 1, self.now - 3600])),
+            )
             view = self.log.as_of(from_unix_seconds(received))
         else:
             sequence, received = data.draw(st.integers(0, len(self.kept))), None
             view = self.log.as_of(sequence)
-        shows = [one for one in self.kept if one.sequence <= sequence and (received is None or one.received <= received)]
+        shows = [
+            one
+            for one in self.kept
+            if one.sequence <= sequence and (received is None or one.received <= received)
+        ]
         self.views.append(View(view, (sequence, received), shows))
 
-    # What must hold --------------------------------------------------------------------------------------------------
+    # What must hold -------------------------------------------------------------------------------
 
     @rule()
     def views_never_change(self):
@@ -289,10 +338,14 @@ class LogMachine(RuleBasedStateMachine):
         except UsageCompactedError:
             assert (item, day) in self.compacted
         else:
-            assert [one.sequence for one in found] == [one.sequence for one in view.shows if (one.item, one.day) == (item, day)]
+            assert [one.sequence for one in found] == [
+                one.sequence for one in view.shows if (one.item, one.day) == (item, day)
+            ]
 
     def teardown(self):
-        """Ask every view once more before and after all that has ended is finalized and compacted, and after a restore."""
+        """Ask every view once more before and after all that has ended is finalized and compacted,
+        and after a restore.
+        """
         self.views_never_change()
         self.step_to_boundary(before=0)
         for day in range(day_of(self.now)):
@@ -313,7 +366,9 @@ class LogMachine(RuleBasedStateMachine):
         return False
 
     def records(self):
-        """Return all that was not compacted; where something was, the log refuses to call the rest everything."""
+        """Return all that was not compacted; where something was, the log refuses to call the rest
+        everything.
+        """
         if not self.compacted:
             return self.log.records()
         with pytest.raises(UsageCompactedError):
@@ -336,7 +391,10 @@ class LogMachine(RuleBasedStateMachine):
             )
             for one in self.records()
         ]
-        assert found == [(one.sequence, one.item, one.quantity, one.timestamp, one.action, one.id) for one in held]
+        assert found == [
+            (one.sequence, one.item, one.quantity, one.timestamp, one.action, one.id)
+            for one in held
+        ]
         assert self.log.sequence == len(self.kept)
 
     @rule()
@@ -347,7 +405,9 @@ class LogMachine(RuleBasedStateMachine):
         assert [line.amount for line in preview.lines] == cents(self.kept, today)
         for mode in MODES:
             summaries = self.log.summaries(mode, now=self.now)
-            assert [one.total_usage for one in summaries] == [total(self.kept, mode, day) for day in range(today, -1, -1)]
+            assert [one.total_usage for one in summaries] == [
+                total(self.kept, mode, day) for day in range(today, -1, -1)
+            ]
             assert [one.invoice is not None for one in summaries[1:]] == [
                 day in self.closed for day in range(today - 1, -1, -1)
             ]

@@ -1,4 +1,6 @@
-"""The door of the meter log: what is read off a payload, what is refused, in which order, and when."""
+"""The door of the meter log: what is read off a payload, what is refused, in which order,
+and when.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,14 @@ from meter_oracle import is_number
 
 from metering_core import Outcome
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy, Reading, read, time_refusal
+from metering_core.meter_acceptance import (
+    IdentifierScope,
+    LateUsage,
+    MeterPolicy,
+    Reading,
+    read,
+    time_refusal,
+)
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
@@ -36,7 +45,7 @@ def code_of(answer):
     return answer.code if answer.__class__.__name__ == "Receipt" else None
 
 
-# Values ------------------------------------------------------------------------------------------------------------------
+# Values -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -60,7 +69,9 @@ def code_of(answer):
     ],
 )
 def test_values_that_are_numbers(text, value):
-    """A plain decimal of any sign is read exactly, up to 100 digits on each side of the point, and has one spelling."""
+    """A plain decimal of any sign is read exactly, up to 100 digits on each side of the point, and
+    has one spelling.
+    """
     found = reading(text)
     assert found == Reading("cus_1", value, ())
     assert type(found.value) is type(value)
@@ -92,7 +103,9 @@ GARBAGE += [".", "-", "-.", "1.2.3", "25\n", "true", "1" * 101, "0." + "1" * 101
 @pytest.mark.parametrize("text", GARBAGE, ids=lambda text: repr(text)[:20])
 @pytest.mark.parametrize("formula", ["sum", "last", "count"])
 def test_values_that_are_none(text, formula):
-    """What is no plain decimal of bounded length is refused, by a count, too, where it would hide a mistake."""
+    """What is no plain decimal of bounded length is refused, by a count, too, where it would hide a
+    mistake.
+    """
     answer = reading(text, Meter("m", "e", formula))
     assert (answer.code, answer.param) == (ErrorCode.VALUE_INVALID, "payload[value]")
     digits = "a number with at most 100 digits on either side of the point"
@@ -102,7 +115,9 @@ def test_values_that_are_none(text, formula):
 
 @given(st.text(alphabet="0123456789+-.eE \u0663_", max_size=8))
 def test_values_are_read_as_a_reader_reads_them(text):
-    """A text is a number exactly where reading it character by character says so; its value is that of the digits."""
+    """A text is a number exactly where reading it character by character says so; its value is that
+    of the digits.
+    """
     answer = reading(text)
     if is_number(text):
         assert answer.value == Fraction(text)
@@ -117,7 +132,9 @@ def test_counts_can_do_without_a_value():
     assert reading("-7.5", calls) == Reading("cus_1", 1, ())
 
 
-@pytest.mark.parametrize("formula", ["sum", "last", "max", "min", "unique_count", "average", "weighted_sum"])
+@pytest.mark.parametrize(
+    "formula", ["sum", "last", "max", "min", "unique_count", "average", "weighted_sum"]
+)
 def test_other_formulas_need_a_value(formula):
     """Any other formula refuses an event without a value."""
     answer = read(Meter("m", "e", formula), {"stripe_customer_id": "cus_1"}, DEFAULT, None)
@@ -179,37 +196,55 @@ def test_whole_and_positive_values():
     """Old Stripe took whole numbers only, its API v2 positive ones; both are policies."""
     whole, positive = MeterPolicy(whole_values=True), MeterPolicy(positive_values=True)
     assert code_of(reading("2.5", policy=whole)) == ErrorCode.VALUE_INVALID
-    assert code_of(reading("2.5", Meter("m", "e", decimal_places=3), whole)) == ErrorCode.VALUE_INVALID
-    assert [code_of(reading(text, policy=positive)) for text in ("0.1", "0", "-0", "-1")] == [None, *["value_invalid"] * 3]
+    assert (
+        code_of(reading("2.5", Meter("m", "e", decimal_places=3), whole)) == ErrorCode.VALUE_INVALID
+    )
+    assert [code_of(reading(text, policy=positive)) for text in ("0.1", "0", "-0", "-1")] == [
+        None,
+        *["value_invalid"] * 3,
+    ]
     assert reading("2.0", policy=whole).value == 2
 
 
-# Customers and dimensions ------------------------------------------------------------------------------------------------
+# Customers and dimensions -------------------------------------------------------------------------
 
 
 def test_customers_are_found_where_the_meter_says():
     """The customer's key is the meter's to name; the value's, too."""
     meter = Meter("m", "e", customer_payload_key="who", value_payload_key="seconds")
-    assert read(meter, {"who": "cus_9", "seconds": "5", "value": "x"}, DEFAULT, None) == Reading("cus_9", 5, ())
+    assert read(meter, {"who": "cus_9", "seconds": "5", "value": "x"}, DEFAULT, None) == Reading(
+        "cus_9", 5, ()
+    )
 
 
 @pytest.mark.parametrize("payload", [{"value": "1"}, {"value": "1", "stripe_customer_id": ""}])
 def test_customers_that_are_missing(payload):
-    """An event without the customer's key, or with an empty one, is nobody's; the message is Stripe's."""
+    """An event without the customer's key, or with an empty one, is nobody's; the message is
+    Stripe's.
+    """
     answer = read(TOKENS, payload, DEFAULT, None)
-    assert (answer.code, answer.param) == (ErrorCode.CUSTOMER_MISSING, "payload[stripe_customer_id]")
-    assert answer.message.startswith("Customer mapping key stripe_customer_id not found in payload.")
+    assert (answer.code, answer.param) == (
+        ErrorCode.CUSTOMER_MISSING,
+        "payload[stripe_customer_id]",
+    )
+    assert answer.message.startswith(
+        "Customer mapping key stripe_customer_id not found in payload."
+    )
 
 
 def test_customers_that_are_unknown():
-    """Where the customers are listed, another one's events are refused; where they are not, anybody's are taken."""
+    """Where the customers are listed, another one's events are refused; where they are not,
+    anybody's are taken.
+    """
     assert code_of(reading("1", customers={"cus_2"})) == ErrorCode.CUSTOMER_UNKNOWN
     assert code_of(reading("1", customers=set())) == ErrorCode.CUSTOMER_UNKNOWN
     assert reading("1", customers={"cus_1"}) == reading("1", customers=None)
 
 
 def test_dimensions():
-    """Every declared key must be there, also with an empty value; other keys are kept, and read past."""
+    """Every declared key must be there, also with an empty value; other keys are kept, and read
+    past.
+    """
     meter = Meter("m", "e", dimension_payload_keys=["region", "model"])
     assert reading("1", meter, region="eu", model="", plan="pro").dimensions == ("eu", "")
     answer = reading("1", meter, region="eu")
@@ -218,41 +253,72 @@ def test_dimensions():
 
 @pytest.mark.parametrize(("bound", "is_taken"), [(None, True), (2, True), (1, False), (0, False)])
 def test_dimensions_may_be_bounded(bound, is_taken):
-    """A policy may bound how many keys there are beside the customer and the value; the bound is inclusive."""
+    """A policy may bound how many keys there are beside the customer and the value; the bound is
+    inclusive.
+    """
     policy = MeterPolicy(dimensions_max=bound)
     answer = reading("1", policy=policy, region="eu", model="x")
     assert code_of(answer) == (None if is_taken else ErrorCode.TOO_MANY_DIMENSIONS)
 
 
 def test_dimensions_are_bounded_for_known_customers_too():
-    """The bound holds for every event, not for a customer's first alone; a value that is absent takes no place."""
+    """The bound holds for every event, not for a customer's first alone; a value that is absent
+    takes no place.
+    """
     log = MeterLog([TOKENS, Meter("c", "calls", "count")], policy=MeterPolicy(dimensions_max=0))
     plain = MeterEvent("tokens", {"stripe_customer_id": "cus_1", "value": "1"})
     wide = MeterEvent("tokens", {"stripe_customer_id": "cus_1", "value": "1", "region": "eu"})
     call = MeterEvent("calls", {"stripe_customer_id": "cus_1"})
     receipts = log.append([plain, wide, plain, wide, call], now=NOW)
-    assert [code_of(one) for one in receipts] == [None, "too_many_dimensions", None, "too_many_dimensions", None]
+    assert [code_of(one) for one in receipts] == [
+        None,
+        "too_many_dimensions",
+        None,
+        "too_many_dimensions",
+        None,
+    ]
 
 
-# Time --------------------------------------------------------------------------------------------------------------------
+# Time ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("now", [NOON.replace(hour=0), NOON, NOON.replace(hour=23, minute=59, second=59, microsecond=999_999)])
+@pytest.mark.parametrize(
+    "now",
+    [NOON.replace(hour=0), NOON, NOON.replace(hour=23, minute=59, second=59, microsecond=999_999)],
+)
 def test_35_calendar_days(now):
-    """An event may lie 35 UTC calendar days back: from the midnight that begins May 11 on, at any hour of June 15."""
+    """An event may lie 35 UTC calendar days back: from the midnight that begins May 11 on, at any
+    hour of June 15.
+    """
     earliest = datetime(2024, 5, 11, tzinfo=UTC)
     log = MeterLog([TOKENS])
-    events = [MeterEvent("tokens", {"stripe_customer_id": "c", "value": "1"}, timestamp=at) for at in around(earliest)]
-    assert [code_of(one) for one in log.append(events, now=now)] == ["timestamp_too_far_in_past", None, None]
+    events = [
+        MeterEvent("tokens", {"stripe_customer_id": "c", "value": "1"}, timestamp=at)
+        for at in around(earliest)
+    ]
+    assert [code_of(one) for one in log.append(events, now=now)] == [
+        "timestamp_too_far_in_past",
+        None,
+        None,
+    ]
 
 
-@pytest.mark.parametrize("now", [NOON, NOON.replace(hour=23, minute=58), NOON.replace(microsecond=5)])
+@pytest.mark.parametrize(
+    "now", [NOON, NOON.replace(hour=23, minute=58), NOON.replace(microsecond=5)]
+)
 def test_5_minutes_ahead(now):
     """An event may lie up to 5 minutes ahead, to the microsecond and also beyond midnight."""
     log = MeterLog([TOKENS])
     latest = now + timedelta(minutes=5)
-    events = [MeterEvent("tokens", {"stripe_customer_id": "c", "value": "1"}, timestamp=at) for at in around(latest)]
-    assert [code_of(one) for one in log.append(events, now=now)] == [None, None, "timestamp_in_future"]
+    events = [
+        MeterEvent("tokens", {"stripe_customer_id": "c", "value": "1"}, timestamp=at)
+        for at in around(latest)
+    ]
+    assert [code_of(one) for one in log.append(events, now=now)] == [
+        None,
+        None,
+        "timestamp_in_future",
+    ]
 
 
 def around(at):
@@ -265,7 +331,9 @@ def test_bounds_of_time_move_at_midnight():
     log, first = MeterLog([TOKENS]), datetime(2024, 5, 11, tzinfo=UTC)
     payload = {"stripe_customer_id": "c", "value": "1"}
     for day, is_taken in [(15, True), (16, False), (15, True)]:
-        (receipt,) = log.append([MeterEvent("tokens", payload, timestamp=first)], now=NOON.replace(day=day))
+        (receipt,) = log.append(
+            [MeterEvent("tokens", payload, timestamp=first)], now=NOON.replace(day=day)
+        )
         assert (receipt.code is None) is is_taken
 
 
@@ -282,18 +350,23 @@ def test_messages_of_time_say_the_bound():
     """A refusal says which moment would have been taken, and which came."""
     past = time_refusal((NOW - 36 * 86_400) * SECOND, NOW * SECOND, DEFAULT)
     assert past.message == (
-        "The timestamp of the meter event is too far in the past: expected one at or after 1715385600 (2024-05-11T00:00:00Z), "
+        "The timestamp of the meter event is too far in the past: expected one at or after "
+        "1715385600 (2024-05-11T00:00:00Z), "
         "35 calendar days back, received 1715342400 (2024-05-10T12:00:00Z)."
     )
     future = time_refusal((NOW + 301) * SECOND, NOW * SECOND, DEFAULT)
-    assert "expected one at or before 1718453100 (2024-06-15T12:05:00Z), received 1718453101" in future.message
+    assert (
+        "expected one at or before 1718453100 (2024-06-15T12:05:00Z), received 1718453101"
+        in future.message
+    )
     assert time_refusal(NOW * SECOND, NOW * SECOND, DEFAULT) is None
     assert time_refusal(0, NOW * SECOND, MeterPolicy.history()) is None
 
 
-# The order of the checks -------------------------------------------------------------------------------------------------
+# The order of the checks --------------------------------------------------------------------------
 
-# In the order of the reference, decision 24: identity first, which nothing that time changes may hide; time last.
+# In the order of the reference, decision 24: identity first, which nothing that time changes may
+# hide; time last.
 FAULTS = {
     "identifier_reused": {"identifier": "taken"},
     "meter_unknown": {"event_name": "nobody"},
@@ -311,17 +384,33 @@ FAULTS = {
 
 
 def faulty(*names):
-    """Return an event with some faults at once; of two that say something of one key the first is said."""
-    given = {"event_name": "now", "stripe_customer_id": "cus_1", "value": "1", "region": "eu", "timestamp": NOW}
+    """Return an event with some faults at once; of two that say something of one key the first is
+    said.
+    """
+    given = {
+        "event_name": "now",
+        "stripe_customer_id": "cus_1",
+        "value": "1",
+        "region": "eu",
+        "timestamp": NOW,
+    }
     for name in reversed(names):
         given.update(FAULTS[name])
-    name, timestamp, identifier = given.pop("event_name"), given.pop("timestamp"), given.pop("identifier", None)
+    name, timestamp, identifier = (
+        given.pop("event_name"),
+        given.pop("timestamp"),
+        given.pop("identifier", None),
+    )
     payload = {key: value for key, value in given.items() if value is not None}
     return MeterEvent(name, payload, identifier=identifier, timestamp=timestamp)
 
 
 # A payload cannot lack its dimension and have too many beside.
-PAIRS = [pair for pair in itertools.combinations(FAULTS, 2) if pair != ("dimension_missing", "too_many_dimensions")]
+PAIRS = [
+    pair
+    for pair in itertools.combinations(FAULTS, 2)
+    if pair != ("dimension_missing", "too_many_dimensions")
+]
 
 
 @pytest.mark.parametrize("names", PAIRS, ids=" & ".join)
@@ -338,11 +427,13 @@ def test_one_event_has_one_refusal(names):
     assert (len(log), log.sequence) == (1, 1)
 
 
-# Policies ----------------------------------------------------------------------------------------------------------------
+# Policies -----------------------------------------------------------------------------------------
 
 
 def test_what_stripe_enforces():
-    """Stripe's profile is the defaults, 15 digits, and summaries of whole minutes; each can be changed."""
+    """Stripe's profile is the defaults, 15 digits, and summaries of whole minutes; each can be
+    changed.
+    """
     assert (DEFAULT.backdate_days, DEFAULT.future_tolerance, DEFAULT.cancel_window) == (
         35,
         timedelta(minutes=5),
@@ -351,12 +442,20 @@ def test_what_stripe_enforces():
     assert attrs.evolve(DEFAULT, significant_digits=15, aligned_summaries=True) == STRIPE
     assert MeterPolicy.stripe(significant_digits=9).significant_digits == 9
     history = MeterPolicy.history(late_usage="carry_forward")
-    assert (history.backdate_days, history.future_tolerance, history.cancel_window) == (None, None, None)
+    assert (history.backdate_days, history.future_tolerance, history.cancel_window) == (
+        None,
+        None,
+        None,
+    )
     assert history.late_usage is LateUsage.CARRY_FORWARD
     assert MeterPolicy(identifier_scope="global").identifier_scope is IdentifierScope.GLOBAL
 
 
-INTEGER, OBJECT, CHOICE = "parameter_invalid_integer", "parameter_invalid_object", "parameter_invalid_choice"
+INTEGER, OBJECT, CHOICE = (
+    "parameter_invalid_integer",
+    "parameter_invalid_object",
+    "parameter_invalid_choice",
+)
 SHORT = timedelta(hours=24) - timedelta(microseconds=1)
 
 
@@ -388,7 +487,9 @@ SHORT = timedelta(hours=24) - timedelta(microseconds=1)
     ],
 )
 def test_policies_that_cannot_be(param, value, code):
-    """A policy with nonsense in it cannot be built; the error has a code, names the field, and says what came."""
+    """A policy with nonsense in it cannot be built; the error has a code, names the field, and says
+    what came.
+    """
     with pytest.raises(InvalidValueError) as refusal:
         MeterPolicy(**{param: value})
     assert (refusal.value.code, refusal.value.param) == (code, param)
@@ -415,7 +516,12 @@ def test_policies_at_their_bounds(param, value):
 
 def test_days_that_no_calendar_has():
     """A policy of more days back than there were refuses nothing, and breaks nothing."""
-    log = MeterLog([TOKENS], policy=MeterPolicy(backdate_days=10**9, future_tolerance=timedelta.max))
+    log = MeterLog(
+        [TOKENS], policy=MeterPolicy(backdate_days=10**9, future_tolerance=timedelta.max)
+    )
     payload = {"stripe_customer_id": "c", "value": "1"}
-    events = [MeterEvent("tokens", payload, timestamp=datetime(year, 1, 1, tzinfo=UTC)) for year in (1, 9999)]
+    events = [
+        MeterEvent("tokens", payload, timestamp=datetime(year, 1, 1, tzinfo=UTC))
+        for year in (1, 9999)
+    ]
     assert [one.code for one in log.append(events, now=NOW)] == [None, None]

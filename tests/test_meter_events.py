@@ -21,7 +21,7 @@ SECONDS = 1_717_243_200  # NOON
 PAYLOAD = {"stripe_customer_id": "cus_1", "value": "25"}
 
 
-# What an event is -----------------------------------------------------------------------------------------------------
+# What an event is ---------------------------------------------------------------------------------
 
 
 def test_seconds_and_datetimes_are_the_same_moment():
@@ -29,12 +29,19 @@ def test_seconds_and_datetimes_are_the_same_moment():
     abroad = NOON.astimezone(timezone(timedelta(hours=5, minutes=45)))
     first, *others = (MeterEvent("tokens", PAYLOAD, timestamp=at) for at in (SECONDS, NOON, abroad))
     assert all(one == first for one in others)
-    assert (first.microseconds, first.timestamp, first.instant) == (SECONDS * 1_000_000, SECONDS, NOON)
+    assert (first.microseconds, first.timestamp, first.instant) == (
+        SECONDS * 1_000_000,
+        SECONDS,
+        NOON,
+    )
 
 
 def test_microseconds_are_kept():
     """A moment keeps its microseconds; its Unix seconds are floored, also before 1970."""
-    assert MeterEvent("e", {}, timestamp=NOON.replace(microsecond=1)).microseconds == SECONDS * 1_000_000 + 1
+    assert (
+        MeterEvent("e", {}, timestamp=NOON.replace(microsecond=1)).microseconds
+        == SECONDS * 1_000_000 + 1
+    )
     before = MeterEvent("e", {}, timestamp=datetime(1969, 12, 31, 23, 59, 59, 999_999, tzinfo=UTC))
     assert (before.microseconds, before.timestamp) == (-1, -1)
 
@@ -95,7 +102,9 @@ def test_events_come_back(timestamp):
 
 
 def test_me_1():
-    """ME-1: Stripe's sample of API v2, the value "25" at 2024-06-01T12:00:00.000Z, created ten minutes later."""
+    """ME-1: Stripe's sample of API v2, the value "25" at 2024-06-01T12:00:00.000Z, created ten
+    minutes later.
+    """
     event = MeterEvent.from_dict(
         {
             "object": "v2.billing.meter_event",
@@ -107,7 +116,11 @@ def test_me_1():
             "timestamp": "2024-06-01T12:00:00.000Z",
         }
     )
-    assert (event.timestamp, event.payload["value"], event.identifier) == (SECONDS, "25", "identifier_123")
+    assert (event.timestamp, event.payload["value"], event.identifier) == (
+        SECONDS,
+        "25",
+        "identifier_123",
+    )
 
 
 def test_api_v1_and_v2_say_the_same():
@@ -133,9 +146,13 @@ def test_written_shape():
     }
 
 
-# Nonsense ----------------------------------------------------------------------------------------------------------------
+# Nonsense -----------------------------------------------------------------------------------------
 
-STRING, CHOICE, OBJECT = "parameter_invalid_string", "parameter_invalid_choice", "parameter_invalid_object"
+STRING, CHOICE, OBJECT = (
+    "parameter_invalid_string",
+    "parameter_invalid_choice",
+    "parameter_invalid_object",
+)
 INSTANT, MISSING, UNKNOWN = "parameter_invalid_instant", "parameter_missing", "parameter_unknown"
 BAD_EVENTS = [
     ({"event_name": ""}, STRING, "event_name"),
@@ -167,9 +184,13 @@ BAD_EVENTS = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "code", "param"), BAD_EVENTS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    ("changes", "code", "param"), BAD_EVENTS, ids=lambda value: str(value)[:60]
+)
 def test_events_that_cannot_be(changes, code, param):
-    """An event with nonsense in it cannot be built; the error has a code, names the place, and says what came."""
+    """An event with nonsense in it cannot be built; the error has a code, names the place, and says
+    what came.
+    """
     given = {"event_name": "e", "payload": PAYLOAD, **changes}
     with pytest.raises(InvalidValueError) as refusal:
         MeterEvent(given.pop("event_name"), given.pop("payload"), **given)
@@ -199,7 +220,7 @@ def test_shapes_that_are_no_events(data, code, param):
     assert (refusal.value.code, refusal.value.param) == (code, param)
 
 
-# Adjustments -------------------------------------------------------------------------------------------------------------
+# Adjustments --------------------------------------------------------------------------------------
 
 CANCEL = {"type": "cancel", "event_name": "tokens", "cancel": {"identifier": "a"}}
 
@@ -216,7 +237,9 @@ def test_adjustments_are_complete_at_once():
 
 
 def test_cancellations_are_read():
-    """Stripe's parameters say the event name and the identifier; both have at most 100 characters."""
+    """Stripe's parameters say the event name and the identifier; both have at most 100
+    characters.
+    """
     assert cancellation(CANCEL) == ("tokens", "a")
     assert cancellation({**CANCEL, "cancel": {"identifier": "x" * 100}}) == ("tokens", "x" * 100)
 

@@ -1,4 +1,6 @@
-"""The laws of `metering_core.testing.meter_laws`, held against this library; `test_meter_laws_bite.py` has them fail."""
+"""The laws of `metering_core.testing.meter_laws`, held against this library;
+`test_meter_laws_bite.py` has them fail.
+"""
 
 from __future__ import annotations
 
@@ -19,13 +21,23 @@ SECOND = 1_000_000
 NOW = START + 20 * DAY
 LATER = JAN.end_seconds + 3 * DAY
 
-# What each law is run with: strategies of its arguments. `test_meter_laws_bite.py` plants defects under the same ones. ----
+# What each law is run with: strategies of its arguments. `test_meter_laws_bite.py` plants defects
+# under the same ones.
 
 
 def readings():
-    """Draw (readings at few moments, a split of them, a window that some are before, in and after)."""
-    numbers = st.sampled_from([-1, -2, 1, 0]) | st.integers(-5, 9) | drawn.decimals_of(12) | st.sampled_from([2**63, -(10**30)])
-    moments = st.sampled_from([0, 1, SECOND - 1, SECOND, SECOND + 1, 3 * SECOND, 4 * SECOND - 1, 4 * SECOND, 5 * SECOND])
+    """Draw (readings at few moments, a split of them, a window that some are before, in and
+    after).
+    """
+    numbers = (
+        st.sampled_from([-1, -2, 1, 0])
+        | st.integers(-5, 9)
+        | drawn.decimals_of(12)
+        | st.sampled_from([2**63, -(10**30)])
+    )
+    moments = st.sampled_from(
+        [0, 1, SECOND - 1, SECOND, SECOND + 1, 3 * SECOND, 4 * SECOND - 1, 4 * SECOND, 5 * SECOND]
+    )
     pairs = st.tuples(moments, numbers)
     events = st.lists(pairs, min_size=4, max_size=9) | st.lists(pairs, max_size=9)
     windows = st.sampled_from([(SECOND, 4 * SECOND), (0, SECOND), (0, 5 * SECOND)])
@@ -41,13 +53,18 @@ def formula_laws(events, split, window):
 
 def events_of(meter, now=NOW, **options):
     """Draw batches of January, half of them long enough for their events to meet."""
-    long, any_length = (drawn.meter_events(meter, period=JAN, now=now, min_size=least, **options) for least in (5, 0))
+    long, any_length = (
+        drawn.meter_events(meter, period=JAN, now=now, min_size=least, **options)
+        for least in (5, 0)
+    )
     return long | any_length
 
 
 def sent(formulas=tuple(mc.Formula), **options):
     """Draw (meter, events received at NOW)."""
-    return drawn.meters(formulas=formulas).flatmap(lambda meter: st.tuples(st.just(meter), events_of(meter, **options)))
+    return drawn.meters(formulas=formulas).flatmap(
+        lambda meter: st.tuples(st.just(meter), events_of(meter, **options))
+    )
 
 
 def with_a_number(strategy):
@@ -57,24 +74,36 @@ def with_a_number(strategy):
 
 def with_ranks(strategy):
     """Add what the events are sorted by."""
-    return st.builds(lambda case, ranks: (*case, ranks), strategy, st.lists(st.integers(0, 9), min_size=1, max_size=12))
+    return st.builds(
+        lambda case, ranks: (*case, ranks),
+        strategy,
+        st.lists(st.integers(0, 9), min_size=1, max_size=12),
+    )
 
 
 def retried():
     """Draw (meter, event, later)."""
     single = drawn.meters().flatmap(
-        lambda meter: st.tuples(st.just(meter), drawn.meter_event(meter, period=JAN, now=NOW, misfits=True))
+        lambda meter: st.tuples(
+            st.just(meter), drawn.meter_event(meter, period=JAN, now=NOW, misfits=True)
+        )
     )
     later = st.sampled_from([NOW, NOW + 1, NOW + 100 * DAY])
     return st.builds(lambda case, later: (*case, later), single, later)
 
 
 def subscribed():
-    """Draw (meter, subscription, events in January 2024, events that come in February and may be of January)."""
-    subscription = mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", priced(mc.PerUnit(1)))], START, customer="cus_1")
+    """Draw (meter, subscription, events in January 2024, events that come in February and may be of
+    January).
+    """
+    subscription = mc.Subscription(
+        "sub_1", [mc.SubscriptionItem("si_1", priced(mc.PerUnit(1)))], START, customer="cus_1"
+    )
 
     def of(meter):
-        return st.tuples(st.just(meter), st.just(subscription), events_of(meter), events_of(meter, LATER))
+        return st.tuples(
+            st.just(meter), st.just(subscription), events_of(meter), events_of(meter, LATER)
+        )
 
     return drawn.meters(formulas=["sum", "last", "weighted_sum"]).flatmap(of)
 
@@ -86,7 +115,9 @@ def priced(model):
 def append_laws(meter, events, place):
     """Run the append laws on the events cut at a place within them."""
     place %= len(events) + 1
-    meter_laws.check_event_append_laws(lambda: mc.MeterLog([meter]), events[:place], events[place:], NOW)
+    meter_laws.check_event_append_laws(
+        lambda: mc.MeterLog([meter]), events[:place], events[place:], NOW
+    )
 
 
 def retry_laws(meter, event, later):
@@ -114,7 +145,9 @@ def summary_laws(meter, events, zone, days):
     """Run the laws of summaries on a log of the meter, over some days of January."""
     log = mc.MeterLog([meter])
     log.append(events, now=NOW)
-    meter_laws.check_summary_laws(log, meter.id, "cus_1", START, START + days * DAY, timezones=["UTC", zone])
+    meter_laws.check_summary_laws(
+        log, meter.id, "cus_1", START, START + days * DAY, timezones=["UTC", zone]
+    )
 
 
 def summarized():
@@ -127,10 +160,14 @@ CARRYING = mc.MeterPolicy.history(late_usage="carry_forward")
 
 
 def carried():
-    """Draw (meter of any formula, subscription at any model, batches that come late, how charges are settled)."""
+    """Draw (meter of any formula, subscription at any model, batches that come late, how charges
+    are settled).
+    """
 
     def of(meter, model):
-        subscription = mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", priced(model))], START, customer="cus_1")
+        subscription = mc.Subscription(
+            "sub_1", [mc.SubscriptionItem("si_1", priced(model))], START, customer="cus_1"
+        )
         batches = drawn.event_batches(meter, subscription.cycle)
         rounding = st.sampled_from([mc.half_up, mc.down, mc.half_even])
         return st.tuples(st.just(meter), st.just(subscription), batches, rounding)
@@ -145,7 +182,9 @@ def carrying_laws(meter, subscription, batches, rounding):
 
 
 class PlainEvents:
-    """Another engine: every event that stands, in a list, folded anew for each question by the laws' own measure."""
+    """Another engine: every event that stands, in a list, folded anew for each question by the
+    laws' own measure.
+    """
 
     def __init__(self, log):
         self.log = log
@@ -162,7 +201,9 @@ class PlainEvents:
         start, end = period.start_seconds * SECOND, period.end_seconds * SECOND
         within, before = row.identity, row.identity
         for one in self.counting(meter, customer):
-            prepared = row.prepare_event(one.event.microseconds, one.sequence, value_of(meter, one.event))
+            prepared = row.prepare_event(
+                one.event.microseconds, one.sequence, value_of(meter, one.event)
+            )
             if start <= one.event.microseconds < end:
                 within = row.merge(prepared, within)
             elif one.event.microseconds < start and row.looks_back:
@@ -170,14 +211,23 @@ class PlainEvents:
         return row.over(within, before, start, end)
 
     def counting(self, meter, customer):
-        """Return the events that count: with a window the one received last for each set of dimension values."""
+        """Return the events that count: with a window the one received last for each set of
+        dimension values.
+        """
         found = {}
         for one in self.events:
             event = one.event
-            if event.event_name == meter.event_name and event.payload.get(meter.customer_payload_key) == customer:
+            if (
+                event.event_name == meter.event_name
+                and event.payload.get(meter.customer_payload_key) == customer
+            ):
                 dimensions = tuple(event.payload[key] for key in meter.dimension_payload_keys)
                 window = meter.event_time_window
-                place = one.sequence if window is None else event.microseconds // (window.seconds * SECOND)
+                place = (
+                    one.sequence
+                    if window is None
+                    else event.microseconds // (window.seconds * SECOND)
+                )
                 found[dimensions, place] = one
         return found.values()
 
@@ -195,7 +245,9 @@ def value_of(meter, event):
 
 
 def busy_logs():
-    """Draw logs of one month of one customer, in which events meet more often than in a history of three periods."""
+    """Draw logs of one month of one customer, in which events meet more often than in a history of
+    three periods.
+    """
 
     def log_of(case):
         meter, subscription, events, _ = case
@@ -239,7 +291,7 @@ def test_laws_hold(law):
     hold()
 
 
-# Yours, not ours ------------------------------------------------------------------------------------------------------
+# Yours, not ours ----------------------------------------------------------------------------------
 
 
 class Range(mc.Aggregator):
@@ -278,7 +330,9 @@ class Wide(Range):
 
 
 def test_a_formula_of_your_own_is_held_to_the_laws():
-    """A range is a monoid and not additive; what claims to be, or counts earlier events, is told by which values."""
+    """A range is a monoid and not additive; what claims to be, or counts earlier events, is told by
+    which values.
+    """
     readings = [(0, 7), (SECOND, 1), (2 * SECOND, 4)]
     window = (SECOND, 3 * SECOND)
     meter_laws.check_formula_laws(Range(), readings, {1}, window, expected=distance)
@@ -297,21 +351,28 @@ class Deaf(PlainEvents):
 
 
 def test_an_engine_of_your_own_is_held_to_the_log():
-    """An engine that forgets an event is told the item, the period and both quantities, decimals and all."""
+    """An engine that forgets an event is told the item, the period and both quantities, decimals
+    and all.
+    """
     meter = mc.Meter("mtr_1", "api_requests")
-    subscription = mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", priced(mc.PerUnit(1)))], START, customer="cus_1")
+    subscription = mc.Subscription(
+        "sub_1", [mc.SubscriptionItem("si_1", priced(mc.PerUnit(1)))], START, customer="cus_1"
+    )
     log = mc.MeterLog([meter], [subscription])
     for value in ("2.5", "0.25"):
         log.record("api_requests", {"stripe_customer_id": "cus_1", "value": value}, now=NOW)
     laws.check_engine_agrees(PlainEvents, log)
     with pytest.raises(
-        laws.LawBrokenError, match=r"usage of si_1 in 2024-01-01.* is 2\.5 alone and 2\.5 among others, not 2\.75"
+        laws.LawBrokenError,
+        match=r"usage of si_1 in 2024-01-01.* is 2\.5 alone and 2\.5 among others, not 2\.75",
     ):
         laws.check_engine_agrees(Deaf, log)
 
 
 class Hasty(mc.MeterLog):
-    """A log of a user's own that folds its events when they come, and takes each for the last one."""
+    """A log of a user's own that folds its events when they come, and takes each for the
+    last one.
+    """
 
     def append(self, events, *, now=None):
         """Append in the order of time, which is not that of arrival."""
@@ -319,10 +380,17 @@ class Hasty(mc.MeterLog):
 
 
 def test_a_log_of_your_own_is_held_to_the_laws():
-    """A log that sorts what it receives keeps no receipts in order, and the law says which event heard what."""
+    """A log that sorts what it receives keeps no receipts in order, and the law says which event
+    heard what.
+    """
     meter = mc.Meter("mtr_1", "api_requests", "last")
     events = [
-        mc.MeterEvent("api_requests", {"stripe_customer_id": "cus_1", "value": "1"}, identifier=name, timestamp=NOW)
+        mc.MeterEvent(
+            "api_requests",
+            {"stripe_customer_id": "cus_1", "value": "1"},
+            identifier=name,
+            timestamp=NOW,
+        )
         for name in ("b", "a")
     ]
     meter_laws.check_event_append_laws(lambda: mc.MeterLog([meter]), events[:1], events[1:], NOW)
@@ -332,13 +400,34 @@ def test_a_log_of_your_own_is_held_to_the_laws():
 
 
 def test_summaries_are_held_to_the_calendar():
-    """In Berlin the last Sunday of March has 23 hours: 23 buckets tile it, and the law holds over them."""
+    """In Berlin the last Sunday of March has 23 hours: 23 buckets tile it, and the law holds over
+    them.
+    """
     meter = mc.Meter("mtr_1", "api_requests", "weighted_sum")
     log = mc.MeterLog([meter], policy=mc.MeterPolicy.history())
-    start, end = 1_711_839_600, 1_711_922_400  # 2024-03-31 and 2024-04-01, 00:00 in Berlin: 23 hours apart.
-    log.record("api_requests", {"stripe_customer_id": "cus_1", "value": "23"}, timestamp=start + 3600, now=end)
+    start, end = (
+        1_711_839_600,
+        1_711_922_400,
+    )  # 2024-03-31 and 2024-04-01, 00:00 in Berlin: 23 hours apart.
+    log.record(
+        "api_requests",
+        {"stripe_customer_id": "cus_1", "value": "23"},
+        timestamp=start + 3600,
+        now=end,
+    )
     assert (
-        len(mc.event_summaries(log, "mtr_1", "cus_1", start, end, value_grouping_window="hour", timezone="Europe/Berlin")) == 23
+        len(
+            mc.event_summaries(
+                log,
+                "mtr_1",
+                "cus_1",
+                start,
+                end,
+                value_grouping_window="hour",
+                timezone="Europe/Berlin",
+            )
+        )
+        == 23
     )
     meter_laws.check_summary_laws(log, "mtr_1", "cus_1", start, end, timezones=["Europe/Berlin"])
     (whole,) = mc.event_summaries(log, "mtr_1", "cus_1", start, end)

@@ -1,4 +1,6 @@
-"""Each defect planted here must be found by the shipped law of meters, of late grace or of compaction that forbids it."""
+"""Each defect planted here must be found by the shipped law of meters, of late grace or of
+compaction that forbids it.
+"""
 
 from __future__ import annotations
 
@@ -17,22 +19,60 @@ CHECKS = {**test_laws.CHECKS, **test_meter_laws.CHECKS}
 DEFECTS = {
     "formulas": [
         ("the later part has the last", "measures._Last.merge", "max(left, right)", "right"),
-        ("the greater of two at one moment is last", "measures._Last.prepare_event", "sequence), value)", "value), value)"),
-        ("the least is the greatest", "measures._Min.merge", "min(left, right)", "max(left, right)"),
+        (
+            "the greater of two at one moment is last",
+            "measures._Last.prepare_event",
+            "sequence), value)",
+            "value), value)",
+        ),
+        (
+            "the least is the greatest",
+            "measures._Min.merge",
+            "min(left, right)",
+            "max(left, right)",
+        ),
         ("no greatest is below 0", "measures._Max.present", "else partial", "else max(partial, 0)"),
         ("a count adds up values", "measures._Count.prepare", "return 1", "return quantity"),
-        ("values in two parts are in none", "measures._UniqueCount.merge", "left | right", "left ^ right"),
-        ("an average counts parts", "measures._Average.merge", "left[1] + right[1]", "max(left[1], right[1])"),
-        ("averages are floats", "measures._Average.present", "Fraction(total)", "Fraction(float(total))"),
-        ("a level counts from before its window", "measures._WeightedSum.over", "multiply(before[0], start)", "before[1]"),
-        ("no level is carried", "measures._WeightedSum.over", "(before[0], multiply", "(0, multiply"),
+        (
+            "values in two parts are in none",
+            "measures._UniqueCount.merge",
+            "left | right",
+            "left ^ right",
+        ),
+        (
+            "an average counts parts",
+            "measures._Average.merge",
+            "left[1] + right[1]",
+            "max(left[1], right[1])",
+        ),
+        (
+            "averages are floats",
+            "measures._Average.present",
+            "Fraction(total)",
+            "Fraction(float(total))",
+        ),
+        (
+            "a level counts from before its window",
+            "measures._WeightedSum.over",
+            "multiply(before[0], start)",
+            "before[1]",
+        ),
+        (
+            "no level is carried",
+            "measures._WeightedSum.over",
+            "(before[0], multiply",
+            "(0, multiply",
+        ),
     ],
     "events": [
         (
             "a refusal has a number",
             "meter_log.MeterLog._take",
             "return time_refusal(",
-            "self._store.begin_all([code], [stamp], [value]); self._store.received.append(received); return time_refusal(",
+            (
+                "self._store.begin_all([code], [stamp], [value]); "
+                "self._store.received.append(received); return time_refusal("
+            ),
         ),
         (
             "a question swallows what comes next",
@@ -46,9 +86,24 @@ DEFECTS = {
             "self._event_at(self._store.last)",
             "self._event_at(0)",
         ),
-        ("what was sent is not kept", "meter_log.MeterLog._keep_rest", "if not is_told", "if False"),
-        ("a batch keeps no text that is not the value's", "meter_log.MeterLog._take_all", "or not read[text][1]", ""),
-        ("a batch keeps no other keys", "meter_log.MeterLog._take_all", "len(payload) != known.keys or", ""),
+        (
+            "what was sent is not kept",
+            "meter_log.MeterLog._keep_rest",
+            "if not is_told",
+            "if False",
+        ),
+        (
+            "a batch keeps no text that is not the value's",
+            "meter_log.MeterLog._take_all",
+            "or not read[text][1]",
+            "",
+        ),
+        (
+            "a batch keeps no other keys",
+            "meter_log.MeterLog._take_all",
+            "len(payload) != known.keys or",
+            "",
+        ),
     ],
     "carrying": [
         (
@@ -65,21 +120,36 @@ DEFECTS = {
         ),
     ],
     "event retries": [
-        ("a retry counts again", "meter_log.MeterLog._take", "if row is not None and", "if False and"),
+        (
+            "a retry counts again",
+            "meter_log.MeterLog._take",
+            "if row is not None and",
+            "if False and",
+        ),
         (
             "cancelling frees the identifier",
             "meter_log.MeterLog._take",
             "if row is",
             "if row not in self._store.canceled and row is",
         ),
-        ("an inactive meter refuses retries", "meter_log.MeterLog._take", "if row is", "if known.meter.is_active and row is"),
+        (
+            "an inactive meter refuses retries",
+            "meter_log.MeterLog._take",
+            "if row is",
+            "if known.meter.is_active and row is",
+        ),
         (
             "a retry may have another time",
             "meter_log.MeterLog._answer",
             "received == first",
             'received["payload"] == first["payload"]',
         ),
-        ("a retry of now must know when", "meter_log.MeterLog._content_at", "in self._sent_as_now", "in ()"),
+        (
+            "a retry of now must know when",
+            "meter_log.MeterLog._content_at",
+            "in self._sent_as_now",
+            "in ()",
+        ),
     ],
     "arrival": [
         (
@@ -97,15 +167,30 @@ DEFECTS = {
         ),
     ],
     "summaries": [
-        ("an event at the end is inside", "timelines.Timeline._places", "(self.moments, end)", "(self.moments, end + 1)"),
+        (
+            "an event at the end is inside",
+            "timelines.Timeline._places",
+            "(self.moments, end)",
+            "(self.moments, end + 1)",
+        ),
         (
             "the last bucket is cut off",
             "meter_summaries.Buckets.bounds",
             "BUCKETS_MAX), self.end]",
             "BUCKETS_MAX), self.end - 1]",
         ),
-        ("filters let everything through", "meter_summaries._selected", "if all(", "if True or all("),
-        ("a page repeats its cursor", "meter_summaries.list_event_summaries", "> cursor)", ">= cursor)"),
+        (
+            "filters let everything through",
+            "meter_summaries._selected",
+            "if all(",
+            "if True or all(",
+        ),
+        (
+            "a page repeats its cursor",
+            "meter_summaries.list_event_summaries",
+            "> cursor)",
+            ">= cursor)",
+        ),
         (
             "empty buckets are listed",
             "meter_summaries._Query.found",
@@ -114,24 +199,64 @@ DEFECTS = {
         ),
     ],
     "cancellations": [
-        ("a cancellation takes nothing away", "meter_log.MeterLog._cancel", "sequence_of(row))", "sequence_of(row) + 1)"),
-        ("a second cancellation has a number", "meter_log.MeterLog.cancel", "if row not in self._store.canceled:", "if True:"),
-        ("a canceled winner leaves an empty window", "timelines.Series.remove", "one[1] != sequence", "False"),
-        ("a view knows later cancellations", "meter_log.MeterLog._is_shown", "canceled.sequence,", "0,"),
+        (
+            "a cancellation takes nothing away",
+            "meter_log.MeterLog._cancel",
+            "sequence_of(row))",
+            "sequence_of(row) + 1)",
+        ),
+        (
+            "a second cancellation has a number",
+            "meter_log.MeterLog.cancel",
+            "if row not in self._store.canceled:",
+            "if True:",
+        ),
+        (
+            "a canceled winner leaves an empty window",
+            "timelines.Series.remove",
+            "one[1] != sequence",
+            "False",
+        ),
+        (
+            "a view knows later cancellations",
+            "meter_log.MeterLog._is_shown",
+            "canceled.sequence,",
+            "0,",
+        ),
     ],
     "unbilled": [
-        ("late events change a bill", "meter_views.MeterReader._bill", "if period in bills:", "if False:"),
+        (
+            "late events change a bill",
+            "meter_views.MeterReader._bill",
+            "if period in bills:",
+            "if False:",
+        ),
         (
             "less than 0 counts as billed",
             "meter_views.MeterReader._bill",
             "max(formula_of(meter).present(partial), 0)",
             "formula_of(meter).present(partial)",
         ),
-        ("only what is missing is unbilled", "meter_views.MeterReader._deltas", "if delta.quantity:", "if delta.quantity > 0:"),
+        (
+            "only what is missing is unbilled",
+            "meter_views.MeterReader._deltas",
+            "if delta.quantity:",
+            "if delta.quantity > 0:",
+        ),
     ],
     "engines": [
-        ("a bill begins late", "meter_views.MeterReader._measured", "period.start_seconds *", "(period.start_seconds + 1) *"),
-        ("the first of a window counts", "timelines.Series.timeline", "readings[-1]", "readings[0]"),
+        (
+            "a bill begins late",
+            "meter_views.MeterReader._measured",
+            "period.start_seconds *",
+            "(period.start_seconds + 1) *",
+        ),
+        (
+            "the first of a window counts",
+            "timelines.Series.timeline",
+            "readings[-1]",
+            "readings[0]",
+        ),
         (
             "late events are last",
             "timelines.Timeline.add",
@@ -140,13 +265,38 @@ DEFECTS = {
         ),
     ],
     "late grace": [
-        ("the grace includes its end", "acceptance.standing_at", "< policy.late_grace", "<= policy.late_grace"),
-        ("the grace is the current period's", "acceptance.standing_at", "unix_seconds(boundary) - 1", "unix_seconds(boundary)"),
-        ("a closed period takes late usage", "accounts.Account.closing", "if not self.closed:", "if True:"),
-        ("late usage is billed where it was", "log.UsageLog._billed_at", "if not self._store.attributed", "if True"),
+        (
+            "the grace includes its end",
+            "acceptance.standing_at",
+            "< policy.late_grace",
+            "<= policy.late_grace",
+        ),
+        (
+            "the grace is the current period's",
+            "acceptance.standing_at",
+            "unix_seconds(boundary) - 1",
+            "unix_seconds(boundary)",
+        ),
+        (
+            "a closed period takes late usage",
+            "accounts.Account.closing",
+            "if not self.closed:",
+            "if True:",
+        ),
+        (
+            "late usage is billed where it was",
+            "log.UsageLog._billed_at",
+            "if not self._store.attributed",
+            "if True",
+        ),
     ],
     "compaction": [
-        ("compaction keeps nothing", "cells.PeriodCells.totals", "row.fold(self.cells)", "row.identity"),
+        (
+            "compaction keeps nothing",
+            "cells.PeriodCells.totals",
+            "row.fold(self.cells)",
+            "row.identity",
+        ),
         (
             "a view shows what it cuts through",
             "views.UsageView._take_compacted",
@@ -165,7 +315,12 @@ DEFECTS = {
             "if known.ids}",
             "if known.ids and not self._store.kept}",
         ),
-        ("compaction counts what it keeps", "log.UsageLog._compact", "flags.count(0)", "flags.count(1)"),
+        (
+            "compaction counts what it keeps",
+            "log.UsageLog._compact",
+            "flags.count(0)",
+            "flags.count(1)",
+        ),
     ],
 }
 """Law → what is wrong, where, what is right, and what is written instead."""
@@ -175,5 +330,7 @@ ROWS = [defect for law, slips in DEFECTS.items() for defect in forbidden_by(law,
 
 @each(ROWS)
 def test_planted_defects_die(defect):
-    """The law that forbids a defect finds it within 400 examples, the same ones each time, or a snapshot is refused."""
+    """The law that forbids a defect finds it within 400 examples, the same ones each time, or a
+    snapshot is refused.
+    """
     expect_found(defect, hunt_with(*CHECKS[defect.law]), LawBrokenError, SnapshotError)

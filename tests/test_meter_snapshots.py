@@ -1,4 +1,6 @@
-"""Snapshots of meter logs: everything a log holds, its past and its bills included, as text that stays readable for ever."""
+"""Snapshots of meter logs: everything a log holds, its past and its bills included, as text that
+stays readable for ever.
+"""
 
 from __future__ import annotations
 
@@ -46,16 +48,23 @@ from metering_core.testing import meter_laws
 from metering_core.testing import strategies as drawn
 from metering_core.testing.laws import LawBrokenError
 
-GOLDENS = {version: Path(__file__).parent / "golden" / f"meter-snapshot-v{version}.json" for version in (1, 2)}
+GOLDENS = {
+    version: Path(__file__).parent / "golden" / f"meter-snapshot-v{version}.json"
+    for version in (1, 2)
+}
 
 METERS = [
-    Meter("m_sum", "sum", display_name="Tokens", dimension_payload_keys=["region"], decimal_places=2),
+    Meter(
+        "m_sum", "sum", display_name="Tokens", dimension_payload_keys=["region"], decimal_places=2
+    ),
     Meter("m_count", "count", "count"),
     Meter("m_last", "last", "last", carry_forward=True),
     Meter("m_max", "max", "max", event_time_window="hour"),
     Meter("m_min", "min", "min"),
     Meter("m_unique", "unique", "unique_count"),
-    Meter("m_average", "average", "average", customer_payload_key="who", value_payload_key="amount"),
+    Meter(
+        "m_average", "average", "average", customer_payload_key="who", value_payload_key="amount"
+    ),
     Meter("m_weighted", "weighted", "weighted_sum"),
 ]
 
@@ -79,13 +88,16 @@ def through_text(log, **options):
 
 
 def hand_built():
-    """Return a log with some of everything: what each of tests/golden/meter-snapshot-v….json was written from.
+    """Return a log with some of everything: what each of tests/golden/meter-snapshot-v….json was
+    written from.
 
-    Numbers: 19 events of January are 1 to 19, the first cancellation 20, the late event and what came again 21 and 22, the
-    cancellation in February 23, the event after it 24.
+    Numbers: 19 events of January are 1 to 19, the first cancellation 20, the late event and what
+    came again 21 and 22, the cancellation in February 23, the event after it 24.
     """
     seats = SubscriptionItem("seats", priced(mode=None, id="p_seats"), 3)
-    acme = Subscription("acme", [*map(on_meter, METERS), seats], START, customer="cus_1", start_date=START)
+    acme = Subscription(
+        "acme", [*map(on_meter, METERS), seats], START, customer="cus_1", start_date=START
+    )
     policy = MeterPolicy(
         future_tolerance=timedelta(seconds=1, microseconds=500_000),
         identifier_retention=timedelta(hours=30),
@@ -98,7 +110,15 @@ def hand_built():
         [
             event("sum", "25.10", START + 1, "a", region="eu"),
             event("sum", "0.5", datetime(2024, 1, 1, 0, 0, 2, 1, tzinfo=UTC), region="us"),
-            event("sum", "12345678901234567890.25", START + 2, customer="cus_2", region="eu", extra="b", another="a"),
+            event(
+                "sum",
+                "12345678901234567890.25",
+                START + 2,
+                customer="cus_2",
+                region="eu",
+                extra="b",
+                another="a",
+            ),
             event("sum", "100", START + 3, "gone", region="eu"),
             event("count", identifier="counted"),
             event("last", "7", START + 5),
@@ -121,7 +141,9 @@ def hand_built():
     log.cancel("sum", "gone", now=START + 2 * DAY)
     finalize_invoice(acme, log, JAN, now=JAN.end + timedelta(microseconds=7))
     log.append([event("sum", "1.25", JAN.end_seconds - 1, region="eu")], now=JAN.end_seconds + 60)
-    log.append([event("sum", "4", JAN.end_seconds + 60, "a", region="eu")], now=JAN.end_seconds + 60)
+    log.append(
+        [event("sum", "4", JAN.end_seconds + 60, "a", region="eu")], now=JAN.end_seconds + 60
+    )
     log.cancel("count", "counted", now=JAN.end_seconds + 70)
     log.update_meter(METERS[1].deactivate(JAN.end_seconds + 80))
     log.subscribe(attrs.evolve(acme, items=[item for item in acme.items if item.id != "max"]))
@@ -131,10 +153,16 @@ def hand_built():
 
 
 def without_invoices(log):
-    """Return a log's state as the first format knew it: with closed periods, but without what was billed."""
+    """Return a log's state as the first format knew it: with closed periods, but without what was
+    billed.
+    """
     state = log.state()
     return attrs.evolve(
-        state, closed={owner: [(one.period, one.closed_at) for one in closings] for owner, closings in state.closed.items()}
+        state,
+        closed={
+            owner: [(one.period, one.closed_at) for one in closings]
+            for owner, closings in state.closed.items()
+        },
     )
 
 
@@ -158,15 +186,21 @@ def test_todays_format_is_read_for_ever(stored):
 
 
 def test_the_first_format_is_read_for_ever(first):
-    """What the first release wrote restores to the same events, cancellations and closings; its bills are those of its day."""
+    """What the first release wrote restores to the same events, cancellations and closings; its
+    bills are those of its day.
+    """
     log = restore_meter_log(first)
-    assert attrs.evolve(without_invoices(log), bills=()) == attrs.evolve(without_invoices(hand_built()), bills=())
+    assert attrs.evolve(without_invoices(log), bills=()) == attrs.evolve(
+        without_invoices(hand_built()), bills=()
+    )
     assert through_text(log) == log
     assert all(bill.price is None for _, _, bill in log.state().bills)
 
 
 def billed_by_hand(log, february, *greatest):
-    """Check January's invoice, whole, with the line of an item that left since only where it is kept; then February's lines."""
+    """Check January's invoice, whole, with the line of an item that left since only where it is
+    kept; then February's lines.
+    """
     acme = log.subscription("acme")
     january, later = (finalize_invoice(acme, log, period, now=MAR.end) for period in (JAN, FEB))
     quantities = [Decimal("25.6"), 1, 9, *greatest, 0, 2, Fraction(5, 3), Fraction(5, 31), 3]
@@ -181,22 +215,40 @@ def billed_by_hand(log, february, *greatest):
 
 
 def test_the_golden_log_bills_as_worked_by_hand(stored):
-    """January: 25.6 tokens, a call, 9, nothing for -1, two users, 5/3, ten for half a day of 31, 3 seats. The past is there.
+    """January: 25.6 tokens, a call, 9, nothing for -1, two users, 5/3, ten for half a day of 31, 3
+    seats. The past is there.
 
-    February: 4 tokens, and 1.25 more of January, which makes 26.85 at a cent instead of 25.6; a call given back; 9, 3 seats.
+    February: 4 tokens, and 1.25 more of January, which makes 26.85 at a cent instead of 25.6; a
+    call given back; 9, 3 seats.
     """
-    lines = [(4, 4), (Decimal("1.25"), 1), (0, 0), (-1, -1), (9, 9), (0, 0), (0, 0), (0, 0), (0, 0), (3, 3)]
+    lines = [
+        (4, 4),
+        (Decimal("1.25"), 1),
+        (0, 0),
+        (-1, -1),
+        (9, 9),
+        (0, 0),
+        (0, 0),
+        (0, 0),
+        (0, 0),
+        (3, 3),
+    ]
     log = restore_meter_log(stored)
     assert billed_by_hand(log, lines, 3) == [("last", FEB, -4), ("min", JAN, -1)]
-    invoices = [finalize_invoice(log.subscription("acme"), log, period, now=MAR.end).to_dict() for period in (JAN, FEB)]
+    invoices = [
+        finalize_invoice(log.subscription("acme"), log, period, now=MAR.end).to_dict()
+        for period in (JAN, FEB)
+    ]
     billed = GOLDENS[2].with_name("meter-snapshot-v2-invoices.json").read_text(encoding="utf-8")
     assert json.dumps(invoices, indent=1) + "\n" == billed
 
 
 def test_bills_of_the_first_format_are_those_of_their_day(first):
-    """February of then: 4 tokens and the late 1.25 in one quantity, no call and one too many before, 9, 3 seats.
+    """February of then: 4 tokens and the late 1.25 in one quantity, no call and one too many
+    before, 9, 3 seats.
 
-    What they left is billed by the next invoice as the difference: -1 call of February, and 5 instead of 9.
+    What they left is billed by the next invoice as the difference: -1 call of February, and 5
+    instead of 9.
     """
     log = restore_meter_log(first)
     lines = [(Decimal("5.25"), 5), (0, 0), (9, 9), (0, 0), (0, 0), (0, 0), (0, 0), (3, 3)]
@@ -206,7 +258,9 @@ def test_bills_of_the_first_format_are_those_of_their_day(first):
     assert f"and 1.25 not billed for {JAN} is 5.25" in str(explain(sums))
     march = finalize_invoice(acme, log, MAR, now=MAR.end)
     late = [
-        (line.subscription_item, line.period, line.quantity, line.amount) for line in march.lines if line.before is not None
+        (line.subscription_item, line.period, line.quantity, line.amount)
+        for line in march.lines
+        if line.before is not None
     ]
     assert late == [("count", FEB, -1, -1), ("last", FEB, -4, -4)]
     assert [(one.subscription_item, one.quantity) for one in log.unbilled("acme")] == [("min", -1)]
@@ -226,14 +280,18 @@ def test_bills_of_the_first_format_are_those_of_their_day(first):
     ],
 )
 def test_the_past_is_as_it_was(stored, limit, total):
-    """By number and by moment: 100 tokens come with number 4 on the second and go with number 20 on the third."""
+    """By number and by moment: 100 tokens come with number 4 on the second and go with number 20 on
+    the third.
+    """
     view = restore_meter_log(stored).as_of(limit)
     (summary,) = event_summaries(view, "m_sum", "cus_1", START, JAN.end)
     assert summary.aggregated_value == total
 
 
 def test_what_is_sent_again_hears_what_it_would_have_heard(stored):
-    """Retries, reused and forgotten identifiers, cancellations: each as of the log that was stored."""
+    """Retries, reused and forgotten identifiers, cancellations: each as of the log that was
+    stored.
+    """
     log = restore_meter_log(stored)
     again = event("sum", "4", JAN.end_seconds + 60, "a", region="eu")
     old = event("sum", "25.10", START + 1, "a", region="eu")
@@ -245,41 +303,65 @@ def test_what_is_sent_again_hears_what_it_would_have_heard(stored):
     first = log.cancel("count", "counted", now=MAR.end)
     assert (first.sequence, first.canceled_at) == (23, datetime(2024, 2, 1, 0, 1, 10, tzinfo=UTC))
     assert log.cancel("sum", "a", now=MAR.end).sequence == 26
-    assert log.append([event("unique", "x", START + 5, "é")], now=START + 2 * DAY)[0].outcome == "duplicate"
-    assert log.append([event("count", identifier="counted")], now=START + 2 * DAY)[0].outcome == "duplicate"
-    refused = [event("count"), event("sum", "1", customer="cus_3", region="eu"), event("sum", "1.001", region="eu")]
+    assert (
+        log.append([event("unique", "x", START + 5, "é")], now=START + 2 * DAY)[0].outcome
+        == "duplicate"
+    )
+    assert (
+        log.append([event("count", identifier="counted")], now=START + 2 * DAY)[0].outcome
+        == "duplicate"
+    )
+    refused = [
+        event("count"),
+        event("sum", "1", customer="cus_3", region="eu"),
+        event("sum", "1.001", region="eu"),
+    ]
     receipts = log.append(refused, now=MAR.end)
     assert [one.code for one in receipts] == ["meter_inactive", "customer_unknown", "value_invalid"]
     assert log.sequence == 26
 
 
 def test_a_restored_log_goes_on_as_the_original_would():
-    """A log and its copy through text stay equal whatever comes afterwards; the copy has the clock it is given."""
+    """A log and its copy through text stay equal whatever comes afterwards; the copy has the clock
+    it is given.
+    """
     original = hand_built()
     restored = through_text(original, clock=lambda: MAR.end)
     for log in (original, restored):
-        log.append([event("sum", "2.5", FEB.end_seconds - 1, "late", region="eu")], now=FEB.end_seconds + 1)
+        log.append(
+            [event("sum", "2.5", FEB.end_seconds - 1, "late", region="eu")], now=FEB.end_seconds + 1
+        )
         log.add_customer("cus_4")
         log.update_meter(log.meter("m_count").reactivate())
         log.create_meter(Meter("m_new", "new"))
         finalize_invoice(log.subscription("acme"), log, MAR, now=MAR.end)
     assert restored == original
     assert json.dumps(snapshot(restored)) == json.dumps(snapshot(original))
-    assert restored.record("new", {"stripe_customer_id": "cus_4", "value": "1"}).timestamp == MAR.end_seconds
+    assert (
+        restored.record("new", {"stripe_customer_id": "cus_4", "value": "1"}).timestamp
+        == MAR.end_seconds
+    )
     assert restored != original
     assert restored != UsageLog()
 
 
 def test_identifiers_of_a_global_scope_stay_so():
-    """Where identifiers are unique in the whole log, another event's name is no way around that after restoring, either."""
+    """Where identifiers are unique in the whole log, another event's name is no way around that
+    after restoring, either.
+    """
     log = MeterLog(METERS[4:6], policy=MeterPolicy(identifier_scope="global"))
     log.append([event("min", "1", START, "a")], now=START)
     restored = through_text(log)
-    assert restored.append([event("unique", "1", START, "a")], now=START)[0].code == "identifier_reused"
+    assert (
+        restored.append([event("unique", "1", START, "a")], now=START)[0].code
+        == "identifier_reused"
+    )
 
 
 def test_the_order_of_a_payload_is_no_content():
-    """Keys may come in any order: equal logs give equal text, and what reuses an identifier hears the same words."""
+    """Keys may come in any order: equal logs give equal text, and what reuses an identifier hears
+    the same words.
+    """
     payload = {"value": "1", "zone": "a", "stripe_customer_id": "cus_1", "app": "b"}
     logs = []
     for keys in (list(payload), sorted(payload)):
@@ -294,9 +376,14 @@ def test_the_order_of_a_payload_is_no_content():
 
 
 def test_what_was_refused_is_not_in_the_text():
-    """Time refuses an event of a customer that nobody knows yet: the text is that of a log that never heard of it."""
+    """Time refuses an event of a customer that nobody knows yet: the text is that of a log that
+    never heard of it.
+    """
     silent, refusing = MeterLog(METERS[4:5]), MeterLog(METERS[4:5])
-    assert refusing.append([event("min", "1", START - 40 * DAY, customer="cus_9")], now=START)[0].code is not None
+    assert (
+        refusing.append([event("min", "1", START - 40 * DAY, customer="cus_9")], now=START)[0].code
+        is not None
+    )
     for log in (silent, refusing):
         log.append([event("min", "1", START)], now=START)
     assert silent == refusing
@@ -313,7 +400,9 @@ def test_what_becomes_of_the_data_later_is_nothing_to_the_log(stored):
 
 
 def test_a_log_of_nothing_is_restored():
-    """No meters, no events, no customers that are known: an empty log, and one that takes events of nobody."""
+    """No meters, no events, no customers that are known: an empty log, and one that takes events of
+    nobody.
+    """
     for log in (MeterLog(), MeterLog(METERS[:1], customers=[])):
         assert through_text(log) == log
     nobody = through_text(MeterLog(METERS[4:5], customers=[]))
@@ -321,7 +410,9 @@ def test_a_log_of_nothing_is_restored():
 
 
 def test_a_customer_is_for_meters_alone():
-    """A subscription that bills no meter may have no customer: the restored log has it, and takes a second one like it."""
+    """A subscription that bills no meter may have no customer: the restored log has it, and takes a
+    second one like it.
+    """
     log = MeterLog([], [subscribed(priced(mode=None), id="seats")])
     restored = through_text(log)
     assert restored == log
@@ -340,7 +431,9 @@ class Flat:
 
 
 def test_a_users_own_model_is_given_back():
-    """A price with a model of the user's own is kept by its id, refused by name where it is missing, and bills again."""
+    """A price with a model of the user's own is kept by its id, refused by name where it is
+    missing, and bills again.
+    """
     item = on_meter(METERS[4], Flat())
     subscription = Subscription("sub", [item], START, customer="cus_1")
     log = MeterLog(METERS[4:5], [subscription])
@@ -355,12 +448,14 @@ def test_a_users_own_model_is_given_back():
 
 
 def test_both_logs_know_the_customer():
-    """The log of usage records keeps a subscription's customer, too, as items of both generations can stand on it."""
+    """The log of usage records keeps a subscription's customer, too, as items of both generations
+    can stand on it.
+    """
     log = UsageLog([subscribed(customer="cus_1")])
     assert restore(json.loads(json.dumps(snapshot(log)))) == log
 
 
-# Damage --------------------------------------------------------------------------------------------------------------
+# Damage -------------------------------------------------------------------------------------------
 
 
 DAMAGED = [
@@ -369,7 +464,10 @@ DAMAGED = [
     (replaced(checksum="sha256:0"), "snapshot_damaged", "checksum"),
     (replaced(content=None), "snapshot_damaged", "checksum"),
     (lambda data: data["content"]["events"]["moments"].reverse(), "snapshot_damaged", "checksum"),
-    *[(replaced(version=version), "snapshot_version_unknown", "version") for version in (0, 3, "1", 1.0, True, None)],
+    *[
+        (replaced(version=version), "snapshot_version_unknown", "version")
+        for version in (0, 3, "1", 1.0, True, None)
+    ],
     *[
         (changed(*path, value=value), "snapshot_damaged", "content")
         for path, value in [
@@ -501,7 +599,9 @@ DAMAGED = [
 
 @pytest.mark.parametrize(("change", "code", "param"), DAMAGED)
 def test_damaged_snapshots_are_refused(stored, change, code, param):
-    """A snapshot that is not whole is refused with its code; nothing half-built comes back, and the data is left alone."""
+    """A snapshot that is not whole is refused with its code; nothing half-built comes back, and the
+    data is left alone.
+    """
     damaged = copy.deepcopy(stored)
     change(damaged)
     given = copy.deepcopy(damaged)
@@ -521,32 +621,49 @@ def test_a_snapshot_is_an_object(data):
 
 def test_each_kind_is_restored_by_its_own_function(stored):
     """A snapshot of the other kind is refused, and the message names both kinds."""
-    with pytest.raises(SnapshotError, match=r"'metering_core\.usage_log', received 'metering_core\.meter_log'"):
+    with pytest.raises(
+        SnapshotError, match=r"'metering_core\.usage_log', received 'metering_core\.meter_log'"
+    ):
         restore(stored)
-    with pytest.raises(SnapshotError, match=r"'metering_core\.meter_log', received 'metering_core\.usage_log'"):
+    with pytest.raises(
+        SnapshotError, match=r"'metering_core\.meter_log', received 'metering_core\.usage_log'"
+    ):
         restore_meter_log(snapshot(UsageLog()))
 
 
-# Whatever there was --------------------------------------------------------------------------------------------------
+# Whatever there was -------------------------------------------------------------------------------
 
 
 def stories():
-    """Draw (history of a meter, whether periods are closed, whether carrying, how much later what comes again comes)."""
+    """Draw (history of a meter, whether periods are closed, whether carrying, how much later what
+    comes again comes).
+    """
     later = st.sampled_from([0, 1, DAY, DAY + 1, 40 * DAY])
     # What is additive is carried forward, and that takes three batches in three periods.
     meters = drawn.meters(formulas=["sum", "sum", "count", *Formula])
-    return st.tuples(drawn.event_histories(meters), st.sampled_from([True, True, False]), st.sampled_from(POLICIES), later)
+    return st.tuples(
+        drawn.event_histories(meters),
+        st.sampled_from([True, True, False]),
+        st.sampled_from(POLICIES),
+        later,
+    )
 
 
 POLICIES = [
     MeterPolicy(),
-    MeterPolicy(late_usage="carry_forward", identifier_retention=timedelta(days=1), cancel_window=None),
-    MeterPolicy(identifier_scope="global", dimensions_max=10, future_tolerance=timedelta(microseconds=1)),
+    MeterPolicy(
+        late_usage="carry_forward", identifier_retention=timedelta(days=1), cancel_window=None
+    ),
+    MeterPolicy(
+        identifier_scope="global", dimensions_max=10, future_tolerance=timedelta(microseconds=1)
+    ),
 ]
 
 
 def snapshot_laws(history, closes, policy, later):
-    """Run the laws on the log of a history, which then receives the history's last batch again, and on what becomes of it."""
+    """Run the laws on the log of a history, which then receives the history's last batch again, and
+    on what becomes of it.
+    """
     meter, subscription, batches = history
     log = MeterLog([meter], [subscription], policy=policy)
     for now, events, canceled in batches:
@@ -565,7 +682,9 @@ def snapshot_laws(history, closes, policy, later):
 
 @given(stories())
 def test_whatever_there_was_is_restored(story):
-    """Receipts, bills, what is unbilled and every view of the past: a restored log says what the original says."""
+    """Receipts, bills, what is unbilled and every view of the past: a restored log says what the
+    original says.
+    """
     snapshot_laws(*story)
 
 
@@ -602,8 +721,13 @@ class RestoringTeller(Teller):
 
 
 def test_a_log_that_is_restored_now_and_then_says_what_its_events_say():
-    """Whatever is done to a log that is stored and restored in between, each answer is that of the plain list of its events."""
-    run_state_machine_as_test(RestoringMachine, settings=settings(max_examples=10, stateful_step_count=20, derandomize=True))
+    """Whatever is done to a log that is stored and restored in between, each answer is that of the
+    plain list of its events.
+    """
+    run_state_machine_as_test(
+        RestoringMachine,
+        settings=settings(max_examples=10, stateful_step_count=20, derandomize=True),
+    )
     for number in range(40):
         RestoringTeller(number).tell(25)
 
@@ -617,9 +741,24 @@ DEFECTS = [
         "ids.setdefault(identifier, row)",
     ),
     ("a retry of now must know when", "meter_log.MeterLog._take_rows", "if as_now}", "if False}"),
-    ("canceled events count again", "meter_log.MeterLog._fold", "if row not in canceled:", "if True:"),
-    ("cancellations have no number", "event_columns.EventColumns.of", "one.sequence - 1 - place", "len(store.codes)"),
-    ("no payload is kept", "meter_log.MeterLog._event_rows", "map(self._payloads.get, rows)", "None for row in rows"),
+    (
+        "canceled events count again",
+        "meter_log.MeterLog._fold",
+        "if row not in canceled:",
+        "if True:",
+    ),
+    (
+        "cancellations have no number",
+        "event_columns.EventColumns.of",
+        "one.sequence - 1 - place",
+        "len(store.codes)",
+    ),
+    (
+        "no payload is kept",
+        "meter_log.MeterLog._event_rows",
+        "map(self._payloads.get, rows)",
+        "None for row in rows",
+    ),
     ("bills are made anew", "meter_log.MeterLog.from_state", "in state.bills:", "in ():"),
     (
         "bills are numbered from one again",
@@ -627,7 +766,12 @@ DEFECTS = [
         "log._keep_bill(item_id, period, bill)",
         "log._keep_bill(item_id, period, bill); log.bills_made = 0",
     ),
-    ("a bill was made at the beginning", "meter_snapshots._bill", "carried, sequence, price", "carried, 0, price"),
+    (
+        "a bill was made at the beginning",
+        "meter_snapshots._bill",
+        "carried, sequence, price",
+        "carried, 0, price",
+    ),
     ("nothing was finalized", "accounts.accounts_with", "in closed.items():", "in ():"),
     (
         "seconds are enough",
@@ -636,7 +780,12 @@ DEFECTS = [
         "tuple(one // 10**6 * 10**6 for one in events[name])",
     ),
     ("decimals are floats", "exact.read_number", "Decimal(value)", "Decimal(float(value))"),
-    ("an empty series is one", "meter_log.MeterLog.state", "dict.fromkeys(self._store.codes)", "range(len(self._streams))"),
+    (
+        "an empty series is one",
+        "meter_log.MeterLog.state",
+        "dict.fromkeys(self._store.codes)",
+        "range(len(self._streams))",
+    ),
 ]
 """What is wrong, where, what is right, and what is written instead."""
 

@@ -1,4 +1,6 @@
-"""The meter event stream: sessions of 15 minutes, batches of at most 100, one answer to each event."""
+"""The meter event stream: sessions of 15 minutes, batches of at most 100, one answer to each
+event.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,11 @@ def stream(policy=None, tokens=None):
 
 
 def tokens(value="1", **changes):
-    return {"event_name": "tokens", "payload": {"stripe_customer_id": "cus_1", "value": value}, **changes}
+    return {
+        "event_name": "tokens",
+        "payload": {"stripe_customer_id": "cus_1", "value": value},
+        **changes,
+    }
 
 
 def sent(opened, events, now=NOON):
@@ -40,11 +46,13 @@ def verdicts(receipts):
     return [receipt.code or receipt.outcome for receipt in receipts]
 
 
-# Sessions ---------------------------------------------------------------------------------------------------------------
+# Sessions -----------------------------------------------------------------------------------------
 
 
 def test_session_lasts_15_minutes():
-    """SE-1: a session created at 12:00:00.000Z expires at 12:15:00.000Z, in the shape of Stripe's API v2."""
+    """SE-1: a session created at 12:00:00.000Z expires at 12:15:00.000Z, in the shape of Stripe's
+    API v2.
+    """
     assert stream().create_session(now=NOON).to_dict() == {
         "id": "mes_1",
         "object": "v2.billing.meter_event_session",
@@ -69,7 +77,9 @@ def test_session_lasts_15_minutes():
 )
 @pytest.mark.parametrize("by_token", [False, True])
 def test_session_is_half_open(after, is_taken, by_token):
-    """A session is valid until the last microsecond before expires_at, and expired exactly at it."""
+    """A session is valid until the last microsecond before expires_at, and expired exactly
+    at it.
+    """
     opened = stream()
     session = opened.create_session(now=NOON)
     given_session = session.authentication_token if by_token else session
@@ -78,15 +88,22 @@ def test_session_is_half_open(after, is_taken, by_token):
     else:
         with pytest.raises(UsageRejectedError, match="has expired; create a new one") as caught:
             opened.send([tokens()], session=given_session, now=NOON + after)
-        assert (caught.value.code, caught.value.param) == ("session_expired", "authentication_token")
+        assert (caught.value.code, caught.value.param) == (
+            "session_expired",
+            "authentication_token",
+        )
 
 
 def test_only_sessions_of_the_stream_count():
-    """An unknown token, the session of another stream and one with a later expiry written into it are no way in."""
+    """An unknown token, the session of another stream and one with a later expiry written into it
+    are no way in.
+    """
     opened = stream()
     session = opened.create_session(now=NOON)
     other = stream(tokens=lambda: "elsewhere").create_session(now=NOON)
-    late = MeterEventSession("mes_1", session.authentication_token, created=NOON, expires_at=NOON + timedelta(days=1))
+    late = MeterEventSession(
+        "mes_1", session.authentication_token, created=NOON, expires_at=NOON + timedelta(days=1)
+    )
     for stranger, now in [("guessed", NOON), (other, NOON), (late, NOON + QUARTER)]:
         with pytest.raises(UsageRejectedError) as caught:
             opened.send([tokens()], session=stranger, now=now)
@@ -107,7 +124,9 @@ def test_sessions_overlap_and_are_forgotten():
 
 
 def test_session_begins_at_a_millisecond():
-    """A session's times are what can be written: the moment it was made, floored to the millisecond."""
+    """A session's times are what can be written: the moment it was made, floored to the
+    millisecond.
+    """
     session = stream().create_session(now=NOON + 1999 * MICROSECOND)
     assert session.to_dict()["created"] == "2024-06-01T12:00:00.001Z"
     assert session.to_dict()["expires_at"] == "2024-06-01T12:15:00.001Z"
@@ -115,7 +134,9 @@ def test_session_begins_at_a_millisecond():
 
 
 def test_session_from_stripe():
-    """A session that Stripe's API returned is read, livemode and object aside, in whatever offset it is written."""
+    """A session that Stripe's API returned is read, livemode and object aside, in whatever offset
+    it is written.
+    """
     data = {
         "id": "mes_test_1",
         "object": "v2.billing.meter_event_session",
@@ -125,7 +146,10 @@ def test_session_from_stripe():
         "livemode": False,
     }
     expected = MeterEventSession(
-        "mes_test_1", "t", created=NOON, expires_at=NOON.astimezone(timezone(timedelta(hours=-5))) + QUARTER
+        "mes_test_1",
+        "t",
+        created=NOON,
+        expires_at=NOON.astimezone(timezone(timedelta(hours=-5))) + QUARTER,
     )
     assert MeterEventSession.from_dict(data) == expected
 
@@ -170,7 +194,10 @@ def test_the_source_of_tokens_is_checked(token):
     opened.create_session(now=NOON)
     with pytest.raises(InvalidValueError) as caught:
         opened.create_session(now=NOON)
-    assert (caught.value.code, caught.value.param) == ("parameter_invalid_string", "authentication_token")
+    assert (caught.value.code, caught.value.param) == (
+        "parameter_invalid_string",
+        "authentication_token",
+    )
 
 
 def test_a_token_may_come_back_once_its_session_is_over():
@@ -189,13 +216,18 @@ def test_tokens_must_be_a_function():
 
 @pytest.mark.parametrize("log", [5, None, MeterLog().as_of(0)])
 def test_a_stream_is_over_a_meter_log(log):
-    """What is no log to append to is refused when the stream is opened, not with the first event."""
+    """What is no log to append to is refused when the stream is opened, not with the first
+    event.
+    """
     with pytest.raises(InvalidValueError) as caught:
         MeterEventStream(log, tokens=lambda: "t")
     assert (caught.value.code, caught.value.param) == ("parameter_invalid_object", "log")
 
 
-@pytest.mark.parametrize("now", [datetime.max.replace(tzinfo=UTC), datetime(2024, 6, 1), 1.5, "now"])  # noqa: DTZ001
+@pytest.mark.parametrize(
+    "now",
+    [datetime.max.replace(tzinfo=UTC), datetime(2024, 6, 1), 1.5, "now"],  # noqa: DTZ001
+)
 def test_a_session_needs_a_moment(now):
     """A session cannot begin at no moment, nor 15 minutes before the calendar ends."""
     with pytest.raises(InvalidValueError) as caught:
@@ -203,7 +235,7 @@ def test_a_session_needs_a_moment(now):
     assert caught.value.code == "parameter_invalid_instant"
 
 
-# Batches ----------------------------------------------------------------------------------------------------------------
+# Batches ------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -232,7 +264,9 @@ def test_batches_have_a_size(count, batch_max, is_taken):
         assert sent(opened, [tokens()])[0].sequence == 1
 
 
-@pytest.mark.parametrize("batch", [None, 7, "tokens", tokens(), {"events": [tokens()]}, MeterEvent.from_dict(tokens())])
+@pytest.mark.parametrize(
+    "batch", [None, 7, "tokens", tokens(), {"events": [tokens()]}, MeterEvent.from_dict(tokens())]
+)
 def test_what_is_no_batch_is_refused(batch):
     """A single event and a request's body still to be read are no batch."""
     with pytest.raises(InvalidValueError) as caught:
@@ -290,7 +324,9 @@ def test_a_batch_of_nothing_right():
 
 
 def test_outcomes_come_in_order():
-    """Accepted, duplicate, conflict, unknown meter, missing customer: each at its place, as hand-judged."""
+    """Accepted, duplicate, conflict, unknown meter, missing customer: each at its place, as
+    hand-judged.
+    """
     event = MeterEvent.from_dict(tokens(identifier="a", timestamp="2024-06-01T11:59:59.500Z"))
     batch = [
         event,
@@ -320,16 +356,22 @@ EVENTS = st.builds(
     st.sampled_from(["1", "2.5", "-1", "x"]),
     event_name=st.sampled_from(["tokens", "calls", "unknown", ""]),
     identifier=st.sampled_from([None, "a", "b", "", 5]),
-    timestamp=st.sampled_from([None, int(NOON.timestamp()), int(NOON.timestamp()) + 301, 0, "late"]),
+    timestamp=st.sampled_from(
+        [None, int(NOON.timestamp()), int(NOON.timestamp()) + 301, 0, "late"]
+    ),
 )
 
 
 @given(st.lists(EVENTS, min_size=1, max_size=20), st.data())
 def test_a_batch_is_its_events_one_by_one(events, data):
-    """However a run of events is cut into batches, each event hears what it would hear alone after those before it."""
+    """However a run of events is cut into batches, each event hears what it would hear alone after
+    those before it.
+    """
     one_by_one = stream()
     alone = [receipt for event in events for receipt in sent(one_by_one, [event])]
     cut = data.draw(st.integers(0, len(events)), label="cut")
     batched = stream()
-    together = [receipt for part in (events[:cut], events[cut:]) if part for receipt in sent(batched, part)]
+    together = [
+        receipt for part in (events[:cut], events[cut:]) if part for receipt in sent(batched, part)
+    ]
     assert together == alone

@@ -29,15 +29,25 @@ FULL = Meter(
 LEVEL = Meter("mtr_2", "seats", "last", carry_forward=True)
 
 
-# What there is -----------------------------------------------------------------------------------------------------------
+# What there is ------------------------------------------------------------------------------------
 
 
 def test_defaults_are_stripes():
-    """Without more than an id and a name a meter sums ``value`` of the customer in ``stripe_customer_id``, and is active."""
+    """Without more than an id and a name a meter sums ``value`` of the customer in
+    ``stripe_customer_id``, and is active.
+    """
     meter = Meter("mtr_1", "tokens")
-    assert (meter.formula, meter.value_payload_key, meter.customer_payload_key) == ("sum", "value", "stripe_customer_id")
+    assert (meter.formula, meter.value_payload_key, meter.customer_payload_key) == (
+        "sum",
+        "value",
+        "stripe_customer_id",
+    )
     assert (meter.status, meter.deactivated_at, meter.event_time_window) == ("active", None, None)
-    assert (meter.dimension_payload_keys, meter.decimal_places, meter.carry_forward) == ((), None, False)
+    assert (meter.dimension_payload_keys, meter.decimal_places, meter.carry_forward) == (
+        (),
+        None,
+        False,
+    )
 
 
 def test_titles():
@@ -51,12 +61,22 @@ def test_windows_have_lengths():
 
 
 def test_formulas_are_stripes_and_seven_more():
-    """Stripe has sum, count and last; max, min, unique_count, average, weighted_sum and sums of peaks are what people miss."""
-    others = ["max", "min", "unique_count", "average", "weighted_sum", "hourly_peaks", "daily_peaks"]
+    """Stripe has sum, count and last; max, min, unique_count, average, weighted_sum and sums of
+    peaks are what people miss.
+    """
+    others = [
+        "max",
+        "min",
+        "unique_count",
+        "average",
+        "weighted_sum",
+        "hourly_peaks",
+        "daily_peaks",
+    ]
     assert list(Formula) == ["sum", "count", "last", *others]
 
 
-# What is fixed, and what changes -----------------------------------------------------------------------------------------
+# What is fixed, and what changes ------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("field", [field.name for field in attrs.fields(Meter)])
@@ -80,7 +100,9 @@ def test_meters_are_values(field):
     ],
 )
 def test_what_is_fixed_is_named(field, value):
-    """Any other value of a fixed field is no successor; the error names the field, what it is and what came."""
+    """Any other value of a fixed field is no successor; the error names the field, what it is and
+    what came.
+    """
     with pytest.raises(InvalidValueError) as refusal:
         FULL.require_successor(attrs.evolve(FULL, **{field: value}))
     assert (refusal.value.code, refusal.value.param) == (ErrorCode.METER_CHANGED, field)
@@ -88,22 +110,32 @@ def test_what_is_fixed_is_named(field, value):
 
 
 def test_carry_forward_is_fixed():
-    """A meter that looks back cannot become one that does not: its old bills would not come out again."""
+    """A meter that looks back cannot become one that does not: its old bills would not come out
+    again.
+    """
     with pytest.raises(InvalidValueError, match="carry_forward: expected True"):
         LEVEL.require_successor(attrs.evolve(LEVEL, carry_forward=False))
 
 
 def test_name_and_status_may_change():
-    """The display name and the status are all that a newer version may change (Stripe: the name alone is updatable)."""
+    """The display name and the status are all that a newer version may change (Stripe: the name
+    alone is updatable).
+    """
     FULL.require_successor(attrs.evolve(FULL, display_name="Seconds on GPUs"))
     FULL.require_successor(FULL.deactivate(NOON))
     FULL.deactivate(NOON).require_successor(FULL)
 
 
 def test_deactivation_and_back():
-    """A deactivated meter says since when, a second deactivation keeps the first moment, and a reactivated one is as before."""
+    """A deactivated meter says since when, a second deactivation keeps the first moment, and a
+    reactivated one is as before.
+    """
     inactive = FULL.deactivate(NOON)
-    assert (inactive.status, inactive.deactivated_at, inactive.is_active) == (MeterStatus.INACTIVE, NOON, False)
+    assert (inactive.status, inactive.deactivated_at, inactive.is_active) == (
+        MeterStatus.INACTIVE,
+        NOON,
+        False,
+    )
     assert inactive.deactivate(NOON.replace(year=2025)) is inactive
     assert inactive.reactivate() == FULL
     assert FULL.reactivate() == FULL
@@ -111,14 +143,18 @@ def test_deactivation_and_back():
 
 
 def test_deactivation_is_kept_in_whole_seconds():
-    """Stripe's transition is in Unix seconds: microseconds are cut, seconds and datetimes are the same moment."""
+    """Stripe's transition is in Unix seconds: microseconds are cut, seconds and datetimes are the
+    same moment.
+    """
     assert FULL.deactivate(NOON.replace(microsecond=999_999)) == FULL.deactivate(1_717_243_200)
 
 
-# Stripe's shape ----------------------------------------------------------------------------------------------------------
+# Stripe's shape -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("meter", [FULL, LEVEL, Meter("m", "e"), FULL.deactivate(NOON)], ids=lambda meter: meter.id)
+@pytest.mark.parametrize(
+    "meter", [FULL, LEVEL, Meter("m", "e"), FULL.deactivate(NOON)], ids=lambda meter: meter.id
+)
 def test_shapes_come_back(meter):
     """What is written is JSON and reads as it was; copies and pickles are equal, too."""
     written = json.loads(json.dumps(meter.to_dict()))
@@ -127,7 +163,9 @@ def test_shapes_come_back(meter):
 
 
 def test_stripes_sample():
-    """A meter as Stripe's API reference shows one (values of an example of its own) is read field by field."""
+    """A meter as Stripe's API reference shows one (values of an example of its own) is read field
+    by field.
+    """
     meter = Meter.from_dict(
         {
             "id": "mtr_123",
@@ -156,7 +194,9 @@ def test_stripes_sample():
 
 
 def test_a_bare_meter():
-    """Without an id the event name serves, and without a formula the sum: a case file need not say more."""
+    """Without an id the event name serves, and without a formula the sum: a case file need not say
+    more.
+    """
     assert Meter.from_dict({"event_name": "m"}) == Meter("m", "m")
 
 
@@ -179,10 +219,18 @@ def test_written_shape():
     }
 
 
-# Nonsense ----------------------------------------------------------------------------------------------------------------
+# Nonsense -----------------------------------------------------------------------------------------
 
-STRING, CHOICE, OBJECT = "parameter_invalid_string", "parameter_invalid_choice", "parameter_invalid_object"
-INTEGER, INSTANT, EXCLUSIVE = "parameter_invalid_integer", "parameter_invalid_instant", "parameters_exclusive"
+STRING, CHOICE, OBJECT = (
+    "parameter_invalid_string",
+    "parameter_invalid_choice",
+    "parameter_invalid_object",
+)
+INTEGER, INSTANT, EXCLUSIVE = (
+    "parameter_invalid_integer",
+    "parameter_invalid_instant",
+    "parameters_exclusive",
+)
 MISSING, UNKNOWN = "parameter_missing", "parameter_unknown"
 AT = "status_transitions[deactivated_at]"
 BAD_METERS = [
@@ -230,9 +278,13 @@ BAD_METERS = [
 ]
 
 
-@pytest.mark.parametrize(("changes", "code", "param"), BAD_METERS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(
+    ("changes", "code", "param"), BAD_METERS, ids=lambda value: str(value)[:60]
+)
 def test_meters_that_cannot_be(changes, code, param):
-    """A meter with nonsense in it cannot be built; the error has a code, names the field, and says what came."""
+    """A meter with nonsense in it cannot be built; the error has a code, names the field, and says
+    what came.
+    """
     with pytest.raises(InvalidValueError) as refusal:
         Meter(**{"id": "m", "event_name": "e", **changes})
     assert (refusal.value.code, refusal.value.param) == (code, param)
@@ -246,15 +298,32 @@ BAD_SHAPES = [
     ("meter", OBJECT, "data"),
     ({"event_name": "e", "formula": "sum"}, UNKNOWN, "formula"),
     ({"event_name": "e", "default_aggregation": "sum"}, OBJECT, "default_aggregation"),
-    ({"event_name": "e", "default_aggregation": {"formulas": "sum"}}, UNKNOWN, "default_aggregation[formulas]"),
-    ({"event_name": "e", "default_aggregation": {"formula": None}}, CHOICE, "default_aggregation[formula]"),
-    ({"event_name": "e", "customer_mapping": {"type": "by_email"}}, CHOICE, "customer_mapping[type]"),
+    (
+        {"event_name": "e", "default_aggregation": {"formulas": "sum"}},
+        UNKNOWN,
+        "default_aggregation[formulas]",
+    ),
+    (
+        {"event_name": "e", "default_aggregation": {"formula": None}},
+        CHOICE,
+        "default_aggregation[formula]",
+    ),
+    (
+        {"event_name": "e", "customer_mapping": {"type": "by_email"}},
+        CHOICE,
+        "customer_mapping[type]",
+    ),
     ({"event_name": "e", "customer_mapping": {"key": "x"}}, UNKNOWN, "customer_mapping[key]"),
     ({"event_name": "e", "value_settings": ["value"]}, OBJECT, "value_settings"),
     ({"event_name": "e", "status_transitions": {"at": 5}}, UNKNOWN, "status_transitions[at]"),
     ({"event_name": "e", "status": "inactive"}, OBJECT, AT),
-    # Stripe's own sample of a deactivated meter says this: a slip in its documentation, which no meter can mean.
-    ({"event_name": "e", "status": "active", "status_transitions": {"deactivated_at": 5}}, OBJECT, AT),
+    # Stripe's own sample of a deactivated meter says this: a slip in its documentation, which no
+    # meter can mean.
+    (
+        {"event_name": "e", "status": "active", "status_transitions": {"deactivated_at": 5}},
+        OBJECT,
+        AT,
+    ),
     ({"event_name": "e", "id": 5}, STRING, "id"),
     ({"event_name": "e", "id": ""}, STRING, "id"),
     ({"event_name": "e", "decimal_places": "2"}, INTEGER, "decimal_places"),
@@ -264,7 +333,9 @@ BAD_SHAPES = [
 
 @pytest.mark.parametrize(("data", "code", "param"), BAD_SHAPES, ids=lambda value: str(value)[:60])
 def test_shapes_that_are_no_meters(data, code, param):
-    """Nonsense in Stripe's shape is refused with a code and a param; a typing slip cannot pass for an absent option."""
+    """Nonsense in Stripe's shape is refused with a code and a param; a typing slip cannot pass for
+    an absent option.
+    """
     with pytest.raises(InvalidValueError) as refusal:
         Meter.from_dict(data)
     assert (refusal.value.code, refusal.value.param) == (code, param)

@@ -1,4 +1,6 @@
-"""One table of pricing models, and everybody who must know all of them asks it or is held to it here."""
+"""One table of pricing models, and everybody who must know all of them asks it or is held to it
+here.
+"""
 
 import json
 import re
@@ -37,7 +39,9 @@ def test_each_is_drawn_under_a_name(data):
     assert BillingConformance.models == NAMES
 
 
-@pytest.mark.parametrize("models", [engine_cases.MODELS, test_one_statement.MODELS], ids=["engines", "one statement"])
+@pytest.mark.parametrize(
+    "models", [engine_cases.MODELS, test_one_statement.MODELS], ids=["engines", "one statement"]
+)
 def test_tests_of_all_models_have_them_all(models):
     """Lists of samples that tests go through."""
     assert {type(model) for model in models} == set(BUILT_IN_MODELS)
@@ -47,7 +51,9 @@ def test_tests_of_all_models_have_them_all(models):
 @pytest.mark.parametrize("key", PRICING_MODELS, ids=str)
 @given(st.data())
 def test_each_is_read_written_and_rated_everywhere(key, data):
-    """Stripe's fields in and out by the row's own names, tariffs, columns, laws, and the words of the conformance machine."""
+    """Stripe's fields in and out by the row's own names, tariffs, columns, laws, and the words of
+    the conformance machine.
+    """
     model = data.draw(strategies.models(NAMES).filter(lambda one: type(one) is PRICING_MODELS[key]))
     price = mc.Price("p", "usd", model)
     written = json.loads(json.dumps(price.to_dict()))
@@ -55,8 +61,12 @@ def test_each_is_read_written_and_rated_everywhere(key, data):
     assert written["billing_scheme"] == key[0]
     assert key[1] is None or key[1] in written or written["tiers_mode"] == key[1]
     quantities = [0, 1, data.draw(st.integers(2, 1_000))]
-    assert rate_many(price, quantities).tolist() == [settled_total(price, quantity) for quantity in quantities]
-    assert [tariff(price).settled(quantity) for quantity in quantities] == rate_many(price, quantities).tolist()
+    assert rate_many(price, quantities).tolist() == [
+        settled_total(price, quantity) for quantity in quantities
+    ]
+    assert [tariff(price).settled(quantity) for quantity in quantities] == rate_many(
+        price, quantities
+    ).tolist()
     for quantity in quantities:
         laws.check_rating_laws(model, quantity)
     assert _model_in_words(model) != repr(model)
@@ -65,7 +75,10 @@ def test_each_is_read_written_and_rated_everywhere(key, data):
 def test_an_unknown_scheme_is_refused_with_the_names_of_the_table():
     """The sentence lists what the table has, and a new row would be in it."""
     price = {"id": "p", "currency": "usd", "unit_amount": 1}
-    for param, fields in (("billing_scheme", {}), ("tiers_mode", {"billing_scheme": "tiered", "unit_amount": None})):
+    for param, fields in (
+        ("billing_scheme", {}),
+        ("tiers_mode", {"billing_scheme": "tiered", "unit_amount": None}),
+    ):
         with pytest.raises(mc.InvalidValueError) as refusal:
             mc.Price.from_dict({**price, **fields, param: "auction"})
         schemes, modes = (
@@ -74,5 +87,7 @@ def test_an_unknown_scheme_is_refused_with_the_names_of_the_table():
         )
         names = schemes if param == "billing_scheme" else modes
         assert set(re.findall(r"'(\w+)'", str(refusal.value))) - {"auction"} == names
-    with pytest.raises(mc.InvalidValueError, match=", ".join(model.__name__ for model in BUILT_IN_MODELS)):
+    with pytest.raises(
+        mc.InvalidValueError, match=", ".join(model.__name__ for model in BUILT_IN_MODELS)
+    ):
         mc.Price("p", "usd", object())

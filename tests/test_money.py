@@ -42,7 +42,9 @@ ROUNDINGS = [
 HUGE = decimal.Context(prec=5000, Emax=999_999, Emin=-999_999)
 
 EXACT_NUMBERS = st.one_of(
-    st.decimals(allow_nan=False, allow_infinity=False, places=12, min_value=-(10**15), max_value=10**15),
+    st.decimals(
+        allow_nan=False, allow_infinity=False, places=12, min_value=-(10**15), max_value=10**15
+    ),
     st.integers(-(10**30), 10**30).map(lambda halves: HUGE.divide(Decimal(halves), Decimal(2))),
     st.integers(-50, 50).map(lambda tenths: Decimal(tenths).scaleb(-1)),
 )
@@ -50,7 +52,9 @@ EXACT_NUMBERS = st.one_of(
 
 @pytest.fixture(params=["ordinary", "hostile"], autouse=True)
 def ambient_context(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Run every test of this file twice, once in a context that would round everything up to three digits."""
+    """Run every test of this file twice, once in a context that would round everything up to three
+    digits.
+    """
     if request.param == "ordinary":
         yield
         return
@@ -109,24 +113,39 @@ class TestAmount:
             10**600,
             Fraction(10**600, 3),
         ],
-        ids=lambda value: type(value).__name__ if isinstance(value, int | Fraction) else repr(value),
+        ids=lambda value: (
+            type(value).__name__ if isinstance(value, int | Fraction) else repr(value)
+        ),
     )
     def test_what_is_not_exact_is_refused(self, value: object) -> None:
-        """Floats, bools, strings, NaN, infinities and numbers of more than 600 digits on one side are refused."""
+        """Floats, bools, strings, NaN, infinities and numbers of more than 600 digits on one side
+        are refused.
+        """
         error = refusal(Amount, value, "usd")
         assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_DECIMAL, "minor_units")
-        expected = "an exact, finite number of minor units (int, Decimal or Fraction) with at most 600 digits"
+        expected = (
+            "an exact, finite number of minor units (int, Decimal or Fraction) with at most "
+            "600 digits"
+        )
         assert error.details["expected"] == f"{expected} on either side of the point"
         assert error.details["received"] is value
 
     def test_amounts_have_600_digits_on_either_side(self) -> None:
         """Every Python can write that many, and nothing that is rated has half of them."""
         longest = Decimal("9" * 600 + "." + "9" * 600)
-        for value in (longest, longest.copy_negate(), Decimal("1E-600"), Fraction(10**600 - 1, 7), Fraction(1, 10**600 - 1)):
+        for value in (
+            longest,
+            longest.copy_negate(),
+            Decimal("1E-600"),
+            Fraction(10**600 - 1, 7),
+            Fraction(1, 10**600 - 1),
+        ):
             assert Amount(value, "usd").minor_units == value
 
     def test_sums_are_bounded_too(self) -> None:
-        """A sum that is longer than an amount or money may be is refused, as one that was given is."""
+        """A sum that is longer than an amount or money may be is refused, as one that was
+        given is.
+        """
         for kind in (Amount, Money):
             most = kind(10**600 - 1, "usd")
             assert str(most).startswith("USD 9")
@@ -135,16 +154,24 @@ class TestAmount:
 
     @pytest.mark.parametrize(
         ("value", "kept"),
-        [(Fraction(1, 2), Decimal("0.5")), (Fraction(6, 3), Decimal(2)), (Fraction(2, 6), Fraction(1, 3))],
+        [
+            (Fraction(1, 2), Decimal("0.5")),
+            (Fraction(6, 3), Decimal(2)),
+            (Fraction(2, 6), Fraction(1, 3)),
+        ],
     )
-    def test_a_fraction_stays_one_only_where_no_decimal_can_write_it(self, value: Fraction, kept: Decimal | Fraction) -> None:
+    def test_a_fraction_stays_one_only_where_no_decimal_can_write_it(
+        self, value: Fraction, kept: Decimal | Fraction
+    ) -> None:
         """Equal amounts are equal in type as well, so that they are written alike."""
         found = Amount(value, "usd").minor_units
         assert (found, type(found)) == (kept, type(kept))
         assert Amount(value, "usd") == Amount(kept, "usd")
 
     def test_fractions_add_up_to_whole_amounts(self) -> None:
-        """Three thirds are one, which is a decimal again; a third less a third is nothing; a debit of a third is a credit."""
+        """Three thirds are one, which is a decimal again; a third less a third is nothing; a debit
+        of a third is a credit.
+        """
         third = Amount(Fraction(1, 3), "usd")
         assert repr((third + third + third).minor_units) == "Decimal('1')"
         assert repr((third - third).minor_units) == "Decimal('0')"
@@ -163,8 +190,12 @@ class TestAmount:
             (Fraction(1, 8), "usd", "USD 0.00125"),
         ],
     )
-    def test_digits_without_end_are_cut_and_say_so(self, minor_units: Fraction, code: str, text: str) -> None:
-        """Twelve places of the minor unit are shown, and an ellipsis: no reader takes the text for the exact amount."""
+    def test_digits_without_end_are_cut_and_say_so(
+        self, minor_units: Fraction, code: str, text: str
+    ) -> None:
+        """Twelve places of the minor unit are shown, and an ellipsis: no reader takes the text for
+        the exact amount.
+        """
         assert str(Amount(minor_units, code)) == text
 
     def test_adds_subtracts_and_negates_exactly(self) -> None:
@@ -190,7 +221,9 @@ class TestAmount:
         ],
     )
     def test_prints_in_major_units(self, minor_units: str, code: str, text: str) -> None:
-        """The text has at least the currency's own number of decimals, every other digit, and the sign of a credit."""
+        """The text has at least the currency's own number of decimals, every other digit, and the
+        sign of a credit.
+        """
         assert str(Amount(Decimal(minor_units), code)) == text
 
     @given(st.lists(EXACT_NUMBERS | st.fractions(), min_size=3, max_size=3))
@@ -218,7 +251,9 @@ class TestMoney:
         assert Money(1050, "usd") + Money(-50, "USD") == Money(1000, "usd")
         assert Money(1050, "usd") - Money(2000, "usd") == Money(-950, "usd")
         assert -Money(5, "usd") == Money(-5, "usd")
-        assert functools.reduce(operator.add, [Money(k, "jpy") for k in range(5)]) == Money(10, "jpy")
+        assert functools.reduce(operator.add, [Money(k, "jpy") for k in range(5)]) == Money(
+            10, "jpy"
+        )
 
     @pytest.mark.parametrize(
         ("minor_units", "code", "text"),
@@ -243,7 +278,9 @@ class TestMoney:
         ],
     )
     def test_prints_in_major_units(self, minor_units: int, code: str, text: str) -> None:
-        """The text has the currency's own number of decimals, and more only where fewer would hide something."""
+        """The text has the currency's own number of decimals, and more only where fewer would hide
+        something.
+        """
         assert str(Money(minor_units, code)) == text
         assert Money(minor_units, code).amount_in_major_units == text.split()[1]
 
@@ -267,7 +304,9 @@ class TestMoney:
         ],
     )
     def test_knows_whether_it_is_payable(self, minor_units: int, code: str, payable: bool) -> None:
-        """Stripe takes three-decimal currencies with a last digit of 0, and ISK and UGX in whole major units."""
+        """Stripe takes three-decimal currencies with a last digit of 0, and ISK and UGX in whole
+        major units.
+        """
         assert Money(minor_units, code).is_payable is payable
 
 
@@ -286,7 +325,9 @@ class TestBoth:
 
     @pytest.mark.parametrize("operation", [operator.add, operator.sub])
     def test_meanings_do_not_mix(self, kind: Any, operation: Any) -> None:
-        """An amount and money, or either and a number, cannot be added: only settle leads from one to the other."""
+        """An amount and money, or either and a number, cannot be added: only settle leads from one
+        to the other.
+        """
         other = Money if kind is Amount else Amount
         for stranger in (other(1, "usd"), 1, Decimal(1)):
             with pytest.raises(TypeError):
@@ -331,8 +372,16 @@ class TestRoundings:
         ],
     )
     def test_fractions_are_rounded(self, rounding: Rounding, settled: list[int]) -> None:
-        """1/3, 2/3, just above 1/2, 5/3 and -4/3: none is a tie, so all roundings to the nearest agree."""
-        values = [Fraction(1, 3), Fraction(2, 3), Fraction(1, 2) + Fraction(1, 3 * 10**30), Fraction(5, 3), Fraction(-4, 3)]
+        """1/3, 2/3, just above 1/2, 5/3 and -4/3: none is a tie, so all roundings to the nearest
+        agree.
+        """
+        values = [
+            Fraction(1, 3),
+            Fraction(2, 3),
+            Fraction(1, 2) + Fraction(1, 3 * 10**30),
+            Fraction(5, 3),
+            Fraction(-4, 3),
+        ]
         assert [rounding(value) for value in values] == settled
 
     @given(st.fractions(), st.sampled_from([1, 2, 5, 10, 100, 125]))
@@ -343,18 +392,30 @@ class TestRoundings:
 
     def test_return_ints(self) -> None:
         """The result is an int, never a bool or a Decimal."""
-        for (rounding, _), value in itertools.product(ROUNDINGS, [Decimal(0), Decimal("0.6"), Decimal(-7)]):
+        for (rounding, _), value in itertools.product(
+            ROUNDINGS, [Decimal(0), Decimal("0.6"), Decimal(-7)]
+        ):
             assert type(rounding(value)) is int
 
     @pytest.mark.parametrize(
         ("value", "multiple", "expected"),
-        [("5124", 10, 5120), ("5125", 10, 5130), ("5124.99", 10, 5120), ("-5125", 10, -5130), ("550", 100, 600)],
+        [
+            ("5124", 10, 5120),
+            ("5125", 10, 5130),
+            ("5124.99", 10, 5120),
+            ("-5125", 10, -5130),
+            ("550", 100, 600),
+        ],
     )
     def test_to_multiple(self, value: str, multiple: int, expected: int) -> None:
-        """5.124 KWD becomes 5120 or 5130 thousandths, as Stripe's documentation has it; the rest is by hand."""
+        """5.124 KWD becomes 5120 or 5130 thousandths, as Stripe's documentation has it; the rest is
+        by hand.
+        """
         assert to_multiple(multiple)(Decimal(value)) == expected
 
-    @given(EXACT_NUMBERS, st.sampled_from([1, 2, 5, 10, 100, 125, 10**12]), st.sampled_from(ROUNDINGS))
+    @given(
+        EXACT_NUMBERS, st.sampled_from([1, 2, 5, 10, 100, 125, 10**12]), st.sampled_from(ROUNDINGS)
+    )
     def test_to_multiple_rounds_the_number_of_multiples(
         self, value: Decimal, multiple: int, pair: tuple[Rounding, str]
     ) -> None:
@@ -386,9 +447,13 @@ class TestRoundings:
         assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_INTEGER, "rounding")
 
     @pytest.mark.parametrize("rounding", [rounding for rounding, _ in ROUNDINGS])
-    @pytest.mark.parametrize("value", [1.5, math.nan, Decimal("NaN"), Decimal("sNaN"), Decimal("-Infinity"), "1.5", None])
+    @pytest.mark.parametrize(
+        "value", [1.5, math.nan, Decimal("NaN"), Decimal("sNaN"), Decimal("-Infinity"), "1.5", None]
+    )
     def test_only_exact_and_finite_values_are_rounded(self, rounding: Rounding, value: Any) -> None:
-        """A float is near what was meant and infinity near nothing: a rounding refuses both by name, and rounds neither."""
+        """A float is near what was meant and infinity near nothing: a rounding refuses both by
+        name, and rounds neither.
+        """
         error = refusal(rounding, value)
         assert (error.code, error.param) == (ErrorCode.PARAMETER_INVALID_DECIMAL, "value")
 
@@ -396,10 +461,21 @@ class TestRoundings:
 class TestSettle:
     @pytest.mark.parametrize(
         ("exact", "settled"),
-        [("1.5", 2), ("0.455", 0), ("111.6", 112), ("209.79", 210), ("0.5", 1), ("-1.5", -2), ("-0.4", 0), ("7", 7)],
+        [
+            ("1.5", 2),
+            ("0.455", 0),
+            ("111.6", 112),
+            ("209.79", 210),
+            ("0.5", 1),
+            ("-1.5", -2),
+            ("-0.4", 0),
+            ("7", 7),
+        ],
     )
     def test_worked_rows(self, exact: str, settled: int) -> None:
-        """The rounding examples of Stripe's pages and invoices: to nearest, with 1.5 cents billed as 2."""
+        """The rounding examples of Stripe's pages and invoices: to nearest, with 1.5 cents billed
+        as 2.
+        """
         assert settle(Amount(Decimal(exact), "usd")) == Money(settled, "usd")
 
     @given(EXACT_NUMBERS | st.fractions())
@@ -410,7 +486,10 @@ class TestSettle:
         """The default settles to the nearest whole minor unit."""
         assert abs(settle(Amount(value, "usd")).minor_units - Fraction(value)) <= Fraction(1, 2)
 
-    @given(EXACT_NUMBERS | st.fractions(), st.sampled_from([rounding for rounding, _ in ROUNDINGS] + [to_multiple(10)]))
+    @given(
+        EXACT_NUMBERS | st.fractions(),
+        st.sampled_from([rounding for rounding, _ in ROUNDINGS] + [to_multiple(10)]),
+    )
     @example(Decimal("0.5"), half_up)
     def test_credits_mirror_debits(self, value: Decimal | Fraction, rounding: Rounding) -> None:
         """Settling a credit gives the negative of settling the debit."""

@@ -43,7 +43,10 @@ def test_other_names_are_refused(value):
 def test_a_choice_names_the_others():
     """A wrong choice hears the right ones; a member is its own choice."""
     assert choice(Action, "set", "action") is choice(Action, Action.SET, "action") is Action.SET
-    with pytest.raises(InvalidValueError, match=r"action: expected one of 'increment', 'set', received \['set'\] \(list\)"):
+    with pytest.raises(
+        InvalidValueError,
+        match=r"action: expected one of 'increment', 'set', received \['set'\] \(list\)",
+    ):
         choice(Action, ["set"], "action")
 
 
@@ -58,7 +61,9 @@ def test_a_choice_names_the_others():
     ],
 )
 def test_unknown_keys_are_refused(data, param, said):
-    """The first key in order that nothing reads is named with its place; what is no object is refused too."""
+    """The first key in order that nothing reads is named with its place; what is no object is
+    refused too.
+    """
     with pytest.raises(InvalidValueError) as caught:
         known_keys(data, {"a"}, param)
     assert caught.value.message == said
@@ -75,11 +80,16 @@ def test_null_is_absent():
 
 @pytest.mark.parametrize("column", ["Seq", "SEQ ", " seq", "\tseq", "sequ", "seqs", "Sequ"])
 def test_slips_in_names_of_columns_are_refused(column):
-    """A name that is nearly a known one, in whatever case and with whatever spaces, is no column of its own."""
+    """A name that is nearly a known one, in whatever case and with whatever spaces, is no column of
+    its own.
+    """
     with pytest.raises(InvalidValueError) as caught:
         refuse_slips(["quantity", column], ["quantity", "seq", "Model"], "events")
     assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_UNKNOWN, column)
-    assert caught.value.message == f"events: received the unknown column {column!r} (did you mean 'seq'?)"
+    assert (
+        caught.value.message
+        == f"events: received the unknown column {column!r} (did you mean 'seq'?)"
+    )
 
 
 def test_the_nearest_name_is_meant():
@@ -88,19 +98,31 @@ def test_the_nearest_name_is_meant():
         refuse_slips(["mode"], ["moderator", "Model"])
 
 
-@pytest.mark.parametrize("received", [[], ["seq"], ["seq", "region", ""], ["seq", "seqs"], ["seq", "Seq"]])
+@pytest.mark.parametrize(
+    "received", [[], ["seq"], ["seq", "region", ""], ["seq", "seqs"], ["seq", "Seq"]]
+)
 def test_other_unknown_columns_are_passed_over(received):
     """What is near to nothing is not read, nor what is near to a name that is there."""
     refuse_slips(received, ["seq"])
 
 
-@pytest.mark.parametrize("values", ["si_0", b"si_0", {"si_0": 1}, list, 5, None, iter(["si_0"]), (one for one in ["si_0"])])
+@pytest.mark.parametrize(
+    "values",
+    ["si_0", b"si_0", {"si_0": 1}, list, 5, None, iter(["si_0"]), (one for one in ["si_0"])],
+)
 def test_a_column_has_a_length_and_can_be_read_again(values):
-    """Text, a map, a class and what can be read only once is no column of items, and the log stays empty."""
+    """Text, a map, a class and what can be read only once is no column of items, and the log stays
+    empty.
+    """
     log = UsageLog([subscribed()])
-    with pytest.raises(InvalidValueError, match="expected a list, an array or another sequence") as caught:
+    with pytest.raises(
+        InvalidValueError, match="expected a list, an array or another sequence"
+    ) as caught:
         log.append_columns(values, [1], [START], now=START)
-    assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "subscription_items")
+    assert (caught.value.code, caught.value.param) == (
+        ErrorCode.PARAMETER_INVALID_OBJECT,
+        "subscription_items",
+    )
     assert len(log) == 0
 
 
@@ -139,7 +161,9 @@ class Trapped(Door):
 
 
 def test_what_a_value_offers_is_asked_of_itself():
-    """All names of a protocol count, inherited ones too; what an object has of its own does, and what is None does not."""
+    """All names of a protocol count, inherited ones too; what an object has of its own does, and
+    what is None does not.
+    """
     assert offers(Door(), Opens)
     assert not offers(Door(), OpensAndShuts)
     assert offers(Door(shut=print), OpensAndShuts)
@@ -157,9 +181,13 @@ def test_what_a_value_offers_may_change(monkeypatch):
     assert not offers(door, OpensAndShuts)
 
 
-@pytest.mark.parametrize("value", [None, Door(), Trapped(), type("Classy", (Door,), {"name": "x", "shut": print})])
+@pytest.mark.parametrize(
+    "value", [None, Door(), Trapped(), type("Classy", (Door,), {"name": "x", "shut": print})]
+)
 def test_what_does_not_offer_enough_is_refused(value):
-    """Too little, a class, and what raises when it is asked are refused by param; what offers all is returned."""
+    """Too little, a class, and what raises when it is asked are refused by param; what offers all
+    is returned.
+    """
     with pytest.raises(InvalidValueError, match=r"^usage: expected a door, received ") as caught:
         require_offer(OpensAndShuts, value, "usage", "a door")
     assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_OBJECT, "usage")
@@ -177,7 +205,9 @@ class Hostile:
 
 
 def test_a_value_that_raises_when_it_is_asked_for_its_class_is_of_none():
-    """What a value raises when its kind is looked for is none of ours: it is refused as what it is not."""
+    """What a value raises when its kind is looked for is none of ours: it is refused as what it is
+    not.
+    """
     with pytest.raises(InvalidValueError) as refused:
         require_kind(Door, Hostile(), "door")
     assert (refused.value.code, refused.value.param) == ("parameter_invalid_object", "door")

@@ -1,7 +1,9 @@
-"""Everything in the project that says what a quantity costs says the same, and comes through one place or is held to it here.
+"""Everything in the project that says what a quantity costs says the same, and comes through one
+place or is held to it here.
 
-The table of statements is whole: the sources are searched for whatever rates, charges or settles, and each function that does
-is in it. A step that is put between rating and settling changes every statement, or the law that holds them together sees it.
+The table of statements is whole: the sources are searched for whatever rates, charges or settles,
+and each function that does is in it. A step that is put between rating and settling changes every
+statement, or the law that holds them together sees it.
 """
 
 import ast
@@ -41,12 +43,19 @@ def priced(model, usage_type="metered"):
 
 
 def exact_lines(model, quantity):
-    """Return the exact amounts of the lines, by a biller that counts units one at a time and shares no code."""
+    """Return the exact amounts of the lines, by a biller that counts units one at a time and shares
+    no code.
+    """
     match model:
         case mc.PerUnit():
             item = {"scheme": "per_unit", "unit": model.unit_amount}
         case mc.Package():
-            item = {"scheme": "package", "unit": model.unit_amount, "size": model.divide_by, "round": model.round.value}
+            item = {
+                "scheme": "package",
+                "unit": model.unit_amount,
+                "size": model.divide_by,
+                "round": model.round.value,
+            }
         case _:
             tiers = [(tier.up_to, tier.unit_amount, tier.flat_amount) for tier in model.tiers]
             item = {"scheme": type(model).__name__.lower(), "tiers": tiers}
@@ -62,18 +71,23 @@ def seconds(at):
     return int(at.timestamp())
 
 
-# The statements: each returns the amounts of the lines, or their sum, of a quantity at a model for a share of June ------------
+# The statements: each returns the amounts of the lines, or their sum, of a quantity at a model for
+# a share of June
 
 
 class Life:
-    """A subscription that agreed to a quantity (and used it, where the whole of June is billed), and its usage."""
+    """A subscription that agreed to a quantity (and used it, where the whole of June is billed),
+    and its usage.
+    """
 
     def __init__(self, model, quantity, share):
         start = JUNE + timedelta(seconds=int(30 * 86_400 * (1 - share)))
         self.is_metered = share == 1
         self.price = priced(model, "metered" if self.is_metered else "licensed")
         agreed = None if self.is_metered else quantity
-        self.subscription = mc.Subscription("sub", [mc.SubscriptionItem("si", self.price, agreed)], JUNE, start_date=start)
+        self.subscription = mc.Subscription(
+            "sub", [mc.SubscriptionItem("si", self.price, agreed)], JUNE, start_date=start
+        )
         self.start = start
         self.log = mc.UsageLog([self.subscription])
         if self.is_metered:
@@ -112,7 +126,10 @@ def in_columns_of_columns(model, quantity, share):
     life = Life(model, quantity, share)
     columns = ColumnarUsage([life.subscription])
     if life.is_metered:
-        columns.append(UsageBatch.from_records([mc.UsageRecord("si", quantity, timestamp=life.start)]), now=life.start)
+        columns.append(
+            UsageBatch.from_records([mc.UsageRecord("si", quantity, timestamp=life.start)]),
+            now=life.start,
+        )
     return invoice_lines([life.subscription], columns, life.start).lines.amounts.tolist()
 
 
@@ -124,7 +141,10 @@ def explained(model, quantity, share):
     life = Life(model, quantity, share)
     lines = mc.preview_invoice(life.subscription, life.log, now=life.start).lines
     last = [str(mc.explain(line)).splitlines()[-1] for line in lines]
-    return [round(Fraction(sentence.rsplit("USD ", 1)[1].rstrip(".").replace(",", "")) * 100) for sentence in last]
+    return [
+        round(Fraction(sentence.rsplit("USD ", 1)[1].rstrip(".").replace(",", "")) * 100)
+        for sentence in last
+    ]
 
 
 def in_cases(model, quantity, share):
@@ -159,7 +179,15 @@ def totalled(model, quantity, _):
 
 def rated_in_cases(model, quantity, _):
     price = priced(model).to_dict()
-    return told_by_cases({"id": "one", "kind": "rating", "price": price, "quantity": quantity, "expected": {"total": -1}})
+    return told_by_cases(
+        {
+            "id": "one",
+            "kind": "rating",
+            "price": price,
+            "quantity": quantity,
+            "expected": {"total": -1},
+        }
+    )
 
 
 def rated_many(model, quantity, _):
@@ -205,7 +233,9 @@ def said_by(arguments):
 
 
 def rated_on_the_command_line(model, quantity, _, tmp_path):
-    (one,) = said_by(["rate", file_of(tmp_path, "price.json", priced(model).to_dict()), str(quantity), "--json"])["ratings"]
+    (one,) = said_by(
+        ["rate", file_of(tmp_path, "price.json", priced(model).to_dict()), str(quantity), "--json"]
+    )["ratings"]
     assert one["total"] == sum(line["amount"] for line in one["lines"])
     return [line["amount"] for line in one["lines"]]
 
@@ -217,7 +247,9 @@ def invoiced_on_the_command_line(model, quantity, share, tmp_path):
         "subscription_item,quantity,timestamp\n"
     )  # fmt: skip
     at = str(seconds(life.start))
-    said = said_by(["invoice", catalog, file_of(tmp_path, "u.csv", usage), "--period", at, "--format", "json"])
+    said = said_by(
+        ["invoice", catalog, file_of(tmp_path, "u.csv", usage), "--period", at, "--format", "json"]
+    )
     (one,) = said["invoices"] if isinstance(said, dict) else said
     return [line["amount"] for line in one["lines"]]
 
@@ -226,30 +258,69 @@ def compared_on_the_command_line(model, quantity, _, tmp_path):
     life = Life(model, quantity, Fraction(1))
     price = file_of(tmp_path, "price.json", life.price.to_dict())
     catalog = file_of(tmp_path, "catalog.json", {"subscriptions": [life.subscription.to_dict()]})
-    usage = file_of(tmp_path, "u.csv", f"subscription_item,quantity,timestamp\nsi,{quantity},{seconds(life.start)}\n")
-    said = said_by(["compare", price, price, "--usage", usage, "--catalog", catalog, "--json", "--up-to", "9"])
+    usage = file_of(
+        tmp_path,
+        "u.csv",
+        f"subscription_item,quantity,timestamp\nsi,{quantity},{seconds(life.start)}\n",
+    )
+    said = said_by(
+        ["compare", price, price, "--usage", usage, "--catalog", catalog, "--json", "--up-to", "9"]
+    )
     return said["usage"]["old_revenue"]
 
 
 def billed_late(model, quantity, _):
     """All of it comes after the period was billed with nothing, and is billed as the difference."""
     price = mc.Price("p", "usd", model, mc.Recurring(meter="m"))
-    subscription = mc.Subscription("sub", [mc.SubscriptionItem("si", price)], JUNE, customer="cus_1")
-    log = mc.MeterLog([mc.Meter("m", "calls")], [subscription], policy=mc.MeterPolicy.history(late_usage="carry_forward"))
+    subscription = mc.Subscription(
+        "sub", [mc.SubscriptionItem("si", price)], JUNE, customer="cus_1"
+    )
+    log = mc.MeterLog(
+        [mc.Meter("m", "calls")],
+        [subscription],
+        policy=mc.MeterPolicy.history(late_usage="carry_forward"),
+    )
     june = subscription.period_at(JUNE)
     billed = mc.finalize_invoice(subscription, log, june, now=june.end).total
-    log.record("calls", {"stripe_customer_id": "cus_1", "value": str(quantity)}, timestamp=JUNE, now=june.end)
+    log.record(
+        "calls",
+        {"stripe_customer_id": "cus_1", "value": str(quantity)},
+        timestamp=JUNE,
+        now=june.end,
+    )
     lines = mc.preview_invoice(subscription, log, now=june.end).lines
     return billed + sum(line.amount for line in lines if line.before is not None)
 
 
-# Which say it of a part of a period, which of usage alone; and which add up by an arithmetic of their own.
-OF_A_SHARE = [previewed, finalized, run_at_once, in_columns, in_columns_of_columns, one_by_one, explained, in_cases, rated]
-OF_USAGE = [totalled, rated_in_cases, rated_many, rated_in_lines, compared, migrated, as_a_tariff, billed_late]
+# Which say it of a part of a period, which of usage alone; and which add up by an arithmetic of
+# their own.
+OF_A_SHARE = [
+    previewed,
+    finalized,
+    run_at_once,
+    in_columns,
+    in_columns_of_columns,
+    one_by_one,
+    explained,
+    in_cases,
+    rated,
+]
+OF_USAGE = [
+    totalled,
+    rated_in_cases,
+    rated_many,
+    rated_in_lines,
+    compared,
+    migrated,
+    as_a_tariff,
+    billed_late,
+]
 EXACT = [exactly_rated, exactly_as_a_tariff]
 IN_FILES = [invoiced_on_the_command_line, rated_on_the_command_line, compared_on_the_command_line]
 OWN_ARITHMETIC = {"rated_many", "rated_in_lines", "compared", "as_a_tariff", "exactly_as_a_tariff"}
-"""Statements that are proven equal instead of calling: of usage, the columns' lines are among them."""
+"""Statements that are proven equal instead of calling: of usage, the columns' lines are
+among them.
+"""
 
 STATEMENTS = {one.__name__ for one in (*OF_A_SHARE, *OF_USAGE, *EXACT, *IN_FILES)}
 
@@ -271,7 +342,14 @@ PLACES = {
     "columnar_rating.rate_lines": {"rated_in_lines"},
     "differences._by_part": {"billed_late"},
     "invoice_lines._rated": {"in_columns", "in_columns_of_columns"},
-    "invoicing._lines": {"previewed", "finalized", "run_at_once", "in_cases", "explained", "invoiced_on_the_command_line"},
+    "invoicing._lines": {
+        "previewed",
+        "finalized",
+        "run_at_once",
+        "in_cases",
+        "explained",
+        "invoiced_on_the_command_line",
+    },
     "migration._compared": {"migrated"},
     "rating.RatedUsage._settled": {"rated"},
     "rating.RatedUsage.amount": {"exactly_rated"},
@@ -293,7 +371,16 @@ PLACES = {
     "testing.laws._charged": set(),
     "testing.laws.check_settle_laws": set(),
 }
-FUNCTIONS = {"rate", "settle", "settled_total", "exact_due", "half_up", "settled_half_up", "rate_many", "rate_lines"}
+FUNCTIONS = {
+    "rate",
+    "settle",
+    "settled_total",
+    "exact_due",
+    "half_up",
+    "settled_half_up",
+    "rate_many",
+    "rate_lines",
+}
 FUNCTIONS |= {"lines_one_by_one", "_charges_of", "charges_for"}
 METHODS = {"charges", "settled", "settled_at"}
 
@@ -318,28 +405,39 @@ def sources():
     """Return the parsed modules of the package by their dotted names."""
     files = sorted(PACKAGE.rglob("*.py"))
     names = (".".join(file.relative_to(PACKAGE).with_suffix("").parts) for file in files)
-    return {name: ast.parse(file.read_text(encoding="utf-8")) for name, file in zip(names, files, strict=True)}
+    return {
+        name: ast.parse(file.read_text(encoding="utf-8"))
+        for name, file in zip(names, files, strict=True)
+    }
 
 
 def test_the_table_of_places_is_whole():
-    """A function that rates, charges or settles and is not in the table is a statement that nothing holds to the others."""
-    found = {place for module, tree in sources().items() for place in functions_that_price(tree, module)}
+    """A function that rates, charges or settles and is not in the table is a statement that nothing
+    holds to the others.
+    """
+    found = {
+        place for module, tree in sources().items() for place in functions_that_price(tree, module)
+    }
     assert found == PLACES.keys()
     assert set().union(*PLACES.values()) == STATEMENTS
 
 
 def test_settling_is_said_in_one_place():
-    """Only the rating module settles, and what stands between rating and settling stands there; a law has its own truth."""
+    """Only the rating module settles, and what stands between rating and settling stands there; a
+    law has its own truth.
+    """
     places = {
         module
         for module, tree in sources().items()
         for node in ast.walk(tree)
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in {"settle", "exact_due"}
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in {"settle", "exact_due"}
     }
     assert places == {"rating", "testing.laws"}
 
 
-# The law -------------------------------------------------------------------------------------------------------------------
+# The law ------------------------------------------------------------------------------------------
 
 
 def disagreeing(statements, model, quantity, share, due, *more):
@@ -349,7 +447,9 @@ def disagreeing(statements, model, quantity, share, due, *more):
 
 
 def check_one_statement(model, quantity, share):
-    """Hold every statement to a biller that shares no code; of a whole period also those that know usage alone."""
+    """Hold every statement to a biller that shares no code; of a whole period also those that know
+    usage alone.
+    """
     due = expected(model, quantity, share)
     assert disagreeing(OF_A_SHARE, model, quantity, share, due) == set()
     if share == 1:
@@ -359,18 +459,24 @@ def check_one_statement(model, quantity, share):
 
 
 @given(
-    model=st.builds(mc.PerUnit, pricing_models.amounts()) | pricing_models.tiered() | pricing_models.packages(),
+    model=st.builds(mc.PerUnit, pricing_models.amounts())
+    | pricing_models.tiered()
+    | pricing_models.packages(),
     quantity=st.integers(0, 30),
     hours=st.just(720) | st.integers(1, 719),
 )
 def test_every_statement_says_the_same(model, quantity, hours):
-    """On random prices, quantities and parts of June, line by line where there are lines, to the minor unit."""
+    """On random prices, quantities and parts of June, line by line where there are lines, to the
+    minor unit.
+    """
     check_one_statement(model, quantity, Fraction(hours, 720))
 
 
 MODELS = [
     mc.PerUnit("9.5"),
-    mc.Graduated([mc.Tier(5, unit_amount=700, flat_amount="0.5"), mc.Tier("inf", unit_amount="649.5")]),
+    mc.Graduated(
+        [mc.Tier(5, unit_amount=700, flat_amount="0.5"), mc.Tier("inf", unit_amount="649.5")]
+    ),
     mc.Volume([mc.Tier(5, unit_amount=700), mc.Tier("inf", unit_amount=650, flat_amount=101)]),
     mc.Package("1000.5", 5),
 ]
@@ -388,18 +494,26 @@ def test_so_do_files_and_the_command_line(model, share, tmp_path):
 @pytest.mark.parametrize("share", [Fraction(1), HALF], ids=str)
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
 def test_a_step_between_rating_and_settling_changes_them_all(model, share, tmp_path, monkeypatch):
-    """10 % off: what calls follows; what adds up by an arithmetic of its own is seen by the law, and none else is there."""
+    """10 % off: what calls follows; what adds up by an arithmetic of its own is seen by the law,
+    and none else is there.
+    """
     due = expected(model, 7, share * Fraction(9, 10))
     assert due != expected(model, 7, share)
     plain = rating.exact_due
-    monkeypatch.setattr(rating, "exact_due", lambda charge, part: plain(charge, part * Fraction(9, 10)))
+    monkeypatch.setattr(
+        rating, "exact_due", lambda charge, part: plain(charge, part * Fraction(9, 10))
+    )
     with pytest.raises(AssertionError):
         check_one_statement(model, 7, share)
-    assert disagreeing(OF_A_SHARE, model, 7, share, due) == ({"in_columns", "in_columns_of_columns"} if share == 1 else set())
+    assert disagreeing(OF_A_SHARE, model, 7, share, due) == (
+        {"in_columns", "in_columns_of_columns"} if share == 1 else set()
+    )
     assert disagreeing(IN_FILES[:1], model, 7, share, due, tmp_path) == set()
     if share == 1:
         exact = sum(exact_lines(model, 7))
-        assert disagreeing(OF_USAGE, model, 7, share, due) == OWN_ARITHMETIC - {"exactly_as_a_tariff"}
+        assert disagreeing(OF_USAGE, model, 7, share, due) == OWN_ARITHMETIC - {
+            "exactly_as_a_tariff"
+        }
         assert [Fraction(one(model, 7, share)) for one in EXACT] == [
             exact * Fraction(9, 10), exact,
         ]  # fmt: skip

@@ -1,4 +1,6 @@
-"""A model of the user's own is held to its word wherever it is asked: also before a change, and when usage comes late."""
+"""A model of the user's own is held to its word wherever it is asked: also before a change, and
+when usage comes late.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +44,9 @@ def charging(field):
 
 
 def not_callable(field):
-    """Return what makes a model whose verb is a wrong value; one that can be called is the model's own code."""
+    """Return what makes a model whose verb is a wrong value; one that can be called is the model's
+    own code.
+    """
     return lambda wrong: Model(**{field: 5 if callable(wrong) else wrong})
 
 
@@ -57,7 +61,9 @@ RETURNING = {
     "a breakpoint": lambda wrong: Model(breakpoints=lambda: [wrong]),
     "no method for breakpoints": not_callable("breakpoints"),
 }
-CHARGES = [place for place in RETURNING if "breakpoint" not in place]  # Which is all that is asked before a change.
+CHARGES = [
+    place for place in RETURNING if "breakpoint" not in place
+]  # Which is all that is asked before a change.
 
 
 def version(model):
@@ -66,7 +72,9 @@ def version(model):
 
 
 def outcome(ask, state):
-    """Return the code of a refusal, or None; else only the value's own exception leaves, and what raises changes nothing."""
+    """Return the code of a refusal, or None; else only the value's own exception leaves, and what
+    raises changes nothing.
+    """
     before = state()
     try:
         ask()
@@ -81,7 +89,9 @@ def outcome(ask, state):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("place", CHARGES)
 def test_a_broken_model_is_told_from_a_version(engine, place):
-    """Whatever a model charges for 0, a version at its price is taken or refused by name, and then nothing has changed."""
+    """Whatever a model charges for 0, a version at its price is taken or refused by name, and then
+    nothing has changed.
+    """
     codes = []
     for wrong in WRONG.values():
         log = engine([version(mc.PerUnit(1))])
@@ -90,7 +100,10 @@ def test_a_broken_model_is_told_from_a_version(engine, place):
         except mc.MeteringError:  # None is no verb.
             continue
         codes.append(
-            outcome(lambda log=log, newer=newer: log.subscribe(newer, now=START + DAY), lambda log=log: log.subscriptions)
+            outcome(
+                lambda log=log, newer=newer: log.subscribe(newer, now=START + DAY),
+                lambda log=log: log.subscriptions,
+            )
         )
     assert set(codes) <= {"pricing_model_broken", "change_not_billable", None}
     assert codes.count("pricing_model_broken") > len(WRONG) / 2
@@ -99,7 +112,9 @@ def test_a_broken_model_is_told_from_a_version(engine, place):
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("place", RETURNING)
 def test_a_broken_model_is_told_from_late_usage(engine, place):
-    """Whatever a model charges and declares, late usage at its price is answered or refused by name, and appended whole."""
+    """Whatever a model charges and declares, late usage at its price is answered or refused by
+    name, and appended whole.
+    """
     codes = []
     for wrong in WRONG.values():
         model = Model()
@@ -107,7 +122,12 @@ def test_a_broken_model_is_told_from_late_usage(engine, place):
         log.close_period("sub", JAN, now=JAN.end)
         vars(model).update(vars(RETURNING[place](wrong())))
         batch = [mc.UsageRecord("si", 1, FEB.start), mc.UsageRecord("si", 1, LATE)]
-        codes.append(outcome(lambda log=log, batch=batch: log.append(batch, now=FEB.start), lambda log=log: len(log)))
+        codes.append(
+            outcome(
+                lambda log=log, batch=batch: log.append(batch, now=FEB.start),
+                lambda log=log: len(log),
+            )
+        )
     assert set(codes) <= {"pricing_model_broken", None}
     assert codes.count("pricing_model_broken") > len(WRONG) / 2
 

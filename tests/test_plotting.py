@@ -40,12 +40,16 @@ TOKENS = Price.graduated(
     ],
 )
 MAILS = Price.package("mails", currency="eur", unit_amount=1000, divide_by=1000, unit_label="mails")
-MAILS_DOWN = Price.package("mails down", currency="eur", unit_amount=1000, divide_by=1000, round="down", unit_label="mails")
+MAILS_DOWN = Price.package(
+    "mails down", currency="eur", unit_amount=1000, divide_by=1000, round="down", unit_label="mails"
+)
 
 
 @pytest.fixture
 def texts(monkeypatch):
-    """Return a function that draws with letters kept as letters, and gives the words in the picture."""
+    """Return a function that draws with letters kept as letters, and gives the words in the
+    picture.
+    """
     pytest.importorskip("matplotlib")
     from metering_core import plotting  # noqa: PLC0415 - what is patched
 
@@ -53,7 +57,11 @@ def texts(monkeypatch):
 
     def words(path: Path) -> list[str]:
         # The picture is one that the test has just drawn.
-        return [node.text for node in ET.parse(path).iter("{http://www.w3.org/2000/svg}text") if node.text]  # noqa: S314
+        return [
+            node.text
+            for node in ET.parse(path).iter("{http://www.w3.org/2000/svg}text")  # noqa: S314
+            if node.text
+        ]
 
     return words
 
@@ -61,7 +69,9 @@ def texts(monkeypatch):
 class TestVertices:
     @given(prices(st.one_of(tiered(), packages())), st.integers(2, 40))
     def test_parts_go_through_the_totals(self, price, end):
-        """Each whole quantity lies on the part that covers it, at its exact total; the end of a part belongs to it."""
+        """Each whole quantity lies on the part that covers it, at its exact total; the end of a
+        part belongs to it.
+        """
         parts = list(flights(tariff(price), end))
         is_down = getattr(price.model, "round", None) == "down" and price.model.divide_by > 1
         for quantity in range(1, end):
@@ -85,13 +95,20 @@ class TestVertices:
         assert all(one.right == after.left for one, after in pairwise(parts))
 
     def test_a_cliff_is_vertical(self):
-        """The tiers of a volume price meet at the bound itself: 90.00 there, and 80.00 right above it."""
+        """The tiers of a volume price meet at the bound itself: 90.00 there, and 80.00 right above
+        it.
+        """
         first, second, _ = flights(tariff(SEATS), 60)
         assert (first, second.left, second.low) == (Flight(0, 10, 0, 9000), 10, 8000)
-        assert list(jumps(tariff(SEATS), 60)) == [Jump(Fraction(10), Fraction(-1000)), Jump(Fraction(50), Fraction(-10_000))]
+        assert list(jumps(tariff(SEATS), 60)) == [
+            Jump(Fraction(10), Fraction(-1000)),
+            Jump(Fraction(50), Fraction(-10_000)),
+        ]
 
     def test_steps_are_steps(self):
-        """A package that is rounded up is due above 0, 1,000, …; one that is rounded down from 1,000 on."""
+        """A package that is rounded up is due above 0, 1,000, …; one that is rounded down from
+        1,000 on.
+        """
         assert [jump.quantity for jump in jumps(tariff(MAILS), 2500)] == [0, 1000, 2000]
         assert [jump.quantity for jump in jumps(tariff(MAILS_DOWN), 2500)] == [1000, 2000]
         assert all(part.low == part.high for part in flights(tariff(MAILS), 2500))
@@ -104,12 +121,18 @@ class TestVertices:
 class TestPictures:
     @pytest.mark.parametrize(
         ("drawn", "scale"),
-        [([MAILS, MAILS_DOWN], "log"), pytest.param([SEATS, TOKENS, MAILS], "log", marks=pytest.mark.slow)],
+        [
+            ([MAILS, MAILS_DOWN], "log"),
+            pytest.param([SEATS, TOKENS, MAILS], "log", marks=pytest.mark.slow),
+        ],
     )
     def test_equal_prices_give_equal_bytes(self, tmp_path, drawn, scale):
         """An SVG is the same, byte for byte, each time it is drawn, and holds no date."""
         pytest.importorskip("matplotlib")
-        one, two = (curve(drawn, tmp_path / name, scale=scale).read_bytes() for name in ("one.svg", "two.svg"))
+        one, two = (
+            curve(drawn, tmp_path / name, scale=scale).read_bytes()
+            for name in ("one.svg", "two.svg")
+        )
         assert one == two
         assert b"<dc:date>" not in one
         ET.fromstring(one)  # noqa: S314 - the picture is one that the test has just drawn
@@ -124,7 +147,12 @@ class TestPictures:
             "curve(Price.per_unit('x', currency='usd', unit_amount=5), 'there.svg')"
         )
         package = str(Path(__file__).resolve().parents[1])
-        environment = {"PYTHONHASHSEED": "7", "PYTHONPATH": package, "HOME": str(tmp_path), "MPLBACKEND": "svg"}
+        environment = {
+            "PYTHONHASHSEED": "7",
+            "PYTHONPATH": package,
+            "HOME": str(tmp_path),
+            "MPLBACKEND": "svg",
+        }
         subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
         here = curve(Price.per_unit("x", currency="usd", unit_amount=5), tmp_path / "here.svg")
         assert (tmp_path / "there.svg").read_bytes() == here.read_bytes()
@@ -137,9 +165,13 @@ class TestPictures:
         assert one == two
 
     def test_the_axes_have_money_and_units(self, tmp_path, texts):
-        """The axes name the currency and the price's own unit, and prices below a cent are shown for a thousand units."""
+        """The axes name the currency and the price's own unit, and prices below a cent are shown
+        for a thousand units.
+        """
         words = texts(curve(TOKENS, tmp_path / "curve.svg"))
-        assert {"total (EUR)", "quantity (tokens)", "one more, per 1,000 tokens (EUR)"} <= set(words)
+        assert {"total (EUR)", "quantity (tokens)", "one more, per 1,000 tokens (EUR)"} <= set(
+            words
+        )
         assert "average per 1,000 tokens (EUR)" in words
         assert "What it costs: tokens (graduated)" in words
         assert "20,000,000" in words
@@ -151,7 +183,9 @@ class TestPictures:
 
     def test_cliffs_are_marked_by_the_audit(self, tmp_path, texts):
         """The legend says what the audit found, and for which price where there are several."""
-        assert "cliff: 51 seats cost EUR 94.00 less than 50" in texts(curve(SEATS, tmp_path / "one.svg"))
+        assert "cliff: 51 seats cost EUR 94.00 less than 50" in texts(
+            curve(SEATS, tmp_path / "one.svg")
+        )
         words = texts(curve([SEATS, TOKENS], tmp_path / "two.svg", up_to=60))
         assert "Team seats, cliff: 51 seats cost EUR 94.00 less than 50" in words
         assert "tokens" in words
@@ -159,17 +193,26 @@ class TestPictures:
 
     def test_a_cliff_outside_the_picture_is_not_marked(self, tmp_path, texts):
         """A picture that ends before a range of savings does not speak of it."""
-        assert not [word for word in texts(curve(SEATS, tmp_path / "curve.svg", up_to=5)) if "cliff" in word]
+        assert not [
+            word for word in texts(curve(SEATS, tmp_path / "curve.svg", up_to=5)) if "cliff" in word
+        ]
 
     def test_a_title_can_be_given(self, tmp_path, texts):
         """A given title stands above the picture; without one it says how many prices there are."""
         assert "Ours" in texts(curve(SEATS, tmp_path / "curve.svg", title="Ours"))
-        assert "What it costs: 3 prices" in texts(curve([SEATS, TOKENS, MAILS], tmp_path / "curve.svg"))
+        assert "What it costs: 3 prices" in texts(
+            curve([SEATS, TOKENS, MAILS], tmp_path / "curve.svg")
+        )
 
     def test_names_are_shown_as_they_are(self, tmp_path, texts):
-        """A long name is cut, a dollar sign is no formula, and a name that begins with an underscore has its legend."""
+        """A long name is cut, a dollar sign is no formula, and a name that begins with an
+        underscore has its legend.
+        """
         names = ["US$ 5 to US$ 9", "_internal", "x" * 200]
-        drawn = [Price.per_unit(name, currency="usd", unit_amount=number) for number, name in enumerate(names, start=1)]
+        drawn = [
+            Price.per_unit(name, currency="usd", unit_amount=number)
+            for number, name in enumerate(names, start=1)
+        ]
         words = texts(curve(drawn, tmp_path / "curve.svg"))
         assert {"US$ 5 to US$ 9", "x" * 39 + "\N{HORIZONTAL ELLIPSIS}"} <= set(words)
         assert "_internal" in {word.strip() for word in words}
@@ -185,7 +228,9 @@ class TestPictures:
     def test_a_price_of_nothing_can_be_drawn(self, tmp_path):
         """A free price, and a yen price without decimals, have pictures too."""
         pytest.importorskip("matplotlib")
-        assert curve(Price.per_unit("free", currency="jpy", unit_amount=0), tmp_path / "curve.svg").exists()
+        assert curve(
+            Price.per_unit("free", currency="jpy", unit_amount=0), tmp_path / "curve.svg"
+        ).exists()
 
     def test_a_falling_piece_can_be_drawn(self, tmp_path):
         """A model of the user's own whose total falls has a price of one more unit below 0."""
@@ -200,17 +245,29 @@ class TestRefusals:
         [
             ([], {}, ErrorCode.PARAMETER_MISSING, "prices"),
             (["seats"], {}, ErrorCode.PARAMETER_INVALID_OBJECT, "prices[0]"),
-            ([SEATS, Price.per_unit("x", currency="usd", unit_amount=5)], {}, ErrorCode.CURRENCY_MISMATCH, "prices"),
+            (
+                [SEATS, Price.per_unit("x", currency="usd", unit_amount=5)],
+                {},
+                ErrorCode.CURRENCY_MISMATCH,
+                "prices",
+            ),
             (SEATS, {"path": "curve.pdf"}, ErrorCode.PARAMETER_INVALID_CHOICE, "path"),
             (SEATS, {"scale": "cubic"}, ErrorCode.PARAMETER_INVALID_CHOICE, "scale"),
             (SEATS, {"up_to": 1}, ErrorCode.PARAMETER_INVALID_INTEGER, "up_to"),
             (SEATS, {"up_to": 10**18 + 1}, ErrorCode.PARAMETER_INVALID_INTEGER, "up_to"),
             (SEATS, {"up_to": 10.0}, ErrorCode.PARAMETER_INVALID_INTEGER, "up_to"),
-            (MAILS, {"up_to": 1000 * (STEPS_MAX + 1)}, ErrorCode.PARAMETER_INVALID_INTEGER, "up_to"),
+            (
+                MAILS,
+                {"up_to": 1000 * (STEPS_MAX + 1)},
+                ErrorCode.PARAMETER_INVALID_INTEGER,
+                "up_to",
+            ),
         ],
     )
     def test_what_cannot_be_drawn_is_refused_by_name(self, tmp_path, drawn, options, code, param):
-        """No price, two currencies, an unknown ending or scale and a bad bound are refused, and nothing is written."""
+        """No price, two currencies, an unknown ending or scale and a bad bound are refused, and
+        nothing is written.
+        """
         path = tmp_path / options.get("path", "curve.svg")
         with pytest.raises(InvalidValueError) as caught:
             curve(drawn, path, **{key: value for key, value in options.items() if key != "path"})
@@ -236,12 +293,20 @@ class TestRefusals:
         shown = pages.of_documentation("_static", "curve.svg")
         pytest.importorskip("matplotlib")
         package = str(script.parents[2])
-        subprocess.run([sys.executable, script, tmp_path], env={"PYTHONPATH": package, "HOME": str(tmp_path)}, check=True)
+        subprocess.run(
+            [sys.executable, script, tmp_path],
+            env={"PYTHONPATH": package, "HOME": str(tmp_path)},
+            check=True,
+        )
 
         def paths(file):
-            return [node.get("d") for node in ET.parse(file).iter("{http://www.w3.org/2000/svg}path")]  # noqa: S314 - ours
+            return [
+                node.get("d")
+                for node in ET.parse(file).iter("{http://www.w3.org/2000/svg}path")  # noqa: S314 - ours
+            ]
 
-        # Another version of Matplotlib writes another comment, so it is the lines that are compared.
+        # Another version of Matplotlib writes another comment, so it is the lines that are
+        # compared.
         import matplotlib as mpl  # noqa: PLC0415 - an extra
 
         if mpl.__version__ not in shown.read_text(encoding="utf-8"):

@@ -7,7 +7,16 @@ from decimal import Decimal
 
 import pytest
 
-from metering_core import Graduated, InvalidValueError, Package, PerUnit, Price, Recurring, Tier, Volume
+from metering_core import (
+    Graduated,
+    InvalidValueError,
+    Package,
+    PerUnit,
+    Price,
+    Recurring,
+    Tier,
+    Volume,
+)
 
 TIERS = [Tier(5, 700), Tier("7.5", "0.4", 100), Tier("inf", flat_amount=0)]
 MONTHLY = {"interval": "month", "usage_type": "metered"}
@@ -16,8 +25,12 @@ MONTHLY = {"interval": "month", "usage_type": "metered"}
 @pytest.mark.parametrize(
     "price",
     [
-        Price.per_unit("p", currency="USD", unit_amount="0.4", nickname="n", product="prod", unit_label="token"),
-        Price.graduated("p", currency="eur", tiers=TIERS, recurring=Recurring(interval="week", interval_count=2)),
+        Price.per_unit(
+            "p", currency="USD", unit_amount="0.4", nickname="n", product="prod", unit_label="token"
+        ),
+        Price.graduated(
+            "p", currency="eur", tiers=TIERS, recurring=Recurring(interval="week", interval_count=2)
+        ),
         Price.volume("p", currency="jpy", tiers=TIERS, recurring=Recurring(usage_type="licensed")),
         Price.package("p", currency="kwd", unit_amount=1000, divide_by=5, round="down"),
         Price.per_unit("p", currency="usd", unit_amount=1, recurring=None),
@@ -31,7 +44,9 @@ def test_prices_survive_json(price):
 
 
 def test_a_price_is_written_in_stripes_shape():
-    """The fields are those of Stripe's Price object, the open bound is null and both spellings of an amount are there."""
+    """The fields are those of Stripe's Price object, the open bound is null and both spellings of
+    an amount are there.
+    """
     price = Price.graduated("p", currency="usd", tiers=[Tier(5, 700), Tier("inf", "0.4", 100)])
     assert price.to_dict() == {
         "id": "p",
@@ -69,13 +84,19 @@ def test_a_price_is_written_in_stripes_shape():
 )  # fmt: skip
 def test_models_are_read_from_stripes_fields(fields, model):
     """The pricing model follows from billing_scheme, tiers_mode and transform_quantity."""
-    price = Price.from_dict({"id": "p", "currency": "usd", "recurring": MONTHLY, "metadata": {"k": "v"}, **fields})
+    price = Price.from_dict(
+        {"id": "p", "currency": "usd", "recurring": MONTHLY, "metadata": {"k": "v"}, **fields}
+    )
     assert price.model == model
 
 
 def test_licensed_is_stripes_default():
-    """A recurring object without usage_type is licensed, as at Stripe; a Recurring built here is metered with sum."""
-    assert not Price.from_dict({"id": "p", "currency": "usd", "unit_amount": 5, "recurring": {"interval": "year"}}).is_metered
+    """A recurring object without usage_type is licensed, as at Stripe; a Recurring built here is
+    metered with sum.
+    """
+    assert not Price.from_dict(
+        {"id": "p", "currency": "usd", "unit_amount": 5, "recurring": {"interval": "year"}}
+    ).is_metered
     assert Recurring().aggregate_usage == "sum"
     assert Recurring(usage_type="licensed").aggregate_usage is None
     assert Recurring(meter="mtr").aggregate_usage is None
@@ -90,12 +111,18 @@ def test_plans_are_read(mark):
         "nickname": "old",
     }  # fmt: skip
     assert Price.from_dict(plan) == Price(
-        "p", "usd", Package("0.4", 10, "down"), Recurring(interval_count=3, aggregate_usage="max"), nickname="old"
+        "p",
+        "usd",
+        Package("0.4", 10, "down"),
+        Recurring(interval_count=3, aggregate_usage="max"),
+        nickname="old",
     )
 
 
 def test_one_of_several_currencies_is_chosen():
-    """A currency option replaces the amounts, not the terms; the price's own currency needs no option."""
+    """A currency option replaces the amounts, not the terms; the price's own currency needs no
+    option.
+    """
     data = {
         "id": "p", "currency": "usd", "unit_amount": 500, "recurring": MONTHLY,
         "currency_options": {"eur": {"unit_amount": 450}, "JPY": {"unit_amount_decimal": "70.5"}},
@@ -105,7 +132,10 @@ def test_one_of_several_currencies_is_chosen():
     euro, yen = Price.from_dict(data, currency="EUR"), Price.from_dict(data, currency="jpy")
     assert (euro.currency, euro.model, euro.recurring) == ("eur", PerUnit(450), Recurring())
     assert yen.model == PerUnit("70.5")
-    with pytest.raises(InvalidValueError, match="expected one of the price's currencies: eur, jpy, usd, received 'gbp'"):
+    with pytest.raises(
+        InvalidValueError,
+        match="expected one of the price's currencies: eur, jpy, usd, received 'gbp'",
+    ):
         Price.from_dict(data, currency="gbp")
 
 
@@ -119,7 +149,9 @@ def test_one_of_several_currencies_is_chosen():
 )
 def test_expanded_products_name_the_price(product, name, label):
     """A product may be an id or an object, whose name and unit label lines then show."""
-    price = Price.from_dict({"id": "p", "currency": "usd", "unit_amount": 5, "product": product, "recurring": MONTHLY})
+    price = Price.from_dict(
+        {"id": "p", "currency": "usd", "unit_amount": 5, "product": product, "recurring": MONTHLY}
+    )
     assert (price.product, price.unit_label, price.title) == (name, label, name)
 
 

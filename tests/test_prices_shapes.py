@@ -1,4 +1,6 @@
-"""How amounts of Stripe's Price shape are read and written: the rows E27 to E29 of the table of published numbers."""
+"""How amounts of Stripe's Price shape are read and written: the rows E27 to E29 of the table of
+published numbers.
+"""
 
 from __future__ import annotations
 
@@ -27,9 +29,13 @@ def test_e28_fraction_of_a_cent_has_no_integer_form():
     assert written(per_unit(unit_amount_decimal="0.05")) == (None, "0.05")
 
 
-@pytest.mark.parametrize("amounts", [{"unit_amount_decimal": "5"}, {"unit_amount_decimal": "5.0"}, {"unit_amount": 5}])
+@pytest.mark.parametrize(
+    "amounts", [{"unit_amount_decimal": "5"}, {"unit_amount_decimal": "5.0"}, {"unit_amount": 5}]
+)
 def test_e29_whole_decimal_fills_both_forms(amounts):
-    """E29: a price made with a decimal of 5 reads back as the integer 5 too, and as "5", which real payloads show."""
+    """E29: a price made with a decimal of 5 reads back as the integer 5 too, and as "5", which real
+    payloads show.
+    """
     assert written(per_unit(**amounts)) == (5, "5")
 
 

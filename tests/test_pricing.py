@@ -11,7 +11,11 @@ from hypothesis import strategies as st
 from metering_core import Graduated, Package, PerUnit, PricingModel, Tier, Volume
 from metering_core.pricing import amount_fields
 
-SEATS = [Tier(5, unit_amount=700), Tier(10, unit_amount=650), Tier("inf", unit_amount=600)]  # Stripe's example
+SEATS = [
+    Tier(5, unit_amount=700),
+    Tier(10, unit_amount=650),
+    Tier("inf", unit_amount=600),
+]  # Stripe's example
 FLATS = [Tier(5, 100, 1000), Tier(10, None, 500), Tier(None, "0.5", 0)]
 
 
@@ -43,7 +47,9 @@ def shown(charges):
     ],
 )  # fmt: skip
 def test_charges_are_as_worked_by_hand(model, quantity, expected):
-    """Every model charges each bound and its neighbours as a pencil does; zero usage is rated in the first tier."""
+    """Every model charges each bound and its neighbours as a pencil does; zero usage is rated in
+    the first tier.
+    """
     assert shown(model.charges(quantity)) == expected
 
 
@@ -55,24 +61,32 @@ def test_charges_are_as_worked_by_hand(model, quantity, expected):
     ],
 )  # fmt: skip
 def test_packages_are_counted_on_the_whole_quantity(way, quantity, packages):
-    """A part of a package counts as one, or not at all when rounding down; the charge keeps the raw quantity."""
+    """A part of a package counts as one, or not at all when rounding down; the charge keeps the raw
+    quantity.
+    """
     (charge,) = Package(1000, 5, way).charges(quantity)
     assert (charge.quantity, charge.packages, charge.divide_by) == (quantity, packages, 5)
     assert charge.amount == 1000 * packages
 
 
 @pytest.mark.parametrize(
-    ("given", "read"), [("inf", None), (None, None), (5, 5), ("5", 5), ("2.50", Decimal("2.5")), (Decimal("3.0"), 3)]
+    ("given", "read"),
+    [("inf", None), (None, None), (5, 5), ("5", 5), ("2.50", Decimal("2.5")), (Decimal("3.0"), 3)],
 )
 def test_bounds_read_back_in_one_form(given, read):
-    """A bound is an int where it is whole, a decimal elsewhere, and None in the open tier, however it was written."""
+    """A bound is an int where it is whole, a decimal elsewhere, and None in the open tier, however
+    it was written.
+    """
     assert Tier(given, 1).up_to == read
     assert type(Tier(given, 1).up_to) is type(read)
 
 
 def test_anything_that_charges_is_a_model():
     """The protocol asks for one verb."""
-    assert all(isinstance(model, PricingModel) for model in (PerUnit(1), Graduated(SEATS), Volume(SEATS), Package(1, 5)))
+    assert all(
+        isinstance(model, PricingModel)
+        for model in (PerUnit(1), Graduated(SEATS), Volume(SEATS), Package(1, 5))
+    )
     assert not isinstance(object(), PricingModel)
 
 
@@ -91,7 +105,9 @@ def test_amounts_are_written_as_stripe_does(amount, fields):
 
 @given(st.lists(st.integers(1, 1000), min_size=1, max_size=4, unique=True), st.integers(0, 2000))
 def test_graduated_and_volume_agree_at_one_price(bounds, quantity):
-    """Where all tiers cost the same, cutting changes nothing: both models cost what one unit price does."""
+    """Where all tiers cost the same, cutting changes nothing: both models cost what one unit price
+    does.
+    """
     tiers = [Tier(bound, "1.25") for bound in [*sorted(bounds), None]]
     cost = PerUnit("1.25").charges(quantity)[0].amount
     for model in (Graduated(tiers), Volume(tiers)):

@@ -25,7 +25,9 @@ TIERS = Graduated([Tier(10, "0.4", 100), Tier(None, "0.3")])
 
 
 class Steps:
-    """A model of a user's own: 10 minor units per started hundred, as exact ints, in its own words."""
+    """A model of a user's own: 10 minor units per started hundred, as exact ints, in its own
+    words.
+    """
 
     def charges(self, quantity):
         steps = -(-quantity // 100)
@@ -34,10 +36,19 @@ class Steps:
 
 @pytest.mark.parametrize(
     ("quantity", "exact"),
-    [(0, "100"), (1, "100.4"), (10, "104"), (11, "104.3"), (Decimal("10.5"), "104.15"), (10**20, "30000000000000000101")],
+    [
+        (0, "100"),
+        (1, "100.4"),
+        (10, "104"),
+        (11, "104.3"),
+        (Decimal("10.5"), "104.15"),
+        (10**20, "30000000000000000101"),
+    ],
 )
 def test_the_exact_amount_is_the_sum_of_the_charges(quantity, exact):
-    """10 x 0.4 + 100 = 104, then 0.3 a unit, on a quantity of any size and exact to the last digit."""
+    """10 x 0.4 + 100 = 104, then 0.3 a unit, on a quantity of any size and exact to the last
+    digit.
+    """
     rated = rate(priced(TIERS), quantity)
     assert rated.amount == Amount(Decimal(exact), "usd")
     assert rated.quantity == quantity
@@ -61,15 +72,22 @@ def test_the_exact_amount_is_the_sum_of_the_charges(quantity, exact):
     ],
 )
 def test_shares_of_a_unit_are_charged_exactly(model, quantity, exact):
-    """Worked by hand for every model: a third of a unit is charged as a third, and what adds up to a decimal is one again."""
+    """Worked by hand for every model: a third of a unit is charged as a third, and what adds up to
+    a decimal is one again.
+    """
     rated = rate(priced(model), quantity)
     assert rated.amount == Amount(exact, "usd")
     assert sum(Fraction(charge.quantity) for charge in rated.charges) == rated.quantity == quantity
-    assert all(repr(charge.amount) == repr(Amount(charge.amount, "usd").minor_units) for charge in rated.charges)
+    assert all(
+        repr(charge.amount) == repr(Amount(charge.amount, "usd").minor_units)
+        for charge in rated.charges
+    )
 
 
 def test_equal_quantities_are_rated_alike():
-    """2.5 is a decimal and 2 an int however they were given, so their charges are the same in every digit."""
+    """2.5 is a decimal and 2 an int however they were given, so their charges are the same in every
+    digit.
+    """
     assert repr(rate(priced(TIERS), Fraction(5, 2))) == repr(rate(priced(TIERS), Decimal("2.50")))
     assert repr(rate(priced(TIERS), Fraction(6, 3))) == repr(rate(priced(TIERS), 2))
 
@@ -112,21 +130,25 @@ def test_a_model_may_charge_nothing():
         (
             [Charge("flat", 0, None, 1), Charge("flat", 0, None, 0.5)],
             (
-                "charges[1][amount]: expected of Loose an int, a finite Decimal or a Fraction, of at most 560 digits, "
+                "charges[1][amount]: expected of Loose an int, a finite Decimal or a "
+                "Fraction, of at most 560 digits, "
                 "received 0.5 (float)"
             ),
         ),
         (
             [Charge("flat", 0, None, Decimal("NaN"))],
             (
-                "charges[0][amount]: expected of Loose an int, a finite Decimal or a Fraction, of at most 560 digits, "
+                "charges[0][amount]: expected of Loose an int, a finite Decimal or a "
+                "Fraction, of at most 560 digits, "
                 "received Decimal('NaN') (Decimal)"
             ),
         ),
     ],
 )
 def test_the_refusal_names_the_model_and_the_place(charges, sentence):
-    """Whoever wrote the model reads which of its charges is wrong, what was expected there and what came."""
+    """Whoever wrote the model reads which of its charges is wrong, what was expected there and what
+    came.
+    """
 
     class Loose:
         def charges(self, quantity):

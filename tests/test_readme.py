@@ -35,17 +35,25 @@ def test_there_are_ten_examples():
     examples = re.search(r"^## Ten examples$(.*?)^## ", TEXT, flags=re.MULTILINE | re.DOTALL)[1]
     parts = re.split(r"^### ", examples, flags=re.MULTILINE)[1:]
     assert len(parts) == 10
-    assert all({"pycon", "console"} & {block.language for block in pages.blocks(part)} for part in parts)
+    assert all(
+        {"pycon", "console"} & {block.language for block in pages.blocks(part)} for part in parts
+    )
 
 
 def test_the_invoice_is_the_one_of_the_demo():
-    """The invoice on the first screen is what `make demo` prints, whose last line names the script that it called."""
+    """The invoice on the first screen is what `make demo` prints, whose last line names the script
+    that it called.
+    """
     pytest.importorskip("cyclopts")
-    received = pages.run("metering-core demo").replace(f"{sys.executable} -m metering_core", ".venv/bin/metering-core")
+    received = pages.run("metering-core demo").replace(
+        f"{sys.executable} -m metering_core", ".venv/bin/metering-core"
+    )
     assert pages.is_as_shown(shown_under("make demo"), received), received
 
 
-@pytest.mark.parametrize("command", pages.commands(pages.README), ids=lambda command: f"line {command.number}")
+@pytest.mark.parametrize(
+    "command", pages.commands(pages.README), ids=lambda command: f"line {command.number}"
+)
 def test_commands_run(command):
     """Every `metering-core` command line in the README prints what the README shows."""
     pytest.importorskip("cyclopts")
@@ -56,11 +64,15 @@ def test_commands_run(command):
 def test_the_cases_shown_are_those_of_the_file():
     """The cases that the README shows are those of the file that it checks."""
     (shown,) = (block.text for block in pages.blocks(TEXT) if block.language == "json")
-    assert json.loads(shown) == json.loads((pages.ROOT / "examples" / "cases.json").read_text(encoding="utf-8"))
+    assert json.loads(shown) == json.loads(
+        (pages.ROOT / "examples" / "cases.json").read_text(encoding="utf-8")
+    )
 
 
 def test_error_codes_are_those_of_the_enum():
-    """The README lists every error code once, in order of precedence, with who raises it and what it means."""
+    """The README lists every error code once, in order of precedence, with who raises it and what
+    it means.
+    """
     rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+) \|$", TEXT, flags=re.MULTILINE)
     assert rows == [(code.value, code.raised_as, code.meaning) for code in ErrorCode]
 
@@ -83,13 +95,21 @@ def test_a_blank_line_belongs_to_the_output(tmp_path):
 
 
 def test_the_demo_installs_what_it_needs_and_says_so(tmp_path):
-    """In a fresh clone `make demo` installs the library and its command line; the extras are for `make test`."""
+    """In a fresh clone `make demo` installs the library and its command line; the extras are for
+    `make test`.
+    """
     makefile = Path(__file__).parents[1] / "Makefile"
     if shutil.which("make") is None or not makefile.exists():
         pytest.skip("needs make and the tree")
     shutil.copy(makefile, tmp_path)
     (tmp_path / "pyproject.toml").touch()
-    run = subprocess.run(["make", "-n", "demo"], cwd=tmp_path, capture_output=True, text=True, check=True)  # noqa: S607 - of the PATH
+    run = subprocess.run(
+        ["make", "-n", "demo"],  # noqa: S607 - of the PATH
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     (installed,) = (line for line in run.stdout.splitlines() if "--editable" in line)
     assert installed.endswith('--editable ".[cli]"')
     assert 'echo "installing the library and its command line into .venv' in run.stdout

@@ -60,32 +60,54 @@ def summary(quantity, item="si_0"):
 
 class TestCompareUsage:
     def test_the_old_side_equals_what_was_invoiced(self):
-        """Every item and period is re-rated, and the old side is the sum of the invoice's lines, to the cent."""
+        """Every item and period is re-rated, and the old side is the sum of the invoice's lines, to
+        the cent.
+        """
         log, *subscriptions = three_months()
-        comparison = compare_usage(OLD, NEW, summaries_at(OLD, log, subscriptions, now=MAR.end_seconds - 1))
+        comparison = compare_usage(
+            OLD, NEW, summaries_at(OLD, log, subscriptions, now=MAR.end_seconds - 1)
+        )
         invoiced = Counter()
         for subscription in subscriptions:
             for period in (JAN, FEB, MAR):
                 for line in finalize_invoice(subscription, log, period, now=MAR.end).lines:
                     invoiced[line.subscription_item, period.start] += line.amount
         of_old = {key: amount for key, amount in invoiced.items() if key[0] != "si_other"}
-        assert {(change.subscription_item, change.start): change.old for change in comparison.changes} == of_old
+        assert {
+            (change.subscription_item, change.start): change.old for change in comparison.changes
+        } == of_old
         assert comparison.old_revenue == sum(of_old.values())
         assert comparison.revenue_change == comparison.new_revenue - comparison.old_revenue
 
     def test_revenue_by_hand(self):
-        """1,500 units: 400 + 900 + 150 (tier 2) = 1450 before, 1000 + 525 = 1525 after; none: 900 before, 1000 after."""
+        """1,500 units: 400 + 900 + 150 (tier 2) = 1450 before, 1000 + 525 = 1525 after; none: 900
+        before, 1000 after.
+        """
         comparison = compare_usage(OLD, NEW, [summary(1500), summary(0), summary(1500)])
-        assert [(change.old, change.new) for change in comparison.changes] == [(1450, 1525), (900, 1000), (1450, 1525)]
-        assert (comparison.old_revenue, comparison.new_revenue, comparison.revenue_change) == (3800, 4050, 250)
+        assert [(change.old, change.new) for change in comparison.changes] == [
+            (1450, 1525),
+            (900, 1000),
+            (1450, 1525),
+        ]
+        assert (comparison.old_revenue, comparison.new_revenue, comparison.revenue_change) == (
+            3800,
+            4050,
+            250,
+        )
         assert comparison.counts == {Direction.CHEAPER: 0, Direction.EQUAL: 0, Direction.DEARER: 3}
 
     @given(prices(), prices(), st.lists(st.integers(0, 50)))
     def test_both_sides_are_rated_and_settled_line_by_line(self, old, new, quantities):
-        """Each change is the bill of its quantity at both prices, and the sums, counts and ranks follow from them."""
+        """Each change is the bill of its quantity at both prices, and the sums, counts and ranks
+        follow from them.
+        """
         comparison = compare_usage(old, new, [summary(quantity) for quantity in quantities])
-        assert [change.old for change in comparison.changes] == [bill(old, quantity) for quantity in quantities]
-        assert [change.new for change in comparison.changes] == [bill(new, quantity) for quantity in quantities]
+        assert [change.old for change in comparison.changes] == [
+            bill(old, quantity) for quantity in quantities
+        ]
+        assert [change.new for change in comparison.changes] == [
+            bill(new, quantity) for quantity in quantities
+        ]
         ranked = sorted(bill(new, quantity) - bill(old, quantity) for quantity in quantities)
         assert comparison.revenue_change == sum(ranked)
         assert [change.difference for change in comparison.largest_increases(3)] == [
@@ -98,10 +120,15 @@ class TestCompareUsage:
 
     @pytest.mark.parametrize("count", [1, 2, 3, 19, 20, 21, 100])
     def test_percentiles_are_nearest_ranks(self, count):
-        """The p-th percentile is the least difference that at least p % of the bills do not exceed."""
-        comparison = compare_usage(per_unit(1), per_unit(2), [summary(quantity) for quantity in range(1, count + 1)])
+        """The p-th percentile is the least difference that at least p % of the bills do not
+        exceed.
+        """
+        comparison = compare_usage(
+            per_unit(1), per_unit(2), [summary(quantity) for quantity in range(1, count + 1)]
+        )
         expected = {
-            percent: next(one for one in range(1, count + 1) if one * 100 >= percent * count) for percent in PERCENTILES
+            percent: next(one for one in range(1, count + 1) if one * 100 >= percent * count)
+            for percent in PERCENTILES
         }
         assert comparison.percentiles == expected
         assert comparison.percentiles[100] == count
@@ -120,10 +147,13 @@ class TestCompareUsage:
 
     def test_the_report_is_plain_data_and_sentences(self):
         """The report goes through JSON as it is, and says the change of revenue first."""
-        comparison = compare_usage(OLD, per_unit("0.4"), [summary(1500, "si_a"), summary(900_000, "si_b")])
+        comparison = compare_usage(
+            OLD, per_unit("0.4"), [summary(1500, "si_a"), summary(900_000, "si_b")]
+        )
         assert json.loads(json.dumps(comparison.to_dict())) == comparison.to_dict()
         text = str(comparison)
-        # 900,000 units: 400 + 900 + 269,700 = 271,000 before, 360,000 after; 1,500: 1,450 before, 600 after.
+        # 900,000 units: 400 + 900 + 269,700 = 271,000 before, 360,000 after; 1,500: 1,450 before,
+        # 600 after.
         assert "revenue USD 3,606.00 instead of USD 2,724.50, a change of USD 881.50" in text
         assert "1 dearer, 0 equal, 1 cheaper" in text
         assert "si_b from 2024-01-01: USD 3,600.00 instead of USD 2,710.00 for 900000" in text
@@ -140,18 +170,31 @@ class TestCompareUsage:
             ("old", NEW, [], ErrorCode.PARAMETER_INVALID_OBJECT, "old"),
             (OLD, None, [], ErrorCode.PARAMETER_INVALID_OBJECT, "new"),
             (OLD, NEW, [5], ErrorCode.PARAMETER_INVALID_OBJECT, "summaries[0]"),
-            (OLD, Price.per_unit("x", currency="eur", unit_amount=1), [], ErrorCode.CURRENCY_MISMATCH, "new"),
+            (
+                OLD,
+                Price.per_unit("x", currency="eur", unit_amount=1),
+                [],
+                ErrorCode.CURRENCY_MISMATCH,
+                "new",
+            ),
         ],
     )
     def test_what_cannot_be_re_rated_is_refused_by_name(self, old, new, summaries, code, param):
-        """What is no price, what is no summary and two currencies are refused with the field's name."""
+        """What is no price, what is no summary and two currencies are refused with the field's
+        name.
+        """
         with pytest.raises(InvalidValueError) as caught:
             compare_usage(old, new, summaries)
         assert (caught.value.code, caught.value.param) == (code, param)
 
     def test_a_price_that_nobody_has_is_refused_by_name(self):
-        """Summaries are collected for a price that some item has, and an unknown one is a slip, not an empty answer."""
+        """Summaries are collected for a price that some item has, and an unknown one is a slip, not
+        an empty answer.
+        """
         log, *subscriptions = three_months()
         with pytest.raises(InvalidValueError, match="received 'new'") as caught:
             summaries_at(NEW, log, subscriptions, now=MAR.end)
-        assert (caught.value.code, caught.value.param) == (ErrorCode.PARAMETER_INVALID_CHOICE, "price")
+        assert (caught.value.code, caught.value.param) == (
+            ErrorCode.PARAMETER_INVALID_CHOICE,
+            "price",
+        )

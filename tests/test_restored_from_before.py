@@ -1,4 +1,6 @@
-"""One of two logs is restored from before a closing: every unit is billed once or told, or the call is refused."""
+"""One of two logs is restored from before a closing: every unit is billed once or told, or the call
+is refused.
+"""
 
 from __future__ import annotations
 
@@ -14,9 +16,12 @@ import pytest
 import metering_core as mc
 from metering_core.errors import ErrorCode
 
-CALLS = mc.SubscriptionItem("calls", mc.Price.per_unit("p_calls", currency="usd", unit_amount=1, recurring=mc.Recurring()))
+CALLS = mc.SubscriptionItem(
+    "calls", mc.Price.per_unit("p_calls", currency="usd", unit_amount=1, recurring=mc.Recurring())
+)
 TOKENS = mc.SubscriptionItem(
-    "tokens", mc.Price.per_unit("p_tokens", currency="usd", unit_amount=1, recurring=mc.Recurring(meter="m"))
+    "tokens",
+    mc.Price.per_unit("p_tokens", currency="usd", unit_amount=1, recurring=mc.Recurring(meter="m")),
 )
 
 
@@ -46,43 +51,56 @@ class Sent:
 
 
 class History:
-    """Two logs that go through months with late usage, cancellations and snapshots; one is restored, and all is sent again.
+    """Two logs that go through months with late usage, cancellations and snapshots; one is
+    restored, and all is sent again.
 
-    What should be billed is known from what was accepted, without asking the library for a quantity.
+    What should be billed is known from what was accepted, without asking the library for a
+    quantity.
     """
 
     def __init__(self, seed):
         self.random = random.Random(seed)  # noqa: S311 - it repeats itself
         pick = self.random.choice
-        self.formula, self.late_usage = pick(["sum", "sum", "max", "last"]), pick(["carry_forward", "carry_forward", "ignore"])
+        self.formula, self.late_usage = (
+            pick(["sum", "sum", "max", "last"]),
+            pick(["carry_forward", "carry_forward", "ignore"]),
+        )
         attribution = pick(["usage_period", "open_period"])
-        acceptance = mc.AcceptancePolicy(late_grace=timedelta(days=31), late_attribution=attribution)
+        acceptance = mc.AcceptancePolicy(
+            late_grace=timedelta(days=31), late_attribution=attribution
+        )
         policy = mc.MeterPolicy.history(late_usage=self.late_usage)
         self.attributes = attribution == "open_period"
         records = mc.UsageLog([SUBSCRIPTION], policy=acceptance)
         events = mc.MeterLog([mc.Meter("m", "used", self.formula)], [SUBSCRIPTION], policy=policy)
         self.usage = mc.CombinedUsage(records, events)
-        # By log: what was ever sent, and what the log has accepted, by its id, in the order of its arrival.
+        # By log: what was ever sent, and what the log has accepted, by its id, in the order of its
+        # arrival.
         self.sent = {"records": [], "events": []}
         self.accepted = {"records": {}, "events": {}}
         self.snapshots = {"records": [], "events": []}
         self.invoices, self.first_made, self.of_records, self.refused = {}, {}, {}, Counter()
         self.restored_side, self.is_restored = None, False
 
-    # What is done ------------------------------------------------------------------------------------------------------
+    # What is done ---------------------------------------------------------------------------------
 
     def send(self, side, one):
         """Send something to a log, and note where it belongs if it is accepted."""
         if side == "events":
             event = mc.MeterEvent(
-                "used", {"stripe_customer_id": "c", "value": str(one.value)}, identifier=one.id, timestamp=one.stamp
+                "used",
+                {"stripe_customer_id": "c", "value": str(one.value)},
+                identifier=one.id,
+                timestamp=one.stamp,
             )
             (receipt,) = self.usage.events.append([event], now=one.now)
         else:
             record = mc.UsageRecord("calls", one.value, one.stamp, id=one.id)
             (receipt,) = self.usage.records.append([record], now=one.now)
         if receipt.outcome is mc.Outcome.ACCEPTED:
-            is_closed = self.usage.records.stored_invoice("sub", PERIODS[one.stamp.month]) is not None
+            is_closed = (
+                self.usage.records.stored_invoice("sub", PERIODS[one.stamp.month]) is not None
+            )
             month = one.now.month if side == "records" and is_closed else one.stamp.month
             self.accepted[side][one.id] = (one, month)
 
@@ -91,7 +109,9 @@ class History:
         side = self.random.choice(["records", "events", "events"])
         stamped = month if self.random.random() < 0.6 else max(1, month - self.random.randint(1, 2))
         stamp = at(stamped, self.random.randint(1, 27), self.random.randint(0, 23))
-        one = Sent(f"{side}_{len(self.sent[side])}", self.random.randint(1, 10**9), min(stamp, now), now)
+        one = Sent(
+            f"{side}_{len(self.sent[side])}", self.random.randint(1, 10**9), min(stamp, now), now
+        )
         self.sent[side].append(one)
         self.send(side, one)
 
@@ -116,14 +136,20 @@ class History:
         log = restored(getattr(self.usage, side), text)
         self.usage = attrs.evolve(self.usage, **{side: log})
         self.accepted[side] = accepted
-        self.lost_cancellations = [one for one in self.sent["events"] if one.is_canceled and one.id not in self.known_canceled]
+        self.lost_cancellations = [
+            one
+            for one in self.sent["events"]
+            if one.is_canceled and one.id not in self.known_canceled
+        ]
         if side == "events":
             for one in self.lost_cancellations:
                 one.is_canceled = False
         self.is_restored = True
 
     def send_again(self, now):
-        """Send all that was sent again, in the order of then or in another one, at the moments of then or now."""
+        """Send all that was sent again, in the order of then or in another one, at the moments of
+        then or now.
+        """
         again = list(self.sent[self.restored_side])
         if self.random.random() < 0.5:
             self.random.shuffle(again)
@@ -155,19 +181,23 @@ class History:
         if month not in self.invoices:
             self.invoices[month] = invoice
             self.first_made[month] = self.is_restored
-            self.of_records[month] = {key for key, (_, billed) in self.accepted["records"].items() if billed == month}
+            self.of_records[month] = {
+                key for key, (_, billed) in self.accepted["records"].items() if billed == month
+            }
         assert invoice == self.invoices[month], "one invoice for ever"
         for line in invoice.lines:
             mc.explain(line, usage=self.usage)
         assert self.usage.records.stored_invoice("sub", PERIODS[month]) == invoice
         assert self.usage.events.stored_invoice("sub", PERIODS[month]) == invoice
 
-    # What is true -------------------------------------------------------------------------------------------------------
+    # What is true ---------------------------------------------------------------------------------
 
     def lacking(self):
         """Return the months whose invoice the restored log lacks."""
         log = getattr(self.usage, self.restored_side)
-        return {month for month in self.invoices if log.stored_invoice("sub", PERIODS[month]) is None}
+        return {
+            month for month in self.invoices if log.stored_invoice("sub", PERIODS[month]) is None
+        }
 
     def measured(self, month):
         """Return what the events of a month come to."""
@@ -190,19 +220,27 @@ class History:
             if line.subscription_item == "tokens" and line.period == PERIODS[month]
             if self.first_made[made] or not restored_only
         ]
-        return sum(line.total_usage - (line.before.total_usage if line.before else 0) for line in lines), lines
+        return sum(
+            line.total_usage - (line.before.total_usage if line.before else 0) for line in lines
+        ), lines
 
     def check(self):
-        """Every accepted unit is billed once or told as unbilled, as far as no invoice is refused."""
+        """Every accepted unit is billed once or told as unbilled, as far as no invoice is
+        refused.
+        """
         lacking = self.lacking()
         unbilled = Counter()
         for delta in self.usage.events.unbilled("sub"):
             unbilled[delta.period.start.month] += delta.quantity
-        of_lacking = {line.period.start.month for month in lacking for line in self.invoices[month].lines}
+        of_lacking = {
+            line.period.start.month for month in lacking for line in self.invoices[month].lines
+        }
         for month in self.invoices:
             billed, lines = self.billed_events(month)
             if self.restored_side == "events" and month in of_lacking:
-                assert self.billed_events(month, restored_only=True)[1] == [], "nothing of it is billed again"
+                assert self.billed_events(month, restored_only=True)[1] == [], (
+                    "nothing of it is billed again"
+                )
             else:
                 assert billed + unbilled[month] == self.measured(month), month
             assert sum(line.amount for line in lines) == billed
@@ -213,8 +251,12 @@ class History:
         others = [ids for other, ids in self.of_records.items() if other != month]
         assert not any(ids & self.of_records[month] for ids in others), "no record is billed twice"
         if not (self.restored_side == "records" and month in lacking):
-            records = [one.value for one, billed in self.accepted["records"].values() if billed == month]
-            (line,) = (line for line in self.invoices[month].lines if line.subscription_item == "calls")
+            records = [
+                one.value for one, billed in self.accepted["records"].values() if billed == month
+            ]
+            (line,) = (
+                line for line in self.invoices[month].lines if line.subscription_item == "calls"
+            )
             assert (line.quantity, line.amount) == (sum(records), sum(records)), month
 
 
@@ -249,9 +291,13 @@ def lived(seed):
     return history
 
 
-@pytest.mark.parametrize("seeds", [range(25), pytest.param(range(25, 400), marks=pytest.mark.slow)], ids=["few", "many"])
+@pytest.mark.parametrize(
+    "seeds", [range(25), pytest.param(range(25, 400), marks=pytest.mark.slow)], ids=["few", "many"]
+)
 def test_every_unit_is_billed_once_or_told_or_the_call_is_refused(seeds):
-    """Whatever order all is sent again and finalized in; some histories are completed, and some are refused to the end."""
+    """Whatever order all is sent again and finalized in; some histories are completed, and some are
+    refused to the end.
+    """
     ends = Counter(bool(lived(seed).lacking()) for seed in seeds)
     assert ends[True] > 1
     assert ends[False] > 1

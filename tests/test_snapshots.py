@@ -39,10 +39,15 @@ GOLDEN, TODAYS = (FOLDER / f"snapshot-v{version}.json" for version in (1, 2))
 
 
 def hand_built():
-    """Return a log with some of everything: what each of tests/golden/snapshot-v….json was written from, once."""
+    """Return a log with some of everything: what each of tests/golden/snapshot-v….json was written
+    from, once.
+    """
     tiers = [Tier(5, 700), Tier("7.5", "0.4", 100), Tier("inf", flat_amount=0)]
     calls = SubscriptionItem(
-        "calls", Price.graduated("p_calls", currency="usd", tiers=tiers, nickname="Calls", unit_label="call")
+        "calls",
+        Price.graduated(
+            "p_calls", currency="usd", tiers=tiers, nickname="Calls", unit_label="call"
+        ),
     )
     peak = SubscriptionItem("peak", priced(mode="max", id="p_peak"))
     seats = SubscriptionItem("seats", priced(mode=None, id="p_seats"), 3)
@@ -54,7 +59,9 @@ def hand_built():
     acme = Subscription("acme", [calls, peak, seats], START, timezone="UTC", start_date=START)
     other = Subscription("other", [disk], START, start_date=SECONDS_MIN, ended_at=FEB.end)
     policy = AcceptancePolicy(
-        future_tolerance=timedelta(seconds=300), late_grace=timedelta(hours=1), late_attribution="open_period"
+        future_tolerance=timedelta(seconds=300),
+        late_grace=timedelta(hours=1),
+        late_attribution="open_period",
     )
     # What is late is billed at a unit price only; the tiers come when January is billed.
     calls_at_cent = attrs.evolve(calls, price=priced(id="p_calls"))
@@ -78,21 +85,30 @@ def hand_built():
 
 
 def without_invoices(log):
-    """Return a log's state as the first format knew it: without what was billed, and compacted to the modes of its day."""
+    """Return a log's state as the first format knew it: without what was billed, and compacted to
+    the modes of its day.
+    """
     state = log.state()
     kept = {
-        item: {start: attrs.evolve(one, partials=dict(list(one.partials.items())[:4])) for start, one in periods.items()}
+        item: {
+            start: attrs.evolve(one, partials=dict(list(one.partials.items())[:4]))
+            for start, one in periods.items()
+        }
         for item, periods in state.kept.items()
     }
     return attrs.evolve(
         state,
         kept=kept,
-        closed={owner: [(one.period, one.closed_at) for one in closings] for owner, closings in state.closed.items()},
+        closed={
+            owner: [(one.period, one.closed_at) for one in closings]
+            for owner, closings in state.closed.items()
+        },
     )
 
 
 def test_the_first_format_is_read_for_ever():
-    """The golden file, written by the first release, restores to the log it was written from, and is written alike today.
+    """The golden file, written by the first release, restores to the log it was written from, and
+    is written alike today.
 
     A subscription without a start date had always been, then: that is written out now.
     """
@@ -109,17 +125,20 @@ def test_the_first_format_is_read_for_ever():
 
 
 def test_todays_format_is_read_for_ever():
-    """The golden file restores to the log it was written from, and is written alike today, to the byte."""
+    """The golden file restores to the log it was written from, and is written alike today, to the
+    byte.
+    """
     log = restore(json.loads(TODAYS.read_text(encoding="utf-8")))
     assert log == hand_built()
     assert json.dumps(snapshot(log), indent=1) + "\n" == TODAYS.read_text(encoding="utf-8")
 
 
 def test_the_golden_log_finalizes_to_the_same_bytes():
-    """January as it was billed then, whatever came since: 10 calls at a cent, a peak of 9, 3 seats. February bills the rest.
+    """January as it was billed then, whatever came since: 10 calls at a cent, a peak of 9, 3 seats.
+    February bills the rest.
 
-    8 late calls of January come to February, in tiers now: 5 x 7.00, 2.5 x 0.004 + 1.00, half a call for nothing. The peak of 2
-    is on no item any more.
+    8 late calls of January come to February, in tiers now: 5 x 7.00, 2.5 x 0.004 + 1.00, half a
+    call for nothing. The peak of 2 is on no item any more.
     """
     log = restore(json.loads(TODAYS.read_text(encoding="utf-8")))
     acme = log.subscriptions[0]
@@ -133,33 +152,51 @@ def test_the_golden_log_finalizes_to_the_same_bytes():
 
 
 def test_the_golden_log_bills_as_worked_by_hand():
-    """10 calls in January: 5 x 7.00, 2.5 x 0.004 + 1.00, the last 2.5 for nothing; and 3 seats at a cent."""
+    """10 calls in January: 5 x 7.00, 2.5 x 0.004 + 1.00, the last 2.5 for nothing; and 3 seats at a
+    cent.
+    """
     log = restore(json.loads(GOLDEN.read_text(encoding="utf-8")))
     acme, other = log.subscriptions
     january = finalize_invoice(acme, log, JAN, now=MAR.end)
     assert [line.amount for line in january.lines] == [3500, 1, 100, 0, 0, 3]
-    assert [line.amount for line in preview_invoice(acme, log, now=JAN.end).lines] == [3500, 1, 100, 0, 0, 3]  # 8 late calls
+    assert [line.amount for line in preview_invoice(acme, log, now=JAN.end).lines] == [
+        3500,
+        1,
+        100,
+        0,
+        0,
+        3,
+    ]  # 8 late calls
     # 25 units of disk make 2 whole packages of 10, at 12.5 yen.
     assert preview_invoice(other, log, now=START + 2 * DAY).total == 25
-    assert log.append([UsageRecord("calls", 6, START + 1, id="first")], now=FEB.end)[0].outcome == "duplicate"
+    assert (
+        log.append([UsageRecord("calls", 6, START + 1, id="first")], now=FEB.end)[0].outcome
+        == "duplicate"
+    )
     assert log.append([UsageRecord("peak", 9, "now", id="now")], now=FEB.end)[0].sequence == 4
     assert log.sequence == 7
 
 
 @pytest.mark.parametrize("mode", list(AggregateUsage)[4:])
 def test_what_was_compacted_before_a_mode_came_cannot_be_asked_by_it(mode):
-    """The first format compacted periods to four modes; by another, the records that are gone would have to be known."""
+    """The first format compacted periods to four modes; by another, the records that are gone would
+    have to be known.
+    """
     log = restore(json.loads(GOLDEN.read_text(encoding="utf-8")))
     item = SubscriptionItem("calls", priced(mode=mode))
     with pytest.raises(UsageCompactedError) as refused:
         log.partial(item, JAN)
     assert (refused.value.code, refused.value.details["period"]) == ("usage_compacted", JAN)
-    assert log.partial(item, MAR) == UsageLog([subscribed(item.price)]).partial(subscribed(item.price).items[0], MAR)
+    assert log.partial(item, MAR) == UsageLog([subscribed(item.price)]).partial(
+        subscribed(item.price).items[0], MAR
+    )
     assert restore(snapshot(log)) == log
 
 
 def test_a_restored_log_goes_on_as_the_original_would():
-    """A log and its copy through JSON text stay equal whatever is appended afterwards; the copy has the clock it is given."""
+    """A log and its copy through JSON text stay equal whatever is appended afterwards; the copy has
+    the clock it is given.
+    """
     original = hand_built()
     copy = restore(json.loads(json.dumps(snapshot(original))), clock=lambda: FEB.end)
     for log in (original, copy):
@@ -179,7 +216,9 @@ class Flat:
 
 
 def test_a_users_own_model_is_given_back():
-    """A price with a model of the user's own is kept by its id, refused by name where it is missing, and bills again."""
+    """A price with a model of the user's own is kept by its id, refused by name where it is
+    missing, and bills again.
+    """
     own = priced(Flat(), id="own")
     subscription = subscribed(own, priced(id="plain"))
     item = SubscriptionItem("gone", own, billing_thresholds=BillingThresholds(usage_gte=1))
@@ -213,15 +252,25 @@ def test_only_logs_have_snapshots(other):
 
 @pytest.mark.parametrize("as_text", [json.dumps, lambda one: json.dumps(one).encode()])
 def test_a_text_of_json_is_told_how_to_be_read(as_text):
-    """Whoever wrote a snapshot to a file has a text: the sentence names json.loads, in both functions."""
+    """Whoever wrote a snapshot to a file has a text: the sentence names json.loads, in both
+    functions.
+    """
     for restored in (metering_core.restore, metering_core.restore_meter_log):
-        with pytest.raises(metering_core.SnapshotError, match=r"\(give the object that json.loads makes of the text\)$"):
+        with pytest.raises(
+            metering_core.SnapshotError,
+            match=r"\(give the object that json.loads makes of the text\)$",
+        ):
             restored(as_text(metering_core.snapshot(metering_core.UsageLog([]))))
 
 
 def test_a_snapshot_of_the_other_log_is_told_who_restores_it():
-    """Each of the two functions names the other for the other's snapshot, and none for what is no snapshot."""
-    usage, meters = metering_core.snapshot(metering_core.UsageLog([])), metering_core.snapshot(metering_core.MeterLog([], []))
+    """Each of the two functions names the other for the other's snapshot, and none for what is no
+    snapshot.
+    """
+    usage, meters = (
+        metering_core.snapshot(metering_core.UsageLog([])),
+        metering_core.snapshot(metering_core.MeterLog([], [])),
+    )
     with pytest.raises(metering_core.SnapshotError, match=r"\(restore_meter_log restores that\)$"):
         metering_core.restore(meters)
     with pytest.raises(metering_core.SnapshotError, match=r"\(restore restores that\)$"):

@@ -1,4 +1,6 @@
-"""Meter events in SQL, on DuckDB and Spark: everything as a meter log has it (law 4), or refused by name."""
+"""Meter events in SQL, on DuckDB and Spark: everything as a meter log has it (law 4), or refused by
+name.
+"""
 
 from __future__ import annotations
 
@@ -42,11 +44,15 @@ EXPRESSIBLE = [name for name in POLICIES if POLICIES[name].identifier_retention 
 
 
 def history_of(seed, size, policy, values=PLAIN):
-    """Return a history that columns of SQL can hold: each event has a timestamp, and only dimensions that a meter knows."""
+    """Return a history that columns of SQL can hold: each event has a timestamp, and only
+    dimensions that a meter knows.
+    """
     history = generated(seed, size, policy, values=values)
     for at, row in enumerate(history.rows):
         known = {key: text for key, text in row.dimensions.items() if key != "extra"}
-        history.rows[at] = replace(row, at=row.received * SECOND if row.at is None else row.at, dimensions=known)
+        history.rows[at] = replace(
+            row, at=row.received * SECOND if row.at is None else row.at, dimensions=known
+        )
     return history
 
 
@@ -69,11 +75,15 @@ def arrow_of(history):
     pa = pytest.importorskip("pyarrow", reason="writes what is read")
     types = {"seq": pa.int64(), "timestamp": pa.timestamp("us", "UTC"), "received_at": pa.int64()}
     columns = columns_of(history)
-    return pa.table({name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()})
+    return pa.table(
+        {name: pa.array(column, types.get(name, pa.string())) for name, column in columns.items()}
+    )
 
 
 def numberless(partial):
-    """Return a partial without the number that tells events of one moment apart, which is the engine's own."""
+    """Return a partial without the number that tells events of one moment apart, which is the
+    engine's own.
+    """
     match partial:
         case ((moment, _), value) if not isinstance(value, tuple):
             return moment, value
@@ -92,12 +102,16 @@ def compare(history, engine):
     """Compare every answer with the log's."""
     expected = history.expected
     said = engine.receipts()
-    refused = {at + 1: one for at, one in enumerate(expected["receipts"]) if one.outcome != "accepted"}
+    refused = {
+        at + 1: one for at, one in enumerate(expected["receipts"]) if one.outcome != "accepted"
+    }
     assert list(said) == list(refused)
     for seq, receipt in said.items():
         assert letters(receipt) == letters(refused[seq]), f"{seq}: {history.rows[seq - 1]}"
     answers = history.answers(engine)
-    for request, partial, right in zip(history.requests(), answers["partials"], expected["partials"], strict=True):
+    for request, partial, right in zip(
+        history.requests(), answers["partials"], expected["partials"], strict=True
+    ):
         assert numberless(partial) == numberless(right), f"{request[0].id} in {request[1]}"
     assert answers["totals"] == expected["totals"]
     assert answers["invoices"] == expected["invoices"]
@@ -105,7 +119,9 @@ def compare(history, engine):
 
 def duckdb_of(history, source=None, **options):
     given = {"customers": history.customers, "policy": history.policy, **options}
-    return DuckDBEvents(arrow_of(history) if source is None else source, METERS, history.subscriptions, **given)
+    return DuckDBEvents(
+        arrow_of(history) if source is None else source, METERS, history.subscriptions, **given
+    )
 
 
 @pytest.mark.parametrize("policy", EXPRESSIBLE)
@@ -132,8 +148,15 @@ def test_files_say_what_a_log_says(form, tmp_path):
 
         parquet.write_table(table, file)
     elif form == "jsonl":
-        rows = [{key: value for key, value in row.items() if value is not None} for row in table.to_pylist()]
-        file.write_text("\n".join(json.dumps({**row, "timestamp": row["timestamp"].isoformat()}) for row in rows))
+        rows = [
+            {key: value for key, value in row.items() if value is not None}
+            for row in table.to_pylist()
+        ]
+        file.write_text(
+            "\n".join(
+                json.dumps({**row, "timestamp": row["timestamp"].isoformat()}) for row in rows
+            )
+        )
     else:
         from csv import writer  # noqa: PLC0415
 
@@ -145,13 +168,20 @@ def test_files_say_what_a_log_says(form, tmp_path):
         with file.open("w", newline="") as out:
             lines = writer(out)
             lines.writerow(table.column_names)
-            lines.writerows([[str(cell) if cell is not None else None for cell in row.values()] for row in table.to_pylist()])
+            lines.writerows(
+                [
+                    [str(cell) if cell is not None else None for cell in row.values()]
+                    for row in table.to_pylist()
+                ]
+            )
     compare(history, duckdb_of(history, file))
 
 
 def rows_of(**columns):
     pa = pytest.importorskip("pyarrow", reason="writes what is read")
-    return pa.table({"event_name": ["sum"], "customer": ["a"], "value": ["1"], "timestamp": [START], **columns})
+    return pa.table(
+        {"event_name": ["sum"], "customer": ["a"], "value": ["1"], "timestamp": [START], **columns}
+    )
 
 
 @pytest.mark.parametrize(
@@ -189,25 +219,37 @@ HEADER = "event_name,customer,value,timestamp"
 
 @pytest.mark.parametrize("seq", ["", "abc", "1.5", str(2**63)])
 def test_an_event_without_a_place_in_the_order_is_refused(seq, tmp_path):
-    """An event whose ``seq`` is no integer of 64 bits is refused with what it says, instead of vanishing."""
-    (tmp_path / "events.csv").write_text(f"{HEADER},seq\nsum,a,5,{START},1\nsum,a,7,{START},{seq}\n")
-    with pytest.raises(mc.InvalidValueError, match=r"^seq: expected an integer of at most 64 bits") as refused:
+    """An event whose ``seq`` is no integer of 64 bits is refused with what it says, instead of
+    vanishing.
+    """
+    (tmp_path / "events.csv").write_text(
+        f"{HEADER},seq\nsum,a,5,{START},1\nsum,a,7,{START},{seq}\n"
+    )
+    with pytest.raises(
+        mc.InvalidValueError, match=r"^seq: expected an integer of at most 64 bits"
+    ) as refused:
         DuckDBEvents(tmp_path / "events.csv", METERS)
     assert (refused.value.param, refused.value.details["received"]) == ("seq", seq or None)
 
 
 @pytest.mark.parametrize("received", ["garbage", "2025-01-01T00:00:00", "2025-13-01T00:00:00Z"])
 def test_an_unreadable_moment_of_receipt_is_refused(received, tmp_path):
-    """What ``received_at`` says and nobody can read is no absence, which would be judged as received when it happened."""
+    """What ``received_at`` says and nobody can read is no absence, which would be judged as
+    received when it happened.
+    """
     rows = f"sum,a,5,{START},\nsum,a,7,{START},{received}\n"
     (tmp_path / "events.csv").write_text(f"{HEADER},received_at\n{rows}")
-    with pytest.raises(mc.CatalogError, match=rf"events\.csv, line 3: received_at: expected .*{received}") as refused:
+    with pytest.raises(
+        mc.CatalogError, match=rf"events\.csv, line 3: received_at: expected .*{received}"
+    ) as refused:
         DuckDBEvents(tmp_path / "events.csv", METERS)
     assert (refused.value.param, refused.value.details["line"]) == ("received_at", 3)
 
 
 def test_what_sql_cannot_say_is_refused_by_name():
-    """An identifier that is forgotten after a time depends on the one before it, which SQL does not say."""
+    """An identifier that is forgotten after a time depends on the one before it, which SQL does not
+    say.
+    """
     policy = MeterPolicy(identifier_retention=timedelta(days=1))
     with pytest.raises(mc.InvalidValueError, match="DuckDB remembers every identifier for ever"):
         DuckDBEvents(rows_of(), METERS, policy=policy, now=NOON)
@@ -219,17 +261,24 @@ def test_what_sql_cannot_say_is_refused_by_name():
 
 
 @pytest.mark.parametrize(
-    ("keys", "key"), [(["Customer"], "Customer"), (["seq"], "seq"), (["region", "Region"], "Region")], ids=lambda one: f"{one}"
+    ("keys", "key"),
+    [(["Customer"], "Customer"), (["seq"], "seq"), (["region", "Region"], "Region")],
+    ids=lambda one: f"{one}",
 )
 def test_a_dimension_that_names_another_column_is_refused(keys, key):
     """SQL takes names that differ in case for one column, which would be read as the dimension."""
     with pytest.raises(mc.InvalidValueError, match="keys that DuckDB can tell from") as refused:
         DuckDBEvents(rows_of(), [Meter("m", "sum", dimension_payload_keys=keys)], now=NOON)
-    assert (refused.value.param, refused.value.details["received"]) == ("meters[dimension_payload_keys]", key)
+    assert (refused.value.param, refused.value.details["received"]) == (
+        "meters[dimension_payload_keys]",
+        key,
+    )
 
 
 def test_no_option_is_passed_over():
-    """One customer's id is no list of letters, and late usage cannot be carried where no period is closed."""
+    """One customer's id is no list of letters, and late usage cannot be carried where no period is
+    closed.
+    """
     with pytest.raises(mc.InvalidValueError, match="an iterable of customers' ids"):
         DuckDBEvents(rows_of(), METERS, customers="cus_1", now=NOON)
     with pytest.raises(mc.InvalidValueError, match="DuckDB closes no periods"):
@@ -238,7 +287,10 @@ def test_no_option_is_passed_over():
 
 def test_who_only_counts_needs_no_values():
     """The column of values may be absent where all meters count."""
-    item = mc.SubscriptionItem("si", mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=mc.Recurring(meter="m")))
+    item = mc.SubscriptionItem(
+        "si",
+        mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=mc.Recurring(meter="m")),
+    )
     subscription = mc.Subscription("sub", [item], START, customer="a")
     meter = Meter("m", "sum", "count")
     engine = DuckDBEvents(rows_of().drop_columns(["value"]), [meter], [subscription])
@@ -249,7 +301,10 @@ def test_sums_beyond_38_digits_are_refused():
     """A sum that DECIMAL(38, 0) does not hold raises the engine's name instead of wrapping."""
     pa = pytest.importorskip("pyarrow")
     table = pa.concat_tables([rows_of(value=["9" * 26])] * 20)
-    item = mc.SubscriptionItem("si", mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=mc.Recurring(meter="m")))
+    item = mc.SubscriptionItem(
+        "si",
+        mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=mc.Recurring(meter="m")),
+    )
     subscription = mc.Subscription("sub", [item], START, customer="a")
     engine = DuckDBEvents(table, [Meter("m", "sum")], [subscription], now=START)
     with pytest.raises(mc.InvoicingError, match="which is what DuckDB adds exactly") as refused:
@@ -262,9 +317,14 @@ def test_nothing_about_a_file_is_guessed(tmp_path):
     file = tmp_path / "events.csv"
     lines = ["event_name,customer,value,timestamp", f"#sum,a,1,{START}", *[f"sum,a,1,{START}"] * 3]
     file.write_text("\n".join(lines))
-    assert {seq: receipt.code for seq, receipt in DuckDBEvents(file, METERS).receipts().items()} == {1: "meter_unknown"}
+    assert {
+        seq: receipt.code for seq, receipt in DuckDBEvents(file, METERS).receipts().items()
+    } == {1: "meter_unknown"}
     file.write_text("\n".join([*lines, "sum,a"]))
-    with pytest.raises(mc.CatalogError, match=r"events\.csv, line 6: expected 4 fields as in the header, received 2"):
+    with pytest.raises(
+        mc.CatalogError,
+        match=r"events\.csv, line 6: expected 4 fields as in the header, received 2",
+    ):
         DuckDBEvents(file, METERS)
 
 
@@ -314,7 +374,9 @@ def session():
 
 
 @pytest.mark.slow  # Spark takes ten seconds to start, and seconds for each question.
-@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Sockets of pyspark's own, to its Java process.
+@pytest.mark.filterwarnings(
+    "ignore::ResourceWarning"
+)  # Sockets of pyspark's own, to its Java process.
 @pytest.mark.parametrize("policy", ["default", "global", "stripe"])
 def test_spark_says_what_a_log_says(policy, session):
     """The same text gives the same receipts, partials, summaries and invoices on Spark."""
@@ -329,7 +391,9 @@ def test_spark_says_what_a_log_says(policy, session):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_spark_refuses_by_name(session):
-    """What Spark cannot hold exactly is refused, and so is a table without an order or a session that would not tell."""
+    """What Spark cannot hold exactly is refused, and so is a table without an order or a session
+    that would not tell.
+    """
     rows = rows_of(seq=[1])
     pa = pytest.importorskip("pyarrow", reason="writes what is read")
     for changes, param in (
@@ -344,9 +408,16 @@ def test_spark_refuses_by_name(session):
         ({"Region": ["eu"]}, "Region"),
     ):
         with pytest.raises(mc.InvalidValueError) as refused:
-            SparkEvents(session, session.createDataFrame(rows_of(**{"seq": [1], **changes})), METERS, now=NOON)
+            SparkEvents(
+                session,
+                session.createDataFrame(rows_of(**{"seq": [1], **changes})),
+                METERS,
+                now=NOON,
+            )
         assert refused.value.param == param
-    with pytest.raises(mc.CatalogError, match=r"^events: cannot be read: \[TABLE_OR_VIEW_NOT_FOUND\]"):
+    with pytest.raises(
+        mc.CatalogError, match=r"^events: cannot be read: \[TABLE_OR_VIEW_NOT_FOUND\]"
+    ):
         SparkEvents(session, "nowhere", METERS, now=NOON)
     with pytest.raises(mc.InvalidValueError, match="'seq' is missing"):
         SparkEvents(session, session.createDataFrame(rows.drop_columns(["seq"])), METERS, now=NOON)
@@ -367,7 +438,10 @@ def test_spark_refuses_by_name(session):
         ("counting.timestamp DESC, counting.seq DESC", "counting.timestamp DESC, counting.seq"),
         ("claims.seq >= alone.seq", "claims.seq > alone.seq"),
         ("accepted.window_length = 0 OR received_last.seq IS NOT NULL", "TRUE"),
-        ("GROUP BY meter, customer, series, window_start", "GROUP BY meter, customer, window_start"),
+        (
+            "GROUP BY meter, customer, series, window_start",
+            "GROUP BY meter, customer, window_start",
+        ),
         ("timestamp - starts AS", "timestamp AS"),
         ("claims.dimensions = alone.dimensions", "TRUE"),
         ("timestamp > received + tolerance", "timestamp >= received + tolerance"),
@@ -379,7 +453,9 @@ def test_planted_defects_die(right, wrong, monkeypatch):
     assert sum(right in text for text in kernel) == 1
     broken = tuple(text.replace(right, wrong) for text in kernel)
     if "window_start" in wrong:
-        broken = tuple(text.replace("meter, customer, series,\n", "meter, customer,\n") for text in broken)
+        broken = tuple(
+            text.replace("meter, customer, series,\n", "meter, customer,\n") for text in broken
+        )
     for module in ("events", "duckdb_events"):  # One folds, the other judges.
         monkeypatch.setattr(f"metering_core.sql.{module}.events_kernel", lambda: broken)
     assert any(notices(seed) for seed in range(16))

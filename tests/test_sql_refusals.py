@@ -1,4 +1,6 @@
-"""What files lose is told: each row that DuckDB does not take, in the words of a log's readers, and never out of proportion."""
+"""What files lose is told: each row that DuckDB does not take, in the words of a log's readers, and
+never out of proportion.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,14 @@ from builders import DAY, JAN, START, priced, subscribed
 from event_cases import METERS
 
 import metering_core as mc
-from metering_core import AcceptancePolicy, BillingPeriod, CatalogError, InvalidValueError, MeteringError, UsageLog
+from metering_core import (
+    AcceptancePolicy,
+    BillingPeriod,
+    CatalogError,
+    InvalidValueError,
+    MeteringError,
+    UsageLog,
+)
 from metering_core.catalog import USAGE_COLUMNS, append_usage, read_usage
 
 duckdb = pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
@@ -34,7 +43,9 @@ YEAR_9999 = 253_402_214_400
 
 def told(errors):
     """Return what can be compared of errors of files: class, code, sentence, parameter and line."""
-    return [(type(one), one.code, one.message, one.param, one.details.get("line")) for one in errors]
+    return [
+        (type(one), one.code, one.message, one.param, one.details.get("line")) for one in errors
+    ]
 
 
 def by_log(path, kind, columns=USAGE_COLUMNS, policy=None):
@@ -51,24 +62,31 @@ def by_duckdb(path, kind, columns=USAGE_COLUMNS, **options):
     return engine.partial(MONTHLY.items[0], JAN), told(engine.refusals())
 
 
-# Rows that are not taken ---------------------------------------------------------------------------------------------------
+# Rows that are not taken --------------------------------------------------------------------------
 
 GOOD = f"si_0,5,{START},a\n"
 OBJECT = f'"subscription_item":"si_0","quantity":5,"timestamp":{START}'
 TEXTS = {
-    "values.csv": f"{HEADER},id\n{GOOD}si_0,-1,{START},\nsi_0,,{START},\n,1,{START},\nsi_0,1.5,{START},\nsi_0,1,{START},b\n",
-    "instants.csv": f"{HEADER}\nsi_0,5,2024-01-05T12:00:00\nsi_0,5,01/05/2024 12:00\nsi_0,5,soon\nsi_0,1,{10**12}\n",
-    "actions.csv": f"{HEADER},action,received_at\nsi_0,5,{START},sett,\nsi_0,1,{START},set,\nsi_0,2,{START},,later\n",
+    "values.csv": f"{HEADER},id\n{GOOD}si_0,-1,{START},\nsi_0,,{START},\n,1,{START},\nsi_0,1.5,{START},\n"
+    f"si_0,1,{START},b\n",
+    "instants.csv": f"{HEADER}\nsi_0,5,2024-01-05T12:00:00\nsi_0,5,01/05/2024 12:00\nsi_0,5,soon\n"
+    f"si_0,1,{10**12}\n",
+    "actions.csv": f"{HEADER},action,received_at\nsi_0,5,{START},sett,\nsi_0,1,{START},set,\n"
+    f"si_0,2,{START},,later\n",
     "rules.csv": f"{HEADER},id\n{GOOD}si_0,6,{START},a\nnobody,1,{START},\n{GOOD}si_0,2,{START},\n",
     "short-first.csv": f"{HEADER}\nsi_0,5\nsi_0,2,{START}\n",
-    "short-and-malformed.csv": f"{HEADER}\nsi_0,5\nsi_0,x,{START}\nsi_0,2,{START}\nnobody,2,{START}\nsi_0,1,{START},9\n",
+    "short-and-malformed.csv": f"{HEADER}\nsi_0,5\nsi_0,x,{START}\nsi_0,2,{START}\nnobody,2,{START}\n"
+    f"si_0,1,{START},9\n",
     "quoted.csv": f'{HEADER},id\nsi_0,1,{START},"a\nb"\nsi_0,-1,{START},\n\nnobody,2,{START},\n',
     "blank-lines.csv": f"\n{HEADER}\n\nsi_0,5,{START}\n\nnobody,2,{START}\n",
     "line-ends.csv": f"{HEADER}\rsi_0,5,{START}\rsi_0,-2,{START}\r\nsi_0,1,{START}\n",
     "open-quote.csv": f'{HEADER}\nsi_0,5,{START}\nsi_0,"5,{START}\n',
-    "values.jsonl": f'{{{OBJECT}}}\n{{{OBJECT[:-1]}x}}\n\n{{"quantity":1,"timestamp":{START}}}\n{{{OBJECT},"id":7}}\n',
-    "large.jsonl": f'{{"subscription_item":"si_0","quantity":{10**20},"timestamp":{START}}}\n{{{OBJECT},"id":"{"x" * 300}"}}\n',
-    "keys.jsonl": f'{{{OBJECT},"note":1}}\n{{{OBJECT}}}\n[1]\n7\n{{{OBJECT},"quantity":1}}\n{{{OBJECT},}}\n',
+    "values.jsonl": f'{{{OBJECT}}}\n{{{OBJECT[:-1]}x}}\n\n{{"quantity":1,"timestamp":{START}}}\n'
+    f'{{{OBJECT},"id":7}}\n',
+    "large.jsonl": f'{{"subscription_item":"si_0","quantity":{10**20},"timestamp":{START}}}\n'
+    f'{{{OBJECT},"id":"{"x" * 300}"}}\n',
+    "keys.jsonl": f'{{{OBJECT},"note":1}}\n{{{OBJECT}}}\n[1]\n7\n{{{OBJECT},"quantity":1}}\n'
+    f"{{{OBJECT},}}\n",
     "line-ends.jsonl": f"{{{OBJECT}}}\r{{{OBJECT}}}\r\nnobody\n",
     "surrogate.jsonl": f'{{{OBJECT},"id":"a"}}\n{{{OBJECT},"id":NaN}}\n',
 }
@@ -76,7 +94,9 @@ TEXTS = {
 
 @pytest.mark.parametrize("name", TEXTS)
 def test_text_is_refused_row_by_row_as_a_log_refuses_it(name, tmp_path):
-    """Whatever is wrong with a row, DuckDB tells the line and the sentence that a log's readers tell, and bills the others."""
+    """Whatever is wrong with a row, DuckDB tells the line and the sentence that a log's readers
+    tell, and bills the others.
+    """
     path = tmp_path / name
     path.write_text(TEXTS[name], newline="")
     expected = by_log(path, path.suffix[1:])
@@ -86,7 +106,9 @@ def test_text_is_refused_row_by_row_as_a_log_refuses_it(name, tmp_path):
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name != "rules.csv"])
 def test_the_first_malformed_row_ends_the_reading_unless_it_is_skipped(name, tmp_path):
-    """Without ``skip_malformed`` the first malformed row is raised: the same error that is told where they are skipped."""
+    """Without ``skip_malformed`` the first malformed row is raised: the same error that is told
+    where they are skipped.
+    """
     path = tmp_path / name
     path.write_text(TEXTS[name], newline="")
     first = next((one for one in by_log(path, path.suffix[1:])[1] if one[0] is CatalogError), None)
@@ -99,7 +121,9 @@ def test_the_first_malformed_row_ends_the_reading_unless_it_is_skipped(name, tmp
 
 
 def test_text_that_utf_8_cannot_write_is_refused_in_its_line(tmp_path):
-    """A lone surrogate in an escape of JSON is no text: its row is refused, and the others count."""
+    """A lone surrogate in an escape of JSON is no text: its row is refused, and the others
+    count.
+    """
     path = tmp_path / "u.jsonl"
     path.write_text(f'{{{OBJECT}}}\n{{{OBJECT},"id":"\\ud800"}}\nno\n')
     total, refused = by_duckdb(path, "jsonl")
@@ -110,22 +134,36 @@ def test_text_that_utf_8_cannot_write_is_refused_in_its_line(tmp_path):
 def rows(*quantities, **others):
     """Return columns of increments of ``si_0`` at the start."""
     size = len(quantities)
-    return {"subscription_item": ["si_0"] * size, "quantity": list(quantities), "timestamp": [START] * size} | others
+    return {
+        "subscription_item": ["si_0"] * size,
+        "quantity": list(quantities),
+        "timestamp": [START] * size,
+    } | others
 
 
 def test_rows_of_parquet_are_refused_with_file_and_row(tmp_path):
     """In several files of Parquet a refused row is told with its file and its number there."""
     pq.write_table(pa.table(rows(1, -2, 3)), tmp_path / "a.parquet")
-    pq.write_table(pa.table(rows(4, 5, subscription_item=["si_0", "nobody"])), tmp_path / "b.parquet")
+    pq.write_table(
+        pa.table(rows(4, 5, subscription_item=["si_0", "nobody"])), tmp_path / "b.parquet"
+    )
     engine = DuckDBUsage(tmp_path / "*.parquet", [MONTHLY], skip_malformed=True)
     malformed, unknown = engine.refusals()
     assert (malformed.code, malformed.param, malformed.details) == (
         "file_unreadable",
         "quantity",
-        {"cause": "parameter_invalid_integer", "path": str(tmp_path / "a.parquet"), "line": None, "row": 2, "seq": 2},
+        {
+            "cause": "parameter_invalid_integer",
+            "path": str(tmp_path / "a.parquet"),
+            "line": None,
+            "row": 2,
+            "seq": 2,
+        },
     )
     assert (
-        malformed.message == f"{tmp_path / 'a.parquet'}, row 2: quantity: expected an integer of at least 0, received -2 (int)"
+        malformed.message
+        == f"{tmp_path / 'a.parquet'}, row 2: quantity: expected an integer of at least 0, "
+        "received -2 (int)"
     )
     assert (unknown.code, unknown.details["path"], unknown.details["row"]) == (
         "subscription_item_unknown",
@@ -137,8 +175,12 @@ def test_rows_of_parquet_are_refused_with_file_and_row(tmp_path):
 
 
 def test_rows_are_counted(tmp_path):
-    """Accepted, duplicate, rejected and malformed rows are counted in one run, which is remembered."""
-    columns = rows(1, 1, 2, -1, 5, id=["a", "a", "a", None, None], subscription_item=["si_0"] * 4 + ["nobody"])
+    """Accepted, duplicate, rejected and malformed rows are counted in one run, which is
+    remembered.
+    """
+    columns = rows(
+        1, 1, 2, -1, 5, id=["a", "a", "a", None, None], subscription_item=["si_0"] * 4 + ["nobody"]
+    )
     pq.write_table(pa.table(columns), tmp_path / "u.parquet")
     engine = DuckDBUsage(tmp_path / "u.parquet", [MONTHLY], skip_malformed=True)
     counts = engine.counts()
@@ -149,22 +191,32 @@ def test_rows_are_counted(tmp_path):
 
 
 def test_a_stream_has_no_file():
-    """Rows of a stream are told by their number, or by their ``seq``, as values that were passed."""
+    """Rows of a stream are told by their number, or by their ``seq``, as values that were
+    passed.
+    """
     engine = DuckDBUsage(pa.table(rows(1, -1)), [MONTHLY], skip_malformed=True)
     (malformed,) = engine.refusals()
     assert isinstance(malformed, InvalidValueError)
     assert (malformed.code, malformed.details["seq"]) == ("parameter_invalid_integer", 2)
     source = pa.table(rows(1, -1, seq=[70, 50]))
     (malformed,) = DuckDBUsage(source, [MONTHLY], skip_malformed=True).refusals()
-    assert malformed.message == "usage, row 50: quantity: expected an integer of at least 0, received -1 (int)"
+    assert (
+        malformed.message
+        == "usage, row 50: quantity: expected an integer of at least 0, received -1 (int)"
+    )
 
 
 def test_lines_that_are_no_rows_come_before_an_order_of_their_own(tmp_path):
-    """Where rows have a ``seq``, a line that is no row has none: it is told first, with its line."""
+    """Where rows have a ``seq``, a line that is no row has none: it is told first, with its
+    line.
+    """
     path = tmp_path / "u.csv"
     path.write_text(f"{HEADER},seq\nsi_0,-1,{START},9\nsi_0\nsi_0,1,{START},8\n")
     engine = DuckDBUsage(path, [MONTHLY], skip_malformed=True)
-    assert [one.message.removeprefix(f"{path}, ")[:9] for one in engine.refusals()] == ["line 3: e", "row 9: qu"]
+    assert [one.message.removeprefix(f"{path}, ")[:9] for one in engine.refusals()] == [
+        "line 3: e",
+        "row 9: qu",
+    ]
     assert engine.counts().malformed == 2
 
 
@@ -175,7 +227,9 @@ def test_columns_that_are_not_read_stay_unread_row_by_row(tmp_path):
     engine = DuckDBUsage(path, [MONTHLY], skip_malformed=True)
     assert (engine.partial(MONTHLY.items[0], JAN), len(list(engine.refusals()))) == (5, 1)
     path.write_text(f'{{{OBJECT},"acton":"set"}}\rno\n')
-    with pytest.raises(InvalidValueError, match=r"unknown column 'acton' \(did you mean 'action'\?\)"):
+    with pytest.raises(
+        InvalidValueError, match=r"unknown column 'acton' \(did you mean 'action'\?\)"
+    ):
         DuckDBUsage(path, [MONTHLY], skip_malformed=True)
 
 
@@ -190,9 +244,13 @@ def test_what_other_engines_take_and_sql_cannot_hold_is_told(tmp_path):
 
 def test_policies_are_those_of_a_log(tmp_path):
     """Late usage and clocks that drift are judged as the policy says, in files as in a log."""
-    path, policy = tmp_path / "u.csv", AcceptancePolicy(late_grace=mc_days(2), future_tolerance=mc_days(1))
+    path, policy = (
+        tmp_path / "u.csv",
+        AcceptancePolicy(late_grace=mc_days(2), future_tolerance=mc_days(1)),
+    )
     path.write_text(
-        f"{HEADER},received_at\nsi_0,7,{START + DAY},{START}\nsi_0,5,{START},{JAN.end_seconds + DAY}\n"
+        f"{HEADER},received_at\nsi_0,7,{START + DAY},{START}\n"
+        f"si_0,5,{START},{JAN.end_seconds + DAY}\n"
         f"si_0,1,{START},{JAN.end_seconds + 3 * DAY}\n"
     )
     expected = by_log(path, "csv", policy=policy)
@@ -208,21 +266,32 @@ def mc_days(number):
     return timedelta(days=number)
 
 
-# Proportion ----------------------------------------------------------------------------------------------------------------
+# Proportion ---------------------------------------------------------------------------------------
 
 
 def daily(**options):
     """Return a subscription with daily periods."""
-    return subscribed(priced(recurring=mc.Recurring(interval="day", usage_type="metered", aggregate_usage="sum")), **options)
+    return subscribed(
+        priced(recurring=mc.Recurring(interval="day", usage_type="metered", aggregate_usage="sum")),
+        **options,
+    )
 
 
 @pytest.mark.parametrize("far", [253_400_000_000, 253_402_300_799, -62_135_596_800])
 def test_two_rows_thousands_of_years_apart_cost_two_rows(far, monkeypatch):
-    """Only periods near a row are looked at: a few dozen of three million days, in far less than two seconds."""
+    """Only periods near a row are looked at: a few dozen of three million days, in far less than
+    two seconds.
+    """
     looked = []
-    monkeypatch.setattr(rules, "periods_within", lambda *of: (looked.append(one) or one for one in periods_within(*of)))
+    monkeypatch.setattr(
+        rules,
+        "periods_within",
+        lambda *of: (looked.append(one) or one for one in periods_within(*of)),
+    )
     began = time.process_time()
-    engine = DuckDBUsage(pa.table(rows(1, 1, timestamp=[START, far])), [daily(start_date=None)], time=None)
+    engine = DuckDBUsage(
+        pa.table(rows(1, 1, timestamp=[START, far])), [daily(start_date=None)], time=None
+    )
     found = engine.periods_with_usage()
     assert len(looked) < 300
     assert time.process_time() - began < 2
@@ -245,20 +314,37 @@ MOMENTS = (
 @pytest.mark.parametrize("interval", ["day", "month"])
 @pytest.mark.parametrize("policy", [{}, {"late_grace": 40}])
 def test_absurd_moments_refuse_their_row_as_a_log_does(interval, policy):
-    """Rows at the ends of the calendar are judged one by one: the receipts and the totals are those of a log."""
+    """Rows at the ends of the calendar are judged one by one: the receipts and the totals are those
+    of a log.
+    """
     recurring = mc.Recurring(interval=interval, usage_type="metered", aggregate_usage="sum")
     subscription = subscribed(priced(recurring=recurring))
     rules_of = AcceptancePolicy(**{name: mc_days(days) for name, days in policy.items()})
     times = [(at, received) for at in MOMENTS for received in MOMENTS]
-    columns = rows(*[1] * len(times), timestamp=[at for at, _ in times], received_at=[received for _, received in times])
+    columns = rows(
+        *[1] * len(times),
+        timestamp=[at for at, _ in times],
+        received_at=[received for _, received in times],
+    )
     engine = DuckDBUsage(pa.table(columns), [subscription], policy=rules_of, time=None)
     log = UsageLog([subscription], policy=rules_of)
     receipts = log.append_columns(
-        columns["subscription_item"], columns["quantity"], columns["timestamp"], received_at=columns["received_at"]
+        columns["subscription_item"],
+        columns["quantity"],
+        columns["timestamp"],
+        received_at=columns["received_at"],
     )
-    assert engine.receipts() == {at: one for at, one in enumerate(receipts, 1) if one.outcome != "accepted"}
-    for period in (BillingPeriod(START, START + DAY), BillingPeriod(0, DAY), BillingPeriod(YEAR_9999 - 40 * DAY, YEAR_9999)):
-        assert engine.partial(subscription.items[0], period) == log.partial(subscription.items[0], period)
+    assert engine.receipts() == {
+        at: one for at, one in enumerate(receipts, 1) if one.outcome != "accepted"
+    }
+    for period in (
+        BillingPeriod(START, START + DAY),
+        BillingPeriod(0, DAY),
+        BillingPeriod(YEAR_9999 - 40 * DAY, YEAR_9999),
+    ):
+        assert engine.partial(subscription.items[0], period) == log.partial(
+            subscription.items[0], period
+        )
 
 
 def test_spans_that_touch_are_one():
@@ -268,13 +354,20 @@ def test_spans_that_touch_are_one():
 
 
 def test_late_usage_far_away_is_found_where_it_is_billed():
-    """Late usage is billed in the period in which it was received, also where another row lies thousands of years off."""
+    """Late usage is billed in the period in which it was received, also where another row lies
+    thousands of years off.
+    """
     policy = AcceptancePolicy(late_grace=mc_days(3), late_attribution="open_period")
     subscription = subscribed()
     log = UsageLog([subscription], policy=policy)
     log.close_period("sub", JAN, now=JAN.end)
     table = pa.table(
-        rows(9, 4, timestamp=[JAN.end_seconds - 1, 250_000_000_000], received_at=[JAN.end_seconds + 5, 250_000_000_000])
+        rows(
+            9,
+            4,
+            timestamp=[JAN.end_seconds - 1, 250_000_000_000],
+            received_at=[JAN.end_seconds + 5, 250_000_000_000],
+        )
     )
     engine = DuckDBUsage(table, [subscription], policy=policy, closed=log.state().closed)
     february = BillingPeriod(JAN.end, START + 60 * DAY)
@@ -282,7 +375,7 @@ def test_late_usage_far_away_is_found_where_it_is_billed():
     assert engine.partial(subscription.items[0], february) == 9
 
 
-# Damage and foreign errors -------------------------------------------------------------------------------------------------
+# Damage and foreign errors ------------------------------------------------------------------------
 
 
 def damaged(draw, content):
@@ -302,12 +395,15 @@ def damaged(draw, content):
     return bytes(content)
 
 
-@pytest.mark.parametrize("part", [0, 1, 2, *(pytest.param(part, marks=pytest.mark.slow) for part in range(3, 30))])
+@pytest.mark.parametrize(
+    "part", [0, 1, 2, *(pytest.param(part, marks=pytest.mark.slow) for part in range(3, 30))]
+)
 def test_damaged_parquet_is_refused_by_name(part, tmp_path):
-    """A flipped byte, a lost piece or a cut end: an error of ours with the path, from whatever question, or the right answer.
+    """A flipped byte, a lost piece or a cut end: an error of ours with the path, from whatever
+    question, or the right answer.
 
-    But for damage that stays within the values of a page, which DuckDB does not hold against the page's checksum: what it
-    reads there is what the file says.
+    But for damage that stays within the values of a page, which DuckDB does not hold against the
+    page's checksum: what it reads there is what the file says.
     """
     good = tmp_path / "good.parquet"
     pq.write_table(pa.table(rows(*range(50), id=[f"id {number}" for number in range(50)])), good)
@@ -318,7 +414,12 @@ def test_damaged_parquet_is_refused_by_name(part, tmp_path):
         path = tmp_path / f"{number}.parquet"
         path.write_bytes(damaged(draw, content))
         first = next(
-            (at for at, (one, other) in enumerate(zip(path.read_bytes(), content, strict=False)) if one != other), footer
+            (
+                at
+                for at, (one, other) in enumerate(zip(path.read_bytes(), content, strict=False))
+                if one != other
+            ),
+            footer,
         )
         try:
             engine = DuckDBUsage(path, [MONTHLY], skip_malformed=True)
@@ -351,9 +452,13 @@ ODD = {
 @pytest.mark.parametrize("path", ODD, ids=range(len(ODD)))
 @pytest.mark.parametrize("engine", ["usage", "events"])
 def test_paths_that_are_no_files_of_this_machine_are_refused(path, engine, monkeypatch):
-    """Remote addresses, folders, devices and paths that no system takes: our error, before DuckDB sees any of it."""
+    """Remote addresses, folders, devices and paths that no system takes: our error, before DuckDB
+    sees any of it.
+    """
     asked = []
-    monkeypatch.setattr(duckdb_tables.DuckDBTables, "fetched", lambda *given: asked.append(given) or [])
+    monkeypatch.setattr(
+        duckdb_tables.DuckDBTables, "fetched", lambda *given: asked.append(given) or []
+    )
     with pytest.raises(CatalogError, match=ODD[path]) as refused:
         DuckDBUsage(path, []) if engine == "usage" else DuckDBEvents(path, METERS)
     assert (refused.value.code, refused.value.details["path"]) == ("file_unreadable", path)
@@ -370,7 +475,9 @@ def test_a_pipe_is_refused_and_not_waited_for(tmp_path):
 
 @pytest.mark.parametrize("name", ["u.csv", "u.jsonl", "u.parquet"])
 def test_a_file_that_cannot_be_opened_is_an_error_of_ours(name, tmp_path, monkeypatch):
-    """A file that goes, or that may not be read, between two looks at it: the system's word and the path."""
+    """A file that goes, or that may not be read, between two looks at it: the system's word and the
+    path.
+    """
     path = tmp_path / name
     path.write_text(f"{HEADER}\n" if name == "u.csv" else "")
     real = type(path).open
@@ -389,7 +496,11 @@ def test_a_file_that_cannot_be_opened_is_an_error_of_ours(name, tmp_path, monkey
 def test_nothing_is_fetched():
     """DuckDB neither installs nor loads an extension by itself, nor takes one from strangers."""
     engine = DuckDBUsage(pa.table(rows(1)), [MONTHLY])
-    names = ("autoinstall_known_extensions", "autoload_known_extensions", "allow_community_extensions")
+    names = (
+        "autoinstall_known_extensions",
+        "autoload_known_extensions",
+        "allow_community_extensions",
+    )
     settings = ", ".join(f"current_setting('{name}')" for name in names)
     assert engine._tables.fetched(f"SELECT {settings}") == [(False, False, False)]
 
@@ -414,9 +525,13 @@ def broken_off(error):
     return pa.RecordBatchReader.from_batches(pa.table(rows(1)).schema, batches())
 
 
-@pytest.mark.parametrize("error", [ValueError("x"), OSError("disk"), pa.ArrowInvalid("y")], ids=repr)
+@pytest.mark.parametrize(
+    "error", [ValueError("x"), OSError("disk"), pa.ArrowInvalid("y")], ids=repr
+)
 def test_a_stream_that_raises_is_an_error_of_ours(error):
-    """Whatever an Arrow stream raises, at its start or later, comes as ``file_unreadable`` with its word."""
+    """Whatever an Arrow stream raises, at its start or later, comes as ``file_unreadable`` with its
+    word.
+    """
     for source in (Stream(error), broken_off(error)):
         with pytest.raises(CatalogError, match=rf"^usage: cannot be read: .*{error}") as refused:
             DuckDBUsage(source, [MONTHLY])
@@ -506,7 +621,7 @@ def test_options_of_events_of_another_kind_are_refused(option, value):
     assert option.startswith(refused.value.param)
 
 
-# Modes and formulas --------------------------------------------------------------------------------------------------------
+# Modes and formulas -------------------------------------------------------------------------------
 
 
 def planted(kind, value):
@@ -520,9 +635,13 @@ def test_a_mode_that_the_folding_does_not_know_is_refused(monkeypatch):
     """A mode without a row is refused by name; it was answered with a tuple once."""
     item = MONTHLY.items[0]
     engine = DuckDBUsage(pa.table(rows(9)), [MONTHLY])
-    monkeypatch.setattr("metering_core.sql.engine.required_mode", lambda item: planted(mc.AggregateUsage, "median"))
+    monkeypatch.setattr(
+        "metering_core.sql.engine.required_mode", lambda item: planted(mc.AggregateUsage, "median")
+    )
     for ask in (lambda: engine.partial(item, JAN), engine.periods_with_usage):
-        with pytest.raises(mc.InvoicingError, match=r"expected one that SQL can compute .*received 'median'") as refused:
+        with pytest.raises(
+            mc.InvoicingError, match=r"expected one that SQL can compute .*received 'median'"
+        ) as refused:
             ask()
         assert refused.value.code == "formula_not_available"
 
@@ -532,30 +651,44 @@ def test_a_formula_that_the_folding_does_not_know_is_refused(monkeypatch):
     monkeypatch.setattr(type(mc.FORMULAS[mc.Formula.SUM]), "sql", ())
     item, subscription, meter = metered()
     engine = DuckDBEvents(events(), [meter], [subscription])
-    with pytest.raises(mc.InvoicingError, match=r"expected one that DuckDB can compute .*received 'sum'") as refused:
+    with pytest.raises(
+        mc.InvoicingError, match=r"expected one that DuckDB can compute .*received 'sum'"
+    ) as refused:
         engine.partial(item, BillingPeriod(START, START + DAY))
     assert refused.value.code == "formula_not_available"
 
 
-# Events --------------------------------------------------------------------------------------------------------------------
+# Events -------------------------------------------------------------------------------------------
 
 
 def metered(**options):
     """Return an item on a meter that sums, its subscription and the meter."""
     recurring = mc.Recurring(meter="m")
-    item = mc.SubscriptionItem("si", mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=recurring))
-    return item, mc.Subscription("sub", [item], START, customer="cus_1", **options), mc.Meter("m", "calls")
+    item = mc.SubscriptionItem(
+        "si", mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=recurring)
+    )
+    return (
+        item,
+        mc.Subscription("sub", [item], START, customer="cus_1", **options),
+        mc.Meter("m", "calls"),
+    )
 
 
 def events(*customers, **columns):
     """Return events of customers at the start, as an Arrow table."""
     size = len(customers or ["cus_1"])
-    base = {"event_name": ["calls"] * size, "customer": list(customers or ["cus_1"]), "value": ["1"] * size}
+    base = {
+        "event_name": ["calls"] * size,
+        "customer": list(customers or ["cus_1"]),
+        "value": ["1"] * size,
+    }
     return pa.table({**base, "timestamp": [START] * size, **columns})
 
 
 def test_events_that_nobody_bills_are_counted_and_named():
-    """An unknown customer, a padded id, a meter without an item and a moment before the life: each with its number."""
+    """An unknown customer, a padded id, a meter without an item and a moment before the life: each
+    with its number.
+    """
     item, subscription, meter = metered(start_date=START)
     source = events(
         *("cus_1", "cus_typo", "cus_1 ", "CUS_1", "cus_1", "cus_typo", "cus_1"),
@@ -563,7 +696,10 @@ def test_events_that_nobody_bills_are_counted_and_named():
         timestamp=[START] * 4 + [START - 5] + [START] * 2,
     )
     engine = DuckDBEvents(source, [meter, mc.Meter("seats", "seats")], [subscription])
-    assert [(one.meter, one.customer, one.events, one.first, one.meant) for one in engine.events_without_item()] == [
+    assert [
+        (one.meter, one.customer, one.events, one.first, one.meant)
+        for one in engine.events_without_item()
+    ] == [
         ("m", "cus_typo", 2, 2, None),
         ("m", "cus_1 ", 1, 3, "cus_1"),
         ("m", "CUS_1", 1, 4, "cus_1"),
@@ -574,12 +710,20 @@ def test_events_that_nobody_bills_are_counted_and_named():
 
 
 def test_lives_that_meet_count_an_event_once():
-    """Two subscriptions of one customer that live at once, or one after the other, leave nothing unbilled between them."""
+    """Two subscriptions of one customer that live at once, or one after the other, leave nothing
+    unbilled between them.
+    """
     item, subscription, meter = metered(ended_at=START + DAY)
     recurring = mc.Recurring(meter="m")
-    later = mc.SubscriptionItem("si_2", mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=recurring))
-    second = mc.Subscription("sub_2", [later], START, customer="cus_1", start_date=START + DAY, ended_at=START + 2 * DAY)
-    source = events(*["cus_1"] * 4, timestamp=[START, START + DAY - 1, START + DAY, START + 2 * DAY])
+    later = mc.SubscriptionItem(
+        "si_2", mc.Price.per_unit("p", currency="usd", unit_amount=1, recurring=recurring)
+    )
+    second = mc.Subscription(
+        "sub_2", [later], START, customer="cus_1", start_date=START + DAY, ended_at=START + 2 * DAY
+    )
+    source = events(
+        *["cus_1"] * 4, timestamp=[START, START + DAY - 1, START + DAY, START + 2 * DAY]
+    )
     engine = DuckDBEvents(source, [meter], [subscription, second], policy=mc.MeterPolicy.history())
     assert [(one.events, one.first) for one in engine.events_without_item()] == [(1, 4)]
     assert engine.partial(item, BillingPeriod(START, START + DAY)) == 2
@@ -602,7 +746,9 @@ def test_events_that_are_not_taken_are_told(form, tmp_path):
     elif form == "jsonl":
         path.write_text("".join(json.dumps(line) + "\n" for line in lines))
     else:
-        path.write_text("\n".join([",".join(columns), *(",".join(map(str, line.values())) for line in lines)]))
+        path.write_text(
+            "\n".join([",".join(columns), *(",".join(map(str, line.values())) for line in lines)])
+        )
     engine = DuckDBEvents(path, [meter], [subscription], skip_malformed=True)
     instant, name, unknown = engine.refusals()
     place = {"csv": ("line", 3), "jsonl": ("line", 2), "parquet": ("row", 2)}[form]
@@ -617,25 +763,33 @@ def test_events_that_are_not_taken_are_told(form, tmp_path):
 
 
 def test_floats_of_json_are_no_values(tmp_path):
-    """A number of JSON with a point is refused in its line, and one of 30 digits is read to the last."""
+    """A number of JSON with a point is refused in its line, and one of 30 digits is read to the
+    last.
+    """
     item, subscription, meter = metered()
     path = tmp_path / "e.jsonl"
     event = '{{"event_name":"calls","customer":"cus_1","timestamp":{},"value":{}}}\n'
     path.write_text(event.format(START, "1.5") + event.format(START, "1" * 30) + "no\n")
     engine = DuckDBEvents(path, [meter], [subscription], skip_malformed=True, decimal_places=0)
     malformed, broken = engine.refusals()
-    assert malformed.message == f"{path}, line 1: value: expected a text, or an integer, received 1.5 (float)"
+    assert (
+        malformed.message
+        == f"{path}, line 1: value: expected a text, or an integer, received 1.5 (float)"
+    )
     assert broken.details["line"] == 3
     assert engine.partial(item, BillingPeriod(START, START + DAY)) == int("1" * 30)
 
 
 def test_the_limit_of_decimal_places_names_its_argument():
     """What DuckDB's units do not hold is refused with the argument that says how many there are."""
-    with pytest.raises(InvalidValueError, match=r"at most 12 decimal places \(decimal_places=12 says so\) and 38 digits"):
+    with pytest.raises(
+        InvalidValueError,
+        match=r"at most 12 decimal places \(decimal_places=12 says so\) and 38 digits",
+    ):
         DuckDBEvents(events(value=["0.0000000000001"]), [mc.Meter("m", "calls")])
 
 
-# Interruption --------------------------------------------------------------------------------------------------------------
+# Interruption -------------------------------------------------------------------------------------
 
 
 def interrupted_at(line, run):
@@ -663,17 +817,26 @@ def interrupted_at(line, run):
     return False
 
 
-@pytest.mark.parametrize("seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))])
+@pytest.mark.parametrize(
+    "seed", [0, *(pytest.param(seed, marks=pytest.mark.slow) for seed in range(1, 12))]
+)
 def test_an_interrupted_question_leaves_the_engine_usable(seed):
     """Wherever a question is interrupted, the next one is answered as if there had been none."""
-    source = pa.table(rows(5, 7, 7, -1, id=[None, "a", "a", None], action=["increment", "set", "set", None]))
+    source = pa.table(
+        rows(5, 7, 7, -1, id=[None, "a", "a", None], action=["increment", "set", "set", None])
+    )
     draw, asked = random.Random(seed), 0  # noqa: S311 - no secret
     expected = None
     for line in [10**9, *sorted(draw.sample(range(1, 260), 6))]:
         engine = DuckDBUsage(source, [MONTHLY], skip_malformed=True)
 
         def ask(engine=engine):
-            return engine.periods_with_usage(), engine.receipts(), engine.counts(), told(engine.refusals())
+            return (
+                engine.periods_with_usage(),
+                engine.receipts(),
+                engine.counts(),
+                told(engine.refusals()),
+            )
 
         asked += interrupted_at(line, ask)
         answers = (*ask(), engine.partial(MONTHLY.items[0], JAN))
@@ -690,7 +853,9 @@ class LateError(Exception):
 
 @pytest.mark.parametrize("raised", [KeyboardInterrupt, LateError])
 def test_what_interrupts_a_statement_leaves_as_what_it_is(raised):
-    """Ctrl-C and a timeout stop DuckDB within a statement and are not told as anything else; the next question is answered."""
+    """Ctrl-C and a timeout stop DuckDB within a statement and are not told as anything else; the
+    next question is answered.
+    """
 
     def ring(*_):
         raise raised
@@ -716,7 +881,11 @@ def test_what_interrupts_a_statement_leaves_as_what_it_is(raised):
 
 
 def test_what_the_system_makes_up_is_read_row_by_row():
-    """A file of /proc says that it is empty and is not: it is read, and refused for what it says."""
+    """A file of /proc says that it is empty and is not: it is read, and refused for what it
+    says.
+    """
     with pytest.raises(CatalogError, match=r"^/proc/self/status, line 1: "):
         DuckDBUsage(Files("/proc/self/status", "csv", USAGE_COLUMNS), [MONTHLY])
-    assert list(DuckDBUsage(Files("/proc/self/status", "jsonl"), [MONTHLY], skip_malformed=True).refusals())
+    assert list(
+        DuckDBUsage(Files("/proc/self/status", "jsonl"), [MONTHLY], skip_malformed=True).refusals()
+    )

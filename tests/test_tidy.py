@@ -53,11 +53,15 @@ def where(file: Path, line: int) -> str:
 
 
 def functions(tree: ast.Module) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
-    return (node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef))
+    return (
+        node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+    )
 
 
 def mentions(tree: ast.Module) -> Iterator[tuple[str, int]]:
-    """Yield every dotted name, and every plain name that is called: `isinstance(x, float)` is no call of float."""
+    """Yield every dotted name, and every plain name that is called: `isinstance(x, float)` is no
+    call of float.
+    """
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute):
             yield ast.unparse(node), node.lineno
@@ -89,17 +93,28 @@ def length(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
 
 @pytest.mark.parametrize("file", MODULES, ids=lambda file: str(file.relative_to(PACKAGE)))
 def test_no_banned_call(file):
-    """A module rounds, floats or reads the machine's clock only if that is what the module is for."""
+    """A module rounds, floats or reads the machine's clock only if that is what the module
+    is for.
+    """
     found = violations(parse(file), file)
     assert not found, "\n".join(found)
 
 
 @pytest.mark.parametrize(
     "source",
-    ["x.scaleb(2)", "round(x)", "float(x)", "datetime.datetime.now()", "clock = time.time", "decimal.getcontext()"],
+    [
+        "x.scaleb(2)",
+        "round(x)",
+        "float(x)",
+        "datetime.datetime.now()",
+        "clock = time.time",
+        "decimal.getcontext()",
+    ],
 )
 def test_banned_calls_are_noticed(source):
-    """The search finds a banned call in its usual spellings, also where it is passed on uncalled."""
+    """The search finds a banned call in its usual spellings, also where it is passed on
+    uncalled.
+    """
     assert violations(ast.parse(source), PACKAGE / "log.py")
 
 
@@ -111,7 +126,8 @@ def test_fields_named_like_builtins_are_no_calls():
 def test_functions_fit_on_a_screen():
     """No function of the package is longer than 40 lines without its docstring."""
     long = [
-        f"{where(file, function.lineno)}: {function.name} has {length(function)} lines: split it at its ideas"
+        f"{where(file, function.lineno)}: {function.name} has {length(function)} lines: "
+        "split it at its ideas"
         for file in MODULES
         for function in functions(parse(file))
         if length(function) > FUNCTION_LINES_MAX
@@ -147,15 +163,25 @@ def test_imports_point_down():
 @pytest.mark.parametrize("word", ["util", "helper", "manager", "common", "misc"])
 def test_modules_are_named_by_the_field(word):
     """No module has a name that could hold anything."""
-    assert not [file.name for file in MODULES if word in file.stem], "name the module after the one idea it holds"
+    assert not [file.name for file in MODULES if word in file.stem], (
+        "name the module after the one idea it holds"
+    )
 
 
 @pytest.mark.parametrize("code", list(ErrorCode))
 def test_every_error_code_is_tested(code):
-    """Every error code is named in a test or a case, whether by its value or by its member's name."""
+    """Every error code is named in a test or a case, whether by its value or by its member's
+    name.
+    """
     named = re.compile(rf"\b({code.value}|{code.name})\b")
-    files = [file for file in TESTS.rglob("*") if file.suffix in {".py", ".json"} and file != Path(__file__).resolve()]
-    assert any(named.search(file.read_text(encoding="utf-8")) for file in files), f"show when {code.value} is raised"
+    files = [
+        file
+        for file in TESTS.rglob("*")
+        if file.suffix in {".py", ".json"} and file != Path(__file__).resolve()
+    ]
+    assert any(named.search(file.read_text(encoding="utf-8")) for file in files), (
+        f"show when {code.value} is raised"
+    )
 
 
 def test_public_names_are_sorted():
@@ -167,12 +193,18 @@ def test_public_names_are_documented():
     """Every class and function in `__all__` exists and has a docstring."""
     public = {name: getattr(metering_core, name) for name in metering_core.__all__}
     described = (inspect.isclass, inspect.isfunction)
-    silent = [name for name, value in public.items() if any(kind(value) for kind in described) and not inspect.getdoc(value)]
+    silent = [
+        name
+        for name, value in public.items()
+        if any(kind(value) for kind in described) and not inspect.getdoc(value)
+    ]
     assert not silent, f"write docstrings for {silent}"
 
 
 def test_the_package_root_says_every_name_in_three_places_alike():
-    """What type checkers see, what is imported on first use and `__all__` are the same names from the same modules."""
+    """What type checkers see, what is imported on first use and `__all__` are the same names from
+    the same modules.
+    """
     root = parse(PACKAGE / "__init__.py")
     seen = {
         alias.name: node.module.partition(".")[2]
@@ -188,8 +220,14 @@ def test_the_package_root_says_every_name_in_three_places_alike():
 
 
 def test_the_package_root_has_no_logic():
-    """`__init__.py` holds names and the two functions that import them on first use, nothing else."""
-    functions = [node.name for node in parse(PACKAGE / "__init__.py").body if isinstance(node, ast.FunctionDef)]
+    """`__init__.py` holds names and the two functions that import them on first use, nothing
+    else.
+    """
+    functions = [
+        node.name
+        for node in parse(PACKAGE / "__init__.py").body
+        if isinstance(node, ast.FunctionDef)
+    ]
     assert functions == ["__getattr__", "__dir__"]
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = metering_core.nonsense
@@ -197,9 +235,20 @@ def test_the_package_root_has_no_logic():
 
 
 def test_a_sample_of_the_slow_tests_can_be_taken():
-    """What CI runs of the slow tests is collected: of one file at least its first slow test, and the others are left out."""
+    """What CI runs of the slow tests is collected: of one file at least its first slow test, and
+    the others are left out.
+    """
     asked = ["-m", "slow", "--slow-sample=1000000", str(TESTS / "test_meter_laws_bite.py")]
-    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", *asked]
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        *asked,
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=TESTS.parent)
     assert done.returncode == 0, done.stdout + done.stderr
     assert re.search(r"1/\d+ tests collected", done.stdout), done.stdout

@@ -26,7 +26,8 @@ moments = st.builds(
     st.integers(-3, 3),
     st.sampled_from([-1, 0, 0, 0, 1]),
 )
-# Every law is asked of nine formulas, twice, so that a share of the profile's examples is enough for each.
+# Every law is asked of nine formulas, twice, so that a share of the profile's examples is enough
+# for each.
 some = settings(max_examples=max(settings().max_examples // 2, 1))
 
 steps = st.one_of(
@@ -38,8 +39,16 @@ steps = st.one_of(
 
 def fold(aggregator, readings, start, end):
     """Merge the readings of a window one by one, in the order of time."""
-    chosen = sorted(reading for reading in readings if (start is None or start <= reading[0]) and reading[0] < end)
-    return reduce(aggregator.merge, (aggregator.prepare_event(*reading) for reading in chosen), aggregator.identity)
+    chosen = sorted(
+        reading
+        for reading in readings
+        if (start is None or start <= reading[0]) and reading[0] < end
+    )
+    return reduce(
+        aggregator.merge,
+        (aggregator.prepare_event(*reading) for reading in chosen),
+        aggregator.identity,
+    )
 
 
 class CountsMerges(Aggregator):
@@ -78,7 +87,9 @@ def calls(timeline, start, end):
 @pytest.mark.parametrize("row", ROWS)
 @pytest.mark.parametrize("few", [1, 16])
 def test_any_order_of_changes_gives_the_partials_of_a_fold(row, few):
-    """Readings may come and go in any order, with questions in between: a window's partial is that of a fold from scratch."""
+    """Readings may come and go in any order, with questions in between: a window's partial is that
+    of a fold from scratch.
+    """
     aggregator = ROWS[row]
 
     @given(st.lists(steps, max_size=60))
@@ -105,7 +116,9 @@ def test_any_order_of_changes_gives_the_partials_of_a_fold(row, few):
 
 @pytest.mark.parametrize("row", ROWS)
 def test_many_readings_that_come_late_and_go_again_leave_the_partials_of_a_fold(row):
-    """A thousand readings, most of them out of order and a third of them dropped again, with a question after each hundred."""
+    """A thousand readings, most of them out of order and a third of them dropped again, with a
+    question after each hundred.
+    """
     aggregator, chosen = ROWS[row], random.Random(7)  # noqa: S311 - it repeats itself
     timeline, readings = Timeline(aggregator), []
     for number in range(1000):
@@ -129,12 +142,19 @@ def test_a_reading_that_goes_and_comes_back_before_a_question_is_there_once():
     timeline.add(10, 1, 5)
     timeline.remove(20, 2)
     # 5 is left; the 7 went.
-    assert (timeline.partial(None, 30), [*timeline.moments], [*timeline.sequences], timeline.values) == (5, [10], [1], [5])
+    assert (
+        timeline.partial(None, 30),
+        [*timeline.moments],
+        [*timeline.sequences],
+        timeline.values,
+    ) == (5, [10], [1], [5])
 
 
 @pytest.mark.parametrize("came", ["late", "at the end", "away"])
 def test_a_window_that_begins_where_the_last_one_ended_begins_there_still(came):
-    """Between two windows in a row a reading may come before their bound, come after all others, or go."""
+    """Between two windows in a row a reading may come before their bound, come after all others, or
+    go.
+    """
     timeline = Timeline(FORMULAS["sum"])
     for second in range(10):
         timeline.add(second * SECOND, second, 1)
@@ -146,32 +166,41 @@ def test_a_window_that_begins_where_the_last_one_ended_begins_there_still(came):
     else:
         timeline.remove(2 * SECOND, 2)
     # Seconds 5 to 9, and what came among them.
-    assert timeline.window(5 * SECOND, 10 * SECOND) == ((105, 6) if came == "at the end" else (5, 5))
+    assert timeline.window(5 * SECOND, 10 * SECOND) == (
+        (105, 6) if came == "at the end" else (5, 5)
+    )
     assert timeline.window(8 * SECOND, 3 * SECOND) == (0, 0)
     assert timeline.window(3 * SECOND, 5 * SECOND) == (2, 2)
 
 
 @pytest.mark.parametrize("readings", [1_000, 100_000, 300_000])
 def test_a_warm_hour_takes_one_merge_for_each_level_of_blocks_however_many_readings(readings):
-    """A warm whole hour is one kept block: no more than a merge for each of the four widths down to it."""
+    """A warm whole hour is one kept block: no more than a merge for each of the four widths down to
+    it.
+    """
     timeline = filled(readings)
     assert max(calls(timeline, hour * HOUR, (hour + 1) * HOUR) for hour in range(24)) <= 4
 
 
 def test_a_window_of_any_bounds_takes_a_bounded_number_of_merges():
-    """Bounds at odd seconds cost a constant: on each side one block of each width is cut, and its small ones are read out."""
+    """Bounds at odd seconds cost a constant: on each side one block of each width is cut, and its
+    small ones are read out.
+    """
     timeline, chosen = Timeline(CountsMerges()), random.Random(3)  # noqa: S311 - it repeats itself
     for second in range(200_000):
         timeline.add(second * SECOND, second, second)
     for _ in range(200):
         start, end = sorted(chosen.randrange(200_000) * SECOND for _ in range(2))
         assert timeline.partial(start, end) == sum(range(start // SECOND, end // SECOND))
-        # 16 + 16 + 24 + 4 + 15 + 12 + 5 merges; of one width up to 24 blocks are small: 16 readings, each prepared and merged.
+        # 16 + 16 + 24 + 4 + 15 + 12 + 5 merges; of one width up to 24 blocks are small: 16
+        # readings, each prepared and merged.
         assert calls(timeline, start, end) <= 2 * (92 + 24 * 16 * 2)
 
 
 def test_a_late_reading_costs_the_blocks_that_it_lies_in():
-    """After a reading at the very beginning of 100,000 the whole is known again in some hundred calls, not in 100,000."""
+    """After a reading at the very beginning of 100,000 the whole is known again in some hundred
+    calls, not in 100,000.
+    """
     timeline = filled(100_000)
     timeline.add(1, 100_001, 1)
     assert calls(timeline, None, DAY) <= 2 * (92 + 12 * 16 * 2)
@@ -187,7 +216,9 @@ def test_a_reading_at_the_end_costs_the_blocks_that_it_lies_in():
 
 
 def test_a_crowded_moment_is_a_kept_block_however_it_grows():
-    """Ten thousand readings of one moment, of which twenty were there when first asked, are merged once and then known."""
+    """Ten thousand readings of one moment, of which twenty were there when first asked, are merged
+    once and then known.
+    """
     timeline = Timeline(CountsMerges())
     for number in range(10_000):
         timeline.add(5, number, 1)
@@ -199,7 +230,9 @@ def test_a_crowded_moment_is_a_kept_block_however_it_grows():
 
 
 def test_a_window_that_begins_or_ends_within_a_kept_block_takes_only_its_part():
-    """Of 100 readings that are kept as one block, windows within it count theirs, from either side and from both."""
+    """Of 100 readings that are kept as one block, windows within it count theirs, from either side
+    and from both.
+    """
     timeline = filled(100, seconds=100)
     timeline.partial(-DAY, 2 * DAY)
     windows = [(None, 60), (40, 86_400), (-86_400, 99), (1, 100_000), (10, 20), (-1, 1)]
@@ -211,15 +244,23 @@ class TestSeries:
     """Which readings count where only the one received last in a window does."""
 
     def test_the_last_received_of_each_window_counts(self):
-        """Of an hour's readings the one with the greatest number counts, wherever in the hour it lies."""
+        """Of an hour's readings the one with the greatest number counts, wherever in the hour it
+        lies.
+        """
         series = Series(FORMULAS["sum"], HOUR)
         for moment, sequence, value in ((HOUR - 1, 1, 5), (0, 2, 7), (HOUR, 3, 100)):
             series.add(moment, sequence, value)
         timeline = series.timeline()
-        assert (timeline.partial(0, HOUR), timeline.partial(HOUR, 2 * HOUR), [*timeline.moments]) == (7, 100, [0, HOUR])
+        assert (
+            timeline.partial(0, HOUR),
+            timeline.partial(HOUR, 2 * HOUR),
+            [*timeline.moments],
+        ) == (7, 100, [0, HOUR])
 
     def test_a_removed_winner_gives_way_to_the_one_before_it(self):
-        """When what counted goes, the reading received before it counts again; when all went, none does."""
+        """When what counted goes, the reading received before it counts again; when all went, none
+        does.
+        """
         series = Series(FORMULAS["sum"], HOUR)
         series.add(10, 1, 5)
         series.add(20, 2, 7)
@@ -238,7 +279,11 @@ class TestSeries:
         arranged = []
         with pytest.MonkeyPatch.context() as patch:
             whole = Timeline._rearrange
-            patch.setattr(Timeline, "_rearrange", lambda self, changes: (arranged.append(len(changes)), whole(self, changes)))
+            patch.setattr(
+                Timeline,
+                "_rearrange",
+                lambda self, changes: (arranged.append(len(changes)), whole(self, changes)),
+            )
             for sequence in range(10_000):
                 series.add(sequence * HOUR + 1, 10_001 + sequence, 2)
             assert series.timeline().partial(None, 10_000 * HOUR) == 20_000

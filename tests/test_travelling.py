@@ -35,9 +35,13 @@ def event(value="3", **options):
 
 
 def meter_log():
-    subscription = mc.Subscription("sub", [mc.SubscriptionItem("si", METERED)], START, customer="cus")
+    subscription = mc.Subscription(
+        "sub", [mc.SubscriptionItem("si", METERED)], START, customer="cus"
+    )
     log = mc.MeterLog([CALLS], [subscription], policy=mc.MeterPolicy.history())
-    log.append([event(identifier="a"), event("5", identifier="b"), event("9", identifier="c")], now=NOW)
+    log.append(
+        [event(identifier="a"), event("5", identifier="b"), event("9", identifier="c")], now=NOW
+    )
     log.cancel("calls", "c", now=NOW)
     mc.finalize_invoice(subscription, log, JAN, now=JAN.end)
     log.append([event("1", identifier="late")], now=JAN.end)
@@ -54,11 +58,26 @@ def catalog(data):
 
 def examples():
     """Yield values of every public kind, and of the kinds behind them."""
-    log = used((START, 7), (START + 1, 12, "set"), subscription=subscribed(graduated(), priced(mc.Package(3, 5))))
+    log = used(
+        (START, 7),
+        (START + 1, 12, "set"),
+        subscription=subscribed(graduated(), priced(mc.Package(3, 5))),
+    )
     subscription = log.subscriptions[0]
     invoice = mc.preview_invoice(subscription, log, now=NOW)
-    yield from (log.policy, subscription, invoice, invoice.money, *log.records(), *log.cells("si_0", JAN))
-    yield from (mc.explain(invoice.lines[0]), mc.summarize(subscription.items[0], log, JAN), currency("jpy"))
+    yield from (
+        log.policy,
+        subscription,
+        invoice,
+        invoice.money,
+        *log.records(),
+        *log.cells("si_0", JAN),
+    )
+    yield from (
+        mc.explain(invoice.lines[0]),
+        mc.summarize(subscription.items[0], log, JAN),
+        currency("jpy"),
+    )
     yield from (mc.rate(graduated(), 12), mc.Amount(Fraction(1, 3), "usd"), subscription.cycle)
     finalized = mc.finalize_invoice(subscription, log, JAN, now=JAN.end)
     log.subscribe(subscribed(priced(mc.PerUnit(9)), priced(mc.Package(3, 5))), now=JAN.end)
@@ -66,7 +85,9 @@ def examples():
     yield mc.BillingThresholds(usage_gte=3)
     yield from mc.audit(graduated())
     yield mc.compare(graduated(), priced(mc.Volume([mc.Tier(5, 9), mc.Tier(None, 1)])))
-    yield mc.compare_usage(graduated(), priced(), mc.summaries_at(graduated(), log, [subscription], now=NOW))
+    yield mc.compare_usage(
+        graduated(), priced(), mc.summaries_at(graduated(), log, [subscription], now=NOW)
+    )
     yield mc.migrate_to_meters(used((START, 7)), [subscribed()], now=NOW)
     points = [mc.CumulativePoint(at, value, start_time=0) for at, value in ((60, 2), (120, 5))]
     yield mc.cumulative_to_delta(mc.CumulativeSum("requests"), points)
@@ -76,7 +97,9 @@ def examples():
     yield from (events.policy, events.meters[0], *events.events(), *events.unbilled("sub"))
     yield events.cancel("calls", "c", now=NOW)
     yield mc.explain(mc.preview_invoice(events.subscriptions[0], events, now=NOW).lines[0])
-    yield mc.list_event_summaries(events, "mtr", "cus", START, START + DAY, value_grouping_window="day")
+    yield mc.list_event_summaries(
+        events, "mtr", "cus", START, START + DAY, value_grouping_window="day"
+    )
     yield mc.STRIPE_CODES[mc.ErrorCode.METER_UNKNOWN]
     receipts = events.append([mc.MeterEvent("other", {})], now=NOW)
     refused = mc.refused_events([mc.MeterEvent("other", {})], receipts, meters=[CALLS], now=NOW)
@@ -87,12 +110,19 @@ def examples():
     yield mc.event_summaries(events, "mtr", "cus", START, START + DAY)[0]
 
 
-@pytest.mark.parametrize("way", [lambda value: pickle.loads(pickle.dumps(value)), copy.copy, copy.deepcopy])  # noqa: S301
 @pytest.mark.parametrize(
-    "value", [one for one in examples() if type(one) not in HOLD_LOGS], ids=lambda value: type(value).__name__
+    "way",
+    [lambda value: pickle.loads(pickle.dumps(value)), copy.copy, copy.deepcopy],  # noqa: S301
+)
+@pytest.mark.parametrize(
+    "value",
+    [one for one in examples() if type(one) not in HOLD_LOGS],
+    ids=lambda value: type(value).__name__,
 )
 def test_values_travel_whole(value, way):
-    """A value that was pickled, copied or copied deeply is equal to what it was, and reads the same."""
+    """A value that was pickled, copied or copied deeply is equal to what it was, and reads the
+    same.
+    """
     arrived = way(value)
     assert arrived == value
     assert str(arrived) == str(value)
@@ -113,11 +143,17 @@ def kinds_of(value, found):
 
 
 def test_every_public_value_is_among_the_examples():
-    """The examples are made of every kind of value that the root has, but for those that hold logs."""
+    """The examples are made of every kind of value that the root has, but for those that
+    hold logs.
+    """
     found = set()
     for value in examples():
         kinds_of(value, found)
-    public = {one for one in (getattr(mc, name) for name in mc.__all__) if inspect.isclass(one) and attrs.has(one)}
+    public = {
+        one
+        for one in (getattr(mc, name) for name in mc.__all__)
+        if inspect.isclass(one) and attrs.has(one)
+    }
     assert public - found <= HOLD_LOGS
 
 
@@ -125,13 +161,17 @@ def one_of_each():
     """Return a log of each kind with a line that it makes."""
     records = used((START, 7), (START + 5, 6))
     events = meter_log()
-    lines = [mc.preview_invoice(log.subscriptions[0], log, now=NOW).lines[0] for log in (records, events)]
+    lines = [
+        mc.preview_invoice(log.subscriptions[0], log, now=NOW).lines[0] for log in (records, events)
+    ]
     return list(zip((records, events), lines, strict=True))
 
 
 @pytest.mark.parametrize("position", [0, 1])
 def test_a_line_keeps_no_log_alive(position):
-    """An archive of invoices is no archive of logs; what was explained while the log was there stays explained."""
+    """An archive of invoices is no archive of logs; what was explained while the log was there
+    stays explained.
+    """
     log, line = one_of_each()[position]
     explanation, reference = mc.explain(line), weakref.ref(log)
     del log
@@ -140,12 +180,17 @@ def test_a_line_keeps_no_log_alive(position):
     assert str(explanation)
     with pytest.raises(mc.InvoicingError, match="outlived the log") as caught:
         mc.explain(line)
-    assert (caught.value.code, caught.value.param) == (mc.ErrorCode.EXPLANATION_NEEDS_USAGE, "usage")
+    assert (caught.value.code, caught.value.param) == (
+        mc.ErrorCode.EXPLANATION_NEEDS_USAGE,
+        "usage",
+    )
 
 
 @pytest.mark.parametrize("position", [0, 1])
 def test_a_line_from_elsewhere_is_explained_with_the_log(position):
-    """A pickled line is explained by the log, or by the log restored from its snapshot, whatever came since."""
+    """A pickled line is explained by the log, or by the log restored from its snapshot, whatever
+    came since.
+    """
     log, line = one_of_each()[position]
     whole = mc.explain(line)
     arrived = pickle.loads(pickle.dumps(line))  # noqa: S301
@@ -167,7 +212,9 @@ def test_a_licensed_line_needs_no_usage():
 
 
 def test_other_usage_explains_other_lines():
-    """Usage that does not come to the line's quantity is refused: it would explain something else."""
+    """Usage that does not come to the line's quantity is refused: it would explain something
+    else.
+    """
     _, line = one_of_each()[0]
     with pytest.raises(mc.InvoicingError, match="expected a quantity of 13, received one of 1"):
         mc.explain(pickle.loads(pickle.dumps(line)), usage=used((START, 1)))  # noqa: S301
@@ -180,17 +227,31 @@ def test_other_usage_explains_other_lines():
 
 
 def test_a_stored_line_may_know_no_number():
-    """A line whose number was not written down is explained by usage that comes to its quantity as it is now."""
+    """A line whose number was not written down is explained by usage that comes to its quantity as
+    it is now.
+    """
     log, line = one_of_each()[0]
     assert mc.explain(attrs.evolve(line, usage=None), usage=log) == mc.explain(line)
 
 
-@pytest.mark.parametrize("received", [threading.RLock(), (one for one in ()), lambda: None], ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize(
+    "received",
+    [threading.RLock(), (one for one in ()), lambda: None],
+    ids=lambda one: type(one).__name__,
+)
 def test_errors_travel_whatever_was_received(received):
-    """What cannot be pickled of an error's details arrives as its description; all else arrives as it was."""
-    error = mc.InvalidValueError.expecting(mc.ErrorCode.PARAMETER_INVALID_INTEGER, "quantity", "an integer", received)
+    """What cannot be pickled of an error's details arrives as its description; all else arrives as
+    it was.
+    """
+    error = mc.InvalidValueError.expecting(
+        mc.ErrorCode.PARAMETER_INVALID_INTEGER, "quantity", "an integer", received
+    )
     for arrived in (pickle.loads(pickle.dumps(error)), copy.deepcopy(error)):  # noqa: S301
-        assert (arrived.code, arrived.message, arrived.param) == (error.code, error.message, error.param)
+        assert (arrived.code, arrived.message, arrived.param) == (
+            error.code,
+            error.message,
+            error.param,
+        )
         assert arrived.details["expected"] == "an integer"
         assert type(received).__name__ in arrived.details["received"]
 
@@ -206,6 +267,12 @@ def test_roundings_travel():
 def test_the_period_after_is_another_line():
     """Two periods of one item are explained apart, each with the log beside it."""
     log = used((START, 7), (FEB.start_seconds, 5))
-    lines = [mc.preview_invoice(log.subscriptions[0], log, now=at).lines[0] for at in (NOW, FEB.start_seconds)]
-    quantities = [mc.explain(pickle.loads(pickle.dumps(line)), usage=log).line.quantity for line in lines]  # noqa: S301
+    lines = [
+        mc.preview_invoice(log.subscriptions[0], log, now=at).lines[0]
+        for at in (NOW, FEB.start_seconds)
+    ]
+    quantities = [
+        mc.explain(pickle.loads(pickle.dumps(line)), usage=log).line.quantity  # noqa: S301
+        for line in lines
+    ]
     assert quantities == [7, 5]

@@ -31,7 +31,9 @@ def test_timestamps_are_whole_seconds(given, seconds):
 
 
 def test_a_record_has_stripes_defaults():
-    """Unless said, a record increments, now, without an id; its instant is known once its timestamp is."""
+    """Unless said, a record increments, now, without an id; its instant is known once its timestamp
+    is.
+    """
     record = UsageRecord("si", 0)
     assert attrs.astuple(record) == ("si", 0, "now", Action.INCREMENT, None)
     assert record.instant is None
@@ -48,7 +50,9 @@ def test_records_are_values():
 
 
 def test_integers_of_other_libraries_become_ints():
-    """A quantity that says __index__ is kept as a plain int, and an id or item of a str subclass as it is."""
+    """A quantity that says __index__ is kept as a plain int, and an id or item of a str subclass as
+    it is.
+    """
 
     class Five:
         def __index__(self):
@@ -74,7 +78,9 @@ def test_integers_of_other_libraries_become_ints():
     ],
 )
 def test_cells_fold_in_the_order_of_arrival(steps, quantity, is_set):
-    """An increment adds, a set replaces, and the cell remembers whether what came before still counts."""
+    """An increment adds, a set replaces, and the cell remembers whether what came before still
+    counts.
+    """
     cell = Cell(START)
     for action, amount in steps:
         cell = cell.merge(Cell.of(START, amount, Action(action)))
@@ -83,5 +89,7 @@ def test_cells_fold_in_the_order_of_arrival(steps, quantity, is_set):
 
 def test_cells_of_two_moments_do_not_merge():
     """Only records of one timestamp form a cell."""
-    with pytest.raises(InvalidValueError, match=rf"^later: expected a Cell of the timestamp {START}, received Cell"):
+    with pytest.raises(
+        InvalidValueError, match=rf"^later: expected a Cell of the timestamp {START}, received Cell"
+    ):
         Cell(START).merge(Cell(START + 1))

@@ -1,4 +1,6 @@
-"""One law for every door: a wrong value is refused by an error of ours, or taken; and what is refused changes nothing."""
+"""One law for every door: a wrong value is refused by an error of ours, or taken; and what is
+refused changes nothing.
+"""
 
 from __future__ import annotations
 
@@ -37,14 +39,20 @@ WINGS = wing_doors()
 DOORS = [*ROOT, *WINGS]
 KINDS = list(WRONG)
 SAMPLE = 4
-"""Wrong values that each parameter gets in the fast run, others for each; `make slow` passes them all."""
+"""Wrong values that each parameter gets in the fast run, others for each; `make slow` passes them
+all.
+"""
 SECONDS = 5
 OWN = {"raising generator", "generator that raises at once", "broken map", "broken index"}
-"""Values whose own code raises while it is asked for what it promised; that leaves our doors as it is."""
+"""Values whose own code raises while it is asked for what it promised; that leaves our doors as it
+is.
+"""
 CALLED = {("rounding", "class")}
 """A class can be called, so it is a rounding like any other, and what it raises is its own."""
 COLUMNS = {"quantities", "item_ids", "customer_ids", "dimensions", "batch"}
-"""Columns of the wings, which a range is, too: one that memory does not hold raises what it raises."""
+"""Columns of the wings, which a range is, too: one that memory does not hold raises what it
+raises.
+"""
 
 
 class TookTooLongError(BaseException):
@@ -69,7 +77,9 @@ def bounded() -> Iterator[None]:
 
 def used(answer: object) -> None:
     """Take a lazy answer as its caller would."""
-    if isinstance(answer, AbstractContextManager) and isinstance(answer, ContextDecorator):  # Not a path, which is one, too.
+    if isinstance(answer, AbstractContextManager) and isinstance(
+        answer, ContextDecorator
+    ):  # Not a path, which is one, too.
         with answer:
             pass
     elif isinstance(answer, Iterator):
@@ -84,7 +94,11 @@ def outcome(door, scene, parameter, kind):
         with bounded():
             used(door.find(scene)(**arguments))
     except mc.MeteringError as error:
-        if error.param is None or not isinstance(error.code, mc.ErrorCode) or not error.message.isprintable():
+        if (
+            error.param is None
+            or not isinstance(error.code, mc.ErrorCode)
+            or not error.message.isprintable()
+        ):
             return f"without param, code or a line of its own: {error!r}"
     except Own as error:
         if kind not in OWN:
@@ -117,8 +131,12 @@ def scene_of(door):
 
 
 def sample_for(door):
-    """Return which kinds of values each parameter of a door gets in the fast run: all kinds are passed somewhere."""
-    size = SAMPLE if door not in WINGS else 1 if door.name.startswith("DuckDB") else 2  # Files take their time.
+    """Return which kinds of values each parameter of a door gets in the fast run: all kinds are
+    passed somewhere.
+    """
+    size = (
+        SAMPLE if door not in WINGS else 1 if door.name.startswith("DuckDB") else 2
+    )  # Files take their time.
 
     def kinds_of(parameter):
         first = crc32(f"{door.name}.{parameter}".encode())
@@ -128,10 +146,20 @@ def sample_for(door):
 
 
 def test_every_public_callable_of_a_wing_has_a_door():
-    """What a wing makes public is a door of the law, or stands in the table of exceptions with the reason."""
+    """What a wing makes public is a door of the law, or stands in the table of exceptions with the
+    reason.
+    """
     named = {door.name for door in WINGS}
-    assert [name for name, value in public() if name not in INSIDE and name not in named and signature(value).parameters] == []
-    with_all = {path.parent.name for path in Path(mc.__path__[0]).glob("*/__init__.py") if "\n__all__ = " in path.read_text()}
+    assert [
+        name
+        for name, value in public()
+        if name not in INSIDE and name not in named and signature(value).parameters
+    ] == []
+    with_all = {
+        path.parent.name
+        for path in Path(mc.__path__[0]).glob("*/__init__.py")
+        if "\n__all__ = " in path.read_text()
+    }
     assert with_all == {"columnar", "sql"}
 
 
@@ -139,8 +167,14 @@ def test_every_public_callable_of_a_wing_has_a_door():
 def test_every_public_callable_for_tests_has_a_door_or_a_reason(module):
     """So does what the modules for tests make public, each callable by its own name."""
     found = import_module(f"metering_core.testing.{module}")
-    own = {name for name, value in vars(found).items() if getattr(value, "__module__", None) == found.__name__}
-    public_there = {name for name in own if not name.startswith("_") and callable(getattr(found, name))}
+    own = {
+        name
+        for name, value in vars(found).items()
+        if getattr(value, "__module__", None) == found.__name__
+    }
+    public_there = {
+        name for name in own if not name.startswith("_") and callable(getattr(found, name))
+    }
     assert public_there == TESTING[module].keys() | {*NAMED.get(f"testing.{module}", ())}
     there = {path.stem for path in (Path(mc.__path__[0]) / "testing").glob("[!_]*.py")}
     assert there - TESTING.keys() == {"restatement"}, "which the laws read"
@@ -148,7 +182,9 @@ def test_every_public_callable_for_tests_has_a_door_or_a_reason(module):
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_every_door_opens(door):
-    """Valid arguments are accepted, and there are some for every parameter: the table is drawn whole."""
+    """Valid arguments are accepted, and there are some for every parameter: the table is drawn
+    whole.
+    """
     used(door.find(scene := scene_of(door))(**door.arguments(scene)))
     for parameter in door.parameters:
         door.valid(parameter)(scene)
@@ -156,7 +192,9 @@ def test_every_door_opens(door):
 
 @pytest.mark.parametrize("door", DOORS, ids=lambda door: door.name)
 def test_wrong_values_are_refused_by_name(door):
-    """Only errors of ours leave a door, with code, param and one line; nothing changed then, and it took no time."""
+    """Only errors of ours leave a door, with code, param and one line; nothing changed then, and it
+    took no time.
+    """
     assert list(slips(door, sample_for(door))) == []
 
 
@@ -180,7 +218,17 @@ class SparkSession:
 SPARK = {
     SparkUsage: ("session", "subscriptions", "policy", "closed", "now", "skip_malformed", "time"),
     SparkEvents: (
-        *("session", "meters", "subscriptions", "customers", "policy", "now", "decimal_places", "skip_malformed", "time"),
+        *(
+            "session",
+            "meters",
+            "subscriptions",
+            "customers",
+            "policy",
+            "now",
+            "decimal_places",
+            "skip_malformed",
+            "time",
+        ),
     ),
 }
 """What a constructor of Spark can refuse before it uses the session; the table is read by it."""
@@ -189,7 +237,9 @@ SPARK = {
 @pytest.mark.skipif(not find_spec("pyspark"), reason="needs the extra 'spark'")
 @pytest.mark.parametrize("engine", SPARK)
 def test_spark_refuses_before_it_uses_a_session(engine):
-    """Every parameter of the constructors but the table: refused by name, or the session is used for the first time."""
+    """Every parameter of the constructors but the table: refused by name, or the session is used
+    for the first time.
+    """
     assert {*SPARK[engine], "table_or_path"} == signature(engine).parameters.keys()
     scene = Scene()
     right = {"session": SparkSession(), "table_or_path": "t", "subscriptions": [scene.subscription]}
@@ -209,7 +259,7 @@ def test_spark_refuses_before_it_uses_a_session(engine):
         assert refused > len(WRONG) // 2, parameter
 
 
-# What the caller's own code raises --------------------------------------------------------------------------------------
+# What the caller's own code raises ----------------------------------------------------------------
 
 
 def raising(error):
@@ -225,7 +275,9 @@ def drawn(error, *first):
 
 
 RECORD = mc.UsageRecord("si_0", 5, NOW)
-EVENT = mc.MeterEvent("calls", {"stripe_customer_id": "c", "value": "5", "region": "eu"}, timestamp=NOW)
+EVENT = mc.MeterEvent(
+    "calls", {"stripe_customer_id": "c", "value": "5", "region": "eu"}, timestamp=NOW
+)
 
 
 def finalized(scene, rounding):
@@ -246,17 +298,25 @@ RAISING = [
     lambda scene, error: mc.MeterLog(drawn(error, scene.meter)),
     lambda scene, error: mc.Graduated(drawn(error, mc.Tier(5, unit_amount=1))),
     lambda scene, error: mc.UsageLog([scene.subscription], clock=raising(error)).record("si_0", 1),
-    lambda scene, error: mc.MeterEventStream(scene.meter_log, tokens=raising(error)).create_session(now=NOW),
-    lambda scene, error: mc.invoice_all(drawn(error, scene.subscription), scene.log, START, now=FEB.start),
+    lambda scene, error: mc.MeterEventStream(scene.meter_log, tokens=raising(error)).create_session(
+        now=NOW
+    ),
+    lambda scene, error: mc.invoice_all(
+        drawn(error, scene.subscription), scene.log, START, now=FEB.start
+    ),
     lambda scene, error: finalized(scene, raising(error)),
     billed_by,
 ]
 
 
-@pytest.mark.parametrize("error", [Own("own"), KeyboardInterrupt(), MemoryError(), ArithmeticError()], ids=repr)
+@pytest.mark.parametrize(
+    "error", [Own("own"), KeyboardInterrupt(), MemoryError(), ArithmeticError()], ids=repr
+)
 @pytest.mark.parametrize("call", RAISING)
 def test_what_the_callers_own_code_raises_leaves_unchanged(call, error):
-    """A generator, clock, rounding, model or source of tokens that raises is heard as it is; nothing changed then."""
+    """A generator, clock, rounding, model or source of tokens that raises is heard as it is;
+    nothing changed then.
+    """
     scene = Scene()
     before = scene.state()
     with pytest.raises(type(error)) as caught:
@@ -265,13 +325,15 @@ def test_what_the_callers_own_code_raises_leaves_unchanged(call, error):
     assert scene.state() == before
 
 
-# What is kept -----------------------------------------------------------------------------------------------------------
+# What is kept -------------------------------------------------------------------------------------
 
 PLAIN = {int, str, bool, bytes, float, Decimal, Fraction, datetime, timedelta, type(None)}
 
 
 def odd_leaves(value):
-    """Yield what is kept somewhere in a value as anything but a plain number, text or moment, with the way to it."""
+    """Yield what is kept somewhere in a value as anything but a plain number, text or moment, with
+    the way to it.
+    """
     match value:
         case Enum():
             pass
@@ -285,7 +347,9 @@ def odd_leaves(value):
         case _ if attrs.has(type(value)):
             for field in attrs.fields(type(value)):
                 yield from odd_leaves(getattr(value, field.name))
-        case _ if type(value).__module__ in {"zoneinfo", "array"} or type(value) in PLAIN | {MappingProxyType}:
+        case _ if type(value).__module__ in {"zoneinfo", "array"} or type(value) in PLAIN | {
+            MappingProxyType
+        }:
             pass
         case _:
             yield type(value), value
@@ -304,7 +368,9 @@ def moments():
     if "NaT" in WRONG:
         import pandas as pd  # noqa: PLC0415 - not everybody has it
 
-        yield lambda *parts: pd.Timestamp(datetime(*parts, tzinfo=START_ZONE)) + pd.Timedelta(1, "ns")
+        yield (
+            lambda *parts: pd.Timestamp(datetime(*parts, tzinfo=START_ZONE)) + pd.Timedelta(1, "ns")
+        )
 
 
 START_ZONE = JAN.start.tzinfo
@@ -313,12 +379,19 @@ START_ZONE = JAN.start.tzinfo
 @pytest.mark.parametrize("number", [*integers()])
 @pytest.mark.parametrize("moment", [*moments()])
 def test_what_is_kept_is_plain(number, moment):
-    """Subclasses and numbers of other libraries are taken, and kept as plain ones; the log can be saved and restored."""
+    """Subclasses and numbers of other libraries are taken, and kept as plain ones; the log can be
+    saved and restored.
+    """
     text = LyingText
-    model = mc.Graduated([mc.Tier(number(5), unit_amount=number(2)), mc.Tier(text("inf"), flat_amount=text("5e-07"))])
+    model = mc.Graduated(
+        [mc.Tier(number(5), unit_amount=number(2)), mc.Tier(text("inf"), flat_amount=text("5e-07"))]
+    )
     package = mc.Package(number(5), number(5), text("up"))
     recurring = mc.Recurring(interval=text("month"), interval_count=number(1))
-    prices = [mc.Price(text(f"p{at}"), text("USD"), one, recurring) for at, one in enumerate((model, package))]
+    prices = [
+        mc.Price(text(f"p{at}"), text("USD"), one, recurring)
+        for at, one in enumerate((model, package))
+    ]
     items = [mc.SubscriptionItem(text(one.id.replace("p", "si_")), one) for one in prices]
     thresholds = mc.BillingThresholds(amount_gte=number(5))
     subscription = mc.Subscription(
@@ -326,19 +399,31 @@ def test_what_is_kept_is_plain(number, moment):
         start_date=moment(2024, 1, 1), ended_at=moment(2034, 1, 1), billing_thresholds=thresholds,
     )  # fmt: skip
     log = mc.UsageLog([subscription], policy=mc.AcceptancePolicy(late_grace=timedelta(days=1)))
-    log.record(text("si_0"), number(5), timestamp=moment(2024, 1, 2), id=text("a"), now=moment(2024, 1, 2))
-    log.append_columns([text("si_0")], [number(5)], [moment(2024, 1, 3)], ids=[text("b")], now=moment(2024, 1, 4))
-    log.close_period(text("sub"), subscription.period_at(moment(2024, 1, 5)), now=moment(2024, 3, 1))
+    log.record(
+        text("si_0"), number(5), timestamp=moment(2024, 1, 2), id=text("a"), now=moment(2024, 1, 2)
+    )
+    log.append_columns(
+        [text("si_0")], [number(5)], [moment(2024, 1, 3)], ids=[text("b")], now=moment(2024, 1, 4)
+    )
+    log.close_period(
+        text("sub"), subscription.period_at(moment(2024, 1, 5)), now=moment(2024, 3, 1)
+    )
     policy = mc.MeterPolicy.history(batch_max=number(50), significant_digits=number(15))
-    meters = mc.MeterLog([mc.Meter(text("m"), text("calls"), text("sum"), decimal_places=number(2))], policy=policy)
-    meters.record(text("calls"), {text("stripe_customer_id"): text("c"), text("value"): text("5")}, now=moment(2024, 1, 2))
+    meters = mc.MeterLog(
+        [mc.Meter(text("m"), text("calls"), text("sum"), decimal_places=number(2))], policy=policy
+    )
+    meters.record(
+        text("calls"),
+        {text("stripe_customer_id"): text("c"), text("value"): text("5")},
+        now=moment(2024, 1, 2),
+    )
     for one in (log, meters):
         assert list(odd_leaves(one.state())) == []
     assert mc.restore(json.loads(json.dumps(mc.snapshot(log)))) == log
     assert mc.restore_meter_log(json.loads(json.dumps(mc.snapshot(meters)))) == meters
 
 
-# Lines that were shown to break it ---------------------------------------------------------------------------------------
+# Lines that were shown to break it ----------------------------------------------------------------
 
 LAST_DAY = 253_402_214_399  # 9999-12-30T23:59:59Z: its month ends in the year 10000.
 
@@ -348,7 +433,9 @@ LAST_DAY = 253_402_214_399  # 9999-12-30T23:59:59Z: its month ends in the year 1
 @pytest.mark.parametrize("now", [LAST_DAY + 86_400, -62_135_596_800, -62_135_596_799 + 86_400 * 31])
 @pytest.mark.parametrize("grace", [timedelta(0), timedelta(days=3_000_000)])
 def test_judging_is_total(door, anchor, now, grace):
-    """A moment whose period leaves the calendar has no current period: records are refused with a code, or taken."""
+    """A moment whose period leaves the calendar has no current period: records are refused with a
+    code, or taken.
+    """
     subscription = subscribed(billing_cycle_anchor=anchor, start_date=-62_135_596_800)
     log = mc.UsageLog([subscription], policy=mc.AcceptancePolicy(late_grace=grace))
     if door == "record":
@@ -357,34 +444,53 @@ def test_judging_is_total(door, anchor, now, grace):
     elif door == "append":
         assert len(log.append([mc.UsageRecord("si_0", 1, START)], now=now)) == 1
     else:
-        receipts = log.append_columns(["si_0"] * 3, [1] * 3, [START] * 3, received_at=[START, now, START])
+        receipts = log.append_columns(
+            ["si_0"] * 3, [1] * 3, [START] * 3, received_at=[START, now, START]
+        )
         assert [receipts[0].outcome, receipts[2].outcome] == ["accepted", "accepted"]
         assert receipts[1].code in {None, "timestamp_in_future", "timestamp_before_current_period"}
 
 
 def test_the_last_days_of_the_calendar_are_refused():
-    """A log that hears of 9999-12-30 refuses that record with a sentence, and keeps those before and after it."""
+    """A log that hears of 9999-12-30 refuses that record with a sentence, and keeps those before
+    and after it.
+    """
     log = mc.UsageLog([subscribed()])
-    receipts = log.append_columns(["si_0"] * 3, [1] * 3, [START] * 3, received_at=[START, LAST_DAY, START])
+    receipts = log.append_columns(
+        ["si_0"] * 3, [1] * 3, [START] * 3, received_at=[START, LAST_DAY, START]
+    )
     assert [receipt.outcome for receipt in receipts] == ["accepted", "rejected", "accepted"]
     assert (receipts[1].code, receipts[1].param) == ("timestamp_before_current_period", "timestamp")
     assert "in a billing period within the years 1 to 9999" in receipts[1].message
 
 
 def test_great_quantities_cannot_poison_a_log():
-    """What is accepted can be billed, explained, compared and saved, also where Python writes no more than 640 digits."""
+    """What is accepted can be billed, explained, compared and saved, also where Python writes no
+    more than 640 digits.
+    """
     log = mc.UsageLog([subscribed(priced(mc.PerUnit(10**100 - 1)))])
-    with pytest.raises(mc.InvalidValueError, match=r"^quantity: expected an integer of at most 200 digits"):
+    with pytest.raises(
+        mc.InvalidValueError, match=r"^quantity: expected an integer of at most 200 digits"
+    ):
         log.record("si_0", 10**4300, now=START)
-    with pytest.raises(mc.InvalidValueError, match=r"^quantities\[1\]: expected an integer of at most 200 digits"):
+    with pytest.raises(
+        mc.InvalidValueError, match=r"^quantities\[1\]: expected an integer of at most 200 digits"
+    ):
         log.append_columns(["si_0"] * 2, [1, 10**200], [START] * 2, now=START)
     log.append_columns(["si_0"] * 1000, [10**200 - 1] * 1000, [START] * 1000, now=START)
     before = sys.get_int_max_str_digits()
     sys.set_int_max_str_digits(640)
     try:
-        invoice = mc.preview_invoice(subscribed(priced(mc.PerUnit(10**100 - 1))), log, now=NOW - 86_400 * 20)
+        invoice = mc.preview_invoice(
+            subscribed(priced(mc.PerUnit(10**100 - 1))), log, now=NOW - 86_400 * 20
+        )
         assert invoice.total == (10**200 - 1) * 1000 * (10**100 - 1)
-        for written in (str(invoice), str(mc.explain(invoice.lines[0])), json.dumps(mc.snapshot(log)), str(invoice.money)):
+        for written in (
+            str(invoice),
+            str(mc.explain(invoice.lines[0])),
+            json.dumps(mc.snapshot(log)),
+            str(invoice.money),
+        ):
             assert written
         mc.finalize_invoice(log.subscriptions[0], log, JAN, now=FEB.start)
         assert log.compact() == 1000
@@ -395,11 +501,17 @@ def test_great_quantities_cannot_poison_a_log():
 
 
 @pytest.mark.parametrize(
-    "amount", [Decimal("1E+200000"), Decimal("1E-200000"), 10**100_001, Fraction(1, 10**100_001)], ids=range(4)
+    "amount",
+    [Decimal("1E+200000"), Decimal("1E-200000"), 10**100_001, Fraction(1, 10**100_001)],
+    ids=range(4),
 )
 def test_models_cannot_charge_what_nobody_can_write(amount):
-    """A user's model whose charges are too long is broken, and so says the refusal; a quantity that is too long is refused."""
-    price = priced(SimpleNamespace(charges=lambda quantity: [mc.Charge("unit", quantity, None, amount)]))
+    """A user's model whose charges are too long is broken, and so says the refusal; a quantity that
+    is too long is refused.
+    """
+    price = priced(
+        SimpleNamespace(charges=lambda quantity: [mc.Charge("unit", quantity, None, amount)])
+    )
     with pytest.raises(mc.InvoicingError) as caught:
         mc.rate(price, 1)
     assert (caught.value.code, caught.value.param) == ("pricing_model_broken", "charges[0][amount]")
@@ -411,7 +523,12 @@ def test_buckets_are_bounded_where_all_are_made():
     """A range of 8,000 years by the hour is refused by name; 54 years by the month are answered."""
     scene, ask = Scene(), mc.event_summaries
     asked = (scene.meter_log, "m", "c", 0, LAST_DAY)
-    with bounded(), pytest.raises(mc.InvalidValueError, match="at most 100,000 buckets, received 'hour'") as caught:
+    with (
+        bounded(),
+        pytest.raises(
+            mc.InvalidValueError, match="at most 100,000 buckets, received 'hour'"
+        ) as caught,
+    ):
         ask(*asked, value_grouping_window="hour")
     assert caught.value.param == "value_grouping_window"
     with bounded():
@@ -422,18 +539,24 @@ def test_buckets_are_bounded_where_all_are_made():
 @pytest.mark.parametrize("timezone", ["UTC", "Australia/Lord_Howe"])
 @pytest.mark.parametrize("window", [*mc.ValueGroupingWindow])
 def test_pages_of_any_range_cost_what_they_show(window, timezone, formula, monkeypatch):
-    """Of three events that lie thousands of years apart each is on a page of its own, and few buckets are looked at."""
+    """Of three events that lie thousands of years apart each is on a page of its own, and few
+    buckets are looked at.
+    """
     log = mc.MeterLog([mc.Meter("m", "calls", formula=formula)], policy=mc.MeterPolicy.history())
     moments = [-50_000_000_000, START, 200_000_000_000]
     for moment, value in zip(moments, ["3", "-3", "7"], strict=True):
-        log.record("calls", {"stripe_customer_id": "c", "value": value}, timestamp=moment, now=LAST_DAY)
+        log.record(
+            "calls", {"stripe_customer_id": "c", "value": value}, timestamp=moment, now=LAST_DAY
+        )
     looked, holding = [], Buckets.holding
     monkeypatch.setattr(Buckets, "holding", lambda *of: looked.append(of) or holding(*of))
 
     def page(**cursor):
         options = {"value_grouping_window": window, "timezone": timezone, "limit": 1}
         with bounded():
-            (found,) = mc.list_event_summaries(log, "m", "c", -60_000_000_000, 201_000_000_000, **options, **cursor).data
+            (found,) = mc.list_event_summaries(
+                log, "m", "c", -60_000_000_000, 201_000_000_000, **options, **cursor
+            ).data
         return found.start_time.timestamp(), found.end_time.timestamp()
 
     def beside(moment):
@@ -448,7 +571,9 @@ def test_pages_of_any_range_cost_what_they_show(window, timezone, formula, monke
 
 
 def test_one_summary_of_many_costs_one():
-    """The newest of 740,000 daily periods is looked up, not all of them listed; a page is as long as any list's."""
+    """The newest of 740,000 daily periods is looked up, not all of them listed; a page is as long
+    as any list's.
+    """
     item = mc.SubscriptionItem("si_0", priced(recurring=mc.Recurring(interval="day")))
     log = mc.UsageLog([mc.Subscription("old", [item], START, start_date=-62_135_500_000)])
     log.record("si_0", 5, timestamp=START, now=START)
@@ -456,12 +581,15 @@ def test_one_summary_of_many_costs_one():
         newest, before = log.summaries("si_0", now=START + 60, limit=2)
     assert (newest.total_usage, newest.end, before.end) == (5, None, newest.start)
     with bounded():
-        assert [one.start for one in log.summaries("si_0", now=START + 60, limit=100)[:2]] == [newest.start, before.start]
+        assert [one.start for one in log.summaries("si_0", now=START + 60, limit=100)[:2]] == [
+            newest.start,
+            before.start,
+        ]
         with pytest.raises(mc.InvalidValueError, match="an integer of at least 1 and at most 100"):
             log.summaries("si_0", now=START + 60, limit=10**199)
 
 
-# Files that a caller names ------------------------------------------------------------------------------------------------
+# Files that a caller names ------------------------------------------------------------------------
 
 DUCKDB = pytest.mark.skipif(not find_spec("duckdb"), reason="needs the extra 'duckdb'")
 NO_JSON, NO_CSV = "{\n,}", "subscription_item,quantity,timestamp\nsi_0,1\n"
@@ -488,8 +616,16 @@ FILES = {
     "absent": (lambda path: catalog.read_catalog(path + ".none"), "source", None),
     "no path": (lambda path: catalog.read_catalog(path + "\0"), "source", None),
     "duckdb": (lambda path: DuckDBUsage(path, [subscribed()]), "row", 2),
-    "duckdb, absent": (lambda path: DuckDBUsage(path + ".none.csv", [subscribed()]), "source", None),
-    "duckdb, extension": (lambda path: DuckDBEvents(path[:-4], [mc.Meter("m", "calls")]), "source", None),
+    "duckdb, absent": (
+        lambda path: DuckDBUsage(path + ".none.csv", [subscribed()]),
+        "source",
+        None,
+    ),
+    "duckdb, extension": (
+        lambda path: DuckDBEvents(path[:-4], [mc.Meter("m", "calls")]),
+        "source",
+        None,
+    ),
     "duckdb, damaged": (
         lambda path: DuckDBUsage(written(Path(path).parent, "u.parquet", "PAR1"), [subscribed()]),
         "source",
@@ -499,9 +635,13 @@ FILES = {
 """What reads or writes a file, the parameter that its refusals name, and the line."""
 
 
-@pytest.mark.parametrize("which", [pytest.param(one, marks=DUCKDB if "duckdb" in one else ()) for one in FILES])
+@pytest.mark.parametrize(
+    "which", [pytest.param(one, marks=DUCKDB if "duckdb" in one else ()) for one in FILES]
+)
 def test_errors_of_files_name_the_parameter_and_the_place(which, tmp_path):
-    """What is wrong with a file says by which parameter it was named, its path, and the line where there is one."""
+    """What is wrong with a file says by which parameter it was named, its path, and the line where
+    there is one.
+    """
     read, param, line = FILES[which]
     is_csv = which.startswith(("rows", "duckdb"))
     path = written(tmp_path, "u.csv" if is_csv else "u", NO_CSV if is_csv else NO_JSON)
@@ -511,4 +651,7 @@ def test_errors_of_files_name_the_parameter_and_the_place(which, tmp_path):
     error = caught.value
     assert (error.param, error.details["line"]) == (param, line)
     assert error.details["path"].startswith(str(tmp_path))
-    assert error.message.startswith(error.details["path"].replace("\0", r"\x00")) or "extension" in which
+    assert (
+        error.message.startswith(error.details["path"].replace("\0", r"\x00"))
+        or "extension" in which
+    )

@@ -1,4 +1,6 @@
-"""The doors of the wings, found by introspection, with valid arguments beside those of the root's table."""
+"""The doors of the wings, found by introspection, with valid arguments beside those of the root's
+table.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,15 @@ from metering_core.file_instants import PlausibleTime
 
 NAMED = {
     "catalog": (
-        *("read_catalog", "read_price", "read_usage", "read_events", "append_usage", "append_events", "meter_log"),
+        *(
+            "read_catalog",
+            "read_price",
+            "read_usage",
+            "read_events",
+            "append_usage",
+            "append_events",
+            "meter_log",
+        ),
         *("Catalog", "UsageRow", "EventRow", "UsageFormat.of_path"),
     ),
     "columnar_rating": ("rate_many", "rate_lines"),
@@ -54,19 +64,27 @@ class WingScene(Scene):
 
     @property
     def batch(self):
-        return import_module("metering_core.columnar").UsageBatch.from_records([mc.UsageRecord("si_0", 5, START)])
+        return import_module("metering_core.columnar").UsageBatch.from_records(
+            [mc.UsageRecord("si_0", 5, START)]
+        )
 
     @property
     def event_batch(self):
-        return import_module("metering_core.columnar").EventBatch.from_events([self.event], self.meter)
+        return import_module("metering_core.columnar").EventBatch.from_events(
+            [self.event], self.meter
+        )
 
     @cached_property
     def duckdb_usage(self):
-        return import_module("metering_core.sql").DuckDBUsage(file("u.csv", CSV), [self.subscription])
+        return import_module("metering_core.sql").DuckDBUsage(
+            file("u.csv", CSV), [self.subscription]
+        )
 
     @cached_property
     def duckdb_events(self):
-        return import_module("metering_core.sql").DuckDBEvents(EVENTS(), [self.meter], [self.metered])
+        return import_module("metering_core.sql").DuckDBEvents(
+            EVENTS(), [self.meter], [self.metered]
+        )
 
     def state(self):
         more = ()
@@ -91,7 +109,10 @@ def rows(scene):
 
 
 def event_rows(scene):
-    text = "event_name,timestamp,payload[stripe_customer_id],payload[value],payload[region]\ncalls,1706745600,c,5,eu\n"
+    text = (
+        "event_name,timestamp,payload[stripe_customer_id],payload[value],payload[region]\n"
+        "calls,1706745600,c,5,eu\n"
+    )
     return list(catalog.read_events(io.StringIO(text), "csv", path="e.csv"))
 
 
@@ -125,8 +146,12 @@ VALID = {
     "subscription_items": lambda s: ["si_0"],
     "item_ids": lambda s: None,
     "copy": lambda s: True,
-    "UsageBatch.from_arrow.source": lambda s: table(subscription_item=["si_0"], quantity=[1], timestamp=[START]),
-    "EventBatch.from_arrow.source": lambda s: table(customer=["c"], value=[1], timestamp=[START], region=["eu"]),
+    "UsageBatch.from_arrow.source": lambda s: table(
+        subscription_item=["si_0"], quantity=[1], timestamp=[START]
+    ),
+    "EventBatch.from_arrow.source": lambda s: table(
+        customer=["c"], value=[1], timestamp=[START], region=["eu"]
+    ),
     "EventBatch.dimensions": lambda s: {"region": ["eu"]},
     "EventBatch.from_arrow.dimensions": lambda s: ["region"],
     "values": lambda s: [1],
@@ -200,8 +225,28 @@ INSIDE = {
                 "logged",
                 "questions",
             ),
-            *("received_of", "rows_of", "sequence_of", "cells", "counted", "timelines", "whole", "last_received", "merged"),
-            *("settle", "billing_of", "decide", "measured", "event_at", "is_as_now", "payload_at", "texts", "value_at"),
+            *(
+                "received_of",
+                "rows_of",
+                "sequence_of",
+                "cells",
+                "counted",
+                "timelines",
+                "whole",
+                "last_received",
+                "merged",
+            ),
+            *(
+                "settle",
+                "billing_of",
+                "decide",
+                "measured",
+                "event_at",
+                "is_as_now",
+                "payload_at",
+                "texts",
+                "value_at",
+            ),
             *("corrections", "carried", "total_usage_of_all"),
         ),
         "readers of the columns, as of a log (tests/doors.py)",
@@ -212,23 +257,86 @@ INSIDE = {
     "Catalog": "made by read_catalog",
     "UsageRow": "made by read_usage",
     "EventRow": "made by read_events",
-    "SparkUsage": "needs a session: what it refuses before is in test_wrong_values.py, the rest in test_sql_spark.py",
+    "SparkUsage": "needs a session: what it refuses before is in test_wrong_values.py, the rest in "
+    "test_sql_spark.py",
     "SparkEvents": "as SparkUsage",
 }
 """What is public and no door of the law, with the reason."""
 
 STRATEGIES = (
-    *("amounts", "anchors", "batches", "cells", "cycles", "decimals_of", "event_batches", "event_histories", "graduated"),
-    *("histories", "log_of", "meter_event", "meter_events", "meter_log_of", "meter_logs", "meter_policies", "meters", "models"),
-    *("moments", "moneys", "packages", "per_unit", "periods", "prices", "quantities", "recurrings", "subscription_items"),
-    *("subscriptions", "tables_of_tiers", "tiers", "usage_logs", "usage_record", "usage_records", "volumes", "Again", "Misfit"),
+    *(
+        "amounts",
+        "anchors",
+        "batches",
+        "cells",
+        "cycles",
+        "decimals_of",
+        "event_batches",
+        "event_histories",
+        "graduated",
+    ),
+    *(
+        "histories",
+        "log_of",
+        "meter_event",
+        "meter_events",
+        "meter_log_of",
+        "meter_logs",
+        "meter_policies",
+        "meters",
+        "models",
+    ),
+    *(
+        "moments",
+        "moneys",
+        "packages",
+        "per_unit",
+        "periods",
+        "prices",
+        "quantities",
+        "recurrings",
+        "subscription_items",
+    ),
+    *(
+        "subscriptions",
+        "tables_of_tiers",
+        "tiers",
+        "usage_logs",
+        "usage_record",
+        "usage_records",
+        "volumes",
+        "Again",
+        "Misfit",
+    ),
 )
 LAWS = (
-    *("aggregator", "ambient", "append", "cell", "compaction", "graduated", "invoice", "late", "package", "period", "rating"),
+    *(
+        "aggregator",
+        "ambient",
+        "append",
+        "cell",
+        "compaction",
+        "graduated",
+        "invoice",
+        "late",
+        "package",
+        "period",
+        "rating",
+    ),
     *("retry", "settle", "snapshot", "usage", "volume"),
 )
 METER_LAWS = (
-    *("arrival", "cancel", "carrying", "event_append", "event_retry", "formula", "meter_snapshot", "summary", "unbilled"),
+    *(
+        "arrival",
+        "cancel",
+        "carrying",
+        "event_append",
+        "event_retry",
+        "formula",
+        "meter_snapshot",
+        "summary",
+        "unbilled",
+    ),
 )
 A_LAW = "what a law is given is what it tests: it raises LawBrokenError, or what its subject raises"
 TESTING = {
@@ -276,4 +384,8 @@ def wing_doors() -> list[Door]:
             found.append(root.door_of(name, value, lambda scene, value=value: value))
         if inspect.isclass(value) and (name not in INSIDE or name in WINGS):
             found += root.methods_of(value, WINGS[owner])
-    return [one for one in found if one.name.rpartition(".")[2] not in INSIDE or one.name.count(".") == 0]
+    return [
+        one
+        for one in found
+        if one.name.rpartition(".")[2] not in INSIDE or one.name.count(".") == 0
+    ]

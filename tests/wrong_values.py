@@ -1,4 +1,6 @@
-"""Eighty wrong values of every kind, to be passed wherever something is asked for. Each is made anew: some wear out."""
+"""Eighty wrong values of every kind, to be passed wherever something is asked for. Each is made
+anew: some wear out.
+"""
 
 from __future__ import annotations
 

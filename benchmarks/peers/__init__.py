@@ -1,16 +1,18 @@
-"""What data engineers would use instead, one file a tool, each query in the idiom of those who know the tool well.
+"""What data engineers would use instead, one file a tool, each query in the idiom of those who know
+the tool well.
 
-A peer loads a :class:`~benchmarks.datasets.Dataset` in its native form and offers ways to answer each question. Columns are
-``item`` (a number), ``timestamp`` (Unix seconds), ``quantity``, ``is_set`` and ``seq`` (the order of arrival). Of the records
-of one item and timestamp, those from the last ``set`` on count, and are one cell:
+A peer loads a :class:`~benchmarks.datasets.Dataset` in its native form and offers ways to answer
+each question. Columns are ``item`` (a number), ``timestamp`` (Unix seconds), ``quantity``,
+``is_set`` and ``seq`` (the order of arrival). Of the records of one item and timestamp, those from
+the last ``set`` on count, and are one cell:
 
 * plain sum: what all records of an item add up to, as if nothing were ever set
 * sum, max: what the item's cells add up to; the greatest of them
 * last: the cell with the greatest timestamp
 * every mode: sum, max and last at once
 
-A way returns a table in the tool's own form, whose columns are ``item`` and the quantities; how that becomes an array to be
-compared is not timed.
+A way returns a table in the tool's own form, whose columns are ``item`` and the quantities; how
+that becomes an array to be compared is not timed.
 """
 
 from __future__ import annotations
@@ -65,7 +67,9 @@ class Peer(Protocol):
 
 
 def imported(names: Iterable[str], say: Callable[[str], None]) -> Iterator[tuple[str, Any]]:
-    """Yield the modules of the peers that are installed, with their names; say of the others that they are not measured."""
+    """Yield the modules of the peers that are installed, with their names; say of the others that
+    they are not measured.
+    """
     for name in names:
         try:
             module = import_module(f"benchmarks.peers.{name}")
@@ -75,8 +79,12 @@ def imported(names: Iterable[str], say: Callable[[str], None]) -> Iterator[tuple
             yield name, module
 
 
-def loaded(names: Mapping[str, str], dataset: Dataset, say: Callable[[str], None]) -> Iterator[Peer]:
-    """Yield the peers that can be measured here, with usage loaded; say of the others why they are not."""
+def loaded(
+    names: Mapping[str, str], dataset: Dataset, say: Callable[[str], None]
+) -> Iterator[Peer]:
+    """Yield the peers that can be measured here, with usage loaded; say of the others why they are
+    not.
+    """
     for name, module in imported(names, say):
         try:
             peer: Peer = getattr(module, names[name])(dataset)

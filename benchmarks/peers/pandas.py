@@ -40,8 +40,12 @@ def greatest(usage: pd.DataFrame) -> pd.DataFrame:
 
 
 def last(usage: pd.DataFrame) -> pd.DataFrame:
-    """Return the latest cells, in two steps: the greatest timestamps, and then only the records there."""
-    is_latest = usage["timestamp"] == usage.groupby("item", sort=False)["timestamp"].transform("max")
+    """Return the latest cells, in two steps: the greatest timestamps, and then only the records
+    there.
+    """
+    is_latest = usage["timestamp"] == usage.groupby("item", sort=False)["timestamp"].transform(
+        "max"
+    )
     return plain_sum(counted(usage[is_latest]))
 
 

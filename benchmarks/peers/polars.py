@@ -1,4 +1,6 @@
-"""Polars: a data frame in memory, lazy queries, both cores; once with the default engine and once with the streaming one."""
+"""Polars: a data frame in memory, lazy queries, both cores; once with the default engine and once
+with the streaming one.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ def joined(usage: pl.LazyFrame) -> pl.LazyFrame:
 
 def windowed(usage: pl.LazyFrame) -> pl.LazyFrame:
     """Return the records that count, by a window over each cell."""
-    return usage.with_columns(last_set=pl.when("is_set").then("seq").max().over(CELL)).filter(COUNTS)
+    return usage.with_columns(last_set=pl.when("is_set").then("seq").max().over(CELL)).filter(
+        COUNTS
+    )
 
 
 def total(counted: pl.LazyFrame) -> pl.LazyFrame:
@@ -49,7 +53,9 @@ def cells(counted: pl.LazyFrame) -> pl.LazyFrame:
 def taken_back(usage: pl.LazyFrame) -> pl.LazyFrame:
     """Return what all records add up to, less those that a later `set` undid."""
     undone = usage.join(last_sets(usage), on=CELL).filter(pl.col("seq") < pl.col("last_set"))
-    return total(pl.concat([usage.select("item", "quantity"), undone.select("item", -pl.col("quantity"))]))
+    return total(
+        pl.concat([usage.select("item", "quantity"), undone.select("item", -pl.col("quantity"))])
+    )
 
 
 def greatest(counted: pl.LazyFrame) -> pl.LazyFrame:
@@ -58,7 +64,9 @@ def greatest(counted: pl.LazyFrame) -> pl.LazyFrame:
 
 
 def last(usage: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the latest cells, in two steps: the greatest timestamps, and then only the records there."""
+    """Return the latest cells, in two steps: the greatest timestamps, and then only the records
+    there.
+    """
     latest = usage.group_by("item").agg(pl.col("timestamp").max())
     return total(joined(usage.join(latest, on=CELL, how="semi")))
 
@@ -82,7 +90,10 @@ QUERIES: Final[Mapping[Question, Mapping[str, Query]]] = {
     Question.LAST: {"two steps, join form": last},
     Question.EVERY_MODE: {"join form": lambda usage: every_mode(joined(usage))},
 }
-ENGINES: Final[Mapping[str, Literal["in-memory", "streaming"]]] = {"Polars": "in-memory", "Polars streaming": "streaming"}
+ENGINES: Final[Mapping[str, Literal["in-memory", "streaming"]]] = {
+    "Polars": "in-memory",
+    "Polars streaming": "streaming",
+}
 _NOT_STREAMED: Final = "window form"
 """The streaming engine hands windows over to the other one."""
 
@@ -100,23 +111,33 @@ class Polars:
             for name, engine in ENGINES.items():
                 if engine == "in-memory" or form != _NOT_STREAMED:
                     run = partial(query(self._usage).collect, engine=engine)
-                    yield Way(f"{name}, {form}", partial(partial, run), partial(aligned, self._items))
+                    yield Way(
+                        f"{name}, {form}", partial(partial, run), partial(aligned, self._items)
+                    )
 
     def close(self) -> None:
         """Give everything back."""
         del self._usage
 
 
-# From a file to lines --------------------------------------------------------------------------------------------------
+# From a file to lines -----------------------------------------------------------------------------
 
 
 def lines(usage: pl.LazyFrame, items: pl.LazyFrame, tiers: pl.LazyFrame) -> pl.LazyFrame:
-    """Return the lines of each item: its usage cut at the bounds of its price, each part in whole thousandths of a cent."""
+    """Return the lines of each item: its usage cut at the bounds of its price, each part in whole
+    thousandths of a cent.
+    """
     used, above = pl.col("sum").fill_null(0), pl.col("above")
-    billed = items.join(total(joined(usage)), on="item", how="left").with_columns(used=used).join(tiers, on="price")
+    billed = (
+        items.join(total(joined(usage)), on="item", how="left")
+        .with_columns(used=used)
+        .join(tiers, on="price")
+    )
     units = pl.min_horizontal("used", "up_to") - above
     half = tariff.PLACES // 2
-    reached = billed.filter((pl.col("used") > above) | (pl.col("tier") == 1)).with_columns(quantity=units)
+    reached = billed.filter((pl.col("used") > above) | (pl.col("tier") == 1)).with_columns(
+        quantity=units
+    )
     amount = (pl.col("quantity") * pl.col("thousandths") + half) // tariff.PLACES
     return reached.select("item", "tier", "quantity", amount.alias("amount"))
 
@@ -124,11 +145,18 @@ def lines(usage: pl.LazyFrame, items: pl.LazyFrame, tiers: pl.LazyFrame) -> pl.L
 def invoicing_ways(file: Path, dataset: Dataset) -> Iterator[Way]:
     """Yield the ways from a Parquet file to lines; the catalog is loaded already."""
     names = dataset.item_ids()
-    items = pl.DataFrame({"item": names, "price": [tariff.price_of(item) for item in range(dataset.items)]}).lazy()
-    rows = [attrs.asdict(row) | {"thousandths": int(row.unit_amount * tariff.PLACES)} for row in tariff.tier_rows()]
+    items = pl.DataFrame(
+        {"item": names, "price": [tariff.price_of(item) for item in range(dataset.items)]}
+    ).lazy()
+    rows = [
+        attrs.asdict(row) | {"thousandths": int(row.unit_amount * tariff.PLACES)}
+        for row in tariff.tier_rows()
+    ]
     tiers = pl.DataFrame(rows).drop("unit_amount").lazy()
     scanned = pl.scan_parquet(file, row_index_name="seq")
-    usage = scanned.select("seq", "timestamp", "quantity", item="subscription_item", is_set=pl.col("action") == "set")
+    usage = scanned.select(
+        "seq", "timestamp", "quantity", item="subscription_item", is_set=pl.col("action") == "set"
+    )
     numbers = {name: code for code, name in enumerate(names)}
     for name, engine in ENGINES.items():
         run = partial(lines(usage, items, tiers).collect, engine=engine)
@@ -137,20 +165,32 @@ def invoicing_ways(file: Path, dataset: Dataset) -> Iterator[Way]:
 
 def _lines_of(numbers: dict[str, int], found: pl.DataFrame) -> NDArray[Any]:
     codes = np.array([numbers[name] for name in found["item"].to_list()])
-    return tariff.in_order(np.array([codes, *(found[name].to_numpy() for name in ("tier", "quantity", "amount"))]))
+    return tariff.in_order(
+        np.array([codes, *(found[name].to_numpy() for name in ("tier", "quantity", "amount"))])
+    )
 
 
-# Rating -----------------------------------------------------------------------------------------------------------------
+# Rating -------------------------------------------------------------------------------------------
 
 
 def rating_ways(quantities: NDArray[Any]) -> Iterator[Way]:
-    """Yield the expression that rates a column of quantities at the first price, in whole thousandths of a cent."""
+    """Yield the expression that rates a column of quantities at the first price, in whole
+    thousandths of a cent.
+    """
     used = pl.DataFrame({"quantity": quantities}).lazy()
     half, quantity = tariff.PLACES // 2, pl.col("quantity")
     amount = pl.sum_horizontal(
-        ((quantity.clip(row.above, row.up_to) - row.above) * int(row.unit_amount * tariff.PLACES) + half) // tariff.PLACES
+        (
+            (quantity.clip(row.above, row.up_to) - row.above) * int(row.unit_amount * tariff.PLACES)
+            + half
+        )
+        // tariff.PLACES
         for row in tariff.tier_rows()
         if row.price == 0
     )
     run = used.select(amount=amount).collect
-    yield Way("Polars, expression in scaled integers", partial(partial, run), lambda found: found["amount"].to_numpy())
+    yield Way(
+        "Polars, expression in scaled integers",
+        partial(partial, run),
+        lambda found: found["amount"].to_numpy(),
+    )

@@ -1,4 +1,6 @@
-"""PostgreSQL: a cluster of its own in a temporary folder, an analyzed table, two parallel workers, memory enough to sort in."""
+"""PostgreSQL: a cluster of its own in a temporary folder, an analyzed table, two parallel workers,
+memory enough to sort in.
+"""
 
 from __future__ import annotations
 
@@ -20,7 +22,9 @@ from benchmarks.datasets import Dataset, Question
 from benchmarks.peers import UnavailableError, Way
 from benchmarks.sql_forms import queries
 
-QUERIES: Final = queries("SELECT DISTINCT ON (item) item, quantity AS last FROM cells ORDER BY item, timestamp DESC")
+QUERIES: Final = queries(
+    "SELECT DISTINCT ON (item) item, quantity AS last FROM cells ORDER BY item, timestamp DESC"
+)
 
 SETTINGS: Final = {
     "listen_addresses": "''",
@@ -38,13 +42,19 @@ class PostgreSQL:
     def __init__(self, dataset: Dataset) -> None:
         self._items = dataset.items
         self._cluster = Cluster()
-        self._connection = psycopg.connect(host=str(self._cluster.folder), dbname="postgres", user="usage", autocommit=True)
+        self._connection = psycopg.connect(
+            host=str(self._cluster.folder), dbname="postgres", user="usage", autocommit=True
+        )
         self._connection.execute(
-            "CREATE UNLOGGED TABLE usage (item INT, timestamp BIGINT, quantity BIGINT, is_set BOOLEAN, seq BIGINT)"
+            "CREATE UNLOGGED TABLE usage (item INT, timestamp BIGINT, quantity BIGINT, "
+            "is_set BOOLEAN, seq BIGINT)"
         )
         self._name = f"PostgreSQL {self._connection.info.server_version // 10_000}"
         rows = zip(*(column.tolist() for column in dataset.columns().values()), strict=True)
-        with self._connection.cursor() as cursor, cursor.copy("COPY usage FROM STDIN (FORMAT BINARY)") as copy:
+        with (
+            self._connection.cursor() as cursor,
+            cursor.copy("COPY usage FROM STDIN (FORMAT BINARY)") as copy,
+        ):
             copy.set_types(["int4", "int8", "int8", "bool", "int8"])
             for row in rows:
                 copy.write_row(row)
@@ -53,7 +63,11 @@ class PostgreSQL:
     def ways(self, question: Question) -> Iterator[Way]:
         """Yield the ways to answer a question."""
         for form, text in QUERIES[question].items():
-            yield Way(f"{self._name}, {form}", partial(partial, self._run, text), partial(aligned_rows, self._items))
+            yield Way(
+                f"{self._name}, {form}",
+                partial(partial, self._run, text),
+                partial(aligned_rows, self._items),
+            )
 
     def _run(self, text: str) -> list[Any]:
         return self._connection.execute(text, binary=True).fetchall()
@@ -79,17 +93,45 @@ class Cluster:
         # A short path: the name of a socket may have 107 bytes.
         self.folder = Path(mkdtemp(prefix="usage", dir="/tmp"))
         # PostgreSQL refuses to run as root.
-        self._user = next((one.pw_name for one in pwd.getpwall() if one.pw_name in {"postgres", "nobody"}), None)
+        self._user = next(
+            (one.pw_name for one in pwd.getpwall() if one.pw_name in {"postgres", "nobody"}), None
+        )
         if os.geteuid() != 0:
             self._user = None
         elif self._user is None:
-            raise UnavailableError("this is root, and there is no user postgres or nobody to run it")
+            raise UnavailableError(
+                "this is root, and there is no user postgres or nobody to run it"
+            )
         else:
             shutil.chown(self.folder, self._user)
         data = str(self.folder / "data")
-        self._run("initdb", "--pgdata", data, "--username", "usage", "--auth", "trust", "--no-sync", "--encoding", "UTF8")
-        options = " ".join(f"-c {name}={value}" for name, value in SETTINGS.items()) + f" -k {self.folder}"
-        self._run("pg_ctl", "start", "--wait", "--pgdata", data, "--log", str(self.folder / "log"), "--options", options)
+        self._run(
+            "initdb",
+            "--pgdata",
+            data,
+            "--username",
+            "usage",
+            "--auth",
+            "trust",
+            "--no-sync",
+            "--encoding",
+            "UTF8",
+        )
+        options = (
+            " ".join(f"-c {name}={value}" for name, value in SETTINGS.items())
+            + f" -k {self.folder}"
+        )
+        self._run(
+            "pg_ctl",
+            "start",
+            "--wait",
+            "--pgdata",
+            data,
+            "--log",
+            str(self.folder / "log"),
+            "--options",
+            options,
+        )
 
     def _run(self, program: str, *arguments: str) -> None:
         command = [str(self._programs / program), *arguments]
@@ -105,5 +147,7 @@ class Cluster:
 
     def close(self) -> None:
         """Give everything back."""
-        self._run("pg_ctl", "stop", "--wait", "--mode", "fast", "--pgdata", str(self.folder / "data"))
+        self._run(
+            "pg_ctl", "stop", "--wait", "--mode", "fast", "--pgdata", str(self.folder / "data")
+        )
         shutil.rmtree(self.folder, ignore_errors=True)

@@ -12,7 +12,8 @@ from benchmarks.datasets import Dataset, Question
 from benchmarks.peers import Way
 from benchmarks.sql_forms import queries
 
-# SQLite's own rule: a bare column beside a single MAX is of the row with the maximum; so the last cell is read beside it.
+# SQLite's own rule: a bare column beside a single MAX is of the row with the maximum; so the last
+# cell is read beside it.
 QUERIES: Final = queries("SELECT item, quantity AS last, MAX(timestamp) FROM cells GROUP BY item")
 
 
@@ -31,7 +32,11 @@ class SQLite:
     def ways(self, question: Question) -> Iterator[Way]:
         """Yield the ways to answer a question."""
         for form, text in QUERIES[question].items():
-            yield Way(f"SQLite, {form}", partial(partial, self._run, text), partial(aligned_rows, self._items))
+            yield Way(
+                f"SQLite, {form}",
+                partial(partial, self._run, text),
+                partial(aligned_rows, self._items),
+            )
 
     def _run(self, text: str) -> list[tuple[int, ...]]:
         return self._connection.execute(text).fetchall()

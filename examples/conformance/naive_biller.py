@@ -1,6 +1,8 @@
-"""A billing service as it is often written first. Its three defects are meant: see README.md beside it.
+"""A billing service as it is often written first. Its three defects are meant: see README.md beside
+it.
 
-It keeps a total per item and period, counts money in floats, and finds the next billing period by adding a month to the last.
+It keeps a total per item and period, counts money in floats, and finds the next billing period by
+adding a month to the last.
 """
 
 from __future__ import annotations
@@ -22,9 +24,15 @@ class NaiveBiller:
         self.period_starts: dict[str, datetime] = {}
         self.totals: dict[tuple[str, datetime], int] = {}
 
-    def add_item(self, item_id: str, customer: str, dollars_per_unit: float, interval: str, since: datetime) -> None:
+    def add_item(
+        self, item_id: str, customer: str, dollars_per_unit: float, interval: str, since: datetime
+    ) -> None:
         """Start billing an item."""
-        self.items[item_id] = {"customer": customer, "price": dollars_per_unit, "interval": interval}
+        self.items[item_id] = {
+            "customer": customer,
+            "price": dollars_per_unit,
+            "interval": interval,
+        }
         self.period_starts[item_id] = since
 
     def use(self, item_id: str, quantity: int, at: datetime, action: str) -> None:
@@ -46,8 +54,11 @@ class NaiveBiller:
 
     def owed(self, customer: str) -> int:
         """Return what a customer owes for the current period, in cents."""
-        # Defect: floats. 0.29 dollars are 29 cents, but in floats 100 times 0.29 is 28.999999999999996.
-        mine = [(item_id, item) for item_id, item in self.items.items() if item["customer"] == customer]
+        # Defect: floats. 0.29 dollars are 29 cents, but in floats 100 times 0.29 is
+        # 28.999999999999996.
+        mine = [
+            (item_id, item) for item_id, item in self.items.items() if item["customer"] == customer
+        ]
         return sum(int(self.usage(item_id) * float(item["price"]) * 100) for item_id, item in mine)
 
     def period(self, item_id: str) -> tuple[datetime, datetime]:

@@ -2,8 +2,9 @@
 
     pytest examples/conformance/test_naive_biller.py
 
-The first class is the adapter, which is all that a service needs. The three classes below ask about one part of the service
-each, so that each reports its own defect instead of all three the one that is simplest to show.
+The first class is the adapter, which is all that a service needs. The three classes below ask about
+one part of the service each, so that each reports its own defect instead of all three the one that
+is simplest to show.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class NaiveBillerConformance(BillingConformance):
             for item in subscription.items:
                 dollars = float(item.price.model.unit_amount) / 100
                 interval = item.price.recurring.interval
-                self.biller.add_item(item.id, subscription.id, dollars, interval, subscription.billing_cycle_anchor)
+                self.biller.add_item(
+                    item.id, subscription.id, dollars, interval, subscription.billing_cycle_anchor
+                )
 
     def record_usage(self, record: mc.UsageRecord, now: datetime) -> None:
         """Report usage."""
@@ -60,7 +63,11 @@ class NaiveBillerConformance(BillingConformance):
 class NaiveMoney(NaiveBillerConformance):
     """Money alone, in whole cents: no `set`, and days, which have no calendar to get wrong."""
 
-    prices = (mc.Price.per_unit("calls", currency="usd", unit_amount=29, recurring=mc.Recurring(interval="day")),)
+    prices = (
+        mc.Price.per_unit(
+            "calls", currency="usd", unit_amount=29, recurring=mc.Recurring(interval="day")
+        ),
+    )
     actions = ("increment",)
     anchors = (datetime(2024, 1, 1, tzinfo=UTC),)
     late = future = False
@@ -73,7 +80,11 @@ class NaiveMoney(NaiveBillerConformance):
 class NaiveUsage(NaiveBillerConformance):
     """Usage alone: `set` and increments within days, at a price that does not matter here."""
 
-    prices = (mc.Price.per_unit("calls", currency="usd", unit_amount=1, recurring=mc.Recurring(interval="day")),)
+    prices = (
+        mc.Price.per_unit(
+            "calls", currency="usd", unit_amount=1, recurring=mc.Recurring(interval="day")
+        ),
+    )
     anchors = (datetime(2024, 1, 1, tzinfo=UTC),)
     late = future = False
 

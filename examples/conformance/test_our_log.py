@@ -2,7 +2,8 @@
 
     pytest examples/conformance/test_our_log.py
 
-It offers everything that can be compared, codes of refusals and lines included. Copy it, and replace the service.
+It offers everything that can be compared, codes of refusals and lines included. Copy it, and
+replace the service.
 """
 
 from __future__ import annotations
@@ -53,9 +54,13 @@ class LogConformance(BillingConformance):
         """Return the bill as it stands."""
         return mc.preview_invoice(self.subscriptions[subscription_id], self.log, now=now)
 
-    def finalize_invoice(self, subscription_id: str, period: mc.BillingPeriod, now: datetime) -> list[int]:
+    def finalize_invoice(
+        self, subscription_id: str, period: mc.BillingPeriod, now: datetime
+    ) -> list[int]:
         """Bill the period for good."""
-        invoice = mc.finalize_invoice(self.subscriptions[subscription_id], self.log, period, now=now)
+        invoice = mc.finalize_invoice(
+            self.subscriptions[subscription_id], self.log, period, now=now
+        )
         return [line.amount for line in invoice.lines]
 
 

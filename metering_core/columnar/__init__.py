@@ -1,8 +1,10 @@
-"""Usage in columns: the answers of :class:`~metering_core.UsageLog` for hundreds of millions of records, on NumPy.
+"""Usage in columns: the answers of :class:`~metering_core.UsageLog` for hundreds of millions of
+records, on NumPy.
 
-A :class:`UsageBatch` is records column by column; a :class:`ColumnarUsage` judges and keeps them, and is itself a
-:class:`~metering_core.Usage`, so that the same functions bill it. Its receipts, summaries and invoices are those of the log.
-Needs the extra ``columnar``. Nothing in here knows a price or money.
+A :class:`UsageBatch` is records column by column; a :class:`ColumnarUsage` judges and keeps them,
+and is itself a :class:`~metering_core.Usage`, so that the same functions bill it. Its receipts,
+summaries and invoices are those of the log. Needs the extra ``columnar``. Nothing in here knows a
+price or money.
 """
 
 from __future__ import annotations

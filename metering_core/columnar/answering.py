@@ -1,7 +1,9 @@
-"""Questions to columns: the partials of items, one by one from an index of cells, or of all items at once from the rows.
+"""Questions to columns: the partials of items, one by one from an index of cells, or of all items
+at once from the rows.
 
-The index is made of sorted runs of cells. Later rows make later runs, and runs of like size are merged, so that asking between
-small batches stays cheap. It is built when single items are asked for; many items at once need none.
+The index is made of sorted runs of cells. Later rows make later runs, and runs of like size are
+merged, so that asking between small batches stays cheap. It is built when single items are asked
+for; many items at once need none.
 """
 
 from __future__ import annotations
@@ -66,7 +68,11 @@ class Part:
 
     def place_of(self, number: int) -> int:
         """Return the row with a number."""
-        return int(np.searchsorted(self.numbers, number)) if not isinstance(self.numbers, range) else self.numbers.index(number)
+        return (
+            int(np.searchsorted(self.numbers, number))
+            if not isinstance(self.numbers, range)
+            else self.numbers.index(number)
+        )
 
     def received_at(self, place: int) -> int:
         """Return when a row was received, in Unix microseconds."""
@@ -113,7 +119,12 @@ class Questions:
     are: Mapping[AggregateUsage, Flags]
 
     @classmethod
-    def of(cls, codes: NDArray[np.intp], modes: Sequence[AggregateUsage], periods: Sequence[BillingPeriod]) -> Self:
+    def of(
+        cls,
+        codes: NDArray[np.intp],
+        modes: Sequence[AggregateUsage],
+        periods: Sequence[BillingPeriod],
+    ) -> Self:
         """Look up the seconds."""
         length = len(modes)
         firsts = np.fromiter([period.start_seconds for period in periods], np.int64, length)
@@ -123,7 +134,9 @@ class Questions:
         are = {mode: numbers == id(mode) for mode in KINDS}
         if sum(map(np.count_nonzero, are.values())) < length:
             # Some modes are computed cell by cell.
-            are |= {mode: numbers == id(mode) for mode in dict.fromkeys(modes) if kind_of(mode) is None}
+            are |= {
+                mode: numbers == id(mode) for mode in dict.fromkeys(modes) if kind_of(mode) is None
+            }
         for mode, flags in are.items():
             if AGGREGATORS[mode].looks_back:
                 firsts[flags] = ORIGIN
@@ -134,15 +147,26 @@ class Questions:
         """Ask for all items in one period, mode after mode."""
         length = len(modes) * items
         others = [mode for mode in modes if kind_of(mode) is None]
-        starts = [ORIGIN if AGGREGATORS[mode].looks_back else period.start_seconds for mode in modes]
+        starts = [
+            ORIGIN if AGGREGATORS[mode].looks_back else period.start_seconds for mode in modes
+        ]
         are = {mode: np.repeat([mode is one for one in modes], items) for mode in (*KINDS, *others)}
-        firsts, ends = np.repeat(np.array(starts, np.int64), items), np.full(length, period.end_seconds, np.int64)
+        firsts, ends = (
+            np.repeat(np.array(starts, np.int64), items),
+            np.full(length, period.end_seconds, np.int64),
+        )
         each = [mode for one in modes for mode in [one] * items]
-        return cls(np.tile(np.arange(items), len(modes)), each, [period] * length, firsts, ends, are)
+        return cls(
+            np.tile(np.arange(items), len(modes)), each, [period] * length, firsts, ends, are
+        )
 
     def within(self, low: int, high: int) -> Self:
-        """Ask the same of rows that are no earlier than ``low`` and no later than ``high``, so that windows are alike."""
-        return attrs.evolve(self, firsts=np.maximum(self.firsts, low), ends=np.minimum(self.ends, high + 1))
+        """Ask the same of rows that are no earlier than ``low`` and no later than ``high``, so that
+        windows are alike.
+        """
+        return attrs.evolve(
+            self, firsts=np.maximum(self.firsts, low), ends=np.minimum(self.ends, high + 1)
+        )
 
     def __len__(self) -> int:
         return len(self.modes)
@@ -169,7 +193,9 @@ class Questions:
         return flags
 
     def rounds(self) -> list[NDArray[np.intp]]:
-        """Cut the questions into rounds by their places, so that in each an item has one window, if several modes."""
+        """Cut the questions into rounds by their places, so that in each an item has one window, if
+        several modes.
+        """
         return _rounds(self.codes, self.firsts, self.ends)
 
     def window(self, places: NDArray[np.intp], items: int) -> Window:
@@ -193,8 +219,15 @@ class _Answered:
         values = whole(self.totals.limbs)
         if self.totals.is_there is None:
             return values
-        found = values if self.totals.stamps is None else list(zip(self.totals.stamps.tolist(), values, strict=True))
-        return [one if there else None for one, there in zip(found, self.totals.is_there.tolist(), strict=True)]
+        found = (
+            values
+            if self.totals.stamps is None
+            else list(zip(self.totals.stamps.tolist(), values, strict=True))
+        )
+        return [
+            one if there else None
+            for one, there in zip(found, self.totals.is_there.tolist(), strict=True)
+        ]
 
     def put_into(self, answers: list[Partial]) -> None:
         """Put each partial where it was asked for."""
@@ -232,11 +265,13 @@ class Late:
 
 @attrs.define(eq=False)
 class _Derived:
-    """What was folded so far. Each pair is replaced as one, so that what interrupts a fold leaves how far it came.
+    """What was folded so far. Each pair is replaced as one, so that what interrupts a fold leaves
+    how far it came.
 
     Attributes:
         index: how many parts were folded, and the cells of their rows in sorted runs.
-        beside: how many late rows were folded, and the cells beside the rows, by code; None where that was cut short.
+        beside: how many late rows were folded, and the cells beside the rows, by code; None where
+            that was cut short.
     """
 
     index: tuple[int, tuple[Cells, ...]] = (0, ())
@@ -251,7 +286,8 @@ class Answers:
 
     Attributes:
         parts: the rows, in the order of arrival; without those that are late.
-        late: the rows that are billed in a later period than their timestamp's, in the order of arrival.
+        late: the rows that are billed in a later period than their timestamp's, in the order of
+            arrival.
         compacted: the totals that compaction kept, by code.
     """
 
@@ -273,7 +309,9 @@ class Answers:
         return sum(len(part.rows) for part in self.parts) + len(self.late)
 
     def and_those(self, part: Part | None, late: Iterable[Late]) -> Answers:
-        """Return answers from these rows and some that came after them; what was derived is derived no second time."""
+        """Return answers from these rows and some that came after them; what was derived is derived
+        no second time.
+        """
         parts, later = self.parts if part is None else self.parts.and_one(part), self.late
         for one in late:
             later = later.and_one(one)
@@ -281,7 +319,7 @@ class Answers:
         more._derived = self._derived
         return more
 
-    # One by one ------------------------------------------------------------------------------------------------------
+    # One by one -----------------------------------------------------------------------------------
 
     def _index(self) -> tuple[Cells, ...]:
         """Fold what came since the last question."""
@@ -292,12 +330,15 @@ class Answers:
         return runs
 
     def beside(self) -> Mapping[int, ItemCells]:
-        """Return the cells that are not in the rows, by code: those of late rows, and what compaction kept."""
+        """Return the cells that are not in the rows, by code: those of late rows, and what
+        compaction kept.
+        """
         if not self.late and not self.compacted:
             return _NOTHING_BESIDE
         folded, cells = self._derived.beside or (0, self._kept_cells())
         if folded < len(self.late):
-            # The cells change one by one from here on: who is cut short leaves none, and all are folded anew.
+            # The cells change one by one from here on: who is cut short leaves none, and all are
+            # folded anew.
             self._derived.beside = None
             for late in self.late[folded:]:
                 beside = cells.setdefault(late.code, ItemCells(self._cycle_of(late.code)))
@@ -316,7 +357,9 @@ class Answers:
         return self._items[code].account.subscription.cycle
 
     def cells(self, code: int, first: int, end: int) -> Cells:
-        """Return an item's cells from ``first`` to before ``end``, those beside the rows excepted."""
+        """Return an item's cells from ``first`` to before ``end``, those beside the rows
+        excepted.
+        """
         return merge([run.between(code, first, end) for run in self._index()])
 
     def partial(self, question: Question) -> Partial:
@@ -329,7 +372,9 @@ class Answers:
         if not len(found):
             return AGGREGATORS[question.mode].identity
         if kind is None:
-            return AGGREGATORS[question.mode].fold(dict(zip(found.stamps.tolist(), whole(found.limbs), strict=True)))
+            return AGGREGATORS[question.mode].fold(
+                dict(zip(found.stamps.tolist(), whole(found.limbs), strict=True))
+            )
         return _PARTIALS[kind](found)
 
     def _with_beside(self, question: Question, partial: Partial) -> Partial:
@@ -360,7 +405,7 @@ class Answers:
                 cells.at(period.start).cells.update(period.cells)
         return cells
 
-    # Many at once ----------------------------------------------------------------------------------------------------
+    # Many at once ---------------------------------------------------------------------------------
 
     def partials(self, questions: Questions, items: int) -> list[Partial]:
         """Answer many questions about ``items`` items in their order."""
@@ -372,7 +417,9 @@ class Answers:
             rounds = [places[~slow[places]] for places in asked.rounds()]
             alone = [place for places in rounds if len(places) < _MANY for place in places.tolist()]
             alone += np.flatnonzero(slow).tolist()
-            for answered in self._in_bulk(asked, [places for places in rounds if len(places) >= _MANY], items):
+            for answered in self._in_bulk(
+                asked, [places for places in rounds if len(places) >= _MANY], items
+            ):
                 answered.put_into(answers)
         for place in alone:
             answers[place] = self._of_rows(questions.at(place))
@@ -387,13 +434,19 @@ class Answers:
         return questions.within(low, high)
 
     def quantities(self, questions: Questions, items: int) -> NDArray[Any]:
-        """Answer with the quantities that the partials present; ``dtype`` object where one is no integer of 64 bits."""
+        """Answer with the quantities that the partials present; ``dtype`` object where one is no
+        integer of 64 bits.
+        """
         if len(questions) < _MANY or self.beside() or questions.cell_by_cell().any():
             presented = zip(questions.modes, self.partials(questions, items), strict=True)
             return as_array_of([AGGREGATORS[mode].present(partial) for mode, partial in presented])
         asked = self._of_held(questions)
-        answers = [(one.places, one.quantities()) for one in self._in_bulk(asked, asked.rounds(), items)]
-        quantities = np.empty(len(questions), np.result_type(*(values.dtype for _, values in answers)))
+        answers = [
+            (one.places, one.quantities()) for one in self._in_bulk(asked, asked.rounds(), items)
+        ]
+        quantities = np.empty(
+            len(questions), np.result_type(*(values.dtype for _, values in answers))
+        )
         for places, values in answers:
             quantities[places] = values
         return quantities
@@ -405,12 +458,18 @@ class Answers:
         quantities = self.quantities(Questions.of_all(items, period, modes), items)
         return {mode: quantities[at * items : (at + 1) * items] for at, mode in enumerate(modes)}
 
-    def _in_bulk(self, questions: Questions, rounds: Iterable[NDArray[np.intp]], items: int) -> Iterator[_Answered]:
-        """Answer the questions of some rounds, in none of which an item is asked for two windows."""
+    def _in_bulk(
+        self, questions: Questions, rounds: Iterable[NDArray[np.intp]], items: int
+    ) -> Iterator[_Answered]:
+        """Answer the questions of some rounds, in none of which an item is asked for two
+        windows.
+        """
         codes, kinds = questions.codes, questions.kinds()
         for places in rounds:
             window = questions.window(places, items)
-            of_kind = {kind: some for kind, flags in kinds.items() if len(some := places[flags[places]])}
+            of_kind = {
+                kind: some for kind, flags in kinds.items() if len(some := places[flags[places]])
+            }
             by_code = {kind: _flags_at(codes[some], items) for kind, some in of_kind.items()}
             for kind, found in totals(self._sources(), window, by_code).items():
                 yield _Answered(of_kind[kind], kind, found.of(codes[of_kind[kind]]))
@@ -432,7 +491,9 @@ def _flags_at(places: NDArray[np.intp], length: int) -> Flags:
 
 
 def _rounds(codes: NDArray[np.intp], firsts: Integers, ends: Integers) -> list[NDArray[np.intp]]:
-    """Cut questions into rounds by their places, so that in each round an item is asked for one window, if in several modes."""
+    """Cut questions into rounds by their places, so that in each round an item is asked for one
+    window, if in several modes.
+    """
     if (firsts == firsts[0]).all() and (ends == ends[0]).all():
         return [np.arange(len(codes))]
     order = np.lexsort((ends, firsts, codes))
@@ -446,7 +507,7 @@ def _rounds(codes: NDArray[np.intp], firsts: Integers, ends: Integers) -> list[N
     return [np.flatnonzero(times == time) for time in range(int(times.max()) + 1)]
 
 
-# The partial of each mode, in the shape of its aggregator ---------------------------------------------------------------
+# The partial of each mode, in the shape of its aggregator -----------------------------------------
 
 
 def _sum_of(cells: Cells) -> int:
@@ -466,4 +527,8 @@ def _last_of(cells: Cells) -> tuple[int, int]:
     return int(latest.stamps[0]), whole(latest.limbs)[0]
 
 
-_PARTIALS: Final[Mapping[Kind, Callable[[Cells], Partial]]] = {"sums": _sum_of, "maxima": _max_of, "lasts": _last_of}
+_PARTIALS: Final[Mapping[Kind, Callable[[Cells], Partial]]] = {
+    "sums": _sum_of,
+    "maxima": _max_of,
+    "lasts": _last_of,
+}

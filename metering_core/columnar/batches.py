@@ -1,4 +1,6 @@
-"""Usage records as columns on their way in: checked a column at a time, named by the row where one is malformed."""
+"""Usage records as columns on their way in: checked a column at a time, named by the row where one
+is malformed.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ from metering_core.periods import SECONDS_MAX
 from metering_core.usage import Action, UsageRecord, as_action, as_timestamp
 
 Column = Any
-"""A NumPy array, a sequence, or what NumPy can read as an array (a column of Polars, pandas or pyarrow)."""
+"""A NumPy array, a sequence, or what NumPy can read as an array (a column of Polars, pandas or
+pyarrow).
+"""
 
 _REQUIRED: Final = ("subscription_item", "quantity", "timestamp")
 _OPTIONAL: Final = ("action", "id", "seq", "received_at")
@@ -39,7 +43,8 @@ def optional_tuple(values: Sequence[str | None] | None) -> tuple[str | None, ...
 
 @attrs.frozen(eq=False)
 class UsageBatch:
-    """Well-formed usage records, column by column and equally long, in the order of arrival. Build one with a class method.
+    """Well-formed usage records, column by column and equally long, in the order of arrival. Build
+    one with a class method.
 
     Its columns are those of the log once it was appended, so they are read-only.
 
@@ -104,21 +109,30 @@ class UsageBatch:
         """Check columns of equal length.
 
         Args:
-            subscription_items: ids of subscription items, or with ``item_ids`` integers that count in those.
+            subscription_items: ids of subscription items, or with ``item_ids`` integers that count
+                in those.
             quantities: integers from 0 to 2**63 - 1.
             timestamps: Unix seconds, aware datetimes or ``"now"``.
-            actions: ``increment`` or ``set``, or flags that are true for ``set``; all ``increment`` unless given.
+            actions: ``increment`` or ``set``, or flags that are true for ``set``; all ``increment``
+                unless given.
             ids: idempotency keys, None where a record has none.
             item_ids: the dictionary of dictionary-encoded items.
-            copy: whether to copy columns that could be used as they are. Without a copy the batch cannot change them, but what
-                they were given as still can, and with it accepted usage: then nothing may.
+            copy: whether to copy columns that could be used as they are. Without a copy the batch
+                cannot change them, but what they were given as still can, and with it accepted
+                usage: then nothing may.
 
         Raises:
-            InvalidValueError: for a malformed value; ``param`` names the column and the row (``quantities[3]``).
+            InvalidValueError: for a malformed value; ``param`` names the column and the row
+                (``quantities[3]``).
         """
         flag(copy, "copy")
         length = length_of(subscription_items, "subscription_items")
-        columns = {"quantities": quantities, "timestamps": timestamps, "actions": actions, "ids": ids}
+        columns = {
+            "quantities": quantities,
+            "timestamps": timestamps,
+            "actions": actions,
+            "ids": ids,
+        }
         for column, values in columns.items():
             if values is not None or column in {"quantities", "timestamps"}:
                 length_of(values, column)
@@ -133,29 +147,36 @@ class UsageBatch:
         """Take ready records apart.
 
         Raises:
-            InvalidValueError: for something that is not a usage record, or a quantity above 2**63 - 1.
+            InvalidValueError: for something that is not a usage record, or a quantity above 2**63 -
+                1.
         """
         batch = Batch.of_records(records)
         actions = np.frombuffer(batch.sets, np.bool_) if batch.sets else None
-        return cls.from_columns(batch.item_ids, batch.quantities, batch.timestamps, actions, batch.ids)
+        return cls.from_columns(
+            batch.item_ids, batch.quantities, batch.timestamps, actions, batch.ids
+        )
 
     @classmethod
     def from_arrow(cls, source: object, *, copy: bool = True) -> Self:
-        """Read a table with the Arrow stream interface (``__arrow_c_stream__``): of Polars, pandas, pyarrow or DuckDB.
+        """Read a table with the Arrow stream interface (``__arrow_c_stream__``): of Polars, pandas,
+        pyarrow or DuckDB.
 
-        Its columns are ``subscription_item``, ``quantity``, ``timestamp`` (Unix seconds, or timestamps with a time zone) and
-        optionally ``action`` (words, or flags that are true for ``set``; a null is an ``increment``) and ``id``. Strings may be
-        dictionary-encoded. The order of the rows is the order of arrival: a column ``seq`` must ascend. When the rows were
+        Its columns are ``subscription_item``, ``quantity``, ``timestamp`` (Unix seconds, or
+        timestamps with a time zone) and optionally ``action`` (words, or flags that are true for
+        ``set``; a null is an ``increment``) and ``id``. Strings may be dictionary-encoded. The
+        order of the rows is the order of arrival: a column ``seq`` must ascend. When the rows were
         received is said where the batch is appended, not in a column. Other columns are not read.
 
         Args:
             source: the table. Its stream is read with pyarrow.
-            copy: whether to copy numbers that could be used where they are. Without a copy the table, and what it was made
-                of, must not be changed afterwards, as :meth:`from_columns` says.
+            copy: whether to copy numbers that could be used where they are. Without a copy the
+                table, and what it was made of, must not be changed afterwards, as
+                :meth:`from_columns` says.
 
         Raises:
-            InvalidValueError: for an object without the interface; for a column that is absent (``parameter_missing``), there
-                twice, misspelt or ``received_at`` (``parameter_unknown``); for a malformed value.
+            InvalidValueError: for an object without the interface; for a column that is absent
+                (``parameter_missing``), there twice, misspelt or ``received_at``
+                (``parameter_unknown``); for a malformed value.
             MissingExtraError: without pyarrow.
         """
         flag(copy, "copy")
@@ -174,14 +195,18 @@ class UsageBatch:
             actions = None if "action" not in given else _arrow_actions(given["action"])
             ids = None if "id" not in given else given["id"].to_pylist()
         # What had to be copied has been by now.
-        return cls.from_columns(codes, quantities.result(), stamps.result(), actions, ids, item_ids=names, copy=False)
+        return cls.from_columns(
+            codes, quantities.result(), stamps.result(), actions, ids, item_ids=names, copy=False
+        )
 
 
-# Columns -------------------------------------------------------------------------------------------------------------
+# Columns ------------------------------------------------------------------------------------------
 
 
 def length_of(values: Column, column: str) -> int:
-    """Return how many values a column has; refuse what is none, such as a generator, a text or a single number."""
+    """Return how many values a column has; refuse what is none, such as a generator, a text or a
+    single number.
+    """
     try:
         length = -1 if isinstance(values, str | bytes | bytearray | Mapping | type) else len(values)
     except Exception:  # noqa: BLE001 - an object of the caller's own may raise anything
@@ -197,14 +222,20 @@ def _no_column(values: object, column: str) -> InvalidValueError:
 
 
 def as_array(values: Column, column: str) -> NDArray[Any]:
-    """Return a column as an array; what a mask hides is None there, and no value. Refuse what has not one dimension."""
+    """Return a column as an array; what a mask hides is None there, and no value. Refuse what has
+    not one dimension.
+    """
     try:
         array = values if isinstance(values, np.ndarray) else np.asarray(values)
     except Exception:  # noqa: BLE001 - as above
         raise _no_column(values, column) from None
     if array.ndim != 1:
         raise _no_column(values, column)
-    if type(array) is not np.ndarray and isinstance(array, np.ma.MaskedArray) and array.dtype.kind != "M":
+    if (
+        type(array) is not np.ndarray
+        and isinstance(array, np.ma.MaskedArray)
+        and array.dtype.kind != "M"
+    ):
         return np.array(array.tolist(), np.object_)
     return array
 
@@ -213,7 +244,9 @@ def _is_sequence(values: Column) -> bool:
     return isinstance(values, list | tuple | range)
 
 
-def _encoded(values: Column, item_ids: Sequence[str] | None, *, copy: bool) -> tuple[tuple[str, ...], NDArray[np.int32]]:
+def _encoded(
+    values: Column, item_ids: Sequence[str] | None, *, copy: bool
+) -> tuple[tuple[str, ...], NDArray[np.int32]]:
     """Return the distinct items and, for each row, which it is."""
     column = "subscription_items"
     if item_ids is not None:
@@ -236,7 +269,9 @@ def _encoded(values: Column, item_ids: Sequence[str] | None, *, copy: bool) -> t
 
 
 def _are_names(values: Collection[Any]) -> bool:
-    """Say whether all are names, without a word on which is not; much faster than :func:`check_each`."""
+    """Say whether all are names, without a word on which is not; much faster than
+    :func:`check_each`.
+    """
     return (
         set(map(type, values)) <= {str}
         and 1 <= min(map(len, values), default=1) <= max(map(len, values), default=1) <= NAME_MAX
@@ -244,7 +279,9 @@ def _are_names(values: Collection[Any]) -> bool:
 
 
 def _integers(values: Column, column: str, maximum: int, minimum: int) -> NDArray[Any]:
-    """Return integers within bounds (inclusive) as an array, or name the row of the first that is none."""
+    """Return integers within bounds (inclusive) as an array, or name the row of the first that is
+    none.
+    """
 
     def check(value: object, param: str) -> int:
         return exact_integer(value, param, minimum=minimum, maximum=maximum)
@@ -261,7 +298,11 @@ def _integers(values: Column, column: str, maximum: int, minimum: int) -> NDArra
 
 
 def _all_integers(
-    values: Sequence[Any], column: str, maximum: int, minimum: int, check: Callable[[object, str], int]
+    values: Sequence[Any],
+    column: str,
+    maximum: int,
+    minimum: int,
+    check: Callable[[object, str], int],
 ) -> Sequence[int]:
     if set(map(type, values)) == {int} and minimum <= min(values) and max(values) <= maximum:
         return values
@@ -269,7 +310,9 @@ def _all_integers(
 
 
 def _quantities(values: Column, *, copy: bool) -> Integers:
-    return np.ascontiguousarray(_integers(values, "quantities", INT64_MAX, 0).astype(np.int64, copy=copy))
+    return np.ascontiguousarray(
+        _integers(values, "quantities", INT64_MAX, 0).astype(np.int64, copy=copy)
+    )
 
 
 def _timestamps(values: Column, *, copy: bool) -> tuple[Integers, Flags | None]:
@@ -282,7 +325,9 @@ def _timestamps(values: Column, *, copy: bool) -> tuple[Integers, Flags | None]:
     if not (set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= SECONDS_MAX):
         values = check_each(values, "timestamps", as_timestamp)
     as_now = np.fromiter((value == "now" for value in values), np.bool_, len(values))
-    stamps = np.fromiter((0 if value == "now" else value for value in values), np.int64, len(values))
+    stamps = np.fromiter(
+        (0 if value == "now" else value for value in values), np.int64, len(values)
+    )
     return stamps, as_now if as_now.any() else None
 
 
@@ -306,7 +351,12 @@ def _sets(values: Column | None, *, copy: bool) -> Flags | None:
     else:
         rows = values if array is None else array.tolist()
         are_flags = set(map(type, rows)) == {bool}
-        flags = np.array(rows if are_flags else [one is Action.SET for one in check_each(rows, "actions", as_action)], np.bool_)
+        flags = np.array(
+            rows
+            if are_flags
+            else [one is Action.SET for one in check_each(rows, "actions", as_action)],
+            np.bool_,
+        )
     return flags if flags.any() else None
 
 
@@ -320,7 +370,7 @@ def _ids(values: Column | None) -> list[str | None] | None:
     return rows if given else None
 
 
-# Arrow ---------------------------------------------------------------------------------------------------------------
+# Arrow --------------------------------------------------------------------------------------------
 
 
 def arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any:  # noqa: ANN401 - a pyarrow.Table, without types
@@ -339,7 +389,10 @@ def arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any: 
     try:
         return pyarrow.RecordBatchReader.from_stream(source).read_all()
     except Exception as error:  # What the stream's own maker raises comes out here, in any class.
-        message = f"source: expected a stream that Arrow can read to its end, received one that says {describe(str(error))}"
+        message = (
+            "source: expected a stream that Arrow can read to its end, received one that says "
+            f"{describe(str(error))}"
+        )
         raise InvalidValueError(code, message, param="source") from error
 
 
@@ -349,8 +402,13 @@ def reading_arrow() -> Iterator[None]:
     try:
         yield
     except import_module("pyarrow").lib.ArrowException as error:
-        message = f"source: expected columns of plain types, received one of which Arrow says {describe(str(error))}"
-        raise InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message, param="source") from error
+        message = (
+            "source: expected columns of plain types, received one of which Arrow says "
+            f"{describe(str(error))}"
+        )
+        raise InvalidValueError(
+            ErrorCode.PARAMETER_INVALID_OBJECT, message, param="source"
+        ) from error
 
 
 def arrow_columns(
@@ -359,18 +417,25 @@ def arrow_columns(
     optional: Sequence[str] = _OPTIONAL,
     param: str = "usage",
 ) -> dict[str, Any]:
-    """Return the columns that are read, by their names; refuse what would be read otherwise than it was meant."""
+    """Return the columns that are read, by their names; refuse what would be read otherwise than it
+    was meant.
+    """
     names, known = table.column_names, (*required, *optional)
     refuse_slips(names, known, param)
     for column in required:
         if column not in names:
-            raise InvalidValueError(ErrorCode.PARAMETER_MISSING, f"Missing required param: {column}", param=column)
+            raise InvalidValueError(
+                ErrorCode.PARAMETER_MISSING, f"Missing required param: {column}", param=column
+            )
     for column in known:
         if names.count(column) > 1:
             expected, code = "one column of that name", ErrorCode.PARAMETER_INVALID_OBJECT
             raise InvalidValueError.expecting(code, column, expected, names.count(column))
     if "received_at" in names:
-        message = f"{param}: received the column 'received_at', which is an argument instead: append(batch, received_at=…)"
+        message = (
+            f"{param}: received the column 'received_at', which is an argument instead: "
+            "append(batch, received_at=…)"
+        )
         raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param="received_at")
     return {column: table.column(column) for column in known if column in names}
 
@@ -380,14 +445,19 @@ def refuse_disorder(column: Any) -> None:  # noqa: ANN401 - a pyarrow column
     refuse_nulls(column, "seq", "an integer", ErrorCode.PARAMETER_INVALID_INTEGER)
     numbers = _integers(column.to_numpy(), "seq", INT64_MAX, -INT64_MAX)
     for row in np.flatnonzero(numbers[1:] <= numbers[:-1])[:1].tolist():
-        expected = f"more than the {numbers[row]} of the row before, because rows arrive in their order (sort them by seq)"
+        expected = (
+            f"more than the {numbers[row]} of the row before, because rows arrive in their "
+            "order (sort them by seq)"
+        )
         code = ErrorCode.PARAMETER_INVALID_OBJECT
         raise InvalidValueError.expecting(code, f"seq[{row + 1}]", expected, int(numbers[row + 1]))
 
 
 def dictionary_of(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  # noqa: ANN401 - a pyarrow column
     """Return codes and the dictionary that they count in; refuse a null by its row."""
-    refuse_nulls(column, param, "a string of 1 to 255 characters", ErrorCode.PARAMETER_INVALID_STRING)
+    refuse_nulls(
+        column, param, "a string of 1 to 255 characters", ErrorCode.PARAMETER_INVALID_STRING
+    )
     pyarrow = import_module("pyarrow")
     types = pyarrow.types
     if types.is_dictionary(column.type):
@@ -404,11 +474,15 @@ def dictionary_of(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  #
         chunks = _encoded_by_arrow(pyarrow, pieces)
     if not chunks:
         return np.empty(0, np.int64), []
-    return np.concatenate([chunk.indices.to_numpy(zero_copy_only=False) for chunk in chunks]), chunks[-1].dictionary.to_pylist()
+    return np.concatenate(
+        [chunk.indices.to_numpy(zero_copy_only=False) for chunk in chunks]
+    ), chunks[-1].dictionary.to_pylist()
 
 
 def _pieces(column: Any) -> list[Any]:  # noqa: ANN401 - as above
-    return [chunk.slice(at, _PIECE) for chunk in column.chunks for at in range(0, len(chunk), _PIECE)]
+    return [
+        chunk.slice(at, _PIECE) for chunk in column.chunks for at in range(0, len(chunk), _PIECE)
+    ]
 
 
 def _encoded_by_arrow(pyarrow: Any, pieces: list[Any]) -> list[Any]:  # noqa: ANN401 - as above
@@ -426,7 +500,9 @@ def refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> Non
 
 
 def _arrow_actions(column: Any) -> Flags | None:  # noqa: ANN401 - a pyarrow column
-    """Return where the action is ``set``, None for nowhere; a null is an ``increment``, as it is in files."""
+    """Return where the action is ``set``, None for nowhere; a null is an ``increment``, as it is in
+    files.
+    """
     pyarrow = import_module("pyarrow")
     flags: Flags | None = None
     if pyarrow.types.is_boolean(column.type):

@@ -1,13 +1,16 @@
-"""The fold compiled with Numba (extra ``compiled``): what the NumPy kernel answers, several times as fast, on all cores.
+"""The fold compiled with Numba (extra ``compiled``): what the NumPy kernel answers, several times
+as fast, on all cores.
 
-NumPy makes a pass over the rows for each step of a computation; here a row goes through all steps while it is in a register.
-Nothing is taken on trust: a computation is only done here where the bound of its rows proves that all sums fit 64 bits and
-where its packed keys do; otherwise a function returns None, and the NumPy kernel answers.
+NumPy makes a pass over the rows for each step of a computation; here a row goes through all steps
+while it is in a register. Nothing is taken on trust: a computation is only done here where the
+bound of its rows proves that all sums fit 64 bits and where its packed keys do; otherwise a
+function returns None, and the NumPy kernel answers.
 
-A fold needs the rows of a cell together, in the order of arrival. Rows are spread over units, each some neighbouring items and
-small enough for the cache; a unit's keys (item, timestamp, place in the unit) are sorted by NumPy, which is hard to beat, and
-then reduced in one pass. Workers share the rows while these are spread, and the units afterwards. Halving the *items* instead
-would have each worker read all rows, which takes as long as all of its other work.
+A fold needs the rows of a cell together, in the order of arrival. Rows are spread over units, each
+some neighbouring items and small enough for the cache; a unit's keys (item, timestamp, place in the
+unit) are sorted by NumPy, which is hard to beat, and then reduced in one pass. Workers share the
+rows while these are spread, and the units afterwards. Halving the *items* instead would have each
+worker read all rows, which takes as long as all of its other work.
 """
 
 from __future__ import annotations
@@ -23,7 +26,16 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.kernel import ORIGIN, STAMP_BITS, Cells, Integers, Rows, Totals, Window, read_only
+from metering_core.columnar.kernel import (
+    ORIGIN,
+    STAMP_BITS,
+    Cells,
+    Integers,
+    Rows,
+    Totals,
+    Window,
+    read_only,
+)
 
 Column = NDArray[Any]
 Columns = tuple[Column, Column, Column, Column]
@@ -35,7 +47,9 @@ Returned = TypeVar("Returned")
 Task = TypeVar("Task")
 
 UNIT_ROWS: Final = 300_000
-"""A unit has about so many rows, so that what is fetched in the order of time comes from the cache."""
+"""A unit has about so many rows, so that what is fetched in the order of time comes from the
+cache.
+"""
 
 UNITS_MAX: Final = 32
 """So many units at most: spreading rows over more of them costs more than the cache gives back."""
@@ -44,7 +58,9 @@ SHARED_FROM: Final = 1 << 18
 """From so many rows on, workers share them; fewer are done before a second one has begun."""
 
 _LINE: Final = 128
-"""Bytes that cores take from each other as one: a line of the cache, and its neighbour that is fetched with it."""
+"""Bytes that cores take from each other as one: a line of the cache, and its neighbour that is
+fetched with it.
+"""
 
 _KEY_BITS: Final = 64
 _SHIFT_MAX: Final = 63
@@ -58,7 +74,9 @@ _QUANTITY: Final = np.uint64(2**63 - 1)
 _SIX: Final = np.uint64(63)
 _MIX: Final = np.uint64(0x9E3779B97F4A7C15)
 _MIX_MORE: Final = np.uint64(0xC2B2AE3D27D4EB4F)
-"""Products with these wrap on purpose: they only choose which rows are folded in order, which is right for any."""
+"""Products with these wrap on purpose: they only choose which rows are folded in order, which is
+right for any.
+"""
 
 _FEW_SETS: Final = 6
 """Rows with a ``set`` are few where they are less than one in so many."""
@@ -68,7 +86,9 @@ _SPARSE: Final = 4
 
 
 def _jit(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """Compile a function at its first call, without the interpreter's lock; kept on disk where there is a place for it."""
+    """Compile a function at its first call, without the interpreter's lock; kept on disk where
+    there is a place for it.
+    """
     try:
         compiled: Callable[Given, Returned] = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # No folder that could be written to: compiled anew in each process.
@@ -76,7 +96,7 @@ def _jit(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
     return compiled
 
 
-# Workers -------------------------------------------------------------------------------------------------------------
+# Workers ------------------------------------------------------------------------------------------
 
 
 def _workers(rows: int) -> int:
@@ -89,7 +109,9 @@ def _workers(rows: int) -> int:
 class Each(Protocol):
     """Does some tasks, several at a time."""
 
-    def __call__(self, work: Callable[[Task], Returned], tasks: Sequence[Task], /) -> list[Returned]:
+    def __call__(
+        self, work: Callable[[Task], Returned], tasks: Sequence[Task], /
+    ) -> list[Returned]:
         """Return the results in the order of the tasks."""
 
 
@@ -110,7 +132,9 @@ def _each(work: Callable[[Task], Returned], tasks: Sequence[Task], workers: int)
 
 
 def apart(table: Column) -> Column:
-    """Return a copy of a table no rows of which share a line of the cache: each worker writes to its own."""
+    """Return a copy of a table no rows of which share a line of the cache: each worker writes to
+    its own.
+    """
     rows, columns = table.shape
     roomy = np.zeros((rows, columns + _LINE // table.itemsize), table.dtype)[:, :columns]
     roomy[:] = table
@@ -124,7 +148,9 @@ def _shares(parts: Sequence[Rows], workers: int) -> list[list[Rows]]:
     before = 0
     for part in parts:
         for worker in range(before // size, -(-(before + len(part)) // size)):
-            shares[worker].append(part.part(slice(max(worker * size - before, 0), (worker + 1) * size - before)))
+            shares[worker].append(
+                part.part(slice(max(worker * size - before, 0), (worker + 1) * size - before))
+            )
         before += len(part)
     return shares
 
@@ -136,7 +162,8 @@ class _Asked:
     Attributes:
         parts: rows in the order of arrival.
         size: the number of items.
-        windows: for each item, the first second that counts and the first after; nothing where all rows count.
+        windows: for each item, the first second that counts and the first after; nothing where all
+            rows count.
         low: no row that counts is earlier.
         high: no row that counts is later.
     """
@@ -152,7 +179,10 @@ class _Asked:
         """Leave out the parts of which nothing counts."""
         earliest, latest = int(window.lows.min()), int(window.highs.max())
         some = [part for part in parts if len(part) and part.high >= earliest and part.low < latest]
-        low, high = min((part.low for part in some), default=0), max((part.high for part in some), default=0)
+        low, high = (
+            min((part.low for part in some), default=0),
+            max((part.high for part in some), default=0),
+        )
         is_whole = int(window.lows.max()) <= low and high < int(window.highs.min())
         windows = _NO_WINDOWS if is_whole else np.column_stack([window.lows, window.highs])
         return cls(some, window.size, windows, max(low, earliest), min(high, latest - 1))
@@ -162,12 +192,14 @@ class _Asked:
 
 
 def _columns(rows: Rows) -> Columns:
-    """Return rows as the compiled loops take them: all read-only, so that they are compiled once."""
+    """Return rows as the compiled loops take them: all read-only, so that they are compiled
+    once.
+    """
     sets = np.empty(0, np.bool_) if rows.sets is None else rows.sets
     return read_only(rows.codes), read_only(rows.stamps), read_only(rows.limbs[0]), read_only(sets)
 
 
-# A plain sum ---------------------------------------------------------------------------------------------------------
+# A plain sum --------------------------------------------------------------------------------------
 
 
 @_jit
@@ -217,7 +249,7 @@ def _added_up(totals: Iterable[Integers]) -> Integers:
     return first
 
 
-# A sum with few sets: only rows of cells that a `set` may have touched are folded in order --------------------------------
+# A sum with few sets: only rows of cells that a `set` may have touched are folded in order --------
 
 
 @_jit
@@ -231,9 +263,16 @@ def _mark(codes: Column, stamps: Column, shift: np.uint64, words: Column) -> Non
 
 @_jit
 def _add_untouched(
-    columns: Columns, windows: Column, totals: Column, shift: np.uint64, words: Column, touched: Column
+    columns: Columns,
+    windows: Column,
+    totals: Column,
+    shift: np.uint64,
+    words: Column,
+    touched: Column,
 ) -> np.int64:
-    """Add each row that counts and whose cell is not marked to its item's total; note the places of those that are."""
+    """Add each row that counts and whose cell is not marked to its item's total; note the places of
+    those that are.
+    """
     codes, stamps, quantities, _ = columns
     found = np.int64(0)
     for i in range(len(codes)):
@@ -245,7 +284,9 @@ def _add_untouched(
             is_touched = np.int64(words[h >> shift] & bits == bits)
             touched[found] = i
             found += is_touched
-            totals[c] += quantities[i] & (is_touched - 1)  # Without a branch, which would be guessed wrong.
+            totals[c] += quantities[i] & (
+                is_touched - 1
+            )  # Without a branch, which would be guessed wrong.
     return found
 
 
@@ -268,17 +309,27 @@ def _sums_with_sets(asked: _Asked, sets: int, workers: int) -> Totals | None:
 
     done = _each(work, _shares(asked.parts, workers), workers)
     folded = _everything(
-        attrs.evolve(asked, parts=[rows for _, held in done for rows in held if len(rows)], windows=_NO_WINDOWS)
+        attrs.evolve(
+            asked,
+            parts=[rows for _, held in done for rows in held if len(rows)],
+            windows=_NO_WINDOWS,
+        )
     )
-    return None if folded is None else Totals((_added_up([*(totals for totals, _ in done), folded.totals[:, 0]]),))
+    return (
+        None
+        if folded is None
+        else Totals((_added_up([*(totals for totals, _ in done), folded.totals[:, 0]]),))
+    )
 
 
-# The latest cell: one pass ------------------------------------------------------------------------------------------------
+# The latest cell: one pass ------------------------------------------------------------------------
 
 
 @_jit
 def _follow(columns: Columns, windows: Column, latest: Column) -> None:
-    """Keep each item's latest cell: twice its timestamp, one more where a ``set`` was in it, and its quantity so far."""
+    """Keep each item's latest cell: twice its timestamp, one more where a ``set`` was in it, and
+    its quantity so far.
+    """
     codes, stamps, quantities, sets = columns
     has_sets = len(sets) > 0
     for i in range(len(codes)):
@@ -325,7 +376,7 @@ def lasts(parts: Sequence[Rows], window: Window) -> Totals | None:
     return Totals((latest[:, 1].copy(),), stamps, stamps > _NOTHING)
 
 
-# Units: the rows of neighbouring items, by cell and arrival ---------------------------------------------------------------
+# Units: the rows of neighbouring items, by cell and arrival ---------------------------------------
 
 
 @_jit
@@ -339,12 +390,15 @@ def _count(columns: Columns, windows: Column, counts: Column) -> None:
 
 @attrs.frozen
 class _Layout:
-    """How many bits of a key are whose: item, timestamp, place in the unit, quantity, from the highest on.
+    """How many bits of a key are whose: item, timestamp, place in the unit, quantity, from the
+    highest on.
 
     Attributes:
         span: of a timestamp.
-        place: of the place, by which rows of a cell stay in the order of arrival; 0 where order is of no account.
-        value: of the quantity and a flag for ``set`` above it; 0 where quantities do not fit and are fetched from their place.
+        place: of the place, by which rows of a cell stay in the order of arrival; 0 where order is
+            of no account.
+        value: of the quantity and a flag for ``set`` above it; 0 where quantities do not fit and
+            are fetched from their place.
     """
 
     span: int
@@ -353,7 +407,9 @@ class _Layout:
 
     @classmethod
     def of(cls, asked: _Asked, items: int, rows: int) -> _Layout | None:
-        """Lay out the keys of units of so many items and rows at most; None where they do not fit."""
+        """Lay out the keys of units of so many items and rows at most; None where they do
+        not fit.
+        """
         span = max(asked.high - asked.low, 0).bit_length()
         free = _KEY_BITS - max(items - 1, 0).bit_length() - span
         place = max(rows - 1, 0).bit_length()
@@ -384,7 +440,9 @@ def _spread(
     keys: Column,
     values: Column,
 ) -> None:
-    """Put the key and the quantity of each row that counts to its unit; ``at`` is where this worker's next one goes."""
+    """Put the key and the quantity of each row that counts to its unit; ``at`` is where this
+    worker's next one goes.
+    """
     codes, stamps, quantities, sets = columns
     unit_of, firsts, starts = units
     span_bits, place_bits, value_bits = bits
@@ -403,12 +461,16 @@ def _spread(
                 keys[place] = key
                 values[place] = np.uint64(quantities[i]) | (is_set << _SIX)
             else:
-                keys[place] = (key << value_bits) | (is_set << (value_bits - _ONE)) | np.uint64(quantities[i])
+                keys[place] = (
+                    (key << value_bits) | (is_set << (value_bits - _ONE)) | np.uint64(quantities[i])
+                )
 
 
 @_jit
 def _fetch(keys: Column, values: Column, bits: Bits, fetched: Column) -> None:
-    """Take the places off sorted keys, and fetch the values from there; nothing else, so that the fetches overlap."""
+    """Take the places off sorted keys, and fetch the values from there; nothing else, so that the
+    fetches overlap.
+    """
     _, place_bits, _ = bits
     mask = (_ONE << place_bits) - _ONE
     for i in range(len(keys)):
@@ -429,8 +491,12 @@ def _part_from_values(keys: Column, bits: Bits, fetched: Column) -> None:
 
 
 @_jit
-def _reduce(keys: Column, values: Column, first: int, low: int, span_bits: np.uint64, totals: Column) -> None:
-    """Reduce a unit's rows to each item's sum, greatest cell, and the latest cell's timestamp and quantity."""
+def _reduce(
+    keys: Column, values: Column, first: int, low: int, span_bits: np.uint64, totals: Column
+) -> None:
+    """Reduce a unit's rows to each item's sum, greatest cell, and the latest cell's timestamp and
+    quantity.
+    """
     length = len(keys)
     i = 0
     while i < length:
@@ -468,7 +534,9 @@ def _reduce_to_cells(
     quantities: Column,
     were_set: Column,
 ) -> int:
-    """Reduce a unit's rows to its cells, with keys as the kernel packs them; ``cell_keys`` may be the keys' own place."""
+    """Reduce a unit's rows to its cells, with keys as the kernel packs them; ``cell_keys`` may be
+    the keys' own place.
+    """
     flags = len(were_set) > 0
     found = -1
     cell = np.uint64(0)
@@ -479,7 +547,9 @@ def _reduce_to_cells(
             found += 1
             cell = keys[i]
             stamp = np.int64(cell & ((_ONE << span_bits) - _ONE)) + low
-            cell_keys[found] = ((np.int64(cell >> span_bits) + first) << STAMP_BITS) + (stamp - ORIGIN)
+            cell_keys[found] = ((np.int64(cell >> span_bits) + first) << STAMP_BITS) + (
+                stamp - ORIGIN
+            )
             quantities[found] = np.int64(value & _QUANTITY)
             if flags:
                 were_set[found] = is_set
@@ -523,21 +593,36 @@ class _Units:
         layout = _Layout.of(asked, int(np.diff(edges).max()), int(np.diff(ends).max()))
         if layout is None:
             return None
-        keys, values = np.empty(ends[-1], np.uint64), np.empty(0 if layout.value else ends[-1], np.uint64)
+        keys, values = (
+            np.empty(ends[-1], np.uint64),
+            np.empty(0 if layout.value else ends[-1], np.uint64),
+        )
         unit_of = np.repeat(np.arange(len(edges) - 1, dtype=np.uint8), np.diff(edges))
         units = unit_of, edges.astype(np.uint64), ends.astype(np.uint64)
-        # A worker's rows of a unit come after those of the workers before it, whose rows arrived earlier.
+        # A worker's rows of a unit come after those of the workers before it, whose rows arrived
+        # earlier.
         places = (ends[:-1] + np.cumsum(sizes, axis=0) - sizes).astype(np.uint64)
         places = apart(places)
 
         def work(number: int) -> None:
             for rows in shares[number]:
-                _spread(_columns(rows), asked.windows, units, asked.low, layout.bits, places[number], keys, values)
+                _spread(
+                    _columns(rows),
+                    asked.windows,
+                    units,
+                    asked.low,
+                    layout.bits,
+                    places[number],
+                    keys,
+                    values,
+                )
 
         _each(work, range(workers), workers)
         return cls(edges.tolist(), ends.tolist(), asked.low, layout, keys, values, workers)
 
-    def reduced(self, reduce: Callable[[int, slice, Unsigned, Unsigned], Returned]) -> list[Returned]:
+    def reduced(
+        self, reduce: Callable[[int, slice, Unsigned, Unsigned], Returned]
+    ) -> list[Returned]:
         """Reduce each unit's cells, several units at a time."""
 
         def work(unit: int) -> Returned:
@@ -562,7 +647,9 @@ def _counted(asked: _Asked, share: list[Rows]) -> Integers:
 
 
 def _cut(counts: Integers) -> tuple[Integers, Integers]:
-    """Cut items into units of about as many rows; return the edges, and each worker's rows in each unit."""
+    """Cut items into units of about as many rows; return the edges, and each worker's rows in each
+    unit.
+    """
     running = np.cumsum(counts.sum(axis=0))
     rows, size = int(running[-1]), counts.shape[1]
     units = min(max(rows // UNIT_ROWS, 1), UNITS_MAX)
@@ -573,7 +660,9 @@ def _cut(counts: Integers) -> tuple[Integers, Integers]:
 
 @attrs.frozen(eq=False)
 class Everything:
-    """What every mode makes of each item: -1 is the greatest of no cells, and the last of none is before the calendar."""
+    """What every mode makes of each item: -1 is the greatest of no cells, and the last of none is
+    before the calendar.
+    """
 
     totals: Integers
 
@@ -632,7 +721,10 @@ def fold(rows: Rows) -> Cells | None:
 
     def reduce(first: int, which: slice, sorted_keys: Unsigned, values: Unsigned) -> slice:
         columns = keys[which], quantities[which], were_set[which]
-        return slice(which.start, which.start + _reduce_to_cells(sorted_keys, values, first, *spans, *columns))
+        return slice(
+            which.start,
+            which.start + _reduce_to_cells(sorted_keys, values, first, *spans, *columns),
+        )
 
     some = units.reduced(reduce)
     held = None if rows.sets is None else _closed_up(were_set, some)
@@ -645,6 +737,8 @@ def _closed_up(column: NDArray[Any], some: Sequence[slice]) -> NDArray[Any]:
     for which in some:
         length = which.stop - which.start
         if at != which.start:
-            column[at : at + length] = column[which].copy() if at + length > which.start else column[which]
+            column[at : at + length] = (
+                column[which].copy() if at + length > which.start else column[which]
+            )
         at += length
     return column[:at].copy() if 4 * at < 3 * len(column) else column[:at]

@@ -1,9 +1,10 @@
 """Strings of Arrow to codes, compiled with Numba (extra ``compiled``), on all cores.
 
-Arrow looks each string up and compares it with the one that it found, which waits for memory row by row. Here a piece of the
-column is hashed, then looked up by hash alone, then compared with the distinct strings, which lie together: three passes in
-each of which the rows do not wait for one another. That two strings share what is kept of their hashes is all but impossible;
-where it happens, the comparison finds it, and Arrow encodes the column.
+Arrow looks each string up and compares it with the one that it found, which waits for memory row by
+row. Here a piece of the column is hashed, then looked up by hash alone, then compared with the
+distinct strings, which lie together: three passes in each of which the rows do not wait for one
+another. That two strings share what is kept of their hashes is all but impossible; where it
+happens, the comparison finds it, and Arrow encodes the column.
 """
 
 from __future__ import annotations
@@ -23,12 +24,16 @@ Array = Any
 
 Column = NDArray[Any]
 Strings = tuple[Column, Column, Column]
-"""Where each string begins, and the last one ends; the bytes of all; and the eight bytes from each byte on, as one integer."""
+"""Where each string begins, and the last one ends; the bytes of all; and the eight bytes from each
+byte on, as one integer.
+"""
 
 Codes = NDArray[np.int32]
 
 TABLE_BITS: Final = 19
-"""Bits that number the places of the smallest table of hashes; one that is half full is begun anew, 16 times as large."""
+"""Bits that number the places of the smallest table of hashes; one that is half full is begun anew,
+16 times as large.
+"""
 
 _GROWN_BITS: Final = 4
 _WORD: Final = np.uint64(8)
@@ -74,9 +79,11 @@ def _hash(strings: Strings, hashes: Column) -> None:
 
 @_jit
 def _number(hashes: Column, table: Column, known: int, codes: Codes, firsts: Codes) -> int:
-    """Give each hash the code of its like, or the next one; note the rows of new ones. Return how many codes there are.
+    """Give each hash the code of its like, or the next one; note the rows of new ones. Return how
+    many codes there are.
 
-    A place of the table holds the upper half of a hash and the code after it, above zero. Return -1 where it is half full.
+    A place of the table holds the upper half of a hash and the code after it, above zero. Return -1
+    where it is half full.
     """
     mask = np.uint64(len(table) - 1)
     count = known
@@ -124,14 +131,17 @@ def _are_named(strings: Strings, codes: Codes, names: Strings) -> bool:
 
 
 def encoded(pieces: Sequence[Array]) -> tuple[Codes, Array] | None:
-    """Return a code for each string, and the distinct strings that they count in, in the order of their first rows.
+    """Return a code for each string, and the distinct strings that they count in, in the order of
+    their first rows.
 
     There is at least one piece, and none is empty. None where Arrow must encode them.
     """
     strings = [_strings_of(piece) for piece in pieces]
     attempts = (_numbered(strings, bits) for bits in itertools.count(TABLE_BITS, _GROWN_BITS))
     codes, firsts = next(found for found in attempts if found is not None)
-    names = import_module("pyarrow").concat_arrays([piece.take(rows) for piece, rows in zip(pieces, firsts, strict=True)])
+    names = import_module("pyarrow").concat_arrays(
+        [piece.take(rows) for piece, rows in zip(pieces, firsts, strict=True)]
+    )
     named = _strings_of(names)
     found = np.concatenate(codes)
     pairs = list(zip(strings, codes, strict=True))
@@ -140,12 +150,18 @@ def encoded(pieces: Sequence[Array]) -> tuple[Codes, Array] | None:
 
 
 def _numbered(strings: Sequence[Strings], bits: int) -> tuple[list[Codes], list[Codes]] | None:
-    """Return the codes of each piece and the rows of the strings that are new in it; None where the table is too small."""
+    """Return the codes of each piece and the rows of the strings that are new in it; None where the
+    table is too small.
+    """
     table = np.zeros(1 << bits, np.uint64)
     known, codes, firsts = 0, [], []
     for some in strings:
         length = len(some[0]) - 1
-        hashes, numbers, rows = np.empty(length, np.uint64), np.empty(length, np.int32), np.empty(length, np.int32)
+        hashes, numbers, rows = (
+            np.empty(length, np.uint64),
+            np.empty(length, np.int32),
+            np.empty(length, np.int32),
+        )
         _hash(some, hashes)
         count = _number(hashes, table, known, numbers, rows)
         if count < 0:

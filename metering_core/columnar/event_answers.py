@@ -1,4 +1,6 @@
-"""Questions to columns of meter events: summaries of all customers at once, and the partials that bills are made of."""
+"""Questions to columns of meter events: summaries of all customers at once, and the partials that
+bills are made of.
+"""
 
 from __future__ import annotations
 
@@ -13,7 +15,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.columnar.event_batches import number_of
-from metering_core.columnar.event_groups import KEY_BITS, Groups, Numbers, as_wide, greatest, narrowed, packed_sums
+from metering_core.columnar.event_groups import (
+    KEY_BITS,
+    Groups,
+    Numbers,
+    as_wide,
+    greatest,
+    narrowed,
+    packed_sums,
+)
 from metering_core.columnar.event_series import Label
 from metering_core.columnar.event_store import Counting, MeterColumns
 from metering_core.columnar.kernel import INT64_MAX, Integers
@@ -29,9 +39,10 @@ from metering_core.periods import MICROSECONDS, from_unix_seconds
 class EventSummaries(Sequence[MeterEventSummary]):
     """Summaries of all customers that are not empty, column by column.
 
-    They come in the order of the customers, which is that in which these came, of the values of the keys, and of time. A row is
-    made a :class:`~metering_core.MeterEventSummary` when it is looked at. Its value is ``numerators`` over ``denominators``, in
-    units of ``10**-decimal_places``; exactly.
+    They come in the order of the customers, which is that in which these came, of the values of the
+    keys, and of time. A row is made a :class:`~metering_core.MeterEventSummary` when it is looked
+    at. Its value is ``numerators`` over ``denominators``, in units of ``10**-decimal_places``;
+    exactly.
 
     Attributes:
         meter: what was summarized.
@@ -74,13 +85,17 @@ class EventSummaries(Sequence[MeterEventSummary]):
         bucket = int(self.buckets[row])
         start, end = (from_unix_seconds(int(second)) for second in self.bounds[bucket : bucket + 2])
         dimensions = dict(zip(self.keys, values, strict=True))
-        return MeterEventSummary(self.meter.id, customer, start, end, self._value(row), dimensions, int(self.events[row]))
+        return MeterEventSummary(
+            self.meter.id, customer, start, end, self._value(row), dimensions, int(self.events[row])
+        )
 
     def _value(self, row: int) -> Number:
         units = int(self.numerators[row])
         if self.denominators is None:
             return number_of(units, self.decimal_places)
-        return whole_if_possible(Fraction(units, int(self.denominators[row]) * 10**self.decimal_places))
+        return whole_if_possible(
+            Fraction(units, int(self.denominators[row]) * 10**self.decimal_places)
+        )
 
     @property
     def start_times(self) -> Integers:
@@ -90,11 +105,13 @@ class EventSummaries(Sequence[MeterEventSummary]):
 
 
 def compiled_for(rows: int) -> ModuleType | None:
-    """Return the compiled loops where they pay for so many rows; None where they do not, or the extra is absent."""
+    """Return the compiled loops where they pay for so many rows; None where they do not, or the
+    extra is absent.
+    """
     return import_module("metering_core.columnar.event_compiled") if pays(rows) else None
 
 
-# Summaries -----------------------------------------------------------------------------------------------------------
+# Summaries ----------------------------------------------------------------------------------------
 
 
 class _Found(NamedTuple):
@@ -108,12 +125,21 @@ class _Found(NamedTuple):
 
 
 def summarized(
-    columns: MeterColumns, meter: Meter, seconds: Sequence[int], allowed: Mapping[str, frozenset[str]], keys: tuple[str, ...]
+    columns: MeterColumns,
+    meter: Meter,
+    seconds: Sequence[int],
+    allowed: Mapping[str, frozenset[str]],
+    keys: tuple[str, ...],
 ) -> EventSummaries:
     """Return the summaries of all customers in buckets between some bounds (Unix seconds)."""
     bounds = np.array(seconds, np.int64)
     chosen, labels = columns.groups(meter, allowed, keys)
-    asked = _Asked.of(columns.counting(meter), chosen, bounds * MICROSECONDS, looks_back=formula_of(meter).looks_back)
+    asked = _Asked.of(
+        columns.counting(meter),
+        chosen,
+        bounds * MICROSECONDS,
+        looks_back=formula_of(meter).looks_back,
+    )
     found = asked.answer(meter, len(labels))
     places = 0 if formula_of(meter).takes != "number" else asked.events.decimal_places
     return EventSummaries(meter, bounds, keys, labels, *found[:4], places, found.events)
@@ -134,7 +160,9 @@ class _Asked:
     bounds: Integers
 
     @classmethod
-    def of(cls, events: Counting, chosen: NDArray[Any] | None, bounds: Integers, *, looks_back: bool) -> _Asked:
+    def of(
+        cls, events: Counting, chosen: NDArray[Any] | None, bounds: Integers, *, looks_back: bool
+    ) -> _Asked:
         """Leave out what no bucket and no group asks for."""
         start, end = int(bounds[0]), int(bounds[-1])
         groups, flags = events.codes if chosen is None else chosen[events.codes], None
@@ -194,7 +222,9 @@ class _Asked:
         if (size * self.buckets).bit_length() + width > KEY_BITS:
             return None
         rows = fast.EventRows(self.groups, self.events.moments, units)
-        found = fast.bucket_sums(rows, size, (int(self.bounds[0]), int(lengths[0]), self.buckets), width, least)
+        found = fast.bucket_sums(
+            rows, size, (int(self.bounds[0]), int(lengths[0]), self.buckets), width, least
+        )
         numerators = found.counts if formula is Formula.COUNT else found.sums
         denominators = found.counts if formula is Formula.AVERAGE else None
         return _Found(found.codes, found.places, numerators, denominators, found.counts)
@@ -207,16 +237,22 @@ class _Asked:
         below = groups.counts[some] if formula is Formula.AVERAGE else None
         return _Found(*self._apart(numbers), narrowed(numerators[some]), below, groups.counts[some])
 
-    # Formulas that look back: every bucket of every group, and one before the first ------------------------------------------
+    # Formulas that look back: every bucket of every group, and one before the first ---------------
 
     def _table(self, size: int) -> tuple[Groups, int]:
-        """Return the events by group and bucket, with a bucket more in front; and how many buckets that makes."""
+        """Return the events by group and bucket, with a bucket more in front; and how many buckets
+        that makes.
+        """
         width = len(self.bounds)
         numbers = self.groups.astype(np.int64) * width + self.places() + 1
         return Groups(numbers, np.bincount(numbers, minlength=size * width)), width
 
-    def _shown(self, groups: Groups, width: int, values: Numbers, denominators: Integers | None) -> _Found:
-        """Leave out the buckets with nothing to tell: no event counts, and no level is carried from before."""
+    def _shown(
+        self, groups: Groups, width: int, values: Numbers, denominators: Integers | None
+    ) -> _Found:
+        """Leave out the buckets with nothing to tell: no event counts, and no level is carried from
+        before.
+        """
         events = groups.counts.reshape(-1, width)[:, 1:].ravel()
         flat = values.ravel()
         some = np.flatnonzero((events != 0) | (flat != 0))
@@ -269,7 +305,9 @@ _NUMERATORS: Final[Mapping[str, Callable[[Groups, Counting, int], Numbers]]] = {
     "counts": lambda groups, *_: groups.counts,
     "maxima": lambda groups, events, _: groups.maxima(events.units),
     "minima": lambda groups, events, _: groups.minima(events.units),
-    "texts": lambda groups, events, _: np.bincount(groups.distinct(events.units)[0], minlength=groups.size),
+    "texts": lambda groups, events, _: np.bincount(
+        groups.distinct(events.units)[0], minlength=groups.size
+    ),
     "lasts": lambda groups, events, _: _at(events.units, groups.lasts(events.moments)),
 }
 """What the events of each group come to; a level, which looks back, has a way of its own."""
@@ -287,7 +325,7 @@ def _buckets(moments: Integers, bounds: Integers) -> Integers:
     return found
 
 
-# Partials ------------------------------------------------------------------------------------------------------------
+# Partials -----------------------------------------------------------------------------------------
 
 
 class Question(NamedTuple):
@@ -298,7 +336,9 @@ class Question(NamedTuple):
     end: int
 
 
-def partials_of(columns: MeterColumns, meter: Meter, questions: Sequence[Question]) -> list[Partial]:
+def partials_of(
+    columns: MeterColumns, meter: Meter, questions: Sequence[Question]
+) -> list[Partial]:
     """Return what the log would answer, in the order asked."""
     aggregator = formula_of(meter)
     within = _partials(columns, meter, [(one.customer, one.start, one.end) for one in questions])
@@ -311,7 +351,9 @@ def partials_of(columns: MeterColumns, meter: Meter, questions: Sequence[Questio
     ]
 
 
-def _partials(columns: MeterColumns, meter: Meter, asked: Sequence[tuple[str, int | None, int]]) -> list[Partial]:
+def _partials(
+    columns: MeterColumns, meter: Meter, asked: Sequence[tuple[str, int | None, int]]
+) -> list[Partial]:
     index = columns.index(meter)
     spans = [
         (number, *index.span(code, start, end))
@@ -326,7 +368,12 @@ def _partials(columns: MeterColumns, meter: Meter, asked: Sequence[tuple[str, in
     into = np.arange(int(lengths.sum())) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     places = index.order[np.repeat(firsts, lengths) + into]
     groups = Groups.of(np.repeat(owners, lengths), len(asked))
-    return _spread(groups, _Partials(columns, meter, groups, places).each(), len(asked), formula_of(meter).identity)
+    return _spread(
+        groups,
+        _Partials(columns, meter, groups, places).each(),
+        len(asked),
+        formula_of(meter).identity,
+    )
 
 
 def _spread(groups: Groups, found: list[Partial], size: int, identity: Partial) -> list[Partial]:
@@ -351,7 +398,9 @@ class _Partials:
     def each(self) -> list[Partial]:
         """Return the partial of each group."""
         events = self.columns.counting(self.meter)
-        return kernel_for(PARTIALS, self.meter.formula, ENGINE)(self, events, events.units[self.places])
+        return kernel_for(PARTIALS, self.meter.formula, ENGINE)(
+            self, events, events.units[self.places]
+        )
 
     def sums(self, _: Counting, units: Numbers) -> list[Partial]:
         """Return the sum of each group."""
@@ -371,7 +420,9 @@ class _Partials:
 
     def averages(self, _: Counting, units: Numbers) -> list[Partial]:
         """Return the sum and the count of each group."""
-        return list(zip(self._numbers(self.groups.sums(units)), self.groups.counts.tolist(), strict=True))
+        return list(
+            zip(self._numbers(self.groups.sums(units)), self.groups.counts.tolist(), strict=True)
+        )
 
     def _numbers(self, units: Numbers) -> list[Number]:
         places = self.columns.counting(self.meter).decimal_places
@@ -395,7 +446,9 @@ class _Partials:
         length = formula_of(self.meter).window_seconds * MICROSECONDS
         places, windows, peaks = self.groups.peaks(units, events.moments[self.places] // length)
         found: list[list[tuple[int, Number]]] = [[] for _ in range(self.groups.size)]
-        for place, window, peak in zip(places.tolist(), windows.tolist(), self._numbers(peaks), strict=True):
+        for place, window, peak in zip(
+            places.tolist(), windows.tolist(), self._numbers(peaks), strict=True
+        ):
             found[place].append((window, peak))
         return list(map(tuple, found))
 
@@ -412,12 +465,29 @@ class _Partials:
         moments = events.moments[self.places]
         base = int(moments.min())
         levels = self.groups.sums(units)
-        products = as_wide(self.groups.sums_of_products(units, moments - base)) + as_wide(levels) * base
-        return [(level, moment, None) for level, moment in zip(self._numbers(levels), self._numbers(products), strict=True)]
+        products = (
+            as_wide(self.groups.sums_of_products(units, moments - base)) + as_wide(levels) * base
+        )
+        return [
+            (level, moment, None)
+            for level, moment in zip(self._numbers(levels), self._numbers(products), strict=True)
+        ]
 
 
 PARTIALS: Final[Mapping[str, Callable[[_Partials, Counting, Numbers], list[Partial]]]] = {
     name: getattr(_Partials, name)
-    for name in ("sums", "counts", "lasts", "maxima", "minima", "texts", "averages", "levels", "peaks")
+    for name in (
+        "sums",
+        "counts",
+        "lasts",
+        "maxima",
+        "minima",
+        "texts",
+        "averages",
+        "levels",
+        "peaks",
+    )
 }
-"""What makes partials, by the names that measures give it; a formula without is refused where its meter is created."""
+"""What makes partials, by the names that measures give it; a formula without is refused where its
+meter is created.
+"""

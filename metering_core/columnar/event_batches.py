@@ -1,7 +1,8 @@
-"""Meter events as columns on their way in: each row stands for one :class:`~metering_core.MeterEvent`, and says which.
+"""Meter events as columns on their way in: each row stands for one
+:class:`~metering_core.MeterEvent`, and says which.
 
-Texts are kept as a dictionary and codes, so that what is asked of a text is asked once however often it occurs. Numbers are
-integers in units of a power of ten; no float is ever made of one.
+Texts are kept as a dictionary and codes, so that what is asked of a text is asked once however
+often it occurs. Numbers are integers in units of a power of ten; no float is ever made of one.
 """
 
 from __future__ import annotations
@@ -34,7 +35,14 @@ from metering_core.columnar.batches import (
 from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, held, optionally_held
 from metering_core.columns import check_each
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import DIGITS_MAX, QUANTITY_DIGITS_MAX, Number, exact_integer, plain, whole_if_possible
+from metering_core.exact import (
+    DIGITS_MAX,
+    QUANTITY_DIGITS_MAX,
+    Number,
+    exact_integer,
+    plain,
+    whole_if_possible,
+)
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import EVENT_NAME_MAX, Meter, short_name
 from metering_core.names import each_of, flag, require_iterable, require_kind
@@ -48,7 +56,8 @@ _DEFAULT: Final = Meter("default", "default")
 
 @attrs.frozen(eq=False)
 class Texts:
-    """A column of texts: the distinct ones, in the order of their first row, and which of them each row has.
+    """A column of texts: the distinct ones, in the order of their first row, and which of them each
+    row has.
 
     Attributes:
         names: the distinct texts; None for rows without one.
@@ -59,7 +68,11 @@ class Texts:
 
     @classmethod
     def of(
-        cls, values: Column, column: str, names: Sequence[str] | None = None, check: Callable[..., object] | None = None
+        cls,
+        values: Column,
+        column: str,
+        names: Sequence[str] | None = None,
+        check: Callable[..., object] | None = None,
     ) -> Self:
         """Take a column of texts, or of codes that count in ``names``."""
         look = check or _text
@@ -105,10 +118,12 @@ def _read_only_map(dimensions: Mapping[str, Texts]) -> Mapping[str, Texts]:
 
 @attrs.frozen(eq=False)
 class EventBatch:
-    """Meter events with one name, column by column and equally long, in the order of arrival. Build one with a class method.
+    """Meter events with one name, column by column and equally long, in the order of arrival. Build
+    one with a class method.
 
-    A row is the event whose payload has the customer and the value under the keys that the meter names, and each dimension
-    under its own. The columns are those of what the batch is appended to, so they are read-only.
+    A row is the event whose payload has the customer and the value under the keys that the meter
+    names, and each dimension under its own. The columns are those of what the batch is appended to,
+    so they are read-only.
 
     Attributes:
         event_name: of all events.
@@ -133,11 +148,16 @@ class EventBatch:
 
     def __repr__(self) -> str:
         """Return the counts."""
-        return f"<EventBatch: {len(self)} events named {self.event_name!r} of {len(self.customers.names)} customers>"
+        return (
+            f"<EventBatch: {len(self)} events named {self.event_name!r} of "
+            f"{len(self.customers.names)} customers>"
+        )
 
     @property
     def values(self) -> Integers | Texts:
-        """Integers in units of ``10**-decimal_places``, or texts as they were sent; None where the payload has no value."""
+        """Integers in units of ``10**-decimal_places``, or texts as they were sent; None where the
+        payload has no value.
+        """
         return _read_only_values(self._values)
 
     @property
@@ -170,18 +190,23 @@ class EventBatch:
         Args:
             event_name: of all events, 1 to 100 characters.
             customers: ids of customers, or with ``customer_ids`` integers that count in those.
-            values: integers, decimals, or texts as Stripe sends them; whether a text is a number is for the meter to say.
+            values: integers, decimals, or texts as Stripe sends them; whether a text is a number is
+                for the meter to say.
             timestamps: Unix seconds, aware datetimes or ``"now"``.
             identifiers: None where an event has none.
             dimensions: a column of texts by payload key.
             customer_ids: the dictionary of dictionary-encoded customers.
-            decimal_places: integers of ``values`` count in units of ``10**-decimal_places``: 250 with 2 places is 2.5.
-            are_microseconds: whether integers of ``timestamps`` are Unix microseconds instead of seconds.
-            copy: whether to copy arrays that could be used as they are. Without a copy the batch cannot change them, but what
-                they were given as still can, and with it accepted events: then nothing may.
+            decimal_places: integers of ``values`` count in units of ``10**-decimal_places``: 250
+                with 2 places is 2.5.
+            are_microseconds: whether integers of ``timestamps`` are Unix microseconds instead of
+                seconds.
+            copy: whether to copy arrays that could be used as they are. Without a copy the batch
+                cannot change them, but what they were given as still can, and with it accepted
+                events: then nothing may.
 
         Raises:
-            InvalidValueError: for a malformed value; ``param`` names the column and the row (``values[3]``). Floats are one.
+            InvalidValueError: for a malformed value; ``param`` names the column and the row
+                (``values[3]``). Floats are one.
         """
         length = length_of(customers, "customers")
         length_of(values, "values")
@@ -189,12 +214,17 @@ class EventBatch:
         others = {} if dimensions is None else dimensions
         if not isinstance(others, Mapping):
             code = ErrorCode.PARAMETER_INVALID_OBJECT
-            raise InvalidValueError.expecting(code, "dimensions", "columns by payload key", dimensions)
+            raise InvalidValueError.expecting(
+                code, "dimensions", "columns by payload key", dimensions
+            )
         for column, given in {
             "values": values,
             "timestamps": timestamps,
             "identifiers": identifiers,
-            **{f"dimensions[{short_name(key, 'dimensions')}]": column for key, column in others.items()},
+            **{
+                f"dimensions[{short_name(key, 'dimensions')}]": column
+                for key, column in others.items()
+            },
         }.items():
             _require_length(given, length, column)
         places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
@@ -207,19 +237,30 @@ class EventBatch:
             moments,
             as_now,
             _identifiers(identifiers),
-            {short_name(key, "dimensions"): Texts.of(column, f"dimensions[{key}]") for key, column in others.items()},
+            {
+                short_name(key, "dimensions"): Texts.of(column, f"dimensions[{key}]")
+                for key, column in others.items()
+            },
         )
 
     @classmethod
     def from_arrow(
-        cls, event_name: str, source: object, *, dimensions: Iterable[str] = (), decimal_places: int = 0, copy: bool = True
+        cls,
+        event_name: str,
+        source: object,
+        *,
+        dimensions: Iterable[str] = (),
+        decimal_places: int = 0,
+        copy: bool = True,
     ) -> Self:
-        """Read a table with the Arrow stream interface (``__arrow_c_stream__``): of Polars, pandas, pyarrow or DuckDB.
+        """Read a table with the Arrow stream interface (``__arrow_c_stream__``): of Polars, pandas,
+        pyarrow or DuckDB.
 
-        Its columns are ``customer``, ``timestamp`` (Unix seconds, or timestamps with a time zone), the dimensions, and
-        optionally ``value`` (integers, decimals or texts) and ``identifier``. Texts may be dictionary-encoded; nulls are absent
-        from the payload. A column ``event_name`` must say the name of these events, and a column ``seq`` ascend. When the rows
-        were received is said where the batch is appended. Other columns are not read.
+        Its columns are ``customer``, ``timestamp`` (Unix seconds, or timestamps with a time zone),
+        the dimensions, and optionally ``value`` (integers, decimals or texts) and ``identifier``.
+        Texts may be dictionary-encoded; nulls are absent from the payload. A column ``event_name``
+        must say the name of these events, and a column ``seq`` ascend. When the rows were received
+        is said where the batch is appended. Other columns are not read.
 
         Args:
             event_name: of all events, 1 to 100 characters.
@@ -229,8 +270,9 @@ class EventBatch:
             copy: as :meth:`from_columns` says.
 
         Raises:
-            InvalidValueError: for an object without the interface; for a column that is absent (``parameter_missing``), there
-                twice, misspelt or ``received_at`` (``parameter_unknown``); for a malformed value.
+            InvalidValueError: for an object without the interface; for a column that is absent
+                (``parameter_missing``), there twice, misspelt or ``received_at``
+                (``parameter_unknown``); for a malformed value.
             MissingExtraError: without pyarrow.
         """
         places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
@@ -238,10 +280,20 @@ class EventBatch:
         keys, table = _dimension_keys(dimensions), arrow_table(source, "EventBatch.from_arrow")
         with reading_arrow():
             given = arrow_columns(table, (*_REQUIRED, *keys), _OPTIONAL, "events")
-            return cls._of_arrow(short_name(event_name, "event_name"), given, keys, places, copy=copy)
+            return cls._of_arrow(
+                short_name(event_name, "event_name"), given, keys, places, copy=copy
+            )
 
     @classmethod
-    def _of_arrow(cls, event_name: str, given: Mapping[str, Any], keys: Iterable[str], places: int, *, copy: bool) -> Self:
+    def _of_arrow(
+        cls,
+        event_name: str,
+        given: Mapping[str, Any],
+        keys: Iterable[str],
+        places: int,
+        *,
+        copy: bool,
+    ) -> Self:
         if "seq" in given:
             refuse_disorder(given["seq"])
         if "event_name" in given:
@@ -266,12 +318,15 @@ class EventBatch:
         """Take events with one name apart, as their meter reads them; at least one.
 
         Raises:
-            InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event of that name.
+            InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event
+                of that name.
         """
         events, expected = each_of(MeterEvent, events, "events"), "a MeterEvent, all with one name"
         for row, event in enumerate(events or [None]):
             if event is None or event.event_name != events[0].event_name:
-                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"events[{row}]", expected, event)
+                raise InvalidValueError.expecting(
+                    ErrorCode.PARAMETER_INVALID_OBJECT, f"events[{row}]", expected, event
+                )
         read = _DEFAULT if meter is None else require_kind(Meter, meter, "meter")
         own = (read.customer_payload_key, read.value_payload_key)
         customers, values = ([event.payload.get(key) for event in events] for key in own)
@@ -289,7 +344,7 @@ class EventBatch:
             {key: Texts.of([event.payload.get(key) for event in events], key) for key in keys},
         )
 
-    # A row -----------------------------------------------------------------------------------------------------------
+    # A row ----------------------------------------------------------------------------------------
 
     def value_at(self, row: int) -> str | None:
         """Return the value of a row as its payload has it."""
@@ -300,23 +355,34 @@ class EventBatch:
     def payload_at(self, row: int, meter: Meter | None) -> dict[str, str]:
         """Return the payload of a row under the keys that its meter names."""
         read = meter or _DEFAULT
-        own = {read.customer_payload_key: self.customers.at(row), read.value_payload_key: self.value_at(row)}
+        own = {
+            read.customer_payload_key: self.customers.at(row),
+            read.value_payload_key: self.value_at(row),
+        }
         every = own | {key: texts.at(row) for key, texts in self.dimensions.items()}
         return {key: text for key, text in every.items() if text is not None}
 
     def event_at(self, row: int, meter: Meter | None, received: int | None = None) -> MeterEvent:
-        """Return the event of a row; with a moment of receipt in Unix microseconds, ``"now"`` is resolved to that."""
-        at: datetime | str = "now" if self.is_as_now(row) else EPOCH + timedelta(microseconds=int(self._moments[row]))
+        """Return the event of a row; with a moment of receipt in Unix microseconds, ``"now"`` is
+        resolved to that.
+        """
+        at: datetime | str = (
+            "now"
+            if self.is_as_now(row)
+            else EPOCH + timedelta(microseconds=int(self._moments[row]))
+        )
         if at == "now" and received is not None:
             at = EPOCH + timedelta(microseconds=received)
         identifier = None if self.identifiers is None else self.identifiers[row]
-        return MeterEvent(self.event_name, self.payload_at(row, meter), identifier=identifier, timestamp=at)
+        return MeterEvent(
+            self.event_name, self.payload_at(row, meter), identifier=identifier, timestamp=at
+        )
 
     def is_as_now(self, row: int) -> bool:
         """Whether the timestamp of a row is ``"now"``."""
         return self._as_now is not None and bool(self._as_now[row])
 
-    # Columns ---------------------------------------------------------------------------------------------------------
+    # Columns --------------------------------------------------------------------------------------
 
     def texts(self) -> Texts:
         """Return the values as they are in the payloads."""
@@ -346,7 +412,9 @@ def number_of(units: int, places: int) -> Number:
 
 
 def units_of(number: Number) -> tuple[int, int]:
-    """Return a number that a payload can hold as an integer and how many decimal places that has."""
+    """Return a number that a payload can hold as an integer and how many decimal places that
+    has.
+    """
     if isinstance(number, int):
         return number, 0
     assert isinstance(number, Decimal), "no text says a fraction"
@@ -366,13 +434,16 @@ def as_units(integers: Sequence[int]) -> NDArray[Any]:
         return units
 
 
-# Checks --------------------------------------------------------------------------------------------------------------
+# Checks -------------------------------------------------------------------------------------------
 
 
 def _rows(values: Column, column: str) -> Sequence[Any]:
     if isinstance(values, list | tuple | range):
         return values
-    for own in ("to_pylist", "to_list"):  # Of pyarrow, and of Polars and pandas: an array knows neither zones nor nulls.
+    for own in (
+        "to_pylist",
+        "to_list",
+    ):  # Of pyarrow, and of Polars and pandas: an array knows neither zones nor nulls.
         if hasattr(values, own):
             return list(getattr(values, own)())
     array = as_array(values, column)
@@ -383,12 +454,16 @@ def _rows(values: Column, column: str) -> Sequence[Any]:
 def _require_length(values: Column | None, length: int, column: str) -> None:
     if values is not None and length_of(values, column) != length:
         expected = f"as many values as customers, {length}"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, len(values))
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, len(values)
+        )
 
 
 def _text(value: object, param: str) -> str | None:
     if value is not None and not isinstance(value, str):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string, or None", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_STRING, param, "a string, or None", value
+        )
     return value
 
 
@@ -396,7 +471,9 @@ def _codes(values: Column, column: str, maximum: int) -> NDArray[np.int32]:
     given = values if isinstance(values, np.ndarray) else list(_rows(values, column))
     array = as_array(given, column) if len(given) else np.empty(0, np.int32)
     if array.dtype.kind not in "iu":
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_INTEGER, column, "integers", str(array.dtype))
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_INTEGER, column, "integers", str(array.dtype)
+        )
     if len(array) and not 0 <= int(array.min()) <= int(array.max()) <= maximum:
         row = int(np.flatnonzero((array < 0) | (array > maximum))[0])
         exact_integer(int(array[row]), f"{column}[{row}]", maximum=maximum)
@@ -404,14 +481,20 @@ def _codes(values: Column, column: str, maximum: int) -> NDArray[np.int32]:
 
 
 def _values(values: Column, places: int, *, copy: bool) -> Integers | Texts:
-    """Return integers of 64 bits as they are, anything else as the text that a payload would have."""
+    """Return integers of 64 bits as they are, anything else as the text that a payload would
+    have.
+    """
     array = None if isinstance(values, list | tuple | range) else as_array(values, "values")
     if array is not None and array.dtype.kind in "iu":
         if array.dtype != np.uint64 or not len(array) or int(array.max()) <= INT64_MAX:
             return np.ascontiguousarray(array.astype(np.int64, copy=copy))
         values = array.tolist()
     rows = _rows(values, "values")
-    if set(map(type, rows)) <= {int} and min(rows, default=0) >= -INT64_MAX and max(rows, default=0) <= INT64_MAX:
+    if (
+        set(map(type, rows)) <= {int}
+        and min(rows, default=0) >= -INT64_MAX
+        and max(rows, default=0) <= INT64_MAX
+    ):
         return np.array(rows, np.int64)
     texts = (
         rows
@@ -430,10 +513,14 @@ def _as_text(value: object, param: str, places: int) -> str | None:
         return written(exact_integer(value, param, minimum=-_GREATEST, maximum=_GREATEST), places)
     except InvalidValueError:
         expected = "an integer, a Decimal or a text (a float has already lost what it meant)"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value) from None
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value
+        ) from None
 
 
-def _moments(values: Column, *, copy: bool, are_microseconds: bool = False) -> tuple[Integers, Flags | None]:
+def _moments(
+    values: Column, *, copy: bool, are_microseconds: bool = False
+) -> tuple[Integers, Flags | None]:
     """Return Unix microseconds, and where a timestamp is ``"now"`` instead."""
     flag(copy, "copy")
     flag(are_microseconds, "are_microseconds")
@@ -451,7 +538,10 @@ def _moments(values: Column, *, copy: bool, are_microseconds: bool = False) -> t
 
 def _in_calendar(array: NDArray[Any], unit: int) -> bool:
     parts = MICROSECONDS // unit
-    return not len(array) or ORIGIN * parts <= int(array.min()) <= int(array.max()) < (SECONDS_MAX + 1) * parts
+    return (
+        not len(array)
+        or ORIGIN * parts <= int(array.min()) <= int(array.max()) < (SECONDS_MAX + 1) * parts
+    )
 
 
 def _moment(value: Any, param: str, unit: int) -> int | None:  # noqa: ANN401 - whatever a caller gives
@@ -469,12 +559,19 @@ def _identifiers(values: Column | None) -> list[str | None] | None:
     rows = list(_rows(values, "identifiers"))
     given = [value for value in rows if value is not None]
     are_strings = set(map(type, given)) <= {str}
-    if not are_strings or min(map(len, given), default=1) < 1 or max(map(len, given), default=1) > EVENT_NAME_MAX:
-        rows = [None if value is None else short_name(value, f"identifiers[{row}]") for row, value in enumerate(rows)]
+    if (
+        not are_strings
+        or min(map(len, given), default=1) < 1
+        or max(map(len, given), default=1) > EVENT_NAME_MAX
+    ):
+        rows = [
+            None if value is None else short_name(value, f"identifiers[{row}]")
+            for row, value in enumerate(rows)
+        ]
     return rows if given else None
 
 
-# Arrow ---------------------------------------------------------------------------------------------------------------
+# Arrow --------------------------------------------------------------------------------------------
 
 _REQUIRED: Final = ("customer", "timestamp")
 _OPTIONAL: Final = ("value", "identifier", "event_name", "seq", "received_at")
@@ -486,13 +583,18 @@ def _dimension_keys(keys: Iterable[str]) -> list[str]:
     for at, key in enumerate(given):
         if short_name(key, f"dimensions[{at}]") in {*_REQUIRED, *_OPTIONAL, *given[:at]}:
             expected = "a payload key that is no other column"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"dimensions[{at}]", expected, key)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, f"dimensions[{at}]", expected, key
+            )
     return given
 
 
 def _refuse_other_names(texts: Texts, event_name: str) -> None:
     for row in np.flatnonzero(~texts.each(lambda one: one == event_name))[:1].tolist():
-        code, expected = ErrorCode.PARAMETER_INVALID_STRING, f"{event_name!r}, as all events of a batch have one name"
+        code, expected = (
+            ErrorCode.PARAMETER_INVALID_STRING,
+            f"{event_name!r}, as all events of a batch have one name",
+        )
         raise InvalidValueError.expecting(code, f"event_name[{row}]", expected, texts.at(row))
 
 
@@ -516,15 +618,23 @@ def _arrow_values(column: Any, places: int, *, copy: bool) -> Integers | Texts: 
     if _holds_texts(column):
         return _arrow_texts(column, "values")
     are_integers = import_module("pyarrow").types.is_integer(column.type) and not column.null_count
-    return _values(arrow_numbers(column, copy=copy) if are_integers else column.to_pylist(), places, copy=False)
+    return _values(
+        arrow_numbers(column, copy=copy) if are_integers else column.to_pylist(), places, copy=False
+    )
 
 
 def _arrow_moments(column: Any, *, copy: bool) -> tuple[Integers, Flags | None]:  # noqa: ANN401 - as above
     pyarrow = import_module("pyarrow")
-    expected, code = "Unix seconds, or a timestamp with a time zone", ErrorCode.PARAMETER_INVALID_INSTANT
+    expected, code = (
+        "Unix seconds, or a timestamp with a time zone",
+        ErrorCode.PARAMETER_INVALID_INSTANT,
+    )
     refuse_nulls(column, "timestamps", expected, code)
     if not pyarrow.types.is_timestamp(column.type):
-        return _moments(column.to_pylist() if not pyarrow.types.is_integer(column.type) else column.to_numpy(), copy=copy)
+        return _moments(
+            column.to_pylist() if not pyarrow.types.is_integer(column.type) else column.to_numpy(),
+            copy=copy,
+        )
     if column.type.tz is None:
         raise InvalidValueError.expecting(code, "timestamps", expected, str(column.type))
     unit = {"s": MICROSECONDS, "ms": 1000, "us": 1, "ns": 1}[column.type.unit]

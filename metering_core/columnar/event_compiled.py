@@ -1,10 +1,12 @@
-"""Sums of meter events by series and bucket, compiled with Numba (extra ``compiled``), on all cores.
+"""Sums of meter events by series and bucket, compiled with Numba (extra ``compiled``), on all
+cores.
 
-Where sums are few, each worker adds its rows to a table of its own. Where they are many, rows are sorted: a key is the series,
-the bucket and, in its lower part, the value. Keys are spread over units of neighbouring series, small enough for the cache, and
-count series from the first of their unit, so that mostly 32 bits hold them. Each unit is sorted by NumPy, hard to beat at it,
-and read off in one pass. Workers share the rows while these are spread, and the units afterwards. The caller has proven that 63
-bits hold every key, and 64 every sum.
+Where sums are few, each worker adds its rows to a table of its own. Where they are many, rows are
+sorted: a key is the series, the bucket and, in its lower part, the value. Keys are spread over
+units of neighbouring series, small enough for the cache, and count series from the first of their
+unit, so that mostly 32 bits hold them. Each unit is sorted by NumPy, hard to beat at it, and read
+off in one pass. Workers share the rows while these are spread, and the units afterwards. The caller
+has proven that 63 bits hold every key, and 64 every sum.
 """
 
 from __future__ import annotations
@@ -25,7 +27,9 @@ Column = NDArray[Any]
 
 @attrs.frozen(eq=False)
 class EventRows:
-    """The series, moment and value of some events; all read-only, so that loops are compiled once."""
+    """The series, moment and value of some events; all read-only, so that loops are compiled
+    once.
+    """
 
     codes: NDArray[np.int32] = attrs.field(converter=read_only)
     moments: Integers = attrs.field(converter=read_only)
@@ -34,7 +38,10 @@ class EventRows:
     def shares(self, workers: int) -> list[EventRows]:
         """Cut rows into a share for each worker."""
         edges = [len(self.codes) * worker // workers for worker in range(workers + 1)]
-        return [EventRows(self.codes[at:to], self.moments[at:to], self.values[at:to]) for at, to in pairwise(edges)]
+        return [
+            EventRows(self.codes[at:to], self.moments[at:to], self.values[at:to])
+            for at, to in pairwise(edges)
+        ]
 
 
 class Sums(NamedTuple):
@@ -49,13 +56,17 @@ class Sums(NamedTuple):
 _KEY_BITS: Final = 63
 
 TABLE_ROWS: Final = 2
-"""With fewer rows for each sum than this, a table of all sums is slower than sorting: its entries are fetched at random."""
+"""With fewer rows for each sum than this, a table of all sums is slower than sorting: its entries
+are fetched at random.
+"""
 
 UNIT_ROWS: Final = 50_000
 """A unit has about so many rows."""
 
 UNITS_MAX: Final = 64
-"""So many units at most: rows are spread over them at random, and each is another place to write to."""
+"""So many units at most: rows are spread over them at random, and each is another place to write
+to.
+"""
 
 
 @_jit
@@ -66,7 +77,9 @@ def _count(codes: Column, shift: np.int64, counts: Column) -> None:
 
 
 @_jit
-def _spread(codes: Column, moments: Column, values: Column, grid: Column, into: Column, keys: Column) -> None:
+def _spread(
+    codes: Column, moments: Column, values: Column, grid: Column, into: Column, keys: Column
+) -> None:
     """Write the key of each row to where the next one of its unit belongs."""
     start, length, buckets, shift, width, least = grid
     for i in range(len(codes)):
@@ -83,41 +96,65 @@ def _runs(keys: Column, width: np.int64) -> np.int64:
     """Count the runs of keys that are equal above their value."""
     found = np.int64(len(keys) > 0)
     for i in range(1, len(keys)):
-        found += np.uint64(keys[i]) >> np.uint64(width) != np.uint64(keys[i - 1]) >> np.uint64(width)
+        found += np.uint64(keys[i]) >> np.uint64(width) != np.uint64(keys[i - 1]) >> np.uint64(
+            width
+        )
     return found
 
 
 @_jit
-def _read_off(keys: Column, base: np.int64, grid: Column, codes: Column, places: Column, sums: Column, counts: Column) -> None:
-    """Write the series, bucket, sum and count of each run of keys of a unit whose first series is ``base``."""
+def _read_off(
+    keys: Column,
+    base: np.int64,
+    grid: Column,
+    codes: Column,
+    places: Column,
+    sums: Column,
+    counts: Column,
+) -> None:
+    """Write the series, bucket, sum and count of each run of keys of a unit whose first series is
+    ``base``.
+    """
     buckets, width, least = np.uint64(grid[2]), np.uint64(grid[4]), grid[5]
     mask = (np.uint64(1) << width) - np.uint64(1)
     at, total, events = ~np.uint64(0), np.int64(0), np.int64(0)
     code, below, last = np.uint64(base), np.uint64(0), ~np.uint64(0)
     for i in range(len(keys)):
         number = np.uint64(keys[i]) >> width
-        # Without a branch: how long a run is cannot be guessed, and a wrong guess costs more than to write each row of it.
+        # Without a branch: how long a run is cannot be guessed, and a wrong guess costs more than
+        # to write each row of it.
         is_same = np.int64(number == last)
         total = total * is_same + np.int64(np.uint64(keys[i]) & mask)
         events = events * is_same + 1
         while number - below >= buckets:
             code, below = code + np.uint64(1), below + buckets
         at += np.uint64(1 - is_same)
-        codes[at], places[at], sums[at], counts[at] = code, number - below, total + least * events, events
+        codes[at], places[at], sums[at], counts[at] = (
+            code,
+            number - below,
+            total + least * events,
+            events,
+        )
         last = number
 
 
 @_jit
 def _add(codes: Column, moments: Column, values: Column, grid: Column, table: Column) -> None:
-    """Add each row to the sum of its series and bucket, and count it: the sum above the bits of the count."""
+    """Add each row to the sum of its series and bucket, and count it: the sum above the bits of the
+    count.
+    """
     start, length, buckets, bits, least = grid
     for i in range(len(codes)):
         bucket = np.uint64(moments[i] - start) // np.uint64(length)
-        table[np.uint64(codes[i]) * np.uint64(buckets) + bucket] += ((values[i] - least) << bits) + 1
+        table[np.uint64(codes[i]) * np.uint64(buckets) + bucket] += (
+            (values[i] - least) << bits
+        ) + 1
 
 
 @_jit
-def _tell(table: Column, grid: Column, codes: Column, places: Column, sums: Column, counts: Column) -> None:
+def _tell(
+    table: Column, grid: Column, codes: Column, places: Column, sums: Column, counts: Column
+) -> None:
     """Write the series, bucket, sum and count of each entry of a table that has rows."""
     _, _, buckets, bits, least = grid
     mask, at = (np.int64(1) << bits) - 1, np.uint64(0)
@@ -131,14 +168,20 @@ def _tell(table: Column, grid: Column, codes: Column, places: Column, sums: Colu
 
 
 def _columns(length: int) -> list[Column]:
-    """Return room for series, buckets, sums and counts: one piece of memory, which comes in larger pages than four."""
+    """Return room for series, buckets, sums and counts: one piece of memory, which comes in larger
+    pages than four.
+    """
     sums, *others = np.split(np.empty(5 * length, np.int32), [2 * length, 3 * length, 4 * length])
     codes, places, counts = others
     return [codes, places, sums.view(np.int64), counts]
 
 
-def _table_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], bits: int, least: int) -> Sums:
-    """Return sums that are few for the rows; a sum and its count share 63 bits, the lower ``bits`` of which count."""
+def _table_sums(
+    rows: EventRows, size: int, buckets: tuple[int, int, int], bits: int, least: int
+) -> Sums:
+    """Return sums that are few for the rows; a sum and its count share 63 bits, the lower ``bits``
+    of which count.
+    """
     workers = _workers(len(rows.codes))
     grid = np.array([*buckets, bits, least], np.int64)
 
@@ -155,7 +198,9 @@ def _table_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], bits:
     return Sums(*columns)
 
 
-def bucket_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], width: int, least: int) -> Sums:
+def bucket_sums(
+    rows: EventRows, size: int, buckets: tuple[int, int, int], width: int, least: int
+) -> Sums:
     """Return the sums of events that all lie in a bucket.
 
     Args:
@@ -172,7 +217,9 @@ def bucket_sums(rows: EventRows, size: int, buckets: tuple[int, int, int], width
     shift = max((size - 1) // min(max(len(rows.codes) // UNIT_ROWS, 1), UNITS_MAX), 1).bit_length()
     grid = np.array([*buckets, shift, width, least], np.int64)
     with working(workers) as each:
-        return _sorted_sums(_units(rows.shares(workers), ((size - 1) >> shift) + 1, grid, each), grid, each)
+        return _sorted_sums(
+            _units(rows.shares(workers), ((size - 1) >> shift) + 1, grid, each), grid, each
+        )
 
 
 def _sorted_sums(units: Sequence[Column], grid: Integers, each: Each) -> Sums:

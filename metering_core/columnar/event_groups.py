@@ -1,9 +1,12 @@
-"""Rows by group, and what they come to, exactly: the arithmetic behind summaries and partials of meter events.
+"""Rows by group, and what they come to, exactly: the arithmetic behind summaries and partials of
+meter events.
 
-A group is what one number is asked for: a customer, or a customer in an hour. Values may be negative, so a sum is taken in one
-64-bit integer only where the greatest of them times the rows of the greatest group fits; otherwise values are cut into an upper
-part and 32 lower bits, whose sums fit for up to 2**31 rows. Products with time are made of Python integers where 64 bits are
-not proven to hold them. Values that do not fit 64 bits are Python integers (``dtype`` object) from the start.
+A group is what one number is asked for: a customer, or a customer in an hour. Values may be
+negative, so a sum is taken in one 64-bit integer only where the greatest of them times the rows of
+the greatest group fits; otherwise values are cut into an upper part and 32 lower bits, whose sums
+fit for up to 2**31 rows. Products with time are made of Python integers where 64 bits are not
+proven to hold them. Values that do not fit 64 bits are Python integers (``dtype`` object) from the
+start.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ KEY_BITS: Final = 63
 """Bits of a packed key that a signed integer has."""
 
 _ROOMY: Final = 2
-"""Groups are numbered as they are where there are at most so many for each row; else only those that have rows."""
+"""Groups are numbered as they are where there are at most so many for each row; else only those
+that have rows.
+"""
 
 
 def greatest(values: Numbers) -> int:
@@ -40,7 +45,11 @@ def as_wide(values: Numbers) -> Numbers:
 
 def narrowed(values: Numbers) -> Numbers:
     """Return numbers as integers of 64 bits where all fit."""
-    return values.astype(np.int64) if values.dtype == np.object_ and greatest(values) <= INT64_MAX else values
+    return (
+        values.astype(np.int64)
+        if values.dtype == np.object_ and greatest(values) <= INT64_MAX
+        else values
+    )
 
 
 def times(values: Numbers, factor: int) -> Numbers:
@@ -116,7 +125,9 @@ class Groups:
         return found
 
     def lasts(self, moments: Integers) -> NDArray[np.intp]:
-        """Return the row of each group with the greatest moment, of equal ones the last; -1 for an empty group."""
+        """Return the row of each group with the greatest moment, of equal ones the last; -1 for an
+        empty group.
+        """
         latest = np.full(self.size, np.iinfo(np.int64).min)
         np.maximum.at(latest, self.codes, moments)
         rows = np.flatnonzero(moments == latest[self.codes])
@@ -125,10 +136,14 @@ class Groups:
         return places
 
     def peaks(self, values: Numbers, windows: Integers) -> tuple[Integers, Integers, Numbers]:
-        """Return the pairs of place and window that occur, in their order, each with its greatest value."""
+        """Return the pairs of place and window that occur, in their order, each with its greatest
+        value.
+        """
         low = int(windows.min()) if len(windows) else 0
         size = int(windows.max()) - low + 1 if len(windows) else 1
-        if self.size * size > INT64_MAX:  # Senders may say anything of time: windows are numbered by those there are.
+        if (
+            self.size * size > INT64_MAX
+        ):  # Senders may say anything of time: windows are numbered by those there are.
             known, windows = np.unique(windows, return_inverse=True)
             places, found, peaks = self.peaks(values, windows)
             return places, known[found], peaks
@@ -154,11 +169,14 @@ def last_of_each(keys: Integers) -> Flags:
     return flags
 
 
-def packed_sums(numbers: Integers, size: int, values: Numbers) -> tuple[Integers, Integers, Integers] | None:
-    """Return the numbers of the groups that have rows, ascending, with their sums and counts; None where it does not fit.
+def packed_sums(
+    numbers: Integers, size: int, values: Numbers
+) -> tuple[Integers, Integers, Integers] | None:
+    """Return the numbers of the groups that have rows, ascending, with their sums and counts; None
+    where it does not fit.
 
-    The value is the lower part of the sorted key, so that it need not be fetched from where it was: that pays where groups are
-    so many that they do not fit the cache.
+    The value is the lower part of the sorted key, so that it need not be fetched from where it was:
+    that pays where groups are so many that they do not fit the cache.
     """
     if values.dtype == np.object_ or not len(values):
         return None

@@ -1,4 +1,6 @@
-"""Which customers and dimension values occur together: each such series numbered as it came, and put into groups."""
+"""Which customers and dimension values occur together: each such series numbered as it came, and
+put into groups.
+"""
 
 from __future__ import annotations
 
@@ -18,12 +20,15 @@ Label = tuple[str, tuple[str, ...]]
 """A customer and the values of some dimensions."""
 
 _ROOMY: Final = 2
-"""Numbers are kept as they are where there may be at most so many for each row; else only those that occur."""
+"""Numbers are kept as they are where there may be at most so many for each row; else only those
+that occur.
+"""
 
 
 @attrs.frozen(eq=False)
 class Labels(Sequence[Label]):
-    """The customer and the values of some dimensions of each group, column by column; one is put together when looked at.
+    """The customer and the values of some dimensions of each group, column by column; one is put
+    together when looked at.
 
     Attributes:
         names: the distinct texts of each column; customers come first.
@@ -45,7 +50,9 @@ class Labels(Sequence[Label]):
         """Return one label, or several."""
         if isinstance(index, slice):
             return [self[row] for row in range(*index.indices(len(self)))]
-        customer, *values = (names[codes[index]] for names, codes in zip(self.names, self.codes, strict=True))
+        customer, *values = (
+            names[codes[index]] for names, codes in zip(self.names, self.codes, strict=True)
+        )
         return customer, tuple(values)
 
 
@@ -56,13 +63,15 @@ class Series:
         dimensions: how many dimension keys the meter has.
 
     Attributes:
-        names: the distinct customers, and then the values of each dimension, in the order in which they came.
+        names: the distinct customers, and then the values of each dimension, in the order in which
+            they came.
     """
 
     def __init__(self, dimensions: int) -> None:
         self.names: list[list[str]] = [[] for _ in range(1 + dimensions)]
         self._places: list[dict[str, int]] = [{} for _ in self.names]
-        # Which of the names each series has, column by column; the other way round; and the series of each customer.
+        # Which of the names each series has, column by column; the other way round; and the series
+        # of each customer.
         self._codes = [array("i") for _ in self.names]
         self._numbers: dict[tuple[int, ...], int] = {}
         self._of_customers: list[list[int]] = []
@@ -77,15 +86,22 @@ class Series:
 
     def values(self, number: int) -> tuple[str, ...]:
         """Return the dimension values of a series."""
-        return tuple(names[codes[number]] for names, codes in zip(self.names[1:], self._codes[1:], strict=True))
+        return tuple(
+            names[codes[number]]
+            for names, codes in zip(self.names[1:], self._codes[1:], strict=True)
+        )
 
     def take(self, columns: Sequence[Texts], rows: Integers | None) -> NDArray[np.int32]:
-        """Return which series some rows (None: all) are of; new ones are numbered in the order of these rows."""
+        """Return which series some rows (None: all) are of; new ones are numbered in the order of
+        these rows.
+        """
         own_codes = (own(column, "codes") for column in columns)
         codes = [one if rows is None else one[rows] for one in own_codes]
         combined, size = _combined(codes, [len(column.names) for column in columns])
         firsts = np.full(size, len(combined), np.int64)
-        firsts[combined[::-1]] = np.arange(len(combined) - 1, -1, -1)  # Of rows that are alike the last assignment stays.
+        firsts[combined[::-1]] = np.arange(
+            len(combined) - 1, -1, -1
+        )  # Of rows that are alike the last assignment stays.
         firsts = np.sort(firsts[firsts < len(combined)])
         named = [self._named(at, column, codes[at][firsts]) for at, column in enumerate(columns)]
         table = np.empty(size, np.int32)
@@ -106,7 +122,9 @@ class Series:
         return [known[code] for code in given]
 
     def _numbered(self, columns: list[list[int]]) -> list[int]:
-        """Return the numbers of series, all different ones, by the names that they have in each column."""
+        """Return the numbers of series, all different ones, by the names that they have in each
+        column.
+        """
         numbers, before = self._numbers, len(self)
         found = [numbers.setdefault(key, len(numbers)) for key in zip(*columns, strict=True)]
         are_new = [number >= before for number in found]
@@ -117,14 +135,18 @@ class Series:
             self._of_customers[customer].append(number)
         return found
 
-    def groups(self, allowed: Mapping[int, frozenset[str]], keys: Sequence[int]) -> tuple[NDArray[np.int32] | None, Labels]:
-        """Return which group each series is in, and the label of each group, in the order of customers and of the values.
+    def groups(
+        self, allowed: Mapping[int, frozenset[str]], keys: Sequence[int]
+    ) -> tuple[NDArray[np.int32] | None, Labels]:
+        """Return which group each series is in, and the label of each group, in the order of
+        customers and of the values.
 
-        A group is a customer and the values of ``keys``; -1 for a series that a filter leaves out. None where each series is a
-        group of its own.
+        A group is a customer and the values of ``keys``; -1 for a series that a filter leaves out.
+        None where each series is a group of its own.
 
         Args:
-            allowed: the values that a filter lets through, by column; dimensions are counted from 1.
+            allowed: the values that a filter lets through, by column; dimensions are counted from
+                1.
             keys: the columns of the dimensions.
         """
         codes = [np.array(column, np.int32) for column in self._codes]
@@ -142,11 +164,14 @@ class Series:
         found[chosen] = (np.cumsum(occurs) - 1)[combined]
         members = np.empty(np.count_nonzero(occurs), np.int64)
         members[found[chosen]] = chosen
-        return found, Labels([tuple(self.names[at]) for at in columns], [codes[at][members] for at in columns])
+        return found, Labels(
+            [tuple(self.names[at]) for at in columns], [codes[at][members] for at in columns]
+        )
 
 
 def _combined(columns: Sequence[NDArray[np.int32]], sizes: Sequence[int]) -> tuple[Integers, int]:
-    """Return a number for each row that tells its codes in all columns, and in their order; and how many there may be.
+    """Return a number for each row that tells its codes in all columns, and in their order; and how
+    many there may be.
 
     Args:
         columns: codes from 0.

@@ -23,7 +23,8 @@ from metering_core.periods import MICROSECONDS
 
 @attrs.frozen(eq=False)
 class Part:
-    """Accepted events that arrived together. The columns say which of them have what; the batch is what they were sent as.
+    """Accepted events that arrived together. The columns say which of them have what; the batch is
+    what they were sent as.
 
     Attributes:
         batch: what they came in.
@@ -62,7 +63,11 @@ class Part:
 
     def received_of(self, row: int) -> int:
         """Return when an event was received, in Unix microseconds."""
-        return self.received if isinstance(self.received, int) else int(self.received[row - self.first])
+        return (
+            self.received
+            if isinstance(self.received, int)
+            else int(self.received[row - self.first])
+        )
 
     def identified(self) -> dict[str, int]:
         """Return which of all accepted events have which identifier."""
@@ -70,12 +75,18 @@ class Part:
         if identifiers is None:
             return {}
         rows = range(len(self.batch)) if self.places is None else self.places.tolist()
-        return {one: self.first + at for at, row in enumerate(rows) if (one := identifiers[row]) is not None}
+        return {
+            one: self.first + at
+            for at, row in enumerate(rows)
+            if (one := identifiers[row]) is not None
+        }
 
     def event_of(self, row: int, meter: Meter) -> tuple[datetime, MeterEvent]:
         """Return when an event was received, and the event with its timestamp resolved."""
         received = self.received_of(row)
-        return EPOCH + timedelta(microseconds=received), self.batch.event_at(self.place_of(row), meter, received)
+        return EPOCH + timedelta(microseconds=received), self.batch.event_at(
+            self.place_of(row), meter, received
+        )
 
 
 @attrs.frozen(eq=False)
@@ -122,7 +133,8 @@ class Counting:
 
 @attrs.frozen(eq=False)
 class Index:
-    """Events series by series, in each in the order of time and of equal moments in that of arrival.
+    """Events series by series, in each in the order of time and of equal moments in that of
+    arrival.
 
     Attributes:
         order: the places of the events.
@@ -135,18 +147,23 @@ class Index:
     starts: NDArray[np.intp]
 
     def span(self, code: int, start: int | None, end: int) -> tuple[int, int]:
-        """Return where a series has the events from ``start`` (None: from the beginning) to before ``end``."""
+        """Return where a series has the events from ``start`` (None: from the beginning) to before
+        ``end``.
+        """
         first, after = int(self.starts[code]), int(self.starts[code + 1])
         moments = self.moments[first:after]
         last = first + int(np.searchsorted(moments, end))
-        return (first if start is None else min(first + int(np.searchsorted(moments, start)), last)), last
+        return (
+            first if start is None else min(first + int(np.searchsorted(moments, start)), last)
+        ), last
 
 
 class MeterColumns:
     """The accepted events of one meter.
 
     Attributes:
-        ids: identifier → which of all accepted events has it; one mapping for all meters where the scope is global.
+        ids: identifier → which of all accepted events has it; one mapping for all meters where the
+            scope is global.
         parts: the events, in the order of arrival.
         series: the customers and dimension values that occur together, by code.
         texts: the texts that are counted by ``unique_count``, by code.
@@ -165,27 +182,43 @@ class MeterColumns:
         self.parts.append(part)
         self._counting = self._index = None
 
-    # Series ----------------------------------------------------------------------------------------------------------
+    # Series ---------------------------------------------------------------------------------------
 
-    def series_of(self, batch: EventBatch, meter: Meter, places: Integers | None) -> NDArray[np.int32]:
-        """Return which series some rows of a batch are of; series that are new are numbered in the order of these rows."""
-        return self.series.take([batch.customers, *(batch.dimensions[key] for key in meter.dimension_payload_keys)], places)
+    def series_of(
+        self, batch: EventBatch, meter: Meter, places: Integers | None
+    ) -> NDArray[np.int32]:
+        """Return which series some rows of a batch are of; series that are new are numbered in the
+        order of these rows.
+        """
+        return self.series.take(
+            [batch.customers, *(batch.dimensions[key] for key in meter.dimension_payload_keys)],
+            places,
+        )
 
     def text_codes(self, names: Iterable[str | None]) -> NDArray[np.int64]:
         """Return which of the counted texts each of some is; None is none of them."""
-        return np.array([-1 if one is None else self.texts.setdefault(one, len(self.texts)) for one in names], np.int64)
+        return np.array(
+            [-1 if one is None else self.texts.setdefault(one, len(self.texts)) for one in names],
+            np.int64,
+        )
 
     def groups(
         self, meter: Meter, allowed: Mapping[str, frozenset[str]], keys: Sequence[str]
     ) -> tuple[NDArray[np.int32] | None, Labels]:
-        """Return which group each series is in, and the label of each group; see :meth:`Series.groups`."""
+        """Return which group each series is in, and the label of each group; see
+        :meth:`Series.groups`.
+        """
         places = {key: at for at, key in enumerate(meter.dimension_payload_keys, 1)}
-        return self.series.groups({places[key]: some for key, some in allowed.items()}, [places[key] for key in keys])
+        return self.series.groups(
+            {places[key]: some for key, some in allowed.items()}, [places[key] for key in keys]
+        )
 
-    # Columns ---------------------------------------------------------------------------------------------------------
+    # Columns --------------------------------------------------------------------------------------
 
     def counting(self, meter: Meter) -> Counting:
-        """Return the events that count: all, or with an event time window the one received last in each."""
+        """Return the events that count: all, or with an event time window the one received last in
+        each.
+        """
         if self._counting is None:
             self._counting = _gathered(self.parts, meter)
         return self._counting
@@ -214,17 +247,36 @@ class MeterColumns:
 def _gathered(parts: Sequence[Part], meter: Meter) -> Counting:
     places = max((part.decimal_places for part in parts), default=0)
     factors = [10 ** (places - part.decimal_places) for part in parts]
-    units = _joined([times(part.units, factor) for part, factor in zip(parts, factors, strict=True)])
-    least = min((part.least * factor for part, factor in zip(parts, factors, strict=True)), default=0)
+    units = _joined(
+        [times(part.units, factor) for part, factor in zip(parts, factors, strict=True)]
+    )
+    least = min(
+        (part.least * factor for part, factor in zip(parts, factors, strict=True)), default=0
+    )
     most = max((part.most * factor for part, factor in zip(parts, factors, strict=True)), default=0)
-    codes, moments = _joined([part.codes for part in parts]), _joined([part.moments for part in parts])
-    # Numbers that follow each other are not written down: to do so would cost as much as to add the values up.
-    rows = None if len(parts) == 1 else _joined([np.arange(part.first, part.first + len(part)) for part in parts])
+    codes, moments = (
+        _joined([part.codes for part in parts]),
+        _joined([part.moments for part in parts]),
+    )
+    # Numbers that follow each other are not written down: to do so would cost as much as to add the
+    # values up.
+    rows = (
+        None
+        if len(parts) == 1
+        else _joined([np.arange(part.first, part.first + len(part)) for part in parts])
+    )
     first = parts[0].first if parts else 0
-    low, high = min((part.low for part in parts), default=0), max((part.high for part in parts), default=0)
+    low, high = (
+        min((part.low for part in parts), default=0),
+        max((part.high for part in parts), default=0),
+    )
     events = Counting(codes, moments, units, first, rows, places, low, high, least, most)
     window = meter.event_time_window
-    return events if window is None or not len(events) else events.where(_received_last(events, window.seconds * MICROSECONDS))
+    return (
+        events
+        if window is None or not len(events)
+        else events.where(_received_last(events, window.seconds * MICROSECONDS))
+    )
 
 
 def _joined(columns: Sequence[NDArray[Any]]) -> NDArray[Any]:

@@ -1,4 +1,6 @@
-"""Meter events in columns, append-only: judged, kept and summarized as the meter log does, a batch at a time."""
+"""Meter events in columns, append-only: judged, kept and summarized as the meter log does, a batch
+at a time.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +19,13 @@ import numpy as np
 from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.aggregation import as_requests
 from metering_core.columnar.batches import Column
-from metering_core.columnar.event_answers import PARTIALS, EventSummaries, Question, partials_of, summarized
+from metering_core.columnar.event_answers import (
+    PARTIALS,
+    EventSummaries,
+    Question,
+    partials_of,
+    summarized,
+)
 from metering_core.columnar.event_batches import EventBatch, Texts, as_units, units_of, written
 from metering_core.columnar.event_groups import Numbers
 from metering_core.columnar.event_store import MeterColumns, Part
@@ -74,8 +82,8 @@ class _Verdict:
 class _Kept:
     """What was accepted, and what is derived from it.
 
-    The parts are the truth, and ``length`` says how many of their events were accepted; it is written last. Where an append was
-    cut short before that, all the rest is derived anew.
+    The parts are the truth, and ``length`` says how many of their events were accepted; it is
+    written last. Where an append was cut short before that, all the rest is derived anew.
 
     Attributes:
         parts: the events, in the order of arrival.
@@ -107,28 +115,34 @@ class _Kept:
 
 
 class ColumnarEvents(MeterReader, Uncopied):
-    """All events of some meters, as columns; itself a :class:`~metering_core.Usage` for items whose price names a meter.
+    """All events of some meters, as columns; itself a :class:`~metering_core.Usage` for items whose
+    price names a meter.
 
-    Receipts, partials, summaries and invoices are those of a :class:`~metering_core.MeterLog` that takes the same events; all
-    formulas are exact. It is for history and for bulk questions. There are no cancellations, views of the past and closed
-    periods here, and so nothing that is unbilled: what changes after a bill belongs in a log, and a policy that carries late
-    usage forward is refused.
+    Receipts, partials, summaries and invoices are those of a :class:`~metering_core.MeterLog` that
+    takes the same events; all formulas are exact. It is for history and for bulk questions. There
+    are no cancellations, views of the past and closed periods here, and so nothing that is
+    unbilled: what changes after a bill belongs in a log, and a policy that carries late usage
+    forward is refused.
 
     Args:
         meters: what to measure. More can come later with :meth:`create_meter`.
-        subscriptions: whose items to bill, with a ``customer`` each. More can come later with :meth:`subscribe`.
+        subscriptions: whose items to bill, with a ``customer`` each. More can come later with
+            :meth:`subscribe`.
         customers: the customers whose events are accepted; any customer unless given.
         policy: what is accepted.
 
     Attributes:
         policy: as given.
-        lock: held during every append and every answer; hold it to ask several questions of one state.
+        lock: held during every append and every answer; hold it to ask several questions of one
+            state.
 
     >>> events = ColumnarEvents([Meter("mtr_tokens", "tokens")])
-    >>> batch = EventBatch.from_columns("tokens", ["cus_1", "cus_2", "cus_1"], [25, 5, 10], [1_717_243_200] * 3)
+    >>> customers = ["cus_1", "cus_2", "cus_1"]
+    >>> batch = EventBatch.from_columns("tokens", customers, [25, 5, 10], [1_717_243_200] * 3)
     >>> events.append(batch, now=1_717_243_200).accepted
     3
-    >>> [one.aggregated_value for one in events.summaries("mtr_tokens", 1_717_243_200, 1_717_246_800)]
+    >>> summaries = events.summaries("mtr_tokens", 1_717_243_200, 1_717_246_800)
+    >>> [one.aggregated_value for one in summaries]
     [35, 5]
     """
 
@@ -142,7 +156,8 @@ class ColumnarEvents(MeterReader, Uncopied):
         customers: Iterable[str] | None = None,
         policy: MeterPolicy | None = None,
     ) -> None:
-        # An empty log keeps the meters and the subscriptions, and refuses what it always refuses; only events are kept here.
+        # An empty log keeps the meters and the subscriptions, and refuses what it always refuses;
+        # only events are kept here.
         self._book = MeterLog(customers=customers, policy=policy)
         self._book.keeper = self
         self.policy = self._book.policy
@@ -179,7 +194,8 @@ class ColumnarEvents(MeterReader, Uncopied):
         return self._book.subscriptions
 
     def create_meter(self, meter: Meter) -> None:
-        """Measure events by a new meter from now on; refusals as :meth:`~metering_core.MeterLog.create_meter`.
+        """Measure events by a new meter from now on; refusals as
+        :meth:`~metering_core.MeterLog.create_meter`.
 
         Raises:
             InvoicingError: ``formula_not_available`` for a formula that columns cannot compute.
@@ -189,22 +205,30 @@ class ColumnarEvents(MeterReader, Uncopied):
         self._book.create_meter(meter)
 
     def update_meter(self, meter: Meter) -> None:
-        """Take note of a newer version of a meter; refusals as :meth:`~metering_core.MeterLog.update_meter`."""
+        """Take note of a newer version of a meter; refusals as
+        :meth:`~metering_core.MeterLog.update_meter`.
+        """
         self._book.update_meter(meter)
 
     def add_customer(self, customer: str) -> None:
         """Accept a customer's events; of no account where any customer's are accepted."""
         self._book.add_customer(customer)
 
-    def subscribe(self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False) -> None:
-        """Bill a subscription's items from now on; arguments and refusals as of :meth:`~metering_core.MeterLog.subscribe`."""
+    def subscribe(
+        self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False
+    ) -> None:
+        """Bill a subscription's items from now on; arguments and refusals as of
+        :meth:`~metering_core.MeterLog.subscribe`.
+        """
         self._book.subscribe(subscription, now=now, rebill=rebill)
 
     def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse to finalize another version than was told; as :meth:`~metering_core.MeterLog.require_told`."""
+        """Refuse to finalize another version than was told; as
+        :meth:`~metering_core.MeterLog.require_told`.
+        """
         self._book.require_told(subscription, period)
 
-    # The door --------------------------------------------------------------------------------------------------------
+    # The door -------------------------------------------------------------------------------------
 
     def append(
         self,
@@ -218,15 +242,16 @@ class ColumnarEvents(MeterReader, Uncopied):
         Args:
             batch: the events; ready ones are taken apart, of one name after the other.
             now: the moment of receipt of all of them.
-            received_at: instead of ``now``, the moment of receipt of each (aware datetimes or Unix seconds); which is how
-                history is imported.
+            received_at: instead of ``now``, the moment of receipt of each (aware datetimes or Unix
+                seconds); which is how history is imported.
 
         Returns:
             One receipt per event, in order. What was refused left no trace.
 
         Raises:
-            InvalidValueError: for a malformed value, where both or none of ``now`` and ``received_at`` are given, or where a
-                dimension has the key of the meter's customer or value. Nothing was appended then.
+            InvalidValueError: for a malformed value, where both or none of ``now`` and
+                ``received_at`` are given, or where a dimension has the key of the meter's customer
+                or value. Nothing was appended then.
         """
         with self.lock:
             self._book.begin_change()
@@ -235,7 +260,9 @@ class ColumnarEvents(MeterReader, Uncopied):
             _, received = received_moments(sum(map(len, batches)), now, received_at)
             if kept.length + sum(map(len, batches)) > ROWS_MAX:
                 expected = f"at most {ROWS_MAX} events in all"
-                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(batches))
+                raise InvalidValueError.expecting(
+                    ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(batches)
+                )
             for one in batches:
                 self._refuse_shared_key(one)
             sequences: array[int] = array("q")
@@ -262,7 +289,9 @@ class ColumnarEvents(MeterReader, Uncopied):
                     meter = self._meter_named(part.batch.event_name)
                     assert meter is not None, "its events were accepted"
                     columns = self._columns_of(whole, meter)
-                    columns.texts = torn.columns[meter.id].texts  # Whose codes the parts have; texts of no event harm nobody.
+                    columns.texts = torn.columns[
+                        meter.id
+                    ].texts  # Whose codes the parts have; texts of no event harm nobody.
                     columns.series_of(part.batch, meter, part.places)
                     whole.add(part, columns)
             self._kept = whole
@@ -282,7 +311,9 @@ class ColumnarEvents(MeterReader, Uncopied):
         listed = list(require_iterable(events, "events"))
         for row, event in enumerate(listed):
             if not isinstance(event, MeterEvent):
-                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, f"events[{row}]", "a MeterEvent", event)
+                raise InvalidValueError.expecting(
+                    ErrorCode.PARAMETER_INVALID_OBJECT, f"events[{row}]", "a MeterEvent", event
+                )
         runs = (list(run) for _, run in groupby(listed, attrgetter("event_name")))
         return [EventBatch.from_events(run, self._meter_named(run[0].event_name)) for run in runs]
 
@@ -291,13 +322,23 @@ class ColumnarEvents(MeterReader, Uncopied):
 
     def _refuse_shared_key(self, batch: EventBatch) -> None:
         meter = self._meter_named(batch.event_name)
-        shared = set() if meter is None else {meter.customer_payload_key, meter.value_payload_key} & batch.dimensions.keys()
+        shared = (
+            set()
+            if meter is None
+            else {meter.customer_payload_key, meter.value_payload_key} & batch.dimensions.keys()
+        )
         if shared:
             expected = "other keys than those of the meter's customer and value"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "dimensions", expected, sorted(shared))
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, "dimensions", expected, sorted(shared)
+            )
 
-    def _take(self, kept: _Kept, batch: EventBatch, received: int | Integers) -> tuple[Integers, dict[int, Receipt]]:
-        """Judge a batch and keep what is accepted; return the number of each row, 0 for the others, and what those hear."""
+    def _take(
+        self, kept: _Kept, batch: EventBatch, received: int | Integers
+    ) -> tuple[Integers, dict[int, Receipt]]:
+        """Judge a batch and keep what is accepted; return the number of each row, 0 for the others,
+        and what those hear.
+        """
         meter = self._meter_named(batch.event_name)
         moments, as_now = own(batch, "moments"), own(batch, "as_now")
         stamps = moments if as_now is None else np.where(as_now, received, moments)
@@ -318,9 +359,11 @@ class ColumnarEvents(MeterReader, Uncopied):
         numbers[~verdict.accepted] = 0
         return numbers, verdict.answered
 
-    # What a meter reads ----------------------------------------------------------------------------------------------
+    # What a meter reads ---------------------------------------------------------------------------
 
-    def _read(self, batch: EventBatch, meter: Meter, columns: MeterColumns) -> tuple[Flags, Numbers, int]:
+    def _read(
+        self, batch: EventBatch, meter: Meter, columns: MeterColumns
+    ) -> tuple[Flags, Numbers, int]:
         """Say which rows the meter can read, and what it reads."""
         known = self._book.known_customers
         ok = batch.customers.each(lambda one: one is not None and is_customer(one, known))
@@ -346,8 +389,12 @@ class ColumnarEvents(MeterReader, Uncopied):
         return ok, units, places
 
     def _reading(self, meter: Meter, text: str | None) -> tuple[int, int] | None:
-        """Return what a meter reads off a text, as an integer and how many decimal places that has; None for nothing."""
-        payload = {meter.customer_payload_key: "-"} | ({} if text is None else {meter.value_payload_key: text})
+        """Return what a meter reads off a text, as an integer and how many decimal places that has;
+        None for nothing.
+        """
+        payload = {meter.customer_payload_key: "-"} | (
+            {} if text is None else {meter.value_payload_key: text}
+        )
         reading = read(attrs.evolve(meter, dimension_payload_keys=()), payload, self.policy, None)
         if not isinstance(reading, Reading) or isinstance(reading.value, str):
             return None
@@ -357,18 +404,24 @@ class ColumnarEvents(MeterReader, Uncopied):
         """Read each text once, however often it occurs."""
         readings = [self._reading(meter, text) for text in texts.names]
         places = max((one[1] for one in readings if one is not None), default=0)
-        units = as_units([0 if one is None else one[0] * 10 ** (places - one[1]) for one in readings])
+        units = as_units(
+            [0 if one is None else one[0] * 10 ** (places - one[1]) for one in readings]
+        )
         readable = np.array([one is not None for one in readings], np.bool_)
         codes = own(texts, "codes")
         return readable[codes], units[codes], places
 
     def _read_integers(self, units: Integers, places: int, meter: Meter) -> Flags:
-        """Say which integers the meter takes: at once where a bound tells, the others one by one."""
+        """Say which integers the meter takes: at once where a bound tells, the others one by
+        one.
+        """
         policy = self.policy
         allowed = 0 if policy.whole_values else meter.decimal_places
         surely = np.ones(len(units), np.bool_)
         if allowed is not None and allowed < places:
-            surely &= units % 10 ** (places - allowed) == 0 if places - allowed <= 18 else units == 0
+            surely &= (
+                units % 10 ** (places - allowed) == 0 if places - allowed <= 18 else units == 0
+            )
         if policy.positive_values:
             surely &= units > 0
         if policy.significant_digits is not None and policy.significant_digits <= 18:
@@ -376,7 +429,8 @@ class ColumnarEvents(MeterReader, Uncopied):
             surely &= (-bound < units) & (units < bound)
         doubtful, which = np.unique(units[~surely], return_inverse=True)
         surely[~surely] = np.array(
-            [self._reading(meter, written(one, places)) is not None for one in doubtful.tolist()], np.bool_
+            [self._reading(meter, written(one, places)) is not None for one in doubtful.tolist()],
+            np.bool_,
         )[which]
         return surely
 
@@ -388,31 +442,52 @@ class ColumnarEvents(MeterReader, Uncopied):
             days = received // (_DAY * MICROSECONDS) - min(policy.backdate_days, 10_000_000)
             ok &= stamps >= days * (_DAY * MICROSECONDS)
         if policy.future_tolerance is not None:
-            ok &= stamps <= received + min(policy.future_tolerance // timedelta(microseconds=1), _ENDLESS)
+            ok &= stamps <= received + min(
+                policy.future_tolerance // timedelta(microseconds=1), _ENDLESS
+            )
         return ok
 
     def _refuse(
-        self, batch: EventBatch, meter: Meter | None, stamps: Integers, received: int | Integers, verdict: _Verdict
+        self,
+        batch: EventBatch,
+        meter: Meter | None,
+        stamps: Integers,
+        received: int | Integers,
+        verdict: _Verdict,
     ) -> None:
         """Answer the rows that are not accepted, in the log's words."""
-        rows = [row for row in np.flatnonzero(~verdict.accepted).tolist() if row not in verdict.answered]
+        rows = [
+            row for row in np.flatnonzero(~verdict.accepted).tolist() if row not in verdict.answered
+        ]
         if meter is None or not meter.is_active:
             receipt = meter_unknown(batch.event_name) if meter is None else meter_inactive(meter)
             verdict.answered.update(dict.fromkeys(rows, receipt))
             return
         for row in rows:
-            said = read(meter, batch.payload_at(row, meter), self.policy, self._book.known_customers)
+            said = read(
+                meter, batch.payload_at(row, meter), self.policy, self._book.known_customers
+            )
             at = received if isinstance(received, int) else int(received[row])
-            refusal = said if isinstance(said, Receipt) else time_refusal(int(stamps[row]), at, self.policy)
+            refusal = (
+                said
+                if isinstance(said, Receipt)
+                else time_refusal(int(stamps[row]), at, self.policy)
+            )
             assert refusal is not None, f"columns refused row {row}, the rules accept it"
             verdict.answered[row] = refusal
 
-    # Identity --------------------------------------------------------------------------------------------------------
+    # Identity -------------------------------------------------------------------------------------
 
     def _repeated(
-        self, kept: _Kept, batch: EventBatch, meter: Meter | None, received: int | Integers, verdict: _Verdict
+        self,
+        kept: _Kept,
+        batch: EventBatch,
+        meter: Meter | None,
+        received: int | Integers,
+        verdict: _Verdict,
     ) -> list[tuple[int, int]]:
-        """Find the rows whose identifier is taken, with what took it: an event by its number, or a row before, below 0.
+        """Find the rows whose identifier is taken, with what took it: an event by its number, or a
+        row before, below 0.
 
         The first otherwise acceptable row of an identifier claims it.
         """
@@ -447,8 +522,18 @@ class ColumnarEvents(MeterReader, Uncopied):
             was = received if isinstance(received, int) else int(received[-1 - first])
         return at - was <= retention // timedelta(microseconds=1)
 
-    def _answer(self, kept: _Kept, batch: EventBatch, meter: Meter | None, row: int, first: int, numbers: Integers) -> Receipt:
-        """Answer a row that comes with a taken identifier: a duplicate, or the identifier is reused for other content."""
+    def _answer(
+        self,
+        kept: _Kept,
+        batch: EventBatch,
+        meter: Meter | None,
+        row: int,
+        first: int,
+        numbers: Integers,
+    ) -> Receipt:
+        """Answer a row that comes with a taken identifier: a duplicate, or the identifier is reused
+        for other content.
+        """
         content = content_of(batch.event_at(row, meter))
         if first < 0:
             number, former = int(numbers[-1 - first]), content_of(batch.event_at(-1 - first, meter))
@@ -456,7 +541,11 @@ class ColumnarEvents(MeterReader, Uncopied):
             part = kept.part_of(first)
             number, former = (
                 first + 1,
-                content_of(part.batch.event_at(part.place_of(first), self._meter_named(part.batch.event_name))),
+                content_of(
+                    part.batch.event_at(
+                        part.place_of(first), self._meter_named(part.batch.event_name)
+                    )
+                ),
             )
         if content == former:
             return Receipt(Outcome.DUPLICATE, number, details={"row": number - 1})
@@ -464,7 +553,13 @@ class ColumnarEvents(MeterReader, Uncopied):
         return identifier_reused(batch.identifiers[row] or "", former, content)
 
     def _keep(
-        self, kept: _Kept, batch: EventBatch, meter: Meter, stamps: Integers, received: int | Integers, verdict: _Verdict
+        self,
+        kept: _Kept,
+        batch: EventBatch,
+        meter: Meter,
+        stamps: Integers,
+        received: int | Integers,
+        verdict: _Verdict,
     ) -> None:
         """Keep what was accepted."""
         accepted = verdict.accepted
@@ -473,12 +568,29 @@ class ColumnarEvents(MeterReader, Uncopied):
         places = None if accepted.all() else np.flatnonzero(accepted)
         columns = self._columns_of(kept, meter)
         codes = columns.series_of(batch, meter, places)
-        moments, units = (stamps, verdict.units) if places is None else (stamps[places], verdict.units[places])
+        moments, units = (
+            (stamps, verdict.units) if places is None else (stamps[places], verdict.units[places])
+        )
         when = received if isinstance(received, int) or places is None else received[places]
-        bounds = (int(bound) for column in (moments, units) for bound in (column.min(), column.max()))
-        kept.add(Part(batch, places, kept.end, when, codes, moments, units, verdict.decimal_places, *bounds), columns)
+        bounds = (
+            int(bound) for column in (moments, units) for bound in (column.min(), column.max())
+        )
+        kept.add(
+            Part(
+                batch,
+                places,
+                kept.end,
+                when,
+                codes,
+                moments,
+                units,
+                verdict.decimal_places,
+                *bounds,
+            ),
+            columns,
+        )
 
-    # Questions -------------------------------------------------------------------------------------------------------
+    # Questions ------------------------------------------------------------------------------------
 
     def summaries(
         self,
@@ -491,14 +603,20 @@ class ColumnarEvents(MeterReader, Uncopied):
         dimension_filters: DimensionFilters | None = None,
         dimension_group_by_keys: Iterable[str] = (),
     ) -> EventSummaries:
-        """Return the summaries of all customers at once, but for empty ones; each says what :func:`event_summaries` says.
+        """Return the summaries of all customers at once, but for empty ones; each says what
+        :func:`event_summaries` says.
 
         Arguments and refusals as :func:`~metering_core.event_summaries`.
         """
         with self.lock:
             meter = self.meter(meter_id)
-            bounds = buckets_of(self.policy, start_time, end_time, value_grouping_window, timezone).bounds()
-            allowed, keys = filters_of(meter, dimension_filters), keys_of(meter, dimension_group_by_keys)
+            bounds = buckets_of(
+                self.policy, start_time, end_time, value_grouping_window, timezone
+            ).bounds()
+            allowed, keys = (
+                filters_of(meter, dimension_filters),
+                keys_of(meter, dimension_group_by_keys),
+            )
             return summarized(self._columns(meter), meter, bounds, allowed, keys)
 
     def last_received(self) -> int | None:
@@ -515,7 +633,9 @@ class ColumnarEvents(MeterReader, Uncopied):
             return list(self._columns(self.meter(meter_id)).series.names[0])
 
     def timelines(self, meter_id: str, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
-        """Return the readings of a customer by the values of the meter's dimensions; for the summaries."""
+        """Return the readings of a customer by the values of the meter's dimensions; for the
+        summaries.
+        """
         meter = self.meter(meter_id)
         columns = self._columns(meter)
         events, index = columns.counting(meter), columns.index(meter)
@@ -525,18 +645,24 @@ class ColumnarEvents(MeterReader, Uncopied):
             timeline = Timeline(formula_of(meter))
             values = columns.values_at(meter, places)
             for moment, row, value in zip(
-                events.moments[places].tolist(), events.rows_at(places).tolist(), values, strict=True
+                events.moments[places].tolist(),
+                events.rows_at(places).tolist(),
+                values,
+                strict=True,
             ):
                 timeline.add(moment, row + 1, value)
             found.append((columns.series.values(code), timeline))
         return found
 
     def whole(self, meter_id: str, customer: str) -> list[Timeline]:
-        """Return the readings of a customer whatever the values of the dimensions; for the summaries."""
+        """Return the readings of a customer whatever the values of the dimensions; for the
+        summaries.
+        """
         return [timeline for _, timeline in self.timelines(meter_id, customer)]
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of what a bill of the period counts; see :class:`~metering_core.Usage`.
+        """Return the partial of what a bill of the period counts; see
+        :class:`~metering_core.Usage`.
 
         Raises:
             InvoicingError: ``price_not_metered``, or ``subscription_item_unknown``.
@@ -549,7 +675,9 @@ class ColumnarEvents(MeterReader, Uncopied):
             asked: dict[str, list[tuple[int, Question]]] = {}
             for number, (item, period) in enumerate(as_requests(requests)):
                 meter, customer = self.meter_of(item), self._book.customer_of(item)
-                question = Question(customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS)
+                question = Question(
+                    customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
+                )
                 asked.setdefault(meter.id, []).append((number, question))
             answers: dict[int, Partial] = {}
             for meter_id, questions in asked.items():
@@ -559,7 +687,9 @@ class ColumnarEvents(MeterReader, Uncopied):
             return [answers[number] for number in range(len(answers))]
 
     def events(self, meter_id: str | None = None, customer: str | None = None) -> list[LoggedEvent]:
-        """Return accepted events in the order of arrival: all, or those of one meter, of one customer, or of both."""
+        """Return accepted events in the order of arrival: all, or those of one meter, of one
+        customer, or of both.
+        """
         with self.lock:
             customer = None if customer is None else name(customer, "customer")
             return self._events(None if meter_id is None else self.meter(meter_id), customer)
@@ -571,22 +701,33 @@ class ColumnarEvents(MeterReader, Uncopied):
             assert meter is not None, "its events were accepted"
             if wanted is None or wanted.id == meter.id:
                 own = None if customer is None else set(self._columns(meter).series.of(customer))
-                rows = (at for at, code in enumerate(part.codes.tolist()) if own is None or code in own)
+                rows = (
+                    at for at, code in enumerate(part.codes.tolist()) if own is None or code in own
+                )
                 found += [_logged(part, part.first + at, meter) for at in rows]
         return found
 
-    def counted(self, item: SubscriptionItem, period: BillingPeriod, *, measured: bool = False) -> list[LoggedEvent]:
-        """Return the events that count for an item in a period, in the order of time; as :meth:`MeterLog.counted` says.
+    def counted(
+        self, item: SubscriptionItem, period: BillingPeriod, *, measured: bool = False
+    ) -> list[LoggedEvent]:
+        """Return the events that count for an item in a period, in the order of time; as
+        :meth:`MeterLog.counted` says.
 
-        No period was billed here, so those that count now are the same, whether ``measured`` asks for them or not.
+        No period was billed here, so those that count now are the same, whether ``measured`` asks
+        for them or not.
         """
         with self.lock:
             meter, customer = self.meter_of(item), self._book.customer_of(item)
             start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
             columns = self._columns(meter)
             events, index = columns.counting(meter), columns.index(meter)
-            spans = [index.span(code, start, period.end_seconds * MICROSECONDS) for code in columns.series.of(customer)]
-            places = np.concatenate([np.empty(0, np.intp), *(index.order[first:end] for first, end in spans)])
+            spans = [
+                index.span(code, start, period.end_seconds * MICROSECONDS)
+                for code in columns.series.of(customer)
+            ]
+            places = np.concatenate(
+                [np.empty(0, np.intp), *(index.order[first:end] for first, end in spans)]
+            )
             rows = events.rows_at(places[np.lexsort((places, events.moments[places]))])
             return [_logged(self._whole().part_of(row), row, meter) for row in rows.tolist()]
 

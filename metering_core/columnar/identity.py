@@ -1,7 +1,8 @@
-"""Ids, on columns: which rows of a batch come with an id that was seen before, and what it was first accepted with.
+"""Ids, on columns: which rows of a batch come with an id that was seen before, and what it was
+first accepted with.
 
-Ids are compared by a hash first, which is sorted; only rows whose hash occurs twice are looked at one by one, by their true
-ids.
+Ids are compared by a hash first, which is sorted; only rows whose hash occurs twice are looked at
+one by one, by their true ids.
 """
 
 from __future__ import annotations
@@ -55,7 +56,9 @@ class Claims:
         last = int(np.searchsorted(self.hashes, hashed, side="right"))
         for place in range(first, last):
             if self.codes[place] == code and self.ids[place] == record_id:
-                sequence, stamp, quantity = (int(column[place]) for column in (self.sequences, self.stamps, self.quantities))
+                sequence, stamp, quantity = (
+                    int(column[place]) for column in (self.sequences, self.stamps, self.quantities)
+                )
                 flags = int(self.flags[place])
                 return Sent(sequence, stamp, quantity, bool(flags & 1), bool(flags & 2))
         return None
@@ -91,7 +94,9 @@ class Identities:
         return None
 
     def suspects(self, hashes: Integers) -> Flags:
-        """Say which rows may have an id that was accepted, or that another of these rows has; never no for one that has."""
+        """Say which rows may have an id that was accepted, or that another of these rows has; never
+        no for one that has.
+        """
         order = np.argsort(hashes, kind="stable")
         ordered = hashes[order]
         is_twice = ordered[1:] == ordered[:-1]
@@ -110,12 +115,17 @@ class Identities:
         found: dict[int, str] = {}
         for run in self.runs:
             places = np.flatnonzero(run.codes == code)
-            found |= dict(zip(run.sequences[places].tolist(), run.ids[places].tolist(), strict=True))
+            found |= dict(
+                zip(run.sequences[places].tolist(), run.ids[places].tolist(), strict=True)
+            )
         return found
 
 
 def hashes_of(codes: NDArray[Any], ids: Sequence[str | None]) -> Integers:
-    """Return a hash of item and id for each row; equal ones for equal rows, whatever the seed of the process."""
+    """Return a hash of item and id for each row; equal ones for equal rows, whatever the seed of
+    the process.
+    """
     hashed = np.fromiter(map(hash, ids), np.int64, len(ids)).view(np.uint64)
-    # This unsigned product wraps on purpose: it only chooses which rows are compared by their true ids.
+    # This unsigned product wraps on purpose: it only chooses which rows are compared by their true
+    # ids.
     return (hashed ^ (codes.astype(np.uint64) * np.uint64(0x9E3779B97F4A7C15))).view(np.int64)

@@ -1,7 +1,9 @@
-"""The door, on columns: which rows of a batch are plainly acceptable, and what the sender of every other row hears.
+"""The door, on columns: which rows of a batch are plainly acceptable, and what the sender of every
+other row hears.
 
-Time is judged with a table of segments: how a subscription stands changes only at boundaries that are few, so each row looks up
-the segment that its moment of receipt lies in. What is not plainly acceptable is answered by the builders that the log uses.
+Time is judged with a table of segments: how a subscription stands changes only at boundaries that
+are few, so each row looks up the segment that its moment of receipt lies in. What is not plainly
+acceptable is answered by the builders that the log uses.
 """
 
 from __future__ import annotations
@@ -90,14 +92,20 @@ class Rules:
         self._subscriptions: list[Subscription] = []
         self._accounts = list({id(known.account): known.account for known in items}.values())
         numbers = {id(account): number for number, account in enumerate(self._accounts)}
-        self._owners = np.fromiter((numbers[id(known.account)] for known in items), np.intp, len(items))
+        self._owners = np.fromiter(
+            (numbers[id(known.account)] for known in items), np.intp, len(items)
+        )
         calendars = [self._calendar(account.subscription) for account in self._accounts]
         self._calendars = np.array(calendars, np.int64)[self._owners]
-        is_plain = np.fromiter([*map(attrgetter("is_plain"), items), False], np.bool_, len(items) + 1)
+        is_plain = np.fromiter(
+            [*map(attrgetter("is_plain"), items), False], np.bool_, len(items) + 1
+        )
         self._is_open = is_plain.copy()
         for code in np.flatnonzero(~is_plain[:-1]).tolist():
             self._is_open[code] = items[code].is_active and price_refusal(items[code].item) is None
-        self._has_thresholds = self._is_open & ~is_plain  # What else can make an open item not plain.
+        self._has_thresholds = (
+            self._is_open & ~is_plain
+        )  # What else can make an open item not plain.
 
     def _calendar(self, subscription: Subscription) -> int:
         """Number the ways in which billing periods fall; most subscriptions share one."""
@@ -126,7 +134,12 @@ class Rules:
             within = _between(batch.stamps, int(lows[0]), int(highs[0]))
         else:
             calendars = np.append(self._calendars, touched[0])[batch.codes]
-            rows = np.searchsorted(keys, (calendars << STAMP_BITS) + (batch.now - ORIGIN), side="right") - 1
+            rows = (
+                np.searchsorted(
+                    keys, (calendars << STAMP_BITS) + (batch.now - ORIGIN), side="right"
+                )
+                - 1
+            )
             within = (batch.stamps >= lows[rows]) & (batch.stamps < highs[rows])
         if int(batch.stamps.max()) > (latest if isinstance(latest, int) else int(latest.min())):
             within &= batch.stamps <= latest
@@ -144,21 +157,31 @@ class Rules:
 
     def _received(self, touched: Integers, batch: Arriving) -> Iterator[tuple[int, Received]]:
         """Yield each calendar and when rows were received of it."""
-        first, last = (batch.now, batch.now) if isinstance(batch.now, int) else (int(batch.now.min()), int(batch.now.max()))
+        first, last = (
+            (batch.now, batch.now)
+            if isinstance(batch.now, int)
+            else (int(batch.now.min()), int(batch.now.max()))
+        )
         if len(touched) * ((last - first) // _DAY + 1) <= max(len(batch), _FEW_DAYS * len(touched)):
             yield from ((calendar, Received(first, last)) for calendar in touched.tolist())
             return
-        # What senders say spans more days than there are rows: only those days count in which one was received.
+        # What senders say spans more days than there are rows: only those days count in which one
+        # was received.
         calendars = np.append(self._calendars, touched[0])[batch.codes]
         found = np.unique((calendars << STAMP_BITS) + (batch.now - ORIGIN) // _DAY)
         edges = np.searchsorted(found, np.append(touched, touched[-1:] + 1) << STAMP_BITS).tolist()
         for calendar, (start, end) in zip(touched.tolist(), pairwise(edges), strict=True):
             days = (found[start:end] - (calendar << STAMP_BITS)).tolist()
             if days:
-                yield calendar, Received(days[0] * _DAY + ORIGIN, (days[-1] + 1) * _DAY + ORIGIN - 1, days)
+                yield (
+                    calendar,
+                    Received(days[0] * _DAY + ORIGIN, (days[-1] + 1) * _DAY + ORIGIN - 1, days),
+                )
 
     def may_be_closed(self, batch: Arriving) -> Flags | None:
-        """Say which rows lie before the end of a period of their subscription that was finalized; None for none."""
+        """Say which rows lie before the end of a period of their subscription that was finalized;
+        None for none.
+        """
         if self._closed_until is None:
             ends = np.array(list(map(_closed_until, self._accounts)), np.int64)
             self._closed_until = np.append(ends[self._owners], ORIGIN)
@@ -173,7 +196,9 @@ class Rules:
 
 
 def _between(stamps: Integers, low: int, high: int) -> Flags:
-    """Say which timestamps lie in ``[low, high)``; mostly all do, and the earliest and the latest show it."""
+    """Say which timestamps lie in ``[low, high)``; mostly all do, and the earliest and the latest
+    show it.
+    """
     if low <= int(stamps.min()) and int(stamps.max()) < high:
         return np.ones(len(stamps), np.bool_)
     within: Flags = (stamps >= low) & (stamps < high)
@@ -199,7 +224,9 @@ class Received:
     days: Sequence[int] | None = None
 
     def from_then_on(self, second: int) -> int | None:
-        """Return the first second from one on at which a row may have been received; None where none was."""
+        """Return the first second from one on at which a row may have been received; None where
+        none was.
+        """
         if second > self.last or self.days is None:
             return second if second <= self.last else None
         day = (second - ORIGIN) // _DAY
@@ -207,10 +234,14 @@ class Received:
         return second if found == day else found * _DAY + ORIGIN
 
 
-def standings(subscription: Subscription, received: Received, policy: AcceptancePolicy) -> Iterator[tuple[int, Standing]]:
-    """Yield how a subscription stands when the first row is received, and wherever that changes while rows are received.
+def standings(
+    subscription: Subscription, received: Received, policy: AcceptancePolicy
+) -> Iterator[tuple[int, Standing]]:
+    """Yield how a subscription stands when the first row is received, and wherever that changes
+    while rows are received.
 
-    The work is in proportion to the days in which rows were received, never to what lies between them.
+    The work is in proportion to the days in which rows were received, never to what lies between
+    them.
     """
     at: int | None = received.first
     while at is not None:
@@ -220,7 +251,9 @@ def standings(subscription: Subscription, received: Received, policy: Acceptance
         at = None if change is None else received.from_then_on(change)
 
 
-def _next_change(subscription: Subscription, standing: Standing, policy: AcceptancePolicy) -> int | None:
+def _next_change(
+    subscription: Subscription, standing: Standing, policy: AcceptancePolicy
+) -> int | None:
     changes = []
     if standing.current is not None:
         changes.append(standing.current.end_seconds)
@@ -233,7 +266,9 @@ def _next_change(subscription: Subscription, standing: Standing, policy: Accepta
 
 
 def _first_period(cycle: BillingCycle, second: int) -> int | None:
-    """Return where the first period of a cycle begins that lies within the calendar; None where the last one has ended."""
+    """Return where the first period of a cycle begins that lies within the calendar; None where the
+    last one has ended.
+    """
     low, high = second, second + _LONGEST_PERIOD
     if not _is_in_calendar(cycle, high):
         return None
@@ -253,7 +288,9 @@ def _is_in_calendar(cycle: BillingCycle, second: int) -> bool:
 
 
 def _accepted(standing: Standing) -> tuple[int, int]:
-    """Return the timestamps that the billing periods allow, ``[low, high)``; an empty range for none."""
+    """Return the timestamps that the billing periods allow, ``[low, high)``; an empty range for
+    none.
+    """
     first, last = standing.late or standing.current, standing.current or standing.late
     return (1, 0) if first is None or last is None else (first.start_seconds, last.end_seconds)
 
@@ -262,7 +299,9 @@ Refusal = Callable[[int], Receipt]
 """Builds the receipt of a row."""
 
 
-def refusals_of(batch: Arriving, rows: Integers, items: Sequence[KnownItem], policy: AcceptancePolicy) -> Refusal:
+def refusals_of(
+    batch: Arriving, rows: Integers, items: Sequence[KnownItem], policy: AcceptancePolicy
+) -> Refusal:
     """Return what answers the refused rows, of a batch and items that may change afterwards."""
     codes = batch.codes[rows]
     kept = attrs.evolve(
@@ -285,13 +324,21 @@ def refusals_of(batch: Arriving, rows: Integers, items: Sequence[KnownItem], pol
     def receipt(row: int) -> Receipt:
         place = int(np.searchsorted(rows, row))
         found = as_they_were.get(int(kept.codes[place]))
-        return item_unknown(kept.names[place]) if found is None else _refusal(kept, place, *found, policy)
+        return (
+            item_unknown(kept.names[place])
+            if found is None
+            else _refusal(kept, place, *found, policy)
+        )
 
     return receipt
 
 
 def _refusal(
-    batch: Arriving, row: int, item: SubscriptionItem, subscription: Subscription, policy: AcceptancePolicy
+    batch: Arriving,
+    row: int,
+    item: SubscriptionItem,
+    subscription: Subscription,
+    policy: AcceptancePolicy,
 ) -> Receipt:
     """Return why a row is refused, in the order of the checks."""
     timestamp = int(batch.stamps[row])
@@ -307,11 +354,15 @@ def _refusal(
 
 
 class Exceptions(Mapping[int, Receipt]):
-    """Receipts of the rows that were not accepted, by position; those of refusals are built when they are looked at."""
+    """Receipts of the rows that were not accepted, by position; those of refusals are built when
+    they are looked at.
+    """
 
     __slots__ = ("_answered", "_positions", "_refusal")
 
-    def __init__(self, positions: Integers, answered: Mapping[int, Receipt], refusal: Refusal) -> None:
+    def __init__(
+        self, positions: Integers, answered: Mapping[int, Receipt], refusal: Refusal
+    ) -> None:
         self._positions = positions
         self._answered = answered
         self._refusal = refusal

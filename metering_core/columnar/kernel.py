@@ -1,13 +1,14 @@
 """The fold, on columns: rows into cells, and cells into one number per item, exactly.
 
-Nothing here may wrap. A sum of quantities is taken in one 64-bit integer only where a bound proves that it fits: quantities
-are never negative, so no subset of some rows sums to more than all of them, and :attr:`Rows.bound` says how much that is at
-most. Where the proof fails, quantities are cut into two limbs of 32 bits, whose sums fit for up to 2**31 rows.
+Nothing here may wrap. A sum of quantities is taken in one 64-bit integer only where a bound proves
+that it fits: quantities are never negative, so no subset of some rows sums to more than all of
+them, and :attr:`Rows.bound` says how much that is at most. Where the proof fails, quantities are
+cut into two limbs of 32 bits, whose sums fit for up to 2**31 rows.
 
-A cell is packed into one integer, the item's code above 39 bits of seconds since the year 1, so that sorted keys are the cells
-of item after item, each in the order of time. To fold, rows are sorted by a packed key as well, because sorting plain integers
-is many times the speed of sorting indices; a key that would need more than 63 bits is not packed, and its rows are sorted by
-index.
+A cell is packed into one integer, the item's code above 39 bits of seconds since the year 1, so
+that sorted keys are the cells of item after item, each in the order of time. To fold, rows are
+sorted by a packed key as well, because sorting plain integers is many times the speed of sorting
+indices; a key that would need more than 63 bits is not packed, and its rows are sorted by index.
 """
 
 from __future__ import annotations
@@ -52,14 +53,18 @@ _SPARSE: Final = 4
 
 
 class _Held:
-    """The memory of an array, lent for reading only: NumPy asks its owner before it makes an array writeable again."""
+    """The memory of an array, lent for reading only: NumPy asks its owner before it makes an array
+    writeable again.
+    """
 
     __slots__ = ("__array_struct__",)
     __array_struct__: object
 
 
 def held(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array that nobody can write to, nor make writeable; where somebody else holds it, it stays as it was there."""
+    """Return an array that nobody can write to, nor make writeable; where somebody else holds it,
+    it stays as it was there.
+    """
     lent = _Held()
     lent.__array_struct__ = read_only(array).__array_struct__
     return np.asarray(lent)
@@ -71,16 +76,19 @@ def optionally_held(array: NDArray[Any] | None) -> NDArray[Any] | None:
 
 
 def own(batch: object, column: str) -> Any:  # noqa: ANN401 - as the column is declared
-    """Return a column as the batch itself keeps it: for what it is appended to, which lends nobody any of it.
+    """Return a column as the batch itself keeps it: for what it is appended to, which lends nobody
+    any of it.
 
-    Who asks a batch gets an array made for them by :func:`held`: the dtype, the shape and the strides of an array can be set in
-    place although its values cannot.
+    Who asks a batch gets an array made for them by :func:`held`: the dtype, the shape and the
+    strides of an array can be set in place although its values cannot.
     """
     return getattr(batch, f"_{column}")
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array as one that is not written to, faster than :func:`held`: for what does not leave."""
+    """Return an array as one that is not written to, faster than :func:`held`: for what does not
+    leave.
+    """
     view = array.view(np.ndarray)
     view.flags.writeable = False
     return view
@@ -113,12 +121,16 @@ class Rows:
     are_cells: bool = False
 
     @classmethod
-    def of(cls, codes: NDArray[Any], stamps: Integers, quantities: Integers, sets: Flags | None) -> Self:
+    def of(
+        cls, codes: NDArray[Any], stamps: Integers, quantities: Integers, sets: Flags | None
+    ) -> Self:
         """Measure some columns."""
         low, high = (int(stamps.min()), int(stamps.max())) if len(stamps) else (0, 0)
         greatest = int(quantities.max(initial=0))
         held = sets if sets is not None and sets.any() else None
-        return cls(codes, stamps, (quantities,), held, _bound(quantities, greatest), low, high, greatest)
+        return cls(
+            codes, stamps, (quantities,), held, _bound(quantities, greatest), low, high, greatest
+        )
 
     def __len__(self) -> int:
         return len(self.codes)
@@ -168,13 +180,17 @@ class Cells:
     def part(self, which: slice) -> Self:
         """Return some of the cells."""
         sets = None if self.sets is None else self.sets[which]
-        return attrs.evolve(self, keys=self.keys[which], limbs=tuple(limb[which] for limb in self.limbs), sets=sets)
+        return attrs.evolve(
+            self, keys=self.keys[which], limbs=tuple(limb[which] for limb in self.limbs), sets=sets
+        )
 
     def as_rows(self) -> Rows:
         """Return each cell as a row of its own."""
         stamps = self.stamps
         low, high = (int(stamps.min()), int(stamps.max())) if len(stamps) else (0, 0)
-        return Rows(self.codes, stamps, self.limbs, None, self.bound, low, high, self.bound, are_cells=True)
+        return Rows(
+            self.codes, stamps, self.limbs, None, self.bound, low, high, self.bound, are_cells=True
+        )
 
     def between(self, code: int, start: int, end: int) -> Self:
         """Return the cells of an item from the timestamp ``start`` to before ``end``."""
@@ -199,7 +215,9 @@ def keys_of(codes: NDArray[Any], stamps: Integers) -> Integers:
 
 
 def _bound(quantities: Integers, greatest: int) -> int:
-    """Return what quantities sum to at most; exactly where the cheap bound would ask for two limbs."""
+    """Return what quantities sum to at most; exactly where the cheap bound would ask for two
+    limbs.
+    """
     cheap = greatest * len(quantities)
     return cheap if cheap <= INT64_MAX else exact_sum(quantities)
 
@@ -212,7 +230,9 @@ def exact_sum(quantities: Integers) -> int:
 
 
 def summable(limbs: tuple[Integers, ...], bound: int) -> tuple[Integers, ...]:
-    """Return quantities as limbs whose sums cannot wrap: one where the bound proves that it suffices, else two."""
+    """Return quantities as limbs whose sums cannot wrap: one where the bound proves that it
+    suffices, else two.
+    """
     if len(limbs) == 2 or bound <= INT64_MAX:
         return limbs
     assert len(limbs[0]) <= ROWS_MAX, "the sums of the limbs fit"
@@ -220,7 +240,9 @@ def summable(limbs: tuple[Integers, ...], bound: int) -> tuple[Integers, ...]:
 
 
 def carried(limbs: tuple[Integers, ...]) -> tuple[Integers, ...]:
-    """Carry what the lower limb holds above 32 bits to the upper one, so that equal numbers have equal limbs."""
+    """Carry what the lower limb holds above 32 bits to the upper one, so that equal numbers have
+    equal limbs.
+    """
     if len(limbs) == 1:
         return limbs
     return limbs[0] + (limbs[1] >> _LIMB_BITS), limbs[1] & _LIMB_MASK
@@ -231,11 +253,16 @@ def whole(limbs: tuple[Integers, ...]) -> list[int]:
     if len(limbs) == 1:
         only: list[int] = limbs[0].tolist()
         return only
-    return [(upper << _LIMB_BITS) + lower for upper, lower in zip(limbs[0].tolist(), limbs[1].tolist(), strict=True)]
+    return [
+        (upper << _LIMB_BITS) + lower
+        for upper, lower in zip(limbs[0].tolist(), limbs[1].tolist(), strict=True)
+    ]
 
 
 def as_array(limbs: tuple[Integers, ...]) -> NDArray[Any]:
-    """Return quantities as an array of 64-bit integers, or of Python integers where one does not fit."""
+    """Return quantities as an array of 64-bit integers, or of Python integers where one does not
+    fit.
+    """
     if len(limbs) == 1:
         return limbs[0]
     if not len(limbs[0]) or int(limbs[0].max()) < 2 ** (63 - _LIMB_BITS):
@@ -244,14 +271,16 @@ def as_array(limbs: tuple[Integers, ...]) -> NDArray[Any]:
 
 
 def as_array_of(values: Sequence[Number]) -> NDArray[Any]:
-    """Return numbers as an array of 64-bit integers, or of Python's own where one is not whole or does not fit."""
+    """Return numbers as an array of 64-bit integers, or of Python's own where one is not whole or
+    does not fit.
+    """
     fit = all(isinstance(value, int) for value in values) and max(values, default=0) <= INT64_MAX
     found = np.empty(len(values), np.int64 if fit else np.object_)
     found[:] = values  # type: ignore[assignment]  # also of objects
     return found
 
 
-# Rows into cells -----------------------------------------------------------------------------------------------------
+# Rows into cells ----------------------------------------------------------------------------------
 
 
 def fold(rows: Rows) -> Cells:
@@ -263,13 +292,19 @@ def fold(rows: Rows) -> Cells:
 
 
 def _widths(rows: Rows) -> tuple[int, int, int]:
-    """Return the earliest timestamp and how many bits the timestamps after it and the codes take."""
+    """Return the earliest timestamp and how many bits the timestamps after it and the codes
+    take.
+    """
     low = int(rows.stamps.min())
     return low, (int(rows.stamps.max()) - low).bit_length(), int(rows.codes.max()).bit_length()
 
 
-def _packed(rows: Rows, low: int, span_bits: int, more_bits: int, lowest: Callable[[slice], Integers]) -> Integers:
-    """Return keys of item, timestamp and ``more_bits`` of something; the caller has proven that they fit 63 bits."""
+def _packed(
+    rows: Rows, low: int, span_bits: int, more_bits: int, lowest: Callable[[slice], Integers]
+) -> Integers:
+    """Return keys of item, timestamp and ``more_bits`` of something; the caller has proven that
+    they fit 63 bits.
+    """
     keys = np.empty(len(rows), np.int64)
     for at in range(0, len(rows), BLOCK):
         block = slice(at, min(at + BLOCK, len(rows)))
@@ -282,9 +317,11 @@ def _packed(rows: Rows, low: int, span_bits: int, more_bits: int, lowest: Callab
 
 
 def _fold_by_value(rows: Rows) -> Cells | None:
-    """Fold rows without a ``set``, where order is of no account: the quantity itself is the lower part of the sorted key.
+    """Fold rows without a ``set``, where order is of no account: the quantity itself is the lower
+    part of the sorted key.
 
-    So the quantities need not be fetched from where they were, which would cost more than the sort. None where it does not fit.
+    So the quantities need not be fetched from where they were, which would cost more than the sort.
+    None where it does not fit.
     """
     low, span_bits, item_bits = _widths(rows)
     quantities = rows.limbs[0]
@@ -324,24 +361,38 @@ def _fold_in_order(rows: Rows) -> Cells:
 
 
 def _in_order(rows: Rows, order: NDArray[np.intp]) -> tuple[tuple[Integers, ...], Flags | None]:
-    """Return the quantities and where rows are a ``set`` in another order; with one fetch for both, which is what costs."""
+    """Return the quantities and where rows are a ``set`` in another order; with one fetch for both,
+    which is what costs.
+    """
     if rows.sets is None or len(rows.limbs) == 2:
-        return tuple(limb[order] for limb in rows.limbs), None if rows.sets is None else rows.sets[order]
-    values = (rows.limbs[0] ^ -rows.sets.astype(np.int64))[order]  # The quantities of sets are inverted, so negative.
+        return tuple(limb[order] for limb in rows.limbs), None if rows.sets is None else rows.sets[
+            order
+        ]
+    values = (rows.limbs[0] ^ -rows.sets.astype(np.int64))[
+        order
+    ]  # The quantities of sets are inverted, so negative.
     sets = values < 0
     values ^= values >> 63
     return (values,), sets
 
 
 def _arrival_order(rows: Rows) -> tuple[NDArray[np.intp], Integers, Callable[[Integers], Integers]]:
-    """Return the rows' places by cell and, within one, by arrival; what tells cells apart in that order; how to unpack it."""
+    """Return the rows' places by cell and, within one, by arrival; what tells cells apart in that
+    order; how to unpack it.
+    """
     low, span_bits, item_bits = _widths(rows)
     more_bits = (len(rows) - 1).bit_length()
     if item_bits + span_bits + more_bits > _KEY_BITS:
         groups = keys_of(rows.codes, rows.stamps)
         places = np.argsort(groups, kind="stable")
         return places, groups[places], lambda keys: keys
-    keys = _packed(rows, low, span_bits, more_bits, lambda block: np.arange(block.start, block.stop, dtype=np.int64))
+    keys = _packed(
+        rows,
+        low,
+        span_bits,
+        more_bits,
+        lambda block: np.arange(block.start, block.stop, dtype=np.int64),
+    )
     keys.sort()
     order = (keys & (2**more_bits - 1)).astype(np.intp, copy=False)
     keys >>= more_bits
@@ -356,7 +407,13 @@ def _starts(groups: Integers) -> NDArray[np.intp]:
     return np.flatnonzero(flags)
 
 
-def _cells(keys: Integers, starts: NDArray[np.intp], limbs: tuple[Integers, ...], sets: Flags | None, bound: int) -> Cells:
+def _cells(
+    keys: Integers,
+    starts: NDArray[np.intp],
+    limbs: tuple[Integers, ...],
+    sets: Flags | None,
+    bound: int,
+) -> Cells:
     """Sum rows that stand cell by cell, in each from its last ``set`` on."""
     ends = np.append(starts[1:], len(limbs[0]))
     firsts, were_set = (starts, None) if sets is None else _last_sets(sets, starts)
@@ -365,7 +422,9 @@ def _cells(keys: Integers, starts: NDArray[np.intp], limbs: tuple[Integers, ...]
 
 
 def _last_sets(sets: Flags, starts: NDArray[np.intp]) -> tuple[NDArray[np.intp], Flags | None]:
-    """Return where each cell begins to count, which is at its last ``set``, and which cells have one."""
+    """Return where each cell begins to count, which is at its last ``set``, and which cells have
+    one.
+    """
     places = np.flatnonzero(sets)
     if not len(places):
         return starts, None
@@ -381,7 +440,9 @@ def _last_sets(sets: Flags, starts: NDArray[np.intp]) -> tuple[NDArray[np.intp],
 
 
 def _segment_sums(values: Integers, firsts: NDArray[np.intp], ends: NDArray[np.intp]) -> Integers:
-    """Return the sum of each segment; that of all values fits 64 bits. Most segments are a single value."""
+    """Return the sum of each segment; that of all values fits 64 bits. Most segments are a single
+    value.
+    """
     sums = values[firsts]
     longer = np.flatnonzero(ends - firsts > 1)
     if len(longer):
@@ -393,7 +454,9 @@ def _segment_sums(values: Integers, firsts: NDArray[np.intp], ends: NDArray[np.i
 
 
 def merge(runs: Sequence[Cells]) -> Cells:
-    """Merge cells of earlier and later rows, in this order; the sort finds the sorted runs and only merges them."""
+    """Merge cells of earlier and later rows, in this order; the sort finds the sorted runs and only
+    merges them.
+    """
     some = [run for run in runs if len(run)]
     if len(some) < 2:
         return some[0] if some else NO_CELLS
@@ -415,12 +478,14 @@ def _merged_sets(runs: Sequence[Cells], order: NDArray[np.intp]) -> Flags | None
     return np.concatenate(flags)[order]
 
 
-# One number per item ---------------------------------------------------------------------------------------------------
+# One number per item ------------------------------------------------------------------------------
 
 
 @attrs.frozen(eq=False)
 class Window:
-    """What is asked for of each item: timestamps from ``lows`` to before ``highs``; nothing where they exclude each other."""
+    """What is asked for of each item: timestamps from ``lows`` to before ``highs``; nothing where
+    they exclude each other.
+    """
 
     lows: Integers
     highs: Integers
@@ -446,13 +511,19 @@ class Window:
 
     def together(self, parts: Sequence[Rows], bound: int) -> Rows:
         """Return what is asked for of some rows, as one; without a copy where it is all of them."""
-        if len(parts) == 1 and int(self.lows.max()) <= parts[0].low and parts[0].high < int(self.highs.min()):
+        if (
+            len(parts) == 1
+            and int(self.lows.max()) <= parts[0].low
+            and parts[0].high < int(self.highs.min())
+        ):
             return parts[0]
         return joined(list(self.blocks(parts)), bound)
 
     def _holds(self, rows: Rows) -> NDArray[np.intp]:
         places = rows.codes.astype(np.intp, copy=False)
-        return np.flatnonzero((self.lows[places] <= rows.stamps) & (rows.stamps < self.highs[places]))
+        return np.flatnonzero(
+            (self.lows[places] <= rows.stamps) & (rows.stamps < self.highs[places])
+        )
 
 
 @attrs.frozen(eq=False)
@@ -467,7 +538,9 @@ class Totals:
         """Return the numbers of some items."""
         stamps = None if self.stamps is None else self.stamps[codes]
         return type(self)(
-            tuple(limb[codes] for limb in self.limbs), stamps, None if self.is_there is None else self.is_there[codes]
+            tuple(limb[codes] for limb in self.limbs),
+            stamps,
+            None if self.is_there is None else self.is_there[codes],
         )
 
 
@@ -499,7 +572,8 @@ def sums(parts: Sequence[Rows], window: Window) -> Totals:
         _accumulate(np.add, totals, rows, wide)
         if touched is not None:
             held.append(touched.among(rows))
-    # Rows that share a cell with a `set` were added too: they are taken back, and what their cells come to is added.
+    # Rows that share a cell with a `set` were added too: they are taken back, and what their cells
+    # come to is added.
     together = joined(held, bound)
     collided = together.part(_collisions(together))
     _accumulate(np.subtract, totals, collided, wide)
@@ -510,7 +584,8 @@ def sums(parts: Sequence[Rows], window: Window) -> Totals:
 def maxima(parts: Sequence[Rows], window: Window) -> Totals:
     """Return for each item its greatest cell.
 
-    A row that is alone in its cell is the cell, whether it is a ``set`` or not. So only the others are folded.
+    A row that is alone in its cell is the cell, whether it is a ``set`` or not. So only the others
+    are folded.
     """
     bound = _bound_of(parts)
     best = tuple(np.full(window.size, -1, np.int64) for _ in range(_width(parts, bound)))
@@ -530,7 +605,9 @@ def maxima(parts: Sequence[Rows], window: Window) -> Totals:
 
 
 def _collisions(rows: Rows) -> NDArray[np.intp]:
-    """Return the places of the rows that are not alone in their cell, cell by cell in the order of arrival."""
+    """Return the places of the rows that are not alone in their cell, cell by cell in the order of
+    arrival.
+    """
     if len(rows) < 2 or rows.are_cells:
         return np.empty(0, np.intp)
     order, groups, _ = _arrival_order(rows)
@@ -565,7 +642,9 @@ def _raise(best: tuple[Integers, ...], codes: NDArray[Any], limbs: tuple[Integer
 
 
 def lasts(parts: Sequence[Rows], window: Window) -> Totals:
-    """Return for each item its latest cell: the greatest timestamps first, and then only the rows there are folded."""
+    """Return for each item its latest cell: the greatest timestamps first, and then only the rows
+    there are folded.
+    """
     nothing = ORIGIN - 1
     latest = np.full(window.size, nothing, np.int64)
     for rows in window.blocks(parts):
@@ -590,7 +669,9 @@ def joined(parts: Sequence[Rows], bound: int) -> Rows:
         nothing = np.empty(0, np.int64)
         return Rows(nothing, nothing, (nothing,), None, 0, 0, 0, 0)
     width = max(len(part.limbs) for part in some)
-    halves = [carried(summable(part.limbs, INT64_MAX + 1)) if width == 2 else part.limbs for part in some]
+    halves = [
+        carried(summable(part.limbs, INT64_MAX + 1)) if width == 2 else part.limbs for part in some
+    ]
     flags = [np.zeros(len(part), np.bool_) if part.sets is None else part.sets for part in some]
     return Rows(
         np.concatenate([part.codes for part in some]),
@@ -604,12 +685,14 @@ def joined(parts: Sequence[Rows], bound: int) -> Rows:
     )
 
 
-# Cells that a `set` touched are few: only their rows need to be folded in order -------------------------------------------
+# Cells that a `set` touched are few: only their rows need to be folded in order -------------------
 
 
 @attrs.frozen(eq=False)
 class _Touched:
-    """The cells in which a ``set`` occurs, and by chance of hashing some others; all where they are many (no ``table``)."""
+    """The cells in which a ``set`` occurs, and by chance of hashing some others; all where they are
+    many (no ``table``).
+    """
 
     table: Flags | None
     shift: int
@@ -635,7 +718,8 @@ class _Touched:
 
 
 def _hash(codes: NDArray[Any], stamps: Integers, shift: int) -> NDArray[np.int64]:
-    # These unsigned products wrap on purpose: they only choose which rows are folded in order, which is right for any.
+    # These unsigned products wrap on purpose: they only choose which rows are folded in order,
+    # which is right for any.
     mixed = codes.astype(np.uint64)
     mixed *= np.uint64(0x9E3779B97F4A7C15)
     mixed += stamps.view(np.uint64) * np.uint64(0xC2B2AE3D27D4EB4F)

@@ -1,4 +1,5 @@
-"""Two ways to one answer: the compiled loops where they are installed, pay and are proven exact; else the NumPy kernel.
+"""Two ways to one answer: the compiled loops where they are installed, pay and are proven exact;
+else the NumPy kernel.
 
 Both give the same numbers, so nothing but the time depends on which of them answered.
 """
@@ -23,10 +24,14 @@ ENGINE: Final = "columns"
 """What a refusal calls this engine."""
 
 Kind = Literal["sums", "maxima", "lasts"]
-"""What computes a mode, by its name in either kernel. A mode without is computed by its own row, cell by cell."""
+"""What computes a mode, by its name in either kernel. A mode without is computed by its own row,
+cell by cell.
+"""
 
 KINDS: Final[Mapping[AggregateUsage, Kind]] = {
-    mode: cast("Kind", row.column) for mode, row in AGGREGATORS.items() if row.column in get_args(Kind)
+    mode: cast("Kind", row.column)
+    for mode, row in AGGREGATORS.items()
+    if row.column in get_args(Kind)
 }
 
 
@@ -36,7 +41,9 @@ def kind_of(mode: AggregateUsage) -> Kind | None:
 
 
 PAYS_FROM: Final = 1 << 21
-"""From so many rows on, loading compiled code (half a second, once in a process) costs less than it saves."""
+"""From so many rows on, loading compiled code (half a second, once in a process) costs less than it
+saves.
+"""
 
 PAYS_ONCE_LOADED_FROM: Final = 1 << 16
 """The same where it has been loaded."""
@@ -62,7 +69,9 @@ def pays(rows: int) -> bool:
 
 
 def _fast(parts: Sequence[Rows], items: int) -> ModuleType | None:
-    """Return the compiled loops where they are worth loading and 64 bits are proven to hold every sum of these rows."""
+    """Return the compiled loops where they are worth loading and 64 bits are proven to hold every
+    sum of these rows.
+    """
     rows = sum(map(len, parts))
     if items > ITEMS_A_ROW * rows or any(len(part.limbs) == 2 for part in parts):
         return None
@@ -70,7 +79,9 @@ def _fast(parts: Sequence[Rows], items: int) -> ModuleType | None:
 
 
 def encoded(pieces: Sequence[Any]) -> tuple[NDArray[np.int32], Any] | None:
-    """Return a code for each string of some Arrow arrays, and the distinct strings; None where Arrow must encode them."""
+    """Return a code for each string of some Arrow arrays, and the distinct strings; None where
+    Arrow must encode them.
+    """
     some = [piece for piece in pieces if len(piece)]
     if not pays(sum(map(len, some))):
         return None
@@ -86,8 +97,12 @@ def fold(rows: Rows) -> Cells:
     return kernel.fold(rows) if found is None else found
 
 
-def totals(parts: Sequence[Rows], window: Window, asked: Mapping[Kind, Flags]) -> dict[Kind, Totals]:
-    """Return totals of each kind for the items that it is asked for, as flags by code; no item is asked for by two kinds."""
+def totals(
+    parts: Sequence[Rows], window: Window, asked: Mapping[Kind, Flags]
+) -> dict[Kind, Totals]:
+    """Return totals of each kind for the items that it is asked for, as flags by code; no item is
+    asked for by two kinds.
+    """
     fast = _fast(parts, window.size)
     if fast is not None and len(asked) > 1:
         everything = fast.everything(parts, window)

@@ -1,4 +1,6 @@
-"""What grows at its end and is replaced in one assignment, so that what interrupts an append leaves all of it or nothing."""
+"""What grows at its end and is replaced in one assignment, so that what interrupts an append leaves
+all of it or nothing.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +12,12 @@ Run = TypeVar("Run", bound=Sized)
 
 
 class Pile(Sequence[Element], Generic[Element]):
-    """Elements that only ever grow at their end, as a value: to add one makes another pile, which shares those that were there.
+    """Elements that only ever grow at their end, as a value: to add one makes another pile, which
+    shares those that were there.
 
-    An added element is there once the new pile was kept, which is one assignment. What was added and never kept, because
-    something interrupted the caller, is cut off by whoever adds next. So add to the newest pile that was kept, and to no other.
+    An added element is there once the new pile was kept, which is one assignment. What was added
+    and never kept, because something interrupted the caller, is cut off by whoever adds next. So
+    add to the newest pile that was kept, and to no other.
     """
 
     __slots__ = ("_elements", "_length")
@@ -47,7 +51,9 @@ class Pile(Sequence[Element], Generic[Element]):
         return Pile(self._elements)
 
 
-def and_run(runs: tuple[Run, ...], run: Run, merge: Callable[[Sequence[Run]], Run]) -> tuple[Run, ...]:
+def and_run(
+    runs: tuple[Run, ...], run: Run, merge: Callable[[Sequence[Run]], Run]
+) -> tuple[Run, ...]:
     """Return sorted runs with one more; those of like size are merged, so that there are few."""
     some = (*runs, run)
     while len(some) > 1 and len(some[-2]) <= 2 * len(some[-1]):

@@ -1,4 +1,6 @@
-"""Usage of some subscriptions in columns, append-only: judged, kept and answered as the log does, a batch at a time."""
+"""Usage of some subscriptions in columns, append-only: judged, kept and answered as the log does, a
+batch at a time.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,16 @@ from metering_core.columnar.answering import Answers, Late, Part, Question, Ques
 from metering_core.columnar.batches import Column, UsageBatch, as_array, length_of
 from metering_core.columnar.identity import Claims, Identities, hashes_of
 from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
-from metering_core.columnar.kernel import CODES_MAX, ORIGIN, ROWS_MAX, STAMP_BITS, Flags, Integers, Rows, own
+from metering_core.columnar.kernel import (
+    CODES_MAX,
+    ORIGIN,
+    ROWS_MAX,
+    STAMP_BITS,
+    Flags,
+    Integers,
+    Rows,
+    own,
+)
 from metering_core.columns import check_each, require_length
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
@@ -31,7 +42,15 @@ from metering_core.log import UsageLog
 from metering_core.measures import Partial
 from metering_core.money import Rounding, half_up
 from metering_core.names import choice, require_iterable, require_kind
-from metering_core.periods import MICROSECONDS, SECONDS_MAX, BillingPeriod, Instant, from_unix_seconds, instant, moment
+from metering_core.periods import (
+    MICROSECONDS,
+    SECONDS_MAX,
+    BillingPeriod,
+    Instant,
+    from_unix_seconds,
+    instant,
+    moment,
+)
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp, UsageRecord
@@ -45,7 +64,8 @@ _EPOCH: Final = from_unix_seconds(0)
 
 @attrs.frozen(eq=False)
 class _Kept:
-    """Everything that was accepted, as one value: an append or a compaction makes another and puts it in place of this one.
+    """Everything that was accepted, as one value: an append or a compaction makes another and puts
+    it in place of this one.
 
     That is one assignment, so what interrupts a call leaves all of what it did or nothing.
 
@@ -74,8 +94,8 @@ class _Verdict:
 class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
     """All usage of some subscriptions, as columns; itself a :class:`~metering_core.Usage`.
 
-    It takes usage a batch at a time and holds 21 to 29 bytes a record. Receipts, summaries, invoices, closed periods,
-    compaction and views are those of :class:`~metering_core.UsageLog`.
+    It takes usage a batch at a time and holds 21 to 29 bytes a record. Receipts, summaries,
+    invoices, closed periods, compaction and views are those of :class:`~metering_core.UsageLog`.
 
     Args:
         subscriptions: whose usage to take. More can come later with :meth:`subscribe`.
@@ -83,12 +103,15 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
 
     Attributes:
         policy: as given.
-        lock: held during every append and every answer; hold it to ask several questions of one state.
+        lock: held during every append and every answer; hold it to ask several questions of one
+            state.
     """
 
     instead_of_copying = "Append the same batches to another one."
 
-    def __init__(self, subscriptions: Iterable[Subscription] = (), *, policy: AcceptancePolicy | None = None) -> None:
+    def __init__(
+        self, subscriptions: Iterable[Subscription] = (), *, policy: AcceptancePolicy | None = None
+    ) -> None:
         # An empty log keeps the subscriptions and their closed periods; only usage is kept here.
         self._book = UsageLog(policy=policy)
         self._book.keeper = self
@@ -107,7 +130,10 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
 
     def __repr__(self) -> str:
         """Return the counts."""
-        return f"<ColumnarUsage: {len(self.subscriptions)} subscriptions, {len(self)} records, sequence {self.sequence}>"
+        return (
+            f"<ColumnarUsage: {len(self.subscriptions)} subscriptions, {len(self)} records, "
+            f"sequence {self.sequence}>"
+        )
 
     @property
     def sequence(self) -> int:
@@ -119,32 +145,43 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         """The newest version of every subscription, in the order in which they came."""
         return self._book.subscriptions
 
-    def subscribe(self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False) -> None:
-        """Take usage of a subscription from now on, or take note of a newer version of it (same id).
+    def subscribe(
+        self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False
+    ) -> None:
+        """Take usage of a subscription from now on, or take note of a newer version of it (same
+        id).
 
         Arguments as of :meth:`~metering_core.UsageLog.subscribe`.
 
         Raises:
-            InvalidValueError: as :meth:`~metering_core.UsageLog.subscribe`; ``parameter_invalid_object`` for more than 2**24
-                items, whose cells would not fit 64 bits.
+            InvalidValueError: as :meth:`~metering_core.UsageLog.subscribe`;
+                ``parameter_invalid_object`` for more than 2**24 items, whose cells would not fit 64
+                bits.
         """
         require_kind(Subscription, subscription, "subscription")
         with self.lock:
             self._book.begin_change()
             if len(self._items) + len(subscription.items) > CODES_MAX:
-                code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, f"at most {CODES_MAX} items in all"
+                code, expected = (
+                    ErrorCode.PARAMETER_INVALID_OBJECT,
+                    f"at most {CODES_MAX} items in all",
+                )
                 raise InvalidValueError.expecting(code, "subscription", expected, subscription.id)
-            self._rules = None  # Before the book changes: tables of items that are no more must not outlast an interruption.
+            # Before the book changes: tables of items that are no more must not outlast an
+            # interruption.
+            self._rules = None
             self._book.subscribe(subscription, now=now, rebill=rebill)
 
     def _code_of(self) -> dict[str, int]:
-        """Return the codes of all items by their ids, those that came since the last question included."""
+        """Return the codes of all items by their ids, those that came since the last question
+        included.
+        """
         self._book.finish()
         for known in self._items[len(self._codes) :]:
             self._codes[known.item.id] = known.code
         return self._codes
 
-    # The door --------------------------------------------------------------------------------------------------------
+    # The door -------------------------------------------------------------------------------------
 
     def append(
         self,
@@ -158,15 +195,15 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         Args:
             batch: the records.
             now: the moment of receipt of all of them.
-            received_at: instead of ``now``, the moment of receipt of each (aware datetimes or Unix seconds); which is how
-                history is imported.
+            received_at: instead of ``now``, the moment of receipt of each (aware datetimes or Unix
+                seconds); which is how history is imported.
 
         Returns:
             One receipt per record, in order. What was refused left no trace.
 
         Raises:
-            InvalidValueError: for a malformed value, or where both or none of ``now`` and ``received_at`` are given. Nothing
-                was appended then.
+            InvalidValueError: for a malformed value, or where both or none of ``now`` and
+                ``received_at`` are given. Nothing was appended then.
         """
         given = batch if isinstance(batch, UsageBatch) else UsageBatch.from_records(batch)
         seconds, received = received_moments(len(given), now, received_at)
@@ -174,7 +211,9 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
             self._book.begin_change()
             if self.sequence + len(given) > ROWS_MAX:
                 expected = f"at most {ROWS_MAX} records in all"
-                raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(given))
+                raise InvalidValueError.expecting(
+                    ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(given)
+                )
             arriving = self._arriving(given, seconds)
             verdict = self._judge(arriving, given)
             numbers = self._numbers(verdict.accepted)
@@ -183,11 +222,22 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
             return receipts
 
     def _arriving(self, given: UsageBatch, seconds: int | Integers) -> Arriving:
-        named = np.fromiter(map(self._code_of().get, given.names, repeat(NOBODY)), np.int32, len(given.names))
+        named = np.fromiter(
+            map(self._code_of().get, given.names, repeat(NOBODY)), np.int32, len(given.names)
+        )
         places, stamps, as_now = own(given, "codes"), own(given, "timestamps"), own(given, "as_now")
         codes = named.take(places) if len(named) else places
         stamps = stamps if as_now is None else np.where(as_now, seconds, stamps)
-        return Arriving(given.names, named, places, codes, stamps, own(given, "quantities"), own(given, "sets"), seconds)
+        return Arriving(
+            given.names,
+            named,
+            places,
+            codes,
+            stamps,
+            own(given, "quantities"),
+            own(given, "sets"),
+            seconds,
+        )
 
     def _judge(self, arriving: Arriving, given: UsageBatch) -> _Verdict:
         if self._rules is None:
@@ -203,7 +253,11 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
             return
         for row in np.flatnonzero(suspects & verdict.accepted).tolist():
             known = self._items[arriving.codes[row]]
-            stamp, now, is_set = int(arriving.stamps[row]), arriving.now_at(row), arriving.is_set_at(row)
+            stamp, now, is_set = (
+                int(arriving.stamps[row]),
+                arriving.now_at(row),
+                arriving.is_set_at(row),
+            )
             said = known.account.judge_closed(known.item, stamp, now, self.policy, is_set=is_set)
             if isinstance(said, Receipt):
                 verdict.accepted[row] = False
@@ -211,8 +265,12 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
             elif said is not None:
                 verdict.attributed[row] = said
 
-    def _judge_ids(self, arriving: Arriving, given: UsageBatch, ids: Sequence[str | None], verdict: _Verdict) -> None:
-        """Find the rows whose id was accepted before; the first otherwise acceptable row of an item and id claims it."""
+    def _judge_ids(
+        self, arriving: Arriving, given: UsageBatch, ids: Sequence[str | None], verdict: _Verdict
+    ) -> None:
+        """Find the rows whose id was accepted before; the first otherwise acceptable row of an item
+        and id claims it.
+        """
         has_id = np.fromiter((one is not None for one in ids), np.bool_, len(ids))
         rows = np.flatnonzero(has_id & (arriving.codes != NOBODY))
         hashes = hashes_of(arriving.codes[rows], [ids[row] for row in rows.tolist()])
@@ -246,7 +304,12 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         numbers = self._numbers(verdict.accepted)
 
         def sent(row: int) -> Sent:
-            content = int(arriving.stamps[row]), int(arriving.quantities[row]), arriving.is_set_at(row), _is_as_now(given, row)
+            content = (
+                int(arriving.stamps[row]),
+                int(arriving.quantities[row]),
+                arriving.is_set_at(row),
+                _is_as_now(given, row),
+            )
             return Sent(int(numbers[row]), *content)
 
         for row, first in repeated:
@@ -267,13 +330,21 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         numbers[~accepted] = 0
         return numbers
 
-    def _receipts(self, arriving: Arriving, verdict: _Verdict, numbers: range | Integers) -> Receipts:
+    def _receipts(
+        self, arriving: Arriving, verdict: _Verdict, numbers: range | Integers
+    ) -> Receipts:
         if isinstance(numbers, range):
             return Receipts(numbers, {})
         positions = np.flatnonzero(~verdict.accepted)
-        refused = positions[~np.isin(positions, list(verdict.answered))] if verdict.answered else positions
+        refused = (
+            positions[~np.isin(positions, list(verdict.answered))]
+            if verdict.answered
+            else positions
+        )
         refusal = refusals_of(arriving, refused, self._items, self.policy)
-        return Receipts(array("q", numbers.tobytes()), Exceptions(positions, verdict.answered, refusal))
+        return Receipts(
+            array("q", numbers.tobytes()), Exceptions(positions, verdict.answered, refusal)
+        )
 
     def _with(
         self,
@@ -283,8 +354,13 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         numbers: range | Integers,
         received: int | Integers,
     ) -> _Kept:
-        """Return what is kept and what was accepted; late usage that another period bills is kept apart."""
-        late = (_late(arriving, row, int(numbers[row]), at, received) for row, at in verdict.attributed.items())
+        """Return what is kept and what was accepted; late usage that another period bills is kept
+        apart.
+        """
+        late = (
+            _late(arriving, row, int(numbers[row]), at, received)
+            for row, at in verdict.attributed.items()
+        )
         flags = verdict.accepted
         if verdict.attributed:
             flags = flags.copy()
@@ -293,14 +369,19 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         identities = self._kept.identities
         if given.ids is not None:
             identities = identities.and_those(_claims(arriving, given, given.ids, verdict, numbers))
-        accepted = len(numbers) if isinstance(numbers, range) else int(np.count_nonzero(verdict.accepted))
+        accepted = (
+            len(numbers) if isinstance(numbers, range) else int(np.count_nonzero(verdict.accepted))
+        )
         sequence = self.sequence + accepted
-        return _Kept(self._kept.answers.and_those(part, late), identities, sequence, self._kept.compactions)
+        return _Kept(
+            self._kept.answers.and_those(part, late), identities, sequence, self._kept.compactions
+        )
 
-    # Answers ---------------------------------------------------------------------------------------------------------
+    # Answers --------------------------------------------------------------------------------------
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of the item's aggregator in the period; see :class:`~metering_core.Usage`.
+        """Return the partial of the item's aggregator in the period; see
+        :class:`~metering_core.Usage`.
 
         Raises:
             InvoicingError: ``subscription_item_unknown``, or ``price_not_metered``.
@@ -309,19 +390,24 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         require_kind(SubscriptionItem, item, "item")
         require_kind(BillingPeriod, period, "period")
         with self.lock:
-            return self._kept.answers.partial(Question(self.known(item.id).code, required_mode(item), period))
+            return self._kept.answers.partial(
+                Question(self.known(item.id).code, required_mode(item), period)
+            )
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked."""
         with self.lock:
             return self._kept.answers.partials(self.questions(requests), len(self._items))
 
-    def total_usage(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> NDArray[Any]:
-        """Return the quantity of each request, which is what its summary has as ``total_usage``, in the order asked.
+    def total_usage(
+        self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]
+    ) -> NDArray[Any]:
+        """Return the quantity of each request, which is what its summary has as ``total_usage``, in
+        the order asked.
 
         Returns:
-            Integers of 64 bits, or exact numbers of Python's (``dtype`` object) where one does not fit or, of an average, is
-            not whole; as :func:`~metering_core.rate_many` takes them.
+            Integers of 64 bits, or exact numbers of Python's (``dtype`` object) where one does not
+            fit or, of an average, is not whole; as :func:`~metering_core.rate_many` takes them.
 
         Raises:
             InvoicingError: as :meth:`partial`.
@@ -351,11 +437,13 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
     def total_usage_of_all(
         self, period: BillingPeriod, modes: Iterable[AggregateUsage | str]
     ) -> dict[AggregateUsage, NDArray[Any]]:
-        """Return the quantities of all items in a period, in the order of :attr:`item_ids`, whatever modes their prices have.
+        """Return the quantities of all items in a period, in the order of :attr:`item_ids`,
+        whatever modes their prices have.
 
         Args:
             period: one period for all.
-            modes: how to aggregate. Several at once cost hardly more than one where the extra ``compiled`` is installed.
+            modes: how to aggregate. Several at once cost hardly more than one where the extra
+                ``compiled`` is installed.
 
         Returns:
             For each mode, integers as of :meth:`total_usage`.
@@ -370,14 +458,24 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
             return self._kept.answers.quantities_by_mode(len(self._items), period, _chosen(modes))
 
     def as_of(self, limit: int | datetime) -> ColumnarView:
-        """Return a read-only view of the usage as it was; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
+        """Return a read-only view of the usage as it was; ``limit`` as in
+        :meth:`~metering_core.UsageLog.as_of`.
+        """
         return ColumnarView(self, *as_limit(limit, self.sequence, self))
 
-    def answers_until(self, sequence: int, received_by: int | None, compacted: Mapping[int, Sequence[PeriodCells]]) -> Answers:
-        """Return answers from the rows up to a number, received by a moment (Unix microseconds); for this usage's readers."""
+    def answers_until(
+        self, sequence: int, received_by: int | None, compacted: Mapping[int, Sequence[PeriodCells]]
+    ) -> Answers:
+        """Return answers from the rows up to a number, received by a moment (Unix microseconds);
+        for this usage's readers.
+        """
         answers = self._kept.answers
         parts = (part.where(part.is_seen(sequence, received_by)) for part in answers.parts)
-        late = (one for one in answers.late if one.number <= sequence and (received_by is None or one.received <= received_by))
+        late = (
+            one
+            for one in answers.late
+            if one.number <= sequence and (received_by is None or one.received <= received_by)
+        )
         return Answers(self._items, (part for part in parts if len(part.rows)), late, compacted)
 
     def compacted(self) -> Iterator[tuple[KnownItem, PeriodCells]]:
@@ -395,7 +493,7 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         """How many items there ever were; for the readers of this usage."""
         return len(self._items)
 
-    # What its readers need: a row is known by its number -------------------------------------------------------------------
+    # What its readers need: a row is known by its number ------------------------------------------
 
     def _source(self) -> ColumnarUsage:
         return self
@@ -416,7 +514,9 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         return self._kept.answers.item_cells(known.code, known.account.subscription.cycle)
 
     def rows_of(self, item_id: str | None) -> Iterable[int]:
-        """Return the numbers of an item's records, or of all, in the order of arrival; for the readers of this usage."""
+        """Return the numbers of an item's records, or of all, in the order of arrival; for the
+        readers of this usage.
+        """
         code = None if item_id is None else self.known(item_id).code
         answers = self._kept.answers
         numbers = [late.number for late in answers.late if code is None or late.code == code]
@@ -426,7 +526,9 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         return sorted(numbers)
 
     def compacted_items(self) -> Iterable[str]:
-        """Return the ids of the items of which a period was compacted; for the readers of this usage."""
+        """Return the ids of the items of which a period was compacted; for the readers of this
+        usage.
+        """
         return dict.fromkeys(known.item.id for known, _ in self.compacted())
 
     def sequence_of(self, row: int) -> int:
@@ -434,7 +536,9 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         return row
 
     def received_of(self, row: int) -> int:
-        """Return when a record was received, in Unix microseconds; for the readers of this usage."""
+        """Return when a record was received, in Unix microseconds; for the readers of this
+        usage.
+        """
         return self._record_at(row).received
 
     def _record_at(self, number: int) -> Late:
@@ -447,7 +551,15 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         place, rows = part.place_of(number), part.rows
         stamp = int(rows.stamps[place])
         is_set = rows.sets is not None and bool(rows.sets[place])
-        return Late(number, int(rows.codes[place]), stamp, int(rows.limbs[0][place]), is_set, part.received_at(place), stamp)
+        return Late(
+            number,
+            int(rows.codes[place]),
+            stamp,
+            int(rows.limbs[0][place]),
+            is_set,
+            part.received_at(place),
+            stamp,
+        )
 
     def logged(self, rows: Iterable[int]) -> Iterator[LoggedRecord]:
         """Yield the records with some numbers; for the readers of this usage."""
@@ -458,7 +570,9 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
                 ids[found.code] = self._kept.identities.ids_of(found.code)
             item_id = self._items[found.code].item.id
             action = Action.SET if found.is_set else Action.INCREMENT
-            record = UsageRecord(item_id, found.quantity, found.stamp, action, ids[found.code].get(number))
+            record = UsageRecord(
+                item_id, found.quantity, found.stamp, action, ids[found.code].get(number)
+            )
             received_at = _EPOCH + timedelta(microseconds=found.received)
             yield LoggedRecord(number, received_at, record, from_unix_seconds(found.billed_at))
 
@@ -472,24 +586,35 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         found = self._record_at(row)
         cells.at(found.billed_at).apply(found.stamp, found.quantity, is_set=found.is_set)
 
-    # Closing and compaction ------------------------------------------------------------------------------------------
+    # Closing and compaction -----------------------------------------------------------------------
 
     @contextmanager
     def closing_all(
-        self, periods: Mapping[str, BillingPeriod], *, now: Instant, versions: Iterable[Subscription] = ()
+        self,
+        periods: Mapping[str, BillingPeriod],
+        *,
+        now: Instant,
+        versions: Iterable[Subscription] = (),
     ) -> Iterator[dict[str, datetime]]:
-        """Hold the usage still while many periods are billed, and close all or none of them; as the log does."""
+        """Hold the usage still while many periods are billed, and close all or none of them; as the
+        log does.
+        """
         with self._book.closing_all(periods, now=now, versions=versions) as closed_at:
             yield closed_at
-            # Before the book closes it: what was remembered of closed periods must not outlast an interruption.
+            # Before the book closes it: what was remembered of closed periods must not outlast an
+            # interruption.
             self._forget_closed()
 
     def keep_invoice(self, invoice: Invoice) -> None:
-        """Take the invoice of the period that is being closed; for who bills, within :meth:`closing`."""
+        """Take the invoice of the period that is being closed; for who bills, within
+        :meth:`closing`.
+        """
         self._book.keep_invoice(invoice)
 
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
-        """Return the invoice of a period that was finalized; None where the period is open, or was closed without one."""
+        """Return the invoice of a period that was finalized; None where the period is open, or was
+        closed without one.
+        """
         return self._book.stored_invoice(subscription_id, period)
 
     def closing_of(self, subscription_id: str, period: BillingPeriod) -> Closing | None:
@@ -497,24 +622,33 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         return self._book.closing_of(subscription_id, period)
 
     def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse a version by which a period must not be finalized; as :meth:`~metering_core.UsageLog.require_told`."""
+        """Refuse a version by which a period must not be finalized; as
+        :meth:`~metering_core.UsageLog.require_told`.
+        """
         self._book.require_told(subscription, period)
 
     def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
-        """Return what would differ if the period were billed now; as :meth:`~metering_core.UsageLog.invoice_changes`."""
+        """Return what would differ if the period were billed now; as
+        :meth:`~metering_core.UsageLog.invoice_changes`.
+        """
         return self._book.invoice_changes(invoice, rounding=rounding)
 
     def _forget_closed(self) -> None:
         if self._rules is not None:
             self._rules.forget_closed()
 
-    def close_period(self, subscription_id: str, period: BillingPeriod, *, now: Instant) -> datetime:
-        """Close a billing period without a bill, so that its usage cannot change any more; see :meth:`closing`."""
+    def close_period(
+        self, subscription_id: str, period: BillingPeriod, *, now: Instant
+    ) -> datetime:
+        """Close a billing period without a bill, so that its usage cannot change any more; see
+        :meth:`closing`.
+        """
         with self.closing(subscription_id, period, now=now) as closed_at:
             return closed_at
 
     def compact(self, *, until: Instant | None = None) -> int:
-        """Drop the records of closed periods and keep their totals; see :meth:`~metering_core.UsageLog.compact`.
+        """Drop the records of closed periods and keep their totals; see
+        :meth:`~metering_core.UsageLog.compact`.
 
         Returns:
             How many records were dropped.
@@ -541,16 +675,22 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         parts = [dropping.take_out(part) for part in answers.parts]
         late = [one for one in answers.late if not dropping.take_late(one)]
         compacted = dict(answers.compacted)
-        for (known, cells), sequences, received in zip(settled, dropping.sequences, dropping.received, strict=True):
+        for (known, cells), sequences, received in zip(
+            settled, dropping.sequences, dropping.received, strict=True
+        ):
             mode = known.item.recurring.aggregate_usage
-            cells.compact(cells.totals(mode, (sequences[0], sequences[1]), (received[0], received[1])))
+            cells.compact(
+                cells.totals(mode, (sequences[0], sequences[1]), (received[0], received[1]))
+            )
             compacted[known.code] = (*compacted.get(known.code, ()), cells)
         left = Answers(self._items, (part for part in parts if len(part.rows)), late, compacted)
         self._kept = attrs.evolve(self._kept, answers=left, compactions=self.compactions + 1)
 
 
 class ColumnarView(UsageView):
-    """The usage as it was: read-only, and itself a :class:`~metering_core.Usage`. Later records do not change its answers."""
+    """The usage as it was: read-only, and itself a :class:`~metering_core.Usage`. Later records do
+    not change its answers.
+    """
 
     def __init__(self, usage: ColumnarUsage, sequence: int, received_by: datetime | None) -> None:
         super().__init__(usage, sequence, received_by)
@@ -558,14 +698,18 @@ class ColumnarView(UsageView):
         self._answered: tuple[int, Answers] | None = None
 
     def as_of(self, limit: int | datetime) -> ColumnarView:
-        """Return a view that shows no more than this one; ``limit`` as in :meth:`~metering_core.UsageLog.as_of`."""
+        """Return a view that shows no more than this one; ``limit`` as in
+        :meth:`~metering_core.UsageLog.as_of`.
+        """
         narrower = super().as_of(limit)
         view = ColumnarView(self._usage, narrower.sequence, None)
         view._received_by = narrower._received_by  # noqa: SLF001 - of the same family
         return view
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of the item's aggregator in the period; see :meth:`ColumnarUsage.partial`."""
+        """Return the partial of the item's aggregator in the period; see
+        :meth:`ColumnarUsage.partial`.
+        """
         return self.partials([(item, period)])[0]
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
@@ -575,19 +719,27 @@ class ColumnarView(UsageView):
                 return self._usage.partials(requests)
             return self._answers().partials(self._usage.questions(requests), self._usage.item_count)
 
-    def total_usage(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> NDArray[Any]:
+    def total_usage(
+        self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]
+    ) -> NDArray[Any]:
         """Return the quantity of each request; see :meth:`ColumnarUsage.total_usage`."""
         with self._usage.lock:
             if self._received_by is None and self._sequence == self._usage.sequence:
                 return self._usage.total_usage(requests)
-            return self._answers().quantities(self._usage.questions(requests), self._usage.item_count)
+            return self._answers().quantities(
+                self._usage.questions(requests), self._usage.item_count
+            )
 
     def total_usage_of_all(
         self, period: BillingPeriod, modes: Iterable[AggregateUsage | str]
     ) -> dict[AggregateUsage, NDArray[Any]]:
-        """Return the quantities of all items in a period; see :meth:`ColumnarUsage.total_usage_of_all`."""
+        """Return the quantities of all items in a period; see
+        :meth:`ColumnarUsage.total_usage_of_all`.
+        """
         with self._usage.lock:
-            return self._answers().quantities_by_mode(self._usage.item_count, period, _chosen(modes))
+            return self._answers().quantities_by_mode(
+                self._usage.item_count, period, _chosen(modes)
+            )
 
     def _cells(self, item_id: str) -> ItemCells:
         if self._received_by is None and self._sequence == self._usage.sequence:
@@ -609,7 +761,9 @@ class ColumnarView(UsageView):
 
 
 class _Dropping:
-    """The rows of settled periods on their way out, and from which numbers and moments they were."""
+    """The rows of settled periods on their way out, and from which numbers and moments they
+    were.
+    """
 
     def __init__(self, keys: Integers, ends: Integers, order: Integers) -> None:
         self._keys = keys
@@ -639,7 +793,11 @@ class _Dropping:
         periods = self._period_of(keys)
         dropped = np.flatnonzero(periods >= 0)
         received = np.broadcast_to(np.asarray(part.received, np.int64), len(periods))
-        columns = (periods[dropped].tolist(), part.all_numbers()[dropped].tolist(), received[dropped].tolist())
+        columns = (
+            periods[dropped].tolist(),
+            part.all_numbers()[dropped].tolist(),
+            received[dropped].tolist(),
+        )
         for period, number, at in zip(*columns, strict=True):
             self._note(period, number, at)
         return part.where(periods < 0)
@@ -662,21 +820,37 @@ def _key(code: int, stamp: int) -> int:
     return (code << STAMP_BITS) + stamp - ORIGIN
 
 
-def _late(arriving: Arriving, row: int, number: int, billed_at: int, received: int | Integers) -> Late:
+def _late(
+    arriving: Arriving, row: int, number: int, billed_at: int, received: int | Integers
+) -> Late:
     at = received if isinstance(received, int) else int(received[row])
-    code, stamp, quantity = int(arriving.codes[row]), int(arriving.stamps[row]), int(arriving.quantities[row])
+    code, stamp, quantity = (
+        int(arriving.codes[row]),
+        int(arriving.stamps[row]),
+        int(arriving.quantities[row]),
+    )
     return Late(number, code, stamp, quantity, arriving.is_set_at(row), at, billed_at)
 
 
 def _claims(
-    arriving: Arriving, given: UsageBatch, ids: Sequence[str | None], verdict: _Verdict, numbers: range | Integers
+    arriving: Arriving,
+    given: UsageBatch,
+    ids: Sequence[str | None],
+    verdict: _Verdict,
+    numbers: range | Integers,
 ) -> Claims:
     """Return the ids of the rows that were accepted, with what they were accepted with."""
-    rows = np.flatnonzero(verdict.accepted & np.fromiter((one is not None for one in ids), np.bool_, len(ids)))
+    rows = np.flatnonzero(
+        verdict.accepted & np.fromiter((one is not None for one in ids), np.bool_, len(ids))
+    )
     claimed = np.empty(len(rows), np.object_)
     claimed[:] = [ids[row] for row in rows.tolist()]
     codes = arriving.codes[rows]
-    flags = np.zeros(len(rows), np.int8) if arriving.sets is None else arriving.sets[rows].astype(np.int8)
+    flags = (
+        np.zeros(len(rows), np.int8)
+        if arriving.sets is None
+        else arriving.sets[rows].astype(np.int8)
+    )
     as_now = own(given, "as_now")
     if as_now is not None:
         flags |= as_now[rows].astype(np.int8) << 1
@@ -685,19 +859,27 @@ def _claims(
     return Claims.of(hashes_of(codes, claimed.tolist()), codes, *columns)
 
 
-def _part(arriving: Arriving, flags: Flags, numbers: range | Integers, received: int | Integers) -> Part:
+def _part(
+    arriving: Arriving, flags: Flags, numbers: range | Integers, received: int | Integers
+) -> Part:
     """Return the flagged rows of a batch; numbers without a gap are kept as a range."""
     which: slice | Flags = slice(None) if flags.all() else flags
     sets = None if arriving.sets is None else arriving.sets[which]
     rows = Rows.of(arriving.codes[which], arriving.stamps[which], arriving.quantities[which], sets)
-    held = numbers[which] if isinstance(which, slice) else np.asarray(numbers, dtype=np.int64)[which]
+    held = (
+        numbers[which] if isinstance(which, slice) else np.asarray(numbers, dtype=np.int64)[which]
+    )
     first, last = int(held[0]), int(held[-1])
     dense = range(first, last + 1) if last - first + 1 == len(held) else held
     return Part(rows, dense, received if isinstance(received, int) else received[which])
 
 
 def _chosen(modes: Iterable[AggregateUsage | str]) -> list[AggregateUsage]:
-    return list(dict.fromkeys(choice(AggregateUsage, mode, "modes") for mode in require_iterable(modes, "modes")))
+    return list(
+        dict.fromkeys(
+            choice(AggregateUsage, mode, "modes") for mode in require_iterable(modes, "modes")
+        )
+    )
 
 
 def _is_as_now(given: UsageBatch, row: int) -> bool:
@@ -705,7 +887,9 @@ def _is_as_now(given: UsageBatch, row: int) -> bool:
     return as_now is not None and bool(as_now[row])
 
 
-def received_moments(length: int, now: Instant | None, received_at: Column | None) -> tuple[int | Integers, int | Integers]:
+def received_moments(
+    length: int, now: Instant | None, received_at: Column | None
+) -> tuple[int | Integers, int | Integers]:
     """Return the moment of receipt in Unix seconds and microseconds, of all rows or of each."""
     if now is not None and received_at is not None:
         message = "You may only specify one of these parameters: now, received_at."
@@ -717,7 +901,9 @@ def received_moments(length: int, now: Instant | None, received_at: Column | Non
         return moment(now, "now")
     length_of(received_at, "received_at")
     require_length(received_at, length, "received_at")
-    values = as_array(received_at, "received_at") if not isinstance(received_at, list | tuple) else None
+    values = (
+        as_array(received_at, "received_at") if not isinstance(received_at, list | tuple) else None
+    )
     if values is not None and values.dtype.kind in "iu" and _in_calendar(values):
         seconds = values.astype(np.int64)
         return seconds, seconds * MICROSECONDS  # At most 3 * 10**17, by the check above.

@@ -12,7 +12,14 @@ from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
 from metering_core.periods import ISO, MICROSECONDS, Instant, moment
 from metering_core.sql.duckdb_tables import DuckDBTables
-from metering_core.sql.engine import INSTANT_TYPES, column_refused, plausible, received, require_columns, require_order
+from metering_core.sql.engine import (
+    INSTANT_TYPES,
+    column_refused,
+    plausible,
+    received,
+    require_columns,
+    require_order,
+)
 from metering_core.sql.events import OPTIONAL, REQUIRED, SIFTED, SqlEvents, events_kernel
 from metering_core.sql.loading import Origin, load
 from metering_core.sql.readers import INTEGERS, ZONED, Source, literal, quoted
@@ -21,31 +28,37 @@ from metering_core.subscriptions import Subscription
 
 
 class DuckDBEvents(SqlEvents):
-    """Meter events in files and streams, judged and folded by DuckDB; itself a :class:`~metering_core.Usage`.
+    """Meter events in files and streams, judged and folded by DuckDB; itself a
+    :class:`~metering_core.Usage`.
 
-    Columns are ``event_name``, ``customer``, ``value`` (text, integers or decimals), ``timestamp`` and optionally
-    ``identifier``, ``received_at``, ``seq`` and the dimension keys of the meters. Arrival order is ``seq``, or the order of the
-    rows; of several files, by name first. An event counts as received when it happened unless ``received_at`` or ``now`` says
-    otherwise. Other columns are not read. The source is copied into DuckDB's own storage once. Needs the extra ``duckdb``.
+    Columns are ``event_name``, ``customer``, ``value`` (text, integers or decimals), ``timestamp``
+    and optionally ``identifier``, ``received_at``, ``seq`` and the dimension keys of the meters.
+    Arrival order is ``seq``, or the order of the rows; of several files, by name first. An event
+    counts as received when it happened unless ``received_at`` or ``now`` says otherwise. Other
+    columns are not read. The source is copied into DuckDB's own storage once. Needs the extra
+    ``duckdb``.
 
     Args:
-        source: a path or a glob of Parquet, CSV or JSON lines, a list of them, or an object with ``__arrow_c_stream__``.
+        source: a path or a glob of Parquet, CSV or JSON lines, a list of them, or an object with
+            ``__arrow_c_stream__``.
         meters: what to measure.
         subscriptions: whose items to bill, with a ``customer`` each.
         customers: the customers whose events are accepted; any customer unless given.
         policy: what is accepted; it must not forget identifiers.
         now: the moment of receipt of every row, instead of a column.
         decimal_places: values may have so many, and with them 38 digits in all.
-        skip_malformed: leave malformed rows out and count them, instead of refusing the source for the first of them;
-            :meth:`refusals` says what is wrong with each.
-        time: the moments that rows may name: those from the year 2000 on unless given, all with None.
+        skip_malformed: leave malformed rows out and count them, instead of refusing the source for
+            the first of them; :meth:`refusals` says what is wrong with each.
+        time: the moments that rows may name: those from the year 2000 on unless given, all with
+            None.
 
     Raises:
         MissingExtraError: without DuckDB.
         CatalogError: ``file_unreadable``: also for the first malformed row of a file.
-        InvalidValueError: for a column of a type that is not exact (floats) or no instant, for the first malformed row of a
-            stream, for a value that ``decimal_places`` do not hold, for a policy with an ``identifier_retention`` or that
-            carries late usage forward, and for a dimension with the name of a column.
+        InvalidValueError: for a column of a type that is not exact (floats) or no instant, for the
+            first malformed row of a stream, for a value that ``decimal_places`` do not hold, for a
+            policy with an ``identifier_retention`` or that carries late usage forward, and for a
+            dimension with the name of a column.
     """
 
     _engine = "DuckDB"
@@ -73,7 +86,9 @@ class DuckDBEvents(SqlEvents):
         self._check(origin, skip_malformed=skip_malformed)
         self._define_rules()
         self._tables.execute(f"CREATE TEMP TABLE judged AS {events_kernel()[0]}")
-        self._tables.execute("CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
+        self._tables.execute(
+            "CREATE TEMP VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL"
+        )
         self._check_values()
 
     def close(self) -> None:
@@ -81,9 +96,15 @@ class DuckDBEvents(SqlEvents):
         self._tables.close()
 
     def _define_events(self, source: Source, now: int | None) -> tuple[Origin, str]:
-        """Copy what is read of the source, and define what is sifted; return what is known, and the order of arrival."""
+        """Copy what is read of the source, and define what is sifted; return what is known, and the
+        order of arrival.
+        """
         required = self._required
-        optional = [column for column in dict.fromkeys((*REQUIRED, *OPTIONAL, *self._keys)) if column not in required]
+        optional = [
+            column
+            for column in dict.fromkeys((*REQUIRED, *OPTIONAL, *self._keys))
+            if column not in required
+        ]
         origin = load(self._tables, source, required, optional, in_place=False)
         require_columns(origin.reader.columns, required, optional, now, "events")
         kinds = origin.kinds
@@ -95,12 +116,20 @@ class DuckDBEvents(SqlEvents):
             "value": _value_text(kinds.get("value", '"NULL"')),
             "is_inexact": _INEXACT if kinds.get("value") == "JSON" else "FALSE",
             "timestamp": _moment("timestamp", kinds["timestamp"]),
-            "received": received(kinds, now, lambda column: _moment(column, kinds[column]), is_absent("received_at", kinds)),
+            "received": received(
+                kinds,
+                now,
+                lambda column: _moment(column, kinds[column]),
+                is_absent("received_at", kinds),
+            ),
             **{quoted(f"dimension {key}"): _text(key, kinds) for key in keys},
         }
         selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
         judged = ", ".join(plausible(fields, self._time, now, MICROSECONDS))
-        self._tables.execute(f"CREATE TEMP TABLE sent AS SELECT {judged} FROM (SELECT {selected} FROM source) AS told")
+        self._tables.execute(
+            f"CREATE TEMP TABLE sent AS SELECT {judged} FROM (SELECT {selected} FROM "
+            "source) AS told"
+        )
         self._dimension_keys, self._there = keys, [quoted(f"dimension {key}") for key in keys]
         dimensions = self._dimensions(keys, literal, lambda key: quoted(f"dimension {key}"))
         more = ", ".join(f"{expression} AS {name}" for name, expression in dimensions.items())
@@ -109,7 +138,8 @@ class DuckDBEvents(SqlEvents):
 
 
 _INEXACT: Final = (
-    "json_type(value) IN ('DOUBLE', 'OBJECT', 'ARRAY', 'BOOLEAN') AND NOT regexp_full_match(CAST(value AS VARCHAR), '-?[0-9]+')"
+    "json_type(value) IN ('DOUBLE', 'OBJECT', 'ARRAY', 'BOOLEAN') AND NOT "
+    "regexp_full_match(CAST(value AS VARCHAR), '-?[0-9]+')"
 )
 """A JSON number with a point was a float before it came here."""
 
@@ -124,8 +154,10 @@ def _moment(column: str, kind: str) -> str:
     if kind in {"VARCHAR", "JSON"}:
         text = f"({column} ->> '$')" if kind == "JSON" else column
         return (
-            f"CASE WHEN regexp_full_match({text}, '-?[0-9]{{1,12}}') THEN TRY_CAST({text} AS BIGINT) * 1000000 "
-            f"WHEN regexp_full_match({text}, '{ISO}') THEN epoch_us(TRY_CAST({text} AS TIMESTAMPTZ)) END"
+            f"CASE WHEN regexp_full_match({text}, '-?[0-9]{{1,12}}') THEN TRY_CAST({text} "
+            "AS BIGINT) * 1000000 "
+            f"WHEN regexp_full_match({text}, '{ISO}') THEN epoch_us(TRY_CAST({text} AS "
+            "TIMESTAMPTZ)) END"
         )
     raise column_refused(column, INSTANT_TYPES, kind)
 

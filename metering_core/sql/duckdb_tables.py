@@ -1,4 +1,6 @@
-"""A DuckDB of our own: its tables are the relations that the kernel's statements read, and it runs them."""
+"""A DuckDB of our own: its tables are the relations that the kernel's statements read, and it runs
+them.
+"""
 
 from __future__ import annotations
 
@@ -56,9 +58,17 @@ class DuckDBTables:
             import duckdb  # noqa: F401, PLC0415 - the extra is imported where it is needed
         except ModuleNotFoundError as error:
             raise MissingExtraError.for_extra("duckdb", asked_by) from error
-        # Nothing is fetched from anywhere, no extension is looked for, and no Python variable is taken for a table.
+        # Nothing is fetched from anywhere, no extension is looked for, and no Python variable is
+        # taken for a table.
         settings: dict[str, Any] = {
-            **dict.fromkeys(("autoinstall_known_extensions", "autoload_known_extensions", "allow_community_extensions"), False),
+            **dict.fromkeys(
+                (
+                    "autoinstall_known_extensions",
+                    "autoload_known_extensions",
+                    "allow_community_extensions",
+                ),
+                False,
+            ),
             "python_enable_replacements": False,
         }
         if memory_limit is not None:
@@ -70,16 +80,27 @@ class DuckDBTables:
             settings["temp_directory"] = _folder(temp_directory)
         if progress is not None and not callable(progress):
             _refuse("progress", "something to call with the part that is done", progress)
-        self._read, self._overflow, self._progress, self._memory_limit = read, overflow, progress, memory_limit
+        self._read, self._overflow, self._progress, self._memory_limit = (
+            read,
+            overflow,
+            progress,
+            memory_limit,
+        )
         self.files: Sequence[str] = ()
         self._is_closed = False
         self._asked: SimpleQueue[Any] = SimpleQueue()
-        self._beside = Thread(target=_work, args=(self._asked,), name="metering_core DuckDB", daemon=True)
+        self._beside = Thread(
+            target=_work, args=(self._asked,), name="metering_core DuckDB", daemon=True
+        )
         self._beside.start()
         finalize(self, self._asked.put, None)
         self._connection: Final[Any] = self.running(lambda: _connected(settings))
-        # Progress is counted for those who ask for it, and never printed by DuckDB; the machine's time zone changes nothing.
-        self.execute("SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET TimeZone = 'UTC'")
+        # Progress is counted for those who ask for it, and never printed by DuckDB; the machine's
+        # time zone changes nothing.
+        self.execute(
+            "SET enable_progress_bar = true; SET enable_progress_bar_print = false; SET "
+            "TimeZone = 'UTC'"
+        )
 
     def close(self) -> None:
         """Give back memory and temporary files."""
@@ -93,9 +114,13 @@ class DuckDBTables:
         columns = {column: kind.replace("STRING", "VARCHAR") for column, kind in columns.items()}
         declared = ", ".join(f"{column} {kind}" for column, kind in columns.items())
         self.execute(f"CREATE OR REPLACE TEMP TABLE {name} ({declared})")
-        inserted = f"INSERT INTO {name} SELECT unnest(from_json(?, '{json.dumps([columns])}'), recursive := true)"
+        inserted = (
+            f"INSERT INTO {name} SELECT unnest(from_json(?, '{json.dumps([columns])}'), "
+            "recursive := true)"
+        )
         remaining = iter(rows)
-        # As JSON: lists as parameters take DuckDB 1.4 a time that grows with the square of their length.
+        # As JSON: lists as parameters take DuckDB 1.4 a time that grows with the square of their
+        # length.
         while chunk := [dict(zip(columns, row, strict=True)) for row in islice(remaining, _CHUNK)]:
             self.execute(inserted, [json.dumps(chunk)])
 
@@ -112,19 +137,27 @@ class DuckDBTables:
         return rows
 
     def view(self, name: str, stream: Any) -> None:  # noqa: ANN401 - anything with __arrow_c_stream__
-        """Let statements read an Arrow stream under a name; whatever the stream raises is a complaint about what is read."""
+        """Let statements read an Arrow stream under a name; whatever the stream raises is a
+        complaint about what is read.
+        """
         self.reading(lambda: self._connection.from_arrow(stream).create_view(name))
 
     def execute(self, text: str, values: Sequence[object] = ()) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
-        """Run a statement that may take long, tell how much of it is done, and complain in our own words."""
-        return self.running(lambda: self._awaited(lambda: self._connection.execute(text, list(values))))
+        """Run a statement that may take long, tell how much of it is done, and complain in our own
+        words.
+        """
+        return self.running(
+            lambda: self._awaited(lambda: self._connection.execute(text, list(values)))
+        )
 
     def _awaited(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
-        """Wait for what runs beside us: what interrupts the wait stops it, and leaves as what it is.
+        """Wait for what runs beside us: what interrupts the wait stops it, and leaves as what it
+        is.
 
         DuckDB would notice Ctrl-C or a timeout itself, and raise "Query interrupted" in its place.
         """
-        # Bare locks: a future's own may stay held where an interruption falls between two lines of it.
+        # Bare locks: a future's own may stay held where an interruption falls between two lines of
+        # it.
         done, answers = Lock(), list[tuple[Any, BaseException | None]]()
         done.acquire()
         try:
@@ -158,7 +191,9 @@ class DuckDBTables:
             raise self.unreadable(_first_line(error)) from error
 
     def reading(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
-        """Run what reads the caller's own object, which may raise anything, as :meth:`running` runs a statement."""
+        """Run what reads the caller's own object, which may raise anything, as :meth:`running` runs
+        a statement.
+        """
         try:
             return self.running(run)
         except MeteringError:
@@ -167,8 +202,14 @@ class DuckDBTables:
             raise self.unreadable(f"{type(error).__name__}: {_first_line(error)}") from error
 
     def unreadable(self, reason: str) -> CatalogError:
-        """Return the complaint that what is read cannot be read, with the file where there is one."""
-        place = shown(self.files[0]) + (" and others" if len(self.files) > 1 else "") if self.files else self._read
+        """Return the complaint that what is read cannot be read, with the file where there
+        is one.
+        """
+        place = (
+            shown(self.files[0]) + (" and others" if len(self.files) > 1 else "")
+            if self.files
+            else self._read
+        )
         details = {"path": self.files[0] if self.files else None, "line": None}
         message = f"{place}: cannot be read: {shown(reason)}"
         return CatalogError(ErrorCode.FILE_UNREADABLE, message, param="source", details=details)
@@ -192,7 +233,9 @@ def _first_line(error: Exception) -> str:
 
 def _folder(given: object) -> str:
     folder = path_of(given, "temp_directory")
-    if "\0" in folder or (not folder.isascii() and any("\ud800" <= one <= "\udfff" for one in folder)):
+    if "\0" in folder or (
+        not folder.isascii() and any("\ud800" <= one <= "\udfff" for one in folder)
+    ):
         _refuse("temp_directory", "the path of a folder", given)
     return folder
 
@@ -211,4 +254,6 @@ def _connected(settings: dict[str, Any]) -> Any:  # noqa: ANN401 - DuckDB is imp
 
 
 def _refuse(param: str, expected: str, received: object) -> NoReturn:
-    raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, received) from None
+    raise InvalidValueError.expecting(
+        ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, received
+    ) from None

@@ -1,8 +1,10 @@
-"""Meter events that stay in files or on a cluster: judged and folded by one SQL text on DuckDB and on Spark.
+"""Meter events that stay in files or on a cluster: judged and folded by one SQL text on DuckDB and
+on Spark.
 
-Every formula is exact: values are counted in whole units of ``10**-decimal_places`` and added as ``DECIMAL(38, 0)``, which both
-engines refuse to overflow. What that does not hold is refused by name, and so is what SQL cannot say: identifiers that are
-forgotten after a time, because whether one counts then depends on the one before it.
+Every formula is exact: values are counted in whole units of ``10**-decimal_places`` and added as
+``DECIMAL(38, 0)``, which both engines refuse to overflow. What that does not hold is refused by
+name, and so is what SQL cannot say: identifiers that are forgotten after a time, because whether
+one counts then depends on the one before it.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are names and numbers of our own, and quoted literals
@@ -58,6 +60,7 @@ OPTIONAL: Final = ("identifier", "received_at", "seq")
 _DAY: Final = 86_400 * MICROSECONDS
 _ENDLESS: Final = 2**60
 _BEGINNING: Final = SECONDS_MIN * MICROSECONDS
+_END: Final = (SECONDS_MAX + 1) * MICROSECONDS - 1
 """The first moment of the year 1: where a look back begins."""
 _EPOCH: Final = from_unix_seconds(0)
 
@@ -103,13 +106,17 @@ def events_kernel() -> tuple[str, str]:
     >>> print(events_kernel()[0].splitlines()[0])
     -- Judging meter events: which count, and why the others do not.
     """
-    judging, folding = resources.files(__package__).joinpath("meter_events.sql").read_text("utf-8").split(";\n")
+    judging, folding = (
+        resources.files(__package__).joinpath("meter_events.sql").read_text("utf-8").split(";\n")
+    )
     return judging, folding.lstrip()
 
 
 @attrs.frozen
 class _Request:
-    """What is asked of an engine; times in Unix microseconds, ``starts`` inclusive and ``ends`` exclusive."""
+    """What is asked of an engine; times in Unix microseconds, ``starts`` inclusive and ``ends``
+    exclusive.
+    """
 
     meter: str
     customer: str
@@ -137,15 +144,18 @@ class EventsWithoutItem:
 
 
 def _meant(customer: str, billed: Iterable[str]) -> str | None:
-    return next((one for one in billed if one != customer and folded(one) == folded(customer)), None)
+    return next(
+        (one for one in billed if one != customer and folded(one) == folded(customer)), None
+    )
 
 
 SIFTED: Final = f"""SELECT
   events_sent.*,
   CASE
-    WHEN timestamp IS NULL OR timestamp NOT BETWEEN {_BEGINNING} AND {(SECONDS_MAX + 1) * MICROSECONDS - 1} THEN 'timestamp'
-    WHEN received IS NULL OR received NOT BETWEEN {_BEGINNING} AND {(SECONDS_MAX + 1) * MICROSECONDS - 1} THEN 'received_at'
-    WHEN event_name IS NULL OR LENGTH(event_name) NOT BETWEEN 1 AND {EVENT_NAME_MAX} THEN 'event_name'
+    WHEN timestamp IS NULL OR timestamp NOT BETWEEN {_BEGINNING} AND {_END} THEN 'timestamp'
+    WHEN received IS NULL OR received NOT BETWEEN {_BEGINNING} AND {_END} THEN 'received_at'
+    WHEN event_name IS NULL OR LENGTH(event_name) NOT BETWEEN 1 AND {EVENT_NAME_MAX}
+    THEN 'event_name'
     WHEN LENGTH(identifier) NOT BETWEEN 1 AND {EVENT_NAME_MAX} THEN 'identifier'
     WHEN is_inexact THEN 'value'
   END AS fault
@@ -154,10 +164,11 @@ FROM events_sent"""
 
 
 class SqlEvents(SqlRows):
-    """Meter events that are judged and folded by SQL; itself a :class:`~metering_core.Usage`. Engines say how one is run.
+    """Meter events that are judged and folded by SQL; itself a :class:`~metering_core.Usage`.
+    Engines say how one is run.
 
-    Answers are remembered: ask :meth:`partials` for everything once, and single questions cost nothing afterwards. There are no
-    cancellations and no closed periods here.
+    Answers are remembered: ask :meth:`partials` for everything once, and single questions cost
+    nothing afterwards. There are no cancellations and no closed periods here.
 
     Attributes:
         policy: what is accepted.
@@ -189,23 +200,29 @@ class SqlEvents(SqlRows):
         retention, code = self.policy.identifier_retention, ErrorCode.PARAMETER_INVALID_OBJECT
         if retention is not None:
             expected = f"None, because {self._engine} remembers every identifier for ever"
-            raise InvalidValueError.expecting(code, "policy[identifier_retention]", expected, retention)
+            raise InvalidValueError.expecting(
+                code, "policy[identifier_retention]", expected, retention
+            )
         require_no_carrying(self.policy, f"{self._engine} closes")
 
     def _refuse_dimensions(self) -> None:
-        """Refuse keys that name the same column as something else: SQL tells no case of letters apart."""
+        """Refuse keys that name the same column as something else: SQL tells no case of letters
+        apart.
+        """
         columns = {column: f"the column {column!r}" for column in (*REQUIRED, *OPTIONAL)}
         for key in self._keys:
             other = columns.setdefault(key.casefold(), f"the dimension {key!r}")
             if other != f"the dimension {key!r}":
                 expected = f"keys that {self._engine} can tell from {other}"
                 code = ErrorCode.PARAMETER_INVALID_CHOICE
-                raise InvalidValueError.expecting(code, "meters[dimension_payload_keys]", expected, key)
+                raise InvalidValueError.expecting(
+                    code, "meters[dimension_payload_keys]", expected, key
+                )
 
     def _define(self, name: str, rows: Iterable[Row]) -> None:
         self._tables.define(name, _RELATIONS[name], rows)
 
-    # Loading ---------------------------------------------------------------------------------------------------------
+    # Loading --------------------------------------------------------------------------------------
 
     @property
     def _required(self) -> Sequence[str]:
@@ -216,14 +233,23 @@ class SqlEvents(SqlRows):
     @property
     def _keys(self) -> list[str]:
         """The dimension keys of all meters."""
-        return list(dict.fromkeys(key for meter in self._book.meters for key in meter.dimension_payload_keys))
+        return list(
+            dict.fromkeys(
+                key for meter in self._book.meters for key in meter.dimension_payload_keys
+            )
+        )
 
-    def _dimensions(self, columns: Iterable[str], quote: Callable[[str], str], name: Callable[[str], str]) -> dict[str, str]:
+    def _dimensions(
+        self, columns: Iterable[str], quote: Callable[[str], str], name: Callable[[str], str]
+    ) -> dict[str, str]:
         """Return the expressions of ``dimensions``, ``series`` and ``dimension_count``."""
         there = [key for key in self._keys if key in set(columns)]
 
         def joined(keys: Iterable[str]) -> str:
-            parts = [f"COALESCE(CONCAT(CAST(LENGTH({name(key)}) AS STRING), ':', {name(key)}), '-')" for key in keys]
+            parts = [
+                f"COALESCE(CONCAT(CAST(LENGTH({name(key)}) AS STRING), ':', {name(key)}), '-')"
+                for key in keys
+            ]
             return f"CONCAT('', {', '.join(parts)})" if parts else "''"
 
         series = "".join(
@@ -231,7 +257,9 @@ class SqlEvents(SqlRows):
             for meter in self._book.meters
             if meter.dimension_payload_keys
         )
-        count = " + ".join(f"CASE WHEN {name(key)} IS NULL THEN 0 ELSE 1 END" for key in there) or "0"
+        count = (
+            " + ".join(f"CASE WHEN {name(key)} IS NULL THEN 0 ELSE 1 END" for key in there) or "0"
+        )
         return {
             "dimensions": joined(there),
             "series": f"CASE event_name{series} ELSE '' END" if series else "''",
@@ -239,7 +267,12 @@ class SqlEvents(SqlRows):
         }
 
     @staticmethod
-    def _series(meter: Meter, there: Sequence[str], joined: Callable[[Iterable[str]], str], name: Callable[[str], str]) -> str:
+    def _series(
+        meter: Meter,
+        there: Sequence[str],
+        joined: Callable[[Iterable[str]], str],
+        name: Callable[[str], str],
+    ) -> str:
         keys = meter.dimension_payload_keys
         if not set(keys) <= set(there):
             return "CAST(NULL AS STRING)"
@@ -258,7 +291,9 @@ class SqlEvents(SqlRows):
                     meter.formula.value,
                     meter.is_active,
                     meter.decimal_places if allowed is None else allowed,
-                    0 if meter.event_time_window is None else meter.event_time_window.seconds * MICROSECONDS,
+                    0
+                    if meter.event_time_window is None
+                    else meter.event_time_window.seconds * MICROSECONDS,
                 )
                 for meter in self._book.meters
             ],
@@ -293,17 +328,26 @@ class SqlEvents(SqlRows):
         return [column for column in (*REQUIRED, *OPTIONAL) if column != "seq"]
 
     def _fault(self, column: str, fields: Mapping[str, Any]) -> InvalidValueError:
-        """Return what the readers of the other engines say of an event, or what SQL cannot hold although they take it."""
+        """Return what the readers of the other engines say of an event, or what SQL cannot hold
+        although they take it.
+        """
         try:
             for one in ("timestamp", "received_at"):
                 if one == "timestamp" or fields.get(one) is not None:
                     instant(self._time.moment(required(fields, one), one), one)
-            MeterEvent(required(fields, "event_name"), {"": ""}, identifier=fields.get("identifier"), timestamp=0)
+            MeterEvent(
+                required(fields, "event_name"),
+                {"": ""},
+                identifier=fields.get("identifier"),
+                timestamp=0,
+            )
         except InvalidValueError as error:
             return error
         expected = {"value": "a text, or an integer", "identifier": "a text"}
         said = expected.get(column, "an instant within the years 1 to 9999")
-        return InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, said, fields.get(column))
+        return InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, column, said, fields.get(column)
+        )
 
     def _check_values(self) -> None:
         """Refuse a value that counts and that units do not hold."""
@@ -312,16 +356,21 @@ class SqlEvents(SqlRows):
         if seq is not None:
             ((value,),) = self._tables.rows(f"SELECT value FROM sent WHERE seq = {int(seq)}")
             expected = (
-                f"a value of at most {self._places} decimal places (decimal_places={self._places} says so) and 38 digits in "
+                f"a value of at most {self._places} decimal places "
+                f"(decimal_places={self._places} says so) and 38 digits in "
                 f"all, which is what {self._engine} adds exactly"
             )
-            error = InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, "value", expected, value)
+            error = InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_DECIMAL, "value", expected, value
+            )
             raise self._origin.places(self._tables, [int(seq)])[int(seq)].complaint(error)
 
-    # Questions -------------------------------------------------------------------------------------------------------
+    # Questions ------------------------------------------------------------------------------------
 
     def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse to finalize another version than was told; as :meth:`~metering_core.MeterLog.require_told`."""
+        """Refuse to finalize another version than was told; as
+        :meth:`~metering_core.MeterLog.require_told`.
+        """
         self._book.require_told(subscription, period)
 
     def meter(self, meter_id: str) -> Meter:
@@ -329,44 +378,74 @@ class SqlEvents(SqlRows):
         return self._book.known_meter(meter_id)
 
     def meter_of(self, item: SubscriptionItem) -> Meter:
-        """Return the meter that an item's price names; refusals as :meth:`~metering_core.MeterLog.meter_of`."""
+        """Return the meter that an item's price names; refusals as
+        :meth:`~metering_core.MeterLog.meter_of`.
+        """
         return self._book.meter_of(item)
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of what a bill of the period counts; see :class:`~metering_core.Usage`.
+        """Return the partial of what a bill of the period counts; see
+        :class:`~metering_core.Usage`.
 
         Raises:
-            InvoicingError: ``price_not_metered``, ``subscription_item_unknown``, or ``quantity_out_of_range`` where 38 digits
-                do not hold what the formula adds up.
+            InvoicingError: ``price_not_metered``, ``subscription_item_unknown``, or
+                ``quantity_out_of_range`` where 38 digits do not hold what the formula adds up.
         """
         return self.partials([(item, period)])[0]
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
-        """Return the partials of many items at once, in the order asked; one run over the events for all that are new.
+        """Return the partials of many items at once, in the order asked; one run over the events
+        for all that are new.
 
-        The partial of ``last`` tells events of one moment apart by their ``seq``, where a log has the number it gave them.
+        The partial of ``last`` tells events of one moment apart by their ``seq``, where a log has
+        the number it gave them.
         """
         asked = []
         for item, period in as_requests(requests):
             meter, customer = self.meter_of(item), self._book.customer_of(item)
             require_sql(meter.formula, self._engine)
-            asked.append(_Request(meter.id, customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS))
+            asked.append(
+                _Request(
+                    meter.id,
+                    customer,
+                    period.start_seconds * MICROSECONDS,
+                    period.end_seconds * MICROSECONDS,
+                )
+            )
         new = [one for one in dict.fromkeys(asked) if one not in self._answers]
         if new:
             self._answers.update(zip(new, self._ask(new), strict=True))
         return [self._answers[one] for one in asked]
 
     def _ask(self, requests: Sequence[_Request]) -> list[Partial]:
-        """Ask for what lies within each request and, where the formula looks back, for what lies before it."""
+        """Ask for what lies within each request and, where the formula looks back, for what lies
+        before it.
+        """
         rows: list[Row] = []
         for number, one in enumerate(requests):
             meter = self.meter(one.meter)
             row = formula_of(meter)
-            kind = *(field in row.sql for field in ("moment", "texts")), row.window_seconds * MICROSECONDS
-            rows.append((2 * number, self._numbers[one.meter], one.customer, one.starts, one.ends, *kind))
+            kind = (
+                *(field in row.sql for field in ("moment", "texts")),
+                row.window_seconds * MICROSECONDS,
+            )
+            rows.append(
+                (2 * number, self._numbers[one.meter], one.customer, one.starts, one.ends, *kind)
+            )
             if formula_of(meter).looks_back:
                 beginning = _BEGINNING
-                rows.append((2 * number + 1, self._numbers[one.meter], one.customer, beginning, one.starts, False, False, 0))
+                rows.append(
+                    (
+                        2 * number + 1,
+                        self._numbers[one.meter],
+                        one.customer,
+                        beginning,
+                        one.starts,
+                        False,
+                        False,
+                        0,
+                    )
+                )
         self._define("requests", rows)
         found: dict[int, list[Sequence[Any]]] = {}
         for request, *values in self._tables.rows(events_kernel()[1]):
@@ -374,7 +453,10 @@ class SqlEvents(SqlRows):
         answers = []
         for number, one in enumerate(requests):
             meter = self.meter(one.meter)
-            within, before = (self._partial(meter, found.get(at, ()), one.starts) for at in (2 * number, 2 * number + 1))
+            within, before = (
+                self._partial(meter, found.get(at, ()), one.starts)
+                for at in (2 * number, 2 * number + 1)
+            )
             answers.append(formula_of(meter).over(within, before, one.starts, one.ends))
         return answers
 
@@ -387,11 +469,16 @@ class SqlEvents(SqlRows):
         if not row.window_seconds:
             return row.of_folded(folded)
         length = row.window_seconds * MICROSECONDS
-        peaks = sorted((int(bucket) // length, self._number(greatest)) for _, bucket, _, _, greatest, *_ in rows)
+        peaks = sorted(
+            (int(bucket) // length, self._number(greatest))
+            for _, bucket, _, _, greatest, *_ in rows
+        )
         return row.of_folded(attrs.evolve(folded, peaks=tuple(peaks)))
 
     def _folded(self, rows: Sequence[Sequence[Any]], starts: int) -> Folded:
-        """Return the rows of a request in Python's own numbers; where texts are wanted there is one a text, of no numbers."""
+        """Return the rows of a request in Python's own numbers; where texts are wanted there is one
+        a text, of no numbers.
+        """
         _, _, events, total, greatest, least, last_timestamp, last_seq, last_units, area = rows[0]
         total = int(total or 0)
         return Folded(
@@ -408,64 +495,104 @@ class SqlEvents(SqlRows):
         value = int(units)  # type: ignore[call-overload]  # an int or a Decimal of the engine
         return whole_if_possible(Decimal(f"{value}e-{self._places}"))
 
-    # Receipts --------------------------------------------------------------------------------------------------------
+    # Receipts -------------------------------------------------------------------------------------
 
     def receipts(self) -> dict[int, Receipt]:
-        """Return the receipts of the rows that were refused or were duplicates, by ``seq``, in the order of arrival.
+        """Return the receipts of the rows that were refused or were duplicates, by ``seq``, in the
+        order of arrival.
 
-        They are those that a :class:`~metering_core.MeterLog` gives; a row that is not among them was accepted. ``seq`` is the
-        value of that column, or where the source has none the number of the row, from 1.
+        They are those that a :class:`~metering_core.MeterLog` gives; a row that is not among them
+        was accepted. ``seq`` is the value of that column, or where the source has none the number
+        of the row, from 1.
         """
         exceptional = list(
-            self._tables.rows("SELECT seq, first_seq, verdict FROM judged WHERE verdict IS NOT NULL ORDER BY seq")
+            self._tables.rows(
+                "SELECT seq, first_seq, verdict FROM judged WHERE verdict IS NOT NULL ORDER BY seq"
+            )
         )
         is_repeated = {"duplicate", "identifier_reused"}
-        wanted = "SELECT seq FROM judged WHERE verdict IS NOT NULL UNION SELECT first_seq FROM judged WHERE verdict IS NOT NULL"
-        columns = ", ".join(("seq", "event_name", "customer", "value", "timestamp", "received", "identifier", *self._there))
-        sent = {int(row[0]): row for row in self._tables.rows(f"SELECT {columns} FROM sent WHERE seq IN ({wanted})")}
+        wanted = (
+            "SELECT seq FROM judged WHERE verdict IS NOT NULL UNION SELECT first_seq FROM "
+            "judged WHERE verdict IS NOT NULL"
+        )
+        columns = ", ".join(
+            (
+                "seq",
+                "event_name",
+                "customer",
+                "value",
+                "timestamp",
+                "received",
+                "identifier",
+                *self._there,
+            )
+        )
+        sent = {
+            int(row[0]): row
+            for row in self._tables.rows(f"SELECT {columns} FROM sent WHERE seq IN ({wanted})")
+        }
         has_duplicates = any(row[2] == "duplicate" for row in exceptional)
-        numbers = {int(seq): int(number) for seq, number in self._tables.rows(statement("numbering"))} if has_duplicates else {}
+        numbers = (
+            {int(seq): int(number) for seq, number in self._tables.rows(statement("numbering"))}
+            if has_duplicates
+            else {}
+        )
         found = {}
         for seq, first, verdict in exceptional:
             event, received = self._event(sent[int(seq)])
             if verdict in is_repeated:
-                receipt = self._identity(event, self._event(sent[int(first)])[0], numbers.get(int(first), 0))
+                receipt = self._identity(
+                    event, self._event(sent[int(first)])[0], numbers.get(int(first), 0)
+                )
             else:
                 receipt = self._refusal(event, received)
             said = receipt.outcome.value if receipt.outcome is Outcome.DUPLICATE else receipt.code
-            assert said == verdict, f"{self._engine} said {verdict!r} of row {seq}, the rules say {said!r}"
+            assert said == verdict, (
+                f"{self._engine} said {verdict!r} of row {seq}, the rules say {said!r}"
+            )
             found[int(seq)] = receipt
         return found
 
     def events_without_item(self) -> tuple[EventsWithoutItem, ...]:
-        """Return the accepted events that no subscription item bills, by meter and customer, in the order of arrival.
+        """Return the accepted events that no subscription item bills, by meter and customer, in the
+        order of arrival.
 
-        Nobody has a subscription for that customer and meter, or none that lived at the moment of the event. The first cause is
-        often an id that is written otherwise than in the subscription: then ``meant`` says which one is nearly the same.
+        Nobody has a subscription for that customer and meter, or none that lived at the moment of
+        the event. The first cause is often an id that is written otherwise than in the
+        subscription: then ``meant`` says which one is nearly the same.
         """
         self._define("lives", self._lives())
         text = (
-            "SELECT accepted.meter, accepted.customer, COUNT(*), MIN(accepted.seq) FROM accepted LEFT JOIN lives "
+            "SELECT accepted.meter, accepted.customer, COUNT(*), MIN(accepted.seq) FROM "
+            "accepted LEFT JOIN lives "
             "ON lives.meter = accepted.meter AND lives.customer = accepted.customer "
             "AND lives.starts <= accepted.timestamp AND accepted.timestamp < lives.ends "
             "WHERE lives.meter IS NULL GROUP BY accepted.meter, accepted.customer ORDER BY 4"
         )
-        billed = dict.fromkeys(one.customer for one in self._book.subscriptions if one.customer is not None)
+        billed = dict.fromkeys(
+            one.customer for one in self._book.subscriptions if one.customer is not None
+        )
         names = list(self._numbers)
         return tuple(
-            EventsWithoutItem(names[int(meter)], customer, int(events), int(first), _meant(customer, billed))
+            EventsWithoutItem(
+                names[int(meter)], customer, int(events), int(first), _meant(customer, billed)
+            )
             for meter, customer, events, first in self._tables.rows(text)
         )
 
     def _lives(self) -> list[Row]:
-        """Return from when to when something bills the events of a meter and a customer; no two of these meet."""
+        """Return from when to when something bills the events of a meter and a customer; no two of
+        these meet.
+        """
         lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
         for one in self._book.subscriptions:
             starts = SECONDS_MIN if one.start_date is None else unix_seconds(one.start_date)
             ends = SECONDS_MAX if one.ended_at is None else unix_seconds(one.ended_at) - 1
             for item in one.items:
                 if item.recurring.meter is not None and one.customer is not None:
-                    lives.setdefault((self._numbers[item.recurring.meter], one.customer), []).append((starts, ends))
+                    lives.setdefault(
+                        (self._numbers[item.recurring.meter], one.customer), []
+                    ).append((starts, ends))
         return [
             (meter, customer, starts * MICROSECONDS, (ends + 1) * MICROSECONDS)
             for (meter, customer), spans in lives.items()
@@ -479,8 +606,14 @@ class SqlEvents(SqlRows):
         """Return the event that a row stands for, and when it was received in Unix microseconds."""
         _, event_name, customer, value, timestamp, received, identifier, *dimensions = row
         meter = self._names.get(event_name)
-        keys = ("stripe_customer_id", "value") if meter is None else (meter.customer_payload_key, meter.value_payload_key)
-        given = dict(zip((*keys, *self._dimension_keys), (customer, value, *dimensions), strict=True))
+        keys = (
+            ("stripe_customer_id", "value")
+            if meter is None
+            else (meter.customer_payload_key, meter.value_payload_key)
+        )
+        given = dict(
+            zip((*keys, *self._dimension_keys), (customer, value, *dimensions), strict=True)
+        )
         payload = {key: text for key, text in given.items() if text is not None}
         at = _EPOCH + timedelta(microseconds=int(timestamp))
         return MeterEvent(event_name, payload, identifier=identifier, timestamp=at), int(received)
@@ -495,7 +628,11 @@ class SqlEvents(SqlRows):
             return meter_inactive(meter)
         said = read(meter, event.payload, self.policy, self._book.known_customers)
         assert event.microseconds is not None, "a row has a timestamp"
-        refusal = said if isinstance(said, Receipt) else time_refusal(event.microseconds, received, self.policy)
+        refusal = (
+            said
+            if isinstance(said, Receipt)
+            else time_refusal(event.microseconds, received, self.policy)
+        )
         assert refusal is not None, f"{self._engine} refused an event, the rules accept it: {event}"
         return refusal
 
@@ -508,7 +645,8 @@ class SqlEvents(SqlRows):
 
     def _out_of_range(self, cause: Exception) -> InvoicingError:
         message = (
-            f"value: expected sums and weights of at most 38 digits, which is what {self._engine} adds exactly, "
+            "value: expected sums and weights of at most 38 digits, which is what "
+            f"{self._engine} adds exactly, "
             f"received more ({str(cause).splitlines()[0][:200]})"
         )
         return InvoicingError(ErrorCode.QUANTITY_OUT_OF_RANGE, message, param="value")

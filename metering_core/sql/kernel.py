@@ -1,7 +1,9 @@
-"""The SQL that judges and folds usage: one text for every engine that speaks SQL, and the same that an auditor reads.
+"""The SQL that judges and folds usage: one text for every engine that speaks SQL, and the same that
+an auditor reads.
 
-The texts are files beside this module. They use what DuckDB and Spark 4 (ANSI) share, without user-defined functions, so
-neither needs a dialect of its own: quantities are added as ``DECIMAL(38, 0)``, which both refuse to overflow.
+The texts are files beside this module. They use what DuckDB and Spark 4 (ANSI) share, without
+user-defined functions, so neither needs a dialect of its own: quantities are added as ``DECIMAL(38,
+0)``, which both refuse to overflow.
 """
 
 from __future__ import annotations

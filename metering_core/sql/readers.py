@@ -1,7 +1,9 @@
-"""How DuckDB reads a source: Parquet, CSV and JSON lines by path or glob, and anything that is an Arrow stream.
+"""How DuckDB reads a source: Parquet, CSV and JSON lines by path or glob, and anything that is an
+Arrow stream.
 
-Nothing is left to DuckDB's guesses, and what it would pass over without a word is looked for here: names of folders that it
-takes for columns, columns and keys that come twice, and files that hold one column in different types.
+Nothing is left to DuckDB's guesses, and what it would pass over without a word is looked for here:
+names of folders that it takes for columns, columns and keys that come twice, and files that hold
+one column in different types.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are names of our own, and quoted literals
@@ -29,13 +31,20 @@ from metering_core.names import refuse_slips
 from metering_core.sql.duckdb_tables import DuckDBTables
 
 Source: TypeAlias = str | PathLike[str] | Sequence[str | PathLike[str]] | Any
-"""A path, a glob, several of them, or an object with the Arrow PyCapsule interface (``__arrow_c_stream__``)."""
+"""A path, a glob, several of them, or an object with the Arrow PyCapsule interface
+(``__arrow_c_stream__``).
+"""
 
-INTEGERS: Final = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")} | {
+INTEGERS: Final = {
+    f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")
+} | {
     "INTEGER",
     "UINTEGER",
 }
-ZONED: Final = {"TIMESTAMP WITH TIME ZONE": ("epoch_us", 10**6), "TIMESTAMPTZ_NS": ("epoch_ns", 10**9)}
+ZONED: Final = {
+    "TIMESTAMP WITH TIME ZONE": ("epoch_us", 10**6),
+    "TIMESTAMPTZ_NS": ("epoch_ns", 10**9),
+}
 """Timestamps with a time zone: what counts their units since 1970, and the units of a second."""
 
 _CSV_OPTIONS: Final = {
@@ -104,15 +113,19 @@ def listed(files: Iterable[str]) -> str:
     return "[" + ", ".join(literal(re.sub(r"[*?[]", r"[\g<0>]", file)) for file in files) + "]"
 
 
-def reader_of(tables: DuckDBTables, source: Source, required: Sequence[str], optional: Sequence[str]) -> Reader:
-    """Return how the columns of a source are read; a file of JSON lines without a row has the ``required`` ones.
+def reader_of(
+    tables: DuckDBTables, source: Source, required: Sequence[str], optional: Sequence[str]
+) -> Reader:
+    """Return how the columns of a source are read; a file of JSON lines without a row has the
+    ``required`` ones.
 
-    Text that DuckDB does not read as others do is read row by row instead: one reader says what is a row, and what is wrong
-    with one that is none.
+    Text that DuckDB does not read as others do is read row by row instead: one reader says what is
+    a row, and what is wrong with one that is none.
 
     Raises:
         CatalogError: ``file_unreadable``.
-        InvalidValueError: for a source that is neither a path nor a stream, and for columns that files disagree about.
+        InvalidValueError: for a source that is neither a path nor a stream, and for columns that
+            files disagree about.
     """
     said = source if isinstance(source, Files) else Files("")
     files = files_of(tables, source.path if isinstance(source, Files) else source)
@@ -126,16 +139,18 @@ def reader_of(tables: DuckDBTables, source: Source, required: Sequence[str], opt
     return _csv_reader(text) if kind == "csv" else _json_reader(tables, text)
 
 
-# Files -------------------------------------------------------------------------------------------------------------------
+# Files --------------------------------------------------------------------------------------------
 
 _REMOTE: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:[/\\]")
 
 
 def files_of(tables: DuckDBTables, source: Source) -> list[str] | None:
-    """Return the files that paths and globs mean, each once, in the order of their names; None for a source that is no path.
+    """Return the files that paths and globs mean, each once, in the order of their names; None for
+    a source that is no path.
 
     Raises:
-        CatalogError: ``file_unreadable`` where there is no such file, and for what is not a file of this machine.
+        CatalogError: ``file_unreadable`` where there is no such file, and for what is not a file of
+            this machine.
     """
     if isinstance(source, str | PathLike):
         source = [source]
@@ -154,7 +169,10 @@ def files_of(tables: DuckDBTables, source: Source) -> list[str] | None:
 def _matches(tables: DuckDBTables, path: str) -> list[str]:
     """Return the file that has this name, or those that a glob means."""
     if _REMOTE.match(path):
-        reason = "cannot be read: expected a file of this machine, because nothing is fetched from anywhere"
+        reason = (
+            "cannot be read: expected a file of this machine, because nothing is fetched from "
+            "anywhere"
+        )
         raise CatalogError.of_file("source", path, reason)
     try:
         status = os.stat(path)  # noqa: PTH116 - a path of NULs or of any length, as it is
@@ -163,12 +181,18 @@ def _matches(tables: DuckDBTables, path: str) -> list[str]:
         matches = [] if glob is None else [row[0] for row in _globbed(tables, glob)]
         if not matches:
             absent = isinstance(error, FileNotFoundError)
-            reason = "there is no such file" if absent else getattr(error, "strerror", None) or str(error)
+            reason = (
+                "there is no such file"
+                if absent
+                else getattr(error, "strerror", None) or str(error)
+            )
             raise CatalogError.of_file("source", path, f"cannot be read: {reason}") from None
         return [match for match in matches for _ in _matches(tables, match)]
     if not stat.S_ISREG(status.st_mode):
         what = "a folder" if stat.S_ISDIR(status.st_mode) else "something else"
-        raise CatalogError.of_file("source", path, f"cannot be read: expected a file, received {what}")
+        raise CatalogError.of_file(
+            "source", path, f"cannot be read: expected a file, received {what}"
+        )
     return [path]
 
 
@@ -187,7 +211,10 @@ def format_of(files: Sequence[str]) -> str:
     formats = {_EXTENSIONS.get(Path(file).suffix.lower()) for file in files}
     if len(formats) != 1 or None in formats:
         received = ", ".join(sorted({Path(file).suffix or "none" for file in files}))
-        message = f"usage: expected files of one extension of {', '.join(_EXTENSIONS)}, received {received}"
+        message = (
+            f"usage: expected files of one extension of {', '.join(_EXTENSIONS)}, received "
+            f"{received}"
+        )
         details = {"path": next(iter(files), None), "line": None}
         raise CatalogError(ErrorCode.FILE_UNREADABLE, message, param="source", details=details)
     return str(formats.pop())
@@ -197,12 +224,13 @@ def _place(files: Sequence[str]) -> str:
     return shown(files[0]) if len(files) == 1 else f"{shown(files[0])} and others"
 
 
-# Text --------------------------------------------------------------------------------------------------------------------
+# Text ---------------------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class Text:
-    """Files of CSV or JSON lines as :mod:`metering_core.catalog` reads them, which says what a row is.
+    """Files of CSV or JSON lines as :mod:`metering_core.catalog` reads them, which says what a row
+    is.
 
     Attributes:
         files: in the order in which they are read.
@@ -223,17 +251,27 @@ class Text:
         known = None if self.columns is None else tuple(self.columns)
         for file in self.files:
             with opened(file) as stream:
-                yield from read_text(stream, self.kind, path=file, required=self.required, columns=known)
+                yield from read_text(
+                    stream, self.kind, path=file, required=self.required, columns=known
+                )
 
     def lines(self) -> Iterator[tuple[str, int]]:
-        """Yield the file and the line of each row, without looking into rows where that can be done."""
+        """Yield the file and the line of each row, without looking into rows where that can be
+        done.
+        """
         for file in self.files:
             with opened(file) as stream:
                 if self.kind == "csv" and _has_quotes(file):
                     yield from islice(((file, line) for line in _starts(stream)), 1, None)
                 else:
-                    numbered = (number for number, line in enumerate(stream, start=1) if line.strip("\ufeff \t\r\n"))
-                    yield from ((file, line) for line in islice(numbered, int(self.kind == "csv"), None))
+                    numbered = (
+                        number
+                        for number, line in enumerate(stream, start=1)
+                        if line.strip("\ufeff \t\r\n")
+                    )
+                    yield from (
+                        (file, line) for line in islice(numbered, int(self.kind == "csv"), None)
+                    )
 
 
 def _starts(stream: TextIO) -> Iterator[int]:
@@ -248,14 +286,18 @@ def _starts(stream: TextIO) -> Iterator[int]:
 
 @contextmanager
 def opened(file: str) -> Iterator[TextIO]:
-    """Open text as the command line does; bytes that are no UTF-8 are complained of in their row."""
+    """Open text as the command line does; bytes that are no UTF-8 are complained of in their
+    row.
+    """
     try:
         with Path(file).open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
             yield stream
     except (OSError, ValueError) as error:
         if isinstance(error, MeteringError):
             raise
-        raise CatalogError.of_file("source", file, f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
+        raise CatalogError.of_file(
+            "source", file, f"cannot be read: {getattr(error, 'strerror', None) or error}"
+        ) from None
 
 
 def _has_quotes(file: str) -> bool:
@@ -263,11 +305,13 @@ def _has_quotes(file: str) -> bool:
         return any(b'"' in block for block in iter(lambda: stream.read(2**20), b""))
 
 
-# CSV ---------------------------------------------------------------------------------------------------------------------
+# CSV ----------------------------------------------------------------------------------------------
 
 
 def _csv_reader(text: Text) -> Reader:
-    """Read headers ourselves: DuckDB trims names, ignores case, and gives a name that comes twice another one."""
+    """Read headers ourselves: DuckDB trims names, ignores case, and gives a name that comes twice
+    another one.
+    """
     columns: dict[str, None] = {}
     is_plain = True
     for file in text.files:
@@ -279,12 +323,18 @@ def _csv_reader(text: Text) -> Reader:
         columns |= dict.fromkeys(header)
         is_plain = is_plain and line == 1 and not _has_odd_blanks(file)
     options = {"union_by_name": "true", "hive_partitioning": "false", **_CSV_OPTIONS}
-    written = ", ".join([listed(text.files), *(f"{name} = {value}" for name, value in options.items())])
-    return Reader(f"read_csv({written})" if is_plain else None, list(columns), "csv", text.files, text)
+    written = ", ".join(
+        [listed(text.files), *(f"{name} = {value}" for name, value in options.items())]
+    )
+    return Reader(
+        f"read_csv({written})" if is_plain else None, list(columns), "csv", text.files, text
+    )
 
 
 def _header_of(file: str) -> tuple[list[str], int]:
-    """Return the header of a file and its line; none where only who reads row by row can say what is wrong with it."""
+    """Return the header of a file and its line; none where only who reads row by row can say what
+    is wrong with it.
+    """
     with opened(file) as stream:
         rows = csv.reader(stream, strict=True)
         try:
@@ -304,8 +354,12 @@ def _refuse_twice(header: Iterable[str], file: str) -> None:
 
 
 def _has_odd_blanks(file: str) -> bool:
-    """Whether there are blanks between a quote and a comma: DuckDB passes over them, and for all others they are text."""
-    if Path(file).stat().st_size == 0:  # As of what the system makes up while it is read, which has no pages to look at.
+    """Whether there are blanks between a quote and a comma: DuckDB passes over them, and for all
+    others they are text.
+    """
+    if (
+        Path(file).stat().st_size == 0
+    ):  # As of what the system makes up while it is read, which has no pages to look at.
         return True
     with Path(file).open("rb") as stream, mmap(stream.fileno(), 0, access=ACCESS_READ) as text:
         if text.find(b' "') < 0 and text.find(b'" ') < 0:
@@ -320,22 +374,29 @@ def _has_odd_blanks(file: str) -> bool:
     return False
 
 
-# JSON lines --------------------------------------------------------------------------------------------------------------
+# JSON lines ---------------------------------------------------------------------------------------
 
 
 def _json_reader(tables: DuckDBTables, text: Text) -> Reader:
-    objects = f"read_json_objects({listed(text.files)}, format = 'newline_delimited', hive_partitioning = false)"
+    objects = (
+        f"read_json_objects({listed(text.files)}, format = 'newline_delimited', "
+        "hive_partitioning = false)"
+    )
     columns = _keys_of(tables, text, objects)
     if columns is None:
         return Reader(None, [*text.required, *text.optional], "jsonl", text.files, text)
     columns = columns or list(text.required)
     read = [column for column in (*text.required, *text.optional) if column in columns]
-    fields = ", ".join(f"json -> {literal(_pointer(column))} AS {quoted(column)}" for column in read)
+    fields = ", ".join(
+        f"json -> {literal(_pointer(column))} AS {quoted(column)}" for column in read
+    )
     return Reader(f"(SELECT {fields} FROM {objects})", columns, "jsonl", text.files, text)
 
 
 def _keys_of(tables: DuckDBTables, text: Text, objects: str) -> list[str] | None:
-    """Return the keys of all rows; None where rows must be read one by one, because one is none or DuckDB would not say so."""
+    """Return the keys of all rows; None where rows must be read one by one, because one is none or
+    DuckDB would not say so.
+    """
     if any(_is_passed_over(file) for file in text.files):
         return None
     is_odd = r"json_type(json) <> 'OBJECT' OR regexp_matches(CAST(json AS VARCHAR), ',[\s}\]]*$')"
@@ -354,10 +415,14 @@ def _keys_of(tables: DuckDBTables, text: Text, objects: str) -> list[str] | None
 
 
 def _is_passed_over(file: str) -> bool:
-    """Whether DuckDB reads no row of a file that has some: of a single character, or made up while it is read."""
+    """Whether DuckDB reads no row of a file that has some: of a single character, or made up while
+    it is read.
+    """
     with opened(file) as stream:
         start = stream.read(2)
-    return bool(start) and ((len(start) == 1 and not start.isspace()) or Path(file).stat().st_size == 0)
+    return bool(start) and (
+        (len(start) == 1 and not start.isspace()) or Path(file).stat().st_size == 0
+    )
 
 
 def _pointer(key: str) -> str:
@@ -365,7 +430,7 @@ def _pointer(key: str) -> str:
     return "/" + key.replace("~", "~0").replace("/", "~1")
 
 
-# Parquet -----------------------------------------------------------------------------------------------------------------
+# Parquet ------------------------------------------------------------------------------------------
 
 
 def _parquet_reader(tables: DuckDBTables, files: Sequence[str], read: Sequence[str]) -> Reader:
@@ -376,7 +441,9 @@ def _parquet_reader(tables: DuckDBTables, files: Sequence[str], read: Sequence[s
 
 
 def _refuse_mixed(tables: DuckDBTables, files: Sequence[str], columns: Sequence[str]) -> None:
-    """Refuse a column of another sort in one file than in another: DuckDB would cast it, naive timestamps in its own zone."""
+    """Refuse a column of another sort in one file than in another: DuckDB would cast it, naive
+    timestamps in its own zone.
+    """
     first: dict[str, tuple[str, str]] = {}
     for file, empty in _one_of_each_schema(tables, files):
         types = _types_of(tables, f"read_parquet({listed([file])}, hive_partitioning = false)")
@@ -385,7 +452,9 @@ def _refuse_mixed(tables: DuckDBTables, files: Sequence[str], columns: Sequence[
             kind, where = first.setdefault(column, (types[column], file))
             if _sort_of(kind) != _sort_of(types[column]):
                 received = f"{kind} in {where} and {types[column]} in {file}"
-                message = f"{column}: expected a column of one type in all files, received {received}"
+                message = (
+                    f"{column}: expected a column of one type in all files, received {received}"
+                )
                 raise InvalidValueError(ErrorCode.PARAMETER_INVALID_OBJECT, message, param=column)
 
 
@@ -393,10 +462,13 @@ def _one_of_each_schema(tables: DuckDBTables, files: Sequence[str]) -> list[tupl
     """Return a file of each schema, and its columns without a value that are of no type."""
     field = "concat_ws(' ', name, type, converted_type, logical_type)"
     schemas = (
-        f"SELECT file_name, list_sort(list({field})) AS fields, list(name) FILTER (logical_type = 'NullType()') AS empty "
+        f"SELECT file_name, list_sort(list({field})) AS fields, list(name) FILTER "
+        "(logical_type = 'NullType()') AS empty "
         f"FROM parquet_schema({listed(files)}) GROUP BY file_name"
     )
-    return tables.fetched(f"SELECT MIN(file_name), ANY_VALUE(empty) FROM ({schemas}) GROUP BY fields ORDER BY 1")
+    return tables.fetched(
+        f"SELECT MIN(file_name), ANY_VALUE(empty) FROM ({schemas}) GROUP BY fields ORDER BY 1"
+    )
 
 
 def _sort_of(kind: str) -> str:
@@ -409,7 +481,7 @@ def _types_of(tables: DuckDBTables, relation: str) -> dict[str, str]:
     return {row[0]: row[1] for row in tables.fetched(f"DESCRIBE FROM {relation}")}
 
 
-# Streams -----------------------------------------------------------------------------------------------------------------
+# Streams ------------------------------------------------------------------------------------------
 
 
 def _stream_reader(tables: DuckDBTables, source: Any) -> Reader:  # noqa: ANN401 - whatever the caller has
@@ -420,13 +492,17 @@ def _stream_reader(tables: DuckDBTables, source: Any) -> Reader:  # noqa: ANN401
         is_stream = False
     if not is_stream:
         expected = "a path, a glob, a list of them, or an object with __arrow_c_stream__"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "source", expected, source)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "source", expected, source
+        )
     tables.view("stream", _Stream(source))
     return Reader("stream", list(_types_of(tables, "stream")), "stream")
 
 
 class _Stream:
-    """Nothing but a stream: DuckDB would refuse a relation of another connection, and knows some classes by name."""
+    """Nothing but a stream: DuckDB would refuse a relation of another connection, and knows some
+    classes by name.
+    """
 
     def __init__(self, source: Any) -> None:  # noqa: ANN401 - whatever it is
         self._source = source

@@ -1,4 +1,6 @@
-"""What became of each row of a source: what was taken, and where the others stand and why they were not."""
+"""What became of each row of a source: what was taken, and where the others stand and why they were
+not.
+"""
 
 # ruff: noqa: S608 - what is put into SQL here are names and numbers of our own
 
@@ -21,7 +23,9 @@ class Tables(Protocol):
     """Where an engine keeps the relations that the kernel's statements read, and runs these."""
 
     def define(self, name: str, columns: Mapping[str, str], rows: Iterable[Row]) -> None:
-        """Give the statements the rows of one of their input relations; ``columns`` are names and types."""
+        """Give the statements the rows of one of their input relations; ``columns`` are names and
+        types.
+        """
 
     def rows(self, text: str) -> Iterable[Any]:
         """Run a statement and return its rows."""
@@ -57,7 +61,9 @@ class Counts:
 
 
 class SqlRows:
-    """Rows that were sifted and judged by SQL, and why those that were not taken were not; the base of all SQL engines."""
+    """Rows that were sifted and judged by SQL, and why those that were not taken were not; the base
+    of all SQL engines.
+    """
 
     _tables: Tables
     _origin: Origin
@@ -65,7 +71,9 @@ class SqlRows:
     _counts: Counts | None = None
 
     def receipts(self) -> dict[int, Receipt]:
-        """Return the receipts of the rows that were refused or were duplicates, by ``seq``, in the order of arrival."""
+        """Return the receipts of the rows that were refused or were duplicates, by ``seq``, in the
+        order of arrival.
+        """
         raise NotImplementedError
 
     def _read_columns(self) -> Sequence[str]:
@@ -80,26 +88,39 @@ class SqlRows:
         """Return what became of the rows, counted in one run; the answer is remembered."""
         if self._counts is None:
             counted = "SELECT verdict, COUNT(*) FROM judged GROUP BY verdict"
-            self._counts = Counts.of(self._tables.rows(counted), self._malformed + len(self._origin.complaints))
+            self._counts = Counts.of(
+                self._tables.rows(counted), self._malformed + len(self._origin.complaints)
+            )
         return self._counts
 
     def refusals(self) -> Iterator[MeteringError]:
-        """Yield why each row that was not taken was not, in the order of arrival; a duplicate was taken before.
+        """Yield why each row that was not taken was not, in the order of arrival; a duplicate was
+        taken before.
 
-        These are the errors, to the word, that :func:`~metering_core.append_usage` hands to ``on_refusal``: a
-        :class:`~metering_core.CatalogError` for a malformed row (of a stream an :class:`~metering_core.InvalidValueError`), and
-        a :class:`~metering_core.UsageRejectedError` for a record that the rules refuse. ``details`` has ``seq``, and where the
-        source is a file also ``path``, and ``line``, or in Parquet ``row``.
+        These are the errors, to the word, that :func:`~metering_core.append_usage` hands to
+        ``on_refusal``: a :class:`~metering_core.CatalogError` for a malformed row (of a stream an
+        :class:`~metering_core.InvalidValueError`), and a :class:`~metering_core.UsageRejectedError`
+        for a record that the rules refuse. ``details`` has ``seq``, and where the source is a file
+        also ``path``, and ``line``, or in Parquet ``row``.
 
-        Malformed rows are among them with ``skip_malformed`` only: else the first one was raised when the source was opened.
-        Where text has a column ``seq``, lines that are no rows, and therefore have none, come first.
+        Malformed rows are among them with ``skip_malformed`` only: else the first one was raised
+        when the source was opened. Where text has a column ``seq``, lines that are no rows, and
+        therefore have none, come first.
         """
-        refused = {seq: receipt for seq, receipt in self.receipts().items() if receipt.outcome is Outcome.REJECTED}
+        refused = {
+            seq: receipt
+            for seq, receipt in self.receipts().items()
+            if receipt.outcome is Outcome.REJECTED
+        }
         malformed = self._malformed_rows() if self._malformed else {}
         complaints = self._origin.complaints
         places = self._origin.places(self._tables, {*refused, *malformed})
-        errors: dict[int, MeteringError] = {seq: places[seq].complaint(error) for seq, error in malformed.items()}
-        errors.update((seq, places[seq].refusal(receipt.error())) for seq, receipt in refused.items())
+        errors: dict[int, MeteringError] = {
+            seq: places[seq].complaint(error) for seq, error in malformed.items()
+        }
+        errors.update(
+            (seq, places[seq].refusal(receipt.error())) for seq, receipt in refused.items()
+        )
         if self._origin.has_seq:
             yield from complaints.values()
         else:
@@ -108,16 +129,24 @@ class SqlRows:
 
     def rows_at(self, seqs: Iterable[int]) -> dict[int, dict[str, Any]]:
         """Return rows as the source has them, by ``seq``."""
-        asked = {exact_integer(seq, f"seqs[{at}]", minimum=None) for at, seq in enumerate(require_iterable(seqs, "seqs"))}
+        asked = {
+            exact_integer(seq, f"seqs[{at}]", minimum=None)
+            for at, seq in enumerate(require_iterable(seqs, "seqs"))
+        }
         wanted = ", ".join(map(str, sorted(asked)))
         if not wanted:
             return {}
         kinds = self._origin.kinds
-        read = ", ".join(f"{self._origin.shown(f'source.{column}', column)} AS {column}" for column in kinds if column != "seq")
+        read = ", ".join(
+            f"{self._origin.shown(f'source.{column}', column)} AS {column}"
+            for column in kinds
+            if column != "seq"
+        )
         text = f"SELECT seq, {read} FROM source WHERE CAST(seq AS BIGINT) IN ({wanted})"
         columns = [column for column in kinds if column != "seq"]
         return {
-            int(seq): self._origin.fields(dict(zip(columns, values, strict=True))) for seq, *values in self._tables.rows(text)
+            int(seq): self._origin.fields(dict(zip(columns, values, strict=True)))
+            for seq, *values in self._tables.rows(text)
         }
 
     def _sift(self, malformed: int, firsts: Iterable[int], *, skip: bool) -> None:
@@ -134,16 +163,21 @@ class SqlRows:
             return
         if first in complaints:
             raise complaints[first]
-        raise self._origin.places(self._tables, [first])[first].complaint(self._malformed_rows(first)[first])
+        raise self._origin.places(self._tables, [first])[first].complaint(
+            self._malformed_rows(first)[first]
+        )
 
     def _malformed_rows(self, first: int | None = None) -> dict[int, InvalidValueError]:
         """Return what is wrong with each malformed row, by ``seq``, or with the first one alone."""
         origin = self._origin
         columns = [column for column in self._read_columns() if column in origin.kinds]
-        read = ", ".join(f"{origin.shown(f'source.{column}', column)} AS {column}" for column in columns)
+        read = ", ".join(
+            f"{origin.shown(f'source.{column}', column)} AS {column}" for column in columns
+        )
         only = "" if first is None else f" AND sifted.seq = {first}"
         text = (
-            f"SELECT sifted.seq, sifted.fault, {read} FROM sifted JOIN source ON CAST(source.seq AS BIGINT) = sifted.seq "
+            f"SELECT sifted.seq, sifted.fault, {read} FROM sifted JOIN source ON "
+            "CAST(source.seq AS BIGINT) = sifted.seq "
             f"WHERE sifted.fault IS NOT NULL{only}"
         )
         return {

@@ -1,7 +1,8 @@
 """Subscriptions, policy and closed periods as rows that SQL can join, and refusals as receipts.
 
-Nothing about time is decided in SQL that is decided in Python: the life of a subscription falls into stretches in which its
-standing does not change, each stretch is looked up with the log's own function, and SQL only finds the stretch of a record.
+Nothing about time is decided in SQL that is decided in Python: the life of a subscription falls
+into stretches in which its standing does not change, each stretch is looked up with the log's own
+function, and SQL only finds the stretch of a record.
 """
 
 from __future__ import annotations
@@ -62,7 +63,12 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "accepted_before": "BIGINT",
         "late_billed_at": "BIGINT",
     },
-    "closings": {"calendar": "BIGINT", "starts": "BIGINT", "ends": "BIGINT", "bills_late": "BOOLEAN"},
+    "closings": {
+        "calendar": "BIGINT",
+        "starts": "BIGINT",
+        "ends": "BIGINT",
+        "bills_late": "BOOLEAN",
+    },
     "requests": {
         "request": "BIGINT",
         "item": "BIGINT",
@@ -89,7 +95,8 @@ class Calendar:
         ended_at: end of the life, or None.
         closings: what was finalized.
         bills_late: of each closing, whether what is late of it can be billed in an open period.
-        looks_back: whether a closed period also closes all before it; told apart only where something is closed.
+        looks_back: whether a closed period also closes all before it; told apart only where
+            something is closed.
     """
 
     cycle: BillingCycle
@@ -102,7 +109,9 @@ class Calendar:
 
 @attrs.frozen
 class Judged:
-    """A record that was refused or was a duplicate, as judging wrote it; the ``first_…`` are those of the id's first record."""
+    """A record that was refused or was a duplicate, as judging wrote it; the ``first_…`` are those
+    of the id's first record.
+    """
 
     seq: int
     subscription_item: str
@@ -172,7 +181,9 @@ class Rules:
     def _close(self, subscription_id: str, closings: Iterable[Closing]) -> None:
         if subscription_id not in self.accounts:
             expected = "ids of the subscriptions given"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "closed", expected, subscription_id)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_CHOICE, "closed", expected, subscription_id
+            )
         for closing in require_iterable(closings, "closed"):
             require_kind(Closing, closing, "closed", "Closings")
             self.accounts[subscription_id].close(closing)
@@ -187,7 +198,7 @@ class Rules:
         calendar = Calendar(*life, closings, bills_late, looks_back)
         return self._calendars.setdefault(calendar, (len(self._calendars), account))[0]
 
-    # Rows ------------------------------------------------------------------------------------------------------------
+    # Rows -----------------------------------------------------------------------------------------
 
     def item_rows(self) -> Iterator[Row]:
         """Yield the rows of ``items``."""
@@ -195,10 +206,18 @@ class Rules:
             mode = item.recurring.aggregate_usage
             has_thresholds = set_refusal(item, account.subscription, is_set=True) is not None
             calendar = self._calendar_of[item.id]
-            yield item.id, self.numbers[item.id], calendar, None if mode is None else mode.value, has_thresholds
+            yield (
+                item.id,
+                self.numbers[item.id],
+                calendar,
+                None if mode is None else mode.value,
+                has_thresholds,
+            )
 
     def standing_rows(self, received: Mapping[str, Sequence[Span]]) -> Iterator[Row]:
-        """Yield the rows of ``standings`` that cover when each item's records were received, by item id."""
+        """Yield the rows of ``standings`` that cover when each item's records were received, by
+        item id.
+        """
         spans: dict[int, list[Span]] = {}
         for item_id, found in received.items():
             if item_id in self._calendar_of:
@@ -207,15 +226,24 @@ class Rules:
             for span in united(spans.get(number, ())):
                 yield from self._stretches(calendar, number, account, span)
 
-    def _stretches(self, calendar: Calendar, number: int, account: Account, span: Span) -> Iterator[Row]:
+    def _stretches(
+        self, calendar: Calendar, number: int, account: Account, span: Span
+    ) -> Iterator[Row]:
         first, last = span
         changes = {at for at in self._changes(account.subscription, span) if first < at <= last}
         edges = [first, *sorted(changes), last + 1]
         for received_from, received_before in pairwise(edges):
-            yield number, received_from, received_before, *self._standing(calendar, account, received_from)
+            yield (
+                number,
+                received_from,
+                received_before,
+                *self._standing(calendar, account, received_from),
+            )
 
     def _changes(self, subscription: Subscription, span: Span) -> Iterator[int]:
-        """Yield the moments at which the standing may change: boundaries, the life's ends, and the grace after each."""
+        """Yield the moments at which the standing may change: boundaries, the life's ends, and the
+        grace after each.
+        """
         grace = self.policy.late_grace // _SECOND
         for moment in self._boundaries(subscription, span):
             yield moment
@@ -232,9 +260,18 @@ class Rules:
 
     def _standing(self, calendar: Calendar, account: Account, now: int) -> Row:
         standing = standing_at(account.subscription, now, self.policy)
-        current, first, last = standing.current, standing.late or standing.current, standing.current or standing.late
-        bills_late = self.policy.late_attribution is LateAttribution.OPEN_PERIOD and current is not None
-        is_closed = current is not None and account.closing(current.start_seconds, looks_back=calendar.looks_back) is not None
+        current, first, last = (
+            standing.current,
+            standing.late or standing.current,
+            standing.current or standing.late,
+        )
+        bills_late = (
+            self.policy.late_attribution is LateAttribution.OPEN_PERIOD and current is not None
+        )
+        is_closed = (
+            current is not None
+            and account.closing(current.start_seconds, looks_back=calendar.looks_back) is not None
+        )
         return (
             standing.ended,
             self.policy.future_tolerance // _SECOND,
@@ -259,26 +296,51 @@ class Rules:
         """Yield the rows of ``requests``, numbered in their order."""
         for number, (item_id, mode, start, end) in enumerate(requests):
             row = AGGREGATORS[mode]
-            kind = row.sql == ("total",), "total" in row.sql, row.sql == ("latest",), row.window_seconds
-            yield number, self.numbers[item_id], *kind, SECONDS_MIN if row.looks_back else start, end
+            kind = (
+                row.sql == ("total",),
+                "total" in row.sql,
+                row.sql == ("latest",),
+                row.window_seconds,
+            )
+            yield (
+                number,
+                self.numbers[item_id],
+                *kind,
+                SECONDS_MIN if row.looks_back else start,
+                end,
+            )
 
-    def candidates(self, used: Mapping[str, Sequence[Span]]) -> Iterator[tuple[Subscription, SubscriptionItem, BillingPeriod]]:
-        """Yield the billing periods that may have usage of a subscription, with each of its items that may have it."""
+    def candidates(
+        self, used: Mapping[str, Sequence[Span]]
+    ) -> Iterator[tuple[Subscription, SubscriptionItem, BillingPeriod]]:
+        """Yield the billing periods that may have usage of a subscription, with each of its items
+        that may have it.
+        """
         for account in self.accounts.values():
             subscription = account.subscription
-            items = [item for item in subscription.items if item.id in used and item.recurring.aggregate_usage is not None]
+            items = [
+                item
+                for item in subscription.items
+                if item.id in used and item.recurring.aggregate_usage is not None
+            ]
             spans = united([span for item in items for span in used[item.id]])
-            periods = dict.fromkeys(period for span in spans for period in periods_within(subscription, span))
+            periods = dict.fromkeys(
+                period for span in spans for period in periods_within(subscription, span)
+            )
             for period in periods:
                 yield from ((subscription, item, period) for item in items)
 
-    # Receipts --------------------------------------------------------------------------------------------------------
+    # Receipts -------------------------------------------------------------------------------------
 
     def receipt(self, judged: Judged, sequences: Mapping[int, int]) -> Receipt:
-        """Return what the log says of a record with this verdict; ``sequences`` numbers the originals of duplicates."""
+        """Return what the log says of a record with this verdict; ``sequences`` numbers the
+        originals of duplicates.
+        """
         receipt = self._answer(judged, sequences)
         said = receipt.outcome.value if receipt.outcome is Outcome.DUPLICATE else receipt.code
-        assert said == judged.verdict, f"SQL said {judged.verdict!r} of row {judged.seq}, the rules say {said!r}"
+        assert said == judged.verdict, (
+            f"SQL said {judged.verdict!r} of row {judged.seq}, the rules say {said!r}"
+        )
         return receipt
 
     def _answer(self, judged: Judged, sequences: Mapping[int, int]) -> Receipt:
@@ -297,7 +359,9 @@ class Rules:
         )
         if refusal is not None:
             return refusal
-        verdict = account.judge_closed(item, timestamp, judged.received, self.policy, is_set=judged.is_set)
+        verdict = account.judge_closed(
+            item, timestamp, judged.received, self.policy, is_set=judged.is_set
+        )
         assert isinstance(verdict, Receipt), f"SQL refused row {judged.seq}, the rules accept it"
         return verdict
 
@@ -321,11 +385,16 @@ def united(spans: Iterable[Span]) -> Iterator[Span]:
 
 
 def periods_within(subscription: Subscription, span: Span) -> Iterator[BillingPeriod]:
-    """Yield the billing periods that meet a span, but for those that the years 1 to 9999 do not hold whole."""
+    """Yield the billing periods that meet a span, but for those that the years 1 to 9999 do not
+    hold whole.
+    """
     first, last = span
     if first < _EARLY_SECONDS:  # The first period may have begun before the year 1.
         days = range(max(first, SECONDS_MIN), min(last, _EARLY_SECONDS), 86_400)
-        first = next(iter(days[bisect_left(days, True, key=partial(_begins, subscription)) :]), _EARLY_SECONDS)  # noqa: FBT003 - what is looked for
+        first = next(
+            iter(days[bisect_left(days, True, key=partial(_begins, subscription)) :]),  # noqa: FBT003 - what is looked for
+            _EARLY_SECONDS,
+        )
     with suppress(InvalidValueError):  # The year 9999 is over.
         for period in subscription.periods_from(first):
             if period.start_seconds > last:
@@ -346,7 +415,9 @@ def _begins(subscription: Subscription, at: int) -> bool:
 
 
 Request: TypeAlias = tuple[str, AggregateUsage, int, int]
-"""What is asked of an engine: item id, mode, and the period's start (inclusive) and end (exclusive) in Unix seconds."""
+"""What is asked of an engine: item id, mode, and the period's start (inclusive) and end (exclusive)
+in Unix seconds.
+"""
 
 
 def _looks_back(item: SubscriptionItem) -> bool:
@@ -358,7 +429,10 @@ def _bills_late(item: SubscriptionItem, closing: Closing) -> bool:
     if item.recurring.aggregate_usage is None:
         return False
     period, billed_by = closing.period, closing.price_of(item)
-    return late_refusal(period.start_seconds, period, closing.closed_at, item, billed_by, is_set=False) is None
+    return (
+        late_refusal(period.start_seconds, period, closing.closed_at, item, billed_by, is_set=False)
+        is None
+    )
 
 
 def _identity(judged: Judged, sequences: Mapping[int, int]) -> Receipt:
@@ -366,6 +440,8 @@ def _identity(judged: Judged, sequences: Mapping[int, int]) -> Receipt:
     assert judged.id is not None, "a record without an id is no duplicate"
     assert judged.first_seq is not None, "as above"
     timestamp, quantity, is_set = first
-    assert timestamp is not None and quantity is not None and is_set is not None, "a claim has content"  # noqa: PT018 - one fact
+    assert timestamp is not None and quantity is not None and is_set is not None, (  # noqa: PT018 - one fact
+        "a claim has content"
+    )
     sent = Sent(sequences.get(judged.first_seq, 0), timestamp, quantity, is_set, as_now=False)
     return sent.answer(judged.id, judged.quantity, judged.timestamp, is_set=judged.is_set)

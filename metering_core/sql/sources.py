@@ -1,7 +1,8 @@
 """Usage as DuckDB can read it, with the types that the kernel reads.
 
-A source becomes two relations: ``source``, the rows as they are with a column ``seq``, and ``given``, the same with the types
-that the kernel reads. A value that cannot be read exactly becomes NULL in ``given``, which the sifting finds.
+A source becomes two relations: ``source``, the rows as they are with a column ``seq``, and
+``given``, the same with the types that the kernel reads. A value that cannot be read exactly
+becomes NULL in ``given``, which the sifting finds.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are names and numbers of our own, and quoted literals
@@ -14,7 +15,13 @@ from typing import Final
 from metering_core.file_instants import PlausibleTime
 from metering_core.periods import ISO
 from metering_core.sql.duckdb_tables import DuckDBTables
-from metering_core.sql.engine import INSTANT_TYPES, column_refused, plausible, received, require_columns
+from metering_core.sql.engine import (
+    INSTANT_TYPES,
+    column_refused,
+    plausible,
+    received,
+    require_columns,
+)
 from metering_core.sql.loading import Origin, load
 from metering_core.sql.readers import INTEGERS, ZONED, Source
 
@@ -24,8 +31,11 @@ OPTIONAL: Final = ("action", "id", "received_at", "seq")
 _NARROW: Final = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
 
 
-def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: PlausibleTime) -> tuple[Origin, str]:
-    """Define the relations ``source`` and ``given``; return what is known of the first, and the expression of ``seq``.
+def define_usage(
+    tables: DuckDBTables, source: Source, now: int | None, time: PlausibleTime
+) -> tuple[Origin, str]:
+    """Define the relations ``source`` and ``given``; return what is known of the first, and the
+    expression of ``seq``.
 
     A moment that ``time`` does not hold is malformed.
 
@@ -44,7 +54,9 @@ def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: Pl
     fields = {
         "seq": seq,
         "subscription_item": _string("subscription_item", columns),
-        "quantity": integer_of("quantity", columns["quantity"], is_text=is_text, type="DECIMAL(38, 0)"),
+        "quantity": integer_of(
+            "quantity", columns["quantity"], is_text=is_text, type="DECIMAL(38, 0)"
+        ),
         "timestamp": moment_of("timestamp"),
         "is_set": _is_set(columns),
         "id": _string("id", columns),
@@ -53,11 +65,13 @@ def define_usage(tables: DuckDBTables, source: Source, now: int | None, time: Pl
     }
     selected = ", ".join(f"{expression} AS {name}" for name, expression in fields.items())
     judged = ", ".join(plausible(fields, time, now))
-    tables.execute(f"CREATE TEMP VIEW given AS SELECT {judged} FROM (SELECT {selected} FROM source) AS told")
+    tables.execute(
+        f"CREATE TEMP VIEW given AS SELECT {judged} FROM (SELECT {selected} FROM source) AS told"
+    )
     return origin, seq
 
 
-# Types -------------------------------------------------------------------------------------------------------------------
+# Types --------------------------------------------------------------------------------------------
 
 
 def is_absent(column: str, columns: Mapping[str, str]) -> str:
@@ -71,10 +85,16 @@ def integer_of(column: str, kind: str, *, is_text: bool, type: str) -> str:  # n
     if kind in INTEGERS or (kind.startswith("DECIMAL(") and kind.endswith(",0)")):
         return f"CAST({column} AS BIGINT)" if kind in _NARROW else f"TRY_CAST({column} AS {type})"
     if kind == "JSON":
-        text = f"CAST({column} AS VARCHAR)"  # Of a number, its digits: also beyond 64 bits, where its type would be a float.
-        return f"CASE WHEN regexp_full_match({text}, '-?[0-9]+') THEN TRY_CAST({text} AS {type}) END"
+        # Of a number, its digits: also beyond 64 bits, where its type would be a float.
+        text = f"CAST({column} AS VARCHAR)"
+        return (
+            f"CASE WHEN regexp_full_match({text}, '-?[0-9]+') THEN TRY_CAST({text} AS {type}) END"
+        )
     if is_text and kind == "VARCHAR":
-        return f"CASE WHEN regexp_full_match({column}, '-?[0-9]+') THEN TRY_CAST({column} AS {type}) END"
+        return (
+            f"CASE WHEN regexp_full_match({column}, '-?[0-9]+') THEN TRY_CAST({column} AS "
+            f"{type}) END"
+        )
     raise column_refused(column, "integers", kind)
 
 
@@ -86,7 +106,8 @@ def _instant(column: str, kind: str, *, is_text: bool) -> str:
     if kind == "JSON":
         text = f"{column} ->> '$'"
         return (
-            f"CASE WHEN json_type({column}) IN ('UBIGINT', 'BIGINT') THEN TRY_CAST({text} AS BIGINT) "
+            f"CASE WHEN json_type({column}) IN ('UBIGINT', 'BIGINT') THEN TRY_CAST({text} "
+            "AS BIGINT) "
             f"WHEN json_type({column}) = 'VARCHAR' AND regexp_full_match({text}, '{ISO}') "
             f"THEN {_seconds(text)} END"
         )
@@ -110,7 +131,9 @@ def floored(number: str, unit: int) -> str:
 
 
 def _string(column: str, columns: Mapping[str, str]) -> str:
-    """Return the expression of a string. A JSON value of another type becomes an empty string, which is malformed."""
+    """Return the expression of a string. A JSON value of another type becomes an empty string,
+    which is malformed.
+    """
     kind = columns.get(column)
     if kind is None or kind == '"NULL"':
         return "CAST(NULL AS VARCHAR)"
@@ -127,4 +150,7 @@ def _is_set(columns: Mapping[str, str]) -> str:
     if "action" not in columns:
         return "FALSE"
     action = _string("action", columns)
-    return f"CASE WHEN {action} = 'set' THEN TRUE WHEN {action} = 'increment' OR ({action}) IS NULL THEN FALSE END"
+    return (
+        f"CASE WHEN {action} = 'set' THEN TRUE WHEN {action} = 'increment' OR ({action}) IS "
+        "NULL THEN FALSE END"
+    )

@@ -21,7 +21,14 @@ from metering_core.sql.engine import (
     require_order,
 )
 from metering_core.sql.kernel import statement
-from metering_core.sql.spark_tables import WHOLE, SparkTables, integer_of, origin_of, place_of, string_of
+from metering_core.sql.spark_tables import (
+    WHOLE,
+    SparkTables,
+    integer_of,
+    origin_of,
+    place_of,
+    string_of,
+)
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 _NAMED: Final = {
@@ -36,18 +43,22 @@ _OPTIONAL: Final = ("action", "id", "received_at")
 
 
 class SparkUsage(SqlUsage):
-    """Usage in a table of a cluster; itself a :class:`~metering_core.Usage`. Needs the extra ``spark`` (Spark 4, ANSI mode).
+    """Usage in a table of a cluster; itself a :class:`~metering_core.Usage`. Needs the extra
+    ``spark`` (Spark 4, ANSI mode).
 
-    Columns are ``subscription_item``, ``quantity``, ``timestamp``, ``seq`` (the order of arrival: rows of a cluster have none
-    of their own) and optionally ``action``, ``id`` and ``received_at``. A row counts as received when it happened unless
-    ``received_at`` or ``now`` says otherwise. Other columns are not read.
+    Columns are ``subscription_item``, ``quantity``, ``timestamp``, ``seq`` (the order of arrival:
+    rows of a cluster have none of their own) and optionally ``action``, ``id`` and ``received_at``.
+    A row counts as received when it happened unless ``received_at`` or ``now`` says otherwise.
+    Other columns are not read.
 
     Args:
         session: a ``SparkSession``, classic or Connect; it stays the caller's.
-        table_or_path: the name of a table, a path of Parquet (anything with a ``/``), or a ``DataFrame``.
+        table_or_path: the name of a table, a path of Parquet (anything with a ``/``), or a
+            ``DataFrame``.
         subscriptions: one version of each.
         policy: as for :class:`~metering_core.UsageLog`.
-        closed: by subscription, the periods that were finalized before any of this usage arrived; ``log.state().closed``.
+        closed: by subscription, the periods that were finalized before any of this usage arrived;
+            ``log.state().closed``.
         now: the moment of receipt of every row, instead of a column.
         skip_malformed: as for :class:`~metering_core.sql.DuckDBUsage`.
         time: as for :class:`~metering_core.sql.DuckDBUsage`.
@@ -55,8 +66,9 @@ class SparkUsage(SqlUsage):
     Raises:
         MissingExtraError: without pyspark or pyarrow.
         CatalogError: ``file_unreadable`` where Spark does not find the table, the path or a column.
-        InvalidValueError: where ANSI mode is off, for a column of a type that is not exact or that is misspelt, for the first
-            malformed value, and for a ``seq`` that is NULL or comes twice.
+        InvalidValueError: where ANSI mode is off, for a column of a type that is not exact or that
+            is misspelt, for the first malformed value, and for a ``seq`` that is NULL or comes
+            twice.
     """
 
     def __init__(
@@ -77,22 +89,32 @@ class SparkUsage(SqlUsage):
         require_kind(bool, skip_malformed, "skip_malformed", "True or False")
         self._tables: SparkTables = SparkTables(session, "SparkUsage", "usage", out_of_range)
         with self._tables.opening():
-            require_order(self._tables, "given", self._tables.reading(lambda: self._define_usage(table_or_path, seconds)))
+            require_order(
+                self._tables,
+                "given",
+                self._tables.reading(lambda: self._define_usage(table_or_path, seconds)),
+            )
             self._inspect(self._origin, skip_malformed=skip_malformed)
             self._define_rules()
             self._judge()
 
     def close(self) -> None:
-        """Give back what the cluster keeps for this usage; nothing can be asked afterwards but what is remembered."""
+        """Give back what the cluster keeps for this usage; nothing can be asked afterwards but what
+        is remembered.
+        """
         self._tables.close()
 
-    def write_partials(self, path: str, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> None:
+    def write_partials(
+        self, path: str, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]
+    ) -> None:
         """Write the partials of very many items to Parquet instead of bringing them here.
 
-        Columns: ``subscription_item``, ``aggregate_usage``, ``period_start`` (inclusive) and ``period_end`` (exclusive) in Unix
-        seconds; of its cells ``cells`` (how many), ``total``, ``greatest``, ``least`` and ``timestamp`` of the latest one. The
-        modes ``last_…`` keep their latest cell alone, and a ``sum`` is one cell; ``total`` is there where the mode needs it.
-        Peaks have a row for each hour or day that has usage, which begins at ``bucket``. An item without usage has no row.
+        Columns: ``subscription_item``, ``aggregate_usage``, ``period_start`` (inclusive) and
+        ``period_end`` (exclusive) in Unix seconds; of its cells ``cells`` (how many), ``total``,
+        ``greatest``, ``least`` and ``timestamp`` of the latest one. The modes ``last_…`` keep their
+        latest cell alone, and a ``sum`` is one cell; ``total`` is there where the mode needs it.
+        Peaks have a row for each hour or day that has usage, which begins at ``bucket``. An item
+        without usage has no row.
 
         Args:
             path: where no file or folder is yet, as the cluster's machines see it.
@@ -103,7 +125,10 @@ class SparkUsage(SqlUsage):
         """
         asked = [self._request(item, period) for item, period in requests]
         self._define("requests", self.rules.request_rows(asked))
-        named = ((number, item_id, mode.value, start, end) for number, (item_id, mode, start, end) in enumerate(asked))
+        named = (
+            (number, item_id, mode.value, start, end)
+            for number, (item_id, mode, start, end) in enumerate(asked)
+        )
         names = self._tables.sent(_NAMED, named)
         written = names.join(self._tables.frame(statement("folding")), "request").drop("request")
         self._tables.running(lambda: written.write.parquet(path))
@@ -148,4 +173,7 @@ def _is_set(kinds: Mapping[str, str]) -> str:
     if "action" not in kinds:
         return "FALSE"
     action = string_of("action", kinds)
-    return f"CASE WHEN {action} = 'set' THEN TRUE WHEN {action} = 'increment' OR {action} IS NULL THEN FALSE END"
+    return (
+        f"CASE WHEN {action} = 'set' THEN TRUE WHEN {action} = 'increment' OR {action} IS NULL "
+        "THEN FALSE END"
+    )

@@ -1,4 +1,6 @@
-"""Views of our own in the caller's Spark session: the relations that the kernel's statements read, and how one is run."""
+"""Views of our own in the caller's Spark session: the relations that the kernel's statements read,
+and how one is run.
+"""
 
 # ruff: noqa: S608 - what is put into SQL here are names of our own
 
@@ -10,7 +12,13 @@ from contextlib import contextmanager
 from typing import Any, Final
 from uuid import uuid4
 
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, MissingExtraError
+from metering_core.errors import (
+    CatalogError,
+    ErrorCode,
+    InvalidValueError,
+    InvoicingError,
+    MissingExtraError,
+)
 from metering_core.sql.engine import column_refused
 from metering_core.sql.loading import Origin
 from metering_core.sql.readers import Reader
@@ -21,7 +29,8 @@ WHOLE: Final = ("tinyint", "smallint", "int", "bigint")
 
 
 class SparkTables:
-    """Relations in a Spark session, each a view with a name of its own; see :class:`~metering_core.sql.engine.Tables`.
+    """Relations in a Spark session, each a view with a name of its own; see
+    :class:`~metering_core.sql.engine.Tables`.
 
     Args:
         session: a ``SparkSession``, classic or Connect; it stays the caller's.
@@ -66,10 +75,14 @@ class SparkTables:
             raise
 
     def source(self, table_or_path: Any) -> Any:  # noqa: ANN401 - as above
-        """Return the frame of a table's name, of a path of Parquet (anything with a ``/``), or of a frame, and name it."""
+        """Return the frame of a table's name, of a path of Parquet (anything with a ``/``), or of a
+        frame, and name it.
+        """
         frame = table_or_path
         if isinstance(frame, str):
-            frame = self._session.read.parquet(frame) if "/" in frame else self._session.table(frame)
+            frame = (
+                self._session.read.parquet(frame) if "/" in frame else self._session.table(frame)
+            )
         self.name("source", frame)
         return frame
 
@@ -83,28 +96,44 @@ class SparkTables:
         self.name(name, self.sent(columns, rows))
 
     def sent(self, columns: Mapping[str, str], rows: Iterable[Row]) -> Any:  # noqa: ANN401 - as above
-        """Send rows as an Arrow table: a list of them would be unpacked by Python on the cluster, which it may not have."""
+        """Send rows as an Arrow table: a list of them would be unpacked by Python on the cluster,
+        which it may not have.
+        """
         import pyarrow as pa  # noqa: PLC0415 - the extra is imported where it is needed
 
         types = {"STRING": pa.string(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_()}
         values = list(zip(*rows, strict=True)) or [()] * len(columns)
-        arrays = [pa.array(one, types[kind]) for one, kind in zip(values, columns.values(), strict=True)]
+        arrays = [
+            pa.array(one, types[kind]) for one, kind in zip(values, columns.values(), strict=True)
+        ]
         # Connect asks for the schema of a table without a row.
         declared = ", ".join(f"{column} {kind}" for column, kind in columns.items())
         return self._session.createDataFrame(pa.table(arrays, list(columns)), declared)
 
     def frame(self, text: str) -> Any:  # noqa: ANN401 - as above
-        """Return a statement of the kernel as a frame: as it is, with the names of its input relations bound in front of it."""
-        words = set(re.findall(r"\w+", text))  # What is bound is planned, so no more than may be read.
-        bound = ",\n".join(f"{name} AS (SELECT * FROM {view})" for name, view in self._views.items() if name in words)
+        """Return a statement of the kernel as a frame: as it is, with the names of its input
+        relations bound in front of it.
+        """
+        words = set(
+            re.findall(r"\w+", text)
+        )  # What is bound is planned, so no more than may be read.
+        bound = ",\n".join(
+            f"{name} AS (SELECT * FROM {view})"
+            for name, view in self._views.items()
+            if name in words
+        )
         body = "\n".join(line for line in text.splitlines() if not line.startswith("--"))
-        return self._session.sql(f"WITH {bound},\n{body[5:]}" if body.startswith("WITH\n") else f"WITH {bound}\n{body}")
+        return self._session.sql(
+            f"WITH {bound},\n{body[5:]}" if body.startswith("WITH\n") else f"WITH {bound}\n{body}"
+        )
 
     def keep(self, text: str) -> Any:  # noqa: ANN401 - as above
-        """Run a statement of the kernel and let the cluster keep the rows, without the plan that they came from.
+        """Run a statement of the kernel and let the cluster keep the rows, without the plan that
+        they came from.
 
-        ``persist`` would keep the plan too, and a question that reads the rows three times is then planned through it three
-        times, which takes minutes. What is lost with a machine of the cluster is not computed again: the question fails.
+        ``persist`` would keep the plan too, and a question that reads the rows three times is then
+        planned through it three times, which takes minutes. What is lost with a machine of the
+        cluster is not computed again: the question fails.
         """
         kept = self.running(lambda: self.frame(text).localCheckpoint())
         self._kept.append(kept)
@@ -125,7 +154,9 @@ class SparkTables:
             raise self._overflow(error) from None
 
     def reading(self, define: Callable[[], Any]) -> Any:  # noqa: ANN401 - as above
-        """Raise as our own that there is no such table or path, or that a column of it comes twice."""
+        """Raise as our own that there is no such table or path, or that a column of it comes
+        twice.
+        """
         from pyspark.errors import AnalysisException  # noqa: PLC0415 - the extra is imported where it is needed
 
         try:
@@ -133,7 +164,9 @@ class SparkTables:
         except AnalysisException as error:
             message = f"{self._read}: cannot be read: {str(error).strip().splitlines()[0]}"
             details = {"path": None, "line": None}
-            raise CatalogError(ErrorCode.FILE_UNREADABLE, message, param="table_or_path", details=details) from error
+            raise CatalogError(
+                ErrorCode.FILE_UNREADABLE, message, param="table_or_path", details=details
+            ) from error
 
 
 def origin_of(kinds: Mapping[str, str]) -> Origin:
@@ -142,7 +175,9 @@ def origin_of(kinds: Mapping[str, str]) -> Origin:
 
 
 def _release(kept: Any) -> None:  # noqa: ANN401 - as above
-    """Free the rows that were kept. Over Connect the server does it once nobody names them any more."""
+    """Free the rows that were kept. Over Connect the server does it once nobody names them any
+    more.
+    """
     if hasattr(kept, "_jdf"):  # `unpersist` knows nothing of checkpoints.
         kept._jdf.logicalPlan().rdd().unpersist(False)  # noqa: SLF001, FBT003 - there is no public way
 
@@ -157,11 +192,17 @@ def _require_spark(asked_by: str) -> None:
 
 def _require_ansi(session: Any) -> None:  # noqa: ANN401 - as above
     """Without ANSI mode a sum that overflows is NULL, which would bill nothing without a word."""
-    if all(kind.__name__ != "SparkSession" for kind in type(session).__mro__):  # Classic and Connect have one each.
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "session", "a SparkSession", session)
+    if all(
+        kind.__name__ != "SparkSession" for kind in type(session).__mro__
+    ):  # Classic and Connect have one each.
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "session", "a SparkSession", session
+        )
     if str(session.conf.get("spark.sql.ansi.enabled")).lower() != "true":
         expected = "a session with spark.sql.ansi.enabled, so that no sum overflows silently"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "session", expected, "false")
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "session", expected, "false"
+        )
 
 
 def quoted(column: str) -> str:

@@ -1,7 +1,7 @@
 """What users test their prices with: Hypothesis strategies, the laws of billing, worked cases.
 
-``laws``, ``meter_laws`` and ``cases`` need nothing but the library; ``strategies`` and ``conformance`` need the extra
-``hypothesis``. Nothing is imported before it is asked for.
+``laws``, ``meter_laws`` and ``cases`` need nothing but the library; ``strategies`` and
+``conformance`` need the extra ``hypothesis``. Nothing is imported before it is asked for.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ def __getattr__(name: str) -> ModuleType:
     """Import a module of this package when it is first asked for.
 
     Raises:
-        MissingExtraError: ``extra_missing`` for ``strategies`` and ``conformance`` where Hypothesis is not installed.
+        MissingExtraError: ``extra_missing`` for ``strategies`` and ``conformance`` where Hypothesis
+            is not installed.
     """
     if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

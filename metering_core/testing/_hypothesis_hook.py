@@ -1,7 +1,8 @@
 """Teaches Hypothesis our types: ``st.from_type(Price)`` draws a price.
 
-Hypothesis calls this through the entry point group ``hypothesis``, by way of ``_metering_core_hypothesis.py`` beside the
-package, which waits until somebody imports ``metering_core``. The strategies are imported when the first value is drawn.
+Hypothesis calls this through the entry point group ``hypothesis``, by way of
+``_metering_core_hypothesis.py`` beside the package, which waits until somebody imports
+``metering_core``. The strategies are imported when the first value is drawn.
 """
 
 from __future__ import annotations

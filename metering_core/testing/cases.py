@@ -1,67 +1,80 @@
 r"""Worked cases are data: JSON files of cases that ``metering-core check`` runs against the engine.
 
-Keep them beside your prices, so that a change of a price, or of this library, that would change a bill is seen before it is
-sent. Nothing here needs Hypothesis or pytest.
+Keep them beside your prices, so that a change of a price, or of this library, that would change a
+bill is seen before it is sent. Nothing here needs Hypothesis or pytest.
 
-A file is ``{"cases": [CASE, …]}``. Every case has an ``id`` (1 to 255 characters, unique in the file), a ``kind``, what the
-kind needs, and ``expected``. Every key of ``expected`` is optional and what is absent is not checked; a list is compared by
-length and position. An unknown key, anywhere, makes the file unreadable, so that a typing slip cannot pass; in an object of
-Stripe's that says its kind (``"object": "price"``) only one that is nearly a known one does.
+A file is ``{"cases": [CASE, …]}``. Every case has an ``id`` (1 to 255 characters, unique in the
+file), a ``kind``, what the kind needs, and ``expected``. Every key of ``expected`` is optional and
+what is absent is not checked; a list is compared by length and position. An unknown key, anywhere,
+makes the file unreadable, so that a typing slip cannot pass; in an object of Stripe's that says its
+kind (``"object": "price"``) only one that is nearly a known one does.
 
 Values
-    *number*: an integer, a decimal string, or a ratio such as ``"1/3"`` where no decimal can write it. *amount*: an integer
-    of minor units. *exact*: minor units before rounding, a number. *quantity*: a number of at least 0; of a usage record an
-    integer; where it is expected, of at most 12 decimal places, and a ratio is cut to them, as a line shows it. *instant*:
-    Unix seconds, or ISO 8601 with an offset (``"2024-01-31T00:00:00Z"``). JSON floats are refused: a number that is not
-    whole is written as a string. *price*: Stripe's Price (or Plan) shape; its ``id`` is ``"price"`` unless given; from
-    Python also the id of one of the ``prices`` passed to :func:`run_cases`. *subscription*: Stripe's Subscription shape,
-    with such prices in its items and ``timezone`` beside Stripe's fields. *period*: ``{"start": instant, "end": instant}``,
-    end excluded.
+    *number*: an integer, a decimal string, or a ratio such as ``"1/3"`` where no decimal can write
+    it. *amount*: an integer of minor units. *exact*: minor units before rounding, a number.
+    *quantity*: a number of at least 0; of a usage record an integer; where it is expected, of at
+    most 12 decimal places, and a ratio is cut to them, as a line shows it. *instant*: Unix seconds,
+    or ISO 8601 with an offset (``"2024-01-31T00:00:00Z"``). JSON floats are refused: a number that
+    is not whole is written as a string. *price*: Stripe's Price (or Plan) shape; its ``id`` is
+    ``"price"`` unless given; from Python also the id of one of the ``prices`` passed to
+    :func:`run_cases`. *subscription*: Stripe's Subscription shape, with such prices in its items
+    and ``timezone`` beside Stripe's fields. *period*: ``{"start": instant, "end": instant}``, end
+    excluded.
 
 ``rating``: what a quantity costs.
-    ``price``, ``quantity``. Expected: ``total`` (amount: the sum of the settled lines), ``exact`` (the sum before rounding)
-    and ``lines``, each with any of ``kind`` (``unit``, ``flat``, ``package``), ``tier``, ``quantity``, ``packages``,
-    ``unit_amount`` (exact), ``exact``, ``amount``, ``description``.
+    ``price``, ``quantity``. Expected: ``total`` (amount: the sum of the settled lines), ``exact``
+    (the sum before rounding) and ``lines``, each with any of ``kind`` (``unit``, ``flat``,
+    ``package``), ``tier``, ``quantity``, ``packages``, ``unit_amount`` (exact), ``exact``,
+    ``amount``, ``description``.
 
 ``aggregation``: what usage records come to.
-    ``aggregate_usage``, ``period``, ``records``, each with ``timestamp``, ``quantity`` and optionally ``action`` and
-    ``id``. The records arrive in the order given, each at its own time, and may lie outside the period. Expected:
-    ``quantity``.
+    ``aggregate_usage``, ``period``, ``records``, each with ``timestamp``, ``quantity`` and
+    optionally ``action`` and ``id``. The records arrive in the order given, each at its own time,
+    and may lie outside the period. Expected: ``quantity``.
 
 ``period``: where billing periods begin and end.
-    ``billing_cycle_anchor``, ``interval``, optionally ``interval_count``, ``timezone`` (wall-clock boundaries there) and
-    ``at`` (an instant). Expected: ``boundaries``, a run of consecutive boundaries that may begin anywhere, or the ``start``
-    and ``end`` of the period that holds ``at``.
+    ``billing_cycle_anchor``, ``interval``, optionally ``interval_count``, ``timezone`` (wall-clock
+    boundaries there) and ``at`` (an instant). Expected: ``boundaries``, a run of consecutive
+    boundaries that may begin anywhere, or the ``start`` and ``end`` of the period that holds
+    ``at``.
 
 ``append``: what the sender of records hears.
-    ``subscription``, ``now``, ``records`` (``subscription_item``, ``quantity``, optionally ``timestamp``, an instant or
-    ``"now"``, which is the default, ``action`` and ``id``) and optionally ``policy`` (``future_tolerance`` and
-    ``late_grace`` in seconds, ``late_attribution``). Expected: ``receipts``, each with any of ``outcome``, ``sequence``,
-    ``code``, ``param``, ``message`` (which the receipt's message must contain: Stripe's words stand before our own).
+    ``subscription``, ``now``, ``records`` (``subscription_item``, ``quantity``, optionally
+    ``timestamp``, an instant or ``"now"``, which is the default, ``action`` and ``id``) and
+    optionally ``policy`` (``future_tolerance`` and ``late_grace`` in seconds,
+    ``late_attribution``). Expected: ``receipts``, each with any of ``outcome``, ``sequence``,
+    ``code``, ``param``, ``message`` (which the receipt's message must contain: Stripe's words stand
+    before our own).
 
 ``invoice``: what a subscription owes for a period, finalized at the period's end.
-    ``subscription``, ``period`` (one of the subscription's billing periods) and ``records`` as in ``append``, but with a
-    ``timestamp`` each; they count as received when they happened, or at their ``received_at``. Expected: ``total``,
-    ``subtotal``, ``currency`` and ``lines``, with the keys of a rating line and ``id``, ``subscription_item``, ``price``
-    (its id), ``period``, ``total_usage``, ``aggregate_usage``, ``rounding``, ``proration`` (a number, such as ``"1/2"``; null
-    for a whole period).
+    ``subscription``, ``period`` (one of the subscription's billing periods) and ``records`` as in
+    ``append``, but with a ``timestamp`` each; they count as received when they happened, or at
+    their ``received_at``. Expected: ``total``, ``subtotal``, ``currency`` and ``lines``, with the
+    keys of a rating line and ``id``, ``subscription_item``, ``price`` (its id), ``period``,
+    ``total_usage``, ``aggregate_usage``, ``rounding``, ``proration`` (a number, such as ``"1/2"``;
+    null for a whole period).
 
 ``meter``: what the events of a meter come to.
-    ``meter`` (Stripe's Meter shape; its ``id`` is the event name unless given) and ``events``, each with ``event_name``,
-    ``payload`` (strings by string), ``timestamp`` and optionally ``identifier``; ``object``, ``created`` and ``livemode`` are
-    read past. The events arrive in the order given, each at its own time, and may lie outside the range; a duplicate counts
-    once. All else is optional: ``customer`` (the only one that the events have), ``start_time`` and ``end_time`` (excluded;
-    the whole windows, or minutes, that hold the customer's events, or where none lies there, the other bound),
-    ``value_grouping_window`` (``hour``, ``day``, ``week``, ``month``), ``timezone`` (the calendar of the windows; UTC) and
-    ``dimension_filters`` (lists of values by key). A customer without events comes to 0, and has no summaries. Expected:
-    ``value`` (of the whole range, which ``value_grouping_window`` does not change) and ``summaries``, each with any of
-    ``start_time``, ``end_time`` and ``value``: the buckets that are not empty, in the order of time. An empty one has no event
-    that counts and no level from before. Values are *numbers*, of either sign.
+    ``meter`` (Stripe's Meter shape; its ``id`` is the event name unless given) and ``events``, each
+    with ``event_name``, ``payload`` (strings by string), ``timestamp`` and optionally
+    ``identifier``; ``object``, ``created`` and ``livemode`` are read past. The events arrive in the
+    order given, each at its own time, and may lie outside the range; a duplicate counts once. All
+    else is optional: ``customer`` (the only one that the events have), ``start_time`` and
+    ``end_time`` (excluded; the whole windows, or minutes, that hold the customer's events, or where
+    none lies there, the other bound), ``value_grouping_window`` (``hour``, ``day``, ``week``,
+    ``month``), ``timezone`` (the calendar of the windows; UTC) and ``dimension_filters`` (lists of
+    values by key). A customer without events comes to 0, and has no summaries. Expected: ``value``
+    (of the whole range, which ``value_grouping_window`` does not change) and ``summaries``, each
+    with any of ``start_time``, ``end_time`` and ``value``: the buckets that are not empty, in the
+    order of time. An empty one has no event that counts and no level from before. Values are
+    *numbers*, of either sign.
 
-A record that is refused in an ``aggregation`` or ``invoice`` case, or an event in a ``meter`` case, is a difference.
+A record that is refused in an ``aggregation`` or ``invoice`` case, or an event in a ``meter`` case,
+is a difference.
 
 >>> price = {"currency": "usd", "unit_amount_decimal": "0.05"}
->>> case = {"id": "E26", "kind": "rating", "price": price, "quantity": 30, "expected": {"total": 1, "exact": "1.5"}}
+>>> expected = {"total": 1, "exact": "1.5"}
+>>> case = {"id": "E26", "kind": "rating", "price": price, "quantity": 30, "expected": expected}
 >>> for result in run_cases({"cases": [case]}):
 ...     print(result.id, *result.differences, sep="\n")
 E26
@@ -86,7 +99,13 @@ from metering_core.acceptance import AcceptancePolicy, LateAttribution, Outcome,
 from metering_core.aggregation import summarize
 from metering_core.catalog import SUBSCRIPTION_TIMES, read_json
 from metering_core.currencies import currency
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError, MeteringError
+from metering_core.errors import (
+    CatalogError,
+    ErrorCode,
+    InvalidValueError,
+    InvoicingError,
+    MeteringError,
+)
 from metering_core.exact import (
     QUANTITY_DIGITS_MAX,
     Number,
@@ -104,7 +123,16 @@ from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.meters import Meter, short_name
 from metering_core.names import choice, known_keys, name, path_of, required, text_of
-from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, Instant, Interval, instant, iso_8601, unix_seconds
+from metering_core.periods import (
+    SECONDS_MIN,
+    BillingCycle,
+    BillingPeriod,
+    Instant,
+    Interval,
+    instant,
+    iso_8601,
+    unix_seconds,
+)
 from metering_core.prices import AggregateUsage, Price, Recurring
 from metering_core.pricing import ChargeKind
 from metering_core.rating import SettledCharge, rate
@@ -119,7 +147,8 @@ class CaseResult:
     Attributes:
         id: the case's id.
         kind: one of :data:`CASE_KINDS`.
-        differences: sentences that say what, expected and received; empty where the engine agrees with the case.
+        differences: sentences that say what, expected and received; empty where the engine agrees
+            with the case.
     """
 
     id: str
@@ -131,13 +160,15 @@ def read_cases(path: str | PathLike[str]) -> dict[str, Any]:
     """Read a file of cases; what is in them is checked by :func:`run_cases`.
 
     Raises:
-        CatalogError: ``file_unreadable`` where the file is absent, is not JSON, says a key twice or is no JSON object.
-            ``details`` has the ``path`` and the ``line``, where there is one.
+        CatalogError: ``file_unreadable`` where the file is absent, is not JSON, says a key twice or
+            is no JSON object. ``details`` has the ``path`` and the ``line``, where there is one.
     """
     place = path_of(path, "path")
     data = read_json(place, "path")
     if not isinstance(data, dict):
-        reason = f"expected a JSON object with a list of cases, received a JSON {type(data).__name__}"
+        reason = (
+            f"expected a JSON object with a list of cases, received a JSON {type(data).__name__}"
+        )
         raise CatalogError.of_file("path", place, reason)
     return data
 
@@ -150,13 +181,14 @@ def run_cases(
     Args:
         data: ``{"cases": […]}``, as :func:`read_cases` returns it.
         kind: one of :data:`CASE_KINDS`, or None for all.
-        prices: by id, for cases that name a price by its id instead of writing it down; so prices with a pricing model of
-            the user's own are checked like all others.
+        prices: by id, for cases that name a price by its id instead of writing it down; so prices
+            with a pricing model of the user's own are checked like all others.
 
     Raises:
-        CatalogError: ``file_unreadable`` for a malformed case, of whatever kind: an unknown key or kind, a missing or repeated
-            id, a float, a value that cannot be built. ``details`` has the ``case`` (its id, or its place without one) and the
-            ``code``, ``param`` says where in the case.
+        CatalogError: ``file_unreadable`` for a malformed case, of whatever kind: an unknown key or
+            kind, a missing or repeated id, a float, a value that cannot be built. ``details`` has
+            the ``case`` (its id, or its place without one) and the ``code``, ``param`` says where
+            in the case.
         InvalidValueError: ``parameter_invalid_choice`` where ``kind`` is none.
     """
     if kind is not None:
@@ -186,7 +218,10 @@ def _with_prices(case: object, prices: Mapping[str, Price]) -> object:
         filled["price"] = prices.get(case["price"], case["price"])
     subscription = case.get("subscription")
     if isinstance(subscription, Mapping) and isinstance(subscription.get("items"), list):
-        filled["subscription"] = {**subscription, "items": [_with_prices(item, prices) for item in subscription["items"]]}
+        filled["subscription"] = {
+            **subscription,
+            "items": [_with_prices(item, prices) for item in subscription["items"]],
+        }
     return filled
 
 
@@ -214,23 +249,34 @@ def _run(data: object) -> CaseResult:
     """Read one case and compare what it expects with what the engine gives."""
     _refuse_unfit(data, "")
     if not isinstance(data, Mapping):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "case", "an object", data)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "case", "an object", data
+        )
     case_id = name(required(data, "id"), "id")
     kind = _kind(required(data, "kind"), "kind")
     shape = CASE_KINDS[kind]
-    case = _object(data, "", {"id": name, "kind": _kind, "expected": _shaped(shape.expected), **shape.keys}, shape.required)
+    case = _object(
+        data,
+        "",
+        {"id": name, "kind": _kind, "expected": _shaped(shape.expected), **shape.keys},
+        shape.required,
+    )
     try:
         received = shape.receive(case)
     except InvoicingError as refusal:
         return CaseResult(case_id, kind, (f"expected an answer, received {_refusal(refusal)}",))
-    return CaseResult(case_id, kind, (*received.refusals, *_differences(case.get("expected", {}), received.values, "")))
+    return CaseResult(
+        case_id,
+        kind,
+        (*received.refusals, *_differences(case.get("expected", {}), received.values, "")),
+    )
 
 
 def _refusal(refused: MeteringError | Receipt) -> str:
     return f"{refused.code}: {refused.message}"
 
 
-# Comparing --------------------------------------------------------------------------------------------------------------
+# Comparing ----------------------------------------------------------------------------------------
 
 
 @attrs.frozen
@@ -250,7 +296,9 @@ def _differences(expected: object, received: object, place: str) -> Iterator[str
         for key, value in expected.items():
             yield from _differences(value, received[key], f"{place}[{key}]" if place else key)
     elif isinstance(expected, list) and isinstance(received, list):
-        for position, (one, other) in enumerate(zip_longest(expected, received, fillvalue=_NOTHING)):
+        for position, (one, other) in enumerate(
+            zip_longest(expected, received, fillvalue=_NOTHING)
+        ):
             yield from _differences(one, other, f"{place}[{position}]")
     elif not _agree(expected, received):
         yield f"{place}: expected {_shown(expected)}, received {_shown(received)}"
@@ -269,7 +317,8 @@ def _shown(value: object) -> str:
     return prefix + json.dumps(value, ensure_ascii=False, default=attrgetter("text"))
 
 
-# Reading: a reader takes a value and its place, and returns it as JSON that can be compared, or as what the engine takes ------
+# Reading: a reader takes a value and its place, and returns it as JSON that can be compared, or as
+# what the engine takes
 
 Reader = Callable[[object, str], Any]
 """Reads one value; its second argument is the place that a complaint names."""
@@ -283,10 +332,14 @@ def _refuse_unfit(value: object, param: str, depth: int = 0) -> None:
     """Refuse floats, keys that are no text, and nests that nobody could walk."""
     if depth > DEPTH_MAX:
         expected = f"at most {DEPTH_MAX} objects and lists within each other"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "case", expected, "more")
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "case", expected, "more"
+        )
     if isinstance(value, float):
         expected = 'an integer, or a decimal written as a string such as "0.5"'
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value
+        )
     if isinstance(value, Mapping):
         for key, inner in value.items():
             named = name(key, param or "case")
@@ -296,12 +349,18 @@ def _refuse_unfit(value: object, param: str, depth: int = 0) -> None:
             _refuse_unfit(inner, f"{param}[{position}]", depth + 1)
 
 
-def _object(value: object, param: str, readers: Mapping[str, Reader], needed: Sequence[str] = ()) -> dict[str, Any]:
-    """Read an object whose keys the table knows; a key that is absent stays absent, null is a value."""
+def _object(
+    value: object, param: str, readers: Mapping[str, Reader], needed: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Read an object whose keys the table knows; a key that is absent stays absent, null is a
+    value.
+    """
     data = known_keys(value, readers.keys(), param)
     for key in needed:
         required(data, key, param)
-    return {key: readers[key](inner, f"{param}[{key}]" if param else key) for key, inner in data.items()}
+    return {
+        key: readers[key](inner, f"{param}[{key}]" if param else key) for key, inner in data.items()
+    }
 
 
 def _shaped(readers: Mapping[str, Reader], needed: Sequence[str] = ()) -> Reader:
@@ -310,13 +369,17 @@ def _shaped(readers: Mapping[str, Reader], needed: Sequence[str] = ()) -> Reader
 
 def _list(value: object, param: str) -> list[Any]:
     if not isinstance(value, list):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "a list", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, "a list", value
+        )
     return value
 
 
 def _each(reader: Reader) -> Reader:
     def read(value: object, param: str) -> list[Any]:
-        return [reader(one, f"{param}[{position}]") for position, one in enumerate(_list(value, param))]
+        return [
+            reader(one, f"{param}[{position}]") for position, one in enumerate(_list(value, param))
+        ]
 
     return read
 
@@ -328,7 +391,9 @@ def _or_null(reader: Reader) -> Reader:
 def _kind(value: object, param: str) -> str:
     if not isinstance(value, str) or value not in CASE_KINDS:
         expected = "one of " + ", ".join(map(repr, CASE_KINDS))
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, value
+        )
     return value
 
 
@@ -344,7 +409,9 @@ def _seconds(value: object, param: str) -> timedelta:
     return timedelta(seconds=exact_integer(value, param, maximum=10**9))
 
 
-_RATIO: Final = re.compile(rf"-?[0-9]{{1,{QUANTITY_DIGITS_MAX}}}/0*[1-9][0-9]{{0,{QUANTITY_DIGITS_MAX}}}")
+_RATIO: Final = re.compile(
+    rf"-?[0-9]{{1,{QUANTITY_DIGITS_MAX}}}/0*[1-9][0-9]{{0,{QUANTITY_DIGITS_MAX}}}"
+)
 
 
 def _number(value: object, param: str) -> Number:
@@ -352,10 +419,15 @@ def _number(value: object, param: str) -> Number:
     if isinstance(value, str) and _RATIO.fullmatch(value):
         return whole_if_possible(Fraction(value))
     try:
-        return whole_if_possible(exact_decimal(value, param, places=QUANTITY_DIGITS_MAX, minimum=None))
+        return whole_if_possible(
+            exact_decimal(value, param, places=QUANTITY_DIGITS_MAX, minimum=None)
+        )
     except InvalidValueError as error:
         digits = f"with at most {QUANTITY_DIGITS_MAX} digits on either side"
-        expected = f'an integer, or a decimal or a ratio written as a string such as "0.5" or "1/3", {digits}'
+        expected = (
+            'an integer, or a decimal or a ratio written as a string such as "0.5" or "1/3", '
+            f"{digits}"
+        )
         raise InvalidValueError.expecting(error.code, param, expected, value) from error
 
 
@@ -371,12 +443,16 @@ def _quantity(value: object, param: str) -> Number:
 def _shown_quantity(value: object, param: str) -> int | str:
     """Read a quantity as lines show it: only what no decimal can write is cut."""
     number = _quantity(value, param)
-    return number_field(number if isinstance(number, Fraction) else whole_if_possible(exact_decimal(number, param)))
+    return number_field(
+        number if isinstance(number, Fraction) else whole_if_possible(exact_decimal(number, param))
+    )
 
 
 def _text(value: object, param: str) -> str:
     if not isinstance(value, str):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_STRING, param, "a string", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_STRING, param, "a string", value
+        )
     return value
 
 
@@ -406,11 +482,17 @@ def _iso(value: object, param: str) -> str:
 
 
 def _period(value: object, param: str) -> BillingPeriod:
-    return BillingPeriod(**_object(value, param, {"start": _instant, "end": _instant}, ("start", "end")))
+    return BillingPeriod(
+        **_object(value, param, {"start": _instant, "end": _instant}, ("start", "end"))
+    )
 
 
 def _policy(value: object, param: str) -> AcceptancePolicy:
-    readers = {"future_tolerance": _seconds, "late_grace": _seconds, "late_attribution": _named(LateAttribution)}
+    readers = {
+        "future_tolerance": _seconds,
+        "late_grace": _seconds,
+        "late_attribution": _named(LateAttribution),
+    }
     return AcceptancePolicy(**_object(value, param, readers))
 
 
@@ -420,7 +502,9 @@ def _named(kind: type[Any]) -> Reader:
 
 def _mapping(value: object, param: str) -> Mapping[str, Any]:
     if not isinstance(value, Mapping):
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "an object", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, "an object", value
+        )
     return value
 
 
@@ -443,14 +527,18 @@ def _subscription(value: object, param: str) -> Subscription:
             data[key] = _instant(data[key], f"{param}[{key}]")
     items = data.get("items")
     if isinstance(items, Mapping):
-        items = required(known_keys(items, _LIST_OBJECT_KEYS, f"{param}[items]"), "data", f"{param}[items]")
+        items = required(
+            known_keys(items, _LIST_OBJECT_KEYS, f"{param}[items]"), "data", f"{param}[items]"
+        )
     if isinstance(items, list):
         data["items"] = [_with_price_id(item) for item in items]
     return Subscription.from_dict(data)
 
 
 def _with_price_id(item: object) -> object:
-    """Give the item's price an id; what is no object is left to ``Subscription.from_dict`` to refuse."""
+    """Give the item's price an id; what is no object is left to ``Subscription.from_dict`` to
+    refuse.
+    """
     if not isinstance(item, Mapping):
         return item
     prices = {key: item[key] for key in ("price", "plan") if isinstance(item.get(key), Mapping)}
@@ -466,7 +554,9 @@ def _texts_by_key(value: object, param: str) -> dict[str, str]:
 
 
 def _lists_by_key(value: object, param: str) -> dict[str, list[str]]:
-    return {key: _each(_text)(inner, f"{param}[{key}]") for key, inner in _mapping(value, param).items()}
+    return {
+        key: _each(_text)(inner, f"{param}[{key}]") for key, inner in _mapping(value, param).items()
+    }
 
 
 def _read_past(value: object, param: str) -> None:
@@ -476,15 +566,19 @@ def _read_past(value: object, param: str) -> None:
 def _event(value: object, param: str) -> MeterEvent:
     data = _object(value, param, _METER_EVENT, ("event_name", "payload", "timestamp"))
     identifier = data.get("identifier")
-    return MeterEvent(data["event_name"], data["payload"], identifier=identifier, timestamp=data["timestamp"])
+    return MeterEvent(
+        data["event_name"], data["payload"], identifier=identifier, timestamp=data["timestamp"]
+    )
 
 
-# The kinds --------------------------------------------------------------------------------------------------------------
+# The kinds ----------------------------------------------------------------------------------------
 
 
 @attrs.frozen
 class _Received:
-    """What the engine gave: values by the keys of ``expected``, and a sentence for each record it refused."""
+    """What the engine gave: values by the keys of ``expected``, and a sentence for each record it
+    refused.
+    """
 
     values: Mapping[str, Any]
     refusals: Sequence[str] = ()
@@ -574,16 +668,28 @@ def _rated_line(price: Price, one: SettledCharge) -> dict[str, Any]:
 
 
 def _aggregated(case: Mapping[str, Any]) -> _Received:
-    """Append to a log of one made-up item, whose own billing periods do not matter: the case says the period."""
+    """Append to a log of one made-up item, whose own billing periods do not matter: the case says
+    the period.
+    """
     recurring = Recurring(aggregate_usage=case["aggregate_usage"])
-    item = SubscriptionItem("item", Price.per_unit("price", currency="usd", unit_amount=1, recurring=recurring))
-    log = UsageLog([Subscription("subscription", [item], case["period"].start, start_date=SECONDS_MIN)])
-    refusals = _appended(log, [{"subscription_item": item.id, **record} for record in case["records"]])
-    return _Received({"quantity": number_field(summarize(item, log, case["period"]).total_usage)}, refusals)
+    item = SubscriptionItem(
+        "item", Price.per_unit("price", currency="usd", unit_amount=1, recurring=recurring)
+    )
+    log = UsageLog(
+        [Subscription("subscription", [item], case["period"].start, start_date=SECONDS_MIN)]
+    )
+    refusals = _appended(
+        log, [{"subscription_item": item.id, **record} for record in case["records"]]
+    )
+    return _Received(
+        {"quantity": number_field(summarize(item, log, case["period"]).total_usage)}, refusals
+    )
 
 
 def _appended(log: UsageLog, records: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Append records as having been received when they happened, or when they say; return what was refused, in words."""
+    """Append records as having been received when they happened, or when they say; return what was
+    refused, in words.
+    """
     receipts = log.append_columns(
         [record["subscription_item"] for record in records],
         [record["quantity"] for record in records],
@@ -605,7 +711,9 @@ def _bounded(case: Mapping[str, Any]) -> _Received:
     values: dict[str, Any] = {}
     if "boundaries" in expected:
         periods = cycle.periods_from(_instant(expected["boundaries"][0], "boundaries[0]"))
-        values["boundaries"] = [_iso(period.start, "start") for period in islice(periods, len(expected["boundaries"]))]
+        values["boundaries"] = [
+            _iso(period.start, "start") for period in islice(periods, len(expected["boundaries"]))
+        ]
     if expected.keys() & {"start", "end"}:
         period = cycle.period_at(required(case, "at"))
         values |= {"start": _iso(period.start, "start"), "end": _iso(period.end, "end")}
@@ -615,35 +723,56 @@ def _bounded(case: Mapping[str, Any]) -> _Received:
 def _boundaries(value: object, param: str) -> list[str]:
     read: list[str] = _each(_iso)(value, param)
     if not read:
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, "at least one boundary", value)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, param, "at least one boundary", value
+        )
     return read
 
 
 def _judged(case: Mapping[str, Any]) -> _Received:
     log = UsageLog([case["subscription"]], policy=case.get("policy"))
     receipts = log.append([UsageRecord(**record) for record in case["records"]], now=case["now"])
-    return _Received({"receipts": [{key: getattr(receipt, key) for key in _RECEIPT} for receipt in receipts]})
+    return _Received(
+        {"receipts": [{key: getattr(receipt, key) for key in _RECEIPT} for receipt in receipts]}
+    )
 
 
 def _invoiced(case: Mapping[str, Any]) -> _Received:
     subscription, period = case["subscription"], case["period"]
     log = UsageLog([subscription])
     refusals = _appended(log, case["records"])
-    return _Received(finalize_invoice(subscription, log, period, now=period.end).to_dict(), refusals)
+    return _Received(
+        finalize_invoice(subscription, log, period, now=period.end).to_dict(), refusals
+    )
 
 
 def _metered(case: Mapping[str, Any]) -> _Received:
     meter, events = case["meter"], case["events"]
     log = MeterLog([meter])
     refusals = _received_events(log, events)
-    customer, zone, filters = _customer(case), case.get("timezone") or "UTC", case.get("dimension_filters")
+    customer, zone, filters = (
+        _customer(case),
+        case.get("timezone") or "UTC",
+        case.get("dimension_filters"),
+    )
 
     def ask(start: Instant, end: Instant, window: str | None) -> list[MeterEventSummary]:
         return event_summaries(
-            log, meter.id, customer, start, end, value_grouping_window=window, timezone=zone, dimension_filters=filters
+            log,
+            meter.id,
+            customer,
+            start,
+            end,
+            value_grouping_window=window,
+            timezone=zone,
+            dimension_filters=filters,
         )
 
-    happened = [unix_seconds(one.instant) for one in events if one.payload.get(meter.customer_payload_key) == customer]
+    happened = [
+        unix_seconds(one.instant)
+        for one in events
+        if one.payload.get(meter.customer_payload_key) == customer
+    ]
     start, end = _range(case, ask, happened)
     (whole,) = ask(start, end, None)
     buckets = ask(start, end, case.get("value_grouping_window"))
@@ -652,7 +781,9 @@ def _metered(case: Mapping[str, Any]) -> _Received:
 
 
 def _received_events(log: MeterLog, events: Sequence[MeterEvent]) -> list[str]:
-    """Append events as having been received when they happened, which no policy calls late; return refusals, in words."""
+    """Append events as having been received when they happened, which no policy calls late; return
+    refusals, in words.
+    """
     receipts = [receipt for one in events for receipt in log.append([one], now=one.instant)]
     return [
         f"events[{position}]: expected an event that is accepted, received {_refusal(receipt)}"
@@ -665,14 +796,20 @@ def _customer(case: Mapping[str, Any]) -> str:
     """Return the customer, who need not be named where the events have no other."""
     key = case["meter"].customer_payload_key
     customers = {one.payload[key] for one in case["events"] if key in one.payload}
-    named: str = customers.pop() if case.get("customer") is None and len(customers) == 1 else required(case, "customer")
+    named: str = (
+        customers.pop()
+        if case.get("customer") is None and len(customers) == 1
+        else required(case, "customer")
+    )
     return named
 
 
 def _range(case: Mapping[str, Any], ask: _Ask, happened: Sequence[int]) -> tuple[Instant, Instant]:
-    """Return the bounds; one that is absent is that of the whole window, or minute, of what lies outermost.
+    """Return the bounds; one that is absent is that of the whole window, or minute, of what lies
+    outermost.
 
-    That is an event of the customer, or where none lies on its side, the other bound; without either, any range is as empty.
+    That is an event of the customer, or where none lies on its side, the other bound; without
+    either, any range is as empty.
     """
     start, end = case.get("start_time"), case.get("end_time")
     first = [] if start is None else [unix_seconds(start)]
@@ -735,7 +872,10 @@ CASE_KINDS: dict[str, CaseKind] = {
             "subscription": _subscription,
             "now": _instant,
             "records": _each(
-                _shaped({**_ITEM_RECORD, "timestamp": _timestamp_or_now}, ("subscription_item", "quantity")),
+                _shaped(
+                    {**_ITEM_RECORD, "timestamp": _timestamp_or_now},
+                    ("subscription_item", "quantity"),
+                ),
             ),
             "policy": _policy,
         },
@@ -748,11 +888,19 @@ CASE_KINDS: dict[str, CaseKind] = {
             "subscription": _subscription,
             "period": _period,
             "records": _each(
-                _shaped({**_ITEM_RECORD, "received_at": _instant}, ("subscription_item", "quantity", "timestamp")),
+                _shaped(
+                    {**_ITEM_RECORD, "received_at": _instant},
+                    ("subscription_item", "quantity", "timestamp"),
+                ),
             ),
         },
         ("subscription", "period", "records", "expected"),
-        {"total": _integer, "subtotal": _integer, "currency": _currency, "lines": _each(_shaped(_INVOICE_LINE))},
+        {
+            "total": _integer,
+            "subtotal": _integer,
+            "currency": _currency,
+            "lines": _each(_shaped(_INVOICE_LINE)),
+        },
         _invoiced,
     ),
     "meter": CaseKind(

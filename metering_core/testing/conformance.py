@@ -1,7 +1,9 @@
-"""Your billing service beside this engine: a state machine drives both and shrinks any disagreement to a few steps.
+"""Your billing service beside this engine: a state machine drives both and shrinks any disagreement
+to a few steps.
 
-Subclass :class:`BillingConformance`, write :meth:`~BillingConformance.start` and :meth:`~BillingConformance.record_usage`, and
-one method for each thing that your service can be asked. What you leave out is not compared. Needs the extra ``hypothesis``.
+Subclass :class:`BillingConformance`, write :meth:`~BillingConformance.start` and
+:meth:`~BillingConformance.record_usage`, and one method for each thing that your service can be
+asked. What you leave out is not compared. Needs the extra ``hypothesis``.
 
 >>> import metering_core as mc
 >>> class OurOwnLog(BillingConformance):
@@ -42,7 +44,14 @@ from metering_core.periods import BillingPeriod, instant, unix_seconds  # noqa: 
 from metering_core.prices import AggregateUsage, Price, Recurring, UsageType  # noqa: E402
 from metering_core.pricing import Graduated, Package, PerUnit, PricingModel, Tier, Volume  # noqa: E402
 from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem  # noqa: E402
-from metering_core.testing.strategies import CURRENCIES, INTERVALS, MODELS, anchors, models, quantities  # noqa: E402
+from metering_core.testing.strategies import (  # noqa: E402
+    CURRENCIES,
+    INTERVALS,
+    MODELS,
+    anchors,
+    models,
+    quantities,
+)
 from metering_core.usage import Action, UsageRecord  # noqa: E402
 
 Answer = TypeVar("Answer")
@@ -55,11 +64,15 @@ Bill = Number | Sequence[Number] | Invoice
 """A total in minor units, or the amounts of the lines in their order, or one of our invoices."""
 
 REJECTED = "rejected"
-"""What :meth:`BillingConformance.record_usage` returns where the service refuses a record without a code that we know."""
+"""What :meth:`BillingConformance.record_usage` returns where the service refuses a record without a
+code that we know.
+"""
 
 _ANSWERS = {*map(str, Outcome), *map(str, ErrorCode)}
 _STRANGER = "si_unknown"
-_ONE_IN_TEN = st.integers(0, 9).map(lambda drawn: drawn == 9)  # The last of ten, so that it shrinks away.
+_ONE_IN_TEN = st.integers(0, 9).map(
+    lambda drawn: drawn == 9
+)  # The last of ten, so that it shrinks away.
 
 
 class ServiceDisagreesError(AssertionError):
@@ -77,32 +90,39 @@ class ServiceDisagreesError(AssertionError):
 
 
 def _choose(draw: st.DrawFn, options: Sequence[Drawn]) -> Drawn:
-    """Draw one of some values by its index: to build a strategy of the values takes longer than a step."""
+    """Draw one of some values by its index: to build a strategy of the values takes longer than a
+    step.
+    """
     return options[draw(st.integers(0, len(options) - 1))]
 
 
 @st.composite
 def _for_the_machine(draw: st.DrawFn, drawn: Callable[[Any, st.DrawFn], Drawn]) -> Drawn:
-    """Draw what depends on the machine as it stands, so that Hypothesis shows the value that a step took."""
+    """Draw what depends on the machine as it stands, so that Hypothesis shows the value that a step
+    took.
+    """
     return drawn(draw(st.runner()), draw)
 
 
 def _offers(*methods: str) -> Callable[[Any], bool]:
     """Return whether a service overrides all these methods: what it lacks is not compared."""
-    return lambda self: all(getattr(type(self), name) is not getattr(BillingConformance, name) for name in methods)
+    return lambda self: all(
+        getattr(type(self), name) is not getattr(BillingConformance, name) for name in methods
+    )
 
 
 class BillingConformance(RuleBasedStateMachine):
-    """A billing service and this engine, given the same subscriptions, usage and time, asked the same questions.
+    """A billing service and this engine, given the same subscriptions, usage and time, asked the
+    same questions.
 
-    Override the methods of the first group. After every step the service is asked for all that it offers, and what it says is
-    compared with what we say. Every moment is an aware UTC datetime of whole seconds and never goes back; no subscription is
-    used before its anchor. A method may raise what it likes: what is not in ``refusals`` fails the test, with the steps so far
-    as a note.
+    Override the methods of the first group. After every step the service is asked for all that it
+    offers, and what it says is compared with what we say. Every moment is an aware UTC datetime of
+    whole seconds and never goes back; no subscription is used before its anchor. A method may raise
+    what it likes: what is not in ``refusals`` fails the test, with the steps so far as a note.
 
     Attributes:
-        prices: your own prices; each subscription has one or some that recur alike in one currency. None draws prices, as
-            the next attributes say.
+        prices: your own prices; each subscription has one or some that recur alike in one currency.
+            None draws prices, as the next attributes say.
         models: which pricing models; see :data:`~metering_core.testing.strategies.MODELS`.
         aggregate_usage: which modes of aggregation.
         currencies: which currencies.
@@ -111,12 +131,13 @@ class BillingConformance(RuleBasedStateMachine):
         max_tiers: at most so many tiers.
         decimals: at most so many decimal places of a minor unit in a unit or flat amount.
         licensed: whether some items have an agreed quantity instead of usage.
-        partial_periods: whether some subscriptions begin within the billing period in which the service starts, so that what
-            they agreed to is prorated to the second.
+        partial_periods: whether some subscriptions begin within the billing period in which the
+            service starts, so that what they agreed to is prorated to the second.
         thresholds: whether some subscriptions have billing thresholds, which forbid ``set``.
         max_items: at most so many items in a subscription.
         max_subscriptions: at most so many subscriptions at once.
-        anchors: billing cycle anchors to choose from; None draws them, the 29th to the 31st and leap days included.
+        anchors: billing cycle anchors to choose from; None draws them, the 29th to the 31st and
+            leap days included.
         timezones: which zones' wall clocks the billing periods keep.
         actions: ``increment``, ``set`` or both.
         ids: whether some records have an idempotency key and are sent again, unchanged or changed.
@@ -125,12 +146,16 @@ class BillingConformance(RuleBasedStateMachine):
         now_by_name: whether the timestamp of some records is ``"now"`` instead of Unix seconds.
         strangers: whether some records name an item that nobody has.
         max_quantity: the greatest quantity of a record; None goes beyond 64 bits.
-        policy: what the service accepts beyond the current period up to ``now``; None for the strict default.
+        policy: what the service accepts beyond the current period up to ``now``; None for the
+            strict default.
         rounding: how the service rounds each line.
-        compare_codes: whether a refusal must have our error code; else any refusal agrees with any other.
+        compare_codes: whether a refusal must have our error code; else any refusal agrees with any
+            other.
         tell_duplicates: whether the service says ``duplicate``; else ``accepted`` is as good.
-        line_by_line: whether bills must agree line by line, in order, lines of 0 aside; else their totals must.
-        refusals: the exceptions that refuse a record. Where one has an attribute ``code``, that is its code.
+        line_by_line: whether bills must agree line by line, in order, lines of 0 aside; else their
+            totals must.
+        refusals: the exceptions that refuse a record. Where one has an attribute ``code``, that is
+            its code.
     """
 
     prices: ClassVar[Sequence[Price] | None] = None
@@ -168,20 +193,26 @@ class BillingConformance(RuleBasedStateMachine):
         self._sent: list[UsageRecord] = []
         self._steps: list[str] = []
 
-    # The service: yours to override ----------------------------------------------------------------------------------
+    # The service: yours to override ---------------------------------------------------------------
 
     def start(self, subscriptions: Sequence[Subscription], now: datetime) -> None:
         """Start an empty service that has these subscriptions; called once, first."""
-        raise NotImplementedError(f"{type(self).__name__}: write start(self, subscriptions, now), which starts your service")
+        raise NotImplementedError(
+            f"{type(self).__name__}: write start(self, subscriptions, now), which starts "
+            "your service"
+        )
 
     def record_usage(self, record: UsageRecord, now: datetime) -> str | None:
         """Send one record to the service at ``now``.
 
         Returns:
-            ``accepted`` (or None), ``duplicate``, ``rejected`` or the value of an :class:`~metering_core.ErrorCode`, where the
-            service refuses; it may also raise one of ``refusals``.
+            ``accepted`` (or None), ``duplicate``, ``rejected`` or the value of an
+            :class:`~metering_core.ErrorCode`, where the service refuses; it may also raise one of
+            ``refusals``.
         """
-        raise NotImplementedError(f"{type(self).__name__}: write record_usage(self, record, now), which sends one record")
+        raise NotImplementedError(
+            f"{type(self).__name__}: write record_usage(self, record, now), which sends one record"
+        )
 
     def advance_time(self, now: datetime) -> None:
         """Tell the service what time it is; for services that have a clock of their own."""
@@ -190,19 +221,25 @@ class BillingConformance(RuleBasedStateMachine):
         """Return a metered item's aggregated usage in the billing period that holds ``now``."""
         raise NotImplementedError
 
-    def current_period(self, subscription_id: str, now: datetime) -> BillingPeriod | tuple[datetime | int, datetime | int]:
+    def current_period(
+        self, subscription_id: str, now: datetime
+    ) -> BillingPeriod | tuple[datetime | int, datetime | int]:
         """Return start (inclusive) and end (exclusive) of the billing period that holds ``now``."""
         raise NotImplementedError
 
     def preview_invoice(self, subscription_id: str, now: datetime) -> Bill:
-        """Return what the subscription owes for the billing period that holds ``now``, as it stands."""
+        """Return what the subscription owes for the billing period that holds ``now``, as it
+        stands.
+        """
         raise NotImplementedError
 
     def finalize_invoice(self, subscription_id: str, period: BillingPeriod, now: datetime) -> Bill:
-        """Bill a period that has ended, so that its usage cannot change any more; it may be billed again."""
+        """Bill a period that has ended, so that its usage cannot change any more; it may be billed
+        again.
+        """
         raise NotImplementedError
 
-    # The steps -------------------------------------------------------------------------------------------------------
+    # The steps ------------------------------------------------------------------------------------
 
     @initialize(start=_for_the_machine(lambda self, draw: _start(draw, type(self))))
     def begin(self, start: Start) -> None:
@@ -211,7 +248,9 @@ class BillingConformance(RuleBasedStateMachine):
         self._began = self._now
         self._ours = UsageLog(self._subscriptions, policy=self.policy)
         items = [item for subscription in self._subscriptions for item in subscription.items]
-        self._quantities = {item.id: quantities(item.price) | st.integers(0, 1_000) for item in items}
+        self._quantities = {
+            item.id: quantities(item.price) | st.integers(0, 1_000) for item in items
+        }
         self._steps.append(f"{_shown(self._now)}: start")
         self._ask(partial(self.start, tuple(self._subscriptions), self._now))
 
@@ -223,7 +262,10 @@ class BillingConformance(RuleBasedStateMachine):
         theirs = self._ask(partial(self._heard, record))
         ours = self._ours.append([record], now=self._now)[0]
         if not self._agree(theirs, ours):
-            self._disagree(f"The service answered {theirs!r}, we answer {str(ours.code or ours.outcome)!r}", ours.message)
+            self._disagree(
+                f"The service answered {theirs!r}, we answer {str(ours.code or ours.outcome)!r}",
+                ours.message,
+            )
 
     @precondition(lambda self: any(record.id is not None for record in self._sent))
     @rule(record=_for_the_machine(lambda self, draw: self._repeated_record(draw)))
@@ -246,10 +288,12 @@ class BillingConformance(RuleBasedStateMachine):
         subscription, period = bill
         self._steps.append(f"{_shown(self._now)}: finalize {subscription.id} for {_span(period)}")
         theirs = self._ask(partial(self.finalize_invoice, subscription.id, period, self._now))
-        ours = finalize_invoice(subscription, self._ours, period, now=self._now, rounding=type(self).rounding)
+        ours = finalize_invoice(
+            subscription, self._ours, period, now=self._now, rounding=type(self).rounding
+        )
         self._compare_bills("finalized", theirs, ours)
 
-    # What is compared after every step -------------------------------------------------------------------------------
+    # What is compared after every step ------------------------------------------------------------
 
     @precondition(_offers("read_quantity"))
     @invariant()
@@ -270,7 +314,9 @@ class BillingConformance(RuleBasedStateMachine):
             bounds = (theirs.start, theirs.end) if isinstance(theirs, BillingPeriod) else theirs
             if bounds not in {(ours.start, ours.end), (ours.start_seconds, ours.end_seconds)}:
                 said = " to ".join(_shown(instant(bound, "current_period")) for bound in bounds)
-                self._disagree(f"The service bills {subscription.id} from {said}, we from {_span(ours)}")
+                self._disagree(
+                    f"The service bills {subscription.id} from {said}, we from {_span(ours)}"
+                )
 
     @precondition(_offers("preview_invoice"))
     @invariant()
@@ -278,14 +324,24 @@ class BillingConformance(RuleBasedStateMachine):
         """Compare the bill of every current period as it stands."""
         for subscription in self._subscriptions:
             theirs = self._ask(partial(self.preview_invoice, subscription.id, self._now))
-            ours = preview_invoice(subscription, self._ours, now=self._now, rounding=type(self).rounding)
+            ours = preview_invoice(
+                subscription, self._ours, now=self._now, rounding=type(self).rounding
+            )
             self._compare_bills("previewed", theirs, ours)
 
-    # What is drawn ---------------------------------------------------------------------------------------------------
+    # What is drawn --------------------------------------------------------------------------------
 
     def _record(self, draw: st.DrawFn) -> UsageRecord:
-        known = [(item, subscription) for subscription in self._subscriptions for item in subscription.items]
-        metered = [(item, subscription) for item, subscription in known if item.is_metered or self.strangers]
+        known = [
+            (item, subscription)
+            for subscription in self._subscriptions
+            for item in subscription.items
+        ]
+        metered = [
+            (item, subscription)
+            for item, subscription in known
+            if item.is_metered or self.strangers
+        ]
         item, subscription = _choose(draw, metered or known)
         quantity = draw(self._quantities[item.id])
         return UsageRecord(
@@ -301,7 +357,9 @@ class BillingConformance(RuleBasedStateMachine):
         now, period = unix_seconds(self._now), self._period(subscription)
         start, end = period.start_seconds, period.end_seconds
         inside = [now, now - 1, start, start + 1, (start + now) // 2]
-        stamps: list[int | str] = [stamp for stamp in dict.fromkeys(inside) if start <= stamp <= now]
+        stamps: list[int | str] = [
+            stamp for stamp in dict.fromkeys(inside) if start <= stamp <= now
+        ]
         if self.now_by_name:
             stamps.append("now")
         if self.late:
@@ -320,7 +378,13 @@ class BillingConformance(RuleBasedStateMachine):
         for subscription in self._subscriptions:
             period = self._period(subscription)
             after = subscription.cycle.period_at(period.end)
-            steps += [period.end - second, period.end, period.end + second, after.end - second, after.end]
+            steps += [
+                period.end - second,
+                period.end,
+                period.end + second,
+                after.end - second,
+                after.end,
+            ]
         return sorted(step for step in set(steps) if step > self._now)
 
     def _ended_periods(self) -> list[tuple[Subscription, BillingPeriod]]:
@@ -328,15 +392,19 @@ class BillingConformance(RuleBasedStateMachine):
         return [
             (subscription, period)
             for subscription in self._subscriptions
-            for period in takewhile(lambda one: one.end <= self._now, subscription.periods_from(self._began))
+            for period in takewhile(
+                lambda one: one.end <= self._now, subscription.periods_from(self._began)
+            )
         ]
 
     def _period(self, subscription: Subscription) -> BillingPeriod:
         period = subscription.period_at(self._now)
-        assert period is not None, "a subscription has begun when the service starts, and does not end"
+        assert period is not None, (
+            "a subscription has begun when the service starts, and does not end"
+        )
         return period
 
-    # How the two sides are compared ----------------------------------------------------------------------------------
+    # How the two sides are compared ---------------------------------------------------------------
 
     def _ask(self, question: Callable[[], Answer]) -> Answer:
         """Return the service's answer; where it fails, the failure says after which steps."""
@@ -355,47 +423,76 @@ class BillingConformance(RuleBasedStateMachine):
             return code if code in _ANSWERS else REJECTED
         if answer is not None and answer not in _ANSWERS:
             expected = "None, 'accepted', 'duplicate', 'rejected' or the value of an ErrorCode"
-            raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_CHOICE, "record_usage", expected, answer)
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_CHOICE, "record_usage", expected, answer
+            )
         return str(answer or Outcome.ACCEPTED)
 
     def _compare_quantity(self, item: SubscriptionItem, subscription: Subscription) -> None:
         theirs = self._ask(partial(self.read_quantity, item.id, self._now))
         ours = summarize(item, self._ours, self._period(subscription)).total_usage
         if theirs != ours:
-            self._disagree(f"The service read a usage of {_number(theirs)} for {item.id}, we read {plain(ours)}")
+            self._disagree(
+                f"The service read a usage of {_number(theirs)} for {item.id}, we read "
+                f"{plain(ours)}"
+            )
 
     def _agree(self, theirs: str, ours: Receipt) -> bool:
         if ours.outcome is Outcome.REJECTED:
-            return theirs == ours.code if self.compare_codes else theirs not in {Outcome.ACCEPTED, Outcome.DUPLICATE}
+            return (
+                theirs == ours.code
+                if self.compare_codes
+                else theirs not in {Outcome.ACCEPTED, Outcome.DUPLICATE}
+            )
         return theirs == ours.outcome or (not self.tell_duplicates and theirs == Outcome.ACCEPTED)
 
     def _compare_bills(self, verb: str, theirs: Bill, ours: Invoice) -> None:
-        explanation = "\n".join(["Our lines:", *(f"  {_line_in_words(line)}" for line in ours.lines)])
+        explanation = "\n".join(
+            ["Our lines:", *(f"  {_line_in_words(line)}" for line in ours.lines)]
+        )
         if self.line_by_line:
-            received, expected = _amounts(theirs), [line.amount for line in ours.lines if line.amount]
+            received, expected = (
+                _amounts(theirs),
+                [line.amount for line in ours.lines if line.amount],
+            )
             if received != expected:
-                shown = [", ".join(_money(one, ours.currency) for one in lines) or "nothing" for lines in (received, expected)]
-                sentence = f"The service {verb} the lines {shown[0]} for {ours.subscription}, we {verb} {shown[1]}"
+                shown = [
+                    ", ".join(_money(one, ours.currency) for one in lines) or "nothing"
+                    for lines in (received, expected)
+                ]
+                sentence = (
+                    f"The service {verb} the lines {shown[0]} for {ours.subscription}, we "
+                    f"{verb} {shown[1]}"
+                )
                 self._disagree(sentence, explanation)
         elif (total := _total(theirs)) != ours.total:
             shown = [_money(one, ours.currency) for one in (total, ours.total)]
-            self._disagree(f"The service {verb} {shown[0]} for {ours.subscription}, we {verb} {shown[1]}", explanation)
+            self._disagree(
+                f"The service {verb} {shown[0]} for {ours.subscription}, we {verb} {shown[1]}",
+                explanation,
+            )
 
     def _disagree(self, sentence: str, explanation: str | None = None) -> None:
         parts = [f"{sentence}.", self._story(), *([explanation] if explanation else [])]
         raise ServiceDisagreesError(sentence, self._steps, "\n\n".join(parts))
 
     def _story(self) -> str:
-        known = [line for subscription in self._subscriptions for line in _subscription_in_words(subscription)]
+        known = [
+            line
+            for subscription in self._subscriptions
+            for line in _subscription_in_words(subscription)
+        ]
         steps = [f"  {number}. {step}" for number, step in enumerate(self._steps, start=1)]
         return "\n".join(["Subscriptions:", *(f"  {line}" for line in known), "Steps:", *steps])
 
 
-# What a service starts with ------------------------------------------------------------------------------------------
+# What a service starts with -----------------------------------------------------------------------
 
 
 def _start(draw: st.DrawFn, options: type[BillingConformance]) -> Start:
-    """Draw subscriptions, and a moment on a boundary within the first periods of the latest of them, or just after one."""
+    """Draw subscriptions, and a moment on a boundary within the first periods of the latest of
+    them, or just after one.
+    """
     count = draw(st.integers(1, options.max_subscriptions))
     subscriptions = [_subscription(draw, options, number) for number in range(1, count + 1)]
     latest = max(subscriptions, key=lambda one: one.billing_cycle_anchor)
@@ -409,11 +506,18 @@ def _start(draw: st.DrawFn, options: type[BillingConformance]) -> Start:
 def _begun_since(draw: st.DrawFn, subscription: Subscription, now: datetime) -> Subscription:
     """Have a subscription begin between the start of the period that holds now and now."""
     elapsed = now - subscription.cycle.period_at(now).start
-    return attrs.evolve(subscription, start_date=now - timedelta(seconds=draw(st.integers(0, int(elapsed.total_seconds())))))
+    return attrs.evolve(
+        subscription,
+        start_date=now - timedelta(seconds=draw(st.integers(0, int(elapsed.total_seconds())))),
+    )
 
 
 def _subscription(draw: st.DrawFn, options: type[BillingConformance], number: int) -> Subscription:
-    prices = _new_prices(draw, options) if options.prices is None else _given_prices(draw, options.prices, options.max_items)
+    prices = (
+        _new_prices(draw, options)
+        if options.prices is None
+        else _given_prices(draw, options.prices, options.max_items)
+    )
     items = []
     for place, price in enumerate(prices, start=1):
         agreed = None if price.is_metered else draw(st.integers(0, 12))
@@ -450,12 +554,14 @@ def _new_prices(draw: st.DrawFn, options: type[BillingConformance]) -> list[Pric
     for number in range(1, draw(st.integers(1, options.max_items)) + 1):
         mode = _choose(draw, uses)
         use = UsageType.LICENSED if mode is None else UsageType.METERED
-        recurring = Recurring(interval=interval, interval_count=count, usage_type=use, aggregate_usage=mode)
+        recurring = Recurring(
+            interval=interval, interval_count=count, usage_type=use, aggregate_usage=mode
+        )
         prices.append(Price(f"price_{number}", currency, draw(model), recurring))
     return prices
 
 
-# Answers as values, and everything in words --------------------------------------------------------------------------
+# Answers as values, and everything in words -------------------------------------------------------
 
 
 def _amounts(bill: Bill) -> list[Any]:
@@ -463,7 +569,9 @@ def _amounts(bill: Bill) -> list[Any]:
     lines = [line.amount for line in bill.lines] if isinstance(bill, Invoice) else bill
     if not isinstance(lines, Sequence):
         expected = "the lines' amounts, because line_by_line is set"
-        raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, "invoice", expected, bill)
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "invoice", expected, bill
+        )
     return [amount for amount in lines if amount]
 
 
@@ -472,7 +580,11 @@ def _total(bill: Bill) -> Any:  # noqa: ANN401 - whatever the service adds up to
 
 
 def _money(amount: object, currency: str) -> str:
-    return str(Money(amount, currency)) if type(amount) is int else f"{amount!r} minor units of {currency.upper()}"
+    return (
+        str(Money(amount, currency))
+        if type(amount) is int
+        else f"{amount!r} minor units of {currency.upper()}"
+    )
 
 
 def _number(value: object) -> str:
@@ -490,9 +602,9 @@ def _span(period: BillingPeriod) -> str:
 def _record_in_words(record: UsageRecord) -> str:
     at = "now" if record.instant is None else _shown(record.instant)
     key = "" if record.id is None else f", id {record.id!r}"
-    return f"{record.action.value} {record.subscription_item} by {record.quantity} at {at}{key}".replace(
-        f"set {record.subscription_item} by", f"set {record.subscription_item} to"
-    )
+    return (
+        f"{record.action.value} {record.subscription_item} by {record.quantity} at {at}{key}"
+    ).replace(f"set {record.subscription_item} by", f"set {record.subscription_item} to")
 
 
 def _line_in_words(line: InvoiceLineItem) -> str:
@@ -502,7 +614,11 @@ def _line_in_words(line: InvoiceLineItem) -> str:
 
 def _subscription_in_words(subscription: Subscription) -> Iterator[str]:
     how = subscription.items[0].recurring
-    every = how.interval.value if how.interval_count == 1 else f"{how.interval_count} {how.interval.value}s"
+    every = (
+        how.interval.value
+        if how.interval_count == 1
+        else f"{how.interval_count} {how.interval.value}s"
+    )
     zone = "" if subscription.timezone == "UTC" else f" on the clock of {subscription.timezone}"
     limits = "" if subscription.billing_thresholds is None else ", with billing thresholds"
     anchor = _shown(subscription.billing_cycle_anchor)
@@ -521,7 +637,10 @@ def _model_in_words(model: PricingModel) -> str:
             name = "graduated" if isinstance(model, Graduated) else "volume"
             return f"{name} tiers: {'; '.join(map(_tier_in_words, model.tiers))}"
         case Package():
-            return f"{plain(model.unit_amount)} per package of {model.divide_by}, rounded {model.round.value}"
+            return (
+                f"{plain(model.unit_amount)} per package of {model.divide_by}, rounded "
+                f"{model.round.value}"
+            )
         case _:
             return repr(model)
 

@@ -1,13 +1,15 @@
-"""The laws of meters, beside the :mod:`~metering_core.testing.laws` of billing: formulas, events, summaries, cancellations.
+"""The laws of meters, beside the :mod:`~metering_core.testing.laws` of billing: formulas, events,
+summaries, cancellations.
 
-Each raises :class:`~metering_core.testing.laws.LawBrokenError` where it does not hold. They take a function that makes a log or
-the log itself, so that a subclass or a stand-in of yours can be held to them; a formula of yours is one row, an
-:class:`~metering_core.Aggregator`. That another engine bills meters as the log does is
-:func:`~metering_core.testing.laws.check_engine_agrees`.
+Each raises :class:`~metering_core.testing.laws.LawBrokenError` where it does not hold. They take a
+function that makes a log or the log itself, so that a subclass or a stand-in of yours can be held
+to them; a formula of yours is one row, an :class:`~metering_core.Aggregator`. That another engine
+bills meters as the log does is :func:`~metering_core.testing.laws.check_engine_agrees`.
 
 >>> import metering_core as mc
 >>> second = 1_000_000
->>> check_formula_laws(mc.Formula.AVERAGE, [(0, 1), (second, 2), (second, 6)], {0, 2}, (0, 60 * second))
+>>> readings = [(0, 1), (second, 2), (second, 6)]
+>>> check_formula_laws(mc.Formula.AVERAGE, readings, {0, 2}, (0, 60 * second))
 """
 
 from __future__ import annotations
@@ -46,15 +48,23 @@ from metering_core.snapshots import restore_meter_log, snapshot
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.testing.laws import LawBrokenError, used_periods
 
-# Formulas ------------------------------------------------------------------------------------------------------------
+# Formulas -----------------------------------------------------------------------------------------
 
 Measured = Callable[[Sequence[Any], Sequence[tuple[int, Any]], int, int], Any]
-"""What values come to: those of a window in the order of time, (moment, value) before it, and its bounds in microseconds."""
+"""What values come to: those of a window in the order of time, (moment, value) before it, and its
+bounds in microseconds.
+"""
 
 
-def _mean_level(within: Sequence[tuple[int, Any]], before: Sequence[tuple[int, Any]], start: int, end: int) -> Fraction:
+def _mean_level(
+    within: Sequence[tuple[int, Any]], before: Sequence[tuple[int, Any]], start: int, end: int
+) -> Fraction:
     """Walk from change to change, adding up the area under the level."""
-    level, since, area = sum((Fraction(value) for _, value in before), Fraction()), start, Fraction()
+    level, since, area = (
+        sum((Fraction(value) for _, value in before), Fraction()),
+        start,
+        Fraction(),
+    )
     for moment, value in within:
         area += level * (moment - since)
         level, since = level + Fraction(value), moment
@@ -73,7 +83,10 @@ def _peaks(within: Sequence[tuple[int, Any]], seconds: int) -> Fraction:
     """Look at each window for itself."""
     length = seconds * 1_000_000
     windows = {moment // length for moment, _ in within}
-    return _added(max(Fraction(value) for moment, value in within if moment // length == window) for window in windows)
+    return _added(
+        max(Fraction(value) for moment, value in within if moment // length == window)
+        for window in windows
+    )
 
 
 _MEASURED: Final[dict[Formula, Measured]] = {
@@ -98,42 +111,59 @@ def check_formula_laws(
     *,
     expected: Measured | None = None,
 ) -> None:
-    """Check that any split of the events, and any order of the parts, gives one value for a window of time.
+    """Check that any split of the events, and any order of the parts, gives one value for a window
+    of time.
 
-    Of what is additive, the values of any two parts, of the events or of the window, must add up to the value of the whole.
+    Of what is additive, the values of any two parts, of the events or of the window, must add up to
+    the value of the whole.
 
     Args:
         formula: one of yours, or the name of one of :data:`~metering_core.FORMULAS`.
         readings: (moment in Unix microseconds, value) in the order of arrival.
-        split: the places of one part, from 0; all others are the other part. Draw it within those of ``readings``.
-        window: ``[start, end)`` in Unix microseconds; for what looks back, earlier readings count, too.
-        expected: what (moment, value) in the order of time within the window and before it must come to, given the window's
-            bounds; known for the named formulas.
+        split: the places of one part, from 0; all others are the other part. Draw it within those
+            of ``readings``.
+        window: ``[start, end)`` in Unix microseconds; for what looks back, earlier readings count,
+            too.
+        expected: what (moment, value) in the order of time within the window and before it must
+            come to, given the window's bounds; known for the named formulas.
     """
     row = FORMULAS[formula] if isinstance(formula, Formula) else formula
     truth = _MEASURED[formula] if isinstance(formula, Formula) else expected
-    events = _Events(row, sorted((moment, place, value) for place, (moment, value) in enumerate(readings)))
+    events = _Events(
+        row, sorted((moment, place, value) for place, (moment, value) in enumerate(readings))
+    )
     start, end = window
     whole = events.value(start, end)
     within, before = events.told(start, end), events.told(None, start)
     if truth is not None and whole != truth(within, before, start, end):
         due = truth(within, before, start, end)
-        raise LawBrokenError("formulas", f"{within} in [{start}, {end}) come to {whole}, not {due}; before: {before}")
+        raise LawBrokenError(
+            "formulas", f"{within} in [{start}, {end}) come to {whole}, not {due}; before: {before}"
+        )
     for way, found in events.ways(split, start, end).items():
         if found != whole:
-            raise LawBrokenError("formulas", f"{within} in [{start}, {end}), {way}, come to {found}, not {whole}")
+            raise LawBrokenError(
+                "formulas", f"{within} in [{start}, {end}), {way}, come to {found}, not {whole}"
+            )
     if row.is_additive:
         _check_additive(events, split, start, end, whole)
 
 
-def _check_additive(events: _Events, split: Collection[int], start: int, end: int, whole: Number) -> None:
+def _check_additive(
+    events: _Events, split: Collection[int], start: int, end: int, whole: Number
+) -> None:
     sides = [attrs.evolve(events, rows=rows).value(start, end) for rows in events.parted(split)]
     if _added(sides) != whole:
-        raise LawBrokenError("formulas", f"two parts of the events come to {sides}, which does not add up to {whole}")
+        raise LawBrokenError(
+            "formulas", f"two parts of the events come to {sides}, which does not add up to {whole}"
+        )
     for cut in {moment for moment, _ in events.told(start, end)} - {start}:
         parts = [events.value(start, cut), events.value(cut, end)]
         if _added(parts) != whole:
-            raise LawBrokenError("formulas", f"cut at {cut}, the window comes to {parts}, which does not add up to {whole}")
+            raise LawBrokenError(
+                "formulas",
+                f"cut at {cut}, the window comes to {parts}, which does not add up to {whole}",
+            )
 
 
 @attrs.frozen
@@ -169,18 +199,26 @@ class _Events:
         spans = ((start, end), (None, start))
         back = [self.row.prepare_event(*row) for row in reversed(self._between(start, end))]
         found = {
-            "merged part by part": [merge(one.partial(*span), other.partial(*span)) for span in spans],
-            "merged the other way round": [merge(other.partial(*span), one.partial(*span)) for span in spans],
+            "merged part by part": [
+                merge(one.partial(*span), other.partial(*span)) for span in spans
+            ],
+            "merged the other way round": [
+                merge(other.partial(*span), one.partial(*span)) for span in spans
+            ],
             "merged from the right": [
                 reduce(lambda right, left: merge(left, right), back, identity),
                 self.partial(None, start),
             ],
-            "merged with the identity": [merge(identity, merge(self.partial(*span), identity)) for span in spans],
+            "merged with the identity": [
+                merge(identity, merge(self.partial(*span), identity)) for span in spans
+            ],
         }
-        return {way: self._over(within, before, start, end) for way, (within, before) in found.items()}
+        return {
+            way: self._over(within, before, start, end) for way, (within, before) in found.items()
+        }
 
 
-# Events --------------------------------------------------------------------------------------------------------------
+# Events -------------------------------------------------------------------------------------------
 
 
 def check_event_append_laws(
@@ -188,8 +226,9 @@ def check_event_append_laws(
 ) -> None:
     """Check that the way in which events come in one order makes no difference.
 
-    At once, in two parts, one by one with a question after each, through ``record`` and without what was refused: same log,
-    same receipts, same summaries. Split one batch into ``x`` and ``y`` at any place within it.
+    At once, in two parts, one by one with a question after each, through ``record`` and without
+    what was refused: same log, same receipts, same summaries. Split one batch into ``x`` and ``y``
+    at any place within it.
 
     Args:
         make_log: makes a new log; the same one each time.
@@ -206,13 +245,29 @@ def check_event_append_laws(
     }
     for way, others in heard.items():
         for event, receipt, other in zip(batch, receipts, others, strict=True):
-            if (other.outcome, other.sequence, other.code) != (receipt.outcome, receipt.sequence, receipt.code):
+            if (other.outcome, other.sequence, other.code) != (
+                receipt.outcome,
+                receipt.sequence,
+                receipt.code,
+            ):
                 raise LawBrokenError("events", f"{event} hears {receipt} at once and {other} {way}")
     for event, receipt in zip(batch, receipts, strict=True):
         _compare_recorded(recorded, event, receipt, now)
-    without.append([one for one, said in zip(batch, receipts, strict=True) if said.outcome is Outcome.ACCEPTED], now=now)
+    without.append(
+        [
+            one
+            for one, said in zip(batch, receipts, strict=True)
+            if said.outcome is Outcome.ACCEPTED
+        ],
+        now=now,
+    )
     due = _state(at_once)
-    ways = {"in two parts": in_parts, "one by one": singly, "through record()": recorded, "without what was refused": without}
+    ways = {
+        "in two parts": in_parts,
+        "one by one": singly,
+        "through record()": recorded,
+        "without what was refused": without,
+    }
     for way, log in ways.items():
         if _state(log) != due:
             raise LawBrokenError("events", f"{way} the log is {_state(log)}, at once {due}")
@@ -225,35 +280,54 @@ def _asked_of_meters(log: MeterLog, event: MeterEvent, now: int) -> Receipt:
 
 
 def _compare_recorded(log: MeterLog, event: MeterEvent, receipt: Receipt, now: int) -> None:
-    """Check that ``record()`` returns the event, its timestamp resolved, or raises what the receipt says."""
+    """Check that ``record()`` returns the event, its timestamp resolved, or raises what the receipt
+    says.
+    """
     due = from_unix_seconds(now) if event.instant is None else event.instant
     sent = {"identifier": event.identifier, "timestamp": event.instant or "now"}
     try:
         answer = log.record(event.event_name, event.payload, **sent, now=now)  # type: ignore[arg-type]  # each by its name
     except UsageRejectedError as refused:
         if refused.code is not receipt.code:
-            raise LawBrokenError("events", f"{event} hears {receipt} at once, and record() raises {refused.code}") from None
+            raise LawBrokenError(
+                "events", f"{event} hears {receipt} at once, and record() raises {refused.code}"
+            ) from None
     else:
-        if receipt.outcome is Outcome.REJECTED or (answer.payload, answer.instant) != (event.payload, due):
-            raise LawBrokenError("events", f"{event} hears {receipt} at once, and record() returns {answer}")
+        if receipt.outcome is Outcome.REJECTED or (answer.payload, answer.instant) != (
+            event.payload,
+            due,
+        ):
+            raise LawBrokenError(
+                "events", f"{event} hears {receipt} at once, and record() returns {answer}"
+            )
 
 
 def _days(log: MeterLog) -> list[tuple[int, int]]:
-    """Return the UTC days that have events, canceled ones included, and the range of all of them, in Unix seconds."""
-    days = sorted({one.event.timestamp // 86_400 for one in log.events() if one.event.timestamp != "now"})
+    """Return the UTC days that have events, canceled ones included, and the range of all of them,
+    in Unix seconds.
+    """
+    days = sorted(
+        {one.event.timestamp // 86_400 for one in log.events() if one.event.timestamp != "now"}
+    )
     spans = [(day * 86_400, (day + 1) * 86_400) for day in days]
     return [*spans, (spans[0][0], spans[-1][1])] if spans else []
 
 
-def _measures(usage: MeterReader, meters: Iterable[Meter], spans: Iterable[tuple[int, int]]) -> list[MeterEventSummary]:
-    """Return what each customer's events of each meter come to in some ranges, by dimensions and over all of them."""
+def _measures(
+    usage: MeterReader, meters: Iterable[Meter], spans: Iterable[tuple[int, int]]
+) -> list[MeterEventSummary]:
+    """Return what each customer's events of each meter come to in some ranges, by dimensions and
+    over all of them.
+    """
     return [
         summary
         for meter in meters
         for customer in sorted(usage.customers(meter.id))
         for start, end in spans
         for keys in {meter.dimension_payload_keys, ()}
-        for summary in event_summaries(usage, meter.id, customer, start, end, dimension_group_by_keys=keys)
+        for summary in event_summaries(
+            usage, meter.id, customer, start, end, dimension_group_by_keys=keys
+        )
         if not summary.is_empty
     ]
 
@@ -262,11 +336,15 @@ def _state(log: MeterLog) -> tuple[Any, ...]:
     return log.sequence, log.events(), _measures(log, log.meters, _days(log))
 
 
-def check_event_retry_laws(make_log: Callable[[], MeterLog], event: MeterEvent, now: int, later: int) -> None:
-    """Check what a sender hears who sends an event again: at once, later, changed, canceled, or once the meter is inactive.
+def check_event_retry_laws(
+    make_log: Callable[[], MeterLog], event: MeterEvent, now: int, later: int
+) -> None:
+    """Check what a sender hears who sends an event again: at once, later, changed, canceled, or
+    once the meter is inactive.
 
     Args:
-        make_log: makes a new log, which remembers identifiers from ``now`` to ``later``; the same one each time.
+        make_log: makes a new log, which remembers identifiers from ``now`` to ``later``; the same
+            one each time.
         event: what is sent; it gets an identifier where it has none.
         now: when it is sent first, Unix seconds.
         later: when it is sent again.
@@ -280,8 +358,12 @@ def check_event_retry_laws(make_log: Callable[[], MeterLog], event: MeterEvent, 
     assert sent.identifier is not None, "it was given one"
     _check_event_again(log, sent, first, now)
     _check_event_again(log, sent, first, later)
-    _check_identifier_reused(log, _event_with(sent, payload={**sent.payload, "changed": "1"}), later)
-    _check_identifier_reused(log, _event_with(sent, timestamp="now" if sent.microseconds is not None else now), later)
+    _check_identifier_reused(
+        log, _event_with(sent, payload={**sent.payload, "changed": "1"}), later
+    )
+    _check_identifier_reused(
+        log, _event_with(sent, timestamp="now" if sent.microseconds is not None else now), later
+    )
     log.cancel(sent.event_name, sent.identifier, now=now)
     _check_event_again(log, sent, first, later)
     meter = next(meter for meter in log.meters if meter.event_name == sent.event_name)
@@ -290,7 +372,11 @@ def check_event_retry_laws(make_log: Callable[[], MeterLog], event: MeterEvent, 
 
 
 def _event_with(event: MeterEvent, **changes: Any) -> MeterEvent:  # noqa: ANN401 - the arguments of an event
-    kept = {"payload": event.payload, "identifier": event.identifier, "timestamp": event.instant or "now"}
+    kept = {
+        "payload": event.payload,
+        "identifier": event.identifier,
+        "timestamp": event.instant or "now",
+    }
     return MeterEvent(event.event_name, **{**kept, **changes})
 
 
@@ -299,9 +385,15 @@ def _check_event_again(log: MeterLog, sent: MeterEvent, first: Receipt, now: int
     (again,) = log.append([sent], now=now)
     if (again.outcome, again.sequence) != (Outcome.DUPLICATE, first.sequence):
         due = f"a duplicate of {first.sequence}"
-        raise LawBrokenError("event retries", f"{sent}, sent again at {now}, is {again.outcome} ({again.sequence}), not {due}")
+        raise LawBrokenError(
+            "event retries",
+            f"{sent}, sent again at {now}, is {again.outcome} ({again.sequence}), not {due}",
+        )
     if _state(log) != before:
-        raise LawBrokenError("event retries", f"{sent}, sent again at {now}, changed the log from {before} to {_state(log)}")
+        raise LawBrokenError(
+            "event retries",
+            f"{sent}, sent again at {now}, changed the log from {before} to {_state(log)}",
+        )
 
 
 def _check_identifier_reused(log: MeterLog, changed: MeterEvent, now: int) -> None:
@@ -309,26 +401,40 @@ def _check_identifier_reused(log: MeterLog, changed: MeterEvent, now: int) -> No
     (receipt,) = log.append([changed], now=now)
     if receipt.code is not ErrorCode.IDENTIFIER_REUSED:
         heard = f"{receipt.outcome} ({receipt.code}), not refused: identifier_reused"
-        raise LawBrokenError("event retries", f"{changed}, whose identifier has other content, is {heard}")
+        raise LawBrokenError(
+            "event retries", f"{changed}, whose identifier has other content, is {heard}"
+        )
     if _state(log) != before:
-        raise LawBrokenError("event retries", f"{changed} was refused and changed the log to {_state(log)}")
+        raise LawBrokenError(
+            "event retries", f"{changed} was refused and changed the log to {_state(log)}"
+        )
 
 
-def _check_no_identifier_claimed(make_log: Callable[[], MeterLog], log: MeterLog, refused: MeterEvent, now: int) -> None:
+def _check_no_identifier_claimed(
+    make_log: Callable[[], MeterLog], log: MeterLog, refused: MeterEvent, now: int
+) -> None:
     corrected = _event_with(refused, timestamp="now")
     for meter in (one for one in log.meters if one.event_name == refused.event_name):
-        own = dict.fromkeys((meter.customer_payload_key, meter.value_payload_key, *meter.dimension_payload_keys), "1")
+        own = dict.fromkeys(
+            (meter.customer_payload_key, meter.value_payload_key, *meter.dimension_payload_keys),
+            "1",
+        )
         corrected = _event_with(corrected, payload={**own, meter.customer_payload_key: "cus_1"})
     (found,), (due,) = log.append([corrected], now=now), make_log().append([corrected], now=now)
     if found != due:
-        raise LawBrokenError("event retries", f"{refused} was refused; corrected and sent again it hears {found}, not {due}")
+        raise LawBrokenError(
+            "event retries",
+            f"{refused} was refused; corrected and sent again it hears {found}, not {due}",
+        )
 
 
-def check_arrival_laws(make_log: Callable[[], MeterLog], events: Sequence[MeterEvent], ranks: Sequence[int], now: int) -> None:
+def check_arrival_laws(
+    make_log: Callable[[], MeterLog], events: Sequence[MeterEvent], ranks: Sequence[int], now: int
+) -> None:
     """Check that events that arrive in another order come to the same.
 
-    Events of one customer at one moment, or in one event time window, keep their order. Of the events with one identifier only
-    the first is taken.
+    Events of one customer at one moment, or in one event time window, keep their order. Of the
+    events with one identifier only the first is taken.
 
     Args:
         make_log: makes a new log; the same one each time.
@@ -339,15 +445,24 @@ def check_arrival_laws(make_log: Callable[[], MeterLog], events: Sequence[MeterE
     first, second = make_log(), make_log()
     meters = {meter.event_name: meter for meter in first.meters}
     ids = [event.identifier for event in events]
-    sent = [one for place, one in enumerate(events) if one.identifier is None or one.identifier not in ids[:place]]
+    sent = [
+        one
+        for place, one in enumerate(events)
+        if one.identifier is None or one.identifier not in ids[:place]
+    ]
     meeting = [_meeting(meters.get(one.event_name), one, now) for one in sent]
     order = sorted(range(len(sent)), key=lambda place: ranks[place % len(ranks)] if ranks else 0)
-    turns = {key: iter([one for one, own in zip(sent, meeting, strict=True) if own == key]) for key in meeting}
+    turns = {
+        key: iter([one for one, own in zip(sent, meeting, strict=True) if own == key])
+        for key in meeting
+    }
     first.append(sent, now=now)
     second.append([next(turns[meeting[place]]) for place in order], now=now)
     found, due = (_measures(log, log.meters, _days(log)) for log in (second, first))
     if found != due:
-        raise LawBrokenError("arrival", f"{sent}, arriving in the order {order}, come to {found}, not {due}")
+        raise LawBrokenError(
+            "arrival", f"{sent}, arriving in the order {order}, come to {found}, not {due}"
+        )
 
 
 def _meeting(meter: Meter | None, event: MeterEvent, now: int) -> tuple[Any, ...]:
@@ -359,15 +474,27 @@ def _meeting(meter: Meter | None, event: MeterEvent, now: int) -> tuple[Any, ...
     return event.event_name, event.payload.get(meter.customer_payload_key), moment // window
 
 
-# Summaries -----------------------------------------------------------------------------------------------------------
+# Summaries ----------------------------------------------------------------------------------------
 
-_GROUPINGS: Final = (ValueGroupingWindow.HOUR, ValueGroupingWindow.DAY, ValueGroupingWindow.WEEK, ValueGroupingWindow.MONTH)
+_GROUPINGS: Final = (
+    ValueGroupingWindow.HOUR,
+    ValueGroupingWindow.DAY,
+    ValueGroupingWindow.WEEK,
+    ValueGroupingWindow.MONTH,
+)
 
 
 def check_summary_laws(
-    usage: MeterReader, meter_id: str, customer: str, start: int, end: int, *, timezones: Iterable[str] = ("UTC",)
+    usage: MeterReader,
+    meter_id: str,
+    customer: str,
+    start: int,
+    end: int,
+    *,
+    timezones: Iterable[str] = ("UTC",),
 ) -> None:
-    """Check the summaries of a range against each other, in every grouping: by time, in zones, and by dimensions.
+    """Check the summaries of a range against each other, in every grouping: by time, in zones, and
+    by dimensions.
 
     Args:
         usage: a meter log, a view of it, or another reader of meter events.
@@ -379,12 +506,20 @@ def check_summary_laws(
     """
     asked = (usage, meter_id, customer)
     (whole,) = event_summaries(*asked, start, end)
-    groupings = [one for one in _GROUPINGS if one is not ValueGroupingWindow.HOUR or end - start <= 7 * 86_400]
+    groupings = [
+        one
+        for one in _GROUPINGS
+        if one is not ValueGroupingWindow.HOUR or end - start <= 7 * 86_400
+    ]
     for zone in timezones:
         for window in groupings:
-            buckets = event_summaries(*asked, start, end, value_grouping_window=window, timezone=zone)
+            buckets = event_summaries(
+                *asked, start, end, value_grouping_window=window, timezone=zone
+            )
             _check_buckets(usage, whole, buckets, f"by {window} in {zone}")
-            _check_listed(asked, whole, buckets, {"value_grouping_window": window, "timezone": zone})
+            _check_listed(
+                asked, whole, buckets, {"value_grouping_window": window, "timezone": zone}
+            )
     meter = usage.meter(meter_id)
     for key in meter.dimension_payload_keys:
         groups = event_summaries(*asked, start, end, dimension_group_by_keys=[key])
@@ -395,33 +530,53 @@ def check_summary_laws(
                 raise LawBrokenError("summaries", f"{group}, asked for by a filter, is {filtered}")
 
 
-def _check_buckets(usage: MeterReader, whole: MeterEventSummary, buckets: list[MeterEventSummary], how: str) -> None:
+def _check_buckets(
+    usage: MeterReader, whole: MeterEventSummary, buckets: list[MeterEventSummary], how: str
+) -> None:
     bounds = [whole.start_time, *(one.end_time for one in buckets)]
     if [one.start_time for one in buckets] != bounds[:-1] or bounds[-1] != whole.end_time:
-        raise LawBrokenError("summaries", f"the buckets {how} are {buckets}, which do not tile {whole}")
+        raise LawBrokenError(
+            "summaries", f"the buckets {how} are {buckets}, which do not tile {whole}"
+        )
     for bucket in buckets:
-        (alone,) = event_summaries(usage, whole.meter, whole.customer, bucket.start_time, bucket.end_time)
+        (alone,) = event_summaries(
+            usage, whole.meter, whole.customer, bucket.start_time, bucket.end_time
+        )
         if alone != bucket:
             raise LawBrokenError("summaries", f"{how} it is {bucket}, and asked for alone {alone}")
     _check_added(usage.meter(whole.meter), whole, buckets, how)
 
 
-def _check_added(meter: Meter, whole: MeterEventSummary, parts: Sequence[MeterEventSummary], how: str) -> None:
+def _check_added(
+    meter: Meter, whole: MeterEventSummary, parts: Sequence[MeterEventSummary], how: str
+) -> None:
     counted = sum(one.events for one in parts)
     if counted != whole.events:
-        raise LawBrokenError("summaries", f"{how} {counted} events count, and {whole.events} in {whole}")
+        raise LawBrokenError(
+            "summaries", f"{how} {counted} events count, and {whole.events} in {whole}"
+        )
     try:
         added = total_of(meter, parts)
     except InvoicingError as refused:
-        if meter.formula in {Formula.SUM, Formula.COUNT} or refused.code is not ErrorCode.FORMULA_NOT_ADDITIVE:
-            raise LawBrokenError("summaries", f"the total of {meter.formula} {how} is refused with {refused.code}") from refused
+        if (
+            meter.formula in {Formula.SUM, Formula.COUNT}
+            or refused.code is not ErrorCode.FORMULA_NOT_ADDITIVE
+        ):
+            raise LawBrokenError(
+                "summaries", f"the total of {meter.formula} {how} is refused with {refused.code}"
+            ) from refused
     else:
         if added != whole.aggregated_value:
-            raise LawBrokenError("summaries", f"{how} the values add up to {added}, not to that of {whole}")
+            raise LawBrokenError(
+                "summaries", f"{how} the values add up to {added}, not to that of {whole}"
+            )
 
 
 def _check_listed(
-    asked: tuple[MeterReader, str, str], whole: MeterEventSummary, buckets: list[MeterEventSummary], options: dict[str, Any]
+    asked: tuple[MeterReader, str, str],
+    whole: MeterEventSummary,
+    buckets: list[MeterEventSummary],
+    options: dict[str, Any],
 ) -> None:
     """Check that the pages of the list hold the buckets that are not empty, newest first."""
     due = [one for one in reversed(buckets) if not one.is_empty]
@@ -429,27 +584,36 @@ def _check_listed(
     listed = list(page.data)
     while page.has_more and len(listed) <= len(due):
         after = listed[-1].id
-        page = list_event_summaries(*asked, whole.start_time, whole.end_time, limit=100, starting_after=after, **options)
+        page = list_event_summaries(
+            *asked, whole.start_time, whole.end_time, limit=100, starting_after=after, **options
+        )
         listed += page.data
     if listed != due:
         raise LawBrokenError("summaries", f"the list for {options} has {listed}, not {due}")
 
 
-# What comes later ----------------------------------------------------------------------------------------------------
+# What comes later ---------------------------------------------------------------------------------
 
 
-def check_cancel_laws(make_log: Callable[[], MeterLog], events: Sequence[MeterEvent], place: int, now: int) -> None:
+def check_cancel_laws(
+    make_log: Callable[[], MeterLog], events: Sequence[MeterEvent], place: int, now: int
+) -> None:
     """Check that a canceled event leaves a log that says what one without it says.
 
     Args:
         make_log: makes a new log; the same one each time.
         events: what is received at once.
-        place: which of the accepted events that have an identifier is canceled, counted round and round.
+        place: which of the accepted events that have an identifier is canceled, counted round and
+            round.
         now: when they are received, and one is canceled, Unix seconds.
     """
     log, without = make_log(), make_log()
     receipts = log.append(events, now=now)
-    accepted = [one for one, receipt in zip(events, receipts, strict=True) if receipt.outcome is Outcome.ACCEPTED]
+    accepted = [
+        one
+        for one, receipt in zip(events, receipts, strict=True)
+        if receipt.outcome is Outcome.ACCEPTED
+    ]
     known = [one for one in accepted if one.identifier is not None]
     if not known:
         return
@@ -459,34 +623,55 @@ def check_cancel_laws(make_log: Callable[[], MeterLog], events: Sequence[MeterEv
     assert gone.identifier is not None, "it was chosen for it"
     first = log.cancel(gone.event_name, gone.identifier, now=now)
     without.append([one for one in accepted if one is not gone], now=now)
-    standing, due_events = ([one.event for one in some.events() if one.canceled_at is None] for some in (log, without))
+    standing, due_events = (
+        [one.event for one in some.events() if one.canceled_at is None] for some in (log, without)
+    )
     found, due = (_measures(some, log.meters, spans) for some in (log, without))
     if (standing, found) != (due_events, due):
-        raise LawBrokenError("cancellations", f"without {gone} there are {standing} ({found}), not {due_events} ({due})")
+        raise LawBrokenError(
+            "cancellations",
+            f"without {gone} there are {standing} ({found}), not {due_events} ({due})",
+        )
     if any(_measures(some, log.meters, spans) != before for some in (view, log.as_of(number))):
         raise LawBrokenError("cancellations", f"canceling {gone} changed what was there before it")
     _check_canceled_again(log, gone, first, now)
 
 
-def _check_canceled_again(log: MeterLog, gone: MeterEvent, first: MeterEventAdjustment, now: int) -> None:
+def _check_canceled_again(
+    log: MeterLog, gone: MeterEvent, first: MeterEventAdjustment, now: int
+) -> None:
     before = _state(log)
     second = log.cancel(first.event_name, first.identifier, now=now)
     if second != first:
-        raise LawBrokenError("cancellations", f"{gone} was canceled by {first}, and once more by {second}")
+        raise LawBrokenError(
+            "cancellations", f"{gone} was canceled by {first}, and once more by {second}"
+        )
     (again,) = log.append([gone], now=now)
     if again.outcome is not Outcome.DUPLICATE:
-        raise LawBrokenError("cancellations", f"{gone} was canceled, and sent again it is {again.outcome}, not a duplicate")
+        raise LawBrokenError(
+            "cancellations",
+            f"{gone} was canceled, and sent again it is {again.outcome}, not a duplicate",
+        )
     if _state(log) != before:
-        raise LawBrokenError("cancellations", f"canceled and sent again, {gone} changed the log from {before} to {_state(log)}")
+        raise LawBrokenError(
+            "cancellations",
+            f"canceled and sent again, {gone} changed the log from {before} to {_state(log)}",
+        )
 
 
 def check_unbilled_laws(
-    make_log: Callable[[], MeterLog], events: Sequence[MeterEvent], late: Sequence[MeterEvent], now: int, later: int
+    make_log: Callable[[], MeterLog],
+    events: Sequence[MeterEvent],
+    late: Sequence[MeterEvent],
+    now: int,
+    later: int,
 ) -> None:
-    """Check that events that come after a period was closed change its summary and what is unbilled, never what was billed.
+    """Check that events that come after a period was closed change its summary and what is
+    unbilled, never what was billed.
 
     Args:
-        make_log: makes a new log with subscriptions, which carries nothing to later bills; the same one each time.
+        make_log: makes a new log with subscriptions, which carries nothing to later bills; the same
+            one each time.
         events: what comes in time.
         late: what comes after the periods that have ended by ``later`` were closed.
         now: when ``events`` are received, Unix seconds.
@@ -495,19 +680,33 @@ def check_unbilled_laws(
     log, open_log = make_log(), make_log()
     for one in (log, open_log):
         one.append(events, now=now)
-    requests = [(item, period) for item, period in used_periods(log, now) if period.end_seconds <= later]
+    requests = [
+        (item, period) for item, period in used_periods(log, now) if period.end_seconds <= later
+    ]
     closed = [(item, period) for item, period in requests if _close(log, item, period, later)]
     before = summarize_all(closed, log)
     for one in (log, open_log):
         one.append(late, now=later)
     if summarize_all(closed, log) != before:
-        raise LawBrokenError("unbilled", f"{late} changed what was billed from {before} to {summarize_all(closed, log)}")
-    deltas = {(one.subscription_item, one.period): one.quantity for each in log.subscriptions for one in log.unbilled(each.id)}
-    for billed, measured, (item, period) in zip(before, summarize_all(closed, open_log), closed, strict=True):
+        raise LawBrokenError(
+            "unbilled",
+            f"{late} changed what was billed from {before} to {summarize_all(closed, log)}",
+        )
+    deltas = {
+        (one.subscription_item, one.period): one.quantity
+        for each in log.subscriptions
+        for one in log.unbilled(each.id)
+    }
+    for billed, measured, (item, period) in zip(
+        before, summarize_all(closed, open_log), closed, strict=True
+    ):
         due = Fraction(measured.total_usage) - Fraction(billed.billable_usage)
         if deltas.get((item.id, period), 0) != due:
             found = deltas.get((item.id, period), 0)
-            raise LawBrokenError("unbilled", f"of {item.id} in {period} {found} is unbilled, not {due} as {measured} says")
+            raise LawBrokenError(
+                "unbilled",
+                f"of {item.id} in {period} {found} is unbilled, not {due} as {measured} says",
+            )
 
 
 def _close(log: MeterLog, item: SubscriptionItem, period: BillingPeriod, later: int) -> bool:
@@ -524,16 +723,19 @@ def check_carrying_laws(
     *,
     rounding: Rounding = half_up,
 ) -> None:
-    """Check that what all invoices charge for a period is together the one bill of all its usage, to the minor unit.
+    """Check that what all invoices charge for a period is together the one bill of all its usage,
+    to the minor unit.
 
-    One log finalizes each period as soon as it has ended, so that what comes later is corrected by later invoices; another one
-    is fed alike and bills each period once, when everything has come. Subscriptions that have ended by then are left out:
-    nothing corrects what they were billed last.
+    One log finalizes each period as soon as it has ended, so that what comes later is corrected by
+    later invoices; another one is fed alike and bills each period once, when everything has come.
+    Subscriptions that have ended by then are left out: nothing corrects what they were billed last.
 
     Args:
-        make_log: makes a new log with subscriptions, which carries late usage forward; the same one each time.
-        batches: what is received in the order of time: at which moment in Unix seconds, which events, and which identifier is
-            canceled then; ``event_batches`` of the strategies draws some.
+        make_log: makes a new log with subscriptions, which carries late usage forward; the same one
+            each time.
+        batches: what is received in the order of time: at which moment in Unix seconds, which
+            events, and which identifier is canceled then; ``event_batches`` of the strategies draws
+            some.
         rounding: how each charge is settled.
     """
     log, open_log = make_log(), make_log()
@@ -547,13 +749,22 @@ def check_carrying_laws(
         for subscription in (one for one in log.subscriptions if one.id in alive):
             _charge(log, subscription, _ended(subscription, batches, now), charged, rounding)
     for subscription in (one for one in log.subscriptions if one.id in alive):
-        _charge(log, subscription, _ended(subscription, batches, alive[subscription.id].end_seconds), charged, rounding)
+        _charge(
+            log,
+            subscription,
+            _ended(subscription, batches, alive[subscription.id].end_seconds),
+            charged,
+            rounding,
+        )
         for period in _ended(subscription, batches, alive[subscription.id].end_seconds):
             _add(preview_invoice(subscription, open_log, now=period.start, rounding=rounding), due)
     for key in due.keys() | charged.keys():
         if charged.get(key, 0) != due.get(key, 0):
             found = f"{charged.get(key, 0)} minor units, not {due.get(key, 0)}"
-            raise LawBrokenError("carrying", f"all invoices together charge {key[0]} for {key[1]} {found}, as one bill would")
+            raise LawBrokenError(
+                "carrying",
+                f"all invoices together charge {key[0]} for {key[1]} {found}, as one bill would",
+            )
 
 
 def _receive(log: MeterLog, now: int, events: Sequence[MeterEvent], canceled: str | None) -> None:
@@ -564,12 +775,24 @@ def _receive(log: MeterLog, now: int, events: Sequence[MeterEvent], canceled: st
 
 
 def _ended(
-    subscription: Subscription, batches: Sequence[tuple[int, Sequence[MeterEvent], str | None]], now: int
+    subscription: Subscription,
+    batches: Sequence[tuple[int, Sequence[MeterEvent], str | None]],
+    now: int,
 ) -> list[BillingPeriod]:
     """Return the periods that have ended, from the first that anything was used in."""
-    told = [event.microseconds for _, events, _ in batches for event in events if event.microseconds is not None]
-    since = min([*(moment // 10**6 for moment in told), *(received for received, _, _ in batches)], default=now)
-    return list(takewhile(lambda period: period.end_seconds <= now, subscription.periods_from(since)))
+    told = [
+        event.microseconds
+        for _, events, _ in batches
+        for event in events
+        if event.microseconds is not None
+    ]
+    since = min(
+        [*(moment // 10**6 for moment in told), *(received for received, _, _ in batches)],
+        default=now,
+    )
+    return list(
+        takewhile(lambda period: period.end_seconds <= now, subscription.periods_from(since))
+    )
 
 
 def _charge(
@@ -582,7 +805,10 @@ def _charge(
     """Finalize the periods that are open, and add up what each invoice charges for which."""
     for period in periods:
         if log.stored_invoice(subscription.id, period) is None:
-            _add(finalize_invoice(subscription, log, period, now=period.end, rounding=rounding), charged)
+            _add(
+                finalize_invoice(subscription, log, period, now=period.end, rounding=rounding),
+                charged,
+            )
 
 
 def _add(invoice: Invoice, charged: dict[tuple[str, BillingPeriod], int]) -> None:
@@ -591,32 +817,47 @@ def _add(invoice: Invoice, charged: dict[tuple[str, BillingPeriod], int]) -> Non
         charged[key] = charged.get(key, 0) + line.amount
 
 
-# State ---------------------------------------------------------------------------------------------------------------
+# State --------------------------------------------------------------------------------------------
 
 
-def check_meter_snapshot_laws(log: MeterLog, more: Sequence[MeterEvent] = (), now: int | None = None) -> None:
-    """Check that a log survives being stored as JSON text with its whole past, and goes on as it would have.
+def check_meter_snapshot_laws(
+    log: MeterLog, more: Sequence[MeterEvent] = (), now: int | None = None
+) -> None:
+    """Check that a log survives being stored as JSON text with its whole past, and goes on as it
+    would have.
 
     Args:
         log: any log; ``more`` is appended to it, and what has ended is closed.
         more: what both logs receive afterwards, such as retries of what the log holds already.
-        now: when they receive it, when all that has an identifier is canceled, and when periods are closed; needed with
-            ``more``.
+        now: when they receive it, when all that has an identifier is canceled, and when periods are
+            closed; needed with ``more``.
     """
     text = json.dumps(snapshot(log))
     restored = restore_meter_log(json.loads(text))
     _compare_restored(log, restored)
     if json.dumps(snapshot(restored)) != text:
-        raise LawBrokenError("snapshots", f"the text {text} comes back as {json.dumps(snapshot(restored))}")
+        raise LawBrokenError(
+            "snapshots", f"the text {text} comes back as {json.dumps(snapshot(restored))}"
+        )
     if now is None:
         return
-    for event, said, heard in zip(more, restored.append(more, now=now), log.append(more, now=now), strict=True):
+    for event, said, heard in zip(
+        more, restored.append(more, now=now), log.append(more, now=now), strict=True
+    ):
         if said != heard:
-            raise LawBrokenError("snapshots", f"{event}, sent afterwards, hears {said} of the restored log, not {heard}")
-    for event_name, identifier in {(one.event.event_name, one.event.identifier or "-") for one in log.events()}:
+            raise LawBrokenError(
+                "snapshots",
+                f"{event}, sent afterwards, hears {said} of the restored log, not {heard}",
+            )
+    for event_name, identifier in {
+        (one.event.event_name, one.event.identifier or "-") for one in log.events()
+    }:
         found, due = (_canceled(one, event_name, identifier, now) for one in (restored, log))
         if found != due:
-            raise LawBrokenError("snapshots", f"{identifier}, canceled afterwards, is {found} in the restored log, not {due}")
+            raise LawBrokenError(
+                "snapshots",
+                f"{identifier}, canceled afterwards, is {found} in the restored log, not {due}",
+            )
     for item, period in used_periods(log):
         for one in (log, restored):
             if period.end_seconds <= now:
@@ -624,7 +865,9 @@ def check_meter_snapshot_laws(log: MeterLog, more: Sequence[MeterEvent] = (), no
     _compare_restored(log, restored)
 
 
-def _canceled(log: MeterLog, event_name: str, identifier: str, now: int) -> MeterEventAdjustment | ErrorCode:
+def _canceled(
+    log: MeterLog, event_name: str, identifier: str, now: int
+) -> MeterEventAdjustment | ErrorCode:
     try:
         return log.cancel(event_name, identifier, now=now)
     except UsageRejectedError as refused:
@@ -632,20 +875,35 @@ def _canceled(log: MeterLog, event_name: str, identifier: str, now: int) -> Mete
 
 
 def _compare_restored(log: MeterLog, restored: MeterLog) -> None:
-    """Check that a restored log equals the original, says the same, and shows the same past by number and by moment."""
+    """Check that a restored log equals the original, says the same, and shows the same past by
+    number and by moment.
+    """
     if restored != log:
-        raise LawBrokenError("snapshots", f"a log of {log.state()} comes back as one of {restored.state()}")
+        raise LawBrokenError(
+            "snapshots", f"a log of {log.state()} comes back as one of {restored.state()}"
+        )
     requests = used_periods(log)
-    moments = {one for logged in log.events() for one in (logged.received_at, logged.canceled_at) if one is not None}
+    moments = {
+        one
+        for logged in log.events()
+        for one in (logged.received_at, logged.canceled_at)
+        if one is not None
+    }
     limits: list[int | datetime] = [*range(log.sequence + 1), *sorted(moments)]
-    pairs: list[tuple[MeterReader, MeterReader]] = [(log.as_of(limit), restored.as_of(limit)) for limit in limits]
+    pairs: list[tuple[MeterReader, MeterReader]] = [
+        (log.as_of(limit), restored.as_of(limit)) for limit in limits
+    ]
     for original, copy in [(log, restored), *pairs]:
         found, due = (_told_by(log, one, requests) for one in (copy, original))
         if found != due:
-            raise LawBrokenError("snapshots", f"{original} says {due} and comes back saying {found}")
+            raise LawBrokenError(
+                "snapshots", f"{original} says {due} and comes back saying {found}"
+            )
 
 
-def _told_by(log: MeterLog, usage: MeterReader, requests: Sequence[tuple[SubscriptionItem, BillingPeriod]]) -> tuple[Any, ...]:
+def _told_by(
+    log: MeterLog, usage: MeterReader, requests: Sequence[tuple[SubscriptionItem, BillingPeriod]]
+) -> tuple[Any, ...]:
     customers = [usage.customers(meter.id) for meter in log.meters]
     unbilled = [usage.unbilled(subscription.id) for subscription in log.subscriptions]
     carried = [usage.carried(*request) for request in requests]

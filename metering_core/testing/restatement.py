@@ -1,7 +1,9 @@
-"""The rules of usage stated once more, without any cleverness: every answer is read off the plain list of what was accepted.
+"""The rules of usage stated once more, without any cleverness: every answer is read off the plain
+list of what was accepted.
 
-The laws compare an engine with this. It is slow, holds no derived state, and shares with the engine the values and the billing
-periods only, which have laws of their own. It knows the strict default: the current period, nothing late, nothing ahead.
+The laws compare an engine with this. It is slow, holds no derived state, and shares with the engine
+the values and the billing periods only, which have laws of their own. It knows the strict default:
+the current period, nothing late, nothing ahead.
 """
 
 from __future__ import annotations
@@ -22,19 +24,34 @@ Verdict = tuple[Outcome, int | None, ErrorCode | None]
 
 
 class RestatedLog:
-    """What was accepted, as it was sent, with when it counts; sequence numbers are places in the list, from 1."""
+    """What was accepted, as it was sent, with when it counts; sequence numbers are places in the
+    list, from 1.
+    """
 
     def __init__(self, subscriptions: Iterable[Subscription]) -> None:
         self.sent: list[UsageRecord] = []
         self.stamps: list[int] = []
-        self._items = {item.id: (item, subscription) for subscription in subscriptions for item in subscription.items}
+        self._items = {
+            item.id: (item, subscription)
+            for subscription in subscriptions
+            for item in subscription.items
+        }
 
     def take(self, record: UsageRecord, now: int) -> Verdict:
-        """Judge one record received at ``now`` (never earlier than the one before), and keep it where it is accepted."""
+        """Judge one record received at ``now`` (never earlier than the one before), and keep it
+        where it is accepted.
+        """
         for sequence, earlier in enumerate(self.sent, start=1):
-            if record.id is not None and (earlier.subscription_item, earlier.id) == (record.subscription_item, record.id):
+            if record.id is not None and (earlier.subscription_item, earlier.id) == (
+                record.subscription_item,
+                record.id,
+            ):
                 same = earlier == record
-                return (Outcome.DUPLICATE, sequence, None) if same else (Outcome.REJECTED, None, ErrorCode.ID_REUSED)
+                return (
+                    (Outcome.DUPLICATE, sequence, None)
+                    if same
+                    else (Outcome.REJECTED, None, ErrorCode.ID_REUSED)
+                )
         stamp = now if record.timestamp == "now" else record.timestamp
         code = self._refusal(record, stamp, now)
         if code is not None:
@@ -51,7 +68,10 @@ class RestatedLog:
             return ErrorCode.PRICE_NOT_METERED
         if subscription.ended_at is not None and now >= unix_seconds(subscription.ended_at):
             return ErrorCode.SUBSCRIPTION_CANCELED
-        if record.action is Action.SET and (item.billing_thresholds or subscription.billing_thresholds) is not None:
+        if (
+            record.action is Action.SET
+            and (item.billing_thresholds or subscription.billing_thresholds) is not None
+        ):
             return ErrorCode.SET_WITH_BILLING_THRESHOLDS
         if stamp > now:
             return ErrorCode.TIMESTAMP_IN_FUTURE
@@ -60,12 +80,20 @@ class RestatedLog:
             return ErrorCode.TIMESTAMP_BEFORE_CURRENT_PERIOD
         return None
 
-    def quantity(self, item: SubscriptionItem, period: BillingPeriod, *, until: int | None = None) -> Number:
-        """Return an item's usage in a period, by the first ``until`` records alone where that is given."""
+    def quantity(
+        self, item: SubscriptionItem, period: BillingPeriod, *, until: int | None = None
+    ) -> Number:
+        """Return an item's usage in a period, by the first ``until`` records alone where that is
+        given.
+        """
         mode = item.recurring.aggregate_usage
         start, end = unix_seconds(period.start), unix_seconds(period.end)
         counted = self.cells(item.id, until)
-        cells = {at: quantity for at, quantity in counted.items() if at < end and (at >= start or mode == "last_ever")}
+        cells = {
+            at: quantity
+            for at, quantity in counted.items()
+            if at < end and (at >= start or mode == "last_ever")
+        }
         match mode:
             case AggregateUsage.SUM:
                 return sum(cells.values())
@@ -87,7 +115,9 @@ class RestatedLog:
                 raise AssertionError(f"the restatement does not know {mode!r}")
 
     def cells(self, item_id: str, until: int | None = None) -> dict[int, int]:
-        """Return timestamp → quantity: the records of the timestamp from its last ``set`` on, summed."""
+        """Return timestamp → quantity: the records of the timestamp from its last ``set`` on,
+        summed.
+        """
         found: dict[int, list[UsageRecord]] = {}
         for record, stamp in list(zip(self.sent, self.stamps, strict=True))[:until]:
             if record.subscription_item == item_id:

@@ -1,11 +1,15 @@
-"""Hypothesis strategies for prices, quantities, periods and usage, drawn so that they reach the boundaries.
+"""Hypothesis strategies for prices, quantities, periods and usage, drawn so that they reach the
+boundaries.
 
-A defect in billing lives at an edge: a tier's last unit, a record exactly at ``now``, two records in one second, the 31st. What
-is drawn here lands on the edges on purpose, and shrinks to something a person can read. Needs the extra ``hypothesis``.
+A defect in billing lives at an edge: a tier's last unit, a record exactly at ``now``, two records
+in one second, the 31st. What is drawn here lands on the edges on purpose, and shrinks to something
+a person can read. Needs the extra ``hypothesis``.
 
 >>> from hypothesis import strategies as st
 >>> from metering_core.testing.strategies import prices, quantities
->>> rated = prices(models=["graduated"], max_tiers=3).flatmap(lambda price: st.tuples(st.just(price), quantities(price)))
+>>> rated = prices(models=["graduated"], max_tiers=3).flatmap(
+...     lambda price: st.tuples(st.just(price), quantities(price))
+... )
 """
 
 from __future__ import annotations
@@ -61,24 +65,32 @@ CURRENCIES = ("usd", "jpy", "kwd")
 """Two, none and three decimals."""
 
 ZONES = ("UTC", "Europe/Berlin", "America/New_York", "Australia/Lord_Howe", "Pacific/Apia")
-"""No daylight saving, both hemispheres, half an hour of it, and a zone that once skipped a whole day."""
+"""No daylight saving, both hemispheres, half an hour of it, and a zone that once skipped a whole
+day.
+"""
 
 HUGE = (10**12, 2**53 + 1, 2**63 - 1, 2**63, 10**30)
 """Where floats lose units, where 64 bits end, and beyond."""
 
 
 @st.composite
-def _made(draw: st.DrawFn, make: Callable[..., Drawn], *strategies: st.SearchStrategy[Any]) -> Drawn:
-    """Draw what ``make`` returns. Unlike ``st.builds`` and ``map``, Hypothesis then shows the value, not how it was made."""
+def _made(
+    draw: st.DrawFn, make: Callable[..., Drawn], *strategies: st.SearchStrategy[Any]
+) -> Drawn:
+    """Draw what ``make`` returns. Unlike ``st.builds`` and ``map``, Hypothesis then shows the
+    value, not how it was made.
+    """
     return make(*map(draw, strategies))
 
 
-# Numbers and money ---------------------------------------------------------------------------------------------------
+# Numbers and money --------------------------------------------------------------------------------
 
 
 @cache
 def decimals_of(places: int = 2, *, max_value: int = 1_000) -> st.SearchStrategy[Decimal]:
-    """Draw decimals from 0 to ``max_value`` with at most ``places`` places; whole ones, halves and tiny ones are common."""
+    """Draw decimals from 0 to ``max_value`` with at most ``places`` places; whole ones, halves and
+    tiny ones are common.
+    """
     whole = _made(Decimal, st.integers(0, max_value))
     if not places:
         return whole
@@ -86,13 +98,19 @@ def decimals_of(places: int = 2, *, max_value: int = 1_000) -> st.SearchStrategy
     def shifted(digits: int, by: int) -> Decimal:
         return Decimal(f"{digits}E-{by}")
 
-    edges = st.sampled_from([Decimal("0.5"), Decimal("1.5"), Decimal("2.5"), Decimal(f"1E-{places}")])
+    edges = st.sampled_from(
+        [Decimal("0.5"), Decimal("1.5"), Decimal("2.5"), Decimal(f"1E-{places}")]
+    )
     return whole | _made(shifted, st.integers(1, max_value), st.integers(1, places)) | edges
 
 
-def amounts(*, currencies: Sequence[str] = CURRENCIES, decimals: int = 2) -> st.SearchStrategy[Amount]:
+def amounts(
+    *, currencies: Sequence[str] = CURRENCIES, decimals: int = 2
+) -> st.SearchStrategy[Amount]:
     """Draw exact amounts, debits and credits; halves of a minor unit are common."""
-    minor_units = decimals_of(decimals) | _made(lambda huge: huge + Decimal("0.5"), st.sampled_from(HUGE))
+    minor_units = decimals_of(decimals) | _made(
+        lambda huge: huge + Decimal("0.5"), st.sampled_from(HUGE)
+    )
     signed = st.one_of(minor_units, _made(Decimal.copy_negate, minor_units))
     return st.builds(Amount, signed, st.sampled_from(currencies))
 
@@ -102,7 +120,7 @@ def moneys(*, currencies: Sequence[str] = CURRENCIES) -> st.SearchStrategy[Money
     return st.builds(Money, st.integers(-100_000, 100_000), st.sampled_from(currencies))
 
 
-# Prices --------------------------------------------------------------------------------------------------------------
+# Prices -------------------------------------------------------------------------------------------
 
 
 Amounts = tuple[Decimal | None, Decimal | None]
@@ -116,13 +134,19 @@ def _amounts_of_a_tier(decimals: int) -> st.SearchStrategy[Amounts]:
 
 
 def tiers(*, up_to: Number | None = None, decimals: int = 2) -> st.SearchStrategy[Tier]:
-    """Draw tiers that end at ``up_to`` (None: last tiers), with a unit amount, a flat amount or both."""
+    """Draw tiers that end at ``up_to`` (None: last tiers), with a unit amount, a flat amount or
+    both.
+    """
     return _made(lambda amounts: Tier(up_to, *amounts), _amounts_of_a_tier(decimals))
 
 
 @cache
-def tables_of_tiers(*, max_tiers: int = 4, decimals: int = 2, fractions: bool = False) -> st.SearchStrategy[list[Tier]]:
-    """Draw the tiers of a price. Bounds lie close together or far apart; with ``fractions`` some lie between two units."""
+def tables_of_tiers(
+    *, max_tiers: int = 4, decimals: int = 2, fractions: bool = False
+) -> st.SearchStrategy[list[Tier]]:
+    """Draw the tiers of a price. Bounds lie close together or far apart; with ``fractions`` some
+    lie between two units.
+    """
     gaps: st.SearchStrategy[Number] = st.integers(1, 10) | st.sampled_from([1, 100, 10**6, 10**15])
     if fractions:
         gaps |= st.sampled_from([Decimal("0.5"), Decimal("2.25")])
@@ -146,26 +170,39 @@ def per_unit(*, decimals: int = 2) -> st.SearchStrategy[PerUnit]:
 
 
 @cache
-def graduated(*, max_tiers: int = 4, decimals: int = 2, fractions: bool = False) -> st.SearchStrategy[Graduated]:
+def graduated(
+    *, max_tiers: int = 4, decimals: int = 2, fractions: bool = False
+) -> st.SearchStrategy[Graduated]:
     """Draw graduated models of 1 to ``max_tiers`` tiers."""
-    return st.builds(Graduated, tables_of_tiers(max_tiers=max_tiers, decimals=decimals, fractions=fractions))
+    return st.builds(
+        Graduated, tables_of_tiers(max_tiers=max_tiers, decimals=decimals, fractions=fractions)
+    )
 
 
 @cache
-def volumes(*, max_tiers: int = 4, decimals: int = 2, fractions: bool = False) -> st.SearchStrategy[Volume]:
+def volumes(
+    *, max_tiers: int = 4, decimals: int = 2, fractions: bool = False
+) -> st.SearchStrategy[Volume]:
     """Draw volume models of 1 to ``max_tiers`` tiers."""
-    return st.builds(Volume, tables_of_tiers(max_tiers=max_tiers, decimals=decimals, fractions=fractions))
+    return st.builds(
+        Volume, tables_of_tiers(max_tiers=max_tiers, decimals=decimals, fractions=fractions)
+    )
 
 
 @cache
 def packages(*, decimals: int = 2) -> st.SearchStrategy[Package]:
     """Draw package models, rounded up and down."""
     return st.builds(
-        Package, decimals_of(decimals), st.integers(1, 12) | st.sampled_from([1, 1_000]), st.sampled_from(["up", "down"])
+        Package,
+        decimals_of(decimals),
+        st.integers(1, 12) | st.sampled_from([1, 1_000]),
+        st.sampled_from(["up", "down"]),
     )
 
 
-def models(names: Sequence[str] = MODELS, *, max_tiers: int = 4, decimals: int = 2) -> st.SearchStrategy[PricingModel]:
+def models(
+    names: Sequence[str] = MODELS, *, max_tiers: int = 4, decimals: int = 2
+) -> st.SearchStrategy[PricingModel]:
     """Draw pricing models of the named kinds; see :data:`MODELS`.
 
     Raises:
@@ -175,7 +212,9 @@ def models(names: Sequence[str] = MODELS, *, max_tiers: int = 4, decimals: int =
 
 
 @cache
-def _models(names: tuple[str, ...], max_tiers: int, decimals: int) -> st.SearchStrategy[PricingModel]:
+def _models(
+    names: tuple[str, ...], max_tiers: int, decimals: int
+) -> st.SearchStrategy[PricingModel]:
     named: dict[str, st.SearchStrategy[PricingModel]] = {
         "per_unit": per_unit(decimals=decimals),
         "graduated": graduated(max_tiers=max_tiers, decimals=decimals),
@@ -185,7 +224,9 @@ def _models(names: tuple[str, ...], max_tiers: int, decimals: int) -> st.SearchS
     unknown = [name for name in names if name not in named]
     if unknown or not names:
         code = ErrorCode.PARAMETER_INVALID_CHOICE
-        raise InvalidValueError.expecting(code, "models", f"names from {', '.join(MODELS)}", unknown or names)
+        raise InvalidValueError.expecting(
+            code, "models", f"names from {', '.join(MODELS)}", unknown or names
+        )
     return st.one_of([named[name] for name in names])
 
 
@@ -197,7 +238,10 @@ def _intervals(intervals: tuple[str, ...]) -> st.SearchStrategy[tuple[Interval, 
     """Draw an interval and a count; the counts stay small or go to the limit."""
     return st.one_of(
         [
-            st.tuples(st.just(interval), st.integers(1, 3) | st.sampled_from([1, INTERVAL_COUNT_MAX[interval]]))
+            st.tuples(
+                st.just(interval),
+                st.integers(1, 3) | st.sampled_from([1, INTERVAL_COUNT_MAX[interval]]),
+            )
             for interval in map(Interval, intervals)
         ]
     )
@@ -210,7 +254,9 @@ def recurrings(
     licensed: bool = False,
     meters: Sequence[Meter | str] = (),
 ) -> st.SearchStrategy[Recurring]:
-    """Draw recurrences of metered prices, with ``licensed`` also of licensed ones; with ``meters`` usage is one of theirs."""
+    """Draw recurrences of metered prices, with ``licensed`` also of licensed ones; with ``meters``
+    usage is one of theirs.
+    """
     return _recurrings(tuple(intervals), tuple(aggregate_usage), licensed, _ids_of(meters))
 
 
@@ -227,12 +273,20 @@ def _recurrings(
     by_records: list[_Use] = [(UsageType.METERED, AggregateUsage(mode), None) for mode in modes]
     by_events: list[_Use] = [(UsageType.METERED, None, meter) for meter in meters]
     agreed: list[_Use] = [(UsageType.LICENSED, None, None)] * licensed
-    return _made(_recurring, _intervals(intervals), st.sampled_from((by_events or by_records) + agreed))
+    return _made(
+        _recurring, _intervals(intervals), st.sampled_from((by_events or by_records) + agreed)
+    )
 
 
 def _recurring(every: tuple[Interval, int], use: _Use) -> Recurring:
     usage_type, mode, meter = use
-    return Recurring(interval=every[0], interval_count=every[1], usage_type=usage_type, aggregate_usage=mode, meter=meter)
+    return Recurring(
+        interval=every[0],
+        interval_count=every[1],
+        usage_type=usage_type,
+        aggregate_usage=mode,
+        meter=meter,
+    )
 
 
 def prices(
@@ -253,20 +307,30 @@ def prices(
         recurring: how they recur; metered, in any mode and interval unless given.
     """
     model = _models(tuple(models), max_tiers, decimals)
-    return st.builds(Price, st.just("price"), st.sampled_from(currencies), model, recurring or recurrings())
+    return st.builds(
+        Price, st.just("price"), st.sampled_from(currencies), model, recurring or recurrings()
+    )
 
 
 def quantities(price: Price | PricingModel, *, decimals: int = 0) -> st.SearchStrategy[Number]:
-    """Draw quantities that reach the price's edges: zero, each tier's last unit and the one after it, full packages, huge.
+    """Draw quantities that reach the price's edges: zero, each tier's last unit and the one after
+    it, full packages, huge.
 
-    With ``decimals`` some are not whole; of a price on a meter some are shares that no decimal writes, as averages come to. Of
-    a model of your own, edges are found where it has ``tiers`` or ``divide_by``.
+    With ``decimals`` some are not whole; of a price on a meter some are shares that no decimal
+    writes, as averages come to. Of a model of your own, edges are found where it has ``tiers`` or
+    ``divide_by``.
     """
     edges = _edges(price.model if isinstance(price, Price) else price)
-    drawn: st.SearchStrategy[Number] = st.sampled_from(edges) | st.integers(0, edges[-1] + 10) | st.sampled_from(HUGE)
+    drawn: st.SearchStrategy[Number] = (
+        st.sampled_from(edges) | st.integers(0, edges[-1] + 10) | st.sampled_from(HUGE)
+    )
     if decimals:
         drawn |= _made(whole_if_possible, decimals_of(decimals, max_value=edges[-1] + 10))
-    if isinstance(price, Price) and price.recurring is not None and price.recurring.meter is not None:
+    if (
+        isinstance(price, Price)
+        and price.recurring is not None
+        and price.recurring.meter is not None
+    ):
         drawn |= _made(add, st.sampled_from(edges), _shares())
     return drawn
 
@@ -277,7 +341,14 @@ _HAIR = Fraction(1, 3 * 10**30)
 @cache
 def _shares() -> st.SearchStrategy[Number]:
     """Draw parts of a unit; some are a hair from nothing or from a whole one."""
-    edges: list[Number] = [Decimal("0.5"), Fraction(1, 3), Fraction(2, 3), Decimal("1E-12"), _HAIR, 1 - _HAIR]
+    edges: list[Number] = [
+        Decimal("0.5"),
+        Fraction(1, 3),
+        Fraction(2, 3),
+        Decimal("1E-12"),
+        _HAIR,
+        1 - _HAIR,
+    ]
     return st.sampled_from(edges) | st.fractions(0, 1, max_denominator=1_000)
 
 
@@ -288,7 +359,7 @@ def _edges(model: PricingModel) -> list[int]:
     return sorted({max(place + step, 0) for place in places for step in (-1, 0, 1, 2)})
 
 
-# Time ----------------------------------------------------------------------------------------------------------------
+# Time ---------------------------------------------------------------------------------------------
 
 _DAYS = [(2024, 1, 1), (2024, 1, 31), (2024, 2, 29), (2023, 1, 30), (2023, 3, 29), (2023, 12, 31)]
 _CLOCK_CHANGES = [(2024, 3, 31), (2023, 10, 29), (2024, 4, 7), (2011, 12, 30)]
@@ -296,38 +367,67 @@ _CLOCK_CHANGES = [(2024, 3, 31), (2023, 10, 29), (2024, 4, 7), (2011, 12, 30)]
 
 @cache
 def anchors() -> st.SearchStrategy[datetime]:
-    """Draw anchors: ordinary ones, the 29th to the 31st, leap days, days on which clocks change; all between 2000 and 2035."""
+    """Draw anchors: ordinary ones, the 29th to the 31st, leap days, days on which clocks change;
+    all between 2000 and 2035.
+    """
     days = st.sampled_from([datetime(*day, tzinfo=UTC) for day in _DAYS + _CLOCK_CHANGES])
     hours = st.sampled_from([0, 1800, 2 * 3600, 2 * 3600 + 1800, 86_399])
     seconds = _made(from_unix_seconds, st.integers(946_684_800, 2_051_222_400))
     return days | _made(lambda day, second: day + timedelta(seconds=second), days, hours) | seconds
 
 
-def cycles(*, intervals: Sequence[str] = INTERVALS, timezones: Sequence[str] = ("UTC",)) -> st.SearchStrategy[BillingCycle]:
+def cycles(
+    *, intervals: Sequence[str] = INTERVALS, timezones: Sequence[str] = ("UTC",)
+) -> st.SearchStrategy[BillingCycle]:
     """Draw billing cycles; name :data:`ZONES` for wall-clock boundaries over daylight saving."""
     return _cycles(tuple(intervals), tuple(timezones))
 
 
 # On such clock times a boundary is skipped or occurs twice one day later or on the day itself.
 _BEFORE_CLOCK_CHANGES = {
-    "Europe/Berlin": [(2024, 3, 30, 1, 30), (2023, 10, 28, 0, 30), (2023, 10, 29, 0, 30), (2023, 10, 29, 1, 30)],
-    "America/New_York": [(2024, 3, 9, 7, 30), (2024, 11, 2, 5, 30), (2024, 11, 3, 5, 30), (2024, 11, 3, 6, 30)],
-    "Australia/Lord_Howe": [(2024, 10, 4, 15, 45), (2024, 4, 5, 14, 45), (2024, 4, 6, 14, 45), (2024, 4, 6, 15, 15)],
+    "Europe/Berlin": [
+        (2024, 3, 30, 1, 30),
+        (2023, 10, 28, 0, 30),
+        (2023, 10, 29, 0, 30),
+        (2023, 10, 29, 1, 30),
+    ],
+    "America/New_York": [
+        (2024, 3, 9, 7, 30),
+        (2024, 11, 2, 5, 30),
+        (2024, 11, 3, 5, 30),
+        (2024, 11, 3, 6, 30),
+    ],
+    "Australia/Lord_Howe": [
+        (2024, 10, 4, 15, 45),
+        (2024, 4, 5, 14, 45),
+        (2024, 4, 6, 14, 45),
+        (2024, 4, 6, 15, 15),
+    ],
     "Pacific/Apia": [(2011, 12, 29, 10, 30)],
 }
 
 
 @cache
-def _cycles(intervals: tuple[str, ...], timezones: tuple[str, ...]) -> st.SearchStrategy[BillingCycle]:
+def _cycles(
+    intervals: tuple[str, ...], timezones: tuple[str, ...]
+) -> st.SearchStrategy[BillingCycle]:
     def cycle(anchor: datetime, every: tuple[Interval, int], timezone: str) -> BillingCycle:
         return BillingCycle(anchor, every[0], every[1], timezone)
 
     drawn = _made(cycle, anchors(), _intervals(intervals), st.sampled_from(timezones))
-    changes = {zone: _BEFORE_CLOCK_CHANGES[zone] for zone in timezones if zone in _BEFORE_CLOCK_CHANGES}
-    edges = [(datetime(*at, tzinfo=UTC), zone) for zone, moments in changes.items() for at in moments]
+    changes = {
+        zone: _BEFORE_CLOCK_CHANGES[zone] for zone in timezones if zone in _BEFORE_CLOCK_CHANGES
+    }
+    edges = [
+        (datetime(*at, tzinfo=UTC), zone) for zone, moments in changes.items() for at in moments
+    ]
     if not edges:
         return drawn
-    return drawn | _made(lambda edge, every: cycle(edge[0], every, edge[1]), st.sampled_from(edges), _intervals(intervals))
+    return drawn | _made(
+        lambda edge, every: cycle(edge[0], every, edge[1]),
+        st.sampled_from(edges),
+        _intervals(intervals),
+    )
 
 
 @st.composite
@@ -339,12 +439,16 @@ def periods(draw: st.DrawFn, cycle: BillingCycle | None = None) -> BillingPeriod
 
 
 def moments(period: BillingPeriod) -> st.SearchStrategy[int]:
-    """Draw Unix seconds around a period: its first second, the one before, its last, its end, and some between."""
+    """Draw Unix seconds around a period: its first second, the one before, its last, its end, and
+    some between.
+    """
     start, end = period.start_seconds, period.end_seconds
-    return st.sampled_from([start, start - 1, start + 1, end - 1, end, end + 1]) | st.integers(start, end - 1)
+    return st.sampled_from([start, start - 1, start + 1, end - 1, end, end + 1]) | st.integers(
+        start, end - 1
+    )
 
 
-# Subscriptions -------------------------------------------------------------------------------------------------------
+# Subscriptions ------------------------------------------------------------------------------------
 
 
 def subscription_items(
@@ -385,7 +489,8 @@ def subscriptions(
     customer: str | None = None,
     id: str = "sub_1",  # noqa: A002 - the field's word
 ) -> st.SearchStrategy[Subscription]:
-    """Draw subscriptions: 1 to ``max_items`` items in one currency and on one cycle, each with its own model and mode.
+    """Draw subscriptions: 1 to ``max_items`` items in one currency and on one cycle, each with its
+    own model and mode.
 
     Args:
         max_items: at most so many items.
@@ -393,17 +498,25 @@ def subscriptions(
         timezones: which zones' wall clocks the boundaries keep.
         licensed: whether licensed items occur beside metered ones.
         thresholds: whether some have billing thresholds, which forbid ``set``.
-        ends: whether some start or end within the first two periods from the anchor on, or have always been.
-        meters: what measures the metered items; usage records do unless given. They need a ``customer``.
+        ends: whether some start or end within the first two periods from the anchor on, or have
+            always been.
+        meters: what measures the metered items; usage records do unless given. They need a
+            ``customer``.
         customer: whose subscription it is.
         id: the subscription's id.
     """
     agreements = st.lists(_agreements(licensed, _ids_of(meters)), min_size=1, max_size=max_items)
     names = st.just((id, customer))
-    plain = _made(_subscription, names, cycles(timezones=timezones), st.sampled_from(currencies), agreements)
+    plain = _made(
+        _subscription, names, cycles(timezones=timezones), st.sampled_from(currencies), agreements
+    )
     if thresholds:
         plain = _made(_with_thresholds, plain, st.booleans())
-    return _made(_with_a_life, plain, st.sampled_from(["runs", "always", "starts", "ends"])) if ends else plain
+    return (
+        _made(_with_a_life, plain, st.sampled_from(["runs", "always", "starts", "ends"]))
+        if ends
+        else plain
+    )
 
 
 def _subscription(
@@ -418,7 +531,11 @@ def _subscription(
 
 
 def _with_thresholds(subscription: Subscription, has_them: bool) -> Subscription:  # noqa: FBT001
-    return attrs.evolve(subscription, billing_thresholds=BillingThresholds(amount_gte=1_000)) if has_them else subscription
+    return (
+        attrs.evolve(subscription, billing_thresholds=BillingThresholds(amount_gte=1_000))
+        if has_them
+        else subscription
+    )
 
 
 def _with_a_life(subscription: Subscription, life: str) -> Subscription:
@@ -428,10 +545,12 @@ def _with_a_life(subscription: Subscription, life: str) -> Subscription:
         return attrs.evolve(subscription, start_date=first.start + timedelta(seconds=1))
     if life == "always":
         return attrs.evolve(subscription, start_date=SECONDS_MIN)
-    return subscription if life == "runs" else subscription.canceled(second.end - timedelta(seconds=2))
+    return (
+        subscription if life == "runs" else subscription.canceled(second.end - timedelta(seconds=2))
+    )
 
 
-# Usage ---------------------------------------------------------------------------------------------------------------
+# Usage --------------------------------------------------------------------------------------------
 
 
 def cells(*, timestamp: int = 60) -> st.SearchStrategy[Cell]:
@@ -474,7 +593,9 @@ def usage_record(
 
 
 class Again(IntEnum):
-    """Whether and when a record with an id is sent a second time, with the same content or with other content."""
+    """Whether and when a record with an id is sent a second time, with the same content or with
+    other content.
+    """
 
     NEVER = 0
     AT_ONCE = 1
@@ -484,7 +605,9 @@ class Again(IntEnum):
 
 
 _Sketch = tuple[int, int, int, Action, str | None, Again]
-"""A record before it is known whose it is and when: places in the lists of items and timestamps, and what does not depend."""
+"""A record before it is known whose it is and when: places in the lists of items and timestamps,
+and what does not depend.
+"""
 
 
 @cache
@@ -505,10 +628,14 @@ def _ids_of(named: Sequence[SubscriptionItem | Meter | str]) -> tuple[str, ...]:
 
 def _record(sketch: _Sketch, items: Sequence[str], stamps: Sequence[int | str]) -> UsageRecord:
     item, quantity, stamp, action, record_id, _ = sketch
-    return UsageRecord(items[item % len(items)], quantity, stamps[stamp % len(stamps)], action, record_id)
+    return UsageRecord(
+        items[item % len(items)], quantity, stamps[stamp % len(stamps)], action, record_id
+    )
 
 
-def _batch(sketches: list[_Sketch], items: Sequence[str], stamps: Sequence[int | str]) -> list[UsageRecord]:
+def _batch(
+    sketches: list[_Sketch], items: Sequence[str], stamps: Sequence[int | str]
+) -> list[UsageRecord]:
     batch: list[UsageRecord] = []
     at_last: list[UsageRecord] = []
     for sketch in sketches:
@@ -542,7 +669,8 @@ def usage_records(
         min_size: at least so many records.
         max_size: at most so many, retries aside.
         sets: whether ``set`` occurs.
-        retries: whether records have ids, and some are sent again, with the same content or with other content.
+        retries: whether records have ids, and some are sent again, with the same content or with
+            other content.
         late: whether timestamps before the period occur.
         future: whether timestamps after ``now``, and the period's end, occur.
     """
@@ -560,20 +688,25 @@ _SketchedBatch = tuple[int, int, list[_Sketch]]
 @cache
 def _sketched_batches(max_batches: int, max_size: int) -> st.SearchStrategy[list[_SketchedBatch]]:
     # Batches without any id take another path.
-    sketches = st.one_of([st.lists(_sketches(True, retries), max_size=max_size) for retries in (True, False)])  # noqa: FBT003
+    sketches = st.one_of(
+        [st.lists(_sketches(True, retries), max_size=max_size) for retries in (True, False)]  # noqa: FBT003
+    )
     return st.lists(st.tuples(st.integers(0, 2), _places(), sketches), max_size=max_batches)
 
 
 @cache
 def _places() -> st.SearchStrategy[int]:
-    """Draw which moment of a period it is, as :func:`_moment` counts them; every other one is the turn of two periods."""
+    """Draw which moment of a period it is, as :func:`_moment` counts them; every other one is the
+    turn of two periods.
+    """
     return st.sampled_from([0, 4]) | st.integers(0, 9)
 
 
 def batches(
     subscription: Subscription, *, max_batches: int = 4, max_size: int = 8, strangers: bool = True
 ) -> st.SearchStrategy[list[Batch]]:
-    """Draw what a subscription's log receives over three periods from its anchor on: batches at moments that never go back.
+    """Draw what a subscription's log receives over three periods from its anchor on: batches at
+    moments that never go back.
 
     With ``strangers`` some records name an item that no subscription has.
     """
@@ -582,33 +715,55 @@ def batches(
     own = _ids_of(subscription.items)
 
     def batch(now: int, sketches: list[_Sketch]) -> Batch:
-        # A batch without ids stays free of strangers, so that some batches are plainly acceptable but for their timestamps.
+        # A batch without ids stays free of strangers, so that some batches are plainly acceptable
+        # but for their timestamps.
         has_ids = any(sketch[4] is not None for sketch in sketches)
         items = [*own, "si_unknown"] if strangers and has_ids else own
-        return now, _batch(sketches, items, _stamps(cycle.period_at(now), now, late=True, future=True))
+        return now, _batch(
+            sketches, items, _stamps(cycle.period_at(now), now, late=True, future=True)
+        )
 
     def history(sketched: list[_SketchedBatch]) -> list[Batch]:
-        received = [(max(_moment(of[period], place), of[0].start_seconds), sketches) for period, place, sketches in sketched]
+        received = [
+            (max(_moment(of[period], place), of[0].start_seconds), sketches)
+            for period, place, sketches in sketched
+        ]
         return [batch(now, sketches) for now, sketches in sorted(received, key=itemgetter(0))]
 
     return _made(history, _sketched_batches(max_batches, max_size))
 
 
 def _moment(period: BillingPeriod, place: int) -> int:
-    """Return an edge of the period for the first few places, and something inside it for the others."""
+    """Return an edge of the period for the first few places, and something inside it for the
+    others.
+    """
     start, end = period.start_seconds, period.end_seconds
     edges = (start, end - 1, start + 1, start - 1, end, end + 1)
-    return edges[place] if place < len(edges) else start + (end - start) * (place - len(edges) + 1) // 5
+    return (
+        edges[place]
+        if place < len(edges)
+        else start + (end - start) * (place - len(edges) + 1) // 5
+    )
 
 
 def histories(**options: Any) -> st.SearchStrategy[tuple[Subscription, list[Batch]]]:  # noqa: ANN401 - typed where they are declared
-    """Draw a subscription and what its log receives; ``options`` are those of :func:`subscriptions`."""
+    """Draw a subscription and what its log receives; ``options`` are those of
+    :func:`subscriptions`.
+    """
     return subscriptions(**options).flatmap(lambda drawn: st.tuples(st.just(drawn), batches(drawn)))
 
 
-def usage_logs(subscription: Subscription | None = None, *, closes: bool = True) -> st.SearchStrategy[UsageLog]:
-    """Draw logs with usage over three periods; with ``closes`` the elapsed periods are finalized in some of them."""
-    drawn = histories() if subscription is None else st.tuples(st.just(subscription), batches(subscription))
+def usage_logs(
+    subscription: Subscription | None = None, *, closes: bool = True
+) -> st.SearchStrategy[UsageLog]:
+    """Draw logs with usage over three periods; with ``closes`` the elapsed periods are finalized in
+    some of them.
+    """
+    drawn = (
+        histories()
+        if subscription is None
+        else st.tuples(st.just(subscription), batches(subscription))
+    )
     return _made(_log, drawn, st.booleans() if closes else st.just(value=False))
 
 
@@ -617,7 +772,9 @@ def _log(history: tuple[Subscription, list[Batch]], closes: bool) -> UsageLog:  
 
 
 def log_of(history: tuple[Subscription, list[Batch]], *, closes: bool) -> UsageLog:
-    """Return the log of a subscription that received these batches; with ``closes`` elapsed periods were finalized."""
+    """Return the log of a subscription that received these batches; with ``closes`` elapsed periods
+    were finalized.
+    """
     subscription, received = history
     log = UsageLog([subscription])
     for now, records in received:
@@ -628,7 +785,7 @@ def log_of(history: tuple[Subscription, list[Batch]], *, closes: bool) -> UsageL
     return log
 
 
-# Meters --------------------------------------------------------------------------------------------------------------
+# Meters -------------------------------------------------------------------------------------------
 
 DIMENSIONS = ("region", "model")
 """The payload keys of drawn dimensions."""
@@ -657,7 +814,9 @@ def meters(
     formula = Formula(draw(st.sampled_from(formulas)))
     # Drawn for every formula, or those that need fewer choices would pass for simpler than a sum.
     places, carries = draw(st.sampled_from([None, 0, 2])), draw(st.booleans())
-    customer_key, value_key = draw(st.sampled_from([("stripe_customer_id", "value"), ("who", "amount")]))
+    customer_key, value_key = draw(
+        st.sampled_from([("stripe_customer_id", "value"), ("who", "amount")])
+    )
     return Meter(
         id,
         event_name,
@@ -672,7 +831,9 @@ def meters(
 
 
 def meter_policies() -> st.SearchStrategy[MeterPolicy]:
-    """Draw policies of meters: the default, what is stricter and what is laxer, in any combination."""
+    """Draw policies of meters: the default, what is stricter and what is laxer, in any
+    combination.
+    """
     hours = [timedelta(0), timedelta(hours=1), timedelta(hours=24)]
     return st.builds(
         MeterPolicy,
@@ -692,7 +853,9 @@ def meter_policies() -> st.SearchStrategy[MeterPolicy]:
 
 
 class Misfit(IntEnum):
-    """What is wrong with an event's payload, if anything; ``EXTRA_KEY`` is a key that no meter asks for, and harmless."""
+    """What is wrong with an event's payload, if anything; ``EXTRA_KEY`` is a key that no meter asks
+    for, and harmless.
+    """
 
     NONE = 0
     EXTRA_KEY = 1
@@ -702,21 +865,42 @@ class Misfit(IntEnum):
     NO_DIMENSION = 5
 
 
-_EDGES_OF_VALUES = ("0", "-1", "0.5", "-0.25", "1.50", "007", "+1", "999999999999999", "1234567890123456", "0.123456789012345")
+_EDGES_OF_VALUES = (
+    "0",
+    "-1",
+    "0.5",
+    "-0.25",
+    "1.50",
+    "007",
+    "+1",
+    "999999999999999",
+    "1234567890123456",
+    "0.123456789012345",
+)
 _LONG_VALUES = (f"0.{'0' * 29}1", f"-{'7' * 20}.{'3' * 20}", *map(str, HUGE))
 
 _EventSketch = tuple[int, str, int, str | None, Again, Misfit, int]
-"""An event before it is known by which meter: places in the lists of customers, timestamps and dimension values."""
+"""An event before it is known by which meter: places in the lists of customers, timestamps and
+dimension values.
+"""
 
 
 @cache
-def _event_sketches(negatives: bool, retries: bool, misfits: bool) -> st.SearchStrategy[_EventSketch]:  # noqa: FBT001
-    edges = [text for text in _EDGES_OF_VALUES + _LONG_VALUES if negatives or not text.startswith("-")]
+def _event_sketches(
+    negatives: bool,  # noqa: FBT001
+    retries: bool,  # noqa: FBT001
+    misfits: bool,  # noqa: FBT001
+) -> st.SearchStrategy[_EventSketch]:
+    edges = [
+        text for text in _EDGES_OF_VALUES + _LONG_VALUES if negatives or not text.startswith("-")
+    ]
     # Most events fit, or few logs would have any.
     kinds = [Misfit.NONE] * 10 + list(Misfit) if misfits else [Misfit.NONE]
     return st.tuples(
         st.integers(0, 5),
-        _made(str, st.integers(0, 10)) | st.sampled_from(edges) | _made(_plain_decimal, decimals_of(6)),
+        _made(str, st.integers(0, 10))
+        | st.sampled_from(edges)
+        | _made(_plain_decimal, decimals_of(6)),
         st.integers(0, 18),
         st.sampled_from([None, "a", "b", "c"] if retries else [None]),
         st.sampled_from(Again),
@@ -746,29 +930,53 @@ def _misfitting(payload: dict[str, str], meter: Meter, misfit: Misfit) -> dict[s
         Misfit.NO_VALUE: meter.value_payload_key,
         Misfit.NO_DIMENSION: (*meter.dimension_payload_keys, None)[0],
     }
-    changed = {Misfit.EXTRA_KEY: {"trace": "1"}, Misfit.NO_NUMBER: {meter.value_payload_key: "much"}}.get(misfit, {})
+    changed = {
+        Misfit.EXTRA_KEY: {"trace": "1"},
+        Misfit.NO_NUMBER: {meter.value_payload_key: "much"},
+    }.get(misfit, {})
     return {key: text for key, text in payload.items() if key != dropped.get(misfit)} | changed
 
 
-def _event_moments(period: BillingPeriod, now: int, policy: MeterPolicy, *, late: bool, future: bool) -> list[int | None]:
+def _event_moments(
+    period: BillingPeriod, now: int, policy: MeterPolicy, *, late: bool, future: bool
+) -> list[int | None]:
     """Return the moments at which events collide, in Unix microseconds; None is ``"now"``."""
     second, hour, day = 10**6, 3600 * 10**6, 86_400 * 10**6
     start, end, at = period.start_seconds * second, period.end_seconds * second, now * second
-    edges = {start, start + hour, start + hour - 1, start + day, start + day - 1, at, at - 1, at - hour, (start + at) // 2}
+    edges = {
+        start,
+        start + hour,
+        start + hour - 1,
+        start + day,
+        start + day - 1,
+        at,
+        at - 1,
+        at - hour,
+        (start + at) // 2,
+    }
     moments = {one for one in edges if start <= one <= at} | {start}
     if late:
         earliest = policy.earliest(now)
-        moments |= {start - 1, start - day} | (set() if earliest is None else {earliest * second, earliest * second - 1})
+        moments |= {start - 1, start - day} | (
+            set() if earliest is None else {earliest * second, earliest * second - 1}
+        )
     if future:
         latest = policy.latest(at)
         moments |= {end - 1, end, at + 1} | (set() if latest is None else {latest, latest + 1})
     return [None, *sorted(one for one in moments if one >= 0)]
 
 
-def _event(meter: Meter, customers: Sequence[str], moments: Sequence[int | None], sketch: _EventSketch) -> MeterEvent:
+def _event(
+    meter: Meter, customers: Sequence[str], moments: Sequence[int | None], sketch: _EventSketch
+) -> MeterEvent:
     at = moments[sketch[2] % len(moments)]
     payload = _payload(meter, customers[sketch[0] % len(customers)], sketch)
-    return MeterEvent(meter.event_name, payload, identifier=sketch[3], timestamp="now" if at is None else _timestamp(at))
+    return MeterEvent(
+        meter.event_name,
+        payload,
+        identifier=sketch[3],
+        timestamp="now" if at is None else _timestamp(at),
+    )
 
 
 def _timestamp(microseconds: int) -> int | datetime:
@@ -777,13 +985,19 @@ def _timestamp(microseconds: int) -> int | datetime:
 
 
 def _changed(event: MeterEvent, meter: Meter) -> MeterEvent:
-    payload = {**event.payload, meter.value_payload_key: "2" if event.payload.get(meter.value_payload_key) != "2" else "1"}
+    payload = {
+        **event.payload,
+        meter.value_payload_key: "2" if event.payload.get(meter.value_payload_key) != "2" else "1",
+    }
     timestamp = "now" if event.microseconds is None else _timestamp(event.microseconds)
     return MeterEvent(event.event_name, payload, identifier=event.identifier, timestamp=timestamp)
 
 
 def _event_batch(
-    meter: Meter, customers: Sequence[str], moments: Sequence[int | None], sketches: list[_EventSketch]
+    meter: Meter,
+    customers: Sequence[str],
+    moments: Sequence[int | None],
+    sketches: list[_EventSketch],
 ) -> list[MeterEvent]:
     batch: list[MeterEvent] = []
     at_last: list[MeterEvent] = []
@@ -841,7 +1055,8 @@ def meter_events(
 ) -> st.SearchStrategy[list[MeterEvent]]:
     """Draw batches of a meter's events that meet: few moments, most on an edge, to the microsecond.
 
-    Values have up to 30 digits and as many places as the meter allows; 15 digits, 16 and zero are common.
+    Values have up to 30 digits and as many places as the meter allows; 15 digits, 16 and zero are
+    common.
 
     Args:
         meter: whose payload keys, dimensions and decimal places they keep to.
@@ -852,37 +1067,55 @@ def meter_events(
         min_size: at least so many events.
         max_size: at most so many, retries aside.
         negatives: whether negative values occur.
-        retries: whether events have identifiers, and some are sent again, with the same content or with other content.
-        misfits: whether some lack a key, have one too many, or have a value that is no number; see :class:`Misfit`.
-        late: whether moments before the period occur, down to the bound of what is accepted and beyond it.
-        future: whether moments after ``now`` occur, up to the bound of what is accepted and beyond it.
+        retries: whether events have identifiers, and some are sent again, with the same content or
+            with other content.
+        misfits: whether some lack a key, have one too many, or have a value that is no number; see
+            :class:`Misfit`.
+        late: whether moments before the period occur, down to the bound of what is accepted and
+            beyond it.
+        future: whether moments after ``now`` occur, up to the bound of what is accepted and beyond
+            it.
     """
     at = period.end_seconds - 1 if now is None else now
     moments = _event_moments(period, at, policy or MeterPolicy(), late=late, future=future)
-    drawn = st.lists(_event_sketches(negatives, retries, misfits), min_size=min_size, max_size=max_size)
+    drawn = st.lists(
+        _event_sketches(negatives, retries, misfits), min_size=min_size, max_size=max_size
+    )
     return _made(lambda sketches: _event_batch(meter, customers, moments, sketches), drawn)
 
 
 EventBatch = tuple[int, list[MeterEvent], str | None]
-"""The moment of receipt in Unix seconds, what was sent then, and the identifier that was canceled afterwards."""
+"""The moment of receipt in Unix seconds, what was sent then, and the identifier that was canceled
+afterwards.
+"""
 
 EventHistory = tuple[Meter, Subscription, list[EventBatch]]
-"""A meter, a subscription of the first of :data:`CUSTOMERS` with items on it, and what their log receives."""
+"""A meter, a subscription of the first of :data:`CUSTOMERS` with items on it, and what their log
+receives.
+"""
 
 _SketchedEvents = tuple[int, int, list[_EventSketch], str | None]
 
 
 @cache
-def _sketched_event_batches(max_batches: int, max_size: int) -> st.SearchStrategy[list[_SketchedEvents]]:
-    sketches = st.lists(_event_sketches(negatives=True, retries=True, misfits=True), max_size=max_size)
+def _sketched_event_batches(
+    max_batches: int, max_size: int
+) -> st.SearchStrategy[list[_SketchedEvents]]:
+    sketches = st.lists(
+        _event_sketches(negatives=True, retries=True, misfits=True), max_size=max_size
+    )
     canceled = st.sampled_from([None, "a", "b", "c"])
-    return st.lists(st.tuples(st.integers(0, 2), _places(), sketches, canceled), max_size=max_batches)
+    return st.lists(
+        st.tuples(st.integers(0, 2), _places(), sketches, canceled), max_size=max_batches
+    )
 
 
 def event_batches(
     meter: Meter, cycle: BillingCycle, *, max_batches: int = 4, max_size: int = 8
 ) -> st.SearchStrategy[list[EventBatch]]:
-    """Draw what a meter's log receives over three periods from a cycle's anchor on: batches at moments that never go back."""
+    """Draw what a meter's log receives over three periods from a cycle's anchor on: batches at
+    moments that never go back.
+    """
     of = list(islice(cycle.periods_from(cycle.anchor), 3))
 
     def batch(now: int, sketches: list[_EventSketch], canceled: str | None) -> EventBatch:
@@ -899,19 +1132,29 @@ def event_batches(
     return _made(history, _sketched_event_batches(max_batches, max_size))
 
 
-def event_histories(meter: st.SearchStrategy[Meter] | None = None) -> st.SearchStrategy[EventHistory]:
+def event_histories(
+    meter: st.SearchStrategy[Meter] | None = None,
+) -> st.SearchStrategy[EventHistory]:
     """Draw a meter, a subscription with items on it, and what their log receives."""
 
     def subscribed(drawn: Meter) -> st.SearchStrategy[EventHistory]:
         subscription = subscriptions(meters=[drawn], customer=CUSTOMERS[0])
-        return subscription.flatmap(lambda one: st.tuples(st.just(drawn), st.just(one), event_batches(drawn, one.cycle)))
+        return subscription.flatmap(
+            lambda one: st.tuples(st.just(drawn), st.just(one), event_batches(drawn, one.cycle))
+        )
 
     return (meters() if meter is None else meter).flatmap(subscribed)
 
 
-def meter_logs(meter: st.SearchStrategy[Meter] | None = None, *, closes: bool = True) -> st.SearchStrategy[MeterLog]:
-    """Draw logs with events and cancellations over three periods; with ``closes`` elapsed periods are closed in some."""
-    return _made(_meter_log, event_histories(meter), st.booleans() if closes else st.just(value=False))
+def meter_logs(
+    meter: st.SearchStrategy[Meter] | None = None, *, closes: bool = True
+) -> st.SearchStrategy[MeterLog]:
+    """Draw logs with events and cancellations over three periods; with ``closes`` elapsed periods
+    are closed in some.
+    """
+    return _made(
+        _meter_log, event_histories(meter), st.booleans() if closes else st.just(value=False)
+    )
 
 
 def _meter_log(history: EventHistory, closes: bool) -> MeterLog:  # noqa: FBT001

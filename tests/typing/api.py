@@ -1,4 +1,6 @@
-"""Never run, only type-checked: the public interface as its users write it, under `mypy --strict`."""
+"""Never run, only type-checked: the public interface as its users write it, under `mypy
+--strict`.
+"""
 
 from __future__ import annotations
 
@@ -25,18 +27,34 @@ class FlatRate:
 
 def build() -> mc.Subscription:
     """Tiers come as any iterable; amounts as int, Decimal or decimal string."""
-    tiers = (mc.Tier(up_to, unit_amount=amount) for up_to, amount in ((1000, "0.4"), ("inf", Decimal("0.3"))))
+    tiers = (
+        mc.Tier(up_to, unit_amount=amount)
+        for up_to, amount in ((1000, "0.4"), ("inf", Decimal("0.3")))
+    )
     monthly = mc.Recurring(interval="month", aggregate_usage="max")
-    metered = mc.Price.graduated("price_tokens", currency="usd", tiers=tiers, recurring=monthly, unit_label="token")
+    metered = mc.Price.graduated(
+        "price_tokens", currency="usd", tiers=tiers, recurring=monthly, unit_label="token"
+    )
     own = mc.Price("price_flat", "usd", FlatRate())
-    licensed = mc.Price.per_unit("price_seat", currency="usd", unit_amount=1500, recurring=mc.Recurring(usage_type="licensed"))
-    items = [mc.SubscriptionItem("si_1", metered), mc.SubscriptionItem("si_2", own), mc.SubscriptionItem("si_3", licensed, 3)]
+    licensed = mc.Price.per_unit(
+        "price_seat",
+        currency="usd",
+        unit_amount=1500,
+        recurring=mc.Recurring(usage_type="licensed"),
+    )
+    items = [
+        mc.SubscriptionItem("si_1", metered),
+        mc.SubscriptionItem("si_2", own),
+        mc.SubscriptionItem("si_3", licensed, 3),
+    ]
     return mc.Subscription("sub_1", items, NOW, timezone="Europe/Berlin")
 
 
 def use(subscription: mc.Subscription) -> None:
     """Every verb, with the types that come out."""
-    policy = mc.AcceptancePolicy(future_tolerance=timedelta(minutes=5), late_attribution="open_period")
+    policy = mc.AcceptancePolicy(
+        future_tolerance=timedelta(minutes=5), late_attribution="open_period"
+    )
     log = mc.UsageLog([subscription], clock=lambda: NOW, policy=policy)
     assert_type(log.record("si_1", 5, timestamp=NOW, action="set", id="a"), mc.UsageRecord)
     receipts = log.append([mc.UsageRecord("si_1", 5)], now=1_705_276_800)
@@ -64,17 +82,27 @@ def use(subscription: mc.Subscription) -> None:
 
 def measure() -> mc.MeterLog:
     """Meters and their events; values are strings, quantities exact numbers."""
-    meter = mc.Meter("mtr_tokens", "tokens", "sum", dimension_payload_keys=["model"], event_time_window="day")
+    meter = mc.Meter(
+        "mtr_tokens", "tokens", "sum", dimension_payload_keys=["model"], event_time_window="day"
+    )
     assert_type(meter.formula, mc.Formula)
     assert_type(meter.event_time_window, mc.EventTimeWindow | None)
     assert_type(meter.deactivate(NOW).reactivate(), mc.Meter)
     assert_type(mc.Meter.from_dict(meter.to_dict()).status, mc.MeterStatus)
-    metered = mc.Price.per_unit("price", currency="usd", unit_amount="0.4", recurring=mc.Recurring(meter=meter.id))
-    subscription = mc.Subscription("sub_1", [mc.SubscriptionItem("si_1", metered)], NOW, customer="cus_1")
-    policy = mc.MeterPolicy(cancel_window=None, late_usage="carry_forward", identifier_scope=mc.IdentifierScope.GLOBAL)
+    metered = mc.Price.per_unit(
+        "price", currency="usd", unit_amount="0.4", recurring=mc.Recurring(meter=meter.id)
+    )
+    subscription = mc.Subscription(
+        "sub_1", [mc.SubscriptionItem("si_1", metered)], NOW, customer="cus_1"
+    )
+    policy = mc.MeterPolicy(
+        cancel_window=None, late_usage="carry_forward", identifier_scope=mc.IdentifierScope.GLOBAL
+    )
     assert_type(policy.late_usage, mc.LateUsage)
     assert_type(mc.MeterPolicy.stripe(batch_max=10), mc.MeterPolicy)
-    log = mc.MeterLog([meter], [subscription], customers={"cus_1"}, clock=lambda: NOW, policy=policy)
+    log = mc.MeterLog(
+        [meter], [subscription], customers={"cus_1"}, clock=lambda: NOW, policy=policy
+    )
     payload: Mapping[str, str] = {"stripe_customer_id": "cus_1", "value": "2.5", "model": "small"}
     assert_type(log.record("tokens", payload, identifier="a", timestamp=NOW), mc.MeterEvent)
     receipts = log.append([mc.MeterEvent("tokens", payload, timestamp=1_705_276_800)], now=NOW)
@@ -91,11 +119,15 @@ def measure() -> mc.MeterLog:
 
 def read_off(log: mc.MeterLog) -> None:
     """Summaries, streams, reports and other formats, with the types that come out."""
-    summaries = mc.event_summaries(log, "mtr_tokens", "cus_1", NOW, NOW + timedelta(days=1), value_grouping_window="hour")
+    summaries = mc.event_summaries(
+        log, "mtr_tokens", "cus_1", NOW, NOW + timedelta(days=1), value_grouping_window="hour"
+    )
     assert_type(summaries, list[mc.MeterEventSummary])
     assert_type(summaries[0].aggregated_value, mc.Number)
     filters = {"model": ["small", "large"]}
-    page = mc.list_event_summaries(log, "mtr_tokens", "cus_1", 0, 60, dimension_filters=filters, limit=100)
+    page = mc.list_event_summaries(
+        log, "mtr_tokens", "cus_1", 0, 60, dimension_filters=filters, limit=100
+    )
     assert_type(page, mc.MeterEventSummaryPage)
     assert_type(mc.total_of(log.meter("mtr_tokens"), page.data), mc.Number)
     assert_type(mc.meter_event_from_cloudevent({}), mc.MeterEvent)
@@ -110,12 +142,19 @@ def hold() -> None:
     """The laws and the strategies, with values of every kind."""
     meter = mc.Meter("mtr_tokens", "tokens")
     assert_type(strategies.meters(formulas=["sum"]), SearchStrategy[mc.Meter])
-    assert_type(strategies.meter_events(meter, customers=["cus_1"], misfits=False), SearchStrategy[list[mc.MeterEvent]])
+    assert_type(
+        strategies.meter_events(meter, customers=["cus_1"], misfits=False),
+        SearchStrategy[list[mc.MeterEvent]],
+    )
     assert_type(strategies.meter_policies(), SearchStrategy[mc.MeterPolicy])
     assert_type(strategies.meter_logs(closes=False), SearchStrategy[mc.MeterLog])
     meter_laws.check_formula_laws(mc.Formula.SUM, [(0, 1), (1, Decimal("2.5"))], {0}, (0, 2))
-    meter_laws.check_event_retry_laws(lambda: mc.MeterLog([meter]), mc.MeterEvent("tokens", {}), 0, 1)
-    meter_laws.check_carrying_laws(lambda: mc.MeterLog([meter]), [(0, [mc.MeterEvent("tokens", {})], None)], rounding=mc.down)
+    meter_laws.check_event_retry_laws(
+        lambda: mc.MeterLog([meter]), mc.MeterEvent("tokens", {}), 0, 1
+    )
+    meter_laws.check_carrying_laws(
+        lambda: mc.MeterLog([meter]), [(0, [mc.MeterEvent("tokens", {})], None)], rounding=mc.down
+    )
     meter_laws.check_meter_snapshot_laws(measure(), [mc.MeterEvent("tokens", {})], 0)
     laws.check_engine_agrees(lambda log: log.as_of(0), measure())
     laws.check_engine_agrees(lambda log: log.as_of(0), mc.UsageLog([]))
