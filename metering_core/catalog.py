@@ -743,9 +743,10 @@ def read_usage(
     >>> rows = "si_1,5,2024-01-01T00:00:00Z\nsi_1,-5,1704067201\n"
     >>> file = io.StringIO(f"subscription_item,quantity,timestamp\n{rows}")
     >>> row, complaint = read_usage(file, "csv", path="usage.csv")
-    >>> print(row.line, row.record.quantity, row.record.timestamp, complaint, sep="; ")
-    2; 5; 1704067200; usage.csv, line 3: quantity: expected an integer of at least 0, received -5
-    (int)
+    >>> print(row.line, row.record.quantity, row.record.timestamp)
+    2 5 1704067200
+    >>> print(complaint)
+    usage.csv, line 3: quantity: expected an integer of at least 0, received -5 (int)
     """
     place = _name_of(stream) if path is None else path
     told = Arrivals() if arrivals is None else require_kind(Arrivals, arrivals, "arrivals")

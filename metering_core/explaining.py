@@ -13,7 +13,7 @@ from metering_core.aggregation import Usage, require_usage, summarize
 from metering_core.errors import ErrorCode, InvoicingError, shown
 from metering_core.exact import Number, Unrounded, cut, plain
 from metering_core.invoicing import InvoiceLineItem, KeepsRecords, RoutesItems, grouped
-from metering_core.measures import AGGREGATORS, FORMULAS
+from metering_core.measures import AGGREGATORS, FORMULAS, Aggregator
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money
@@ -71,52 +71,34 @@ class Explanation:
     def _usage_steps(self) -> list[str]:
         line = self.line
         total = _exactly(line.total_usage)
+        item = line.subscription_item
         if line.aggregate_usage is None:
-            return [
-                (
-                    f"Quantity: item {line.subscription_item} is licensed; {total} was agreed "
-                    f"for {line.period}."
-                )
-            ]
+            return [f"Quantity: item {item} is licensed; {total} was agreed for {line.period}."]
         if isinstance(line.aggregate_usage, Formula):
-            billed = "" if line.total_usage >= 0 else ", and 0 is billed"
-            plus = "".join(
-                f" and {_exactly(carried)} not billed for {period}"
-                for period, carried in self.carried.items()
-            )
-            row = FORMULAS[line.aggregate_usage]
-            words = row.words.format(cell="meter event", cells="meter events")
-            what = f"{words} for item {line.subscription_item} in {line.period}"
-            part = line.period.part if row.is_weighed else ""
-            over = (
-                f", averaged over the whole billing period, of which {part} are billed,"
-                if part
-                else ""
-            )
-            before = (
-                ""
-                if line.before is None
-                else f" now; {_exactly(line.before.total_usage)} of it were billed before"
-            )
-            return [
-                *self._event_steps(),
-                f"Quantity: {what}{plus}{over} is {total}{billed}{before}.",
-            ]
+            return [*self._event_steps(), self._metered_step(FORMULAS[line.aggregate_usage])]
         words = AGGREGATORS[line.aggregate_usage].words.format(cell="cell", cells="cells")
-        usage = f"Quantity: {words} of item {line.subscription_item} in {line.period} is {total}."
+        usage = f"Quantity: {words} of item {item} in {line.period} is {total}."
         if not self.has_records:
-            return [
-                (
-                    "Records: the engine that aggregated them keeps none of item "
-                    f"{line.subscription_item}."
-                ),
-                usage,
-            ]
-        records = (
-            f"Records: {len(self.records)} of item {line.subscription_item}, folded into "
-            f"{len(self.cells)} cells."
+            return [f"Records: the engine that aggregated them keeps none of item {item}.", usage]
+        folded = f"{len(self.records)} of item {item}, folded into {len(self.cells)} cells."
+        return [f"Records: {folded}", *self._cell_steps(), usage, *self._late_steps()]
+
+    def _metered_step(self, row: Aggregator) -> str:
+        line = self.line
+        words = row.words.format(cell="meter event", cells="meter events")
+        what = f"{words} for item {line.subscription_item} in {line.period}"
+        plus = "".join(
+            f" and {_exactly(carried)} not billed for {period}"
+            for period, carried in self.carried.items()
         )
-        return [records, *self._cell_steps(), usage, *self._late_steps()]
+        part = line.period.part if row.is_weighed else ""
+        over = f", averaged over the whole billing period, of which {part} are billed,"
+        billed = "" if line.total_usage >= 0 else ", and 0 is billed"
+        before = ""
+        if line.before is not None:
+            before = f" now; {_exactly(line.before.total_usage)} of it were billed before"
+        total = _exactly(line.total_usage)
+        return f"Quantity: {what}{plus}{over * bool(part)} is {total}{billed}{before}."
 
     def _late_steps(self) -> list[str]:
         return [

@@ -88,8 +88,8 @@ class PlausibleTime:
         """Return an instant of a file, or refuse it and say what it looks like.
 
         >>> PlausibleTime().moment(46178, "timestamp")
-        Traceback (most recent call last): metering_core.errors.InvalidValueError: ...received 46178
-        (int): it looks like a spreadsheet's day number for 2026-06-05
+        Traceback (most recent call last):
+        metering_core.errors.InvalidValueError: ...it looks like a spreadsheet's day number for ...
         """
         if type(value) is int and self.first <= value <= self.last:  # As nearly always.
             return value

@@ -164,9 +164,9 @@ def filled(
     if type(timestamp) is int and 0 <= timestamp <= SECONDS_MAX:
         _set_microseconds(event, timestamp * MICROSECONDS)
     else:
-        _set_microseconds(
-            event, None if text_of(timestamp) == "now" else moment(timestamp, "timestamp")[1]
-        )  # type: ignore[arg-type]
+        now = text_of(timestamp) == "now"
+        read = None if now else moment(timestamp, "timestamp")[1]  # type: ignore[arg-type]
+        _set_microseconds(event, read)
     return event
 
 

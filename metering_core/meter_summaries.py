@@ -660,9 +660,10 @@ def filters_of(meter: Meter, given: object) -> dict[str, frozenset[str]]:
 
 
 def _allowed(values: object, param: str) -> Iterator[str]:
-    some: Iterable[object] = (
-        (values,) if isinstance(values, str) else require_iterable(values, param)
-    )  # type: ignore[arg-type]  # or refused
+    if isinstance(values, str):
+        some: Iterable[object] = (values,)
+    else:
+        some = require_iterable(values, param)  # type: ignore[arg-type]  # or refused
     for value in some:
         text = text_of(value)
         if text is None:

@@ -107,10 +107,11 @@ def refuse_slips(received: Collection[str], known: Collection[str], param: str =
 
     >>> refuse_slips(["id", "ids", "region"], ["id", "action"])
     >>> refuse_slips(["id", "Action"], ["id", "action"])
-    Traceback (most recent call last): metering_core.errors.InvalidValueError: usage: received the
-    unknown column 'Action' (did you mean 'action'?)
+    Traceback (most recent call last):
+    metering_core.errors.InvalidValueError: usage: ... 'Action' (did you mean 'action'?)
     """
-    from difflib import get_close_matches  # noqa: PLC0415 - it takes its time, and nobody needs it until a table is read
+    # Imported here: it takes its time, and nobody needs it until a table is read.
+    from difflib import get_close_matches  # noqa: PLC0415
 
     absent = {folded(one): one for one in known if one not in received}
     for column in received:

@@ -82,8 +82,7 @@ class UsageRecord:
         InvalidValueError: ``param`` names the field.
 
     >>> UsageRecord("si_tokens", 5, timestamp=1571252444, id="a")
-    UsageRecord(subscription_item='si_tokens', quantity=5, timestamp=1571252444,
-    action=<Action.INCREMENT: ...>, id='a')
+    UsageRecord(subscription_item='si_tokens', quantity=5, timestamp=1571252444, ..., id='a')
     """
 
     subscription_item: str

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import re
 import sys
 import textwrap
 from functools import cache
@@ -61,15 +62,28 @@ def source_of(path):
     return source[source.index("def ") :]
 
 
+@cache
+def as_laid_out(text):
+    """Return the pattern of a piece of code however the formatter breaks its lines."""
+    lexemes = re.findall(r"\w+|[^\w\s]", text)
+    return re.compile(r"\s*".join(r",?\s*" * (one in ")]}") + re.escape(one) for one in lexemes))
+
+
+def reads(source, right):
+    """Say whether a source has a piece of code in it."""
+    return as_laid_out(right).search(source) is not None
+
+
 def with_slip(path, right, wrong):
     """Return the function with the slip in it; where the right text is gone, the defect must be
     planted anew.
     """
     source = source_of(path)
-    assert right in source, f"{path} no longer reads {right!r}: plant the defect anew"
+    assert reads(source, right), f"{path} no longer reads {right!r}: plant the defect anew"
     function = found(path)
     names = dict(function.__globals__)
-    source = "from __future__ import annotations\n" + source.replace(right, wrong)
+    slipped = as_laid_out(right).sub(lambda _: wrong, source)
+    source = f"from __future__ import annotations\n{slipped}"
     exec(compile(source, "<planted>", "exec"), names)  # noqa: S102 - our own source with one slip of the pen
     return names[function.__name__]
 
@@ -113,7 +127,7 @@ def each(defects):
     """
     for defect in defects:
         source = source_of(defect.function)
-        assert defect.right in source, (
+        assert reads(source, defect.right), (
             f"{defect.function} no longer reads {defect.right!r}: plant {defect.name!r} anew"
         )
     return pytest.mark.parametrize("defect", defects, ids=str)

@@ -61,14 +61,9 @@ class DuckDBTables:
         # Nothing is fetched from anywhere, no extension is looked for, and no Python variable is
         # taken for a table.
         settings: dict[str, Any] = {
-            **dict.fromkeys(
-                (
-                    "autoinstall_known_extensions",
-                    "autoload_known_extensions",
-                    "allow_community_extensions",
-                ),
-                False,
-            ),
+            "autoinstall_known_extensions": False,
+            "autoload_known_extensions": False,
+            "allow_community_extensions": False,
             "python_enable_replacements": False,
         }
         if memory_limit is not None:
@@ -80,12 +75,8 @@ class DuckDBTables:
             settings["temp_directory"] = _folder(temp_directory)
         if progress is not None and not callable(progress):
             _refuse("progress", "something to call with the part that is done", progress)
-        self._read, self._overflow, self._progress, self._memory_limit = (
-            read,
-            overflow,
-            progress,
-            memory_limit,
-        )
+        self._read, self._overflow = read, overflow
+        self._progress, self._memory_limit = progress, memory_limit
         self.files: Sequence[str] = ()
         self._is_closed = False
         self._asked: SimpleQueue[Any] = SimpleQueue()

@@ -61,6 +61,16 @@ _DAY: Final = 86_400 * MICROSECONDS
 _ENDLESS: Final = 2**60
 _BEGINNING: Final = SECONDS_MIN * MICROSECONDS
 _END: Final = (SECONDS_MAX + 1) * MICROSECONDS - 1
+_SAID: Final = "FROM judged WHERE verdict IS NOT NULL"
+_SENT: Final = (
+    "seq",
+    "event_name",
+    "customer",
+    "value",
+    "timestamp",
+    "received",
+    "identifier",
+)
 """The first moment of the year 1: where a look back begins."""
 _EPOCH: Final = from_unix_seconds(0)
 
@@ -506,37 +516,19 @@ class SqlEvents(SqlRows):
         of the row, from 1.
         """
         exceptional = list(
-            self._tables.rows(
-                "SELECT seq, first_seq, verdict FROM judged WHERE verdict IS NOT NULL ORDER BY seq"
-            )
+            self._tables.rows(f"SELECT seq, first_seq, verdict {_SAID} ORDER BY seq")
         )
         is_repeated = {"duplicate", "identifier_reused"}
-        wanted = (
-            "SELECT seq FROM judged WHERE verdict IS NOT NULL UNION SELECT first_seq FROM "
-            "judged WHERE verdict IS NOT NULL"
-        )
-        columns = ", ".join(
-            (
-                "seq",
-                "event_name",
-                "customer",
-                "value",
-                "timestamp",
-                "received",
-                "identifier",
-                *self._there,
-            )
-        )
+        wanted = f"SELECT seq {_SAID} UNION SELECT first_seq {_SAID}"
+        columns = ", ".join((*_SENT, *self._there))
         sent = {
             int(row[0]): row
             for row in self._tables.rows(f"SELECT {columns} FROM sent WHERE seq IN ({wanted})")
         }
-        has_duplicates = any(row[2] == "duplicate" for row in exceptional)
-        numbers = (
-            {int(seq): int(number) for seq, number in self._tables.rows(statement("numbering"))}
-            if has_duplicates
-            else {}
-        )
+        numbers: dict[int, int] = {}
+        if any(row[2] == "duplicate" for row in exceptional):
+            numbered = self._tables.rows(statement("numbering"))
+            numbers = {int(seq): int(number) for seq, number in numbered}
         found = {}
         for seq, first, verdict in exceptional:
             event, received = self._event(sent[int(seq)])

@@ -29,7 +29,7 @@ from metering_core.acceptance import LateAttribution, Outcome, Receipt, Receipts
 from metering_core.aggregation import Usage, summarize, summarize_all
 from metering_core.errors import ErrorCode, UsageCompactedError, UsageRejectedError
 from metering_core.exact import Number, whole_if_possible
-from metering_core.invoicing import Invoice, preview_invoice
+from metering_core.invoicing import Invoice, InvoiceLine, preview_invoice
 from metering_core.log import UsageLog
 from metering_core.measures import AGGREGATORS, Aggregator
 from metering_core.meter_log import MeterLog
@@ -987,23 +987,7 @@ def check_invoice_laws(
             f"{[line.amount for line in invoice.lines]}",
         )
     for line in invoice.lines:
-        exact = Fraction(line.exact)
-        due = Fraction(line.charge.amount) * (1 if line.proration is None else line.proration)
-        if exact != due or line.currency != invoice.currency:
-            raise LawBrokenError(
-                "invoices",
-                f"line {line.id} settles {exact} {line.currency}, but its charge is {line.charge}",
-            )
-        if line.rounding.startswith("half_") and abs(line.amount - exact) > Fraction(1, 2):
-            raise LawBrokenError(
-                "invoices",
-                f"line {line.id} is {line.amount}, more than half a minor unit from {exact}",
-            )
-        if line.rounding == "half_up" and abs(line.amount) != floor(abs(exact) + Fraction(1, 2)):
-            raise LawBrokenError(
-                "invoices",
-                f"line {line.id} is {line.amount}, which is not {exact}, a half away from zero",
-            )
+        _check_settled(line, invoice.currency)
     for item in dict.fromkeys(line.subscription_item for line in invoice.lines):
         lines = [line for line in invoice.lines if line.subscription_item == item]
         charged = sum(
@@ -1022,6 +1006,27 @@ def check_invoice_laws(
                 "invoices",
                 f"the lines of {item} are not the charges for {lines[0].total_usage} units",
             )
+
+
+def _check_settled(line: InvoiceLine, currency: str) -> None:
+    """Check that a line settles its charge: by less than a minor unit, and by its rounding."""
+    exact = Fraction(line.exact)
+    due = Fraction(line.charge.amount) * (1 if line.proration is None else line.proration)
+    if exact != due or line.currency != currency:
+        raise LawBrokenError(
+            "invoices",
+            f"line {line.id} settles {exact} {line.currency}, but its charge is {line.charge}",
+        )
+    if line.rounding.startswith("half_") and abs(line.amount - exact) > Fraction(1, 2):
+        raise LawBrokenError(
+            "invoices",
+            f"line {line.id} is {line.amount}, more than half a minor unit from {exact}",
+        )
+    if line.rounding == "half_up" and abs(line.amount) != floor(abs(exact) + Fraction(1, 2)):
+        raise LawBrokenError(
+            "invoices",
+            f"line {line.id} is {line.amount}, which is not {exact}, a half away from zero",
+        )
 
 
 def _check_billed(invoice: Invoice, subscription: Subscription, usage: Usage) -> None:
