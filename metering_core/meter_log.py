@@ -827,9 +827,8 @@ class MeterLog(MeterReader, KeepsInvoices):
         """
         known = self._by_event.get(event.event_name)
         identifier = event.identifier
-        row = None
-        if identifier is not None:
-            row = (self._shared_ids if known is None else known.ids).get(identifier)
+        ids = self._shared_ids if known is None else known.ids
+        row = None if identifier is None else ids.get(identifier)
         if row is not None and self._remembers(row, received):
             return self._answer(row, event)
         if known is None:

@@ -29,7 +29,7 @@ from metering_core.acceptance import LateAttribution, Outcome, Receipt, Receipts
 from metering_core.aggregation import Usage, summarize, summarize_all
 from metering_core.errors import ErrorCode, UsageCompactedError, UsageRejectedError
 from metering_core.exact import Number, whole_if_possible
-from metering_core.invoicing import Invoice, InvoiceLine, preview_invoice
+from metering_core.invoicing import Invoice, InvoiceLineItem, preview_invoice
 from metering_core.log import UsageLog
 from metering_core.measures import AGGREGATORS, Aggregator
 from metering_core.meter_log import MeterLog
@@ -1008,7 +1008,7 @@ def check_invoice_laws(
             )
 
 
-def _check_settled(line: InvoiceLine, currency: str) -> None:
+def _check_settled(line: InvoiceLineItem, currency: str) -> None:
     """Check that a line settles its charge: by less than a minor unit, and by its rounding."""
     exact = Fraction(line.exact)
     due = Fraction(line.charge.amount) * (1 if line.proration is None else line.proration)
