@@ -15,9 +15,9 @@ from benchmarks.prices import (
     revenues,
     summaries,
 )
-from metering_core.auditing import audit
-from metering_core.comparing import compare
 from metering_core.rating import settled_total
+from metering_core.tariffs.auditing import audit
+from metering_core.tariffs.comparing import compare
 
 
 def test_audit(benchmark: Callable[..., Any]) -> None:

@@ -23,8 +23,8 @@ from benchmarks.datasets import ROW_GROUP, Dataset, Question, expected, generate
 from benchmarks.inputs import NOW, START
 from benchmarks.measuring import Group, Row
 from benchmarks.peers import Way, imported
+from metering_core.bulk import InvoiceLines, invoice_lines
 from metering_core.columnar import ColumnarUsage, UsageBatch
-from metering_core.invoice_lines import InvoiceLines, invoice_lines
 from metering_core.sql import DuckDBUsage
 
 PEERS: Final = ("duckdb", "polars")

@@ -14,10 +14,10 @@ from typing import Any
 
 import metering_core as mc
 from benchmarks.measuring import Contender, Group, Row, race
-from metering_core.auditing import audit
-from metering_core.comparing import compare
 from metering_core.periods import from_unix_seconds
-from metering_core.rerating import compare_usage
+from metering_core.tariffs.auditing import audit
+from metering_core.tariffs.comparing import compare
+from metering_core.tariffs.rerating import compare_usage
 
 TIERS = 50
 SUMMARIES = 100_000
@@ -37,8 +37,8 @@ def price(kind: Callable[[list[mc.Tier]], Any], name: str, first: str) -> mc.Pri
     return mc.Price(name, "usd", kind(tiers))
 
 
-OLD = price(mc.Volume, "old", "2.003")
-NEW = price(mc.Graduated, "new", "1.997")
+OLD = price(mc.pricing.Volume, "old", "2.003")
+NEW = price(mc.pricing.Graduated, "new", "1.997")
 EDGES = [edge for number in range(1, TIERS) for edge in (STEP * number, STEP * number + 1)]
 
 
@@ -51,7 +51,7 @@ def summaries(count: int = SUMMARIES) -> list[mc.UsageSummary]:
     ]
 
 
-def bare_audit() -> list[tuple[mc.Unrounded, mc.Unrounded]]:
+def bare_audit() -> list[tuple[mc.exact.Unrounded, mc.exact.Unrounded]]:
     """Rate every edge, and keep where the total falls."""
     totals = [mc.rate(OLD, edge).amount.minor_units for edge in EDGES]
     return [(before, after) for before, after in pairwise(totals) if after < before]

@@ -21,7 +21,7 @@ from benchmarks.datasets import digest_of
 from benchmarks.inputs import SEED
 from benchmarks.measuring import Group, Row
 from benchmarks.peers import Way, imported
-from metering_core.columnar_rating import rate_lines, rate_many
+from metering_core.bulk import rate_lines, rate_many
 from metering_core.rating import settled_total
 
 UNIT: Final = "million quantities/s"

@@ -21,9 +21,9 @@ def main() -> int:
             file=sys.stderr,
         )
         return 2
-    from metering_core import cli  # noqa: PLC0415 - it needs the extra
+    from metering_core.cli.app import main  # noqa: PLC0415 - it needs the extra
 
-    return cli.main(sys.argv[1:])
+    return main(sys.argv[1:])
 
 
 if __name__ == "__main__":

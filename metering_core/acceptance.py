@@ -28,6 +28,8 @@ from metering_core.prices import Price, terms_of
 from metering_core.pricing import is_linear
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
+__all__ = ["AcceptancePolicy", "LateAttribution", "Outcome", "Receipt", "Receipts"]
+
 
 class LateAttribution(StrEnum):
     """Which period late usage is billed in, within the late grace.

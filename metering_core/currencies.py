@@ -14,6 +14,8 @@ import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
 
+__all__ = ["CURRENCIES", "Currency"]
+
 
 @attrs.frozen
 class Currency:

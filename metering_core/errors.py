@@ -22,6 +22,19 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+__all__ = [
+    "CatalogError",
+    "ErrorCode",
+    "InvalidValueError",
+    "InvoicingError",
+    "MeteringError",
+    "MissingExtraError",
+    "SnapshotError",
+    "UsageCompactedError",
+    "UsageRejectedError",
+]
+
+
 class ErrorCode(StrEnum):
     """A stable name for each reason to refuse, in order of precedence, with who raises it and what
     it means.

@@ -18,6 +18,8 @@ from fractions import Fraction
 
 from metering_core.errors import ErrorCode, InvalidValueError
 
+__all__ = ["Number", "Unrounded"]
+
 PLACES_MAX = 12
 """Decimal places a price may have, and a line shows (Stripe's limit for ``unit_amount_decimal`` and
 ``quantity_decimal``).

@@ -33,6 +33,16 @@ from metering_core.pricing import Charge, ChargeKind
 from metering_core.rating import rate
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
+__all__ = [
+    "Invoice",
+    "InvoiceChanges",
+    "InvoiceLineItem",
+    "InvoiceStatus",
+    "LineChange",
+    "finalize_invoice",
+    "preview_invoice",
+]
+
 
 class InvoiceStatus(StrEnum):
     """Whether an invoice may still change (``draft``: a preview) or never does (``finalized``)."""

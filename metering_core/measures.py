@@ -45,6 +45,8 @@ from metering_core.periods import MICROSECONDS
 from metering_core.prices import AggregateUsage
 from metering_core.usage import Cell
 
+__all__ = ["AGGREGATORS", "Aggregator", "FORMULAS"]
+
 Partial: TypeAlias = Any
 """What a mode needs to remember about some of the cells; only the mode's own functions look
 inside.

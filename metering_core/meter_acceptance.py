@@ -25,6 +25,8 @@ from metering_core.meters import Meter
 from metering_core.names import NAME_MAX, choice, flag
 from metering_core.periods import MICROSECONDS, duration, from_unix_seconds
 
+__all__ = ["IdentifierScope", "LateUsage", "MeterPolicy", "Overlap"]
+
 _DAY: Final = 86_400
 
 

@@ -22,6 +22,8 @@ from metering_core.periods import BillingPeriod
 from metering_core.prices import Price
 from metering_core.pricing import Charge
 
+__all__ = ["UnbilledDelta"]
+
 
 @attrs.frozen
 class UnbilledDelta:

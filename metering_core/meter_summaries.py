@@ -48,6 +48,8 @@ from metering_core.periods import (
 from metering_core.readings import window_of
 from metering_core.timelines import Timeline
 
+__all__ = ["MeterEventSummary", "ValueGroupingWindow", "event_summaries", "total_of"]
+
 _HOUR: Final = 3600
 # A Monday and the first of a month, at whose midnight no time zone moved its clocks: a boundary of
 # days, weeks and months.

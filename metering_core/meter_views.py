@@ -34,6 +34,8 @@ from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Timeline
 from metering_core.views import KeepsClosings, SeesInvoices, as_limit, held_weakly
 
+__all__ = ["LoggedEvent", "MeterView"]
+
 Sees = Callable[[int, int], bool]
 """Whether a reader shows what has a number and was received at a moment (Unix microseconds)."""
 

@@ -28,6 +28,8 @@ from metering_core.names import (
 from metering_core.periods import Instant, from_unix_seconds, instant, unix_seconds
 from metering_core.stripe_fields import Read, judged
 
+__all__ = ["EventTimeWindow", "Formula", "Meter", "MeterStatus"]
+
 EVENT_NAME_MAX: Final = 100
 """Characters of an event name, an identifier and the payload keys that a meter names (Stripe's
 limit).
@@ -41,9 +43,9 @@ class Formula(StrEnum):
     """How the events of a meter become one value (Stripe's ``default_aggregation.formula``, and
     seven that people miss).
 
-    Stripe has ``sum``, ``count`` and ``last``. :data:`~metering_core.FORMULAS` says of each whether
-    it is additive: whether the values of the parts of a split of time add up to the value of the
-    whole.
+    Stripe has ``sum``, ``count`` and ``last``. :data:`~metering_core.measures.FORMULAS` says of
+    each whether it is additive: whether the values of the parts of a split of time add up to the
+    value of the whole.
     """
 
     SUM = "sum"

@@ -32,6 +32,19 @@ from metering_core.exact import (
 )
 from metering_core.names import require_function, require_kind
 
+__all__ = [
+    "Amount",
+    "Money",
+    "Rounding",
+    "down",
+    "half_down",
+    "half_even",
+    "half_up",
+    "settle",
+    "to_multiple",
+    "up",
+]
+
 Rounding = Callable[[Unrounded], int]
 """Decides which whole number an exact one becomes. It is given a Decimal, or a Fraction where no
 decimal can write the amount; both have ``as_integer_ratio()``.
@@ -78,8 +91,8 @@ class Amount:
     >>> print(Amount(Decimal("3.6"), "usd"), Amount(500, "jpy"))
     USD 0.036 JPY 500
 
-    Digits without end are cut, and an ellipsis says so; :func:`~metering_core.settle` still gets
-    the third itself:
+    Digits without end are cut, and an ellipsis says so; :func:`~metering_core.money.settle` still
+    gets the third itself:
 
     >>> print(Amount(Fraction(1000, 3), "jpy"), settle(Amount(Fraction(1000, 3), "jpy")))
     JPY 333.333333333333… JPY 333

@@ -24,6 +24,8 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import as_index, exact_integer
 from metering_core.names import choice, text_of
 
+__all__ = ["BillingCycle", "BillingPeriod", "Instant", "Interval"]
+
 Instant = datetime | int
 """A moment as callers give it: an aware datetime, or Unix seconds."""
 

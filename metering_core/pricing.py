@@ -35,6 +35,19 @@ from metering_core.exact import (
 from metering_core.names import choice, each_of, require_object, required, text_of
 from metering_core.stripe_fields import judged
 
+__all__ = [
+    "Charge",
+    "ChargeKind",
+    "DeclaresBreakpoints",
+    "Graduated",
+    "Package",
+    "PerUnit",
+    "PricingModel",
+    "Round",
+    "Tier",
+    "Volume",
+]
+
 ZERO = Decimal(0)
 _CHARGE_DIGITS_MAX = AMOUNT_DIGITS_MAX - 40
 """Digits of a charge; what is left of an amount's is for the sum of the charges."""

@@ -29,6 +29,8 @@ from metering_core.periods import (
 from metering_core.prices import Price, Recurring
 from metering_core.stripe_fields import current_period_end, is_empty, judged
 
+__all__ = ["BillingThresholds", "Subscription", "SubscriptionItem"]
+
 
 def _amount_gte(value: int | None) -> int | None:
     return (

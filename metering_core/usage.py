@@ -26,6 +26,8 @@ from metering_core.exact import QUANTITY_BOUND, Number, add, exact_integer
 from metering_core.names import NAME_MAX, choice, name, require_kind, text_of
 from metering_core.periods import SECONDS_MAX, Instant, from_unix_seconds, instant, unix_seconds
 
+__all__ = ["Action", "Cell", "UsageRecord"]
+
 
 class Action(StrEnum):
     """What a record does to the usage at its timestamp: add to it, or overwrite it."""

@@ -36,6 +36,9 @@ if TYPE_CHECKING:  # Invoices are made above this module.
     from metering_core.invoicing import Invoice
 
 
+__all__ = ["LoggedRecord", "UsageView"]
+
+
 @attrs.frozen
 class LoggedRecord:
     """An accepted record with what the log added to it.

@@ -9,13 +9,13 @@ from typing import Any
 from metering_core import (
     AggregateUsage,
     BillingPeriod,
-    PerUnit,
     Price,
     Recurring,
     Subscription,
     SubscriptionItem,
     UsageLog,
 )
+from metering_core.pricing import PerUnit
 
 START = 1_704_067_200  # 2024-01-01T00:00:00Z
 DAY = 86_400

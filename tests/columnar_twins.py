@@ -31,7 +31,7 @@ def records_of(usage):
     """Return the records, or the code with which they are refused because some were compacted."""
     try:
         return usage.records()
-    except mc.UsageCompactedError as error:
+    except mc.errors.UsageCompactedError as error:
         return error.code
 
 
@@ -297,7 +297,7 @@ POLICIES = st.builds(
     late_grace=st.sampled_from(
         [timedelta(0), timedelta(seconds=2), timedelta(days=3), timedelta(days=3000)]
     ),
-    late_attribution=st.sampled_from(list(mc.LateAttribution)),
+    late_attribution=st.sampled_from(list(mc.acceptance.LateAttribution)),
 )
 
 

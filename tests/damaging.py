@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from metering_core.snapshots import _checksum
+from metering_core.snapshots.document import _checksum
 
 
 def changed(*path, value):

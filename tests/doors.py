@@ -16,6 +16,7 @@ from typing import Any
 
 import attrs
 from builders import DAY, FEB, JAN, START, priced, subscribed
+from public_names import PUBLIC
 
 import metering_core as mc
 
@@ -63,7 +64,7 @@ class Scene:
         self.event = mc.MeterEvent("calls", PAYLOAD, timestamp=START, identifier="e")
         self.meter_log.append([self.event], now=NOW)
         self.tokens = map("token {}".format, range(10**6))
-        self.stream = mc.MeterEventStream(self.meter_log, tokens=lambda: next(self.tokens))
+        self.stream = mc.stripe.MeterEventStream(self.meter_log, tokens=lambda: next(self.tokens))
         self.session = self.stream.create_session(now=NOW)
         self.policy = policy
         self.folder = Path(gettempdir())
@@ -88,8 +89,8 @@ class Scene:
         return mc.summarize(self.item, self.log, JAN)
 
     @property
-    def refused(self) -> list[mc.RefusedEvent]:
-        return mc.refused_events([self.event], [self.receipt], meters=[self.meter], now=NOW)
+    def refused(self) -> list[mc.stripe.RefusedEvent]:
+        return mc.stripe.refused_events([self.event], [self.receipt], meters=[self.meter], now=NOW)
 
     @property
     def receipt(self) -> mc.Receipt:
@@ -98,69 +99,71 @@ class Scene:
         )
 
     @property
-    def point(self) -> mc.CumulativePoint:
-        return mc.CumulativePoint(START + 60, 5, start_time=START)
+    def point(self) -> mc.feeds.CumulativePoint:
+        return mc.feeds.CumulativePoint(START + 60, 5, start_time=START)
 
     @property
-    def sum(self) -> mc.CumulativeSum:
-        return mc.CumulativeSum("calls")
+    def sum(self) -> mc.feeds.CumulativeSum:
+        return mc.feeds.CumulativeSum("calls")
 
 
-def cumulative(scene: Scene) -> mc.DeltaRun:
-    return mc.cumulative_to_delta(scene.sum, [scene.point])
+def cumulative(scene: Scene) -> mc.feeds.DeltaRun:
+    return mc.feeds.cumulative_to_delta(scene.sum, [scene.point])
 
 
 # An instance of every public class, on which its methods are called.
 INSTANCES: dict[str, Callable[[Scene], Any]] = {
     "AcceptancePolicy": lambda s: mc.AcceptancePolicy(),
-    "Aggregator": lambda s: mc.AGGREGATORS[mc.AggregateUsage.SUM],
-    "Amount": lambda s: mc.Amount(1, "usd"),
+    "Aggregator": lambda s: mc.measures.AGGREGATORS[mc.AggregateUsage.SUM],
+    "Amount": lambda s: mc.money.Amount(1, "usd"),
     "BillingCycle": lambda s: mc.BillingCycle(START, "month"),
-    "BillingThresholds": lambda s: mc.BillingThresholds(usage_gte=1),
-    "Cell": lambda s: mc.Cell(60, 5),
+    "BillingThresholds": lambda s: mc.subscriptions.BillingThresholds(usage_gte=1),
+    "Cell": lambda s: mc.usage.Cell(60, 5),
     "CombinedUsage": lambda s: mc.CombinedUsage(s.log, s.meter_log),
-    "Comparison": lambda s: mc.compare(s.price, s.price),
+    "Comparison": lambda s: mc.tariffs.compare(s.price, s.price),
     "CumulativePoint": lambda s: s.point,
     "CumulativeSum": lambda s: s.sum,
-    "Finding": lambda s: mc.audit(
+    "Finding": lambda s: mc.tariffs.audit(
         mc.Price.package("p", currency="usd", unit_amount=5, divide_by=5)
     )[0],
-    "Gap": lambda s: mc.compare(s.price, priced(mc.PerUnit(2)), up_to=5).dearer,
-    "Graduated": lambda s: mc.Graduated(TIERS),
+    "Gap": lambda s: mc.tariffs.compare(s.price, priced(mc.pricing.PerUnit(2)), up_to=5).dearer,
+    "Graduated": lambda s: mc.pricing.Graduated(TIERS),
     "Invoice": lambda s: s.invoice,
     "InvoiceLineItem": lambda s: s.line,
     "Meter": lambda s: s.meter,
-    "MeterErrorReport": lambda s: mc.error_reports(s.refused)[0],
-    "MeterErrorReporter": lambda s: mc.MeterErrorReporter(),
-    "MeterErrorType": lambda s: mc.error_reports(s.refused)[0].error_types[0],
+    "MeterErrorReport": lambda s: mc.stripe.error_reports(s.refused)[0],
+    "MeterErrorReporter": lambda s: mc.stripe.MeterErrorReporter(),
+    "MeterErrorType": lambda s: mc.stripe.error_reports(s.refused)[0].error_types[0],
     "MeterEvent": lambda s: s.event,
-    "MeterEventAdjustment": lambda s: mc.MeterEventAdjustment(
+    "MeterEventAdjustment": lambda s: mc.stripe.MeterEventAdjustment(
         "calls", "e", 2, datetime(2024, 1, 1, tzinfo=UTC)
     ),
     "MeterEventSession": lambda s: s.session,
     "MeterEventStream": lambda s: s.stream,
     "MeterEventSummary": lambda s: s.summaries[0],
-    "MeterEventSummaryPage": lambda s: mc.list_event_summaries(
+    "MeterEventSummaryPage": lambda s: mc.stripe.list_event_summaries(
         s.meter_log, METER_ID, "c", START, START + DAY
     ),
     "MeterLog": lambda s: s.meter_log,
     "MeterPolicy": lambda s: s.policy,
     "MeterView": lambda s: s.meter_log.as_of(1),
-    "Package": lambda s: mc.Package(5, 5),
-    "PerUnit": lambda s: mc.PerUnit(5),
+    "Package": lambda s: mc.pricing.Package(5, 5),
+    "PerUnit": lambda s: mc.pricing.PerUnit(5),
     "Price": lambda s: s.price,
     "RatedUsage": lambda s: mc.rate(s.price, 5),
     "Receipt": lambda s: s.receipt,
-    "Receipts": lambda s: mc.Receipts([1], {}),
+    "Receipts": lambda s: mc.acceptance.Receipts([1], {}),
     "Recurring": lambda s: mc.Recurring(),
     "Subscription": lambda s: s.subscription,
     "SubscriptionItem": lambda s: s.item,
     "Tier": lambda s: TIERS[0],
-    "UsageChange": lambda s: mc.compare_usage(s.price, s.price, [s.usage_summary]).changes[0],
-    "UsageComparison": lambda s: mc.compare_usage(s.price, s.price, [s.usage_summary]),
+    "UsageChange": lambda s: mc.tariffs.compare_usage(s.price, s.price, [s.usage_summary]).changes[
+        0
+    ],
+    "UsageComparison": lambda s: mc.tariffs.compare_usage(s.price, s.price, [s.usage_summary]),
     "UsageLog": lambda s: s.log,
     "UsageView": lambda s: s.log.as_of(1),
-    "Volume": lambda s: mc.Volume(TIERS),
+    "Volume": lambda s: mc.pricing.Volume(TIERS),
 }
 
 # A valid argument of every parameter: by the callable's name and its own, or by its own alone where
@@ -174,7 +177,7 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "aligned_summaries": lambda s: False,
     "amount": lambda s: Decimal(5),
     "InvoiceLineItem.amount": lambda s: 5,
-    "settle.amount": lambda s: mc.Amount(5, "usd"),
+    "settle.amount": lambda s: mc.money.Amount(5, "usd"),
     "amount_gte": lambda s: 1,
     "amounts": lambda s: (),
     "anchor": lambda s: START,
@@ -189,7 +192,7 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "billed": lambda s: 5,
     "billed_at": lambda s: datetime(2024, 1, 1, tzinfo=UTC),
     "billing_cycle_anchor": lambda s: START,
-    "billing_thresholds": lambda s: mc.BillingThresholds(usage_gte=1, amount_gte=1),
+    "billing_thresholds": lambda s: mc.subscriptions.BillingThresholds(usage_gte=1, amount_gte=1),
     "cancel_window": lambda s: timedelta(hours=1),
     "canceled_at": lambda s: datetime(2024, 1, 1, tzinfo=UTC),
     "carried": lambda s: 0,
@@ -203,7 +206,7 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "clock": lambda s: lambda: NOW,
     "code": lambda s: mc.ErrorCode.METER_UNKNOWN,
     "Currency.code": lambda s: "usd",
-    "Finding.code": lambda s: next(iter(mc.FindingCode)),
+    "Finding.code": lambda s: next(iter(mc.tariffs.FindingCode)),
     "content": lambda s: [CLOUDEVENT].__repr__().replace("'", '"'),
     "created": lambda s: START,
     "currency": lambda s: "usd",
@@ -216,10 +219,10 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "BillingThresholds.from_dict.data": lambda s: {"usage_gte": 1},
     "CumulativePoint.from_dict.data": lambda s: s.point.to_dict(),
     "CumulativeSum.from_dict.data": lambda s: s.sum.to_dict(),
-    "Graduated.from_stripe.data": lambda s: mc.Graduated(TIERS).to_stripe(),
-    "Volume.from_stripe.data": lambda s: mc.Volume(TIERS).to_stripe(),
-    "Package.from_stripe.data": lambda s: mc.Package(5, 5).to_stripe(),
-    "PerUnit.from_stripe.data": lambda s: mc.PerUnit(5).to_stripe(),
+    "Graduated.from_stripe.data": lambda s: mc.pricing.Graduated(TIERS).to_stripe(),
+    "Volume.from_stripe.data": lambda s: mc.pricing.Volume(TIERS).to_stripe(),
+    "Package.from_stripe.data": lambda s: mc.pricing.Package(5, 5).to_stripe(),
+    "PerUnit.from_stripe.data": lambda s: mc.pricing.PerUnit(5).to_stripe(),
     "Meter.from_dict.data": lambda s: s.meter.to_dict(),
     "MeterEvent.from_dict.data": lambda s: s.event.to_dict(),
     "MeterEventSession.from_dict.data": lambda s: s.session.to_dict(),
@@ -252,7 +255,7 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "dimension_payload_keys": lambda s: ["region"],
     "dimensions": lambda s: {"region": "eu"},
     "dimensions_max": lambda s: 5,
-    "direction": lambda s: next(iter(mc.Direction)),
+    "direction": lambda s: next(iter(mc.tariffs.Direction)),
     "display_digits": lambda s: 2,
     "display_name": lambda s: "Calls",
     "divide_by": lambda s: 5,
@@ -309,7 +312,7 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "late_attribution": lambda s: "usage_period",
     "late_grace": lambda s: timedelta(days=1),
     "late_usage": lambda s: "ignore",
-    "later": lambda s: mc.Cell(60, 1),
+    "later": lambda s: mc.usage.Cell(60, 1),
     "limit": lambda s: 1,
     "line": lambda s: s.line,
     "lines": lambda s: (s.line,),
@@ -331,11 +334,11 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "meters": lambda s: [s.meter],
     "metric": lambda s: "calls",
     "minor_units": lambda s: 5,
-    "model": lambda s: mc.PerUnit(5),
+    "model": lambda s: mc.pricing.PerUnit(5),
     "moment": lambda s: NOW,
     "monotonic": lambda s: True,
     "multiple": lambda s: 10,
-    "new": lambda s: priced(mc.PerUnit(2)),
+    "new": lambda s: priced(mc.pricing.PerUnit(2)),
     "UsageChange.new": lambda s: 5,
     "newer": lambda s: s.meter,
     "nickname": lambda s: "name",
@@ -386,14 +389,14 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "requests": lambda s: [(s.item, JAN)],
     "reset_billing_cycle_anchor": lambda s: False,
     "round": lambda s: "up",
-    "rounding": lambda s: mc.half_up,
+    "rounding": lambda s: mc.money.half_up,
     "InvoiceLineItem.rounding": lambda s: "half_up",
     "sample_errors": lambda s: (),
     "scale": lambda s: "linear",
     "sequence": lambda s: 1,
     "sequences": lambda s: [1],
     "session": lambda s: s.session,
-    "severity": lambda s: next(iter(mc.Severity)),
+    "severity": lambda s: next(iter(mc.tariffs.Severity)),
     "significant_digits": lambda s: 15,
     "start": lambda s: START,
     "UsageChange.start": lambda s: datetime(2024, 1, 1, tzinfo=UTC),
@@ -405,7 +408,7 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "starting_after": lambda s: s.summaries[0].id,
     "state": lambda s: s.sum,
     "status": lambda s: "active",
-    "Invoice.status": lambda s: mc.InvoiceStatus.DRAFT,
+    "Invoice.status": lambda s: mc.invoicing.InvoiceStatus.DRAFT,
     "stretches": lambda s: (),
     "stripe_code": lambda s: "meter_event_no_customer_defined",
     "stripe_formulas": lambda s: True,
@@ -601,13 +604,17 @@ def methods_of(kind: type, find: Callable[[Scene], Any]) -> Iterator[Door]:
             )
 
 
+OF_FILES = {f"metering_core.{one}" for one in ("feeds.catalog", "feeds.instants", "tariffs.pieces")}
+"""Modules whose doors are among those of the wings, with what they are given."""
+
+
 def doors() -> list[Door]:
-    """Return every public callable of the package."""
+    """Return every public callable of the package that needs no extra."""
     found = []
-    for name in mc.__all__:
-        value = getattr(mc, name)
-        if not _is_door(value):
+    for address, value in PUBLIC.items():
+        if not _is_door(value) or value.__module__ in OF_FILES:
             continue
+        name = address.rpartition(".")[2]
         found.append(door_of(name, value, lambda scene, value=value: value))
         if inspect.isclass(value):
             found += methods_of(value, lambda scene, name=name: INSTANCES[name](scene))

@@ -24,21 +24,18 @@ from builders import DAY, MODES, START, priced
 from metering_core import (
     AcceptancePolicy,
     BillingPeriod,
-    BillingThresholds,
-    Graduated,
-    Package,
-    PerUnit,
     Recurring,
     Subscription,
     SubscriptionItem,
     Tier,
     UsageLog,
     UsageRecord,
-    Volume,
     finalize_invoice,
 )
 from metering_core.aggregation import summarize_all
 from metering_core.periods import SECONDS_MIN
+from metering_core.pricing import Graduated, Package, PerUnit, Volume
+from metering_core.subscriptions import BillingThresholds
 
 POLICIES = {
     "literal": AcceptancePolicy(),

@@ -142,7 +142,7 @@ class History:
                     mc.Price(
                         f"p_{meter.id}",
                         "usd",
-                        mc.Graduated([mc.Tier(5, "1.5", 7), mc.Tier(None, 2)]),
+                        mc.pricing.Graduated([mc.Tier(5, "1.5", 7), mc.Tier(None, 2)]),
                         mc.Recurring(interval="day", meter=meter.id),
                     ),
                 )

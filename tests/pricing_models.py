@@ -7,19 +7,9 @@ from decimal import Decimal
 import attrs
 from hypothesis import strategies as st
 
-from metering_core import (
-    Charge,
-    ChargeKind,
-    Graduated,
-    Package,
-    PerUnit,
-    Price,
-    Tier,
-    Volume,
-    rate,
-    settle,
-)
-from metering_core.money import Amount
+from metering_core import Price, Tier, rate
+from metering_core.money import Amount, settle
+from metering_core.pricing import Charge, ChargeKind, Graduated, Package, PerUnit, Volume
 
 BOUND_MAX = 12
 """Greatest bound of the small tiers: what happens, happens before a few units more."""

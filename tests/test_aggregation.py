@@ -11,9 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering_core import (
-    AGGREGATORS,
     AggregateUsage,
-    Aggregator,
     ErrorCode,
     InvalidValueError,
     InvoicingError,
@@ -25,7 +23,14 @@ from metering_core import (
     summarize,
 )
 from metering_core.aggregation import required_mode, summarize_all
-from metering_core.measures import FORMULAS, Folded, kernel_for, require_sql
+from metering_core.measures import (
+    AGGREGATORS,
+    FORMULAS,
+    Aggregator,
+    Folded,
+    kernel_for,
+    require_sql,
+)
 from metering_core.meters import Formula
 
 NAIVE = {

@@ -28,21 +28,10 @@ from pricing_models import (
     total,
 )
 
-from metering_core import (
-    Charge,
-    ChargeKind,
-    ErrorCode,
-    Graduated,
-    InvalidValueError,
-    InvoicingError,
-    Package,
-    PerUnit,
-    Price,
-    Tier,
-    Volume,
-)
-from metering_core.auditing import CHECKS, Finding, FindingCode, Severity, audit
-from metering_core.tariffs import BREAKPOINTS_MAX, DeclaresBreakpoints, tariff
+from metering_core import ErrorCode, InvalidValueError, InvoicingError, Price, Tier
+from metering_core.pricing import Charge, ChargeKind, Graduated, Package, PerUnit, Volume
+from metering_core.tariffs.auditing import CHECKS, Finding, FindingCode, Severity, audit
+from metering_core.tariffs.pieces import BREAKPOINTS_MAX, DeclaresBreakpoints, tariff
 
 # Beyond the last bound (12, in tiers, or 7 units a package) every small tariff shows within 20
 # units what it goes on to do: a charge of 0.1 a unit, the smallest, settles to more than 0 after 5.

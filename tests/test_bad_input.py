@@ -15,23 +15,16 @@ from damaging import changed, replaced
 
 from metering_core import (
     AcceptancePolicy,
-    Amount,
     BillingCycle,
     BillingPeriod,
-    BillingThresholds,
-    Charge,
     ErrorCode,
-    Graduated,
     InvalidValueError,
     InvoicingError,
     MeteringError,
     Money,
     Outcome,
-    Package,
-    PerUnit,
     Price,
     Recurring,
-    SnapshotError,
     Subscription,
     SubscriptionItem,
     Tier,
@@ -42,11 +35,13 @@ from metering_core import (
     preview_invoice,
     rate,
     restore,
-    settle,
     snapshot,
     summarize,
-    to_multiple,
 )
+from metering_core.errors import SnapshotError
+from metering_core.money import Amount, settle, to_multiple
+from metering_core.pricing import Charge, Graduated, Package, PerUnit
+from metering_core.subscriptions import BillingThresholds
 
 NOW = FEB.start_seconds + DAY  # January has ended, February is current.
 LONG = "x" * 256

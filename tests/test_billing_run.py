@@ -17,7 +17,7 @@ def run_of(number, kind=mc.UsageLog):
     """Return subscriptions with a metered and a licensed item each, and their usage in January and
     February.
     """
-    prices = priced(mc.PerUnit("0.5")), priced(mode=None, id="seat")
+    prices = priced(mc.pricing.PerUnit("0.5")), priced(mode=None, id="seat")
     made = [
         mc.Subscription(
             f"sub_{at}",
@@ -42,7 +42,7 @@ def kinds():
     """Return the engines that are installed."""
     try:
         from metering_core.columnar import ColumnarUsage  # noqa: PLC0415 - an extra
-    except mc.MissingExtraError:
+    except mc.errors.MissingExtraError:
         return [mc.UsageLog]
     return [mc.UsageLog, ColumnarUsage]
 
@@ -160,7 +160,7 @@ def test_a_run_that_fails_closes_none(made):
         settled.append(exact)
         if len(settled) == 3:
             raise ZeroDivisionError
-        return mc.half_up(exact)
+        return mc.money.half_up(exact)
 
     with pytest.raises(ZeroDivisionError):
         invoice_all(subscriptions, usage, START, now=FEB.start, rounding=failing)

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from metering_core import Charge, ChargeKind, Price
+from metering_core import Price
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError
 from metering_core.periods import instant, iso_8601
+from metering_core.pricing import Charge, ChargeKind
 from metering_core.testing import cases as runner
 from metering_core.testing.cases import CASE_KINDS, CaseResult, read_cases, run_cases
 

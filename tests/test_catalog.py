@@ -10,8 +10,8 @@ from decimal import Decimal
 import pytest
 
 import metering_core as mc
-from metering_core import catalog as catalog_module
-from metering_core.catalog import (
+from metering_core.feeds import catalog as catalog_module
+from metering_core.feeds.catalog import (
     EventRow,
     UsageFormat,
     UsageRow,
@@ -25,7 +25,7 @@ from metering_core.catalog import (
     read_price,
     read_usage,
 )
-from metering_core.file_instants import PlausibleTime, likeness
+from metering_core.feeds.instants import PlausibleTime, likeness
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
@@ -49,8 +49,8 @@ def text(**changes) -> io.StringIO:
     return io.StringIO(json.dumps({"prices": [TOKENS], "subscriptions": [SUBSCRIPTION], **changes}))
 
 
-def complaint(source) -> mc.CatalogError:
-    with pytest.raises(mc.CatalogError) as caught:
+def complaint(source) -> mc.errors.CatalogError:
+    with pytest.raises(mc.errors.CatalogError) as caught:
         read_catalog(source)
     assert caught.value.code is mc.ErrorCode.FILE_UNREADABLE
     return caught.value
@@ -373,7 +373,7 @@ class TestPrices:
     )
     def test_a_price_that_is_not_there_is_refused(self, tmp_path, data, ending, words):
         """The complaint lists what the catalog has."""
-        with pytest.raises(mc.CatalogError) as caught:
+        with pytest.raises(mc.errors.CatalogError) as caught:
             read_price(self.write(tmp_path, data) + ending)
         assert words in caught.value.message
 
@@ -409,13 +409,13 @@ class TestText:
         assert repr(text) in caught.value.message
 
 
-def rows_of(content: str, written: str = "csv") -> list[UsageRow | mc.CatalogError]:
+def rows_of(content: str, written: str = "csv") -> list[UsageRow | mc.errors.CatalogError]:
     return list(read_usage(io.StringIO(content), written, path="usage"))
 
 
-def only_complaint(content: str, written: str) -> mc.CatalogError:
+def only_complaint(content: str, written: str) -> mc.errors.CatalogError:
     (found,) = rows_of(content, written)
-    assert isinstance(found, mc.CatalogError)
+    assert isinstance(found, mc.errors.CatalogError)
     assert found.code is mc.ErrorCode.FILE_UNREADABLE
     return found
 
@@ -472,9 +472,9 @@ class TestSentences:
             **changes,
         }
         (tmp_path / "price.json").write_text(json.dumps(price))
-        with pytest.raises(mc.CatalogError) as in_catalog:
+        with pytest.raises(mc.errors.CatalogError) as in_catalog:
             read_catalog(io.StringIO(json.dumps({"prices": [price]})))
-        with pytest.raises(mc.CatalogError) as alone:
+        with pytest.raises(mc.errors.CatalogError) as alone:
             read_price(str(tmp_path / "price.json"))
         for refused in (in_catalog.value.message, alone.value.message):
             assert words in refused
@@ -608,7 +608,9 @@ class TestUsage:
         """Each row is judged alone, also after one that is not CSV."""
         found = rows_of(f'{HEADER}si_1,5,{START}\n"a"b,5,{START}\nsi_1,x,{START}\nsi_1,6,{START}\n')
         assert [row.record.quantity for row in found if isinstance(row, UsageRow)] == [5, 6]
-        assert [one.details["line"] for one in found if isinstance(one, mc.CatalogError)] == [3, 4]
+        assert [
+            one.details["line"] for one in found if isinstance(one, mc.errors.CatalogError)
+        ] == [3, 4]
 
     @pytest.mark.parametrize(
         ("content", "words"),
@@ -636,7 +638,7 @@ class TestUsage:
     )
     def test_a_wrong_header_ends_the_reading(self, content, words):
         """Without knowing the columns no row can be read."""
-        with pytest.raises(mc.CatalogError) as caught:
+        with pytest.raises(mc.errors.CatalogError) as caught:
             rows_of(content)
         assert words in caught.value.message
 
@@ -647,7 +649,9 @@ class TestUsage:
     def test_bytes_that_are_no_text_end_the_reading_of_a_strict_stream(self):
         """Where the stream itself refuses, the complaint says how far it came."""
         stream = io.TextIOWrapper(io.BytesIO(b"\n" * 3 + b"\xff\n"), encoding="utf-8")
-        with pytest.raises(mc.CatalogError, match="<stream>: is not UTF-8 somewhere after line "):
+        with pytest.raises(
+            mc.errors.CatalogError, match="<stream>: is not UTF-8 somewhere after line "
+        ):
             list(read_usage(stream, "jsonl"))
 
     def test_a_disk_that_fails_is_a_complaint(self):
@@ -659,7 +663,7 @@ class TestUsage:
                 raise OSError(5, "Input/output error")
 
         with pytest.raises(
-            mc.CatalogError, match="cannot be read after line 1: Input/output error"
+            mc.errors.CatalogError, match="cannot be read after line 1: Input/output error"
         ):
             list(read_usage(Failing(), "csv"))
 
@@ -675,7 +679,7 @@ class TestUsage:
             "jsonl",
             "jsonl",
         ]
-        with pytest.raises(mc.CatalogError, match=r"received '\.txt'"):
+        with pytest.raises(mc.errors.CatalogError, match=r"received '\.txt'"):
             UsageFormat.of_path("usage.txt")
 
 
@@ -724,7 +728,7 @@ class TestAppending:
         log.
         """
         log = self.log()
-        with pytest.raises(mc.CatalogError, match="u, line 3: "):
+        with pytest.raises(mc.errors.CatalogError, match="u, line 3: "):
             append_usage(
                 log, self.rows(f"si_1,5,{START},,", f"si_1,x,{START},,", f"si_1,5,{START},,")
             )
@@ -805,13 +809,13 @@ EVENT = {"event_name": "tokens", "timestamp": START, "identifier": "a", "payload
 EVENT_HEADER = "event_name,timestamp,identifier,payload[stripe_customer_id],payload[value]\n"
 
 
-def events_of(content: str, written: str = "csv") -> list[EventRow | mc.CatalogError]:
+def events_of(content: str, written: str = "csv") -> list[EventRow | mc.errors.CatalogError]:
     return list(read_events(io.StringIO(content), written, path="events"))
 
 
-def only_complaint_about_events(content: str, written: str) -> mc.CatalogError:
+def only_complaint_about_events(content: str, written: str) -> mc.errors.CatalogError:
     (found,) = events_of(content, written)
-    assert isinstance(found, mc.CatalogError)
+    assert isinstance(found, mc.errors.CatalogError)
     assert found.code is mc.ErrorCode.FILE_UNREADABLE
     return found
 
@@ -959,13 +963,13 @@ class TestEvents:
     )
     def test_a_wrong_header_ends_the_reading(self, header, words):
         """A column that is no part of an event is a slip, not a key of the payload."""
-        with pytest.raises(mc.CatalogError) as caught:
+        with pytest.raises(mc.errors.CatalogError) as caught:
             events_of(header)
         assert words in caught.value.message
 
     def test_columns_of_a_payload_are_none_of_usage(self):
         """Only meter events have a payload."""
-        with pytest.raises(mc.CatalogError, match="received 'payload\\[value\\]'"):
+        with pytest.raises(mc.errors.CatalogError, match="received 'payload\\[value\\]'"):
             rows_of(f"{HEADER.strip()},payload[value]\n")
 
 
@@ -1134,7 +1138,8 @@ def test_a_moment_that_json_has_no_word_for_is_shown_as_files_have_it():
     """
     meter = {**METER, "status": "active", "status_transitions": {"deactivated_at": START}}
     with pytest.raises(
-        mc.CatalogError, match=r'meters\[0\] \("?.mtr_tokens.\).*received "2024-01-01T00:00:00Z"$'
+        mc.errors.CatalogError,
+        match=r'meters\[0\] \("?.mtr_tokens.\).*received "2024-01-01T00:00:00Z"$',
     ) as caught:
         read_catalog(on_meters(meters=[meter]))
     assert caught.value.code is mc.ErrorCode.FILE_UNREADABLE
@@ -1168,7 +1173,7 @@ def test_a_path_that_no_system_takes_is_unreadable(path):
     """A reference to a price in a file that cannot be, for whatever reason, is refused as one that
     is not there.
     """
-    with pytest.raises(mc.CatalogError) as refused:
+    with pytest.raises(mc.errors.CatalogError) as refused:
         read_price(f"{path}#price")
     assert (refused.value.code, refused.value.param) == ("file_unreadable", "reference")
 

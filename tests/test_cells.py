@@ -11,18 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering_core import (
-    AGGREGATORS,
     AggregateUsage,
     BillingPeriod,
-    Cell,
-    UsageCompactedError,
     UsageLog,
     UsageRecord,
     finalize_invoice,
     summarize,
 )
 from metering_core.cells import PeriodCells
+from metering_core.errors import UsageCompactedError
+from metering_core.measures import AGGREGATORS
 from metering_core.periods import SECONDS_MIN
+from metering_core.usage import Cell
 
 STAMPS = [START, START + 1, JAN.end_seconds - 1, JAN.end_seconds, FEB.end_seconds - 1]
 EDGES = sorted({*STAMPS, *(stamp + 1 for stamp in STAMPS), FEB.end_seconds})

@@ -65,7 +65,7 @@ class Kind:
 
 
 def model(amount, fee=None):
-    return mc.Graduated([mc.Tier("inf", amount, fee)])
+    return mc.pricing.Graduated([mc.Tier("inf", amount, fee)])
 
 
 RECORDS = {mode.value: Kind(mc.Recurring(aggregate_usage=mode)) for mode in mc.AggregateUsage} | {
@@ -159,7 +159,7 @@ MUTATIONS = {
     "Subscription.billing_cycle_anchor": [sub(billing_cycle_anchor=START + DAY)],
     "Subscription.currency": [in_euros],
     "Subscription.billing_thresholds": [
-        sub(billing_thresholds=mc.BillingThresholds(amount_gte=100))
+        sub(billing_thresholds=mc.subscriptions.BillingThresholds(amount_gte=100))
     ],
     "Subscription.timezone": [sub(timezone="Europe/Berlin")],
     "Subscription.start_date": moved("start_date", -10, 1, 5, 31, 33, 60),
@@ -169,7 +169,7 @@ MUTATIONS = {
     "SubscriptionItem.price": [price(id="half", model=model(1)), price(id="free", model=model(0))],
     "SubscriptionItem.quantity": [item(quantity=1), item(quantity=0)],
     "SubscriptionItem.billing_thresholds": [
-        item(billing_thresholds=mc.BillingThresholds(usage_gte=100))
+        item(billing_thresholds=mc.subscriptions.BillingThresholds(usage_gte=100))
     ],
     "Price.id": [price(id="renamed")],
     "Price.currency": [in_euros],
@@ -177,7 +177,7 @@ MUTATIONS = {
         price(model=model(1, 7)),
         price(model=model(2)),
         price(model=model(2, 3)),
-        price(model=mc.Package(2, 9)),
+        price(model=mc.pricing.Package(2, 9)),
     ],
     "Price.recurring": [recurs(usage_type="licensed", aggregate_usage=None, meter=None)],
     "Price.nickname": [price(nickname="Units")],
@@ -334,7 +334,9 @@ def is_owed_unused(line):
         line.aggregate_usage is mc.AggregateUsage.LAST_EVER
         or line.price.recurring.meter == "mtr_level"
     )
-    return line.aggregate_usage is None or line.charge.kind is mc.ChargeKind.FLAT or is_level
+    return (
+        line.aggregate_usage is None or line.charge.kind is mc.pricing.ChargeKind.FLAT or is_level
+    )
 
 
 def hold_the_law(engine, kind, history):

@@ -14,8 +14,10 @@ from pathlib import Path
 import pytest
 
 import metering_core
-from metering_core import __main__, catalog, cli
-from metering_core.catalog import read_catalog
+from metering_core import __main__
+from metering_core.cli import app as cli
+from metering_core.feeds import catalog
+from metering_core.feeds.catalog import read_catalog
 
 PACKAGE = Path(metering_core.__file__).parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -995,7 +997,7 @@ class TestTheProgram:
         )
         plain = run("invoice", catalog, path)
         assert plain[2] == ""
-        monkeypatch.setattr("metering_core.cli_files.LONG_FILE_BYTES", 1)
+        monkeypatch.setattr("metering_core.cli.files.LONG_FILE_BYTES", 1)
         assert run("invoice", catalog, path) == plain  # No terminal, no bar.
         monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
         monkeypatch.setenv("TERM", "xterm")

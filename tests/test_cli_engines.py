@@ -16,11 +16,13 @@ from pathlib import Path
 from builders import START, subscribed
 from cyclopts import App
 
-from metering_core import InvalidValueError, MissingExtraError, cli, finalize_invoice
-from metering_core import cli_engines as engines
-from metering_core.cli_engines import Engine
-from metering_core.cli_files import OnError, Reading, Refusals
-from metering_core.file_instants import PlausibleTime
+from metering_core import InvalidValueError, finalize_invoice
+from metering_core.cli import app as cli
+from metering_core.cli import engines
+from metering_core.cli.engines import Engine
+from metering_core.cli.files import OnError, Reading, Refusals
+from metering_core.errors import MissingExtraError
+from metering_core.feeds.instants import PlausibleTime
 from metering_core.sql import events_kernel, sql_kernel
 
 TEXT = (
@@ -345,7 +347,7 @@ def test_printing_the_kernel_needs_no_extra_engine():
     blocked = (
         "import sys; sys.modules.update(dict.fromkeys(['duckdb', 'pyspark', 'numpy', 'pyarrow']));"
     )
-    code = f"{blocked} from metering_core.cli_engines import print_kernel; print_kernel()"
+    code = f"{blocked} from metering_core.cli.engines import print_kernel; print_kernel()"
     root = Path(__file__).resolve().parents[1]
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True

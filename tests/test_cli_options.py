@@ -13,7 +13,7 @@ pytest.importorskip("cyclopts", reason="needs the extra 'cli'")
 
 from test_cli_output import DEMO, shell
 
-from metering_core import cli
+from metering_core.cli import app as cli
 
 PRICE = f"{DEMO[0]}#price_generated_tokens"
 RANGE = ("--from", "2026-10-05T00:00:00Z", "--to", "2026-10-20T00:00:00Z")
@@ -68,9 +68,9 @@ def test_a_pipe_that_closes_early_is_told(command):
     silently.
     """
     code = (
-        "import os, sys; from metering_core import cli; read, write = os.pipe(); "
+        "import os, sys; from metering_core.cli.app import main; read, write = os.pipe(); "
         "os.close(read); os.dup2(write, 1); "
-        f"sys.exit(cli.main({command.split()!r}))"
+        f"sys.exit(main({command.split()!r}))"
     )
     result = shell(f'"{sys.executable}" -c "{code}"')
     assert (result.returncode, result.stderr) == (

@@ -18,10 +18,10 @@ from metering_core import (
     UsageLog,
     finalize_invoice,
 )
-from metering_core.auditing import audit
-from metering_core.comparing import compare
+from metering_core.tariffs.auditing import audit
+from metering_core.tariffs.comparing import compare
 
-cli = pytest.importorskip("metering_core.cli", exc_type=ImportError)
+cli = pytest.importorskip("metering_core.cli.app", exc_type=ImportError)
 
 START = 1_704_067_200  # 2024-01-01T00:00:00Z
 DAY = 86_400
@@ -186,7 +186,13 @@ class TestCompare:
     def test_usage_as_sentences(self, run):
         """The change of revenue stands below the comparison."""
         _, out, _ = run(
-            "compare", "old.json", "new.json", "--usage", "usage.csv", "--catalog", "catalog.json"
+            "compare",
+            "old.json",
+            "new.json",
+            "--usage",
+            "usage.csv",
+            "--catalog",
+            "catalog.json",
         )
         assert (
             "\n\n2 bills at new instead of old:\n  revenue USD 188.00 instead of USD 178.00" in out
@@ -240,7 +246,13 @@ class TestCompare:
             f"subscription_item,quantity,timestamp\nsi,1,{START}\nsi,-1,{START}\n"
         )
         status, out, err = run(
-            "compare", "old.json", "new.json", "--usage", "usage.csv", "--catalog", "catalog.json"
+            "compare",
+            "old.json",
+            "new.json",
+            "--usage",
+            "usage.csv",
+            "--catalog",
+            "catalog.json",
         )
         assert (status, out) == (1, "")
         assert "usage.csv, line 3: quantity: expected an integer of at least 0" in err
@@ -250,7 +262,10 @@ class TestCompare:
         [
             (("--usage", "usage.csv"), "--usage and --catalog go together"),
             (("--catalog", "catalog.json"), "--usage and --catalog go together"),
-            (("--usage", "absent.csv", "--catalog", "catalog.json"), "absent.csv: cannot be read"),
+            (
+                ("--usage", "absent.csv", "--catalog", "catalog.json"),
+                "absent.csv: cannot be read",
+            ),
             (
                 ("--events", "events.csv", "--catalog", "catalog.json"),
                 "expected --usage, which the price 'old' bills",
@@ -267,7 +282,13 @@ class TestCompare:
     def test_a_price_that_nobody_has_is_refused(self, run):
         """Usage of items at another price than the old one has nothing to compare."""
         status, _, err = run(
-            "compare", "plain.json", "new.json", "--usage", "usage.csv", "--catalog", "catalog.json"
+            "compare",
+            "plain.json",
+            "new.json",
+            "--usage",
+            "usage.csv",
+            "--catalog",
+            "catalog.json",
         )
         assert status == 2
         assert "expected the price of an item of the subscriptions, received 'plain'" in err

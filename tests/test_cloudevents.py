@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering_core.cloudevents import (
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.feeds.cloudevents import (
     cloudevent_identifier,
     meter_event_from_cloudevent,
     read_cloudevents,
 )
-from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
 

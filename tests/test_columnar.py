@@ -735,7 +735,7 @@ def test_frames_of_pandas_may_change_afterwards():
 # Without NumPy ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("module", ["metering_core.columnar", "metering_core.columnar_rating"])
+@pytest.mark.parametrize("module", ["metering_core.columnar", "metering_core.bulk.rating"])
 def test_the_missing_extra_is_named(module):
     """Without NumPy the columns cannot be imported, and the message names the extra; the
     core can.
@@ -743,7 +743,7 @@ def test_the_missing_extra_is_named(module):
     script = (
         "import sys; sys.modules['numpy'] = None; import metering_core as mc\n"
         f"try: import {module}\n"
-        "except mc.MissingExtraError as error: print(error.code, error.param)"
+        "except mc.errors.MissingExtraError as error: print(error.code, error.param)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=False

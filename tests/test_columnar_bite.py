@@ -619,7 +619,9 @@ def at_the_door():
     views of a moment.
     """
     seats = mc.SubscriptionItem("seats", priced(mode=None))
-    limited = attrs.evolve(four_modes(), billing_thresholds=mc.BillingThresholds(amount_gte=9))
+    limited = attrs.evolve(
+        four_modes(), billing_thresholds=mc.subscriptions.BillingThresholds(amount_gte=9)
+    )
     limited = attrs.evolve(limited, items=[*limited.items, seats])
     records = [
         mc.UsageRecord(item.id, 1, timestamp=START, action=action)

@@ -719,7 +719,7 @@ def test_arrow_needs_its_columns_and_its_interface(monkeypatch):
     with pytest.raises(mc.InvalidValueError, match="__arrow_c_stream__"):
         EventBatch.from_arrow("sum", [1, 2])
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(mc.MissingExtraError, match=r"EventBatch\.from_arrow"):
+    with pytest.raises(mc.errors.MissingExtraError, match=r"EventBatch\.from_arrow"):
         EventBatch.from_arrow("sum", table)
 
 

@@ -33,8 +33,8 @@ from metering_core.meters import Meter
 
 pytest.importorskip("numpy")
 
+from metering_core.bulk.lines import invoice_lines
 from metering_core.columnar import ColumnarEvents, ColumnarUsage, EventBatch, UsageBatch, answering
-from metering_core.invoice_lines import invoice_lines
 
 pytestmark = knows_where_with_exits
 
@@ -236,7 +236,7 @@ def billed(customer):
     items = [
         mc.SubscriptionItem(
             f"{customer}_{meter.id}",
-            mc.Price(meter.id, "usd", mc.PerUnit(2), mc.Recurring(meter=meter.id)),
+            mc.Price(meter.id, "usd", mc.pricing.PerUnit(2), mc.Recurring(meter=meter.id)),
         )
         for meter in METERS
     ]
@@ -467,7 +467,7 @@ def test_columns_are_not_changed_by_the_thread_that_bills_a_period(change):
         with pytest.raises(mc.UsageRejectedError) as raised:
             USAGE_VERBS[change](built)
         refused.append(raised.value.code)
-        return mc.half_up(exact)
+        return mc.money.half_up(exact)
 
     before = len(built)
     mc.finalize_invoice(four_modes(), built, FEB, now=MAR.start_seconds, rounding=meddling)

@@ -14,7 +14,7 @@ from hypothesis import example, given  # noqa: E402 - after the skip
 from hypothesis import strategies as st  # noqa: E402
 
 import metering_core as mc  # noqa: E402
-from metering_core.columnar_rating import rate_lines, rate_many  # noqa: E402
+from metering_core.bulk.rating import rate_lines, rate_many  # noqa: E402
 from metering_core.rating import settled_total  # noqa: E402
 from metering_core.testing.strategies import prices, quantities  # noqa: E402
 
@@ -65,7 +65,7 @@ def lines_one_by_one(price, quantities):
             charge.tier or 0,
             charge.kind == "flat",
             charge.quantity,
-            mc.settle(mc.Amount(charge.amount, "usd")).minor_units,
+            mc.money.settle(mc.money.Amount(charge.amount, "usd")).minor_units,
         )
         for row, quantity in enumerate(quantities)
         for charge in mc.rate(price, quantity).charges
@@ -135,7 +135,10 @@ def test_lines_of_decimals_and_of_other_roundings():
     ]
     price = mc.Price.per_unit("p", currency="usd", unit_amount="0.5")
     assert rate_lines(price, [Decimal("2.5"), 3]).amounts.tolist() == [1, 2]
-    assert rate_lines(price, np.array([1, 3]), rounding=mc.half_down).amounts.tolist() == [0, 1]
+    assert rate_lines(price, np.array([1, 3]), rounding=mc.money.half_down).amounts.tolist() == [
+        0,
+        1,
+    ]
     assert columns_of(rate_lines(price, np.array([], np.int64))) == []
 
 
@@ -209,7 +212,7 @@ class Capped:
 
     def charges(self, quantity):
         amount = Decimal(2**70) if quantity == 1 else min(Decimal("1.5") * quantity, Decimal(10))
-        return [mc.Charge("unit", quantity, None, amount)]
+        return [mc.pricing.Charge("unit", quantity, None, amount)]
 
 
 def test_models_of_ones_own_are_asked_one_by_one():
@@ -222,9 +225,9 @@ def test_models_of_ones_own_are_asked_one_by_one():
 def test_a_subclass_may_charge_otherwise():
     """A subclass of a built-in model is asked, not taken for its parent."""
 
-    class Free(mc.PerUnit):
+    class Free(mc.pricing.PerUnit):
         def charges(self, quantity):
-            return mc.PerUnit(0).charges(quantity)
+            return mc.pricing.PerUnit(0).charges(quantity)
 
     assert rate_many(mc.Price("p", "usd", Free(7)), np.arange(3)).tolist() == [0, 0, 0]
 
@@ -233,7 +236,7 @@ def test_decimals_and_other_roundings():
     """Quantities with decimals, and other roundings than half up, are settled line by line."""
     price = mc.Price.per_unit("p", currency="usd", unit_amount="0.5")
     assert rate_many(price, [Decimal("2.5"), 3]).tolist() == [1, 2]
-    assert rate_many(price, np.array([1, 3]), rounding=mc.half_down).tolist() == [0, 1]
+    assert rate_many(price, np.array([1, 3]), rounding=mc.money.half_down).tolist() == [0, 1]
     assert rate_many(price, np.array([], np.int64)).tolist() == []
 
 

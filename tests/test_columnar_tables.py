@@ -15,6 +15,8 @@ import event_cases
 import numpy as np
 
 import metering_core as mc
+from metering_core.bulk.lines import invoice_lines
+from metering_core.bulk.rating import rate_lines, rate_many
 from metering_core.columnar import (
     ColumnarEvents,
     ColumnarUsage,
@@ -23,8 +25,6 @@ from metering_core.columnar import (
     kernel,
     paths,
 )
-from metering_core.columnar_rating import rate_lines, rate_many
-from metering_core.invoice_lines import invoice_lines
 from metering_core.measures import AGGREGATORS, FORMULAS
 from metering_core.meters import Formula, Meter
 from metering_core.pricing import PRICING_MODELS, Tier
@@ -154,10 +154,10 @@ def test_tests_speak_of_all_of_them():
 
 
 MODELS = {
-    mc.PerUnit: mc.PerUnit("0.7"),
-    mc.Package: mc.Package(7, 10),
-    mc.Graduated: mc.Graduated([Tier(3, 2, 5), Tier(None, "1.5")]),
-    mc.Volume: mc.Volume([Tier(3, 2, 5), Tier(None, "1.5")]),
+    mc.pricing.PerUnit: mc.pricing.PerUnit("0.7"),
+    mc.pricing.Package: mc.pricing.Package(7, 10),
+    mc.pricing.Graduated: mc.pricing.Graduated([Tier(3, 2, 5), Tier(None, "1.5")]),
+    mc.pricing.Volume: mc.pricing.Volume([Tier(3, 2, 5), Tier(None, "1.5")]),
 }
 
 
@@ -166,11 +166,11 @@ def test_every_pricing_model_is_rated_in_columns():
     comes to.
     """
 
-    class Percentage(mc.PerUnit):
+    class Percentage(mc.pricing.PerUnit):
         """A model that columns do not know: theirs is chosen by the very class."""
 
         def charges(self, quantity):
-            return mc.PerUnit(3).charges(quantity)
+            return mc.pricing.PerUnit(3).charges(quantity)
 
     assert set(MODELS) == set(PRICING_MODELS.values())
     for model in [*MODELS.values(), Percentage(1)]:
@@ -178,7 +178,7 @@ def test_every_pricing_model_is_rated_in_columns():
         quantities = np.arange(12)
         expected = [mc.rate(price, quantity).charges for quantity in range(12)]
         settled = [
-            [mc.settle(mc.Amount(one.amount, "usd")).minor_units for one in charges]
+            [mc.money.settle(mc.money.Amount(one.amount, "usd")).minor_units for one in charges]
             for charges in expected
         ]
         assert rate_many(price, quantities).tolist() == [sum(amounts) for amounts in settled]

@@ -13,11 +13,9 @@ from test_meter_log import NOW, TOKENS, event, item_on
 
 from metering_core import (
     InvoiceChanges,
-    PerUnit,
     Subscription,
     SubscriptionItem,
     UsageLog,
-    down,
     explain,
     finalize_invoice,
     preview_invoice,
@@ -26,7 +24,9 @@ from metering_core.aggregation import KnowsMeters, Usage, summarize_all
 from metering_core.combining import CombinedUsage
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, UsageRejectedError
 from metering_core.meter_log import MeterLog
+from metering_core.money import down
 from metering_core.names import offers
+from metering_core.pricing import PerUnit
 
 OLD, NEW = SubscriptionItem("si_old", priced()), item_on(id="si_new")
 SEATS = SubscriptionItem("si_seats", priced(mode=None), quantity=5)

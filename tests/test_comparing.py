@@ -11,13 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pricing_models import Segments, models, packages, prices, total
 
-from metering_core import (
-    ErrorCode,
-    InvalidValueError,
-    Price,
-    Tier,
-)
-from metering_core.comparing import STEPS_MAX, Direction, Gap, Stretch, compare
+from metering_core import ErrorCode, InvalidValueError, Price, Tier
+from metering_core.tariffs.comparing import STEPS_MAX, Direction, Gap, Stretch, compare
 
 QUANTITIES = range(100)
 

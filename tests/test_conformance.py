@@ -371,7 +371,7 @@ def test_without_hypothesis_the_extra_is_named():
         "import sys; sys.modules['hypothesis'] = None\n"
         "import metering_core as mc, metering_core.testing as testing\n"
         "try: testing.conformance\n"
-        "except mc.MissingExtraError as error: print(error)\n"
+        "except mc.errors.MissingExtraError as error: print(error)\n"
     )
     expected = (
         "metering_core.testing.conformance needs the extra 'hypothesis': pip install "

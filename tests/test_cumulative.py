@@ -16,14 +16,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering_core.cumulative import (
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.feeds.cumulative import (
     CumulativePoint,
     CumulativeSum,
     Delta,
     cumulative_to_delta,
     meter_event_from_delta,
 )
-from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meters import Formula, Meter
 from metering_core.periods import unix_seconds
 

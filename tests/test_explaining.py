@@ -11,15 +11,10 @@ from builders import DAY, FEB, JAN, START, priced, subscribed, used
 from test_invoicing import Halves, Shares, Steps, everything
 
 from metering_core import (
-    Cell,
-    Charge,
     Formula,
-    Graduated,
     Meter,
     MeterLog,
     MeterPolicy,
-    Package,
-    PerUnit,
     Recurring,
     Tier,
     UsageLog,
@@ -27,6 +22,8 @@ from metering_core import (
     finalize_invoice,
     preview_invoice,
 )
+from metering_core.pricing import Charge, Graduated, Package, PerUnit
+from metering_core.usage import Cell
 
 NOW = START + DAY
 

@@ -127,7 +127,7 @@ def test_a_log_is_not_changed_by_the_thread_that_bills_a_period(kind, verb):
         with pytest.raises(mc.UsageRejectedError) as raised:
             CHANGES[kind][verb](log)
         refused.append(raised.value.code)
-        return mc.half_up(exact)
+        return mc.money.half_up(exact)
 
     subscription, before = log.subscriptions[0], len(log)
     assert mc.finalize_invoice(subscription, log, JAN, now=FEB.start, rounding=meddling).total == 5

@@ -30,7 +30,7 @@ def texts_of(name):
     """Yield every text that is made of values with this name, and of the refusals that speak
     of it.
     """
-    model = mc.Graduated(
+    model = mc.pricing.Graduated(
         [mc.Tier(5, unit_amount=200), mc.Tier("inf", unit_amount=100, flat_amount=3)]
     )
     price = mc.Price(f"p{name}", "usd", model, nickname=name, product=name, unit_label=name)
@@ -67,14 +67,14 @@ def texts_of(name):
     yield from (
         str(one)
         for one in (
-            mc.compare(price, flat),
-            mc.compare_usage(price, flat, log.summaries(items[0].id, now=NOW)),
+            mc.tariffs.compare(price, flat),
+            mc.tariffs.compare_usage(price, flat, log.summaries(items[0].id, now=NOW)),
         )
     )
-    yield from (finding.message for one in (price, flat) for finding in mc.audit(one))
+    yield from (finding.message for one in (price, flat) for finding in mc.tariffs.audit(one))
     yield from (
         str(one)
-        for one in mc.migrate_to_meters(
+        for one in mc.stripe.migrate_to_meters(
             log, [mc.Subscription("x", items[:2], START)], now=NOW
         ).periods
     )
@@ -88,7 +88,7 @@ class Labelled:
         self.label = label
 
     def charges(self, quantity):
-        return [mc.Charge("unit", quantity, 1, quantity, label=self.label)]
+        return [mc.pricing.Charge("unit", quantity, 1, quantity, label=self.label)]
 
 
 def refusals(name, log, meters, subscription, payload):
@@ -121,7 +121,7 @@ def refusals(name, log, meters, subscription, payload):
         lambda: subscription.item(f"no{name}"),
         lambda: mc.BillingCycle(START, "month", 1, name),
         lambda: mc.Money(1, name),
-        lambda: mc.CumulativePoint(60, 5, attributes={name: 5}),
+        lambda: mc.feeds.CumulativePoint(60, 5, attributes={name: 5}),
     ]
     for call in calls:
         with pytest.raises(mc.MeteringError) as caught:

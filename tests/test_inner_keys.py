@@ -22,12 +22,13 @@ import test_stripe_fields as stripe
 from builders import START
 from damaging import sealed
 from doors import CLOUDEVENT
+from public_names import PUBLIC
 from test_wrong_values import DOORS, OWN, TookTooLongError, bounded
 from wing_doors import file
 from wrong_values import WRONG, Own
 
 import metering_core as mc
-from metering_core import catalog
+from metering_core.feeds import catalog
 from metering_core.testing.cases import read_cases, run_cases
 
 SAMPLE = 60
@@ -43,7 +44,7 @@ TIERS = [mc.Tier(5, "0.5", 100), mc.Tier("inf", unit_amount=1)]
 ON_METER = mc.Price(
     "metered",
     "usd",
-    mc.Graduated(TIERS),
+    mc.pricing.Graduated(TIERS),
     mc.Recurring(meter="m"),
     nickname="Name",
     product="prod",
@@ -52,41 +53,46 @@ ON_METER = mc.Price(
 PACKAGES = mc.Price(
     "packages",
     "usd",
-    mc.Package("12.5", 10, "up"),
+    mc.pricing.Package("12.5", 10, "up"),
     mc.Recurring(interval="day", interval_count=2, aggregate_usage="max"),
 )
 SEATS = mc.Price(
     "seats",
     "usd",
-    mc.Volume(TIERS),
+    mc.pricing.Volume(TIERS),
     mc.Recurring(interval="day", interval_count=2, usage_type="licensed"),
 )
-THRESHOLDS = mc.BillingThresholds(usage_gte=5)
+THRESHOLDS = mc.subscriptions.BillingThresholds(usage_gte=5)
 ITEMS = [
     mc.SubscriptionItem("a", PACKAGES, billing_thresholds=THRESHOLDS),
     mc.SubscriptionItem("b", SEATS, 3),
 ]
-POINT = mc.CumulativePoint(START + 60, "5.5", start_time=START, attributes={"host": "a"})
+POINT = mc.feeds.CumulativePoint(START + 60, "5.5", start_time=START, attributes={"host": "a"})
 HOURLY = {"event_time_window": "hour", "dimension_payload_keys": ["region"], "decimal_places": 2}
 METER = mc.Meter("m", "calls", "max", display_name="Calls", **HOURLY)
 WHOLE = mc.Subscription(
     "sub", ITEMS, START, customer="c", start_date=START, ended_at=START + 10**8, timezone="Europe/Berlin",
-    billing_thresholds=mc.BillingThresholds(amount_gte=5),
+    billing_thresholds=mc.subscriptions.BillingThresholds(amount_gte=5),
 )  # fmt: skip
 WRITTEN = [
     *(
-        mc.BillingThresholds(amount_gte=5),
+        mc.subscriptions.BillingThresholds(amount_gte=5),
         THRESHOLDS,
         POINT,
-        mc.CumulativeSum("calls", last=[POINT]),
+        mc.feeds.CumulativeSum("calls", last=[POINT]),
     ),
-    *(mc.Graduated(TIERS), mc.Volume(TIERS), mc.Package("12.5", 10, "up"), mc.PerUnit("0.5")),
+    *(
+        mc.pricing.Graduated(TIERS),
+        mc.pricing.Volume(TIERS),
+        mc.pricing.Package("12.5", 10, "up"),
+        mc.pricing.PerUnit("0.5"),
+    ),
     *(
         METER,
         METER.deactivate(START),
         mc.MeterEvent("calls", {"value": "5"}, timestamp=START, identifier="i"),
     ),
-    mc.MeterEventSession("mes_1", "t0k3n", created=START, expires_at=START + 900),
+    mc.stripe.MeterEventSession("mes_1", "t0k3n", created=START, expires_at=START + 900),
     *(ON_METER, PACKAGES, SEATS, SEATS.recurring, ON_METER.recurring),
     *(*ITEMS, WHOLE),
 ]
@@ -117,10 +123,14 @@ class Reader:
     is_text: bool = False
 
 
+PUBLIC_BY_NAME = {address.rpartition(".")[2]: value for address, value in PUBLIC.items()}
+
+
 def named(name: str) -> Callable[[Any], object]:
     """Return a public function, or a class method."""
-    found: Any = mc
-    for part in name.partition(",")[0].split("."):
+    first, *parts = name.partition(",")[0].split(".")
+    found: Any = PUBLIC_BY_NAME[first]
+    for part in parts:
         found = getattr(found, part)
     return found
 

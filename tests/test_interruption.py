@@ -431,7 +431,7 @@ def streaming():
     log = meter_log()
     given = [f"token {number}" for number in range(9, 0, -1)]
     streaming = Streaming(
-        log, mc.MeterEventStream(log, tokens=lambda: given[-1] if not given else given.pop())
+        log, mc.stripe.MeterEventStream(log, tokens=lambda: given[-1] if not given else given.pop())
     )
     streaming.stream.create_session(now=NOW)
     return streaming
@@ -638,7 +638,7 @@ KINDS = [
     type(usage_log().as_of(1)),
     type(meter_log().as_of(1)),
     mc.CombinedUsage,
-    mc.MeterEventStream,
+    mc.stripe.MeterEventStream,
 ]
 NEVER_INTERRUPTED = {
     "UsageLog.from_state": "makes a log: where it is interrupted, there is none",

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metering_core as mc
+from metering_core.bulk.lines import invoice_lines
 from metering_core.columnar import ColumnarUsage
-from metering_core.invoice_lines import invoice_lines
 from metering_core.testing.strategies import prices
 
 MODES = tuple(mc.AggregateUsage)
@@ -60,7 +60,7 @@ def runs(draw):
             st.builds(metered, prices(max_tiers=4), st.sampled_from(MODES)), min_size=1, max_size=3
         )
     )
-    seat = priced(mc.PerUnit("0.5"), None)
+    seat = priced(mc.pricing.PerUnit("0.5"), None)
     picked = draw(
         st.lists(
             st.lists(st.sampled_from([*drawn, seat]), min_size=1, max_size=3),
@@ -111,9 +111,11 @@ def test_lines_worked_by_hand():
     is not billed.
     """
     graduated = priced(
-        mc.Graduated([mc.Tier(4, unit_amount=3, flat_amount=10), mc.Tier("inf", unit_amount=2)])
+        mc.pricing.Graduated(
+            [mc.Tier(4, unit_amount=3, flat_amount=10), mc.Tier("inf", unit_amount=2)]
+        )
     )
-    seat = priced(mc.PerUnit("0.5"), None, id="seat")
+    seat = priced(mc.pricing.PerUnit("0.5"), None, id="seat")
     made = [
         mc.Subscription(
             "a",
@@ -144,10 +146,10 @@ def test_nobody_and_another_rounding():
     assert rows_of(invoice_lines([], mc.UsageLog(), START)) == []
     made = [
         mc.Subscription(
-            "a", [mc.SubscriptionItem("seat", priced(mc.PerUnit("0.5"), None), 7)], START
+            "a", [mc.SubscriptionItem("seat", priced(mc.pricing.PerUnit("0.5"), None), 7)], START
         )
     ]
-    lines = invoice_lines(made, mc.UsageLog(made), START, rounding=mc.half_down)
+    lines = invoice_lines(made, mc.UsageLog(made), START, rounding=mc.money.half_down)
     assert lines.lines.amounts.tolist() == [Decimal(3)]
 
 
@@ -164,7 +166,7 @@ def test_negative_totals_of_meters_are_billed_as_0(values, total, billed):
     """Where corrections exceed the usage the total says so, and nothing is due, as on the
     invoice.
     """
-    price = mc.Price("calls", "usd", mc.PerUnit(1), mc.Recurring(meter="mtr"))
+    price = mc.Price("calls", "usd", mc.pricing.PerUnit(1), mc.Recurring(meter="mtr"))
     made = [mc.Subscription("a", [mc.SubscriptionItem("si_a", price)], START, customer="cus_a")]
     usage = mc.MeterLog([mc.Meter("mtr", "calls")], made)
     payloads = [{"stripe_customer_id": "cus_a", "value": value} for value in values]

@@ -16,19 +16,13 @@ from builders import DAY, FEB, JAN, START, priced, subscribed, used
 
 from metering_core import (
     BillingPeriod,
-    Charge,
-    Graduated,
     Money,
-    Package,
-    PerUnit,
     Price,
     Recurring,
     Subscription,
     SubscriptionItem,
     Tier,
     UsageLog,
-    Volume,
-    down,
     explain,
     finalize_invoice,
     invoice_all,
@@ -36,9 +30,10 @@ from metering_core import (
     rate,
     restore,
     snapshot,
-    up,
 )
 from metering_core.invoicing import describe_charge, grouped, number_field
+from metering_core.money import down, up
+from metering_core.pricing import Charge, Graduated, Package, PerUnit, Volume
 
 NOW = START + DAY
 
@@ -245,7 +240,8 @@ def test_an_invoice_is_written_for_json():
     (line,) = lines(Package("12.5", 100, "down"), 250, id="mail")
     assert json.loads(json.dumps(line.to_dict())) == {
         "id": f"in_sub_{START}_1", "subscription_item": "si_0", "price": "mail",
-        "description": "250 × mail (at 2 × USD 0.125 per 100 / month)", "period": {"start": START, "end": JAN.end_seconds},
+        "description": "250 × mail (at 2 × USD 0.125 per 100 "
+                "/ month)", "period": {"start": START, "end": JAN.end_seconds},
         "kind": "package", "tier": None, "quantity": 250, "packages": 2, "unit_amount": "12.5", "exact": "25", "amount": 25,
         "total_usage": 250, "aggregate_usage": "sum", "rounding": "half_up", "proration": None,
     }  # fmt: skip

@@ -19,11 +19,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metering_core as mc
+from metering_core.bulk.lines import invoice_lines
 from metering_core.columnar import ColumnarUsage
 from metering_core.differences import differences
-from metering_core.invoice_lines import invoice_lines
 from metering_core.pricing import is_linear
-from metering_core.tariffs import tariff
+from metering_core.tariffs.pieces import tariff
 from metering_core.testing import strategies
 
 LATE = JAN.end_seconds - 9
@@ -33,12 +33,12 @@ ONE_RATE = [(5, "2", None), (None, "2", "0")]
 # One row a pricing model, as the library and as the oracle say it.
 TIERS = [(5, "10", None), (12, "2.5", "3"), (None, "0.5", None)]
 MODELS = {
-    "per_unit": (mc.PerUnit(3), {"unit": "3"}),
-    "graduated": (mc.Graduated([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
-    "volume": (mc.Volume([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
-    "package": (mc.Package(7, 10), {"unit": "7", "size": 10, "round": "up"}),
+    "per_unit": (mc.pricing.PerUnit(3), {"unit": "3"}),
+    "graduated": (mc.pricing.Graduated([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
+    "volume": (mc.pricing.Volume([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
+    "package": (mc.pricing.Package(7, 10), {"unit": "7", "size": 10, "round": "up"}),
     "one_rate": (
-        mc.Graduated([mc.Tier(*tier) for tier in ONE_RATE]),
+        mc.pricing.Graduated([mc.Tier(*tier) for tier in ONE_RATE]),
         {"scheme": "graduated", "tiers": ONE_RATE},
     ),
 }
@@ -106,9 +106,9 @@ class Own:
     def charges(self, quantity):
         amount = max(quantity - self.free, 0)
         return (
-            [mc.Charge("unit", quantity, None, amount)]
+            [mc.pricing.Charge("unit", quantity, None, amount)]
             if quantity or self.free >= 0
-            else [mc.Charge("flat", 0, 7, 7)]
+            else [mc.pricing.Charge("flat", 0, 7, 7)]
         )
 
 
@@ -119,28 +119,28 @@ class Declared(Own):
         return self.changes
 
 
-class Dearer(mc.PerUnit):
+class Dearer(mc.pricing.PerUnit):
     """A model of the user's own that charges otherwise than the one that it is made from."""
 
     def charges(self, quantity):
-        return mc.Graduated([mc.Tier(100, 0), mc.Tier("inf", 1)]).charges(quantity)
+        return mc.pricing.Graduated([mc.Tier(100, 0), mc.Tier("inf", 1)]).charges(quantity)
 
 
 T = mc.Tier
 SHAPES = {
-    "a unit price": (mc.PerUnit("0.4"), True),
-    "one tier": (mc.Volume([T("inf", 3)]), True),
-    "tiers of one price": (mc.Graduated([T(5, 2), T("inf", 2, 0)]), True),
-    "nothing": (mc.Graduated([T(5, 0), T("inf", flat_amount=0)]), True),
-    "packages of one": (mc.Package(7, 1), True),
-    "packages for nothing": (mc.Package(0, 10), True),
+    "a unit price": (mc.pricing.PerUnit("0.4"), True),
+    "one tier": (mc.pricing.Volume([T("inf", 3)]), True),
+    "tiers of one price": (mc.pricing.Graduated([T(5, 2), T("inf", 2, 0)]), True),
+    "nothing": (mc.pricing.Graduated([T(5, 0), T("inf", flat_amount=0)]), True),
+    "packages of one": (mc.pricing.Package(7, 1), True),
+    "packages for nothing": (mc.pricing.Package(0, 10), True),
     "declared to change nowhere": (Declared(0, ()), True),
-    "free units": (mc.Graduated([T(100, 0), T("inf", 10)]), False),
-    "volume tiers": (mc.Volume([T(100, 10), T("inf", 5)]), False),
-    "a flat fee": (mc.Graduated([T("inf", 2, 1)]), False),
-    "a flat fee above": (mc.Volume([T(5, 2), T("inf", 2, 1)]), False),
-    "packages": (mc.Package(100, 100), False),
-    "packages rounded down": (mc.Package(100, 100, "down"), False),
+    "free units": (mc.pricing.Graduated([T(100, 0), T("inf", 10)]), False),
+    "volume tiers": (mc.pricing.Volume([T(100, 10), T("inf", 5)]), False),
+    "a flat fee": (mc.pricing.Graduated([T("inf", 2, 1)]), False),
+    "a flat fee above": (mc.pricing.Volume([T(5, 2), T("inf", 2, 1)]), False),
+    "packages": (mc.pricing.Package(100, 100), False),
+    "packages rounded down": (mc.pricing.Package(100, 100, "down"), False),
     "of one's own": (Own(), False),
     "declared to change": (Declared(5, (5,)), False),
     "declared to owe without usage": (Declared(-1, ()), False),
@@ -163,7 +163,7 @@ def test_only_a_price_of_equal_units_bills_what_is_late(model, is_billed, engine
     if is_billed:
         assert receipt.outcome == "accepted"
         assert january + february == sum(
-            mc.settle(mc.rate(priced(model), units).amount).minor_units for units in (100, 10)
+            mc.money.settle(mc.rate(priced(model), units).amount).minor_units for units in (100, 10)
         )
         assert mc.rate(priced(model), 110).amount.minor_units == sum(
             mc.rate(priced(model), units).amount.minor_units for units in (100, 10)
@@ -195,7 +195,7 @@ def test_what_is_late_in_tiers_says_what_to_do():
 
 CHANGED = {
     "a price": (
-        priced(mc.PerUnit(2), id="dear"),
+        priced(mc.pricing.PerUnit(2), id="dear"),
         "was billed at the price 'price', and the open period is at 'dear'",
     ),
     "a currency": (
@@ -500,10 +500,10 @@ G_TIERS = {
     "volume": [mc.Tier(100, 10), mc.Tier("inf", 5)],
 }
 G_ROWS = {
-    "graduated": (mc.Graduated(G_TIERS["graduated"]), 500, [(10, 100)]),
-    "volume": (mc.Volume(G_TIERS["volume"]), 750, [(10, 50)]),
-    "package": (mc.Package(100, 100), 200, [(10, 0)]),
-    "per_unit": (mc.PerUnit(3), 450, [(10, 30)]),
+    "graduated": (mc.pricing.Graduated(G_TIERS["graduated"]), 500, [(10, 100)]),
+    "volume": (mc.pricing.Volume(G_TIERS["volume"]), 750, [(10, 50)]),
+    "package": (mc.pricing.Package(100, 100), 200, [(10, 0)]),
+    "per_unit": (mc.pricing.PerUnit(3), 450, [(10, 30)]),
 }
 
 
@@ -530,7 +530,7 @@ def test_a_correction_across_volume_tiers_gives_back():
     """100 at 10 cents were billed; one more, late, puts all in the cheaper tier: the next invoice
     gives USD 4.95 back.
     """
-    subscription = on_meter(mc.Volume(G_TIERS["volume"]))
+    subscription = on_meter(mc.pricing.Volume(G_TIERS["volume"]))
     log = meter_log(subscription)
     use(log, "100", START)
     assert mc.finalize_invoice(subscription, log, JAN, now=JAN.end).total == 1000
@@ -554,7 +554,7 @@ def test_a_canceled_event_is_given_back_at_its_own_price():
     """1,000 calls at 2 cents were billed; 100 of them are canceled: the next invoice gives back
     what those cost.
     """
-    subscription = on_meter(mc.PerUnit(2))
+    subscription = on_meter(mc.pricing.PerUnit(2))
     log = meter_log(subscription)
     use(log, "900", START)
     use(log, "100", START, "wrong")
@@ -569,7 +569,7 @@ def test_the_price_of_then_rates_the_difference():
     """A price that changed since rates the months from then on: what is late of January costs what
     January cost.
     """
-    dear, cheap = on_meter(mc.PerUnit(10)), on_meter(mc.PerUnit(1))
+    dear, cheap = on_meter(mc.pricing.PerUnit(10)), on_meter(mc.pricing.PerUnit(1))
     log = meter_log(dear)
     use(log, "5", START)
     mc.finalize_invoice(dear, log, JAN, now=JAN.end)
@@ -582,8 +582,8 @@ def test_the_price_of_then_rates_the_difference():
 
 def test_what_another_currency_was_billed_in_stays_unbilled():
     """A difference in dollars is no line of an invoice in euros: it stays unbilled, and is told."""
-    dollars = on_meter(mc.PerUnit(10))
-    price = mc.Price("p", "eur", mc.PerUnit(10), mc.Recurring(meter="m"))
+    dollars = on_meter(mc.pricing.PerUnit(10))
+    price = mc.Price("p", "eur", mc.pricing.PerUnit(10), mc.Recurring(meter="m"))
     euros = mc.Subscription("sub", [mc.SubscriptionItem("si", price)], START, customer="cus_1")
     log = meter_log(dollars)
     mc.finalize_invoice(dollars, log, JAN, now=JAN.end)
@@ -597,7 +597,7 @@ def test_differences_telescope_however_they_round():
     """A third of a cent each, one a day late: the lines are 0 or 1 cent, and all bills of January
     are what it comes to.
     """
-    subscription = on_meter(mc.PerUnit("0.4"), interval="day")
+    subscription = on_meter(mc.pricing.PerUnit("0.4"), interval="day")
     log = meter_log(subscription)
     use(log, "1", START)
     amounts = [mc.finalize_invoice(subscription, log, day(0), now=day(0).end).total]
@@ -611,7 +611,7 @@ def test_a_closing_that_is_cut_short_closes_nothing():
     """What raises while a period is billed leaves the log as it was: the difference is owed still,
     once.
     """
-    subscription = on_meter(mc.PerUnit(3))
+    subscription = on_meter(mc.pricing.PerUnit(3))
     log = meter_log(subscription)
     mc.finalize_invoice(subscription, log, JAN, now=JAN.end)
     use(log, "2", LATE)
@@ -630,7 +630,7 @@ def test_a_late_line_explains_itself():
     """The explanation names the events of its period, what was billed of it before, and how the
     difference is settled.
     """
-    subscription = on_meter(mc.PerUnit("0.4"))
+    subscription = on_meter(mc.pricing.PerUnit("0.4"))
     log = meter_log(subscription)
     use(log, "1", START)
     mc.finalize_invoice(subscription, log, JAN, now=JAN.end)
@@ -655,11 +655,11 @@ def test_late_usage_of_both_kinds_at_once():
     is late of the meter.
     """
     price = mc.Price(
-        "r", "usd", mc.PerUnit(1), mc.Recurring(usage_type="metered", aggregate_usage="sum")
+        "r", "usd", mc.pricing.PerUnit(1), mc.Recurring(usage_type="metered", aggregate_usage="sum")
     )
     both = mc.Subscription(
         "sub",
-        [*on_meter(mc.PerUnit(3)).items, mc.SubscriptionItem("old", price)],
+        [*on_meter(mc.pricing.PerUnit(3)).items, mc.SubscriptionItem("old", price)],
         START,
         customer="cus_1",
     )
@@ -718,10 +718,10 @@ def test_what_was_rounded_is_given_back_as_it_was():
     """0.4 cents were rounded up to 1; 0.4 more, late and half up, make 0.8: nothing is due, because
     1 was charged.
     """
-    subscription = on_meter(mc.PerUnit("0.4"))
+    subscription = on_meter(mc.pricing.PerUnit("0.4"))
     log = meter_log(subscription)
     use(log, "1", START)
-    assert mc.finalize_invoice(subscription, log, JAN, now=JAN.end, rounding=mc.up).total == 1
+    assert mc.finalize_invoice(subscription, log, JAN, now=JAN.end, rounding=mc.money.up).total == 1
     use(log, "1", LATE)
     for usage in (log, mc.restore_meter_log(mc.snapshot(log))):
         assert mc.finalize_invoice(subscription, usage, FEB, now=FEB.end).total == 0
@@ -735,10 +735,10 @@ class Wordy:
 
     def charges(self, quantity):
         half = (
-            mc.Charge("unit", quantity, 1, quantity, label="first"),
-            mc.Charge("unit", 0, 2, quantity, label="first"),
+            mc.pricing.Charge("unit", quantity, 1, quantity, label="first"),
+            mc.pricing.Charge("unit", 0, 2, quantity, label="first"),
         )
-        return (*half, mc.Charge("flat", 0, None, 5, label=f"for {quantity}"))
+        return (*half, mc.pricing.Charge("flat", 0, None, 5, label=f"for {quantity}"))
 
 
 def test_models_of_the_users_own_are_corrected():
@@ -1001,7 +1001,7 @@ def tell(policy, formula, model, history):
         assert all(max(account.measured(at), 0) == account.counted[at] for at in range(4))
 
 
-LATE_POLICIES = [policy.value for policy in mc.LateUsage]
+LATE_POLICIES = [policy.value for policy in mc.meter_acceptance.LateUsage]
 FORMULAS = [formula.value for formula in mc.Formula]
 
 

@@ -72,7 +72,7 @@ def shared_amounts():
     minor_units = st.fractions() | st.builds(
         lambda whole, part: whole + part, st.integers(-5, 5), st.sampled_from(NEAR_HALF)
     )
-    return st.builds(mc.Amount, minor_units, st.just("usd"))
+    return st.builds(mc.money.Amount, minor_units, st.just("usd"))
 
 
 NEAR_HALF = [Fraction(1, 2) + HAIR, Fraction(1, 2) - HAIR, Fraction(1, 3)]
@@ -165,7 +165,7 @@ def sent_late():
         policies = st.builds(
             mc.AcceptancePolicy,
             late_grace=graces,
-            late_attribution=st.sampled_from(mc.LateAttribution),
+            late_attribution=st.sampled_from(mc.acceptance.LateAttribution),
         )
         now = period.end_seconds - 1
         after = st.sampled_from(
@@ -272,7 +272,7 @@ class PlainUsage:
         as many cells.
         """
         quantity = self.restated.quantity(item, period)
-        row = mc.AGGREGATORS[item.recurring.aggregate_usage]
+        row = mc.measures.AGGREGATORS[item.recurring.aggregate_usage]
         return (
             row.fold(dict.fromkeys(range(quantity), 0))
             if row.takes == "nothing"
@@ -359,7 +359,9 @@ class Doubling:
         dear = min(quantity, 10)
         rows = [(dear, 2), (quantity - dear, 1)]
         return [
-            mc.Charge(mc.ChargeKind.UNIT, units, Decimal(each), Decimal(units * each))
+            mc.pricing.Charge(
+                mc.pricing.ChargeKind.UNIT, units, Decimal(each), Decimal(units * each)
+            )
             for units, each in rows
         ]
 
@@ -404,7 +406,7 @@ def test_a_model_of_your_own_can_be_held_to_its_tiers():
         laws.check_package_laws(Doubling(), Decimal(20), 10, "down", 1)
 
 
-class Average(mc.Aggregator):
+class Average(mc.measures.Aggregator):
     """A mode that looks like a monoid and is none: averages of averages."""
 
     identity = None
@@ -471,7 +473,9 @@ def test_an_engine_of_your_own_is_held_to_the_log():
 
 
 @pytest.mark.parametrize(
-    "rounding", [mc.half_up, mc.half_down, mc.half_even], ids=lambda rounding: rounding.__name__
+    "rounding",
+    [mc.money.half_up, mc.money.half_down, mc.money.half_even],
+    ids=lambda rounding: rounding.__name__,
 )
 def test_settling_to_the_nearest_keeps_the_law(rounding):
     """Whichever way a half goes, rounding to the nearest minor unit keeps the law of settling."""
@@ -484,7 +488,9 @@ def test_settling_to_the_nearest_keeps_the_law(rounding):
 
 
 @pytest.mark.parametrize(
-    "rounding", [mc.up, mc.down, mc.to_multiple(10)], ids=lambda rounding: rounding.__name__
+    "rounding",
+    [mc.money.up, mc.money.down, mc.money.to_multiple(10)],
+    ids=lambda rounding: rounding.__name__,
 )
 def test_other_rounding_breaks_the_law_of_settling(rounding):
     """Rounding always up, always down or to multiples moves an amount by more than half a minor
@@ -492,7 +498,7 @@ def test_other_rounding_breaks_the_law_of_settling(rounding):
     """
     broken = Decimal("1.1") if rounding(Decimal("1.1")) != 1 else Decimal("1.9")
     with pytest.raises(laws.LawBrokenError, match="settles to"):
-        laws.check_settle_laws(mc.Amount(broken, "usd"), rounding)
+        laws.check_settle_laws(mc.money.Amount(broken, "usd"), rounding)
 
 
 def test_a_computation_that_reads_the_ambient_context_is_noticed():

@@ -10,7 +10,6 @@ from builders import DAY, FEB, JAN, MAR, MODES, START, four_modes, priced, subsc
 
 from metering_core import (
     AcceptancePolicy,
-    Cell,
     ErrorCode,
     InvalidValueError,
     Meter,
@@ -18,7 +17,6 @@ from metering_core import (
     MeterLog,
     Subscription,
     SubscriptionItem,
-    UsageCompactedError,
     UsageLog,
     UsageRecord,
     UsageRejectedError,
@@ -29,7 +27,9 @@ from metering_core import (
     snapshot,
     summarize,
 )
+from metering_core.errors import UsageCompactedError
 from metering_core.periods import SECONDS_MIN
+from metering_core.usage import Cell
 from metering_core.views import UsageReader
 
 NOW = START + DAY

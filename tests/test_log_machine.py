@@ -30,7 +30,6 @@ from metering_core import (
     Recurring,
     Subscription,
     SubscriptionItem,
-    UsageCompactedError,
     UsageLog,
     UsageRecord,
     UsageRejectedError,
@@ -40,6 +39,7 @@ from metering_core import (
     snapshot,
     summarize,
 )
+from metering_core.errors import UsageCompactedError
 from metering_core.periods import from_unix_seconds
 
 GRACE = 3 * 3600

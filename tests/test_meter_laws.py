@@ -97,7 +97,10 @@ def subscribed():
     January).
     """
     subscription = mc.Subscription(
-        "sub_1", [mc.SubscriptionItem("si_1", priced(mc.PerUnit(1)))], START, customer="cus_1"
+        "sub_1",
+        [mc.SubscriptionItem("si_1", priced(mc.pricing.PerUnit(1)))],
+        START,
+        customer="cus_1",
     )
 
     def of(meter):
@@ -169,7 +172,7 @@ def carried():
             "sub_1", [mc.SubscriptionItem("si_1", priced(model))], START, customer="cus_1"
         )
         batches = drawn.event_batches(meter, subscription.cycle)
-        rounding = st.sampled_from([mc.half_up, mc.down, mc.half_even])
+        rounding = st.sampled_from([mc.money.half_up, mc.money.down, mc.money.half_even])
         return st.tuples(st.just(meter), st.just(subscription), batches, rounding)
 
     return st.tuples(drawn.meters(), drawn.models()).flatmap(lambda case: of(*case))
@@ -294,7 +297,7 @@ def test_laws_hold(law):
 # Yours, not ours ----------------------------------------------------------------------------------
 
 
-class Range(mc.Aggregator):
+class Range(mc.measures.Aggregator):
     """A user's own formula: the greatest value less the least; 0 without any."""
 
     def prepare(self, timestamp, quantity):
@@ -356,7 +359,10 @@ def test_an_engine_of_your_own_is_held_to_the_log():
     """
     meter = mc.Meter("mtr_1", "api_requests")
     subscription = mc.Subscription(
-        "sub_1", [mc.SubscriptionItem("si_1", priced(mc.PerUnit(1)))], START, customer="cus_1"
+        "sub_1",
+        [mc.SubscriptionItem("si_1", priced(mc.pricing.PerUnit(1)))],
+        START,
+        customer="cus_1",
     )
     log = mc.MeterLog([meter], [subscription])
     for value in ("2.5", "0.25"):

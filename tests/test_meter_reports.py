@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from metering_core import ErrorCode, InvalidValueError, Outcome, Receipt
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
-from metering_core.meter_reports import (
+from metering_core.meters import Meter
+from metering_core.stripe.reports import (
     STRIPE_CODES,
     MeterErrorReporter,
     RefusedEvent,
@@ -23,8 +24,7 @@ from metering_core.meter_reports import (
     stripe_async_code,
     stripe_sync_code,
 )
-from metering_core.meter_stream import MeterEventStream
-from metering_core.meters import Meter
+from metering_core.stripe.stream import MeterEventStream
 
 # Section 2.7 of our reference on Stripe's meters: every code of the answers to a request, with its
 # status ...
@@ -277,7 +277,8 @@ def test_one_event_without_a_customer():
                         "error_count": 1,
                         "sample_errors": [
                             {
-                                "error_message": "Customer mapping key stripe_customer_id not found in "
+                                "error_message": "Customer mapping key stripe_customer_id "
+                                "not found in "
                                 "payload. "
                                 "Expected a customer's id, received none.",
                                 "request": {"identifier": "n"},

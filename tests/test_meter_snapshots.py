@@ -22,16 +22,13 @@ from planting import each, expect_found, forbidden_by, hunt_with
 from test_meter_machine import MeterLogMachine, Teller
 
 from metering_core import (
-    Charge,
     Formula,
     Meter,
     MeterEvent,
     MeterLog,
     MeterPolicy,
-    PerUnit,
     Price,
     Recurring,
-    SnapshotError,
     Subscription,
     SubscriptionItem,
     UsageLog,
@@ -43,7 +40,8 @@ from metering_core import (
     restore_meter_log,
     snapshot,
 )
-from metering_core.errors import UsageRejectedError
+from metering_core.errors import SnapshotError, UsageRejectedError
+from metering_core.pricing import Charge, PerUnit
 from metering_core.testing import meter_laws
 from metering_core.testing import strategies as drawn
 from metering_core.testing.laws import LawBrokenError
@@ -768,14 +766,14 @@ DEFECTS = [
     ),
     (
         "a bill was made at the beginning",
-        "meter_snapshots._bill",
+        "snapshots.meters._bill",
         "carried, sequence, price",
         "carried, 0, price",
     ),
     ("nothing was finalized", "accounts.accounts_with", "in closed.items():", "in ():"),
     (
         "seconds are enough",
-        "meter_snapshots._rows",
+        "snapshots.meters._rows",
         "wholes(events[name])",
         "tuple(one // 10**6 * 10**6 for one in events[name])",
     ),

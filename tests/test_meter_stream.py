@@ -15,8 +15,8 @@ from metering_core import InvalidValueError, Outcome, UsageRejectedError
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
-from metering_core.meter_stream import MeterEventSession, MeterEventStream
 from metering_core.meters import Meter
+from metering_core.stripe.stream import MeterEventSession, MeterEventStream
 
 NOON = datetime(2024, 6, 1, 12, tzinfo=UTC)
 MILLISECOND = timedelta(milliseconds=1)

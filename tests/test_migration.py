@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import metering_core as mc
-from metering_core.migration import migrate_to_meters
+from metering_core.stripe.migration import migrate_to_meters
 
 START = 1_704_067_200  # 2024-01-01T00:00:00Z
 MONTHS = (START, 1_706_745_600, 1_709_251_200)  # January, February (29 days), then March 1.
@@ -31,7 +31,7 @@ def item(mode, item_id=None, price_id=None):
 def at_cent(mode):
     """Return an item at a unit price, of which late usage is billed in the open period."""
     priced = item(mode)
-    return attrs.evolve(priced, price=attrs.evolve(priced.price, model=mc.PerUnit(1)))
+    return attrs.evolve(priced, price=attrs.evolve(priced.price, model=mc.pricing.PerUnit(1)))
 
 
 def filled(subscription, rows):

@@ -15,10 +15,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import metering_core as mc
-from metering_core.columnar_rating import rate_many
+from metering_core.bulk.rating import rate_many
 from metering_core.pricing import BUILT_IN_MODELS, PRICING_MODELS, BuiltInModel
 from metering_core.rating import settled_total
-from metering_core.tariffs import tariff
+from metering_core.tariffs.pieces import tariff
 from metering_core.testing import laws, strategies
 from metering_core.testing.conformance import BillingConformance, _model_in_words
 

@@ -25,12 +25,12 @@ from hypothesis import strategies as st
 import metering_core as mc
 from metering_core import rating
 from metering_core.billing_run import invoice_all
-from metering_core.cli import main
+from metering_core.bulk.lines import invoice_lines
+from metering_core.bulk.rating import lines_one_by_one, rate_lines, rate_many
+from metering_core.cli.app import main
 from metering_core.columnar import ColumnarUsage, UsageBatch
-from metering_core.columnar_rating import lines_one_by_one, rate_lines, rate_many
-from metering_core.invoice_lines import invoice_lines
-from metering_core.rerating import compare_usage, summaries_at
-from metering_core.tariffs import tariff
+from metering_core.tariffs.pieces import tariff
+from metering_core.tariffs.rerating import compare_usage, summaries_at
 from metering_core.testing.cases import run_cases
 
 PACKAGE = Path(mc.__file__).parent
@@ -47,9 +47,9 @@ def exact_lines(model, quantity):
     no code.
     """
     match model:
-        case mc.PerUnit():
+        case mc.pricing.PerUnit():
             item = {"scheme": "per_unit", "unit": model.unit_amount}
-        case mc.Package():
+        case mc.pricing.Package():
             item = {
                 "scheme": "package",
                 "unit": model.unit_amount,
@@ -206,7 +206,7 @@ def compared(model, quantity, _):
 
 def migrated(model, quantity, _):
     life = Life(model, quantity, Fraction(1))
-    (period,) = mc.migrate_to_meters(life.log, [life.subscription], now=JUNE).periods
+    (period,) = mc.stripe.migrate_to_meters(life.log, [life.subscription], now=JUNE).periods
     assert period.records_amount == period.events_amount
     return period.records_amount
 
@@ -326,22 +326,22 @@ STATEMENTS = {one.__name__ for one in (*OF_A_SHARE, *OF_USAGE, *EXACT, *IN_FILES
 
 # Every function of the package that rates, charges or settles, and the statements that hold it.
 PLACES = {
-    "auditing._cliff": {"as_a_tariff"},
-    "auditing._first_not_payable": {"as_a_tariff"},
-    "auditing._first_not_payable_of_many": {"as_a_tariff"},
-    "auditing._is_billed_nothing": {"as_a_tariff"},
-    "auditing._loses_a_line": {"as_a_tariff"},
-    "auditing._not_payable": {"as_a_tariff"},
-    "cli._print_rating": {"rated_on_the_command_line"},
-    "cli._rating_fields": {"rated_on_the_command_line"},
-    "cli._total": {"rated_on_the_command_line"},
-    "cli.rate_quantities": {"rated_on_the_command_line"},
-    "columnar_rating._one_by_one": {"rated_many"},
-    "columnar_rating._tiered": {"rated_many", "rated_in_lines"},
-    "columnar_rating.lines_one_by_one": {"one_by_one"},
-    "columnar_rating.rate_lines": {"rated_in_lines"},
+    "tariffs.auditing._cliff": {"as_a_tariff"},
+    "tariffs.auditing._first_not_payable": {"as_a_tariff"},
+    "tariffs.auditing._first_not_payable_of_many": {"as_a_tariff"},
+    "tariffs.auditing._is_billed_nothing": {"as_a_tariff"},
+    "tariffs.auditing._loses_a_line": {"as_a_tariff"},
+    "tariffs.auditing._not_payable": {"as_a_tariff"},
+    "cli.app._print_rating": {"rated_on_the_command_line"},
+    "cli.app._rating_fields": {"rated_on_the_command_line"},
+    "cli.app._total": {"rated_on_the_command_line"},
+    "cli.app.rate_quantities": {"rated_on_the_command_line"},
+    "bulk.rating._one_by_one": {"rated_many"},
+    "bulk.rating._tiered": {"rated_many", "rated_in_lines"},
+    "bulk.rating.lines_one_by_one": {"one_by_one"},
+    "bulk.rating.rate_lines": {"rated_in_lines"},
     "differences._by_part": {"billed_late"},
-    "invoice_lines._rated": {"in_columns", "in_columns_of_columns"},
+    "bulk.lines._rated": {"in_columns", "in_columns_of_columns"},
     "invoicing._lines": {
         "previewed",
         "finalized",
@@ -350,17 +350,17 @@ PLACES = {
         "explained",
         "invoiced_on_the_command_line",
     },
-    "migration._compared": {"migrated"},
+    "stripe.migration._compared": {"migrated"},
     "rating.RatedUsage._settled": {"rated"},
     "rating.RatedUsage.amount": {"exactly_rated"},
     "rating.rate": {"rated"},
     "rating.settled_total": {"totalled"},
-    "rerating._biller": {"compared"},
-    "rerating._biller.bill": {"compared", "compared_on_the_command_line"},
-    "tariffs.FixedLines.plus": {"as_a_tariff", "exactly_as_a_tariff"},
-    "tariffs.Piece.settled_at": {"as_a_tariff"},
-    "tariffs.Tariff.settled": {"as_a_tariff"},
-    "tariffs._charges": {"as_a_tariff"},
+    "tariffs.rerating._biller": {"compared"},
+    "tariffs.rerating._biller.bill": {"compared", "compared_on_the_command_line"},
+    "tariffs.pieces.FixedLines.plus": {"as_a_tariff", "exactly_as_a_tariff"},
+    "tariffs.pieces.Piece.settled_at": {"as_a_tariff"},
+    "tariffs.pieces.Tariff.settled": {"as_a_tariff"},
+    "tariffs.pieces._charges": {"as_a_tariff"},
     "testing.cases._rated": {"rated_in_cases"},
     # What a model is asked, and laws that ask it: no bill.
     "pricing.charges_for": set(),
@@ -459,7 +459,7 @@ def check_one_statement(model, quantity, share):
 
 
 @given(
-    model=st.builds(mc.PerUnit, pricing_models.amounts())
+    model=st.builds(mc.pricing.PerUnit, pricing_models.amounts())
     | pricing_models.tiered()
     | pricing_models.packages(),
     quantity=st.integers(0, 30),
@@ -473,12 +473,14 @@ def test_every_statement_says_the_same(model, quantity, hours):
 
 
 MODELS = [
-    mc.PerUnit("9.5"),
-    mc.Graduated(
+    mc.pricing.PerUnit("9.5"),
+    mc.pricing.Graduated(
         [mc.Tier(5, unit_amount=700, flat_amount="0.5"), mc.Tier("inf", unit_amount="649.5")]
     ),
-    mc.Volume([mc.Tier(5, unit_amount=700), mc.Tier("inf", unit_amount=650, flat_amount=101)]),
-    mc.Package("1000.5", 5),
+    mc.pricing.Volume(
+        [mc.Tier(5, unit_amount=700), mc.Tier("inf", unit_amount=650, flat_amount=101)]
+    ),
+    mc.pricing.Package("1000.5", 5),
 ]
 
 

@@ -12,21 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering_core import (
-    Amount,
-    Graduated,
-    Package,
-    PerUnit,
     Subscription,
     SubscriptionItem,
     Tier,
     UsageLog,
     UsageRecord,
-    Volume,
     finalize_invoice,
     preview_invoice,
     rate,
-    settle,
 )
+from metering_core.money import Amount, settle
+from metering_core.pricing import Graduated, Package, PerUnit, Volume
 
 AMOUNTS = st.sampled_from(["0", "0.5", "1", "0.125", "2.5", "700", "0.499999999999", "33.333"])
 QUANTITIES = st.integers(0, 12)

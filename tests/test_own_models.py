@@ -13,7 +13,7 @@ from wrong_values import WRONG, Own
 import metering_core as mc
 from metering_core.columnar import ColumnarUsage
 from metering_core.pricing import is_linear, owes_at_zero
-from metering_core.tariffs import tariff
+from metering_core.tariffs.pieces import tariff
 
 ENGINES = [mc.UsageLog, ColumnarUsage]
 LATE = JAN.end_seconds - 10
@@ -22,7 +22,7 @@ GRACE = mc.AcceptancePolicy(late_grace=timedelta(days=40), late_attribution="ope
 
 def per_unit(quantity):
     """Charge a cent a unit."""
-    return [mc.Charge("unit", quantity, 1, quantity)]
+    return [mc.pricing.Charge("unit", quantity, 1, quantity)]
 
 
 class Model:
@@ -38,7 +38,7 @@ def charging(field):
 
     def model(wrong):
         numbers = {"quantity": 0, "unit_amount": 1, "amount": 0, field: wrong}
-        return Model(lambda _: [mc.Charge("unit", **numbers)])
+        return Model(lambda _: [mc.pricing.Charge("unit", **numbers)])
 
     return model
 
@@ -94,7 +94,7 @@ def test_a_broken_model_is_told_from_a_version(engine, place):
     """
     codes = []
     for wrong in WRONG.values():
-        log = engine([version(mc.PerUnit(1))])
+        log = engine([version(mc.pricing.PerUnit(1))])
         try:
             newer = version(RETURNING[place](wrong()))
         except mc.MeteringError:  # None is no verb.

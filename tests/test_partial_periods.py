@@ -12,8 +12,8 @@ import pytest
 from builders import JAN, START
 
 import metering_core as mc
+from metering_core.bulk.lines import invoice_lines
 from metering_core.columnar import ColumnarEvents
-from metering_core.invoice_lines import invoice_lines
 from metering_core.testing import laws
 
 JUNE = datetime(2026, 6, 1, tzinfo=UTC)
@@ -87,7 +87,7 @@ def test_a_seat_of_30_dollars_is_prorated_to_the_second(life, share, amount, par
 
 def test_56_of_91_days_of_a_quarter():
     """A quarter of USD 91 that ends after 56 of its 91 days costs USD 56.00."""
-    price = licensed(mc.PerUnit(9100), interval_count=3)
+    price = licensed(mc.pricing.PerUnit(9100), interval_count=3)
     (line,) = billed(
         price, anchor=datetime(2026, 4, 1, tzinfo=UTC), ended_at=datetime(2026, 5, 27, tzinfo=UTC)
     )
@@ -100,10 +100,14 @@ def test_56_of_91_days_of_a_quarter():
     [
         # 5 × 700 and 2 × 650 with a flat fee of 100 in the second tier, each line halved and
         # settled by itself.
-        (mc.Graduated([mc.Tier(5, unit_amount=700), mc.Tier("inf", 650, 101)]), 7, [1750, 650, 51]),
-        (mc.Volume([mc.Tier(5, unit_amount=700), mc.Tier("inf", 651, 10)]), 7, [2279, 5]),
-        (mc.Package(1001, 5), 7, [1001]),
-        (mc.Volume([mc.Tier("inf", flat_amount=4999)]), 0, [0, 2500]),
+        (
+            mc.pricing.Graduated([mc.Tier(5, unit_amount=700), mc.Tier("inf", 650, 101)]),
+            7,
+            [1750, 650, 51],
+        ),
+        (mc.pricing.Volume([mc.Tier(5, unit_amount=700), mc.Tier("inf", 651, 10)]), 7, [2279, 5]),
+        (mc.pricing.Package(1001, 5), 7, [1001]),
+        (mc.pricing.Volume([mc.Tier("inf", flat_amount=4999)]), 0, [0, 2500]),
     ],
 )
 def test_tiers_packages_and_flat_fees_are_rated_whole_and_then_prorated(model, quantity, amounts):
@@ -121,7 +125,7 @@ def test_a_month_with_a_clock_change_has_743_hours():
     local = timezone(timedelta(hours=1))
     anchor, start = datetime(2026, 3, 1, tzinfo=local), datetime(2026, 3, 16, tzinfo=local)
     (line,) = billed(
-        licensed(mc.PerUnit(743)), anchor=anchor, start_date=start, timezone="Europe/Berlin"
+        licensed(mc.pricing.PerUnit(743)), anchor=anchor, start_date=start, timezone="Europe/Berlin"
     )
     assert (line.amount, line.description) == (383, "1 × p (at USD 7.43 / month), 383 of 743 hours")
 

@@ -16,9 +16,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pricing_models import Segments, packages, prices, tiered, total
 
-from metering_core import ErrorCode, Graduated, InvalidValueError, MissingExtraError, Price, Tier
-from metering_core.plotting import STEPS_MAX, Flight, Jump, curve, flights, jumps
-from metering_core.tariffs import tariff
+from metering_core import ErrorCode, InvalidValueError, Price, Tier
+from metering_core.errors import MissingExtraError
+from metering_core.pricing import Graduated
+from metering_core.tariffs.pieces import tariff
+from metering_core.tariffs.plotting import STEPS_MAX, Flight, Jump, curve, flights, jumps
 
 SEATS = Price.volume(
     "seats",
@@ -51,7 +53,7 @@ def texts(monkeypatch):
     picture.
     """
     pytest.importorskip("matplotlib")
-    from metering_core import plotting  # noqa: PLC0415 - what is patched
+    from metering_core.tariffs import plotting  # noqa: PLC0415 - what is patched
 
     monkeypatch.setattr(plotting, "_STYLE", {**plotting._STYLE, "svg.fonttype": "none"})
 
@@ -143,7 +145,7 @@ class TestPictures:
         pytest.importorskip("matplotlib")
         (tmp_path / "matplotlibrc").write_text("lines.linewidth: 9\nfont.size: 30\n")
         code = (
-            "from metering_core import Price; from metering_core.plotting import curve;"
+            "from metering_core import Price; from metering_core.tariffs.plotting import curve;"
             "curve(Price.per_unit('x', currency='usd', unit_amount=5), 'there.svg')"
         )
         package = str(Path(__file__).resolve().parents[1])
@@ -283,7 +285,7 @@ class TestRefusals:
 
     def test_importing_does_not_import_matplotlib(self):
         """The module is light: Matplotlib is imported when a picture is drawn."""
-        code = "import sys, metering_core.plotting; sys.exit('matplotlib' in sys.modules)"
+        code = "import sys, metering_core.tariffs.plotting; sys.exit('matplotlib' in sys.modules)"
         package = str(Path(__file__).resolve().parents[1])
         subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": package}, check=True)
 

@@ -7,16 +7,8 @@ from decimal import Decimal
 
 import pytest
 
-from metering_core import (
-    Graduated,
-    InvalidValueError,
-    Package,
-    PerUnit,
-    Price,
-    Recurring,
-    Tier,
-    Volume,
-)
+from metering_core import InvalidValueError, Price, Recurring, Tier
+from metering_core.pricing import Graduated, Package, PerUnit, Volume
 
 TIERS = [Tier(5, 700), Tier("7.5", "0.4", 100), Tier("inf", flat_amount=0)]
 MONTHLY = {"interval": "month", "usage_type": "metered"}

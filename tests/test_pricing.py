@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metering_core import Graduated, Package, PerUnit, PricingModel, Tier, Volume
-from metering_core.pricing import amount_fields
+from metering_core import PricingModel, Tier
+from metering_core.pricing import Graduated, Package, PerUnit, Volume, amount_fields
 
 SEATS = [
     Tier(5, unit_amount=700),

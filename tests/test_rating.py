@@ -8,18 +8,9 @@ from fractions import Fraction
 import pytest
 from builders import priced
 
-from metering_core import (
-    Amount,
-    Charge,
-    ChargeKind,
-    Graduated,
-    InvoicingError,
-    Package,
-    PerUnit,
-    Tier,
-    Volume,
-    rate,
-)
+from metering_core import InvoicingError, Tier, rate
+from metering_core.money import Amount
+from metering_core.pricing import Charge, ChargeKind, Graduated, Package, PerUnit, Volume
 
 TIERS = Graduated([Tier(10, "0.4", 100), Tier(None, "0.3")])
 

@@ -24,12 +24,12 @@ from metering_core import (
     UsageLog,
     UsageSummary,
     finalize_invoice,
-    up,
 )
-from metering_core.comparing import Direction
+from metering_core.money import up
 from metering_core.periods import from_unix_seconds
 from metering_core.rating import settled_total
-from metering_core.rerating import PERCENTILES, compare_usage, summaries_at
+from metering_core.tariffs.comparing import Direction
+from metering_core.tariffs.rerating import PERCENTILES, compare_usage, summaries_at
 
 
 def per_unit(unit_amount, **options):

@@ -14,17 +14,13 @@ import metering_core
 from metering_core import (
     AcceptancePolicy,
     AggregateUsage,
-    BillingThresholds,
-    Charge,
     InvalidValueError,
     MeterLog,
     Price,
     Recurring,
-    SnapshotError,
     Subscription,
     SubscriptionItem,
     Tier,
-    UsageCompactedError,
     UsageLog,
     UsageRecord,
     finalize_invoice,
@@ -32,7 +28,10 @@ from metering_core import (
     restore,
     snapshot,
 )
+from metering_core.errors import SnapshotError, UsageCompactedError
 from metering_core.periods import SECONDS_MIN
+from metering_core.pricing import Charge
+from metering_core.subscriptions import BillingThresholds
 
 FOLDER = Path(__file__).parent / "golden"
 GOLDEN, TODAYS = (FOLDER / f"snapshot-v{version}.json" for version in (1, 2))
@@ -257,7 +256,7 @@ def test_a_text_of_json_is_told_how_to_be_read(as_text):
     """
     for restored in (metering_core.restore, metering_core.restore_meter_log):
         with pytest.raises(
-            metering_core.SnapshotError,
+            metering_core.errors.SnapshotError,
             match=r"\(give the object that json.loads makes of the text\)$",
         ):
             restored(as_text(metering_core.snapshot(metering_core.UsageLog([]))))
@@ -271,10 +270,12 @@ def test_a_snapshot_of_the_other_log_is_told_who_restores_it():
         metering_core.snapshot(metering_core.UsageLog([])),
         metering_core.snapshot(metering_core.MeterLog([], [])),
     )
-    with pytest.raises(metering_core.SnapshotError, match=r"\(restore_meter_log restores that\)$"):
+    with pytest.raises(
+        metering_core.errors.SnapshotError, match=r"\(restore_meter_log restores that\)$"
+    ):
         metering_core.restore(meters)
-    with pytest.raises(metering_core.SnapshotError, match=r"\(restore restores that\)$"):
+    with pytest.raises(metering_core.errors.SnapshotError, match=r"\(restore restores that\)$"):
         metering_core.restore_meter_log(usage)
     for other in ({"format": "x"}, {"format": ["x"]}, {}, None, 5):
-        with pytest.raises(metering_core.SnapshotError, match=r"received (?!.*restores).*$"):
+        with pytest.raises(metering_core.errors.SnapshotError, match=r"received (?!.*restores).*$"):
             metering_core.restore(other)

@@ -15,15 +15,10 @@ import sql_defects
 from builders import DAY, JAN, START, four_modes, priced, subscribed, used
 
 from metering_core import (
-    AGGREGATORS,
     AcceptancePolicy,
     BillingPeriod,
-    CatalogError,
-    Graduated,
     InvalidValueError,
     InvoicingError,
-    MissingExtraError,
-    PerUnit,
     Subscription,
     SubscriptionItem,
     Tier,
@@ -32,7 +27,10 @@ from metering_core import (
     finalize_invoice,
     preview_invoice,
 )
-from metering_core.file_instants import FROM_2000
+from metering_core.errors import CatalogError, MissingExtraError
+from metering_core.feeds.instants import FROM_2000
+from metering_core.measures import AGGREGATORS
+from metering_core.pricing import Graduated, PerUnit
 from metering_core.sql import DuckDBUsage, kernel, sql_kernel
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import out_of_range

@@ -240,7 +240,7 @@ def test_an_unreadable_moment_of_receipt_is_refused(received, tmp_path):
     rows = f"sum,a,5,{START},\nsum,a,7,{START},{received}\n"
     (tmp_path / "events.csv").write_text(f"{HEADER},received_at\n{rows}")
     with pytest.raises(
-        mc.CatalogError, match=rf"events\.csv, line 3: received_at: expected .*{received}"
+        mc.errors.CatalogError, match=rf"events\.csv, line 3: received_at: expected .*{received}"
     ) as refused:
         DuckDBEvents(tmp_path / "events.csv", METERS)
     assert (refused.value.param, refused.value.details["line"]) == ("received_at", 3)
@@ -322,7 +322,7 @@ def test_nothing_about_a_file_is_guessed(tmp_path):
     } == {1: "meter_unknown"}
     file.write_text("\n".join([*lines, "sum,a"]))
     with pytest.raises(
-        mc.CatalogError,
+        mc.errors.CatalogError,
         match=r"events\.csv, line 6: expected 4 fields as in the header, received 2",
     ):
         DuckDBEvents(file, METERS)
@@ -332,9 +332,13 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     """Without DuckDB or Spark the message says what was asked for, and which extra brings it."""
     for module in ("duckdb", "pyspark"):
         monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(mc.MissingExtraError, match=r"DuckDBEvents needs .*metering-core\[duckdb\]"):
+    with pytest.raises(
+        mc.errors.MissingExtraError, match=r"DuckDBEvents needs .*metering-core\[duckdb\]"
+    ):
         DuckDBEvents(rows_of(), METERS)
-    with pytest.raises(mc.MissingExtraError, match=r"SparkEvents needs .*metering-core\[spark\]"):
+    with pytest.raises(
+        mc.errors.MissingExtraError, match=r"SparkEvents needs .*metering-core\[spark\]"
+    ):
         SparkEvents(None, rows_of(), METERS)
 
 
@@ -416,7 +420,7 @@ def test_spark_refuses_by_name(session):
             )
         assert refused.value.param == param
     with pytest.raises(
-        mc.CatalogError, match=r"^events: cannot be read: \[TABLE_OR_VIEW_NOT_FOUND\]"
+        mc.errors.CatalogError, match=r"^events: cannot be read: \[TABLE_OR_VIEW_NOT_FOUND\]"
     ):
         SparkEvents(session, "nowhere", METERS, now=NOON)
     with pytest.raises(mc.InvalidValueError, match="'seq' is missing"):

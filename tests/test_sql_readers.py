@@ -10,7 +10,8 @@ import pytest
 from builders import JAN, START, subscribed
 from event_cases import METERS
 
-from metering_core import CatalogError, InvalidValueError
+from metering_core import InvalidValueError
+from metering_core.errors import CatalogError
 
 duckdb = pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow, to make Arrow tables and Parquet files")

@@ -19,12 +19,12 @@ import metering_core as mc
 from metering_core import (
     AcceptancePolicy,
     BillingPeriod,
-    CatalogError,
     InvalidValueError,
     MeteringError,
     UsageLog,
 )
-from metering_core.catalog import USAGE_COLUMNS, append_usage, read_usage
+from metering_core.errors import CatalogError
+from metering_core.feeds.catalog import USAGE_COLUMNS, append_usage, read_usage
 
 duckdb = pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow, to make Arrow tables and Parquet files")
@@ -67,7 +67,8 @@ def by_duckdb(path, kind, columns=USAGE_COLUMNS, **options):
 GOOD = f"si_0,5,{START},a\n"
 OBJECT = f'"subscription_item":"si_0","quantity":5,"timestamp":{START}'
 TEXTS = {
-    "values.csv": f"{HEADER},id\n{GOOD}si_0,-1,{START},\nsi_0,,{START},\n,1,{START},\nsi_0,1.5,{START},\n"
+    "values.csv": f"{HEADER},id\n{GOOD}si_0,-1,{START},\nsi_0,,{START},\n,1,{START},\n"
+    f"si_0,1.5,{START},\n"
     f"si_0,1,{START},b\n",
     "instants.csv": f"{HEADER}\nsi_0,5,2024-01-05T12:00:00\nsi_0,5,01/05/2024 12:00\nsi_0,5,soon\n"
     f"si_0,1,{10**12}\n",
@@ -75,7 +76,8 @@ TEXTS = {
     f"si_0,2,{START},,later\n",
     "rules.csv": f"{HEADER},id\n{GOOD}si_0,6,{START},a\nnobody,1,{START},\n{GOOD}si_0,2,{START},\n",
     "short-first.csv": f"{HEADER}\nsi_0,5\nsi_0,2,{START}\n",
-    "short-and-malformed.csv": f"{HEADER}\nsi_0,5\nsi_0,x,{START}\nsi_0,2,{START}\nnobody,2,{START}\n"
+    "short-and-malformed.csv": f"{HEADER}\nsi_0,5\nsi_0,x,{START}\nsi_0,2,{START}\n"
+    f"nobody,2,{START}\n"
     f"si_0,1,{START},9\n",
     "quoted.csv": f'{HEADER},id\nsi_0,1,{START},"a\nb"\nsi_0,-1,{START},\n\nnobody,2,{START},\n',
     "blank-lines.csv": f"\n{HEADER}\n\nsi_0,5,{START}\n\nnobody,2,{START}\n",
@@ -648,7 +650,7 @@ def test_a_mode_that_the_folding_does_not_know_is_refused(monkeypatch):
 
 def test_a_formula_that_the_folding_does_not_know_is_refused(monkeypatch):
     """The same of a meter's formula."""
-    monkeypatch.setattr(type(mc.FORMULAS[mc.Formula.SUM]), "sql", ())
+    monkeypatch.setattr(type(mc.measures.FORMULAS[mc.Formula.SUM]), "sql", ())
     item, subscription, meter = metered()
     engine = DuckDBEvents(events(), [meter], [subscription])
     with pytest.raises(

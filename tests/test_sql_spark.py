@@ -17,7 +17,8 @@ import pytest
 import sql_defects
 from builders import JAN, START, four_modes, priced, subscribed
 
-from metering_core import CatalogError, InvalidValueError, InvoicingError, MissingExtraError
+from metering_core import InvalidValueError, InvoicingError
+from metering_core.errors import CatalogError, MissingExtraError
 from metering_core.sql import SparkUsage
 
 pytest.importorskip("pyspark", reason="needs the extra 'spark'")

@@ -26,12 +26,12 @@ from metering_core.billing_run import invoice_all
 from metering_core.columnar import ColumnarUsage
 from metering_core.errors import ErrorCode
 from metering_core.money import half_even
-from metering_core.stored_fields import closed_fields, read_closed
+from metering_core.snapshots.fields import closed_fields, read_closed
 from metering_core.testing import strategies
 
 SEAT = mc.SubscriptionItem("seat", priced(mode=None, id="p_seat"), 3)
-CALLS = mc.SubscriptionItem("si", priced(mc.PerUnit("0.5"), id="p_calls"))
-DEARER = mc.SubscriptionItem("si", priced(mc.PerUnit(9), id="p_dearer"))
+CALLS = mc.SubscriptionItem("si", priced(mc.pricing.PerUnit("0.5"), id="p_calls"))
+DEARER = mc.SubscriptionItem("si", priced(mc.pricing.PerUnit(9), id="p_dearer"))
 TOKENS = mc.Meter("m", "tokens")
 COUNTED = mc.SubscriptionItem("counted", priced(id="p_tokens", recurring=mc.Recurring(meter="m")))
 
@@ -99,7 +99,7 @@ def test_finalizing_again_returns_what_was_billed(made):
         log.subscribe(dearer, now=FEB.start)
     if isinstance(logs_of(usage)[-1], mc.MeterLog):
         logs_of(usage)[-1].append([token("100")], now=FEB.start)
-    for version, rounding in ((dearer, mc.half_up), (first, half_even)):
+    for version, rounding in ((dearer, mc.money.half_up), (first, half_even)):
         again = mc.finalize_invoice(version, usage, JAN, now=MAR.end, rounding=rounding)
         assert (again, written(again)) == (billed, written(billed))
     assert invoice_all([dearer], usage, START, now=MAR.end) == [billed]
@@ -764,7 +764,7 @@ def test_numbers_of_every_kind_survive():
         proration=Fraction(1, 2),
     )
     odd = attrs.evolve(invoice, lines=(line,))
-    with pytest.raises(mc.SnapshotError) as refusal:
+    with pytest.raises(mc.errors.SnapshotError) as refusal:
         through_text(odd)
     assert refusal.value.code == ErrorCode.SNAPSHOT_NEEDS_PRICE
     again = through_text(odd, {"own": log.subscriptions[0].items[0].price})

@@ -83,7 +83,7 @@ def test_every_type_can_be_drawn(kind):
 def test_types_inside_annotations_are_found():
     """A function annotated with our types can be called by `st.builds`."""
 
-    def cost(price: mc.Price, record: mc.UsageRecord) -> mc.Amount:
+    def cost(price: mc.Price, record: mc.UsageRecord) -> mc.money.Amount:
         return mc.rate(price, record.quantity).amount
 
     assert first(st.builds(cost), lambda amount: amount.minor_units > 0).minor_units == 1
@@ -112,16 +112,16 @@ def test_a_cliff_shrinks_to_two_small_tiers():
         )
 
     model = first(drawn.volumes(decimals=0), has_a_cliff)
-    assert model == mc.Volume([mc.Tier(1, unit_amount=1), mc.Tier("inf", unit_amount=0)])
+    assert model == mc.pricing.Volume([mc.Tier(1, unit_amount=1), mc.Tier("inf", unit_amount=0)])
 
 
 def test_a_rounded_line_shrinks_to_a_half():
     """An amount that settling moves by half a unit shrinks to half a unit."""
     amount = first(
-        st.from_type(mc.Amount),
-        lambda amount: mc.settle(amount).minor_units - amount.minor_units == Decimal("0.5"),
+        st.from_type(mc.money.Amount),
+        lambda amount: mc.money.settle(amount).minor_units - amount.minor_units == Decimal("0.5"),
     )
-    assert amount == mc.Amount(Decimal("0.5"), "usd")
+    assert amount == mc.money.Amount(Decimal("0.5"), "usd")
 
 
 @pytest.mark.slow
@@ -158,7 +158,7 @@ def test_a_cycle_shrinks_to_a_plain_month():
 def test_a_subscription_shrinks_to_one_item():
     """A subscription shrinks to one item with the simplest price."""
     subscription = first(st.from_type(mc.Subscription), lambda subscription: True)
-    assert [item.price.model for item in subscription.items] == [mc.PerUnit(0)]
+    assert [item.price.model for item in subscription.items] == [mc.pricing.PerUnit(0)]
 
 
 @pytest.mark.slow
@@ -187,7 +187,7 @@ def test_meters_and_their_events_shrink_to_plain_ones():
         pytest.param(mc.Subscription, marks=pytest.mark.slow),
         mc.UsageRecord,
         mc.BillingCycle,
-        mc.Amount,
+        mc.money.Amount,
         mc.Meter,
         mc.MeterEvent,
         mc.MeterPolicy,
@@ -222,13 +222,13 @@ def test_quantities_reach_the_edges_of_tiers(quantity):
         mc.Tier(1_000, unit_amount=6),
         mc.Tier("inf", unit_amount=5),
     ]
-    assert reached(drawn.quantities(mc.Graduated(tiers)), lambda one: one == quantity)
+    assert reached(drawn.quantities(mc.pricing.Graduated(tiers)), lambda one: one == quantity)
 
 
 @pytest.mark.parametrize("quantity", [0, 11, 12, 13, 23, 24, 25])
 def test_quantities_reach_the_edges_of_packages(quantity):
     """Full packages and the quantities beside them are drawn."""
-    assert reached(drawn.quantities(mc.Package(100, 12)), lambda one: one == quantity)
+    assert reached(drawn.quantities(mc.pricing.Package(100, 12)), lambda one: one == quantity)
 
 
 @pytest.mark.parametrize(
@@ -236,7 +236,7 @@ def test_quantities_reach_the_edges_of_packages(quantity):
 )
 def test_quantities_may_have_decimals(cuts):
     """With decimals, quantities between two units are drawn; without, none is."""
-    assert reached(drawn.quantities(mc.PerUnit(1), decimals=2), cuts)
+    assert reached(drawn.quantities(mc.pricing.PerUnit(1), decimals=2), cuts)
 
 
 @pytest.mark.parametrize(
@@ -308,7 +308,7 @@ def test_what_is_switched_off_is_not_drawn(batch):
 @given(drawn.prices(models=["graduated", "volume"], currencies=["jpy"], max_tiers=2, decimals=0))
 def test_prices_keep_to_their_knobs(price):
     """Models, currencies, the number of tiers and the decimals are those that were asked for."""
-    assert isinstance(price.model, mc.Graduated | mc.Volume)
+    assert isinstance(price.model, mc.pricing.Graduated | mc.pricing.Volume)
     assert price.currency == "jpy"
     assert len(price.model.tiers) <= 2
     amounts = [
@@ -382,9 +382,9 @@ def test_quantities_of_meters_are_shares(what, holds):
     none is.
     """
     tiers = [mc.Tier(5, unit_amount=7), mc.Tier("inf", unit_amount=5)]
-    on_a_meter = mc.Price("price", "usd", mc.Graduated(tiers), mc.Recurring(meter="mtr_1"))
+    on_a_meter = mc.Price("price", "usd", mc.pricing.Graduated(tiers), mc.Recurring(meter="mtr_1"))
     assert reached(drawn.quantities(on_a_meter), lambda quantity: holds(Fraction(quantity))), what
-    of_records = drawn.quantities(mc.Price("price", "usd", mc.Graduated(tiers)))
+    of_records = drawn.quantities(mc.Price("price", "usd", mc.pricing.Graduated(tiers)))
     with pytest.raises(NoSuchExample):
         reached(of_records, lambda quantity: type(quantity) is not int)
 
@@ -587,8 +587,8 @@ def test_without_hypothesis_the_extra_is_named(spelling):
     """
     script = (
         "import metering_core as mc; from metering_core.testing import laws; "
-        "laws.check_rating_laws(mc.PerUnit(1), 5)\n"
-        f"try:\n    {spelling}\nexcept mc.MissingExtraError as error: print(error.code, "
+        "laws.check_rating_laws(mc.pricing.PerUnit(1), 5)\n"
+        f"try:\n    {spelling}\nexcept mc.errors.MissingExtraError as error: print(error.code, "
         "error.param, error)"
     )
     expected = (

@@ -13,8 +13,8 @@ import pytest
 from damaging import changed
 
 import metering_core as mc
-from metering_core.catalog import read_catalog
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, SnapshotError
+from metering_core.feeds.catalog import read_catalog
 from metering_core.stripe_fields import KINDS, Meaning, Refused, is_empty, judged
 
 JUNE = 1_780_272_000  # 2026-06-01T00:00:00Z
@@ -480,9 +480,9 @@ def test_periods_that_begin_anew_at_a_threshold_are_refused():
     thresholds = {"amount_gte": 100, "reset_billing_cycle_anchor": True}
     param = "billing_thresholds[reset_billing_cycle_anchor]"
     assert refused(read, billing_thresholds=thresholds).param == param
-    assert refused(mc.BillingThresholds, **thresholds).param == param
+    assert refused(mc.subscriptions.BillingThresholds, **thresholds).param == param
     kept = read(billing_thresholds={**thresholds, "reset_billing_cycle_anchor": False})
-    assert kept.billing_thresholds == mc.BillingThresholds(amount_gte=100)
+    assert kept.billing_thresholds == mc.subscriptions.BillingThresholds(amount_gte=100)
 
 
 @pytest.mark.parametrize("discount", ["di_1", {"id": "di_1", "object": "discount"}])

@@ -11,7 +11,6 @@ from builders import DAY, FEB, JAN, MAR, START, priced, subscribed
 
 from metering_core import (
     BillingPeriod,
-    BillingThresholds,
     InvoicingError,
     Price,
     Recurring,
@@ -19,6 +18,7 @@ from metering_core import (
     SubscriptionItem,
 )
 from metering_core.periods import SECONDS_MIN
+from metering_core.subscriptions import BillingThresholds
 
 MID_JAN, MID_FEB = START + 14 * DAY, FEB.start_seconds + 14 * DAY
 

@@ -114,7 +114,7 @@ def versions(told):
         attrs.evolve(told, items=[*told.items, attrs.evolve(SEATS, id="new")]),
         f"items[{place + 1}]",
     )
-    dearer = attrs.evolve(one.price, model=mc.PerUnit(2))
+    dearer = attrs.evolve(one.price, model=mc.pricing.PerUnit(2))
     yield attrs.evolve(told, items=[attrs.evolve(one, price=dearer), *rest]), "items[0][price]"
     yield (
         attrs.evolve(told, items=[*told.items[:-1], attrs.evolve(SEATS, quantity=4)]),
@@ -215,7 +215,7 @@ def test_a_preview_asks_what_if(made, first):
     version = attrs.evolve(
         told,
         items=[
-            attrs.evolve(first, price=attrs.evolve(first.price, model=mc.PerUnit(2))),
+            attrs.evolve(first, price=attrs.evolve(first.price, model=mc.pricing.PerUnit(2))),
             *told.items[1:],
         ],
     )
@@ -291,7 +291,7 @@ def test_what_closes_no_period_finalizes_what_it_was_told_too(made, first, bill)
             return mc.finalize_invoice(version, usage, period, now=MAR.end)
 
         assert refused(finalize) == (ErrorCode.CHANGE_NOT_BILLABLE, param)
-    dearer = attrs.evolve(first, price=attrs.evolve(first.price, model=mc.PerUnit(2)))
+    dearer = attrs.evolve(first, price=attrs.evolve(first.price, model=mc.pricing.PerUnit(2)))
     version = attrs.evolve(told, items=[dearer, *told.items[1:]])
     billed = mc.finalize_invoice(told, usage, JAN, now=JAN.end)
     assert billed.total == 100 + 10 * (len(told.items) - 2)
@@ -338,7 +338,8 @@ def test_a_view_of_a_finalized_period_returns_the_invoice(made, first):
     told = told_to(usage)
     billed = mc.finalize_invoice(told, usage, JAN, now=JAN.end)
     other = attrs.evolve(
-        told, items=[attrs.evolve(first, price=attrs.evolve(first.price, model=mc.PerUnit(9)))]
+        told,
+        items=[attrs.evolve(first, price=attrs.evolve(first.price, model=mc.pricing.PerUnit(9)))],
     )
     for limit in (1, JAN.end, MAR.end):
         for version in (told, other):
@@ -568,7 +569,7 @@ def in_months(one):
         of(*first),
         of(
             *(
-                attrs.evolve(each, price=attrs.evolve(each.price, model=mc.PerUnit(5)))
+                attrs.evolve(each, price=attrs.evolve(each.price, model=mc.pricing.PerUnit(5)))
                 for each in first
             )
         ),
@@ -650,7 +651,7 @@ def test_late_usage_is_billed_against_what_was_rounded():
     log.append([event("1")], now=START + DAY)
     log.close_period("sub", JAN, now=JAN.end)
     assert (
-        mc.finalize_invoice(of(third), log, JAN, now=JAN.end, rounding=mc.down).total == 5
+        mc.finalize_invoice(of(third), log, JAN, now=JAN.end, rounding=mc.money.down).total == 5
     )  # Half up it had been 6.
     log.append([event("1")], now=FEB.start)
     assert mc.finalize_invoice(of(third), log, FEB, now=FEB.end).total == 1

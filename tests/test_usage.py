@@ -8,7 +8,8 @@ import attrs
 import pytest
 from builders import START
 
-from metering_core import Action, Cell, InvalidValueError, UsageRecord
+from metering_core import Action, InvalidValueError, UsageRecord
+from metering_core.usage import Cell
 
 LATER = datetime(2024, 1, 1, 0, 0, 5, 999_999, tzinfo=UTC)
 

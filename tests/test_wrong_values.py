@@ -25,11 +25,12 @@ import attrs
 import pytest
 from builders import DAY, FEB, JAN, START, priced, subscribed
 from doors import NOW, Scene, doors
+from public_names import modules_with_names
 from wing_doors import INSIDE, NAMED, TESTING, WingScene, public, wing_doors
 from wrong_values import WRONG, LyingNumber, LyingText, OddMoment, Own
 
 import metering_core as mc
-from metering_core import catalog
+from metering_core.feeds import catalog
 from metering_core.meter_summaries import Buckets
 from metering_core.sql import DuckDBEvents, DuckDBUsage, SparkEvents, SparkUsage
 from metering_core.testing import cases
@@ -155,12 +156,8 @@ def test_every_public_callable_of_a_wing_has_a_door():
         for name, value in public()
         if name not in INSIDE and name not in named and signature(value).parameters
     ] == []
-    with_all = {
-        path.parent.name
-        for path in Path(mc.__path__[0]).glob("*/__init__.py")
-        if "\n__all__ = " in path.read_text()
-    }
-    assert with_all == {"columnar", "sql"}
+    packages = {name for name in modules_with_names() if (Path(mc.__path__[0]) / name).is_dir()}
+    assert packages == {"bulk", "columnar", "feeds", "sql", "stripe", "tariffs"}
 
 
 @pytest.mark.parametrize("module", TESTING)
@@ -296,11 +293,11 @@ RAISING = [
     lambda scene, error: scene.stream.send(drawn(error, EVENT), session=scene.session, now=NOW),
     lambda scene, error: mc.UsageLog(drawn(error, scene.subscription)),
     lambda scene, error: mc.MeterLog(drawn(error, scene.meter)),
-    lambda scene, error: mc.Graduated(drawn(error, mc.Tier(5, unit_amount=1))),
+    lambda scene, error: mc.pricing.Graduated(drawn(error, mc.Tier(5, unit_amount=1))),
     lambda scene, error: mc.UsageLog([scene.subscription], clock=raising(error)).record("si_0", 1),
-    lambda scene, error: mc.MeterEventStream(scene.meter_log, tokens=raising(error)).create_session(
-        now=NOW
-    ),
+    lambda scene, error: mc.stripe.MeterEventStream(
+        scene.meter_log, tokens=raising(error)
+    ).create_session(now=NOW),
     lambda scene, error: mc.invoice_all(
         drawn(error, scene.subscription), scene.log, START, now=FEB.start
     ),
@@ -383,17 +380,17 @@ def test_what_is_kept_is_plain(number, moment):
     saved and restored.
     """
     text = LyingText
-    model = mc.Graduated(
+    model = mc.pricing.Graduated(
         [mc.Tier(number(5), unit_amount=number(2)), mc.Tier(text("inf"), flat_amount=text("5e-07"))]
     )
-    package = mc.Package(number(5), number(5), text("up"))
+    package = mc.pricing.Package(number(5), number(5), text("up"))
     recurring = mc.Recurring(interval=text("month"), interval_count=number(1))
     prices = [
         mc.Price(text(f"p{at}"), text("USD"), one, recurring)
         for at, one in enumerate((model, package))
     ]
     items = [mc.SubscriptionItem(text(one.id.replace("p", "si_")), one) for one in prices]
-    thresholds = mc.BillingThresholds(amount_gte=number(5))
+    thresholds = mc.subscriptions.BillingThresholds(amount_gte=number(5))
     subscription = mc.Subscription(
         text("sub"), items, moment(2024, 1, 1), currency=text("usd"), timezone=text("Europe/Berlin"), customer=text("c"),
         start_date=moment(2024, 1, 1), ended_at=moment(2034, 1, 1), billing_thresholds=thresholds,
@@ -468,7 +465,7 @@ def test_great_quantities_cannot_poison_a_log():
     """What is accepted can be billed, explained, compared and saved, also where Python writes no
     more than 640 digits.
     """
-    log = mc.UsageLog([subscribed(priced(mc.PerUnit(10**100 - 1)))])
+    log = mc.UsageLog([subscribed(priced(mc.pricing.PerUnit(10**100 - 1)))])
     with pytest.raises(
         mc.InvalidValueError, match=r"^quantity: expected an integer of at most 200 digits"
     ):
@@ -482,7 +479,7 @@ def test_great_quantities_cannot_poison_a_log():
     sys.set_int_max_str_digits(640)
     try:
         invoice = mc.preview_invoice(
-            subscribed(priced(mc.PerUnit(10**100 - 1))), log, now=NOW - 86_400 * 20
+            subscribed(priced(mc.pricing.PerUnit(10**100 - 1))), log, now=NOW - 86_400 * 20
         )
         assert invoice.total == (10**200 - 1) * 1000 * (10**100 - 1)
         for written in (
@@ -510,7 +507,9 @@ def test_models_cannot_charge_what_nobody_can_write(amount):
     is too long is refused.
     """
     price = priced(
-        SimpleNamespace(charges=lambda quantity: [mc.Charge("unit", quantity, None, amount)])
+        SimpleNamespace(
+            charges=lambda quantity: [mc.pricing.Charge("unit", quantity, None, amount)]
+        )
     )
     with pytest.raises(mc.InvoicingError) as caught:
         mc.rate(price, 1)
@@ -537,7 +536,7 @@ def test_buckets_are_bounded_where_all_are_made():
 
 @pytest.mark.parametrize("formula", ["sum", "weighted_sum"])
 @pytest.mark.parametrize("timezone", ["UTC", "Australia/Lord_Howe"])
-@pytest.mark.parametrize("window", [*mc.ValueGroupingWindow])
+@pytest.mark.parametrize("window", [*mc.meter_summaries.ValueGroupingWindow])
 def test_pages_of_any_range_cost_what_they_show(window, timezone, formula, monkeypatch):
     """Of three events that lie thousands of years apart each is on a page of its own, and few
     buckets are looked at.
@@ -554,7 +553,7 @@ def test_pages_of_any_range_cost_what_they_show(window, timezone, formula, monke
     def page(**cursor):
         options = {"value_grouping_window": window, "timezone": timezone, "limit": 1}
         with bounded():
-            (found,) = mc.list_event_summaries(
+            (found,) = mc.stripe.list_event_summaries(
                 log, "m", "c", -60_000_000_000, 201_000_000_000, **options, **cursor
             ).data
         return found.start_time.timestamp(), found.end_time.timestamp()
@@ -611,7 +610,7 @@ FILES = {
     "price of a catalog": (lambda path: catalog.read_price(path + "#p"), "reference", 2),
     "cases": (cases.read_cases, "path", 2),
     "rows": (rows_of, "row", 2),
-    "picture": (lambda path: mc.curve(priced(), path + "/none/p.svg"), "path", None),
+    "picture": (lambda path: mc.tariffs.curve(priced(), path + "/none/p.svg"), "path", None),
     "format": (lambda path: catalog.UsageFormat.of_path(path + ".txt"), "path", None),
     "absent": (lambda path: catalog.read_catalog(path + ".none"), "source", None),
     "no path": (lambda path: catalog.read_catalog(path + "\0"), "source", None),
@@ -646,7 +645,7 @@ def test_errors_of_files_name_the_parameter_and_the_place(which, tmp_path):
     is_csv = which.startswith(("rows", "duckdb"))
     path = written(tmp_path, "u.csv" if is_csv else "u", NO_CSV if is_csv else NO_JSON)
     written(tmp_path, "u", NO_JSON)
-    with pytest.raises(mc.CatalogError) as caught:
+    with pytest.raises(mc.errors.CatalogError) as caught:
         read(path)
     error = caught.value
     assert (error.param, error.details["line"]) == (param, line)

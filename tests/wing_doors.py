@@ -18,11 +18,11 @@ from builders import FEB, JAN, START
 from doors import Door, Scene
 
 import metering_core as mc
-from metering_core import catalog
-from metering_core.file_instants import PlausibleTime
+from metering_core.feeds import catalog
+from metering_core.feeds.instants import PlausibleTime
 
 NAMED = {
-    "catalog": (
+    "feeds.catalog": (
         *(
             "read_catalog",
             "read_price",
@@ -34,15 +34,14 @@ NAMED = {
         ),
         *("Catalog", "UsageRow", "EventRow", "UsageFormat.of_path"),
     ),
-    "columnar_rating": ("rate_many", "rate_lines"),
-    "file_instants": ("PlausibleTime",),
-    "invoice_lines": ("invoice_lines",),
-    "tariffs": ("tariff",),
+    "bulk": ("rate_many", "rate_lines", "invoice_lines"),
+    "feeds.instants": ("PlausibleTime",),
+    "tariffs.pieces": ("tariff",),
     "testing.cases": ("read_cases", "run_cases"),
 }
 """What the reference documents of wings that have no `__all__`."""
 
-NEEDS = {"columnar": "numpy", "columnar_rating": "numpy", "invoice_lines": "numpy", "sql": "duckdb"}
+NEEDS = {"columnar": "numpy", "bulk": "numpy", "sql": "duckdb"}
 FOLDER = Path(mkdtemp())
 CSV = "subscription_item,quantity,timestamp\nsi_0,5,1704067260\n"
 
@@ -369,7 +368,7 @@ def public() -> Iterator[tuple[str, object]]:
         if wing in NEEDS and not find_spec(NEEDS[wing]):
             continue
         module = import_module(f"metering_core.{wing}")
-        for name in getattr(module, "__all__", None) or NAMED[wing]:
+        for name in NAMED.get(wing) or module.__all__:
             value = module
             for part in name.split("."):
                 value = getattr(value, part)

@@ -9,8 +9,9 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from metering_core import Graduated, Price, Tier, Volume
-from metering_core.plotting import curve
+from metering_core import Price, Tier
+from metering_core.pricing import Graduated, Volume
+from metering_core.tariffs.plotting import curve
 
 TIERS = [Tier(10, unit_amount=900), Tier(50, unit_amount=800), Tier("inf", unit_amount=600)]
 

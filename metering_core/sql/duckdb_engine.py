@@ -11,7 +11,7 @@ from typing import Final
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
 from metering_core.errors import ErrorCode, InvalidValueError, MeteringError
-from metering_core.file_instants import FROM_2000, PlausibleTime, time_of
+from metering_core.feeds.instants import FROM_2000, PlausibleTime, time_of
 from metering_core.periods import Instant, from_unix_seconds, instant, iso_8601, unix_seconds
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import SqlUsage, out_of_range, require_order

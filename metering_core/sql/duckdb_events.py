@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Final
 
-from metering_core.file_instants import FROM_2000, PlausibleTime
+from metering_core.feeds.instants import FROM_2000, PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meters import Meter
 from metering_core.periods import ISO, MICROSECONDS, Instant, moment

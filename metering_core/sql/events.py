@@ -24,7 +24,7 @@ from metering_core.acceptance import Outcome, Receipt
 from metering_core.aggregation import as_requests
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
-from metering_core.file_instants import PlausibleTime, time_of
+from metering_core.feeds.instants import PlausibleTime, time_of
 from metering_core.measures import Folded, Partial, formula_of, require_sql
 from metering_core.meter_acceptance import (
     IdentifierScope,

@@ -19,7 +19,6 @@ from typing import Any, Final
 
 import attrs
 
-from metering_core.catalog import TextRow, numbers_for_digits, parse_json
 from metering_core.errors import (
     CatalogError,
     ErrorCode,
@@ -28,6 +27,7 @@ from metering_core.errors import (
     UsageRejectedError,
     shown,
 )
+from metering_core.feeds.catalog import TextRow, numbers_for_digits, parse_json
 from metering_core.names import refuse_slips
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.readers import ZONED, Reader, Source, listed, quoted, reader_of
@@ -62,8 +62,8 @@ class Place:
         )
 
     def complaint(self, error: InvalidValueError) -> MeteringError:
-        """Return what is wrong with a malformed row: of a file, what :mod:`metering_core.catalog`
-        says of one.
+        """Return what is wrong with a malformed row: of a file, what
+        :mod:`metering_core.feeds.catalog` says of one.
         """
         message, param = f"{self}: {error.message}", error.param or "row"
         if self.path is None:
@@ -133,8 +133,8 @@ class Origin:
         return dict(_of_counts(counts_of(tables, self.reader.files), self.reader.files, seqs))
 
     def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a row of ``source`` says, as :func:`~metering_core.catalog.usage_row` takes
-        it.
+        """Return what a row of ``source`` says, as :func:`~metering_core.feeds.catalog.usage_row`
+        takes it.
 
         Raises:
             InvalidValueError: for what DuckDB takes for JSON and is none, such as NaN.

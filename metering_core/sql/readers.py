@@ -25,8 +25,8 @@ from typing import Any, Final, TextIO, TypeAlias, cast
 
 import attrs
 
-from metering_core.catalog import TextRow, read_text, require_header
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, shown
+from metering_core.feeds.catalog import TextRow, read_text, require_header
 from metering_core.names import refuse_slips
 from metering_core.sql.duckdb_tables import DuckDBTables
 
@@ -229,8 +229,8 @@ def _place(files: Sequence[str]) -> str:
 
 @attrs.frozen
 class Text:
-    """Files of CSV or JSON lines as :mod:`metering_core.catalog` reads them, which says what a row
-    is.
+    """Files of CSV or JSON lines as :mod:`metering_core.feeds.catalog` reads them, which says what
+    a row is.
 
     Attributes:
         files: in the order in which they are read.

@@ -98,10 +98,11 @@ class SqlRows:
         taken before.
 
         These are the errors, to the word, that :func:`~metering_core.append_usage` hands to
-        ``on_refusal``: a :class:`~metering_core.CatalogError` for a malformed row (of a stream an
-        :class:`~metering_core.InvalidValueError`), and a :class:`~metering_core.UsageRejectedError`
-        for a record that the rules refuse. ``details`` has ``seq``, and where the source is a file
-        also ``path``, and ``line``, or in Parquet ``row``.
+        ``on_refusal``: a :class:`~metering_core.errors.CatalogError` for a malformed row (of a
+        stream an :class:`~metering_core.InvalidValueError`), and a
+        :class:`~metering_core.UsageRejectedError` for a record that the rules refuse. ``details``
+        has ``seq``, and where the source is a file also ``path``, and ``line``, or in Parquet
+        ``row``.
 
         Malformed rows are among them with ``skip_malformed`` only: else the first one was raised
         when the source was opened. Where text has a column ``seq``, lines that are no rows, and

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from metering_core.file_instants import PlausibleTime
+from metering_core.feeds.instants import PlausibleTime
 from metering_core.periods import ISO
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.engine import (

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
-from metering_core.file_instants import FROM_2000, PlausibleTime, time_of
+from metering_core.feeds.instants import FROM_2000, PlausibleTime, time_of
 from metering_core.names import require_kind
 from metering_core.periods import BillingPeriod, Instant, instant, unix_seconds
 from metering_core.sql.engine import (

@@ -17,18 +17,18 @@ if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
 
 STRATEGIES: dict[type[Any], str] = {
-    mc.Amount: "amounts",
+    mc.money.Amount: "amounts",
     mc.BillingCycle: "cycles",
     mc.BillingPeriod: "periods",
-    mc.Cell: "cells",
-    mc.Graduated: "graduated",
+    mc.usage.Cell: "cells",
+    mc.pricing.Graduated: "graduated",
     mc.Meter: "meters",
     mc.MeterEvent: "meter_event",
     mc.MeterLog: "meter_logs",
     mc.MeterPolicy: "meter_policies",
     mc.Money: "moneys",
-    mc.Package: "packages",
-    mc.PerUnit: "per_unit",
+    mc.pricing.Package: "packages",
+    mc.pricing.PerUnit: "per_unit",
     mc.Price: "prices",
     mc.Recurring: "recurrings",
     mc.Subscription: "subscriptions",
@@ -36,7 +36,7 @@ STRATEGIES: dict[type[Any], str] = {
     mc.Tier: "tiers",
     mc.UsageLog: "usage_logs",
     mc.UsageRecord: "usage_record",
-    mc.Volume: "volumes",
+    mc.pricing.Volume: "volumes",
 }
 """Each type and the name of the strategy that draws it."""
 

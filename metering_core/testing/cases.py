@@ -97,7 +97,6 @@ import attrs
 
 from metering_core.acceptance import AcceptancePolicy, LateAttribution, Outcome, Receipt
 from metering_core.aggregation import summarize
-from metering_core.catalog import SUBSCRIPTION_TIMES, read_json
 from metering_core.currencies import currency
 from metering_core.errors import (
     CatalogError,
@@ -115,7 +114,8 @@ from metering_core.exact import (
     plain,
     whole_if_possible,
 )
-from metering_core.file_instants import instant_of_file
+from metering_core.feeds.catalog import SUBSCRIPTION_TIMES, read_json
+from metering_core.feeds.instants import instant_of_file
 from metering_core.invoicing import describe_charge, finalize_invoice, number_field
 from metering_core.log import UsageLog
 from metering_core.meter_events import MeterEvent

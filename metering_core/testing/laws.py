@@ -49,7 +49,7 @@ from metering_core.pricing import (
     is_linear,
 )
 from metering_core.rating import rate
-from metering_core.snapshots import restore, snapshot
+from metering_core.snapshots.document import restore, snapshot
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.testing.restatement import RestatedLog
 from metering_core.usage import Action, Cell, UsageRecord

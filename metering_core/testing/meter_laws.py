@@ -3,8 +3,8 @@ summaries, cancellations.
 
 Each raises :class:`~metering_core.testing.laws.LawBrokenError` where it does not hold. They take a
 function that makes a log or the log itself, so that a subclass or a stand-in of yours can be held
-to them; a formula of yours is one row, an :class:`~metering_core.Aggregator`. That another engine
-bills meters as the log does is :func:`~metering_core.testing.laws.check_engine_agrees`.
+to them; a formula of yours is one row, an :class:`~metering_core.measures.Aggregator`. That another
+engine bills meters as the log does is :func:`~metering_core.testing.laws.check_engine_agrees`.
 
 >>> import metering_core as mc
 >>> second = 1_000_000
@@ -44,7 +44,7 @@ from metering_core.meter_views import MeterReader
 from metering_core.meters import Formula, Meter
 from metering_core.money import Rounding, half_up
 from metering_core.periods import BillingPeriod, from_unix_seconds
-from metering_core.snapshots import restore_meter_log, snapshot
+from metering_core.snapshots.document import restore_meter_log, snapshot
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.testing.laws import LawBrokenError, used_periods
 
@@ -118,7 +118,7 @@ def check_formula_laws(
     the value of the whole.
 
     Args:
-        formula: one of yours, or the name of one of :data:`~metering_core.FORMULAS`.
+        formula: one of yours, or the name of one of :data:`~metering_core.measures.FORMULAS`.
         readings: (moment in Unix microseconds, value) in the order of arrival.
         split: the places of one part, from 0; all others are the other part. Draw it within those
             of ``readings``.

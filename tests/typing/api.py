@@ -20,9 +20,9 @@ NOW = datetime(2024, 1, 15, tzinfo=UTC)
 class FlatRate:
     """A pricing model of the user's own needs no base class."""
 
-    def charges(self, quantity: mc.Number) -> Sequence[mc.Charge]:
+    def charges(self, quantity: mc.exact.Number) -> Sequence[mc.pricing.Charge]:
         """Charge one amount, whatever was used."""
-        return [mc.Charge(mc.ChargeKind.UNIT, quantity, None, Decimal(500))]
+        return [mc.pricing.Charge(mc.pricing.ChargeKind.UNIT, quantity, None, Decimal(500))]
 
 
 def build() -> mc.Subscription:
@@ -58,21 +58,25 @@ def use(subscription: mc.Subscription) -> None:
     log = mc.UsageLog([subscription], clock=lambda: NOW, policy=policy)
     assert_type(log.record("si_1", 5, timestamp=NOW, action="set", id="a"), mc.UsageRecord)
     receipts = log.append([mc.UsageRecord("si_1", 5)], now=1_705_276_800)
-    assert_type(receipts, mc.Receipts)
+    assert_type(receipts, mc.acceptance.Receipts)
     assert_type(receipts[0].code, mc.ErrorCode | None)
-    assert_type(log.append_columns(["si_1"], [5], ["now"], ["increment"], [None]), mc.Receipts)
+    assert_type(
+        log.append_columns(["si_1"], [5], ["now"], ["increment"], [None]), mc.acceptance.Receipts
+    )
     period = subscription.period_at(NOW)
     assert_type(period, mc.BillingPeriod | None)
     assert period is not None
     usage: mc.Usage = log.as_of(3)
-    assert_type(mc.summarize(subscription.items[0], usage, period).total_usage, mc.Number)
-    assert_type(mc.rate(subscription.items[0].price, 5).amount, mc.Amount)
-    invoice = mc.preview_invoice(subscription, log, now=NOW, rounding=mc.half_even)
+    assert_type(mc.summarize(subscription.items[0], usage, period).total_usage, mc.exact.Number)
+    assert_type(mc.rate(subscription.items[0].price, 5).amount, mc.money.Amount)
+    invoice = mc.preview_invoice(subscription, log, now=NOW, rounding=mc.money.half_even)
     assert_type(invoice.lines[0].money, mc.Money)
     assert_type(mc.finalize_invoice(subscription, log, period, now=period.end), mc.Invoice)
     assert_type(mc.explain(invoice.lines[0]), mc.Explanation)
     assert_type(mc.restore(mc.snapshot(log)), mc.UsageLog)
-    assert_type(mc.settle(mc.Amount(Decimal("1.5"), "usd"), mc.to_multiple(10)), mc.Money)
+    assert_type(
+        mc.money.settle(mc.money.Amount(Decimal("1.5"), "usd"), mc.money.to_multiple(10)), mc.Money
+    )
     try:
         log.record("si_1", 5, now=NOW)
     except mc.UsageRejectedError as error:
@@ -86,9 +90,9 @@ def measure() -> mc.MeterLog:
         "mtr_tokens", "tokens", "sum", dimension_payload_keys=["model"], event_time_window="day"
     )
     assert_type(meter.formula, mc.Formula)
-    assert_type(meter.event_time_window, mc.EventTimeWindow | None)
+    assert_type(meter.event_time_window, mc.meters.EventTimeWindow | None)
     assert_type(meter.deactivate(NOW).reactivate(), mc.Meter)
-    assert_type(mc.Meter.from_dict(meter.to_dict()).status, mc.MeterStatus)
+    assert_type(mc.Meter.from_dict(meter.to_dict()).status, mc.meters.MeterStatus)
     metered = mc.Price.per_unit(
         "price", currency="usd", unit_amount="0.4", recurring=mc.Recurring(meter=meter.id)
     )
@@ -96,9 +100,11 @@ def measure() -> mc.MeterLog:
         "sub_1", [mc.SubscriptionItem("si_1", metered)], NOW, customer="cus_1"
     )
     policy = mc.MeterPolicy(
-        cancel_window=None, late_usage="carry_forward", identifier_scope=mc.IdentifierScope.GLOBAL
+        cancel_window=None,
+        late_usage="carry_forward",
+        identifier_scope=mc.meter_acceptance.IdentifierScope.GLOBAL,
     )
-    assert_type(policy.late_usage, mc.LateUsage)
+    assert_type(policy.late_usage, mc.meter_acceptance.LateUsage)
     assert_type(mc.MeterPolicy.stripe(batch_max=10), mc.MeterPolicy)
     log = mc.MeterLog(
         [meter], [subscription], customers={"cus_1"}, clock=lambda: NOW, policy=policy
@@ -106,13 +112,13 @@ def measure() -> mc.MeterLog:
     payload: Mapping[str, str] = {"stripe_customer_id": "cus_1", "value": "2.5", "model": "small"}
     assert_type(log.record("tokens", payload, identifier="a", timestamp=NOW), mc.MeterEvent)
     receipts = log.append([mc.MeterEvent("tokens", payload, timestamp=1_705_276_800)], now=NOW)
-    assert_type(receipts, mc.Receipts)
-    assert_type(log.cancel("tokens", "a"), mc.MeterEventAdjustment)
+    assert_type(receipts, mc.acceptance.Receipts)
+    assert_type(log.cancel("tokens", "a"), mc.stripe.MeterEventAdjustment)
     view: mc.MeterView = log.as_of(1)
     usage: mc.Usage = view
-    assert_type(mc.preview_invoice(subscription, usage, now=NOW).lines[0].quantity, mc.Number)
-    assert_type(log.events("mtr_tokens", "cus_1")[0], mc.LoggedEvent)
-    assert_type(log.unbilled("sub_1"), list[mc.UnbilledDelta])
+    assert_type(mc.preview_invoice(subscription, usage, now=NOW).lines[0].quantity, mc.exact.Number)
+    assert_type(log.events("mtr_tokens", "cus_1")[0], mc.meter_views.LoggedEvent)
+    assert_type(log.unbilled("sub_1"), list[mc.meter_bills.UnbilledDelta])
     assert_type(mc.restore_meter_log(mc.snapshot(log), clock=lambda: NOW), mc.MeterLog)
     return log
 
@@ -123,18 +129,18 @@ def read_off(log: mc.MeterLog) -> None:
         log, "mtr_tokens", "cus_1", NOW, NOW + timedelta(days=1), value_grouping_window="hour"
     )
     assert_type(summaries, list[mc.MeterEventSummary])
-    assert_type(summaries[0].aggregated_value, mc.Number)
+    assert_type(summaries[0].aggregated_value, mc.exact.Number)
     filters = {"model": ["small", "large"]}
-    page = mc.list_event_summaries(
+    page = mc.stripe.list_event_summaries(
         log, "mtr_tokens", "cus_1", 0, 60, dimension_filters=filters, limit=100
     )
-    assert_type(page, mc.MeterEventSummaryPage)
-    assert_type(mc.total_of(log.meter("mtr_tokens"), page.data), mc.Number)
-    assert_type(mc.meter_event_from_cloudevent({}), mc.MeterEvent)
-    assert_type(mc.stripe_sync_code(mc.ErrorCode.VALUE_MISSING), str | None)
+    assert_type(page, mc.stripe.MeterEventSummaryPage)
+    assert_type(mc.meter_summaries.total_of(log.meter("mtr_tokens"), page.data), mc.exact.Number)
+    assert_type(mc.feeds.meter_event_from_cloudevent({}), mc.MeterEvent)
+    assert_type(mc.stripe.stripe_sync_code(mc.ErrorCode.VALUE_MISSING), str | None)
     both = mc.CombinedUsage(mc.UsageLog([]), log)
     usage: mc.Usage = both
-    assert_type(mc.FORMULAS[mc.Formula.SUM], mc.Aggregator)
+    assert_type(mc.measures.FORMULAS[mc.Formula.SUM], mc.measures.Aggregator)
     del usage
 
 
@@ -153,7 +159,9 @@ def hold() -> None:
         lambda: mc.MeterLog([meter]), mc.MeterEvent("tokens", {}), 0, 1
     )
     meter_laws.check_carrying_laws(
-        lambda: mc.MeterLog([meter]), [(0, [mc.MeterEvent("tokens", {})], None)], rounding=mc.down
+        lambda: mc.MeterLog([meter]),
+        [(0, [mc.MeterEvent("tokens", {})], None)],
+        rounding=mc.money.down,
     )
     meter_laws.check_meter_snapshot_laws(measure(), [mc.MeterEvent("tokens", {})], 0)
     laws.check_engine_agrees(lambda log: log.as_of(0), measure())

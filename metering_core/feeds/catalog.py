@@ -39,7 +39,7 @@ from metering_core.errors import (
     shown,
 )
 from metering_core.exact import Number, exact_decimal, exact_quantity, whole_if_possible
-from metering_core.file_instants import ANY_TIME, FROM_2000, PlausibleTime, likeness, time_of
+from metering_core.feeds.instants import ANY_TIME, FROM_2000, PlausibleTime, likeness, time_of
 from metering_core.log import UsageLog
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
@@ -1181,7 +1181,7 @@ def append_usage(
         log: the log; it must know the subscriptions.
         rows: what :func:`read_usage` yields.
         on_refusal: called in the order of lines with each malformed row's
-            :class:`~metering_core.CatalogError` and each refused record's
+            :class:`~metering_core.errors.CatalogError` and each refused record's
             :class:`~metering_core.UsageRejectedError`, both with ``path`` and ``line`` in
             ``details``. It may raise to stop, which is what happens unless it is given; what the
             log accepted by then stays in it.

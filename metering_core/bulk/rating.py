@@ -32,7 +32,7 @@ try:
 except ModuleNotFoundError as error:
     if error.name != "numpy":
         raise
-    raise MissingExtraError.for_extra("columnar", "metering_core.columnar_rating") from error
+    raise MissingExtraError.for_extra("columnar", "metering_core.bulk.rating") from error
 
 import numpy as np
 

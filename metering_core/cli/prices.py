@@ -10,9 +10,7 @@ from typing import Annotated
 from cyclopts import App, Parameter
 
 from metering_core.aggregation import Usage, UsageSummary, summarize_all
-from metering_core.auditing import Finding, Severity, audit
-from metering_core.catalog import append_usage, read_price, read_usage
-from metering_core.cli_files import (
+from metering_core.cli.files import (
     AnyTime,
     OnError,
     Reading,
@@ -25,13 +23,15 @@ from metering_core.cli_files import (
     print_json,
     shown_name,
 )
-from metering_core.comparing import compare
 from metering_core.errors import ErrorCode, InvalidValueError, shown
-from metering_core.file_instants import ANY_TIME, FROM_2000, PlausibleTime
+from metering_core.feeds.catalog import append_usage, read_price, read_usage
+from metering_core.feeds.instants import ANY_TIME, FROM_2000, PlausibleTime
 from metering_core.log import UsageLog
-from metering_core.plotting import Scale, curve
 from metering_core.prices import Price
-from metering_core.rerating import compare_usage, items_at
+from metering_core.tariffs.auditing import Finding, Severity, audit
+from metering_core.tariffs.comparing import compare
+from metering_core.tariffs.plotting import Scale, curve
+from metering_core.tariffs.rerating import compare_usage, items_at
 
 AsJson = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
 

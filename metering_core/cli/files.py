@@ -21,7 +21,15 @@ from typing import Annotated, Any, BinaryIO, Final, TextIO, TypeVar, cast
 import attrs
 from cyclopts import Parameter, Token
 
-from metering_core.catalog import (
+from metering_core.errors import (
+    CatalogError,
+    ErrorCode,
+    InvalidValueError,
+    MeteringError,
+    describe,
+    shown,
+)
+from metering_core.feeds.catalog import (
     Catalog,
     EventRow,
     UsageFormat,
@@ -31,15 +39,7 @@ from metering_core.catalog import (
     read_events,
     refuse_pipe,
 )
-from metering_core.errors import (
-    CatalogError,
-    ErrorCode,
-    InvalidValueError,
-    MeteringError,
-    describe,
-    shown,
-)
-from metering_core.file_instants import PlausibleTime
+from metering_core.feeds.instants import PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog

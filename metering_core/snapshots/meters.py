@@ -21,7 +21,7 @@ from metering_core.names import known_keys
 from metering_core.periods import MICROSECONDS, BillingPeriod, from_unix_seconds, moment
 from metering_core.prices import Price
 from metering_core.pricing import ChargeKind
-from metering_core.stored_fields import (
+from metering_core.snapshots.fields import (
     bounds,
     closed_fields,
     known,

@@ -20,19 +20,12 @@ from zoneinfo import ZoneInfo
 import attrs
 from cyclopts import App, CycloptsError, Parameter, UnusedCliTokensError
 
-from metering_core import cli_engines, cli_prices
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.aggregation import Usage
-from metering_core.catalog import (
-    Catalog,
-    Spellings,
-    UsageFormat,
-    parse_quantity,
-    read_catalog,
-    read_price,
-)
-from metering_core.cli_engines import Engine, Loaded, UsageSource, choose_engine, load_usage
-from metering_core.cli_files import (
+from metering_core.cli import engines as cli_engines
+from metering_core.cli import prices as cli_prices
+from metering_core.cli.engines import Engine, Loaded, UsageSource, choose_engine, load_usage
+from metering_core.cli.files import (
     AnyTime,
     OnError,
     Reading,
@@ -62,7 +55,15 @@ from metering_core.errors import (
 )
 from metering_core.exact import plain
 from metering_core.explaining import explain
-from metering_core.file_instants import ANY_TIME, PlausibleTime, likeness
+from metering_core.feeds.catalog import (
+    Catalog,
+    Spellings,
+    UsageFormat,
+    parse_quantity,
+    read_catalog,
+    read_price,
+)
+from metering_core.feeds.instants import ANY_TIME, PlausibleTime, likeness
 from metering_core.invoicing import (
     Invoice,
     InvoiceLineItem,
@@ -89,7 +90,7 @@ UNWRITTEN: Final = 3
 INTERRUPTED: Final = 130
 """128 and the number of SIGINT, as shells have it."""
 
-_DEMO: Final = Path(__file__).parent / "demo"
+_DEMO: Final = Path(__file__).parent.parent / "demo"
 
 _HELP = """Billing as a query over an append-only log of usage: exact, repeatable, explainable.
 

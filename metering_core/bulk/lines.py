@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 
 from metering_core.aggregation import Usage, require_usage, summarize_all
-from metering_core.columnar_rating import RatedLines, exact_array, lines_one_by_one, rate_lines
+from metering_core.bulk.rating import RatedLines, exact_array, lines_one_by_one, rate_lines
 from metering_core.differences import Difference, differences
 from metering_core.exact import Number
 from metering_core.invoicing import billed_share, corrections_in, no_corrections

@@ -16,7 +16,6 @@ from typing import Any, Final, Protocol, runtime_checkable
 import attrs
 
 from metering_core.aggregation import UsageSummary
-from metering_core.comparing import Direction, direction_of, require_one_currency
 from metering_core.errors import ErrorCode, InvalidValueError, shown
 from metering_core.exact import Number, exact_integer, plain
 from metering_core.invoicing import number_field
@@ -27,7 +26,8 @@ from metering_core.prices import Price
 from metering_core.pricing import BUILT_IN_MODELS
 from metering_core.rating import settled_total
 from metering_core.subscriptions import Subscription, SubscriptionItem
-from metering_core.tariffs import Line, Piece, tariff
+from metering_core.tariffs.comparing import Direction, direction_of, require_one_currency
+from metering_core.tariffs.pieces import Line, Piece, tariff
 
 PERCENTILES: Final = (0, 5, 25, 50, 75, 95, 100)
 """The percentiles that a comparison over usage reports."""

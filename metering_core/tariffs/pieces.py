@@ -4,9 +4,9 @@ pieces.
 On a :class:`Piece` every charge grows by a constant amount with each step of ``width`` units, so
 whatever one wants to know of a price (where it falls, where it meets another, what it costs at
 worst) can be computed from the pieces. Nothing is sampled. The tiers of
-:class:`~metering_core.Graduated` and :class:`~metering_core.Volume` are one piece each; a package
-price is a stair of ``divide_by`` units a step; a model of the user's own says where its formula
-changes (:class:`~metering_core.DeclaresBreakpoints`).
+:class:`~metering_core.pricing.Graduated` and :class:`~metering_core.pricing.Volume` are one piece
+each; a package price is a stair of ``divide_by`` units a step; a model of the user's own says where
+its formula changes (:class:`~metering_core.pricing.DeclaresBreakpoints`).
 
 Quantities are the integers from 0, which is what usage records add up to. Amounts are Fractions of
 minor units.
@@ -88,7 +88,7 @@ class FixedLines:
 
 
 def settled_half_up(amount: Fraction) -> int:
-    """Settle a charge of at least 0, as :func:`~metering_core.settle` does by default."""
+    """Settle a charge of at least 0, as :func:`~metering_core.money.settle` does by default."""
     return floor(amount + HALF)
 
 

@@ -18,7 +18,7 @@ from metering_core.log import LogState
 from metering_core.measures import AGGREGATORS
 from metering_core.names import known_keys
 from metering_core.prices import AggregateUsage, Price
-from metering_core.stored_fields import (
+from metering_core.snapshots.fields import (
     closed_fields,
     item_fields,
     read_closed,

@@ -26,7 +26,7 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import Unrounded, decimal_if_possible, plain
 from metering_core.money import Money
 from metering_core.prices import Price
-from metering_core.tariffs import (
+from metering_core.tariffs.pieces import (
     HALF,
     Piece,
     Tariff,
@@ -190,7 +190,7 @@ def audit(price: Price) -> tuple[Finding, ...]:
     10 units cost USD 90.00 but 11 cost USD 88.00, which is USD 2.00 less.
 
     Raises:
-        InvalidValueError, InvoicingError: as :func:`~metering_core.tariffs.tariff`.
+        InvalidValueError, InvoicingError: as :func:`~metering_core.tariffs.pieces.tariff`.
     """
     found = tariff(price)
     findings = [finding for check in CHECKS for finding in check(found)]

@@ -11,12 +11,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
-from metering_core import meter_snapshots, usage_snapshots
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError, describe
 from metering_core.log import Clock, UsageLog
 from metering_core.meter_log import MeterLog
 from metering_core.names import text_of
 from metering_core.prices import Price
+from metering_core.snapshots import meters as meter_snapshots
+from metering_core.snapshots import usage as usage_snapshots
 
 VERSIONS: Final = {of.FORMAT: of.VERSION for of in (meter_snapshots, usage_snapshots)}
 """The newest version of each format. Older ones are read for ever."""

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
-from metering_core.auditing import FindingCode, audit
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError, shown
 from metering_core.exact import exact_integer
@@ -23,7 +22,8 @@ from metering_core.names import choice, each_of, optional_name, path_of
 from metering_core.prices import Price
 from metering_core.pricing import Graduated, Package, PerUnit, Volume
 from metering_core.replacing import replacing
-from metering_core.tariffs import Piece, Tariff, tariff, units, written
+from metering_core.tariffs.auditing import FindingCode, audit
+from metering_core.tariffs.pieces import Piece, Tariff, tariff, units, written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -79,7 +79,7 @@ def curve(
         InvalidValueError: ``parameter_missing`` without a price, ``currency_mismatch``,
             ``parameter_invalid_choice`` for another ending or scale, ``parameter_invalid_integer``
             for an ``up_to`` below 2, above :data:`QUANTITY_MAX` or one that would show more than
-            :data:`STEPS_MAX` packages; and those of :func:`~metering_core.tariffs.tariff`.
+            :data:`STEPS_MAX` packages; and those of :func:`~metering_core.tariffs.pieces.tariff`.
         CatalogError: ``file_unwritable``; a picture that stood there is whole.
     """
     target, how = Path(path_of(path, "path")), choice(Scale, scale, "scale")

@@ -17,16 +17,7 @@ from cyclopts import App
 
 from metering_core.acceptance import AcceptancePolicy, Receipts
 from metering_core.aggregation import Usage
-from metering_core.catalog import (
-    USAGE_COLUMNS,
-    Arrivals,
-    Spellings,
-    UsageFormat,
-    UsageRow,
-    append_usage,
-    read_usage,
-)
-from metering_core.cli_files import (
+from metering_core.cli.files import (
     Reading,
     complain,
     format_of,
@@ -44,6 +35,15 @@ from metering_core.errors import (
     MissingExtraError,
     describe,
     shown,
+)
+from metering_core.feeds.catalog import (
+    USAGE_COLUMNS,
+    Arrivals,
+    Spellings,
+    UsageFormat,
+    UsageRow,
+    append_usage,
+    read_usage,
 )
 from metering_core.log import UsageLog
 from metering_core.periods import BillingPeriod, Instant

@@ -1,8 +1,9 @@
 """The meter event stream: many events a call, behind sessions of 15 minutes, each event answered on
 its own.
 
-Stripe's stream answers nothing and reports errors later (:mod:`~metering_core.meter_reports`); here
-the receipts come at once. Neither the clock nor the tokens are the stream's own: both are given.
+Stripe's stream answers nothing and reports errors later (:mod:`~metering_core.stripe.reports`);
+here the receipts come at once. Neither the clock nor the tokens are the stream's own: both are
+given.
 """
 
 from __future__ import annotations

@@ -1,10 +1,10 @@
 """What a change of price does, quantity by quantity and exactly.
 
-Two prices are two piecewise linear functions (:mod:`metering_core.tariffs`), so where one is dearer
-than the other is computed, not sampled. Packages make stairs, and the difference of two stairs of
-unequal steps repeats only after the least common multiple of both: within that the steps are gone
-through one by one, and where they are too many the comparison asks for a quantity to stop at
-(``up_to``) rather than answer approximately.
+Two prices are two piecewise linear functions (:mod:`metering_core.tariffs.pieces`), so where one is
+dearer than the other is computed, not sampled. Packages make stairs, and the difference of two
+stairs of unequal steps repeats only after the least common multiple of both: within that the steps
+are gone through one by one, and where they are too many the comparison asks for a quantity to stop
+at (``up_to``) rather than answer approximately.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import attrs
 from metering_core.errors import ErrorCode, InvalidValueError, shown
 from metering_core.exact import Unrounded, decimal_if_possible, exact_integer, plain
 from metering_core.prices import Price
-from metering_core.tariffs import Piece, Tariff, tariff, units, written
+from metering_core.tariffs.pieces import Piece, Tariff, tariff, units, written
 
 STEPS_MAX: Final = 100_000
 """Steps of packages that one comparison goes through; beyond, it asks for ``up_to``."""
@@ -209,8 +209,8 @@ def compare(old: Price, new: Price, *, up_to: int | None = None) -> Comparison:
         InvalidValueError: ``currency_mismatch``; ``parameter_invalid_integer`` for a malformed
             ``up_to``; ``parameter_missing`` (param ``up_to``) where the steps of two packages would
             need more than :data:`STEPS_MAX` of them to be gone through, and those of
-            :func:`~metering_core.tariffs.tariff`.
-        InvoicingError: as :func:`~metering_core.tariffs.tariff`.
+            :func:`~metering_core.tariffs.pieces.tariff`.
+        InvoicingError: as :func:`~metering_core.tariffs.pieces.tariff`.
     """
     before, after = _tariffs(old, new)
     end = None if up_to is None else exact_integer(up_to, "up_to")

@@ -1,0 +1,1 @@
+"""The command line: usage and prices from files, invoices and findings to the terminal."""
