@@ -21,7 +21,7 @@ from test_invoicing import Halves
 
 import metering_core as mc
 from metering_core.currencies import currency
-from metering_core.feeds.catalog import read_catalog
+from metering_core.feeds.catalog import read_catalog, read_events, read_usage
 from metering_core.feeds.instants import PlausibleTime
 
 NOW = START + 10 * DAY
@@ -58,6 +58,12 @@ def catalog(data):
     return read_catalog(io.StringIO(json.dumps(data)))
 
 
+USAGE_FILE = "subscription_item,quantity,timestamp\nsi_0,5,1704067200\n"
+EVENTS_FILE = (
+    "event_name,timestamp,payload[stripe_customer_id],payload[value]\ntokens,1704067200,cus_1,2.5\n"
+)
+
+
 def examples():
     """Yield values of every public kind, and of the kinds behind them."""
     log = used(
@@ -67,6 +73,8 @@ def examples():
     )
     subscription = log.subscriptions[0]
     invoice = mc.preview_invoice(subscription, log, now=NOW)
+    yield from read_usage(io.StringIO(USAGE_FILE), "csv")
+    yield from read_events(io.StringIO(EVENTS_FILE), "csv")
     yield from (
         PlausibleTime(),
         log.policy,
