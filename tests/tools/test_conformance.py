@@ -20,6 +20,7 @@ import pytest
 from builders import START
 from hypothesis import settings
 from hypothesis.stateful import run_state_machine_as_test
+from places import ROOT_FOLDER
 
 import metering_core as mc
 from metering_core import testing
@@ -27,7 +28,7 @@ from metering_core.periods import from_unix_seconds, unix_seconds
 from metering_core.testing.conformance import BillingConformance, ServiceDisagreesError
 from metering_core.testing.restatement import RestatedLog
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = ROOT_FOLDER
 EXAMPLE = ROOT / "examples" / "conformance"
 NAIVE = ["NaiveMoney", "NaiveUsage", "NaiveCalendar"]
 SMALL = settings(

@@ -496,7 +496,7 @@ ONE_OF = {
 }
 
 # Methods that a class has for the other half of its own machinery: they are given what we made, and
-# the documentation lists none of them as a door (tests/test_tidy.py and the layers keep them
+# the documentation lists none of them as a door (tests/tidy/test_tidy.py and the layers keep them
 # inside).
 INSIDE = {
     "Aggregator.*": "rows of a table; their arguments are partials and cells that the engines made",

@@ -14,6 +14,7 @@ import pages
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from places import ROOT_FOLDER
 from pricing_models import Segments, packages, prices, tiered, total
 
 from metering_core import ErrorCode, InvalidValueError, Price, Tier
@@ -148,7 +149,7 @@ class TestPictures:
             "from metering_core import Price; from metering_core.tariffs.plotting import curve;"
             "curve(Price.per_unit('x', currency='usd', unit_amount=5), 'there.svg')"
         )
-        package = str(Path(__file__).resolve().parents[1])
+        package = str(ROOT_FOLDER)
         environment = {
             "PYTHONHASHSEED": "7",
             "PYTHONPATH": package,
@@ -286,12 +287,12 @@ class TestRefusals:
     def test_importing_does_not_import_matplotlib(self):
         """The module is light: Matplotlib is imported when a picture is drawn."""
         code = "import sys, metering_core.tariffs.plotting; sys.exit('matplotlib' in sys.modules)"
-        package = str(Path(__file__).resolve().parents[1])
+        package = str(ROOT_FOLDER)
         subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": package}, check=True)
 
     def test_the_picture_of_the_readme_is_up_to_date(self, tmp_path):
         """`python examples/plot/draw_curve.py` draws the vertices that the repository shows."""
-        script = Path(__file__).resolve().parents[1] / "examples" / "plot" / "draw_curve.py"
+        script = ROOT_FOLDER / "examples" / "plot" / "draw_curve.py"
         shown = pages.of_documentation("_static", "curve.svg")
         pytest.importorskip("matplotlib")
         package = str(script.parents[2])

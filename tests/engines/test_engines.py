@@ -1,7 +1,7 @@
 """Law 4: every engine gives the receipts, summaries and invoices of a log, in thousands of
 adversarial cases.
 
-Spark is held to the same by tests/test_sql_spark.py, where its session is.
+Spark is held to the same by tests/engines/test_sql_spark.py, where its session is.
 """
 
 from __future__ import annotations

@@ -11,9 +11,9 @@ import sys
 from datetime import datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 
 import pytest
+from places import CASES_FOLDER, ROOT_FOLDER
 
 from metering_core import Price
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError
@@ -22,7 +22,7 @@ from metering_core.pricing import Charge, ChargeKind
 from metering_core.testing import cases as runner
 from metering_core.testing.cases import CASE_KINDS, CaseResult, read_cases, run_cases
 
-FOLDER = Path(__file__).resolve().parent / "cases"
+FOLDER = CASES_FOLDER
 FILES = sorted(FOLDER.glob("*.json"))
 CASES = [case for file in FILES for case in read_cases(file)["cases"]]
 
@@ -1170,9 +1170,7 @@ def test_runner_needs_no_hypothesis():
         "import sys; import metering_core.testing.cases; "
         "assert not {'hypothesis', 'pytest', '_pytest'} & sys.modules.keys(), 'imported'"
     )
-    subprocess.run(
-        [sys.executable, "-c", program], check=True, cwd=Path(__file__).resolve().parents[1]
-    )
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT_FOLDER)
 
 
 class MinimumFee:

@@ -248,7 +248,7 @@ INSIDE = {
             ),
             *("corrections", "carried", "total_usage_of_all"),
         ),
-        "readers of the columns, as of a log (tests/doors.py)",
+        "readers of the columns, as of a log (tests/support/doors.py)",
     ),
     "EventSummaries": "made by ColumnarEvents.summaries",
     "UsageBatch": "built by its class methods, which check",

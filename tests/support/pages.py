@@ -17,8 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from places import ROOT_FOLDER
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = ROOT_FOLDER
 DOCS = ROOT / "docs"
 README = ROOT / "README.md"
 

@@ -7,10 +7,10 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pages
 import pytest
+from places import ROOT_FOLDER
 
 from metering_core import ErrorCode
 
@@ -98,7 +98,7 @@ def test_the_demo_installs_what_it_needs_and_says_so(tmp_path):
     """In a fresh clone `make demo` installs the library and its command line; the extras are for
     `make test`.
     """
-    makefile = Path(__file__).parents[1] / "Makefile"
+    makefile = ROOT_FOLDER / "Makefile"
     if shutil.which("make") is None or not makefile.exists():
         pytest.skip("needs make and the tree")
     shutil.copy(makefile, tmp_path)

@@ -9,11 +9,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from places import ROOT_FOLDER
 
 import metering_core
 
 PACKAGE = Path(metering_core.__file__).parent
-EXAMPLES = Path(__file__).resolve().parents[1] / "examples"
+EXAMPLES = ROOT_FOLDER / "examples"
 
 
 def output_of(script: str, **environment: str) -> str:

@@ -8,10 +8,10 @@ import subprocess
 import sys
 
 import pytest
+from places import ROOT_FOLDER
 
 pytest.importorskip("cyclopts", reason="needs the extra 'cli'")
 
-from pathlib import Path
 
 from builders import START, subscribed
 from cyclopts import App
@@ -348,7 +348,7 @@ def test_printing_the_kernel_needs_no_extra_engine():
         "import sys; sys.modules.update(dict.fromkeys(['duckdb', 'pyspark', 'numpy', 'pyarrow']));"
     )
     code = f"{blocked} from metering_core.cli.engines import print_kernel; print_kernel()"
-    root = Path(__file__).resolve().parents[1]
+    root = ROOT_FOLDER
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True
     )

@@ -11,19 +11,19 @@ import sys
 from decimal import Decimal
 from fractions import Fraction
 from itertools import pairwise
-from pathlib import Path
 
 import pytest
 from hypothesis import Phase, find, given, settings
 from hypothesis import strategies as st
 from hypothesis.errors import NoSuchExample
+from places import ROOT_FOLDER
 
 import metering_core as mc
 from metering_core import testing
 from metering_core.testing import _hypothesis_hook, laws
 from metering_core.testing import strategies as drawn
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = ROOT_FOLDER
 QUIETLY = settings(database=None, derandomize=True, deadline=None, max_examples=2_000)
 JANUARY = mc.BillingPeriod(1_704_067_200, 1_706_745_600)
 

@@ -12,6 +12,7 @@ from decimal import ROUND_HALF_UP, Decimal
 from pathlib import Path
 
 import pytest
+from places import GOLDEN_FOLDER
 
 import metering_core
 from metering_core import __main__
@@ -20,7 +21,7 @@ from metering_core.feeds import catalog
 from metering_core.feeds.catalog import read_catalog
 
 PACKAGE = Path(metering_core.__file__).parent
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = GOLDEN_FOLDER
 DEMO = (str(PACKAGE / "demo" / "catalog.json"), str(PACKAGE / "demo" / "usage.csv"))
 START = 1_704_067_200  # 2024-01-01T00:00:00Z
 FEBRUARY = START + 31 * 86_400

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from copy import deepcopy
 from csv import DictWriter
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -22,6 +21,7 @@ import test_stripe_fields as stripe
 from builders import START
 from damaging import sealed
 from doors import CLOUDEVENT
+from places import CASES_FOLDER
 from public_names import PUBLIC
 from test_wrong_values import DOORS, OWN, TookTooLongError, bounded
 from wing_doors import file
@@ -177,7 +177,7 @@ def whole_catalog() -> dict[str, Any]:
 def case_of_each_kind() -> Iterator[tuple[str, Any]]:
     """Yield one case of each kind, the one that says most."""
     cases: dict[str, Any] = {}
-    for path in sorted((Path(__file__).parent / "cases").glob("*.json")):
+    for path in sorted(CASES_FOLDER.glob("*.json")):
         for case in read_cases(path)["cases"]:
             cases[case["kind"]] = max(
                 case,

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from datetime import timedelta
-from pathlib import Path
 
 import attrs
 import pytest
 from builders import DAY, FEB, JAN, MAR, START, priced, subscribed, used
+from places import GOLDEN_FOLDER
 
 import metering_core
 from metering_core import (
@@ -33,7 +33,7 @@ from metering_core.periods import SECONDS_MIN
 from metering_core.pricing import Charge
 from metering_core.subscriptions import BillingThresholds
 
-FOLDER = Path(__file__).parent / "golden"
+FOLDER = GOLDEN_FOLDER
 GOLDEN, TODAYS = (FOLDER / f"snapshot-v{version}.json" for version in (1, 2))
 
 

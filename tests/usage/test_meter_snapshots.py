@@ -9,7 +9,6 @@ import json
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from fractions import Fraction
-from pathlib import Path
 
 import attrs
 import pytest
@@ -18,6 +17,7 @@ from damaging import changed, replaced
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import rule, run_state_machine_as_test
+from places import GOLDEN_FOLDER
 from planting import each, expect_found, forbidden_by, hunt_with
 from test_meter_machine import MeterLogMachine, Teller
 
@@ -46,10 +46,7 @@ from metering_core.testing import meter_laws
 from metering_core.testing import strategies as drawn
 from metering_core.testing.laws import LawBrokenError
 
-GOLDENS = {
-    version: Path(__file__).parent / "golden" / f"meter-snapshot-v{version}.json"
-    for version in (1, 2)
-}
+GOLDENS = {version: GOLDEN_FOLDER / f"meter-snapshot-v{version}.json" for version in (1, 2)}
 
 METERS = [
     Meter(

@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from places import ROOT_FOLDER
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = ROOT_FOLDER
 
 pytestmark = pytest.mark.skipif(
     not (ROOT / "benchmarks").is_dir(), reason="needs the benchmarks, which no wheel has"

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from places import ROOT_FOLDER
 from public_names import modules_with_names, public_names
 
 import metering_core
@@ -22,7 +23,7 @@ from metering_core.errors import ErrorCode
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-TESTS = Path(__file__).resolve().parent
+TESTS = ROOT_FOLDER / "tests"
 # The package that is imported, so that the same checks hold for an installed wheel.
 PACKAGE = Path(metering_core.errors.__file__).resolve().parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -230,7 +231,7 @@ def test_a_sample_of_the_slow_tests_can_be_taken():
     """What CI runs of the slow tests is collected: of one file at least its first slow test, and
     the others are left out.
     """
-    asked = ["-m", "slow", "--slow-sample=1000000", str(TESTS / "test_meter_laws_bite.py")]
+    asked = ["-m", "slow", "--slow-sample=1000000", str(TESTS / "usage" / "test_meter_laws_bite.py")]
     command = [
         sys.executable,
         "-m",
