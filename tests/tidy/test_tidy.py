@@ -231,7 +231,12 @@ def test_a_sample_of_the_slow_tests_can_be_taken():
     """What CI runs of the slow tests is collected: of one file at least its first slow test, and
     the others are left out.
     """
-    asked = ["-m", "slow", "--slow-sample=1000000", str(TESTS / "usage" / "test_meter_laws_bite.py")]
+    asked = [
+        "-m",
+        "slow",
+        "--slow-sample=1000000",
+        str(TESTS / "usage" / "test_meter_laws_bite.py"),
+    ]
     command = [
         sys.executable,
         "-m",
