@@ -78,7 +78,7 @@ def draw(groups: Iterable[Group], machine: str, folder: Path) -> list[Path]:
     return files
 
 
-def _bars(axes: Any, found: dict[str, dict[str, float]], machine: str) -> None:  # noqa: ANN401 - matplotlib's Axes
+def _bars(axes: Any, found: dict[str, dict[str, float]], machine: str) -> None:
     """Draw a group of bars for each workload, the first on top."""
     tools = [tool for tool in COLOURS if any(tool in best for best in found.values())]
     for place, best in enumerate(found.values()):

@@ -29,12 +29,12 @@ def _appended(make: Callable[[], Any], batch: object) -> Contender:
     all was looked up.
     """
 
-    def filled() -> Any:  # noqa: ANN401 - as below
+    def filled() -> Any:
         columns = make()
         columns.append(batch, now=NOW)
         return columns
 
-    def append(columns: Any) -> int:  # noqa: ANN401 - either kind
+    def append(columns: Any) -> int:
         for _ in range(TIMES):
             columns.append(batch, now=NOW)
         return len(columns)

@@ -132,7 +132,7 @@ def _row(one: Turns, other: Turns | None, number: int, unit: str, at_least: floa
 # Results as arrays --------------------------------------------------------------------------------
 
 
-def aligned(items: int, table: Any) -> NDArray[Any]:  # noqa: ANN401 - of pyarrow, Polars or pandas
+def aligned(items: int, table: Any) -> NDArray[Any]:
     """Return the columns of a table beside ``item`` as rows, in the order of the items; an item
     that is absent has 0.
     """

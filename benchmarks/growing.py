@@ -165,7 +165,7 @@ def subscribed(items: int) -> list[mc.Subscription]:
     )
 
 
-def answered(usage: Any, subscriptions: list[mc.Subscription]) -> NDArray[np.int64]:  # noqa: ANN401 - either engine
+def answered(usage: Any, subscriptions: list[mc.Subscription]) -> NDArray[np.int64]:
     """Ask for all items at once."""
     period = subscriptions[0].period_at(START)
     assert period is not None, "the subscriptions are alive"

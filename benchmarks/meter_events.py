@@ -165,7 +165,7 @@ def _on_meters(
     )
 
 
-def _worked(log: Any, work: Callable[[Any], object]) -> Any:  # noqa: ANN401 - either log
+def _worked(log: Any, work: Callable[[Any], object]) -> Any:
     work(log)
     return log
 

@@ -50,7 +50,7 @@ def priced(mode: mc.AggregateUsage) -> mc.Price:
 Request = tuple[mc.SubscriptionItem, mc.BillingPeriod]
 
 
-def quantities_of(usage: Any, requests: list[Request]) -> NDArray[np.int64]:  # noqa: ANN401 - either engine
+def quantities_of(usage: Any, requests: list[Request]) -> NDArray[np.int64]:
     """Return what was used, in the order asked."""
     if hasattr(usage, "total_usage"):
         return np.asarray(usage.total_usage(requests))
@@ -94,7 +94,7 @@ class Columnar:
             name = f"metering_core columnar, {question if len(modes) > 1 else modes[0].value}"
             yield Way(name, partial(self._prepared, question, modes), self._answer, is_ours=True)
 
-    def _prepared(self, question: Question, modes: tuple[mc.AggregateUsage, ...]) -> Any:  # noqa: ANN401 - what is timed
+    def _prepared(self, question: Question, modes: tuple[mc.AggregateUsage, ...]) -> Any:
         usage = self._loaded(is_plain=question is Question.PLAIN_SUM)
         return partial(usage.total_usage_of_all, self._period, modes)
 

@@ -182,7 +182,7 @@ def _side(
     ]
 
 
-def _by_row(lines: Any, number: int) -> NDArray[np.int64]:  # noqa: ANN401 - RatedLines
+def _by_row(lines: Any, number: int) -> NDArray[np.int64]:
     totals = np.zeros(number, np.int64)
     np.add.at(totals, lines.rows, lines.amounts)
     return totals

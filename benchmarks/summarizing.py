@@ -169,7 +169,7 @@ def our_way(events: Events) -> Way:
     return Way(OURS, prepare, _ours, is_ours=True)
 
 
-def _ours(found: Any) -> Integers:  # noqa: ANN401 - summaries
+def _ours(found: Any) -> Integers:
     codes = np.array([int(customer) for customer, _ in found.labels])
     models = [
         np.array([values[at] for _, values in found.labels])[found.groups]

@@ -115,7 +115,7 @@ def _names(
             for value in distinct:
                 check(value, column)
             return values
-    except Exception:  # noqa: BLE001, S110 - whatever values raise when they are hashed or compared, they are no names
+    except Exception:  # noqa: BLE001, S110 - a caller's value may raise anything
         pass
     return check_each(values, column, check)
 

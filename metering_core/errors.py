@@ -476,7 +476,7 @@ def _travels(value: object) -> bool:
 
     try:
         pickle.dumps(value)
-    except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything when it is pickled
+    except Exception:  # noqa: BLE001 - a caller's value may raise anything
         return False
     return True
 
@@ -599,7 +599,7 @@ def describe(value: object) -> str:
         if type(value) is datetime:  # Others may be no moment, as the NaT of pandas.
             return datetime.isoformat(value).replace("+00:00", "Z")
         written = _MOMENT.sub(_in_iso, repr(value))
-    except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything from its `repr`
+    except Exception:  # noqa: BLE001 - a caller's value may raise anything
         # Python does not write out an int of more than 4300 digits.
         written = (
             "a number too long to show"
@@ -618,7 +618,8 @@ _MOMENT: Final = re.compile(
 
 
 def _in_iso(found: re.Match[str]) -> str:
-    moment = datetime(*map(int, found[1].split(", ")), tzinfo=UTC)  # type: ignore[misc,arg-type]  # as `repr` wrote it
+    fields = map(int, found[1].split(", "))  # As `repr` wrote them.
+    moment = datetime(*fields, tzinfo=UTC)  # type: ignore[misc,arg-type]
     return moment.replace(tzinfo=None).isoformat() + ("Z" if found[2] else "")
 
 

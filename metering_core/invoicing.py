@@ -425,7 +425,8 @@ class LineChange:
     @property
     def amounts(self) -> tuple[Money | None, Money | None]:
         """What was due, and what would be."""
-        return tuple(None if line is None else line.money for line in (self.billed, self.now))  # type: ignore[return-value]
+        billed, now = self.billed, self.now
+        return None if billed is None else billed.money, None if now is None else now.money
 
     @property
     def alters_the_bill(self) -> bool:
@@ -941,7 +942,7 @@ def corrections_in(
     return lambda item, period: found.get((item.id, period), ())
 
 
-def no_corrections(item: SubscriptionItem, period: BillingPeriod) -> Sequence[Correction]:  # noqa: ARG001 - as all others
+def no_corrections(item: SubscriptionItem, period: BillingPeriod) -> Sequence[Correction]:
     """Return nothing to correct."""
     return ()
 

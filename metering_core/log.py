@@ -239,7 +239,7 @@ class UsageLog(UsageReader, KeepsInvoices):
         *,
         timestamp: Instant | str = "now",
         action: str = "increment",
-        id: str | None = None,  # noqa: A002 - the field's word
+        id: str | None = None,
         now: Instant | None = None,
     ) -> UsageRecord:
         """Append one usage record; Stripe's parameters and meaning.

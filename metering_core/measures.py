@@ -149,7 +149,7 @@ class Aggregator:
             else quantity
         )
 
-    def prepare_event(self, microseconds: int, sequence: int, value: Any) -> Partial:  # noqa: ANN401 - a number, or any text
+    def prepare_event(self, microseconds: int, sequence: int, value: Any) -> Partial:
         """Return the partial of one meter event, a cell of its own; ``sequence`` tells events of
         one moment apart.
         """
@@ -189,11 +189,11 @@ class Aggregator:
         fields = tuple(getattr(folded, field) for field in self.sql)
         return fields[0] if len(fields) == 1 else fields
 
-    def write(self, partial: Partial) -> Any:  # noqa: ANN401 - plain data: numbers, strings and lists of them
+    def write(self, partial: Partial) -> Any:
         """Write a partial as plain data."""
         return written(partial)
 
-    def read(self, data: Any) -> Partial:  # noqa: ANN401 - damaged data can be anything
+    def read(self, data: Any) -> Partial:
         """Return the partial that :meth:`write` wrote; anything else raises a TypeError or a
         ValueError.
         """
@@ -266,10 +266,10 @@ class _Extreme(Aggregator):
     def deciding(self, cells: Sequence[Cell], quantity: Number) -> Sequence[Cell]:
         return tuple(cell for cell in cells if cell.quantity == quantity)
 
-    def write(self, partial: Partial) -> Any:  # noqa: ANN401 - as in the base
+    def write(self, partial: Partial) -> Any:
         return None if partial is None else written(partial)
 
-    def read(self, data: Any) -> Partial:  # noqa: ANN401 - as in the base
+    def read(self, data: Any) -> Partial:
         return None if data is None else read_number(data)
 
 
@@ -342,7 +342,7 @@ class _Last(Aggregator):
     def prepare(self, timestamp: int, quantity: Number) -> Partial:
         return (timestamp, quantity)
 
-    def prepare_event(self, microseconds: int, sequence: int, value: Any) -> Partial:  # noqa: ANN401 - as in the base
+    def prepare_event(self, microseconds: int, sequence: int, value: Any) -> Partial:
         # Of two events at one moment the one received later is the last.
         return ((microseconds, sequence), value)
 
@@ -368,13 +368,13 @@ class _Last(Aggregator):
     def deciding(self, cells: Sequence[Cell], quantity: Number) -> Sequence[Cell]:
         return cells[-1:]
 
-    def write(self, partial: Partial) -> Any:  # noqa: ANN401 - as in the base
+    def write(self, partial: Partial) -> Any:
         if partial is None:
             return None
         at, quantity = partial
         return [list(at) if isinstance(at, tuple) else at, written(quantity)]
 
-    def read(self, data: Any) -> Partial:  # noqa: ANN401 - as in the base
+    def read(self, data: Any) -> Partial:
         if data is None:
             return None
         at, quantity = data
@@ -419,7 +419,7 @@ class _Count(Aggregator):
     ) -> Partial | None:
         return partial + (before is None)
 
-    def read(self, data: Any) -> Partial:  # noqa: ANN401 - as in the base
+    def read(self, data: Any) -> Partial:
         return read_whole(data)
 
 
@@ -462,10 +462,10 @@ class _UniqueCount(Aggregator):
     def present(self, partial: Partial) -> Number:
         return len(partial)
 
-    def write(self, partial: Partial) -> Any:  # noqa: ANN401 - as in the base
+    def write(self, partial: Partial) -> Any:
         return sorted(partial)
 
-    def read(self, data: Any) -> Partial:  # noqa: ANN401 - as in the base
+    def read(self, data: Any) -> Partial:
         if not all(isinstance(one, str) for one in data):
             raise TypeError(f"{data!r} are not strings")
         return frozenset(data)
@@ -502,10 +502,10 @@ class _Average(Aggregator):
             before is None
         )
 
-    def write(self, partial: Partial) -> Any:  # noqa: ANN401 - as in the base
+    def write(self, partial: Partial) -> Any:
         return list(map(written, partial))
 
-    def read(self, data: Any) -> Partial:  # noqa: ANN401 - as in the base
+    def read(self, data: Any) -> Partial:
         total, count = data
         return read_number(total), read_whole(count)
 
@@ -550,11 +550,11 @@ class _WeightedSum(Aggregator):
         start, end = window
         return whole_if_possible(Fraction(subtract(multiply(level, end), moment)) / (end - start))
 
-    def write(self, partial: Partial) -> Any:  # noqa: ANN401 - as in the base
+    def write(self, partial: Partial) -> Any:
         level, moment, window = partial
         return [written(level), written(moment), list(window)]
 
-    def read(self, data: Any) -> Partial:  # noqa: ANN401 - as in the base
+    def read(self, data: Any) -> Partial:
         level, moment, (start, end) = data
         return read_number(level), read_number(moment), (read_whole(start), read_whole(end))
 
@@ -578,7 +578,7 @@ class _Peaks(Aggregator):
     def prepare(self, timestamp: int, quantity: Number) -> Partial:
         return ((timestamp // self.window_seconds, quantity),)
 
-    def prepare_event(self, microseconds: int, sequence: int, value: Any) -> Partial:  # noqa: ANN401 - as in the base
+    def prepare_event(self, microseconds: int, sequence: int, value: Any) -> Partial:
         return self.prepare(microseconds // MICROSECONDS, value)
 
     def merge(self, left: Partial, right: Partial) -> Partial:
@@ -615,10 +615,10 @@ class _Peaks(Aggregator):
             cell for cell in cells if cell.quantity == peaks[cell.timestamp // self.window_seconds]
         )
 
-    def write(self, partial: Partial) -> Any:  # noqa: ANN401 - as in the base
+    def write(self, partial: Partial) -> Any:
         return [[window, written(quantity)] for window, quantity in partial]
 
-    def read(self, data: Any) -> Partial:  # noqa: ANN401 - as in the base
+    def read(self, data: Any) -> Partial:
         peaks = tuple((read_whole(window), read_number(quantity)) for window, quantity in data)
         if any(one[0] >= other[0] for one, other in pairwise(peaks)):
             raise ValueError("windows are not in their order")

@@ -148,14 +148,14 @@ class MeterPolicy:
             flag(getattr(self, param), param)
 
     @classmethod
-    def stripe(cls, **changes: Any) -> Self:  # noqa: ANN401 - the other attributes
+    def stripe(cls, **changes: Any) -> Self:
         """Return what Stripe enforces: 15 significant digits and aligned summaries, beside the
         defaults.
         """
         return cls(**{"significant_digits": 15, "aligned_summaries": True, **changes})
 
     @classmethod
-    def history(cls, **changes: Any) -> Self:  # noqa: ANN401 - the other attributes
+    def history(cls, **changes: Any) -> Self:
         """Return a policy without bounds of time, for events that are imported long after they
         happened.
         """

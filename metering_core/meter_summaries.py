@@ -423,7 +423,7 @@ class _Query:
         raise InvalidValueError.expecting(code, param, expected, cursor)
 
 
-def _bucket_of(cursor: object) -> Any:  # noqa: ANN401 - whatever the text holds
+def _bucket_of(cursor: object) -> Any:
     """Return what an id says; None where it says nothing."""
     if not isinstance(cursor, str) or not cursor.startswith(_ID_PREFIX):
         return None
@@ -665,7 +665,7 @@ def _allowed(values: object, param: str) -> Iterator[str]:
     if isinstance(values, str):
         some: Iterable[object] = (values,)
     else:
-        some = require_iterable(values, param)  # type: ignore[arg-type]  # or refused
+        some = require_iterable(values, param)  # type: ignore[arg-type]
     for value in some:
         text = text_of(value)
         if text is None:
@@ -680,7 +680,7 @@ def keys_of(meter: Meter, given: object) -> tuple[str, ...]:
     code, param = ErrorCode.PARAMETER_INVALID_OBJECT, "dimension_group_by_keys"
     if isinstance(given, str):
         raise InvalidValueError.expecting(code, param, "a list of dimension keys", given)
-    listed: Iterable[object] = require_iterable(given, param)  # type: ignore[arg-type]  # or refused
+    listed: Iterable[object] = require_iterable(given, param)  # type: ignore[arg-type]
     keys = tuple(_declared(meter, key, f"{param}[{at}]") for at, key in enumerate(listed))
     if len(set(keys)) < len(keys):
         raise InvalidValueError.expecting(code, param, "each key once", list(keys))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import attrs
 
@@ -122,7 +122,7 @@ def _dimension_keys(values: object) -> tuple[str, ...]:
         raise InvalidValueError.expecting(
             ErrorCode.PARAMETER_INVALID_OBJECT, "dimension_payload_keys", expected, values
         )
-    given: Iterable[object] = require_iterable(values, "dimension_payload_keys")  # type: ignore[arg-type]  # or refused
+    given: Iterable[object] = require_iterable(cast("Any", values), "dimension_payload_keys")
     keys = tuple(short_name(key, f"dimension_payload_keys[{at}]") for at, key in enumerate(given))
     if len(set(keys)) < len(keys):
         expected = "each key once"

@@ -141,7 +141,7 @@ def require_kind(kind: type[Element], value: object, param: str, expected: str =
     try:
         if isinstance(value, kind) and not isinstance(value, type):
             return value
-    except Exception:  # noqa: BLE001, S110 - a value may raise anything when it is asked for its class
+    except Exception:  # noqa: BLE001, S110 - a caller's value may raise anything
         pass
     article = "an" if kind.__name__[0] in "AEIO" else "a"
     code = ErrorCode.PARAMETER_INVALID_OBJECT
@@ -209,7 +209,7 @@ def each_of(kind: type[Element], values: object, param: str, expected: str = "")
     They are looked at as they come, so that the first wrong one is the last that is drawn, however
     many would follow.
     """
-    given: Iterable[object] = require_iterable(values, param)  # type: ignore[arg-type]  # or refused
+    given: Iterable[object] = require_iterable(values, param)  # type: ignore[arg-type]
     kept: list[Element] = []
     for value in given:
         # The place is written where it is wanted only: there may be millions of values.
@@ -235,7 +235,7 @@ def require_column(values: object, param: str) -> Sequence[Any]:
     ``parameter_invalid_object``.
     """
     if isinstance(values, Sized) and not isinstance(values, str | bytes | Mapping | type):
-        require_iterable(values, param)  # type: ignore[arg-type]  # or refused
+        require_iterable(values, param)  # type: ignore[arg-type]
         return values  # type: ignore[return-value]  # an array is no Sequence by name
     expected = "a list, an array or another sequence"
     raise InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, param, expected, values)
@@ -258,7 +258,7 @@ def flag(value: object, param: str) -> bool:
     return value
 
 
-def required(data: Mapping[str, Any], key: str, param: str = "") -> Any:  # noqa: ANN401 - whatever the data holds
+def required(data: Mapping[str, Any], key: str, param: str = "") -> Any:
     """Return ``data[key]``, or refuse its absence (or null) with ``parameter_missing``, in Stripe's
     words.
     """

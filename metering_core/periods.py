@@ -184,7 +184,7 @@ def _to_utc(value: datetime, param: str) -> datetime:
             value = datetime(*parts, tzinfo=value.tzinfo, fold=value.fold)
         if not is_naive:
             return value.astimezone(UTC)
-    except Exception:  # noqa: BLE001 - a zone or a subclass of the caller's own may raise anything; pandas' NaT does
+    except Exception:  # noqa: BLE001 - a zone may raise anything; pandas' NaT does
         raise _not_an_instant(value, param) from None
     raise InvalidValueError.expecting(
         ErrorCode.PARAMETER_INVALID_INSTANT, param, f"{_EXPECTED}, not naive", value

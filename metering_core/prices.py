@@ -164,7 +164,7 @@ def _recurring_fields(data: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _given(data: Mapping[str, Any], key: str, default: object) -> Any:  # noqa: ANN401 - checked by who receives it
+def _given(data: Mapping[str, Any], key: str, default: object) -> Any:
     return default if data.get(key) is None else data[key]
 
 
@@ -180,7 +180,7 @@ def _nickname(value: str | None) -> str | None:
     return optional_name(value, "nickname")
 
 
-def _said(data: Mapping[str, Any], *keys: str) -> Any:  # noqa: ANN401 - whatever the data holds
+def _said(data: Mapping[str, Any], *keys: str) -> Any:
     """Return what the first key says that is there and not empty."""
     return next(
         (data[key] for key in keys if data.get(key) is not None and text_of(data[key]) != ""), None
@@ -245,32 +245,32 @@ class Price:
         return self.recurring is not None and self.recurring.is_metered
 
     @classmethod
-    def per_unit(cls, id: str, *, currency: str, unit_amount: ExactDecimal, **options: Any) -> Self:  # noqa: A002, ANN401
+    def per_unit(cls, id: str, *, currency: str, unit_amount: ExactDecimal, **options: Any) -> Self:
         """Build a price where every unit costs ``unit_amount`` minor units; ``options`` are the
         other attributes.
         """
         return cls(id, currency, PerUnit(unit_amount), **options)
 
     @classmethod
-    def graduated(cls, id: str, *, currency: str, tiers: Iterable[Tier], **options: Any) -> Self:  # noqa: A002, ANN401
+    def graduated(cls, id: str, *, currency: str, tiers: Iterable[Tier], **options: Any) -> Self:
         """Build a price where each unit costs what its own tier says."""
         return cls(id, currency, Graduated(tiers), **options)
 
     @classmethod
-    def volume(cls, id: str, *, currency: str, tiers: Iterable[Tier], **options: Any) -> Self:  # noqa: A002, ANN401
+    def volume(cls, id: str, *, currency: str, tiers: Iterable[Tier], **options: Any) -> Self:
         """Build a price where all units cost what the tier of the last one says."""
         return cls(id, currency, Volume(tiers), **options)
 
     @classmethod
     def package(
         cls,
-        id: str,  # noqa: A002 - Stripe's word
+        id: str,
         *,
         currency: str,
         unit_amount: ExactDecimal,
         divide_by: int,
-        round: str = "up",  # noqa: A002 - Stripe's word
-        **options: Any,  # noqa: ANN401 - the other attributes, typed where they are declared
+        round: str = "up",
+        **options: Any,
     ) -> Self:
         """Build a price where ``divide_by`` units make a package that costs ``unit_amount`` minor
         units.

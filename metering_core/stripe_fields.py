@@ -210,7 +210,7 @@ _TAX: Final = Refused(
 )
 
 
-def _is_disabled(value: Any, _: Mapping[str, Any]) -> bool:  # noqa: ANN401 - whatever the object holds
+def _is_disabled(value: Any, _: Mapping[str, Any]) -> bool:
     return is_empty(value) or (isinstance(value, Mapping) and is_empty(value.get("enabled")))
 
 
@@ -228,7 +228,7 @@ _AHEAD: Final = Refused(
 )
 
 
-def _is_billed_as_usual(value: Any, data: Mapping[str, Any]) -> bool:  # noqa: ANN401 - as above
+def _is_billed_as_usual(value: Any, data: Mapping[str, Any]) -> bool:
     """An item that is licensed is billed up to the end of its current period, which alters
     nothing.
     """
@@ -241,7 +241,7 @@ _TRIAL_OFFER: Final = Refused(
 )
 
 
-def _is_on_the_anchors_day(value: Any, data: Mapping[str, Any]) -> bool:  # noqa: ANN401 - as above
+def _is_on_the_anchors_day(value: Any, data: Mapping[str, Any]) -> bool:
     """Say whether boundaries follow from the anchor; on a day that its month does not have they
     would not.
     """
@@ -257,7 +257,7 @@ def _is_on_the_anchors_day(value: Any, data: Mapping[str, Any]) -> bool:  # noqa
         return True  # Whoever reads the anchor refuses it.
 
 
-def _is_on_its_only_item(value: Any, data: Mapping[str, Any]) -> bool:  # noqa: ANN401 - as above
+def _is_on_its_only_item(value: Any, data: Mapping[str, Any]) -> bool:
     """Say whether a subscription's own quantity, of earlier versions of the API, repeats that of
     its only item.
     """
@@ -273,13 +273,13 @@ def _is_on_its_only_item(value: Any, data: Mapping[str, Any]) -> bool:  # noqa: 
 _BILLED_STATUSES: Final = frozenset({"active", "past_due", "trialing", "unpaid"})
 
 
-def _is_billed(value: Any, data: Mapping[str, Any]) -> bool:  # noqa: ANN401 - as above
+def _is_billed(value: Any, data: Mapping[str, Any]) -> bool:
     status = text_of(value)
     is_over = status == "canceled" and data.get("ended_at") is not None
     return value is None or is_over or status in _BILLED_STATUSES
 
 
-def current_period_end(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - checked by who receives it
+def current_period_end(data: Mapping[str, Any]) -> Any:
     """Return when a subscription's current period ends, which newer versions of the API say of its
     items; None if nowhere.
     """
@@ -296,7 +296,7 @@ def current_period_end(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - checke
     )
 
 
-def _says_when_it_ends(value: Any, data: Mapping[str, Any]) -> bool:  # noqa: ANN401 - as above
+def _says_when_it_ends(value: Any, data: Mapping[str, Any]) -> bool:
     ends = (data.get("ended_at"), data.get("cancel_at"), current_period_end(data))
     return is_empty(value) or any(end is not None for end in ends)
 

@@ -245,7 +245,7 @@ def _anchor(value: object) -> datetime:
     return from_unix_seconds(unix_seconds(instant(value, "billing_cycle_anchor")))
 
 
-def _start_date(value: object) -> datetime | Any:  # noqa: ANN401 - None becomes the anchor when that is known
+def _start_date(value: object) -> datetime | Any:
     return None if value is None else from_unix_seconds(unix_seconds(instant(value, "start_date")))
 
 
@@ -484,7 +484,7 @@ class Subscription:
         }
 
 
-def _customer_id(given: object) -> Any:  # noqa: ANN401 - checked by who receives it
+def _customer_id(given: object) -> Any:
     """Return a customer's id; Stripe gives the whole customer where it is expanded."""
     return (
         judged(given, "customer", "customer").data.get("id")
@@ -512,7 +512,7 @@ def _items_of(given: object) -> list[Any] | tuple[Any, ...]:
     return given
 
 
-def _billed_from(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - checked by who receives it
+def _billed_from(data: Mapping[str, Any]) -> Any:
     """Return where what is owed begins: at the end of a trial, which Stripe says for ever, or at
     the start.
     """
@@ -532,7 +532,7 @@ def _billed_from(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - checked by w
     return ends if start is None else max(ends, instant(start, "start_date"))
 
 
-def _billed_until(data: Mapping[str, Any]) -> Any:  # noqa: ANN401 - checked by who receives it
+def _billed_until(data: Mapping[str, Any]) -> Any:
     for key in ("ended_at", "cancel_at"):
         if data.get(key) is not None:
             return data[key]

@@ -75,7 +75,7 @@ class Timeline:
         # next one begins there.
         self._asked: tuple[int | None, int] = (None, 0)
 
-    def add(self, moment: int, sequence: int, value: Any) -> None:  # noqa: ANN401 - a number, or any text
+    def add(self, moment: int, sequence: int, value: Any) -> None:
         """Take a reading; those of the past are put in their place when something is asked."""
         if not self.moments or (self.moments[-1], self.sequences[-1]) < (moment, sequence):
             self.moments.append(moment)
@@ -256,7 +256,7 @@ class Series:
         self._counting: dict[int, tuple[int, int, Any] | None] = {}
         self._touched: dict[int, None] = {}
 
-    def add(self, moment: int, sequence: int, value: Any) -> None:  # noqa: ANN401 - a number, or any text
+    def add(self, moment: int, sequence: int, value: Any) -> None:
         """Take a reading; readings come in the order of their numbers."""
         if self._window is None:
             for timeline in self._timelines:

@@ -99,7 +99,7 @@ class UsageRecord:
         quantity: int,
         timestamp: Instant | str = "now",
         action: str = "increment",
-        id: str | None = None,  # noqa: A002 - the field's word
+        id: str | None = None,
     ) -> None:
         # Written by hand because one is built per usage record: the generated one takes three times
         # as long. Each field is filled as it is where that is plainly right; else its check refuses

@@ -83,7 +83,7 @@ class DuckDB:
                 f"DuckDB, {form}", partial(partial, self._run, text), partial(aligned, self._items)
             )
 
-    def _run(self, text: str) -> Any:  # noqa: ANN401 - a pyarrow.Table, which has no types
+    def _run(self, text: str) -> Any:
         return self._connection.sql(text).to_arrow_table()
 
     def close(self) -> None:
@@ -140,11 +140,11 @@ def invoicing_ways(file: Path, dataset: Dataset) -> Iterator[Way]:
         )
 
 
-def _table_of(connection: duckdb.DuckDBPyConnection, text: str) -> Any:  # noqa: ANN401 - as above
+def _table_of(connection: duckdb.DuckDBPyConnection, text: str) -> Any:
     return connection.sql(text).to_arrow_table()
 
 
-def _lines_of(numbers: dict[str, int], table: Any) -> NDArray[Any]:  # noqa: ANN401 - as above
+def _lines_of(numbers: dict[str, int], table: Any) -> NDArray[Any]:
     codes = np.array([numbers[name] for name in table["item"].to_pylist()])
     return tariff.in_order(
         np.array([codes, *(table[name].to_numpy() for name in ("tier", "quantity", "amount"))])

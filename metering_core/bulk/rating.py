@@ -135,7 +135,7 @@ class _Lines:
     adds_up: bool = True
 
 
-def rate_many(price: Price, quantities: Any, *, rounding: Rounding = half_up) -> NDArray[Any]:  # noqa: ANN401 - what NumPy reads
+def rate_many(price: Price, quantities: Any, *, rounding: Rounding = half_up) -> NDArray[Any]:
     """Return what each quantity comes to at a price: the sum of its settled lines, in whole minor
     units.
 
@@ -172,7 +172,7 @@ def rate_many(price: Price, quantities: Any, *, rounding: Rounding = half_up) ->
     return rated
 
 
-def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -> RatedLines:  # noqa: ANN401 - as above
+def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -> RatedLines:
     """Return the settled lines of each quantity: what an invoice bills it by.
 
     Equal to the charges of :func:`~metering_core.rate`, each settled. Arguments and errors are
@@ -219,7 +219,7 @@ def lines_one_by_one(
     )
 
 
-def _are_integers(quantities: Any) -> bool:  # noqa: ANN401 - as above
+def _are_integers(quantities: Any) -> bool:
     if (
         not isinstance(quantities, np.ndarray)
         or quantities.dtype.kind not in "iu"
@@ -244,7 +244,7 @@ def _fitting(lines: _Lines, quantities: NDArray[Any]) -> NDArray[Any]:
     )
 
 
-def _checked(quantities: Any) -> list[Number]:  # noqa: ANN401 - as above
+def _checked(quantities: Any) -> list[Number]:
     values = (
         quantities.tolist()
         if isinstance(quantities, np.ndarray)
@@ -257,7 +257,7 @@ def _checked(quantities: Any) -> list[Number]:  # noqa: ANN401 - as above
     return [exact_quantity(value, f"quantities[{row}]") for row, value in enumerate(values)]
 
 
-def _one_by_one(price: Price, quantities: Any, rounding: Rounding) -> NDArray[Any]:  # noqa: ANN401 - as above
+def _one_by_one(price: Price, quantities: Any, rounding: Rounding) -> NDArray[Any]:
     return exact_array(
         [settled_total(price, quantity, rounding) for quantity in _checked(quantities)]
     )

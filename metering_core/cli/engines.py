@@ -177,7 +177,8 @@ def _is_parquet(usage: str, usage_format: str | None) -> bool:
 
 
 def _is_glob(usage: str) -> bool:
-    return any(one in usage for one in "*?[") and not os.path.exists(usage)  # noqa: PTH110 - it refuses no path
+    is_there = os.path.exists(usage)  # noqa: PTH110 - it refuses no path
+    return any(one in usage for one in "*?[") and not is_there
 
 
 def _size(usage: str) -> int:
@@ -305,7 +306,7 @@ class _ColumnarDoor:
     ) -> None:
         if not _is_installed("numpy"):
             raise MissingExtraError.for_extra("columnar", "--engine columnar")
-        from metering_core.columnar import ColumnarUsage, UsageBatch  # noqa: PLC0415 - it needs the extra
+        from metering_core.columnar import ColumnarUsage, UsageBatch  # noqa: PLC0415 - an extra
 
         self.usage: Any = ColumnarUsage(subscriptions, policy=policy)
         self.subscriptions = tuple(subscriptions)
@@ -411,7 +412,7 @@ def _progress(description: str) -> Iterator[Callable[[float], None] | None]:
     if not is_watched():
         yield None
         return
-    from rich.console import Console  # noqa: PLC0415 - rich takes its time, and a short run needs none of it
+    from rich.console import Console  # noqa: PLC0415 - a short run needs none of it
     from rich.progress import Progress  # noqa: PLC0415 - as above
 
     with Progress(console=Console(stderr=True), transient=True) as bar:

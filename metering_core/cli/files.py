@@ -477,7 +477,7 @@ def _with_progress(file: BinaryIO, path: str) -> contextlib.AbstractContextManag
     size = os.fstat(file.fileno()).st_size
     if size < LONG_FILE_BYTES or not is_watched():
         return contextlib.nullcontext(file)
-    from rich.console import Console  # noqa: PLC0415 - rich takes its time, and a short file needs none of it
+    from rich.console import Console  # noqa: PLC0415 - a short file needs none of it
     from rich.progress import wrap_file  # noqa: PLC0415 - as above
 
     return wrap_file(

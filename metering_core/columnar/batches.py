@@ -260,7 +260,7 @@ def _encoded(
     try:
         table = dict(zip(dict.fromkeys(rows), count(), strict=False))
         are_names = _are_names(table)
-    except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything where it is compared
+    except Exception:  # noqa: BLE001 - a caller's value may raise anything
         are_names = False
     if not are_names:
         rows = check_each(rows, column, name)
@@ -373,7 +373,7 @@ def _ids(values: Column | None) -> list[str | None] | None:
 # Arrow --------------------------------------------------------------------------------------------
 
 
-def arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any:  # noqa: ANN401 - a pyarrow.Table, without types
+def arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any:
     """Read an Arrow stream with pyarrow."""
     code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "an object with __arrow_c_stream__"
     try:
@@ -412,7 +412,7 @@ def reading_arrow() -> Iterator[None]:
 
 
 def arrow_columns(
-    table: Any,  # noqa: ANN401 - as above
+    table: Any,
     required: Sequence[str] = _REQUIRED,
     optional: Sequence[str] = _OPTIONAL,
     param: str = "usage",
@@ -440,7 +440,7 @@ def arrow_columns(
     return {column: table.column(column) for column in known if column in names}
 
 
-def refuse_disorder(column: Any) -> None:  # noqa: ANN401 - a pyarrow column
+def refuse_disorder(column: Any) -> None:
     """Refuse numbers of arrival that say another order than that of the rows."""
     refuse_nulls(column, "seq", "an integer", ErrorCode.PARAMETER_INVALID_INTEGER)
     numbers = _integers(column.to_numpy(), "seq", INT64_MAX, -INT64_MAX)
@@ -453,7 +453,7 @@ def refuse_disorder(column: Any) -> None:  # noqa: ANN401 - a pyarrow column
         raise InvalidValueError.expecting(code, f"seq[{row + 1}]", expected, int(numbers[row + 1]))
 
 
-def dictionary_of(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  # noqa: ANN401 - a pyarrow column
+def dictionary_of(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:
     """Return codes and the dictionary that they count in; refuse a null by its row."""
     refuse_nulls(
         column, param, "a string of 1 to 255 characters", ErrorCode.PARAMETER_INVALID_STRING
@@ -479,27 +479,27 @@ def dictionary_of(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:  #
     ), chunks[-1].dictionary.to_pylist()
 
 
-def _pieces(column: Any) -> list[Any]:  # noqa: ANN401 - as above
+def _pieces(column: Any) -> list[Any]:
     return [
         chunk.slice(at, _PIECE) for chunk in column.chunks for at in range(0, len(chunk), _PIECE)
     ]
 
 
-def _encoded_by_arrow(pyarrow: Any, pieces: list[Any]) -> list[Any]:  # noqa: ANN401 - as above
+def _encoded_by_arrow(pyarrow: Any, pieces: list[Any]) -> list[Any]:
     """Encode pieces with one dictionary, several at a time: Arrow itself works on one."""
     with ThreadPoolExecutor() as pool:
         done = list(pool.map(lambda piece: piece.dictionary_encode(), pieces))
     return list(pyarrow.chunked_array(done).unify_dictionaries().chunks) if done else []
 
 
-def refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> None:  # noqa: ANN401 - a pyarrow column
+def refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> None:
     """Refuse a null by its row."""
     if column.null_count:
         row = column.is_null().to_numpy(zero_copy_only=False).argmax()
         raise InvalidValueError.expecting(code, f"{param}[{row}]", expected, None)
 
 
-def _arrow_actions(column: Any) -> Flags | None:  # noqa: ANN401 - a pyarrow column
+def _arrow_actions(column: Any) -> Flags | None:
     """Return where the action is ``set``, None for nowhere; a null is an ``increment``, as it is in
     files.
     """
@@ -519,13 +519,13 @@ def _arrow_actions(column: Any) -> Flags | None:  # noqa: ANN401 - a pyarrow col
     return flags
 
 
-def _arrow_integers(column: Any, param: str, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
+def _arrow_integers(column: Any, param: str, *, copy: bool) -> NDArray[Any]:
     expected = f"an integer of at least 0 and at most {INT64_MAX}"
     refuse_nulls(column, param, expected, ErrorCode.PARAMETER_INVALID_INTEGER)
     return arrow_numbers(column, copy=copy)
 
 
-def _arrow_timestamps(column: Any, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
+def _arrow_timestamps(column: Any, *, copy: bool) -> NDArray[Any]:
     expected = "Unix seconds, or a timestamp with a time zone"
     code = ErrorCode.PARAMETER_INVALID_INSTANT
     refuse_nulls(column, "timestamps", expected, code)
@@ -539,7 +539,7 @@ def _arrow_timestamps(column: Any, *, copy: bool) -> NDArray[Any]:  # noqa: ANN4
     return ticks if units == 1 else ticks // units
 
 
-def arrow_numbers(column: Any, *, copy: bool) -> NDArray[Any]:  # noqa: ANN401 - a pyarrow column
+def arrow_numbers(column: Any, *, copy: bool) -> NDArray[Any]:
     """Return a column without nulls as an array: with a copy, in memory that is nobody else's."""
     array: NDArray[Any]
     if copy and column.num_chunks:

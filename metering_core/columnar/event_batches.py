@@ -84,7 +84,7 @@ class Texts:
         try:
             places = dict(zip(dict.fromkeys(rows), count(), strict=False))
             is_right = set(map(type, places)) <= {str, type(None)}
-        except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything where it is compared
+        except Exception:  # noqa: BLE001 - a caller's value may raise anything
             is_right = False
         if not is_right or check is not None:
             rows = check_each(rows, column, look)
@@ -544,7 +544,7 @@ def _in_calendar(array: NDArray[Any], unit: int) -> bool:
     )
 
 
-def _moment(value: Any, param: str, unit: int) -> int | None:  # noqa: ANN401 - whatever a caller gives
+def _moment(value: Any, param: str, unit: int) -> int | None:
     if isinstance(value, str) and value == "now":
         return None
     if unit == 1 and type(value) is int:
@@ -598,7 +598,7 @@ def _refuse_other_names(texts: Texts, event_name: str) -> None:
         raise InvalidValueError.expecting(code, f"event_name[{row}]", expected, texts.at(row))
 
 
-def _arrow_texts(column: Any, param: str) -> Texts:  # noqa: ANN401 - a pyarrow column, which has no types
+def _arrow_texts(column: Any, param: str) -> Texts:
     pyarrow = import_module("pyarrow")
     if pyarrow.types.is_string_view(column.type):
         column = column.cast(pyarrow.large_string())
@@ -608,13 +608,13 @@ def _arrow_texts(column: Any, param: str) -> Texts:  # noqa: ANN401 - a pyarrow 
     return Texts.of(codes, param, names)
 
 
-def _holds_texts(column: Any) -> bool:  # noqa: ANN401 - as above
+def _holds_texts(column: Any) -> bool:
     types = import_module("pyarrow").types
     kinds = (types.is_string, types.is_large_string, types.is_string_view, types.is_dictionary)
     return any(is_kind(column.type) for is_kind in kinds)
 
 
-def _arrow_values(column: Any, places: int, *, copy: bool) -> Integers | Texts:  # noqa: ANN401 - as above
+def _arrow_values(column: Any, places: int, *, copy: bool) -> Integers | Texts:
     if _holds_texts(column):
         return _arrow_texts(column, "values")
     are_integers = import_module("pyarrow").types.is_integer(column.type) and not column.null_count
@@ -623,7 +623,7 @@ def _arrow_values(column: Any, places: int, *, copy: bool) -> Integers | Texts: 
     )
 
 
-def _arrow_moments(column: Any, *, copy: bool) -> tuple[Integers, Flags | None]:  # noqa: ANN401 - as above
+def _arrow_moments(column: Any, *, copy: bool) -> tuple[Integers, Flags | None]:
     pyarrow = import_module("pyarrow")
     expected, code = (
         "Unix seconds, or a timestamp with a time zone",

@@ -119,7 +119,7 @@ class Groups:
         """Return the least value of each group; of no account for an empty one."""
         return self._extremes(values, np.minimum, values.max() if len(values) else 0)
 
-    def _extremes(self, values: Numbers, better: np.ufunc, worst: Any) -> Numbers:  # noqa: ANN401 - a number
+    def _extremes(self, values: Numbers, better: np.ufunc, worst: Any) -> Numbers:
         found = np.full(self.size, worst, values.dtype)
         better.at(found, self.codes, values)
         return found

@@ -75,7 +75,7 @@ def optionally_held(array: NDArray[Any] | None) -> NDArray[Any] | None:
     return None if array is None else held(array)
 
 
-def own(batch: object, column: str) -> Any:  # noqa: ANN401 - as the column is declared
+def own(batch: object, column: str) -> Any:
     """Return a column as the batch itself keeps it: for what it is appended to, which lends nobody
     any of it.
 

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import attrs
 import numpy as np
@@ -422,7 +422,8 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         items = [item for item, _ in asked]
         code_of = self._code_of()
         codes = np.fromiter([code_of.get(item.id, NOBODY) for item in items], np.intp, len(items))
-        modes: list[AggregateUsage] = [item.price.recurring.aggregate_usage for item in items]  # type: ignore[union-attr,misc]  # it recurs; None is refused
+        # It recurs, or it would be no usage; None is refused above.
+        modes = [cast("Any", item.price.recurring).aggregate_usage for item in items]
         if (codes == NOBODY).any() or None in modes:
             for item in items:  # One of them raises.
                 self.known(item.id)

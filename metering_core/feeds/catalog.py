@@ -219,7 +219,7 @@ def _meant_by(word: str, known: Collection[str]) -> str:
 # JSON ---------------------------------------------------------------------------------------------
 
 
-def read_json(source: str | PathLike[str] | TextIO, param: str) -> Any:  # noqa: ANN401 - whatever the file holds
+def read_json(source: str | PathLike[str] | TextIO, param: str) -> Any:
     """Return the content of a JSON file, given by path or as a text stream; UTF-8, with or without
     a byte order mark.
 
@@ -287,7 +287,7 @@ def refuse_pipe(path: str, param: str) -> None:
         raise CatalogError.of_file(param, path, reason)
 
 
-def _stream_of(stream: Any, method: str, param: str) -> TextIO:  # noqa: ANN401 - whatever the caller has
+def _stream_of(stream: Any, method: str, param: str) -> TextIO:
     """Return a text stream, or refuse what is none."""
     if isinstance(stream, io.TextIOBase) or (
         not isinstance(stream, type) and hasattr(type(stream), method)
@@ -302,7 +302,7 @@ def _name_of(stream: TextIO) -> str:
     return given if isinstance(given, str) else "<stream>"
 
 
-def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever the text holds
+def parse_json(text: str) -> Any:
     """Return what a text of JSON says; ValueError for a key that occurs twice and for what is no
     number of JSON.
     """
@@ -712,7 +712,7 @@ def parse_quantity(text: str, param: str) -> Number:
 
 def read_usage(
     stream: TextIO,
-    format: str,  # noqa: A002 - the word for it
+    format: str,
     *,
     path: str | None = None,
     time: PlausibleTime | None = FROM_2000,
@@ -755,7 +755,7 @@ def read_usage(
 
 def read_events(
     stream: TextIO,
-    format: str,  # noqa: A002 - the word for it
+    format: str,
     *,
     path: str | None = None,
     time: PlausibleTime | None = FROM_2000,
@@ -810,7 +810,7 @@ class TextRow:
 
 def read_text(
     stream: TextIO,
-    format: str,  # noqa: A002 - the word for it
+    format: str,
     *,
     path: str,
     required: Sequence[str],
@@ -1080,7 +1080,7 @@ def _text_row(
     reading: _Reading[TextRow],
     line: int,
     fields: Mapping[str, Any],
-    source: object,  # noqa: ARG001 - as the other rows
+    source: object,
 ) -> TextRow:
     return TextRow(reading.path, line, fields)
 

@@ -149,7 +149,7 @@ def meter_event_from_cloudevent(
     return _meter_event(data, {}, names, key)
 
 
-def cloudevent_identifier(source: str, id: str) -> str:  # noqa: A002 - the attribute's name
+def cloudevent_identifier(source: str, id: str) -> str:
     """Return the identifier of the meter event that comes of a CloudEvent, by which it can be
     canceled.
 
@@ -336,7 +336,7 @@ def _extension_names(names: Iterable[str]) -> tuple[str, ...]:
 # JSON without floats ------------------------------------------------------------------------------
 
 
-def _parsed(content: str | bytes, param: str) -> Any:  # noqa: ANN401 - whatever the content holds
+def _parsed(content: str | bytes, param: str) -> Any:
     try:
         text = content.decode("utf-8-sig") if isinstance(content, bytes) else content
         return json.loads(
@@ -373,7 +373,7 @@ def _number(text: str) -> Decimal:
 
 def _decoded(text: object) -> bytes:
     try:
-        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]  # or refused
+        return base64.b64decode(text, validate=True)  # type: ignore[arg-type]
     except (TypeError, ValueError):
         raise InvalidValueError.expecting(
             ErrorCode.PARAMETER_INVALID_STRING, "data_base64", "Base64", text

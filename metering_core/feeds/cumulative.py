@@ -13,7 +13,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from datetime import datetime
-from typing import Any, Final, Self
+from typing import Any, Final, Self, cast
 
 import attrs
 
@@ -64,8 +64,7 @@ def _attributes(value: object) -> Attributes:
     taken again.
     """
     try:
-        pairs: Any = value if isinstance(value, Mapping) else require_iterable(value, "attributes")  # type: ignore[arg-type]
-        given: dict[Any, Any] = dict(pairs)
+        given: dict[Any, Any] = dict(require_iterable(cast("Any", value), "attributes"))
     except (TypeError, ValueError):
         expected = "a map of strings to strings"
         raise InvalidValueError.expecting(
@@ -151,7 +150,7 @@ class CumulativePoint:
         }
 
 
-def _written(value: Any, param: str) -> datetime:  # noqa: ANN401 - whatever the data holds
+def _written(value: Any, param: str) -> datetime:
     """Return a moment that was written as text, or given as any other argument is."""
     return instant(value, param) if text_of(value) is None else parse_instant(value, param)
 

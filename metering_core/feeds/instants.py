@@ -43,7 +43,7 @@ _NUMBER: Final = re.compile(r"-?[0-9]{1,30}(\.[0-9]{1,30})?")
 _SLASHES: Final = re.compile(r"\d{1,4}[/.]\d{1,2}[/.]\d{1,4}.*", re.DOTALL)
 
 
-def instant_of_file(value: Any, param: str) -> Instant:  # noqa: ANN401 - whatever the file holds
+def instant_of_file(value: Any, param: str) -> Instant:
     """Return an instant of a file: text is ISO 8601, for digits are numbers there; all else is left
     to who takes it.
     """
@@ -84,7 +84,7 @@ class PlausibleTime:
             return cls()
         return cls(last=unix_seconds(datetime(now.year + YEARS_AHEAD + 1, 1, 1, tzinfo=UTC)) - 1)
 
-    def moment(self, value: Any, param: str) -> Instant:  # noqa: ANN401 - whatever the file holds
+    def moment(self, value: Any, param: str) -> Instant:
         """Return an instant of a file, or refuse it and say what it looks like.
 
         >>> PlausibleTime().moment(46178, "timestamp")
@@ -140,7 +140,7 @@ def likeness(value: object) -> str:
     """
     try:
         written = str(value) if isinstance(value, str) else repr(value)
-    except Exception:  # noqa: BLE001 - a value of the caller's own may raise anything from its `repr`
+    except Exception:  # noqa: BLE001 - a caller's value may raise anything
         return ""
     said = (
         _as_number(written, is_text=isinstance(value, str))

@@ -135,7 +135,7 @@ def _meant(data: object, given: object) -> str:
 
 
 def _checksum(content: object) -> str:
-    import hashlib  # noqa: PLC0415 - here, like json, because few who import the package take snapshots
+    import hashlib  # noqa: PLC0415 - like json: few take snapshots
     import json  # noqa: PLC0415
 
     try:

@@ -255,7 +255,7 @@ def _line(fields: Mapping[str, Any], prices: Sequence[Price]) -> InvoiceLineItem
     )
 
 
-def _figure(value: object) -> Any:  # noqa: ANN401 - what a model of the user's own says beside its amounts is not looked at
+def _figure(value: object) -> Any:
     """Return a tier, a number of packages or a label, as it was written."""
     return value if value is None or isinstance(value, str) else read_whole(value)
 
@@ -283,7 +283,7 @@ def exact_field(number: Number | Unrounded) -> int | str:
     )
 
 
-def read_exact(value: object) -> Any:  # noqa: ANN401 - an exact number of any kind
+def read_exact(value: object) -> Any:
     """Return the number that :func:`exact_field` wrote."""
     if not isinstance(value, str):
         return read_whole(value)
@@ -348,7 +348,7 @@ def _closing(
     end: int,
     seconds: int,
     microseconds: int,
-    fields: Any = None,  # noqa: ANN401
+    fields: Any = None,
 ) -> Closing:
     invoice = None if fields is None else _invoice(owner, fields, pool)
     return Closing(BillingPeriod(start, end), _moment(seconds, microseconds), invoice)

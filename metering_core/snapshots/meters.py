@@ -143,7 +143,7 @@ _CONTENT_KEYS: Final = frozenset(
 )
 
 
-def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:  # noqa: ANN401 - damaged data can be anything
+def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:
     """Return the state, held to what appending makes sure of; whatever is raised says that the data
     is damaged.
     """
@@ -253,7 +253,7 @@ def _bill(
     return fields["subscription_item"], BillingPeriod(*fields["period"]), bill
 
 
-def _settled(value: Any) -> tuple[BillingPeriod, dict[Part, int]]:  # noqa: ANN401 - damaged data can be anything
+def _settled(value: Any) -> tuple[BillingPeriod, dict[Part, int]]:
     start, end, amounts = value
     settled = {_part(*part): read_whole(amount) for *part, amount in amounts}
     if len(settled) < len(amounts):

@@ -114,7 +114,7 @@ _CONTENT_KEYS: Final = frozenset(
 )
 
 
-def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:  # noqa: ANN401 - damaged data can be anything
+def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:
     """Return the state, held to what appending makes sure of; whatever is raised says that the data
     is damaged.
     """
@@ -193,7 +193,7 @@ def _kept(fields: Mapping[str, Any]) -> Kept:
     )
 
 
-def _pair(values: Any) -> tuple[int, int]:  # noqa: ANN401 - damaged data can be anything
+def _pair(values: Any) -> tuple[int, int]:
     low, high = values
     return read_whole(low), read_whole(high)
 

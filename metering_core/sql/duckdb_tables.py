@@ -127,13 +127,13 @@ class DuckDBTables:
         rows: list[tuple[Any, ...]] = self.running(lambda: self._awaited(result.fetchall))
         return rows
 
-    def view(self, name: str, stream: Any) -> None:  # noqa: ANN401 - anything with __arrow_c_stream__
+    def view(self, name: str, stream: Any) -> None:
         """Let statements read an Arrow stream under a name; whatever the stream raises is a
         complaint about what is read.
         """
         self.reading(lambda: self._connection.from_arrow(stream).create_view(name))
 
-    def execute(self, text: str, values: Sequence[object] = ()) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
+    def execute(self, text: str, values: Sequence[object] = ()) -> Any:
         """Run a statement that may take long, tell how much of it is done, and complain in our own
         words.
         """
@@ -141,7 +141,7 @@ class DuckDBTables:
             lambda: self._awaited(lambda: self._connection.execute(text, list(values)))
         )
 
-    def _awaited(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+    def _awaited(self, run: Callable[[], Any]) -> Any:
         """Wait for what runs beside us: what interrupts the wait stops it, and leaves as what it
         is.
 
@@ -165,7 +165,7 @@ class DuckDBTables:
             raise error
         return answer
 
-    def running(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+    def running(self, run: Callable[[], Any]) -> Any:
         """Raise all that DuckDB complains of as our own."""
         import duckdb  # noqa: PLC0415 - the extra is imported where it is needed
 
@@ -181,7 +181,7 @@ class DuckDBTables:
         except duckdb.Error as error:
             raise self.unreadable(_first_line(error)) from error
 
-    def reading(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+    def reading(self, run: Callable[[], Any]) -> Any:
         """Run what reads the caller's own object, which may raise anything, as :meth:`running` runs
         a statement.
         """
@@ -234,7 +234,7 @@ def _folder(given: object) -> str:
 _SIZE: Final = "a size with its unit, such as '2GB'"
 
 
-def _connected(settings: dict[str, Any]) -> Any:  # noqa: ANN401 - DuckDB is imported lazily
+def _connected(settings: dict[str, Any]) -> Any:
     """Open a database in memory."""
     import duckdb  # noqa: PLC0415 - the extra is imported where it is needed
 

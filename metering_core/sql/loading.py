@@ -113,7 +113,7 @@ class Origin:
         """Whether numbers and instants may be written as text."""
         return self.reader.kind in {"csv", "jsonl"}
 
-    def places(self, tables: Any, wanted: Iterable[int]) -> dict[int, Place]:  # noqa: ANN401 - of any engine
+    def places(self, tables: Any, wanted: Iterable[int]) -> dict[int, Place]:
         """Return where rows stand, by ``seq``; to look into the files takes time, so ask for all at
         once.
         """
@@ -161,7 +161,7 @@ class Origin:
         return f"CAST({expression} AS STRING)" if kind in ZONED else expression
 
 
-def _parsed(value: str) -> Any:  # noqa: ANN401 - whatever JSON says
+def _parsed(value: str) -> Any:
     try:
         return parse_json(value)
     except ValueError as error:

@@ -484,7 +484,7 @@ def _types_of(tables: DuckDBTables, relation: str) -> dict[str, str]:
 # Streams ------------------------------------------------------------------------------------------
 
 
-def _stream_reader(tables: DuckDBTables, source: Any) -> Reader:  # noqa: ANN401 - whatever the caller has
+def _stream_reader(tables: DuckDBTables, source: Any) -> Reader:
     """Name an Arrow stream, which can be read only once."""
     try:
         is_stream = hasattr(source, "__arrow_c_stream__")
@@ -504,8 +504,8 @@ class _Stream:
     classes by name.
     """
 
-    def __init__(self, source: Any) -> None:  # noqa: ANN401 - whatever it is
+    def __init__(self, source: Any) -> None:
         self._source = source
 
-    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:  # noqa: ANN401 - a PyCapsule
+    def __arrow_c_stream__(self, requested_schema: object = None) -> Any:
         return self._source.__arrow_c_stream__(requested_schema)

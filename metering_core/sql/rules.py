@@ -392,7 +392,7 @@ def periods_within(subscription: Subscription, span: Span) -> Iterator[BillingPe
     if first < _EARLY_SECONDS:  # The first period may have begun before the year 1.
         days = range(max(first, SECONDS_MIN), min(last, _EARLY_SECONDS), 86_400)
         first = next(
-            iter(days[bisect_left(days, True, key=partial(_begins, subscription)) :]),  # noqa: FBT003 - what is looked for
+            iter(days[bisect_left(days, x=True, key=partial(_begins, subscription)) :]),
             _EARLY_SECONDS,
         )
     with suppress(InvalidValueError):  # The year 9999 is over.
@@ -440,7 +440,7 @@ def _identity(judged: Judged, sequences: Mapping[int, int]) -> Receipt:
     assert judged.id is not None, "a record without an id is no duplicate"
     assert judged.first_seq is not None, "as above"
     timestamp, quantity, is_set = first
-    assert timestamp is not None and quantity is not None and is_set is not None, (  # noqa: PT018 - one fact
+    assert timestamp is not None and quantity is not None and is_set is not None, (  # noqa: PT018
         "a claim has content"
     )
     sent = Sent(sequences.get(judged.first_seq, 0), timestamp, quantity, is_set, as_now=False)

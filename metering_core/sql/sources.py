@@ -80,7 +80,7 @@ def is_absent(column: str, columns: Mapping[str, str]) -> str:
     return f"({column} IS NULL OR json_type({column}) = 'NULL')" if is_json else f"{column} IS NULL"
 
 
-def integer_of(column: str, kind: str, *, is_text: bool, type: str) -> str:  # noqa: A002 - what it is
+def integer_of(column: str, kind: str, *, is_text: bool, type: str) -> str:
     """Return the expression of an integer; NULL where a text is none."""
     if kind in INTEGERS or (kind.startswith("DECIMAL(") and kind.endswith(",0)")):
         return f"CAST({column} AS BIGINT)" if kind in _NARROW else f"TRY_CAST({column} AS {type})"

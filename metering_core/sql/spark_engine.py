@@ -73,8 +73,8 @@ class SparkUsage(SqlUsage):
 
     def __init__(
         self,
-        session: Any,  # noqa: ANN401 - pyspark is imported lazily
-        table_or_path: Any,  # noqa: ANN401 - as above
+        session: Any,
+        table_or_path: Any,
         subscriptions: Iterable[Subscription],
         *,
         policy: AcceptancePolicy | None = None,
@@ -139,7 +139,7 @@ class SparkUsage(SqlUsage):
         self._tables.name("judged", judged)
         self._tables.name("accepted", judged.where("verdict IS NULL"))
 
-    def _define_usage(self, table_or_path: Any, now: int | None) -> str:  # noqa: ANN401 - as above
+    def _define_usage(self, table_or_path: Any, now: int | None) -> str:
         """Define what the kernel reads; return the expression of the order of arrival."""
         source = self._tables.source(table_or_path)
         kinds = dict(source.dtypes)

@@ -63,8 +63,8 @@ class SparkEvents(SqlEvents):
 
     def __init__(
         self,
-        session: Any,  # noqa: ANN401 - pyspark is imported lazily
-        table_or_path: Any,  # noqa: ANN401 - as above
+        session: Any,
+        table_or_path: Any,
         meters: Iterable[Meter],
         subscriptions: Iterable[Subscription] = (),
         *,
@@ -104,7 +104,7 @@ class SparkEvents(SqlEvents):
         """
         self._tables.close()
 
-    def _define_events(self, table_or_path: Any, now: int | None) -> str:  # noqa: ANN401 - as above
+    def _define_events(self, table_or_path: Any, now: int | None) -> str:
         """Define what the kernel reads; return the expression of the order of arrival."""
         source = self._tables.source(table_or_path)
         kinds = dict(source.dtypes)

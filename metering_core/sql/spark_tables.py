@@ -45,7 +45,7 @@ class SparkTables:
 
     def __init__(
         self,
-        session: Any,  # noqa: ANN401 - pyspark is imported lazily
+        session: Any,
         asked_by: str,
         read: str,
         overflow: Callable[[Exception], InvoicingError],
@@ -74,7 +74,7 @@ class SparkTables:
             self.close()
             raise
 
-    def source(self, table_or_path: Any) -> Any:  # noqa: ANN401 - as above
+    def source(self, table_or_path: Any) -> Any:
         """Return the frame of a table's name, of a path of Parquet (anything with a ``/``), or of a
         frame, and name it.
         """
@@ -86,7 +86,7 @@ class SparkTables:
         self.name("source", frame)
         return frame
 
-    def name(self, relation: str, frame: Any) -> None:  # noqa: ANN401 - as above
+    def name(self, relation: str, frame: Any) -> None:
         """Let a frame be what statements read under a relation's name."""
         self._views[relation] = f"{self._prefix}{relation}"
         frame.createOrReplaceTempView(self._views[relation])
@@ -95,11 +95,11 @@ class SparkTables:
         """Send the rows of a relation."""
         self.name(name, self.sent(columns, rows))
 
-    def sent(self, columns: Mapping[str, str], rows: Iterable[Row]) -> Any:  # noqa: ANN401 - as above
+    def sent(self, columns: Mapping[str, str], rows: Iterable[Row]) -> Any:
         """Send rows as an Arrow table: a list of them would be unpacked by Python on the cluster,
         which it may not have.
         """
-        import pyarrow as pa  # noqa: PLC0415 - the extra is imported where it is needed
+        import pyarrow as pa  # noqa: PLC0415 - an extra
 
         types = {"STRING": pa.string(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_()}
         values = list(zip(*rows, strict=True)) or [()] * len(columns)
@@ -110,7 +110,7 @@ class SparkTables:
         declared = ", ".join(f"{column} {kind}" for column, kind in columns.items())
         return self._session.createDataFrame(pa.table(arrays, list(columns)), declared)
 
-    def frame(self, text: str) -> Any:  # noqa: ANN401 - as above
+    def frame(self, text: str) -> Any:
         """Return a statement of the kernel as a frame: as it is, with the names of its input
         relations bound in front of it.
         """
@@ -127,7 +127,7 @@ class SparkTables:
             f"WITH {bound},\n{body[5:]}" if body.startswith("WITH\n") else f"WITH {bound}\n{body}"
         )
 
-    def keep(self, text: str) -> Any:  # noqa: ANN401 - as above
+    def keep(self, text: str) -> Any:
         """Run a statement of the kernel and let the cluster keep the rows, without the plan that
         they came from.
 
@@ -144,20 +144,20 @@ class SparkTables:
         collected: list[Any] = self.running(lambda: self.frame(text).collect())
         return collected
 
-    def running(self, run: Callable[[], Any]) -> Any:  # noqa: ANN401 - whatever it returns
+    def running(self, run: Callable[[], Any]) -> Any:
         """Raise the overflow of ANSI mode as our own error."""
-        from pyspark.errors import ArithmeticException  # noqa: PLC0415 - the extra is imported where it is needed
+        from pyspark.errors import ArithmeticException  # noqa: PLC0415 - an extra
 
         try:
             return run()
         except ArithmeticException as error:
             raise self._overflow(error) from None
 
-    def reading(self, define: Callable[[], Any]) -> Any:  # noqa: ANN401 - as above
+    def reading(self, define: Callable[[], Any]) -> Any:
         """Raise as our own that there is no such table or path, or that a column of it comes
         twice.
         """
-        from pyspark.errors import AnalysisException  # noqa: PLC0415 - the extra is imported where it is needed
+        from pyspark.errors import AnalysisException  # noqa: PLC0415 - an extra
 
         try:
             return define()
@@ -174,12 +174,12 @@ def origin_of(kinds: Mapping[str, str]) -> Origin:
     return Origin(Reader(None, list(kinds), "stream"), kinds, has_seq=True)
 
 
-def _release(kept: Any) -> None:  # noqa: ANN401 - as above
+def _release(kept: Any) -> None:
     """Free the rows that were kept. Over Connect the server does it once nobody names them any
     more.
     """
     if hasattr(kept, "_jdf"):  # `unpersist` knows nothing of checkpoints.
-        kept._jdf.logicalPlan().rdd().unpersist(False)  # noqa: SLF001, FBT003 - there is no public way
+        kept._jdf.logicalPlan().rdd().unpersist(False)  # noqa: SLF001, FBT003 - no public way
 
 
 def _require_spark(asked_by: str) -> None:
@@ -190,7 +190,7 @@ def _require_spark(asked_by: str) -> None:
         raise MissingExtraError.for_extra("spark", asked_by) from error
 
 
-def _require_ansi(session: Any) -> None:  # noqa: ANN401 - as above
+def _require_ansi(session: Any) -> None:
     """Without ANSI mode a sum that overflows is NULL, which would bill nothing without a word."""
     if all(
         kind.__name__ != "SparkSession" for kind in type(session).__mro__

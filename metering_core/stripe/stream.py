@@ -296,7 +296,7 @@ def _woven(read: Iterable[MeterEvent | Receipt], judged: Iterable[Receipt]) -> R
     )
 
 
-def _read(event: Any) -> MeterEvent | Receipt:  # noqa: ANN401 - whatever the sender put into the batch
+def _read(event: Any) -> MeterEvent | Receipt:
     """Return an event of a batch, or what its sender hears where it is none."""
     if isinstance(event, MeterEvent):
         return event

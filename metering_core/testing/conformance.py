@@ -30,21 +30,21 @@ from metering_core.testing import require_hypothesis
 
 require_hypothesis("metering_core.testing.conformance")
 
-from hypothesis import strategies as st  # noqa: E402 - refused by name above where it is missing
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule  # noqa: E402
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt  # noqa: E402
-from metering_core.aggregation import summarize  # noqa: E402
-from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError  # noqa: E402
-from metering_core.exact import Number, plain  # noqa: E402
-from metering_core.invoicing import Invoice, InvoiceLineItem, finalize_invoice, preview_invoice  # noqa: E402
-from metering_core.log import UsageLog  # noqa: E402
-from metering_core.money import Amount, Money, Rounding, half_up  # noqa: E402
-from metering_core.periods import BillingPeriod, instant, unix_seconds  # noqa: E402
-from metering_core.prices import AggregateUsage, Price, Recurring, UsageType  # noqa: E402
-from metering_core.pricing import Graduated, Package, PerUnit, PricingModel, Tier, Volume  # noqa: E402
-from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem  # noqa: E402
-from metering_core.testing.strategies import (  # noqa: E402
+from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt
+from metering_core.aggregation import summarize
+from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError
+from metering_core.exact import Number, plain
+from metering_core.invoicing import Invoice, InvoiceLineItem, finalize_invoice, preview_invoice
+from metering_core.log import UsageLog
+from metering_core.money import Amount, Money, Rounding, half_up
+from metering_core.periods import BillingPeriod, instant, unix_seconds
+from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
+from metering_core.pricing import Graduated, Package, PerUnit, PricingModel, Tier, Volume
+from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem
+from metering_core.testing.strategies import (
     CURRENCIES,
     INTERVALS,
     MODELS,
@@ -52,7 +52,7 @@ from metering_core.testing.strategies import (  # noqa: E402
     models,
     quantities,
 )
-from metering_core.usage import Action, UsageRecord  # noqa: E402
+from metering_core.usage import Action, UsageRecord
 
 Answer = TypeVar("Answer")
 Drawn = TypeVar("Drawn")
@@ -575,7 +575,7 @@ def _amounts(bill: Bill) -> list[Any]:
     return [amount for amount in lines if amount]
 
 
-def _total(bill: Bill) -> Any:  # noqa: ANN401 - whatever the service adds up to
+def _total(bill: Bill) -> Any:
     return sum(_amounts(bill)) if isinstance(bill, Invoice | Sequence) else bill
 
 
@@ -588,7 +588,7 @@ def _money(amount: object, currency: str) -> str:
 
 
 def _number(value: object) -> str:
-    return plain(value) if type(value) in {int, Decimal} else repr(value)  # type: ignore[arg-type]  # the types just asked for
+    return plain(value) if type(value) in {int, Decimal} else repr(value)  # type: ignore[arg-type]
 
 
 def _shown(at: datetime) -> str:

@@ -235,14 +235,14 @@ def check_aggregator_laws(
     _check_running(row, writes)
 
 
-def _merged(row: Aggregator, partials: Iterable[Any]) -> Any:  # noqa: ANN401 - only the mode looks inside a partial
+def _merged(row: Aggregator, partials: Iterable[Any]) -> Any:
     merged = row.identity
     for partial in partials:
         merged = row.merge(merged, partial)
     return merged
 
 
-def _merged_from_the_right(row: Aggregator, cells: Mapping[int, Number]) -> Any:  # noqa: ANN401 - as above
+def _merged_from_the_right(row: Aggregator, cells: Mapping[int, Number]) -> Any:
     merged = row.identity
     for at, quantity in reversed(list(cells.items())):
         merged = row.merge(row.prepare(at, quantity), merged)
@@ -924,7 +924,7 @@ def check_package_laws(
     model: PricingModel,
     unit_amount: Decimal,
     divide_by: int,
-    round: str,  # noqa: A002 - Stripe's word
+    round: str,
     quantity: Number,
 ) -> None:
     """Check that a model charges whole packages of ``divide_by`` units, rounded ``up`` or ``down``

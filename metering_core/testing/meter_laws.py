@@ -21,7 +21,7 @@ from datetime import datetime
 from fractions import Fraction
 from functools import reduce
 from itertools import takewhile
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import attrs
 
@@ -286,7 +286,8 @@ def _compare_recorded(log: MeterLog, event: MeterEvent, receipt: Receipt, now: i
     due = from_unix_seconds(now) if event.instant is None else event.instant
     sent = {"identifier": event.identifier, "timestamp": event.instant or "now"}
     try:
-        answer = log.record(event.event_name, event.payload, **sent, now=now)  # type: ignore[arg-type]  # each by its name
+        # Each by its name.
+        answer = log.record(event.event_name, event.payload, now=now, **cast("Any", sent))
     except UsageRejectedError as refused:
         if refused.code is not receipt.code:
             raise LawBrokenError(
@@ -371,7 +372,7 @@ def check_event_retry_laws(
     _check_event_again(log, sent, first, later)
 
 
-def _event_with(event: MeterEvent, **changes: Any) -> MeterEvent:  # noqa: ANN401 - the arguments of an event
+def _event_with(event: MeterEvent, **changes: Any) -> MeterEvent:
     kept = {
         "payload": event.payload,
         "identifier": event.identifier,

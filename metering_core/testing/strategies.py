@@ -32,18 +32,18 @@ from metering_core.testing import require_hypothesis
 
 require_hypothesis()
 
-from hypothesis import strategies as st  # noqa: E402 - refused by name above where it is missing
+from hypothesis import strategies as st
 
-from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError  # noqa: E402
-from metering_core.exact import Number, add, whole_if_possible  # noqa: E402
-from metering_core.log import UsageLog  # noqa: E402
-from metering_core.measures import FORMULAS  # noqa: E402
-from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy  # noqa: E402
-from metering_core.meter_events import MeterEvent  # noqa: E402
-from metering_core.meter_log import MeterLog  # noqa: E402
-from metering_core.meters import EventTimeWindow, Formula, Meter  # noqa: E402
-from metering_core.money import Amount, Money  # noqa: E402
-from metering_core.periods import (  # noqa: E402
+from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError
+from metering_core.exact import Number, add, whole_if_possible
+from metering_core.log import UsageLog
+from metering_core.measures import FORMULAS
+from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy
+from metering_core.meter_events import MeterEvent
+from metering_core.meter_log import MeterLog
+from metering_core.meters import EventTimeWindow, Formula, Meter
+from metering_core.money import Amount, Money
+from metering_core.periods import (
     INTERVAL_COUNT_MAX,
     SECONDS_MIN,
     BillingCycle,
@@ -51,10 +51,10 @@ from metering_core.periods import (  # noqa: E402
     Interval,
     from_unix_seconds,
 )
-from metering_core.prices import AggregateUsage, Price, Recurring, UsageType  # noqa: E402
-from metering_core.pricing import Graduated, Package, PerUnit, PricingModel, Tier, Volume  # noqa: E402
-from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem  # noqa: E402
-from metering_core.usage import Action, Cell, UsageRecord  # noqa: E402
+from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
+from metering_core.pricing import Graduated, Package, PerUnit, PricingModel, Tier, Volume
+from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem
+from metering_core.usage import Action, Cell, UsageRecord
 
 Drawn = TypeVar("Drawn")
 
@@ -267,7 +267,7 @@ _Use = tuple[UsageType, AggregateUsage | None, str | None]
 def _recurrings(
     intervals: tuple[str, ...],
     modes: tuple[str, ...],
-    licensed: bool,  # noqa: FBT001
+    licensed: bool,
     meters: tuple[str, ...],
 ) -> st.SearchStrategy[Recurring]:
     by_records: list[_Use] = [(UsageType.METERED, AggregateUsage(mode), None) for mode in modes]
@@ -454,7 +454,7 @@ def moments(period: BillingPeriod) -> st.SearchStrategy[int]:
 def subscription_items(
     *,
     price: st.SearchStrategy[Price] | None = None,
-    id: str = "si_1",  # noqa: A002 - the field's word
+    id: str = "si_1",
 ) -> st.SearchStrategy[SubscriptionItem]:
     """Draw items with their price; a licensed one has a quantity."""
 
@@ -473,7 +473,7 @@ def _agreed() -> st.SearchStrategy[int]:
 
 
 @cache
-def _agreements(licensed: bool, meters: tuple[str, ...]) -> st.SearchStrategy[_Agreement]:  # noqa: FBT001
+def _agreements(licensed: bool, meters: tuple[str, ...]) -> st.SearchStrategy[_Agreement]:
     return st.tuples(_models(MODELS, 4, 2), recurrings(licensed=licensed, meters=meters), _agreed())
 
 
@@ -487,7 +487,7 @@ def subscriptions(
     ends: bool = False,
     meters: Sequence[Meter | str] = (),
     customer: str | None = None,
-    id: str = "sub_1",  # noqa: A002 - the field's word
+    id: str = "sub_1",
 ) -> st.SearchStrategy[Subscription]:
     """Draw subscriptions: 1 to ``max_items`` items in one currency and on one cycle, each with its
     own model and mode.
@@ -530,7 +530,7 @@ def _subscription(
     return Subscription(names[0], items, cycle.anchor, timezone=cycle.timezone, customer=names[1])
 
 
-def _with_thresholds(subscription: Subscription, has_them: bool) -> Subscription:  # noqa: FBT001
+def _with_thresholds(subscription: Subscription, has_them: bool) -> Subscription:
     return (
         attrs.evolve(subscription, billing_thresholds=BillingThresholds(amount_gte=1_000))
         if has_them
@@ -611,7 +611,7 @@ and what does not depend.
 
 
 @cache
-def _sketches(sets: bool, retries: bool) -> st.SearchStrategy[_Sketch]:  # noqa: FBT001
+def _sketches(sets: bool, retries: bool) -> st.SearchStrategy[_Sketch]:
     return st.tuples(
         st.integers(0, 5),
         _quantities_of_records(),
@@ -689,7 +689,7 @@ _SketchedBatch = tuple[int, int, list[_Sketch]]
 def _sketched_batches(max_batches: int, max_size: int) -> st.SearchStrategy[list[_SketchedBatch]]:
     # Batches without any id take another path.
     sketches = st.one_of(
-        [st.lists(_sketches(True, retries), max_size=max_size) for retries in (True, False)]  # noqa: FBT003
+        [st.lists(_sketches(True, retries), max_size=max_size) for retries in (True, False)]
     )
     return st.lists(st.tuples(st.integers(0, 2), _places(), sketches), max_size=max_batches)
 
@@ -746,7 +746,7 @@ def _moment(period: BillingPeriod, place: int) -> int:
     )
 
 
-def histories(**options: Any) -> st.SearchStrategy[tuple[Subscription, list[Batch]]]:  # noqa: ANN401 - typed where they are declared
+def histories(**options: Any) -> st.SearchStrategy[tuple[Subscription, list[Batch]]]:
     """Draw a subscription and what its log receives; ``options`` are those of
     :func:`subscriptions`.
     """
@@ -767,7 +767,7 @@ def usage_logs(
     return _made(_log, drawn, st.booleans() if closes else st.just(value=False))
 
 
-def _log(history: tuple[Subscription, list[Batch]], closes: bool) -> UsageLog:  # noqa: FBT001
+def _log(history: tuple[Subscription, list[Batch]], closes: bool) -> UsageLog:
     return log_of(history, closes=closes)
 
 
@@ -798,7 +798,7 @@ def meters(
     formulas: Sequence[str] = tuple(Formula),
     windows: Sequence[str | None] = (None, *EventTimeWindow),
     dimensions: bool = True,
-    id: str = "mtr_1",  # noqa: A002 - the field's word
+    id: str = "mtr_1",
     event_name: str = "api_requests",
 ) -> Meter:
     """Draw active meters.
@@ -887,9 +887,9 @@ dimension values.
 
 @cache
 def _event_sketches(
-    negatives: bool,  # noqa: FBT001
-    retries: bool,  # noqa: FBT001
-    misfits: bool,  # noqa: FBT001
+    negatives: bool,
+    retries: bool,
+    misfits: bool,
 ) -> st.SearchStrategy[_EventSketch]:
     edges = [
         text for text in _EDGES_OF_VALUES + _LONG_VALUES if negatives or not text.startswith("-")
@@ -1157,7 +1157,7 @@ def meter_logs(
     )
 
 
-def _meter_log(history: EventHistory, closes: bool) -> MeterLog:  # noqa: FBT001
+def _meter_log(history: EventHistory, closes: bool) -> MeterLog:
     return meter_log_of(history, closes=closes)
 
 

@@ -30,7 +30,7 @@ def priced(
     mode: str | None = "sum",
     *,
     currency: str = "usd",
-    id: str = "price",  # noqa: A002
+    id: str = "price",
     **options: Any,
 ) -> Price:
     """Return a monthly price, metered in a mode or (None) licensed; one minor unit a unit unless a
@@ -43,7 +43,7 @@ def priced(
     return Price(id, currency, PerUnit(1) if model is None else model, recurring, **options)
 
 
-def subscribed(*prices: Price, id: str = "sub", **options: Any) -> Subscription:  # noqa: A002
+def subscribed(*prices: Price, id: str = "sub", **options: Any) -> Subscription:
     """Return a subscription from 2024 on with the items ``si_0``, ``si_1`` … at these prices."""
     items = [
         SubscriptionItem(f"si_{number}", price) for number, price in enumerate(prices or [priced()])

@@ -140,7 +140,7 @@ def of_text(read: Callable[[io.StringIO], object]) -> Callable[[Any], object]:
     return lambda data: read(io.StringIO(json.dumps(data)))
 
 
-def rows(read: Callable[..., Iterator[Any]], format: str) -> Callable[[Any], object]:  # noqa: A002 - as the readers say
+def rows(read: Callable[..., Iterator[Any]], format: str) -> Callable[[Any], object]:
     """Return what reads the rows of a file; a complaint that a row is read as is raised."""
 
     def raising(data: Any) -> list[Any]:

@@ -21,7 +21,7 @@ def per_unit(unit_amount, **options):
     return Price.per_unit("per_unit", currency="usd", unit_amount=unit_amount, **options)
 
 
-def package(unit_amount, divide_by, round="up"):  # noqa: A002 - Stripe's word
+def package(unit_amount, divide_by, round="up"):
     return Price.package(
         "package", currency="usd", unit_amount=unit_amount, divide_by=divide_by, round=round
     )

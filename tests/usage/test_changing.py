@@ -23,7 +23,7 @@ def day(number, month=6):
     return datetime(2026, month, number, tzinfo=UTC)
 
 
-def price(id="old", amount=100, currency="usd", **options):  # noqa: A002
+def price(id="old", amount=100, currency="usd", **options):
     """Return a price of some cents a unit, of usage records unless said otherwise."""
     return mc.Price.per_unit(id, currency=currency, unit_amount=amount, **options)
 
@@ -35,7 +35,7 @@ def subscription(*items, **options):
     return mc.Subscription("s", items or [mc.SubscriptionItem("si", price())], JUNE, **options)
 
 
-def item(of, id="si", quantity=None):  # noqa: A002
+def item(of, id="si", quantity=None):
     """Return a subscription item."""
     return mc.SubscriptionItem(id, of, quantity)
 

@@ -60,7 +60,7 @@ def written(invoice):
     return json.dumps(invoice.to_dict()).encode()
 
 
-def sold(price, id="si"):  # noqa: A002
+def sold(price, id="si"):
     return billed_to("cus_1", SubscriptionItem(id, price))
 
 
@@ -390,7 +390,7 @@ def test_items_that_left_their_meter_still_owe(items):
         ]
 
 
-def dearer(id, amount=5):  # noqa: A002
+def dearer(id, amount=5):
     return SubscriptionItem(
         id, Price.per_unit("d", currency="usd", unit_amount=amount, recurring=ON_TOKENS)
     )

@@ -52,13 +52,13 @@ def event(value="1", *, at=NOW, name="tokens", identifier=None, customer="cus_1"
     )
 
 
-def item_on(meter="mtr_tokens", id="si"):  # noqa: A002
+def item_on(meter="mtr_tokens", id="si"):
     return SubscriptionItem(
         id, Price.per_unit("p", currency="usd", unit_amount=1, recurring=Recurring(meter=meter))
     )
 
 
-def billed_to(customer="cus_1", *items, id="sub"):  # noqa: A002
+def billed_to(customer="cus_1", *items, id="sub"):
     return Subscription(id, items or [item_on()], START, customer=customer)
 
 

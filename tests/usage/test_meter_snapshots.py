@@ -64,7 +64,7 @@ METERS = [
 ]
 
 
-def on_meter(meter, model=None, *, id=None):  # noqa: A002 - the field's word
+def on_meter(meter, model=None, *, id=None):
     """Return an item at a cent a unit that the meter measures, named like its events."""
     price = Price(f"p_{meter.event_name}", "usd", model or PerUnit(1), Recurring(meter=meter.id))
     return SubscriptionItem(id or meter.event_name, price)

@@ -20,7 +20,7 @@ CALLED = mc.Recurring(meter="m")
 LICENSED = mc.Recurring(usage_type="licensed")
 
 
-def item(id="si", amount=1, recurring=None, quantity=None, **options):  # noqa: A002
+def item(id="si", amount=1, recurring=None, quantity=None, **options):
     """Return an item at some cents a unit, of usage records unless said otherwise."""
     currency = options.pop("currency", "usd")
     price = mc.Price.per_unit(
