@@ -327,7 +327,7 @@ def price_refusal(item: SubscriptionItem) -> Receipt | None:
             "metered billing system. "
             "Call /v1/billing/meter_events instead. Expected a price with "
             f"aggregate_usage, received {item.price.id!r} on "
-            f"the meter {item.recurring.meter!r}."
+            f"the meter {item.recurring.meter!r}: a MeterLog takes its events."
         )
     else:
         message = (

@@ -37,10 +37,10 @@ def required_mode(item: SubscriptionItem) -> AggregateUsage:
     """
     mode = item.recurring.aggregate_usage
     if mode is None:
+        is_on = "on a meter: a MeterLog has its usage" if item.is_metered else "licensed"
         message = (
             "subscription_item: expected an item whose price aggregates usage records, "
-            f"received {item.id!r}, "
-            f"whose price {item.price.id!r} is {'on a meter' if item.is_metered else 'licensed'}"
+            f"received {item.id!r}, whose price {item.price.id!r} is {is_on}"
         )
         raise InvoicingError(ErrorCode.PRICE_NOT_METERED, message, param="subscription_item")
     return mode

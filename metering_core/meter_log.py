@@ -1039,10 +1039,14 @@ class MeterLog(MeterReader, KeepsInvoices):
         known = self._by_event.get(event_name)
         row = None if known is None else known.ids.get(identifier)
         if row is None or self._streams[self._store.codes[row]].known is not known:
+            by_id = self._meters.get(event_name)
             message = (
                 f"Expected the identifier of an event named {event_name!r}, received "
                 f"{identifier!r}, which there is not."
             )
+            if known is None and by_id is not None:
+                named = by_id.meter.event_name
+                message += f" The events of the meter {event_name!r} are named {named!r}."
             raise UsageRejectedError(
                 ErrorCode.EVENT_NOT_FOUND,
                 message,

@@ -142,11 +142,11 @@ class MeterReader:
         """
         require_kind(SubscriptionItem, item, "item")
         if item.recurring.meter is None:
+            metered = "aggregates usage records: a UsageLog has its usage"
             message = (
                 "subscription_item: expected an item whose price is on a meter, received "
-                f"{item.id!r}, whose price "
-                f"{item.price.id!r} "
-                f"{'aggregates usage records' if item.is_metered else 'is licensed'}"
+                f"{item.id!r}, whose price {item.price.id!r} "
+                f"{metered if item.is_metered else 'is licensed'}"
             )
             raise InvoicingError(ErrorCode.PRICE_NOT_METERED, message, param="subscription_item")
         return self.meter(item.recurring.meter)

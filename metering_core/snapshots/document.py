@@ -14,7 +14,7 @@ from typing import Any, Final
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError, describe
 from metering_core.log import Clock, UsageLog
 from metering_core.meter_log import MeterLog
-from metering_core.names import text_of
+from metering_core.names import require_kind, text_of
 from metering_core.prices import Price
 from metering_core.snapshots import meters as meter_snapshots
 from metering_core.snapshots import usage as usage_snapshots
@@ -63,11 +63,13 @@ def restore(
         prices: by id, those prices whose pricing model is the user's own.
 
     Raises:
+        InvalidValueError: for ``prices`` that are no mapping of prices.
         SnapshotError: ``snapshot_version_unknown``, ``snapshot_damaged`` (also where it describes a
             meter log) or ``snapshot_needs_price``. No log was built.
     """
+    own = _with_own_models(prices)
     with _whole(data, usage_snapshots.FORMAT) as content:
-        return UsageLog.from_state(usage_snapshots.read_content(content, prices or {}), clock=clock)
+        return UsageLog.from_state(usage_snapshots.read_content(content, own), clock=clock)
 
 
 def restore_meter_log(
@@ -85,11 +87,21 @@ def restore_meter_log(
         prices: by id, those prices whose pricing model is the user's own.
 
     Raises:
+        InvalidValueError: for ``prices`` that are no mapping of prices.
         SnapshotError: ``snapshot_version_unknown``, ``snapshot_damaged`` (also where it describes a
             usage log) or ``snapshot_needs_price``. No log was built.
     """
+    own = _with_own_models(prices)
     with _whole(data, meter_snapshots.FORMAT) as content:
-        return MeterLog.from_state(meter_snapshots.read_content(content, prices or {}), clock=clock)
+        return MeterLog.from_state(meter_snapshots.read_content(content, own), clock=clock)
+
+
+def _with_own_models(prices: Mapping[str, Price] | None) -> Mapping[str, Price]:
+    """Return the prices by id that were given, none unless they were; or refuse what is no map."""
+    given = {} if prices is None else prices
+    for price in require_kind(Mapping, given, "prices", "a mapping of prices by id").values():
+        require_kind(Price, price, "prices")
+    return given
 
 
 @contextmanager

@@ -229,7 +229,7 @@ def test_an_engine_that_answers_too_little_is_found_out():
     ("recurring", "kind"),
     [
         (Recurring(usage_type="licensed"), "licensed"),
-        (Recurring(usage_type="metered", meter="mtr"), "on a meter"),
+        (Recurring(usage_type="metered", meter="mtr"), "on a meter: a MeterLog has its usage"),
     ],
 )
 def test_an_item_without_records_has_no_mode(recurring, kind):

@@ -1287,3 +1287,10 @@ def test_many_threads_lose_no_event():
     assert (len(log), log.sequence, total(log)) == (1000, 1020, 980)
     numbers = [one.sequence for one in log.events()]
     assert (len(set(numbers)), numbers == sorted(numbers)) == (1000, True)
+
+
+def test_an_event_of_the_id_of_a_meter_is_told_the_name():
+    """Who cancels by the meter's id hears by which name its events are canceled."""
+    log = MeterLog([Meter("mtr_tokens", "tokens")])
+    with pytest.raises(UsageRejectedError, match="'mtr_tokens' are named 'tokens'"):
+        log.cancel("mtr_tokens", "a", now=START)

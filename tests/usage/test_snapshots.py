@@ -279,3 +279,12 @@ def test_a_snapshot_of_the_other_log_is_told_who_restores_it():
     for other in ({"format": "x"}, {"format": ["x"]}, {}, None, 5):
         with pytest.raises(metering_core.errors.SnapshotError, match=r"received (?!.*restores).*$"):
             metering_core.restore(other)
+
+
+@pytest.mark.parametrize("prices", [[], 5, {"own": 5}])
+def test_prices_of_own_models_come_by_id(prices):
+    """Prices that are no map of prices are refused, whether or not the snapshot asks for them."""
+    written = metering_core.snapshot(metering_core.UsageLog())
+    with pytest.raises(metering_core.InvalidValueError) as caught:
+        metering_core.restore(written, prices=prices)
+    assert caught.value.param == "prices"
