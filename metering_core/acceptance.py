@@ -97,9 +97,7 @@ class Outcome(StrEnum):
 
 
 def _sentence(message: str | None) -> str | None:
-    """Escape what outside names in a sentence cannot show, as :class:`~metering_core.MeteringError`
-    does.
-    """
+    """Escape what a sentence cannot show, as :class:`~metering_core.MeteringError` does."""
     return shown(message) if isinstance(message, str) else message
 
 
@@ -133,9 +131,7 @@ class Receipt:
 
 
 class Receipts(Sequence[Receipt]):
-    """One receipt per record, in the order of the batch. A receipt for an accepted record is made
-    when it is looked at.
-    """
+    """One receipt per record, in the batch's order; one of acceptance is made when looked at."""
 
     __slots__ = ("_exceptions", "_sequences")
 
@@ -233,9 +229,7 @@ class Standing:
 
 
 def standing_at(subscription: Subscription, now: int, policy: AcceptancePolicy) -> Standing:
-    """Find the current period and, within the late grace, the one before it; a moment of which no
-    calendar tells has none.
-    """
+    """Find the current period and, within the late grace, the one before it, where there are."""
     at = from_unix_seconds(now)
     current = current_period(subscription, now)
     ended = subscription.ended_at is not None and subscription.ended_at <= at
@@ -249,9 +243,7 @@ def standing_at(subscription: Subscription, now: int, policy: AcceptancePolicy) 
 
 
 def current_period(subscription: Subscription, seconds: int) -> BillingPeriod | None:
-    """Return the period that holds a moment; None outside the subscription's life, and where a
-    bound leaves the calendar.
-    """
+    """Return the period that holds a moment; None outside the life and beyond the calendar."""
     try:
         return subscription.period_at(seconds) if seconds >= SECONDS_MIN else None
     except InvalidValueError:
@@ -359,9 +351,7 @@ def canceled_refusal(
 
 
 def time_refusal(timestamp: int, standing: Standing, policy: AcceptancePolicy) -> Receipt | None:
-    """Refuse a timestamp outside what is accepted at this moment, or return None. Closed periods
-    are the log's to know.
-    """
+    """Refuse a timestamp that is not accepted now, or return None; closings are the log's."""
     latest = standing.now + policy.future_tolerance // timedelta(seconds=1)
     if timestamp > latest:
         reason, expected = "not be in the future", f"at or before {_shown(latest)}"
@@ -469,9 +459,7 @@ _WAY_OUT = (
 
 
 def _rate_fault(item: SubscriptionItem, billed_by: Price | None) -> str | None:
-    """Say why the open period would not rate what is late as its own period did; None where it
-    would.
-    """
+    """Say why the open period would not rate late usage as its own period did, or None."""
     price = item.price
     if not is_linear(price.model):
         return (

@@ -48,9 +48,7 @@ def required_mode(item: SubscriptionItem) -> AggregateUsage:
 
 @runtime_checkable
 class Usage(Protocol):
-    """Where usage comes from: the log, a view of it, columns, files, a cluster. The one seam
-    between engines and bills.
-    """
+    """Where usage comes from (log, view, columns, files): the seam of engines and bills."""
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
         """Return the partial of the item's aggregator over its cells in ``[period.start,
@@ -118,18 +116,14 @@ def summarize(item: SubscriptionItem, usage: Usage, period: BillingPeriod) -> Us
 
 
 def require_usage(usage: Usage, param: str = "usage") -> Usage:
-    """Return what can be asked for usage, or refuse anything else with
-    ``parameter_invalid_object``.
-    """
+    """Return what can be asked for usage; else refuse with ``parameter_invalid_object``."""
     return require_offer(Usage, usage, param, "a Usage, such as a UsageLog or a MeterLog")
 
 
 def as_requests(
     requests: Iterable[tuple[SubscriptionItem, BillingPeriod]],
 ) -> list[tuple[SubscriptionItem, BillingPeriod]]:
-    """Return what an engine is asked for, or refuse what is no pair of an item and a period, by its
-    place.
-    """
+    """Return what an engine is asked for, or refuse by its place what is no (item, period)."""
     if _are_requests(requests):
         return list(requests)
     asked = []
@@ -147,9 +141,7 @@ def as_requests(
 
 
 def _are_requests(requests: Iterable[Any]) -> bool:
-    """Say whether all are such pairs, without a word on which is not; much faster than a look at
-    each.
-    """
+    """Say whether all are such pairs, but not which is none; faster than a look at each."""
     if type(requests) not in _PAIR or not set(map(type, requests)) <= {tuple}:
         return False
     try:

@@ -38,9 +38,7 @@ class Kept:
 
 
 class PeriodCells:
-    """The cells of an item in one period of its cycle: timestamp → quantity, both possibly late
-    (before ``start``).
-    """
+    """One period's cells of an item: timestamp → quantity, both maybe late (before ``start``)."""
 
     __slots__ = ("_bounds", "_running", "cells", "end", "is_lost", "kept", "start")
 
@@ -80,9 +78,7 @@ class PeriodCells:
         return self._bounds
 
     def is_late(self) -> bool:
-        """Whether some usage is of before the period; of records that were dropped it is not known,
-        and taken to be.
-        """
+        """Whether some usage is of before the period; of dropped records it is taken to be."""
         return self.kept is not None or min(self.cells) < self.start
 
     def is_empty(self) -> bool:
@@ -90,9 +86,7 @@ class PeriodCells:
         return not self.cells and self.kept is None and not self.is_lost
 
     def partial(self, aggregator: Aggregator, first: int | None, end: int) -> Partial:
-        """Return the partial of the cells from ``first`` (None: from the beginning) to before
-        ``end``.
-        """
+        """Return the partial of the cells from ``first`` (None: the first) to before ``end``."""
         if self.is_empty():
             return aggregator.identity
         if self.is_lost:
@@ -166,9 +160,7 @@ class PeriodCells:
         self.forget_derived()
 
     def lost(self) -> PeriodCells:
-        """Return the same period as it looks to a view that would need a part of what was
-        dropped.
-        """
+        """Return the period as it looks to a view that needs a part of what was dropped."""
         lost = PeriodCells(BillingPeriod(self.start, self.end))
         lost.is_lost = True
         return lost
@@ -215,9 +207,7 @@ class ItemCells:
         self._periods[cells.start] = cells
 
     def partial(self, aggregator: Aggregator, period: BillingPeriod) -> Partial:
-        """Return the aggregator's partial for the period, with everything before it where the mode
-        looks back.
-        """
+        """Return a period's partial, with all before it where the mode looks back."""
         start, end = period.start_seconds, period.end_seconds
         if not aggregator.looks_back:
             found = self._find(start)
@@ -246,9 +236,7 @@ class ItemCells:
         return sorted(found)
 
     def _overlapping(self, first: int | None, end: int) -> Iterator[PeriodCells]:
-        """Yield the periods that hold a second from ``first`` (None: from the beginning) to before
-        ``end``.
-        """
+        """Yield periods with a second from ``first`` (None: the beginning) to before ``end``."""
         return (
             cells for cells in self if (first is None or cells.end > first) and cells.start < end
         )

@@ -36,9 +36,7 @@ __all__ = [
 
 
 class ErrorCode(StrEnum):
-    """A stable name for each reason to refuse, in order of precedence, with who raises it and what
-    it means.
-    """
+    """A stable name for each reason to refuse, in order of precedence, and what it means."""
 
     raised_as: str
     meaning: str

@@ -21,14 +21,10 @@ from metering_core.errors import ErrorCode, InvalidValueError
 __all__ = ["Number", "Unrounded"]
 
 PLACES_MAX = 12
-"""Decimal places a price may have, and a line shows (Stripe's limit for ``unit_amount_decimal`` and
-``quantity_decimal``).
-"""
+"""Decimal places of a price, and that a line shows (Stripe's limit of ``*_decimal``)."""
 
 DIGITS_MAX = 100
-"""Digits before the decimal point that a decimal may have; an exponent cannot smuggle in a number
-of any size.
-"""
+"""Digits before the point of a decimal; no exponent smuggles in a number of any size."""
 
 QUANTITY_DIGITS_MAX = 2 * DIGITS_MAX
 """Digits that an integer may have, and any quantity after the point: twice those of one value,
@@ -40,16 +36,12 @@ QUANTITY_BOUND = 10**QUANTITY_DIGITS_MAX
 """The first integer that is too long."""
 
 SUM_DIGITS_MAX = QUANTITY_DIGITS_MAX + 40
-"""Digits before the point of a quantity that is rated: it may be the sum of as many records as
-there can be.
-"""
+"""Digits before the point of a quantity that is rated: it may sum all records there can be."""
 
 _SUM_BOUND = 10**SUM_DIGITS_MAX
 
 AMOUNT_DIGITS_MAX = 600
-"""Digits that an amount may have on either side of the point: a quantity times a price, added up,
-has half as many.
-"""
+"""Digits of an amount on either side of the point: a quantity times a price has half of them."""
 
 _AMOUNT_BOUND = 10**AMOUNT_DIGITS_MAX
 
@@ -76,9 +68,7 @@ Unrounded = Decimal | Fraction
 """An exact amount before it is settled: a Decimal, or a Fraction where no decimal can write it."""
 
 _DECIMALS = (int, Decimal)
-"""The types whose arithmetic stays decimal; asked for by this tuple, which is faster than asking
-for Fraction.
-"""
+"""The types whose arithmetic stays decimal; faster asked for than Fraction is."""
 
 _WRITTEN_DECIMAL = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?", re.ASCII | re.IGNORECASE)
 
@@ -293,9 +283,7 @@ def _not_a_decimal(
 
 
 def _is_long(value: object) -> bool:
-    """Whether a number has too many digits before the point, so that the refusal has to say how
-    many are allowed.
-    """
+    """Whether a number has too many digits before the point, which the refusal has to say."""
     if isinstance(value, str):
         return (
             re.fullmatch(r"[+-]?\d+\.?\d*", value, re.ASCII) is not None

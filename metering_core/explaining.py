@@ -1,6 +1,4 @@
-"""Why a line is what it is: the records, cells, tiers and rounding behind it, as data that also
-reads as sentences.
-"""
+"""Why a line is what it is: records, cells, tiers and rounding, as data that reads as sentences."""
 
 from __future__ import annotations
 
@@ -161,9 +159,7 @@ def explain(line: InvoiceLineItem, *, usage: KeepsRecords | None = None) -> Expl
 
 
 def _usage_of(line: InvoiceLineItem, given: KeepsRecords | None) -> KeepsRecords | None:
-    """Return the usage as it was when the line was made; None where the line is licensed or its
-    engine keeps no records.
-    """
+    """Return the usage as it was when the line was made; None where nobody keeps records."""
     if line.aggregate_usage is None:
         return None
     if given is not None:
@@ -174,9 +170,7 @@ def _usage_of(line: InvoiceLineItem, given: KeepsRecords | None) -> KeepsRecords
 
 
 def _as_it_was(line: InvoiceLineItem, given: Usage) -> KeepsRecords:
-    """Return given usage up to what the line knew, if it comes to the line's quantity: other usage
-    explains other lines.
-    """
+    """Return given usage up to what the line knew, if that comes to the line's quantity."""
     item = SubscriptionItem(line.subscription_item, line.price)
     require_usage(given)
     engine = given.engine_of(item) if offers(given, RoutesItems) else given

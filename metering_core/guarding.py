@@ -43,9 +43,7 @@ if hasattr(os, "register_at_fork"):  # pragma: no branch - there is no fork on W
 
 
 class Uncopied:
-    """What there is only one of: a second one with the same state would bill the same usage
-    twice.
-    """
+    """What there is only one of: a second one alike would bill the same usage twice."""
 
     instead_of_copying: ClassVar[str] = "Take snapshot(log), and restore() that."
 
@@ -131,9 +129,7 @@ class Guarded(Uncopied):
         self._unfinished = None
 
     def begin_change(self) -> None:
-        """Do as :meth:`finish`, and refuse a change by the thread that is billing a period: no bill
-        would have it.
-        """
+        """Do as :meth:`finish`, and refuse changes by the thread that is billing a period."""
         self.finish()
         if self._unfinished is not None:
             message = (
@@ -144,9 +140,7 @@ class Guarded(Uncopied):
             raise UsageRejectedError(ErrorCode.PERIOD_BEING_BILLED, message, param="log")
 
     def decide(self, change: Callable[[], object]) -> None:
-        """Carry out a change of several steps, each of which may be taken twice; it has happened
-        once it is noted.
-        """
+        """Carry out a change whose steps may be taken twice; once it is noted, it has happened."""
         outer = self._unfinished  # None, or that this thread is billing another period.
         self._unfinished = change
         self._finish()

@@ -48,9 +48,7 @@ from metering_core.usage import Cell
 __all__ = ["AGGREGATORS", "Aggregator", "FORMULAS"]
 
 Partial: TypeAlias = Any
-"""What a mode needs to remember about some of the cells; only the mode's own functions look
-inside.
-"""
+"""What a mode needs to remember about some of the cells; only its own row looks inside."""
 
 
 @attrs.frozen
@@ -126,9 +124,7 @@ class Aggregator:
         raise NotImplementedError
 
     def merge(self, left: Partial, right: Partial) -> Partial:
-        """Return the partial of two disjoint sets of cells; associative, commutative, with
-        ``identity``.
-        """
+        """Return the partial of two disjoint sets of cells; associative and commutative."""
         raise NotImplementedError
 
     def present(self, partial: Partial) -> Number:
@@ -150,15 +146,11 @@ class Aggregator:
         )
 
     def prepare_event(self, microseconds: int, sequence: int, value: Any) -> Partial:
-        """Return the partial of one meter event, a cell of its own; ``sequence`` tells events of
-        one moment apart.
-        """
+        """Return the partial of one event; ``sequence`` tells those of one moment apart."""
         return self.prepare(microseconds, value)
 
     def over(self, within: Partial, before: Partial, start: int, end: int) -> Partial:
-        """Return what a window ``[start, end)`` comes to: its cells and, for what looks back, those
-        before it.
-        """
+        """Return what ``[start, end)`` comes to: its cells, and what was before them."""
         return self.merge(before, within) if self.looks_back else within
 
     def fold(self, cells: Mapping[int, Number]) -> Partial:
@@ -173,15 +165,11 @@ class Aggregator:
     def follow(
         self, partial: Partial, timestamp: int, before: Number | None, after: Number
     ) -> Partial | None:
-        """Return the partial after one cell changed from ``before`` (None: it was not there), or
-        None to fold again.
-        """
+        """Return the partial after a cell changed (``before`` None: it came), or None."""
         return None
 
     def deciding(self, cells: Sequence[Cell], quantity: Number) -> Sequence[Cell]:
-        """Return which of the cells, given in the order of time, make the quantity that they come
-        to.
-        """
+        """Return the cells, given in the order of time, that make their quantity."""
         return cells
 
     def of_folded(self, folded: Folded) -> Partial:
@@ -194,16 +182,12 @@ class Aggregator:
         return written(partial)
 
     def read(self, data: Any) -> Partial:
-        """Return the partial that :meth:`write` wrote; anything else raises a TypeError or a
-        ValueError.
-        """
+        """Return the partial that :meth:`write` wrote; else raise TypeError or ValueError."""
         return read_number(data)
 
 
 class Running:
-    """The partial of a growing set of cells, in constant time a change where the mode can follow
-    changes.
-    """
+    """The partial of a growing set of cells; constant time where the mode follows changes."""
 
     __slots__ = ("_aggregator", "_cells", "_partial")
 
@@ -331,9 +315,7 @@ class _RunningExtreme(Running):
 
 
 class _Last(Aggregator):
-    """The cell with the greatest timestamp (not the latest arrival); 0 without one. A partial is
-    (timestamp, quantity).
-    """
+    """The cell with the greatest timestamp; 0 without one. A partial is (timestamp, quantity)."""
 
     words = "the latest {cell}"
     column = "lasts"
@@ -443,9 +425,7 @@ class _Min(_Extreme):
 
 
 class _UniqueCount(Aggregator):
-    """How many different values there are. Its partial is the set of them, since two counts alone
-    do not merge.
-    """
+    """How many different values there are. Its partial is their set: two counts do not merge."""
 
     identity = frozenset()
     takes = "text"
@@ -472,9 +452,7 @@ class _UniqueCount(Aggregator):
 
 
 class _Average(Aggregator):
-    """The mean of the cells; 0 without one. A partial is (sum, count), since two means alone do not
-    merge.
-    """
+    """The mean of the cells; 0 without one. A partial is (sum, count): means do not merge."""
 
     identity = (0, 0)
     words = "the average of the {cells}"
@@ -626,9 +604,7 @@ class _Peaks(Aggregator):
 
 
 class _RunningPeaks(Running):
-    """The peaks by window while cells change: a month has many windows, and a change concerns one
-    of them.
-    """
+    """The peaks by window while cells change, each of which concerns one of many windows."""
 
     __slots__ = ("_length", "_peaks")
 
@@ -686,9 +662,7 @@ FORMULAS: dict[Formula, Aggregator] = {
 
 
 def formula_like(mode: AggregateUsage) -> Formula:
-    """Return the formula by which a meter measures as a mode does, with ``carry_forward`` where the
-    mode looks back.
-    """
+    """Return the formula that measures as a mode does; ``carry_forward`` where it looks back."""
     row = AGGREGATORS[mode]
     return next(
         formula
@@ -698,9 +672,7 @@ def formula_like(mode: AggregateUsage) -> Formula:
 
 
 def formula_of(meter: Meter) -> Aggregator:
-    """Return the row of a meter: that of its formula, or with ``carry_forward`` the one that looks
-    back.
-    """
+    """Return a meter's row: its formula's, or with ``carry_forward`` the one that looks back."""
     return AGGREGATORS[AggregateUsage.LAST_EVER] if meter.carry_forward else FORMULAS[meter.formula]
 
 

@@ -38,18 +38,14 @@ class IdentifierScope(StrEnum):
 
 
 class LateUsage(StrEnum):
-    """What becomes of a change to a period that was billed: it stays unbilled, or the next invoice
-    carries it.
-    """
+    """Whether a change to a billed period stays unbilled, or the next invoice carries it."""
 
     IGNORE = "ignore"
     CARRY_FORWARD = "carry_forward"
 
 
 class Overlap(StrEnum):
-    """What two subscriptions of one customer are that bill one meter at the same time: refused, or
-    each counts all events.
-    """
+    """Whether two subscriptions of a customer may bill one meter, so that each counts all."""
 
     REFUSE = "refuse"
     EACH_COUNTS_ALL = "each_counts_all"
@@ -127,9 +123,7 @@ class MeterPolicy:
     overlap: Overlap = attrs.field(default=Overlap.REFUSE, converter=_overlap)
 
     def __attrs_post_init__(self) -> None:
-        """Keep bounds as plain numbers and spans of time, and refuse those that are none and what
-        is neither yes nor no.
-        """
+        """Keep bounds as plain numbers and spans, flags as bools, or refuse them."""
         keep = object.__setattr__
         for param, least in (
             ("backdate_days", 0),
@@ -149,30 +143,22 @@ class MeterPolicy:
 
     @classmethod
     def stripe(cls, **changes: Any) -> Self:
-        """Return what Stripe enforces: 15 significant digits and aligned summaries, beside the
-        defaults.
-        """
+        """Return what Stripe enforces beside the defaults: 15 digits, aligned summaries."""
         return cls(**{"significant_digits": 15, "aligned_summaries": True, **changes})
 
     @classmethod
     def history(cls, **changes: Any) -> Self:
-        """Return a policy without bounds of time, for events that are imported long after they
-        happened.
-        """
+        """Return a policy without bounds of time, to import events of long ago."""
         return cls(
             **{"backdate_days": None, "future_tolerance": None, "cancel_window": None, **changes}
         )
 
     def earliest(self, now: int) -> int | None:
-        """Return the first second that is accepted at ``now`` (Unix seconds): a UTC midnight; None
-        for any.
-        """
+        """Return the first second accepted at ``now`` (Unix seconds), a midnight; None for any."""
         return None if self.backdate_days is None else (now // _DAY - self.backdate_days) * _DAY
 
     def latest(self, now: int) -> int | None:
-        """Return the last microsecond that is accepted at ``now`` (Unix microseconds); None for
-        any.
-        """
+        """Return the last microsecond accepted at ``now`` (microseconds); None for any."""
         return (
             None
             if self.future_tolerance is None
@@ -197,9 +183,7 @@ class Reading:
 
 
 def require_no_carrying(policy: MeterPolicy, who: str) -> None:
-    """Refuse a policy that carries late usage forward where no period is ever closed; ``who``
-    begins the reason.
-    """
+    """Refuse to carry late usage forward where no period is closed; ``who`` says why."""
     if policy.late_usage is LateUsage.CARRY_FORWARD:
         expected = (
             f"'ignore', because {who} no periods whose late usage a later invoice could carry"
@@ -211,9 +195,7 @@ def require_no_carrying(policy: MeterPolicy, who: str) -> None:
 
 
 def is_customer(customer: str, customers: Container[str] | None) -> bool:
-    """Whether events can be of a customer: one of those known, or anybody whose id a subscription
-    can have.
-    """
+    """Whether events can be of a customer: one of those known, or any possible id."""
     return 1 <= len(customer) <= NAME_MAX if customers is None else customer in customers
 
 
@@ -264,9 +246,7 @@ _COUNTS: Final = tuple(formula for formula, row in FORMULAS.items() if row.takes
 
 
 def value_of(meter: Meter, text: str | None, policy: MeterPolicy) -> Number | str | Receipt:
-    """Return what the formula works on, or why there is nothing; the payload is of a customer of
-    the meter.
-    """
+    """Return what the formula works on, or why not; the payload is of a known customer."""
     formula, digits = meter.formula, policy.significant_digits
     if text is None:
         # Only a count can do without: the value is optional there, but garbage would hide a
@@ -398,9 +378,7 @@ def identifier_reused(
 
 
 def time_refusal(stamp: int, now: int, policy: MeterPolicy) -> Receipt | None:
-    """Refuse an event outside what is accepted at this moment (both in Unix microseconds), or
-    return None.
-    """
+    """Refuse an event outside what is accepted now (both in microseconds), or return None."""
     earliest, latest = policy.earliest(now // MICROSECONDS), policy.latest(now)
     if earliest is not None and stamp < earliest * MICROSECONDS:
         expected = f"at or after {_shown(earliest)}, {policy.backdate_days} calendar days back"

@@ -109,9 +109,7 @@ class MeterEvent:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Write Stripe's meter event, ready for JSON; a timestamp of whole seconds as Unix seconds,
-        else as ISO 8601.
-        """
+        """Write Stripe's meter event for JSON; its timestamp in Unix seconds, or ISO 8601."""
         at = self.instant
         timestamp = (
             self.timestamp

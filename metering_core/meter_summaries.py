@@ -64,9 +64,7 @@ DimensionFilters = Mapping[str, str | Iterable[str]]
 
 
 class ValueGroupingWindow(StrEnum):
-    """The calendar unit that a range is cut into, on the wall clock of a time zone; weeks begin on
-    Monday (ISO 8601).
-    """
+    """The calendar unit of a range's cuts, on the clock of a zone; weeks begin on Monday."""
 
     HOUR = "hour"
     DAY = "day"
@@ -127,9 +125,7 @@ class MeterEventSummary:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to tell, because no event counts and no level is carried from
-        before.
-        """
+        """Whether there is nothing to tell: no event counts, no level is carried."""
         return not self.events and not self.aggregated_value
 
     def to_dict(self) -> dict[str, Any]:
@@ -319,16 +315,12 @@ def total_of(meter: Meter, summaries: Iterable[MeterEventSummary]) -> Number:
 # What was asked -----------------------------------------------------------------------------------
 
 _Rank = tuple[int, tuple[str, ...]]
-"""What Stripe's order sorts summaries by: the start of their bucket, the latest first, and the
-values of the keys.
-"""
+"""What Stripe sorts summaries by: the start, latest first, and the keys' values."""
 
 
 @attrs.frozen
 class _Query:
-    """A question that was checked: the buckets of its range, and timelines by the values of the
-    keys.
-    """
+    """A checked question: the buckets of its range, and timelines by the keys' values."""
 
     meter: Meter
     customer: str
@@ -602,9 +594,7 @@ def _bound(value: Instant, param: str, window: str | None, *, is_aligned: bool) 
 
 
 def _hour_at(moment: int, zone: tzinfo) -> Bucket:
-    """Return the hour of the zone's clock that holds a moment; it is cut where the clock is moved
-    by a part of an hour.
-    """
+    """Return the hour of the zone's clock that holds a moment; a move of the clock cuts it."""
     past_hour = 0 if zone is UTC else _past_hour(moment, zone)
     start = moment - (moment + past_hour) % _HOUR
     if zone is UTC:

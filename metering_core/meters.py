@@ -31,9 +31,7 @@ from metering_core.stripe_fields import Read, judged
 __all__ = ["EventTimeWindow", "Formula", "Meter", "MeterStatus"]
 
 EVENT_NAME_MAX: Final = 100
-"""Characters of an event name, an identifier and the payload keys that a meter names (Stripe's
-limit).
-"""
+"""Characters of an event name, an identifier and a meter's payload keys (Stripe's limit)."""
 
 DISPLAY_NAME_MAX: Final = 250
 """Characters of a display name (Stripe's limit)."""
@@ -61,9 +59,7 @@ class Formula(StrEnum):
 
 
 class EventTimeWindow(StrEnum):
-    """In each UTC hour or day only the event that was received last counts (a pre-aggregated
-    meter).
-    """
+    """In each UTC hour or day only the event received last counts (a pre-aggregated meter)."""
 
     HOUR = "hour"
     DAY = "day"
@@ -82,9 +78,7 @@ class MeterStatus(StrEnum):
 
 
 def short_name(value: object, param: str, maximum: int = EVENT_NAME_MAX) -> str:
-    """Return a string of 1 to ``maximum`` characters (100 unless given), or refuse it with
-    ``parameter_invalid_string``.
-    """
+    """Return a string of 1 to ``maximum`` characters (100), or refuse what is none."""
     return name(value, param, maximum)
 
 
@@ -247,9 +241,7 @@ class Meter:
         return self.display_name or self.event_name
 
     def deactivate(self, at: Instant) -> Self:
-        """Return the meter as it is once it takes no more events; an inactive one is returned as it
-        is.
-        """
+        """Return the meter as it takes no more events; an inactive one is itself."""
         return (
             attrs.evolve(self, status=MeterStatus.INACTIVE, deactivated_at=at)
             if self.is_active

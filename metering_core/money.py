@@ -185,9 +185,7 @@ class Money:
 
     @property
     def is_payable(self) -> bool:
-        """Whether Stripe takes the amount, since some currencies take only multiples of 10 or 100
-        minor units.
-        """
+        """Whether Stripe takes the amount: some currencies take multiples of 10 or 100 only."""
         return self.minor_units % currency(self.currency).multiple == 0
 
     @property

@@ -1,6 +1,4 @@
-"""Ids, named choices and the keys of objects: what is checked at the door and is not a number or an
-instant.
-"""
+"""Ids, choices and keys: what is checked at the door and is no number and no instant."""
 
 from __future__ import annotations
 
@@ -36,9 +34,7 @@ def text_of(value: object) -> str | None:
 
 
 def name(value: object, param: str, maximum: int = NAME_MAX) -> str:
-    """Return a string of 1 to ``maximum`` characters, or refuse it with
-    ``parameter_invalid_string``.
-    """
+    """Return a string of 1 to ``maximum`` characters, or refuse what is none."""
     text = text_of(value)
     if text is None or not 1 <= len(text) <= maximum:
         expected = f"a string of 1 to {maximum} characters"
@@ -54,9 +50,7 @@ def optional_name(value: object, param: str) -> str | None:
 
 
 def choice(kind: type[Choice], value: object, param: str) -> Choice:
-    """Return the member of ``kind`` that ``value`` names, or refuse it with
-    ``parameter_invalid_choice``.
-    """
+    """Return the member of ``kind`` that is named, or refuse with ``parameter_invalid_choice``."""
     if isinstance(value, kind):
         return value
     # Looked for by its text: what the value itself would say to a comparison is not asked.
@@ -127,9 +121,7 @@ def refuse_slips(received: Collection[str], known: Collection[str], param: str =
 
 
 def folded(column: str) -> str:
-    """Return a name without the case of its letters and the blanks around it, in which slips differ
-    from what was meant.
-    """
+    """Return a name without case and outer blanks, by which slips differ from what was meant."""
     return column.strip().casefold()
 
 
@@ -169,9 +161,7 @@ def _names_of(ability: type) -> tuple[str, ...]:
 
 
 def require_offer(ability: type[Element], value: object, param: str, expected: str) -> Element:
-    """Return what :func:`offers` all that a protocol names, or refuse it with
-    ``parameter_invalid_object``.
-    """
+    """Return what :func:`offers` a protocol, or refuse with ``parameter_invalid_object``."""
     try:
         if offers(value, ability) and not isinstance(value, type):
             return value
@@ -222,18 +212,14 @@ def each_of(kind: type[Element], values: object, param: str, expected: str = "")
 
 
 def batch_of(kind: type[Element], values: Iterable[Element], param: str) -> list[Element]:
-    """Return a batch as a list, as :func:`each_of`: a list or tuple of that class alone is looked
-    at in one pass.
-    """
+    """Return a batch as a list, as :func:`each_of`; a plain list or tuple in one pass."""
     if type(values) in {list, tuple} and set(map(type, values)) <= {kind}:
         return list(values)
     return each_of(kind, values, param)
 
 
 def require_column(values: object, param: str) -> Sequence[Any]:
-    """Return values that have a length and can be read more than once, or refuse with
-    ``parameter_invalid_object``.
-    """
+    """Return values with a length, readable twice, or refuse: ``parameter_invalid_object``."""
     if isinstance(values, Sized) and not isinstance(values, str | bytes | Mapping | type):
         require_iterable(values, param)  # type: ignore[arg-type]
         return values  # type: ignore[return-value]  # an array is no Sequence by name
@@ -259,9 +245,7 @@ def flag(value: object, param: str) -> bool:
 
 
 def required(data: Mapping[str, Any], key: str, param: str = "") -> Any:
-    """Return ``data[key]``, or refuse its absence (or null) with ``parameter_missing``, in Stripe's
-    words.
-    """
+    """Return ``data[key]``, or refuse its absence, or null, as ``parameter_missing``."""
     if data.get(key) is None:
         place = f"{param}[{key}]" if param else key
         raise InvalidValueError(

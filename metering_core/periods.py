@@ -66,9 +66,7 @@ MICROSECONDS: Final = 1_000_000
 
 SECONDS_MIN: Final = unix_seconds(datetime.min.replace(tzinfo=UTC))
 SECONDS_MAX: Final = unix_seconds(datetime.max.replace(tzinfo=UTC))
-"""The last second of the year 9999: from 0 up to here an int is an instant without asking the
-calendar.
-"""
+"""The last second of the year 9999: up to it an int is an instant without a calendar."""
 
 
 def from_unix_seconds(seconds: int) -> datetime:
@@ -344,9 +342,7 @@ INTERVAL_COUNT_MAX: Final = {
     Interval.MONTH: 36,
     Interval.YEAR: 3,
 }
-"""The longest cycle of each unit (Stripe's ``recurring.interval_count``; days by analogy, since it
-names no limit).
-"""
+"""The longest cycle of each unit (Stripe's ``interval_count``; days by analogy)."""
 
 
 def _as_anchor(value: Instant) -> datetime:
@@ -495,9 +491,7 @@ class BillingCycle:
             start = end
 
     def _locate(self, moment: datetime) -> tuple[int, datetime, datetime]:
-        """Find the last boundary at or before ``moment``: an estimate by division, then one step or
-        two.
-        """
+        """Find the last boundary at or before ``moment``: an estimate, then a step or two."""
         k = self._estimated_index(moment)
         start = self._boundary(k)
         while (

@@ -12,9 +12,7 @@ from metering_core.periods import MICROSECONDS
 from metering_core.timelines import Series, Timeline
 
 _FEW: Final = 16
-"""Series whose partials are merged at each question: a timeline of all of them would cost as much
-memory as they do.
-"""
+"""Series that are merged at each question: a timeline of all would cost their memory again."""
 
 
 class Readings:
@@ -60,9 +58,7 @@ class Readings:
         return found
 
     def whole(self, meter: Meter, customer: str) -> list[Timeline]:
-        """Return what a customer's events of a meter come to whatever their dimension values, in
-        few timelines.
-        """
+        """Return a customer's events of a meter whatever their dimensions, in few timelines."""
         self.is_torn = True
         found = self._found(meter, customer)
         timelines = [series.timeline() for series in found.values()]
@@ -91,9 +87,7 @@ class Readings:
 def window_of(
     aggregator: Aggregator, timelines: Iterable[Timeline], start: int, end: int
 ) -> tuple[Partial, int]:
-    """Return what timelines together come to in ``[start, end)``, in Unix microseconds, and how
-    many readings that are.
-    """
+    """Return what timelines come to in ``[start, end)`` (microseconds), and of how many."""
     within = before = aggregator.identity
     readings = 0
     for timeline in timelines:

@@ -135,9 +135,7 @@ def _read_past(data: Mapping[str, Any], kind: str) -> Iterator[str]:
 
 
 def _within(key: str, value: object) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield the objects that a field holds with the paths to them: one, those of a list, or those
-    of Stripe's list object.
-    """
+    """Yield the objects of a field with their paths: one, a list's, or a list object's."""
     listed: object = value
     if isinstance(value, Mapping) and key == "currency_options":
         yield from (
@@ -171,9 +169,7 @@ def kind_of(data: Mapping[str, Any], key: str = "price") -> str:
 def _refuse_unknown(
     key: str, data: Mapping[str, Any], fields: Fields, place: str, *, is_stripes: bool
 ) -> None:
-    """Refuse an unknown field, in Stripe's words; of an object of Stripe's only one that is nearly
-    one which is not there.
-    """
+    """Refuse an unknown field; of Stripe's objects only one that is nearly an absent one."""
     bearing = [name for name, field in fields.items() if field is not Meaning.NOTHING]
     meant = get_close_matches(key.strip().casefold(), bearing, n=1, cutoff=0.85)
     is_slip = bool(meant) and meant[0] not in data
@@ -229,9 +225,7 @@ _AHEAD: Final = Refused(
 
 
 def _is_billed_as_usual(value: Any, data: Mapping[str, Any]) -> bool:
-    """An item that is licensed is billed up to the end of its current period, which alters
-    nothing.
-    """
+    """A licensed item is billed to the end of its current period, which alters nothing."""
     ends = data.get("current_period_end")
     return is_empty(value) or (isinstance(value, int) and isinstance(ends, int) and value <= ends)
 
@@ -242,9 +236,7 @@ _TRIAL_OFFER: Final = Refused(
 
 
 def _is_on_the_anchors_day(value: Any, data: Mapping[str, Any]) -> bool:
-    """Say whether boundaries follow from the anchor; on a day that its month does not have they
-    would not.
-    """
+    """Say whether boundaries follow from the anchor; on a day its month lacks they do not."""
     day = value.get("day_of_month") if isinstance(value, Mapping) else None
     if is_empty(day):
         return True
@@ -258,9 +250,7 @@ def _is_on_the_anchors_day(value: Any, data: Mapping[str, Any]) -> bool:
 
 
 def _is_on_its_only_item(value: Any, data: Mapping[str, Any]) -> bool:
-    """Say whether a subscription's own quantity, of earlier versions of the API, repeats that of
-    its only item.
-    """
+    """Say whether a subscription's own quantity (older API) repeats its only item's."""
     items = data.get("items")
     items = items.get("data") if isinstance(items, Mapping) else items
     if not isinstance(items, list | tuple) or len(items) != 1 or not isinstance(items[0], Mapping):
@@ -280,9 +270,7 @@ def _is_billed(value: Any, data: Mapping[str, Any]) -> bool:
 
 
 def current_period_end(data: Mapping[str, Any]) -> Any:
-    """Return when a subscription's current period ends, which newer versions of the API say of its
-    items; None if nowhere.
-    """
+    """Return when the current period ends, which newer versions say of items; or None."""
     items = data.get("items")
     items = items.get("data") if isinstance(items, Mapping) else items
     said = (
@@ -558,9 +546,7 @@ KINDS: Final[Mapping[str, Fields]] = {
     "trial_settings": _all(_NOTHING, "end_behavior"),
     "unknown": {},
 }
-"""The fields of each kind of object, by the name that it gives itself in ``object``, and of its
-parts.
-"""
+"""The fields of each kind of object, by its name for itself in ``object``, and of its parts."""
 
 _KINDS_OF: Final[Mapping[str, str]] = {
     "currency_options": "currency_option",
@@ -585,6 +571,4 @@ _FREE: Final = frozenset(
     }
     | {"tax"}
 )
-"""Fields of free content, or of content that is about words, who is paid, where to, and how it
-went: none of it bills.
-"""
+"""Fields about words, who is paid, where to and how it went: none of it bills."""

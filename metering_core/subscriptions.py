@@ -363,16 +363,12 @@ class Subscription:
         return self.start_date <= at and (self.ended_at is None or at < self.ended_at)
 
     def period_at(self, at: datetime | int) -> BillingPeriod | None:
-        """Return the billing period that holds the instant, cut where the subscription starts and
-        ends; None outside.
-        """
+        """Return the period that holds the instant, cut at start and end; None outside."""
         when = instant(at, "at")
         return self._within_life(self.cycle.period_at(when)) if self._is_alive_at(when) else None
 
     def periods_from(self, at: datetime | int) -> Iterator[BillingPeriod]:
-        """Yield the billing periods in order, from the one that holds the instant or the first
-        after it.
-        """
+        """Yield the billing periods in order, from the one that holds the instant, or the next."""
         when = instant(at, "at")
         for period in self.cycle.periods_from(
             max(when, self.start_date)
@@ -513,9 +509,7 @@ def _items_of(given: object) -> list[Any] | tuple[Any, ...]:
 
 
 def _billed_from(data: Mapping[str, Any]) -> Any:
-    """Return where what is owed begins: at the end of a trial, which Stripe says for ever, or at
-    the start.
-    """
+    """Return where what is owed begins: at the end of a trial, or at the start."""
     start, trial_end = data.get("start_date"), data.get("trial_end")
     if is_empty(trial_end):
         return start

@@ -32,9 +32,7 @@ _WIDTHS: Final = (
 )
 
 _FEW: Final = 16
-"""Readings that are merged one by one: keeping their partial would cost more memory than making it
-again costs time.
-"""
+"""Readings that are merged one by one: keeping their partial costs more than it saves."""
 
 _GONE: Final = object()
 
@@ -147,29 +145,21 @@ class Timeline:
         return min(first, after), after
 
     def count(self, start: int | None, end: int) -> int:
-        """Return how many readings there are from ``start`` (None: from the beginning) to before
-        ``end``.
-        """
+        """Return how many readings are from ``start`` (None: the beginning) to before ``end``."""
         first, after = self._places(start, end)
         return after - first
 
     def span(self, start: int, end: int) -> tuple[int, int] | None:
-        """Return the first and the last moment of the readings from ``start`` to before ``end``;
-        None where there are none.
-        """
+        """Return the first and the last moment in ``[start, end)``; None where there is none."""
         first, after = self._places(start, end)
         return (self.moments[first], self.moments[after - 1]) if first < after else None
 
     def numbers(self, start: int | None, end: int) -> list[int]:
-        """Return the numbers of the readings from ``start`` (None: from the beginning) to before
-        ``end``, in order of time.
-        """
+        """Return the numbers from ``start`` (None: the beginning) to before ``end``, by time."""
         return self.sequences[slice(*self._places(start, end))].tolist()
 
     def partial(self, start: int | None, end: int) -> Partial:
-        """Return the partial of the readings from ``start`` (None: from the beginning) to before
-        ``end``.
-        """
+        """Return the partial from ``start`` (None: the beginning) to before ``end``."""
         return self.window(start, end)[0]
 
     def window(self, start: int | None, end: int) -> tuple[Partial, int]:
@@ -187,9 +177,7 @@ class Timeline:
         return self._between(first, after, depth), after - first
 
     def _between(self, first: int, end: int, depth: int) -> Partial:
-        """Return the partial of the readings that stand from ``first`` to before ``end``, by blocks
-        of a width and smaller.
-        """
+        """Return the partial of places ``first`` to before ``end``, by blocks of a width."""
         if end - first <= _FEW or depth == len(_WIDTHS):
             return self._one_by_one(first, end)
         merge, partial, moments, width = (
@@ -277,9 +265,7 @@ class Series:
             self._touched[window] = None
 
     def timeline(self) -> Timeline:
-        """Return the readings that count. Overwritten ones are dropped only here: a thousand times
-        cost as much as once.
-        """
+        """Return the readings that count. Overwritten ones go only here, a thousand like one."""
         for window in self._touched:
             readings = self._windows[window]
             self._count(window, readings[-1] if readings else None)
@@ -287,9 +273,7 @@ class Series:
         return self._timelines[0]
 
     def enter(self, whole: Timeline) -> Iterable[tuple[int, int, Any]]:
-        """Keep the readings that count in a timeline of several series, too; return those that are
-        there already.
-        """
+        """Keep what counts in a timeline of several series, too; return what is there already."""
         readings = self.timeline().readings()
         self._timelines.append(whole)
         return readings

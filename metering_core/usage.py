@@ -41,9 +41,7 @@ Timestamp = int | Literal["now"]
 
 
 def as_timestamp(value: object, param: str = "timestamp") -> Timestamp:
-    """Return Unix seconds (a datetime floored to its second) or ``"now"``; refuse anything else by
-    name.
-    """
+    """Return Unix seconds (a datetime floored) or ``"now"``; refuse anything else by name."""
     if type(value) is int and 0 <= value <= SECONDS_MAX:
         return value
     if text_of(value) == "now":
