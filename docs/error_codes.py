@@ -1,7 +1,7 @@
-"""Write the table of error codes into the README and the page on errors.
+"""Write the table of error codes into its page of the reference.
 
 Run `python docs/error_codes.py`. The table is made from :class:`metering_core.ErrorCode`, between
-two marks on each page, so it cannot say anything else.
+two marks on the page, so it cannot say anything else.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ from metering_core import ErrorCode
 BEGIN = "<!-- error codes: made by docs/error_codes.py -->"
 END = "<!-- end of error codes -->"
 
-DOCS = Path(__file__).resolve().parent
-PAGES = (DOCS.parent / "README.md", DOCS / "concepts" / "errors.md")
+PAGE = Path(__file__).resolve().parent / "reference" / "error-codes.md"
 
 
 def table() -> str:
@@ -33,5 +32,4 @@ def with_table(page: str) -> str:
 
 
 if __name__ == "__main__":
-    for path in PAGES:
-        path.write_text(with_table(path.read_text(encoding="utf-8")), encoding="utf-8")
+    PAGE.write_text(with_table(PAGE.read_text(encoding="utf-8")), encoding="utf-8")

@@ -98,13 +98,13 @@ def failures_of(session: doctest.DocTest) -> str:
 
 
 def commands(page: Path) -> list[Command]:
-    """Return the command lines of a page that start our own command."""
+    """Return the command lines of a page that start our own command or an example."""
     found = []
     for block in blocks(page.read_text(encoding="utf-8")):
         if block.language == "console":
             for part in re.split(r"^(?=\$ )", block.text, flags=re.MULTILINE):
                 line, _, expected = part.partition("\n")
-                if line.startswith("$ metering-core"):
+                if line.startswith(("$ metering-core", "$ python examples/")):
                     number = (
                         block.lines_above + 1 + block.text[: block.text.index(part)].count("\n")
                     )
@@ -113,10 +113,11 @@ def commands(page: Path) -> list[Command]:
 
 
 def run(line: str, cwd: Path = ROOT) -> str:
-    """Run a `metering-core` command line as the reader would and return what it printed."""
-    arguments = shlex.split(line)[1:]
+    """Run a command line as the reader would and return what it printed."""
+    program, *arguments = shlex.split(line)
+    ours = ["-m", "metering_core"] if program == "metering-core" else []
     result = subprocess.run(
-        [sys.executable, "-m", "metering_core", *arguments],
+        [sys.executable, *ours, *arguments],
         cwd=cwd,
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,

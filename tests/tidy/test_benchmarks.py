@@ -159,16 +159,39 @@ def test_who_is_wrong_does_not_count():
         competing.race([way("ours", wrong, is_ours=True)], right, 1)
 
 
-def test_the_readme_shows_the_latest_run():
-    """The table of the comparison in the README is what the latest full run says, as far as it
-    compared.
+def test_the_pages_show_the_latest_run():
+    """The comparison in the documentation and the headlines of the README are what the latest runs
+    say.
     """
     readme = pytest.importorskip("benchmarks.readme")
-    data = readme.latest()
-    if not any(title.startswith("A: ") for title in data["groups"]):
-        pytest.skip("the latest run compared nothing")
-    text = readme.README.read_text(encoding="utf-8")
-    assert readme.written(text, data) == text
+    for path, text in readme.pages().items():
+        assert path.read_text(encoding="utf-8") == text, f"run python -m benchmarks.readme: {path}"
+
+
+def test_headlines_of_the_readme():
+    """A race says how many times the speed of the best peer ours is, also where a target names
+    another; by hand, 2,000 ns a record are 200 s for a hundred million.
+    """
+    readme = pytest.importorskip("benchmarks.readme")
+    ours = {
+        "name": "metering_core columnar",
+        "value": 9.0,
+        "ratio": 0.9,
+        "relative_to": "Polars",
+        "target": "",
+    }
+    named = {**ours, "name": "metering_core columnar against DuckDB", "ratio": 3.0, "target": "> 1"}
+    data = {"groups": {f"{start} (timed)": [named, ours] for start in readme.RACED}}
+    rows = [
+        {"name": "duckdb, 100,000,000 records: time", "value": 2_000.0, "note": None},
+        {"name": "duckdb, 100,000,000 records: peak memory", "value": 1.0, "note": "7 MiB"},
+    ]
+    lines = list(readme.headlines(data, {"groups": {readme.GROWN: rows}}))[2:]
+    assert [line.split(" | ")[-1] for line in lines] == [
+        "0.9 times the speed of Polars |",
+        "0.9 times the speed of Polars |",
+        "200 s, and 7 MiB of memory |",
+    ]
 
 
 def test_a_workload_that_was_measured_again_stands_as_it_was_then(tmp_path):
@@ -188,7 +211,7 @@ def test_a_workload_that_was_measured_again_stands_as_it_was_then(tmp_path):
     assert readme.latest(tmp_path)["groups"] == {"A: one": [2], "B: two": [1]}
 
 
-def test_the_table_of_the_readme():
+def test_the_table_of_the_comparison():
     """A row says how many times the speed of which tool ours is, what was wanted, and whether it
     was missed.
     """
@@ -207,19 +230,12 @@ def test_the_table_of_the_readme():
         "2, **missed** |"
     )
     assert list(readme.table(data))[2:] == [shown]
-    page = f"before\n{readme.BEGIN}\nold\n{readme.END}\nafter"
-    made = readme.written(page, data).splitlines()
-    assert made == [
-        "before",
-        readme.BEGIN,
-        "",
-        *readme.table(data),
-        "",
-        readme.PICTURE,
-        readme.END,
-        "after",
-    ]
-    assert readme.written("\n".join(made), data).splitlines() == made
+    begin, end = readme.BEGIN.format("comparison"), readme.END.format("comparison")
+    page = f"before\n{begin}\nold\n{end}\nafter"
+    made = readme.written(page, "comparison", [shown], "../")
+    picture = readme.PICTURE.format("../")
+    assert made.splitlines() == ["before", begin, "", shown, "", picture, end, "after"]
+    assert readme.written(made, "comparison", [shown], "../") == made
 
 
 def test_a_wrong_answer_is_no_measurement():

@@ -2,79 +2,45 @@
 
 from __future__ import annotations
 
-import json
 import re
 import shutil
 import subprocess
-import sys
+import tomllib
 
 import pages
 import pytest
 from places import ROOT_FOLDER
 
-from metering_core import ErrorCode
-
 TEXT = pages.README.read_text(encoding="utf-8")
-
-
-def shown_under(line: str) -> str:
-    """Return the output that the README shows under a command line."""
-    (shown,) = (block.text for block in pages.blocks(TEXT) if block.text.startswith(f"$ {line}\n"))
-    return shown.partition("\n")[2]
 
 
 def test_examples_run():
     """Every Python session in the README gives what the README shows."""
-    pytest.importorskip("numpy", reason="one example is in columns")
     failures = pages.failures_of(pages.python_session(pages.README))
     assert not failures, failures
 
 
-def test_there_are_ten_examples():
-    """The ten short examples are all there, and each of them is run."""
-    examples = re.search(r"^## Ten examples$(.*?)^## ", TEXT, flags=re.MULTILINE | re.DOTALL)[1]
-    parts = re.split(r"^### ", examples, flags=re.MULTILINE)[1:]
-    assert len(parts) == 10
-    assert all(
-        {"pycon", "console"} & {block.language for block in pages.blocks(part)} for part in parts
-    )
+def test_the_service_is_the_file():
+    """The service that the README shows is the file of the repository, whole."""
+    (shown,) = (block.text for block in pages.blocks(TEXT) if block.language == "python")
+    assert shown == (ROOT_FOLDER / "examples" / "service.py").read_text(encoding="utf-8")
 
 
-def test_the_invoice_is_the_one_of_the_demo():
-    """The invoice on the first screen is what `make demo` prints, whose last line names the script
-    that it called.
-    """
-    pytest.importorskip("cyclopts")
-    received = pages.run("metering-core demo").replace(
-        f"{sys.executable} -m metering_core", ".venv/bin/metering-core"
-    )
-    assert pages.is_as_shown(shown_under("make demo"), received), received
+def test_every_extra_is_named():
+    """The README names the extras that the project declares, and no other."""
+    project = tomllib.loads((ROOT_FOLDER / "pyproject.toml").read_text(encoding="utf-8"))
+    sentence = re.search(r"^Extras bring .*?\.$", TEXT, flags=re.MULTILINE | re.DOTALL)[0]
+    assert set(re.findall(r"`(\w+)`", sentence)) == {*project["project"]["optional-dependencies"]}
 
 
 @pytest.mark.parametrize(
     "command", pages.commands(pages.README), ids=lambda command: f"line {command.number}"
 )
 def test_commands_run(command):
-    """Every `metering-core` command line in the README prints what the README shows."""
+    """Every command line of ours in the README prints what the README shows."""
     pytest.importorskip("cyclopts")
     received = pages.run(command.line)
     assert pages.is_as_shown(command.expected, received), f"$ {command.line}\n{received}"
-
-
-def test_the_cases_shown_are_those_of_the_file():
-    """The cases that the README shows are those of the file that it checks."""
-    (shown,) = (block.text for block in pages.blocks(TEXT) if block.language == "json")
-    assert json.loads(shown) == json.loads(
-        (pages.ROOT / "examples" / "cases.json").read_text(encoding="utf-8")
-    )
-
-
-def test_error_codes_are_those_of_the_enum():
-    """The README lists every error code once, in order of precedence, with who raises it and what
-    it means.
-    """
-    rows = re.findall(r"^\| `(\w+)` \| `(\w+)` \| (.+) \|$", TEXT, flags=re.MULTILINE)
-    assert rows == [(code.value, code.raised_as, code.meaning) for code in ErrorCode]
 
 
 def test_a_wrong_output_is_noticed(tmp_path):
