@@ -125,7 +125,7 @@ class MeterEventSummary:
 
     @property
     def is_empty(self) -> bool:
-        """Whether there is nothing to tell: no event counts, no level is carried."""
+        """Whether there is nothing to tell, as no event counts and no level is carried."""
         return not self.events and not self.aggregated_value
 
     def to_dict(self) -> dict[str, Any]:

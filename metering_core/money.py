@@ -185,7 +185,7 @@ class Money:
 
     @property
     def is_payable(self) -> bool:
-        """Whether Stripe takes the amount: some currencies take multiples of 10 or 100 only."""
+        """Whether Stripe takes the amount; some currencies take multiples of 10 or 100 only."""
         return self.minor_units % currency(self.currency).multiple == 0
 
     @property
