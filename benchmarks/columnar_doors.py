@@ -11,8 +11,12 @@ import numpy as np
 from benchmarks import billing, inputs, meter_events
 from benchmarks.inputs import NOW, START, Columns
 from benchmarks.measuring import Contender
-from metering_core.bulk import invoice_lines
 from metering_core.columnar import ColumnarEvents, ColumnarUsage, EventBatch, UsageBatch
+
+try:
+    from metering_core.bulk import invoice_lines
+except ModuleNotFoundError:  # In a tree of before the wings.
+    from metering_core.invoice_lines import invoice_lines  # type: ignore[import-not-found]
 
 SMALL: Final = (100, 1_000)
 TIMES: Final = 20
