@@ -17,12 +17,9 @@ from numpy.typing import NDArray
 
 from metering_core.accounts import KnownItem
 from metering_core.cells import ItemCells, PeriodCells
+from metering_core.columnar.arrays import INT64_MAX, ORIGIN, Flags, Integers
 from metering_core.columnar.kernel import (
-    INT64_MAX,
-    ORIGIN,
     Cells,
-    Flags,
-    Integers,
     Rows,
     Totals,
     Window,

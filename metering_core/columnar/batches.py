@@ -1,44 +1,74 @@
-"""Usage records as columns on their way in: checked a column at a time, named by the row where one
-is malformed.
+"""Usage records and meter events as columns on their way in: checked a column at a time, named by
+the row where one is malformed.
+
+A batch is what it was made of and nothing else: each of its rows stands for one record or event.
+Numbers are integers, of events in units of a power of ten; no float is ever made of one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from importlib import import_module
-from itertools import count
+from datetime import datetime, timedelta
+from decimal import Decimal
+from types import MappingProxyType
 from typing import Any, Final, Self
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Flags, Integers, held, optionally_held
-from metering_core.columnar.paths import encoded
-from metering_core.columns import Batch, check_each, require_length
-from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError, describe
-from metering_core.exact import exact_integer
-from metering_core.names import NAME_MAX, flag, name, optional_name, refuse_slips
-from metering_core.periods import SECONDS_MAX
-from metering_core.usage import Action, UsageRecord, as_action, as_timestamp
+from metering_core.columnar import arrow
+from metering_core.columnar.arrays import (
+    FINE,
+    INT64_MAX,
+    SECONDS,
+    SECONDS_FINE,
+    Column,
+    Flags,
+    Integers,
+    as_array,
+    held,
+    instants,
+    integers,
+    is_sequence,
+    length_of,
+    optionally_held,
+    own,
+    require_lengths,
+    rows_of,
+)
+from metering_core.columnar.texts import IDENTIFIERS, NAMES, RECORD_IDS, Texts, identities_of
+from metering_core.columns import Batch, check_each
+from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.exact import (
+    DIGITS_MAX,
+    QUANTITY_DIGITS_MAX,
+    Number,
+    exact_integer,
+    plain,
+    whole_if_possible,
+)
+from metering_core.meter_events import MeterEvent
+from metering_core.meters import Meter, short_name
+from metering_core.names import each_of, flag, require_iterable, require_kind
+from metering_core.periods import MICROSECONDS, from_unix_seconds
+from metering_core.usage import Action, UsageRecord, as_action
 
-Column = Any
-"""A NumPy array, a sequence, or what NumPy can read as an array (a column of Polars, pandas or
-pyarrow).
-"""
+EPOCH: Final = from_unix_seconds(0)
+_GREATEST: Final = 10**QUANTITY_DIGITS_MAX
+_DEFAULT: Final = Meter("default", "default")
+"""Whose payload keys an event has that no meter measures."""
 
-_REQUIRED: Final = ("subscription_item", "quantity", "timestamp")
-_OPTIONAL: Final = ("action", "id", "seq", "received_at")
-
-_PIECE: Final = 1 << 20
-"""Strings that are encoded as one piece."""
+_EVENT_COLUMNS: Final = ("customer", "timestamp", "value", "identifier", "event_name")
 
 
 def optional_tuple(values: Sequence[str | None] | None) -> tuple[str | None, ...] | None:
     """Return None, or some texts as a tuple, which nobody changes."""
     return None if values is None else tuple(values)
+
+
+# Usage records ------------------------------------------------------------------------------------
 
 
 @attrs.frozen(eq=False)
@@ -127,20 +157,27 @@ class UsageBatch:
         """
         flag(copy, "copy")
         length = length_of(subscription_items, "subscription_items")
-        columns = {
+        length_of(quantities, "quantities")
+        length_of(timestamps, "timestamps")
+        others = {
             "quantities": quantities,
             "timestamps": timestamps,
             "actions": actions,
             "ids": ids,
         }
-        for column, values in columns.items():
-            if values is not None or column in {"quantities", "timestamps"}:
-                length_of(values, column)
-            require_length(values, length, column)
-        names, codes = _encoded(subscription_items, item_ids, copy=copy)
-        checked = _quantities(quantities, copy=copy)
-        stamps, as_now = _timestamps(timestamps, copy=copy)
-        return cls(names, codes, checked, stamps, _sets(actions, copy=copy), _ids(ids), as_now)
+        require_lengths(others, "subscription_items", length)
+        items = _items(subscription_items, item_ids, copy=copy)
+        units = integers(quantities, "quantities", INT64_MAX).astype(np.int64, copy=copy)
+        stamps, as_now = instants(timestamps, "timestamps", SECONDS, copy=copy)
+        return cls(
+            items.names,
+            own(items, "codes"),
+            np.ascontiguousarray(units),
+            stamps,
+            _sets(actions, copy=copy),
+            identities_of(ids, "ids", RECORD_IDS),
+            as_now,
+        )
 
     @classmethod
     def from_records(cls, records: Iterable[UsageRecord]) -> Self:
@@ -180,168 +217,35 @@ class UsageBatch:
             MissingExtraError: without pyarrow.
         """
         flag(copy, "copy")
-        table = arrow_table(source)
-        with reading_arrow():
-            return cls._of_arrow(arrow_columns(table), copy=copy)
+        columns = ("subscription_item", "quantity", "timestamp"), ("action", "id")
+        with arrow.columns_of(source, *columns, "usage", "UsageBatch.from_arrow") as given:
+            return cls._of_arrow(given, copy=copy)
 
     @classmethod
     def _of_arrow(cls, given: Mapping[str, Any], *, copy: bool) -> Self:
-        if "seq" in given:
-            refuse_disorder(given["seq"])
         with ThreadPoolExecutor(1) as pool:  # Which copies numbers while strings are encoded.
-            quantities = pool.submit(_arrow_integers, given["quantity"], "quantities", copy=copy)
-            stamps = pool.submit(_arrow_timestamps, given["timestamp"], copy=copy)
-            codes, names = dictionary_of(given["subscription_item"], "subscription_items")
-            actions = None if "action" not in given else _arrow_actions(given["action"])
+            quantities = pool.submit(arrow.quantities, given["quantity"], copy=copy)
+            stamps = pool.submit(arrow.instants, given["timestamp"], 1, copy=copy)
+            items = arrow.texts(given["subscription_item"], "subscription_items", NAMES)
+            actions = None if "action" not in given else arrow.sets(given["action"])
             ids = None if "id" not in given else given["id"].to_pylist()
         # What had to be copied has been by now.
         return cls.from_columns(
-            codes, quantities.result(), stamps.result(), actions, ids, item_ids=names, copy=False
+            items, quantities.result(), stamps.result()[0], actions, ids, copy=False
         )
 
 
-# Columns ------------------------------------------------------------------------------------------
-
-
-def length_of(values: Column, column: str) -> int:
-    """Return how many values a column has; refuse what is none, such as a generator, a text or a
-    single number.
-    """
-    try:
-        length = -1 if isinstance(values, str | bytes | bytearray | Mapping | type) else len(values)
-    except Exception:  # noqa: BLE001 - an object of the caller's own may raise anything
-        length = -1
-    if length < 0:
-        raise _no_column(values, column)
-    return length
-
-
-def _no_column(values: object, column: str) -> InvalidValueError:
-    expected = "a column: a list, or an array of one dimension"
-    return InvalidValueError.expecting(ErrorCode.PARAMETER_INVALID_OBJECT, column, expected, values)
-
-
-def as_array(values: Column, column: str) -> NDArray[Any]:
-    """Return a column as an array; what a mask hides is None there, and no value. Refuse what has
-    not one dimension.
-    """
-    try:
-        array = values if isinstance(values, np.ndarray) else np.asarray(values)
-    except Exception:  # noqa: BLE001 - as above
-        raise _no_column(values, column) from None
-    if array.ndim != 1:
-        raise _no_column(values, column)
-    if (
-        type(array) is not np.ndarray
-        and isinstance(array, np.ma.MaskedArray)
-        and array.dtype.kind != "M"
-    ):
-        return np.array(array.tolist(), np.object_)
-    return array
-
-
-def _is_sequence(values: Column) -> bool:
-    return isinstance(values, list | tuple | range)
-
-
-def _encoded(
-    values: Column, item_ids: Sequence[str] | None, *, copy: bool
-) -> tuple[tuple[str, ...], NDArray[np.int32]]:
-    """Return the distinct items and, for each row, which it is."""
-    column = "subscription_items"
-    if item_ids is not None:
-        length_of(item_ids, "item_ids")
-        names = tuple(item_ids)
-        if not _are_names(names):
-            names = tuple(check_each(names, "item_ids", name))
-        return names, _integers(values, column, len(names) - 1, 0).astype(np.int32, copy=copy)
-    rows = values if _is_sequence(values) else as_array(values, column).tolist()
-    table: dict[str, int] = {}
-    try:
-        table = dict(zip(dict.fromkeys(rows), count(), strict=False))
-        are_names = _are_names(table)
-    except Exception:  # noqa: BLE001 - a caller's value may raise anything
-        are_names = False
-    if not are_names:
-        rows = check_each(rows, column, name)
-        table = dict(zip(dict.fromkeys(rows), count(), strict=False))
-    return tuple(table), np.fromiter(map(table.__getitem__, rows), np.int32, len(rows))
-
-
-def _are_names(values: Collection[Any]) -> bool:
-    """Say whether all are names, without a word on which is not; much faster than
-    :func:`check_each`.
-    """
-    return (
-        set(map(type, values)) <= {str}
-        and 1 <= min(map(len, values), default=1) <= max(map(len, values), default=1) <= NAME_MAX
-    )
-
-
-def _integers(values: Column, column: str, maximum: int, minimum: int) -> NDArray[Any]:
-    """Return integers within bounds (inclusive) as an array, or name the row of the first that is
-    none.
-    """
-
-    def check(value: object, param: str) -> int:
-        return exact_integer(value, param, minimum=minimum, maximum=maximum)
-
-    if _is_sequence(values):
-        return np.array(_all_integers(values, column, maximum, minimum, check), dtype=np.int64)
-    array = as_array(values, column)
-    if array.dtype.kind not in "iu":
-        return np.array(check_each(array.tolist(), column, check), dtype=np.int64)
-    if len(array) and not minimum <= int(array.min()) <= int(array.max()) <= maximum:
-        row = int(np.flatnonzero((array < minimum) | (array > maximum))[0])
-        check(int(array[row]), f"{column}[{row}]")
-    return array
-
-
-def _all_integers(
-    values: Sequence[Any],
-    column: str,
-    maximum: int,
-    minimum: int,
-    check: Callable[[object, str], int],
-) -> Sequence[int]:
-    if set(map(type, values)) == {int} and minimum <= min(values) and max(values) <= maximum:
-        return values
-    return check_each(values, column, check)
-
-
-def _quantities(values: Column, *, copy: bool) -> Integers:
-    return np.ascontiguousarray(
-        _integers(values, "quantities", INT64_MAX, 0).astype(np.int64, copy=copy)
-    )
-
-
-def _timestamps(values: Column, *, copy: bool) -> tuple[Integers, Flags | None]:
-    """Return Unix seconds, and where a timestamp is ``"now"`` instead."""
-    if not _is_sequence(values):
-        array = as_array(values, "timestamps")
-        if array.dtype.kind in "iu":
-            return _unix_seconds(array, copy=copy), None
-        values = array.tolist() if array.dtype.kind != "M" else list(array)
-    if not (set(map(type, values)) == {int} and min(values) >= 0 and max(values) <= SECONDS_MAX):
-        values = check_each(values, "timestamps", as_timestamp)
-    as_now = np.fromiter((value == "now" for value in values), np.bool_, len(values))
-    stamps = np.fromiter(
-        (0 if value == "now" else value for value in values), np.int64, len(values)
-    )
-    return stamps, as_now if as_now.any() else None
-
-
-def _unix_seconds(array: NDArray[Any], *, copy: bool) -> Integers:
-    if len(array) and not ORIGIN <= int(array.min()) <= int(array.max()) <= SECONDS_MAX:
-        row = int(np.flatnonzero((array < ORIGIN) | (array > SECONDS_MAX))[0])
-        as_timestamp(int(array[row]), f"timestamps[{row}]")
-    return np.ascontiguousarray(array.astype(np.int64, copy=copy))
+def _items(values: Column, item_ids: Sequence[str] | None, *, copy: bool) -> Texts:
+    """Return which item each row is of."""
+    if item_ids is None:
+        return Texts.of(values, "subscription_items", NAMES)
+    return Texts.counted(values, "subscription_items", item_ids, "item_ids", NAMES, copy=copy)
 
 
 def _sets(values: Column | None, *, copy: bool) -> Flags | None:
     if values is None:
         return None
-    array = None if _is_sequence(values) else as_array(values, "actions")
+    array = None if is_sequence(values) else as_array(values, "actions")
     if array is not None and array.dtype == np.bool_:
         flags = array.astype(np.bool_, copy=copy)
     elif array is not None and array.dtype.kind == "U":
@@ -360,190 +264,378 @@ def _sets(values: Column | None, *, copy: bool) -> Flags | None:
     return flags if flags.any() else None
 
 
-def _ids(values: Column | None) -> list[str | None] | None:
-    if values is None:
-        return None
-    rows = list(values) if _is_sequence(values) else as_array(values, "ids").tolist()
-    given = [value for value in rows if value is not None]
-    if not _are_names(given):
-        rows = check_each(rows, "ids", optional_name)
-    return rows if given else None
+# Meter events -------------------------------------------------------------------------------------
 
 
-# Arrow --------------------------------------------------------------------------------------------
+def _read_only_values(values: Integers | Texts) -> Integers | Texts:
+    return values if isinstance(values, Texts) else held(values)
 
 
-def arrow_table(source: object, feature: str = "UsageBatch.from_arrow") -> Any:
-    """Read an Arrow stream with pyarrow."""
-    code, expected = ErrorCode.PARAMETER_INVALID_OBJECT, "an object with __arrow_c_stream__"
-    try:
-        has_stream = hasattr(source, "__arrow_c_stream__")
-    except Exception:  # noqa: BLE001 - an object of the caller's own may raise anything
-        has_stream = False
-    if not has_stream:
-        raise InvalidValueError.expecting(code, "source", expected, source)
-    try:
-        pyarrow = import_module("pyarrow")
-    except ModuleNotFoundError as error:
-        raise MissingExtraError.for_extra("arrow", feature) from error
-    try:
-        return pyarrow.RecordBatchReader.from_stream(source).read_all()
-    except Exception as error:  # What the stream's own maker raises comes out here, in any class.
-        message = (
-            "source: expected a stream that Arrow can read to its end, received one that says "
-            f"{describe(str(error))}"
-        )
-        raise InvalidValueError(code, message, param="source") from error
+def _read_only_map(dimensions: Mapping[str, Texts]) -> Mapping[str, Texts]:
+    return MappingProxyType(dict(dimensions))
 
 
-@contextmanager
-def reading_arrow() -> Iterator[None]:
-    """Refuse columns of a type that Arrow does not convert, or of values that it cannot."""
-    try:
-        yield
-    except import_module("pyarrow").lib.ArrowException as error:
-        message = (
-            "source: expected columns of plain types, received one of which Arrow says "
-            f"{describe(str(error))}"
-        )
-        raise InvalidValueError(
-            ErrorCode.PARAMETER_INVALID_OBJECT, message, param="source"
-        ) from error
+@attrs.frozen(eq=False)
+class EventBatch:
+    """Meter events with one name, column by column and equally long, in the order of arrival. Build
+    one with a class method.
 
+    A row is the event whose payload has the customer and the value under the keys that the meter
+    names, and each dimension under its own. The columns are those of what the batch is appended to,
+    so they are read-only.
 
-def arrow_columns(
-    table: Any,
-    required: Sequence[str] = _REQUIRED,
-    optional: Sequence[str] = _OPTIONAL,
-    param: str = "usage",
-) -> dict[str, Any]:
-    """Return the columns that are read, by their names; refuse what would be read otherwise than it
-    was meant.
+    Attributes:
+        event_name: of all events.
+        customers: whose event each row is; None where the payload has no customer.
+        decimal_places: see ``values``; 0 for texts.
+        identifiers: None where an event has none; None without any.
+        dimensions: further payload keys; None where a payload lacks the key.
     """
-    names, known = table.column_names, (*required, *optional)
-    refuse_slips(names, known, param)
-    for column in required:
-        if column not in names:
-            raise InvalidValueError(
-                ErrorCode.PARAMETER_MISSING, f"Missing required param: {column}", param=column
-            )
-    for column in known:
-        if names.count(column) > 1:
-            expected, code = "one column of that name", ErrorCode.PARAMETER_INVALID_OBJECT
-            raise InvalidValueError.expecting(code, column, expected, names.count(column))
-    if "received_at" in names:
-        message = (
-            f"{param}: received the column 'received_at', which is an argument instead: "
-            "append(batch, received_at=…)"
+
+    event_name: str
+    customers: Texts
+    _values: Integers | Texts = attrs.field(converter=_read_only_values)
+    decimal_places: int
+    _moments: Integers = attrs.field(converter=held)
+    _as_now: Flags | None = attrs.field(default=None, converter=optionally_held)
+    identifiers: Sequence[str | None] | None = attrs.field(default=None, converter=optional_tuple)
+    dimensions: Mapping[str, Texts] = attrs.field(factory=dict, converter=_read_only_map)
+
+    def __len__(self) -> int:
+        """Return the number of events."""
+        return len(self.customers)
+
+    def __repr__(self) -> str:
+        """Return the counts."""
+        return (
+            f"<EventBatch: {len(self)} events named {self.event_name!r} of "
+            f"{len(self.customers.names)} customers>"
         )
-        raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param="received_at")
-    return {column: table.column(column) for column in known if column in names}
+
+    @property
+    def values(self) -> Integers | Texts:
+        """Integers in units of ``10**-decimal_places``, or texts as they were sent; None where the
+        payload has no value.
+        """
+        return _read_only_values(self._values)
+
+    @property
+    def moments(self) -> Integers:
+        """Unix microseconds; 0 where ``as_now``."""
+        return held(self._moments)
+
+    @property
+    def as_now(self) -> Flags | None:
+        """Where the timestamp is ``"now"``; None for nowhere."""
+        return optionally_held(self._as_now)
+
+    @classmethod
+    def from_columns(
+        cls,
+        event_name: str,
+        customers: Column,
+        values: Column,
+        timestamps: Column,
+        *,
+        identifiers: Column | None = None,
+        dimensions: Mapping[str, Column] | None = None,
+        customer_ids: Sequence[str] | None = None,
+        decimal_places: int = 0,
+        are_microseconds: bool = False,
+        copy: bool = True,
+    ) -> Self:
+        """Check columns of equal length.
+
+        Args:
+            event_name: of all events, 1 to 100 characters.
+            customers: ids of customers, or with ``customer_ids`` integers that count in those.
+            values: integers, decimals, or texts as Stripe sends them; whether a text is a number is
+                for the meter to say.
+            timestamps: Unix seconds, aware datetimes or ``"now"``.
+            identifiers: None where an event has none.
+            dimensions: a column of texts by payload key.
+            customer_ids: the dictionary of dictionary-encoded customers.
+            decimal_places: integers of ``values`` count in units of ``10**-decimal_places``: 250
+                with 2 places is 2.5.
+            are_microseconds: whether integers of ``timestamps`` are Unix microseconds instead of
+                seconds.
+            copy: whether to copy arrays that could be used as they are. Without a copy the batch
+                cannot change them, but what they were given as still can, and with it accepted
+                events: then nothing may.
+
+        Raises:
+            InvalidValueError: for a malformed value; ``param`` names the column and the row
+                (``values[3]``). Floats are one.
+        """
+        flag(copy, "copy")
+        flag(are_microseconds, "are_microseconds")
+        keyed = _dimensions(dimensions)
+        length = length_of(customers, "customers")
+        length_of(values, "values")
+        length_of(timestamps, "timestamps")
+        others = {"values": values, "timestamps": timestamps, "identifiers": identifiers}
+        others |= {f"dimensions[{key}]": column for key, column in keyed.items()}
+        require_lengths(others, "customers", length)
+        places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
+        scale = FINE if are_microseconds else SECONDS_FINE
+        moments, as_now = instants(timestamps, "timestamps", scale, copy=copy)
+        return cls(
+            short_name(event_name, "event_name"),
+            _customers(customers, customer_ids),
+            checked := _values(values, places, copy=copy),
+            places if isinstance(checked, np.ndarray) else 0,
+            moments,
+            as_now,
+            identities_of(identifiers, "identifiers", IDENTIFIERS),
+            {key: Texts.of(column, f"dimensions[{key}]") for key, column in keyed.items()},
+        )
+
+    @classmethod
+    def from_arrow(
+        cls,
+        event_name: str,
+        source: object,
+        *,
+        dimensions: Iterable[str] = (),
+        decimal_places: int = 0,
+        copy: bool = True,
+    ) -> Self:
+        """Read a table with the Arrow stream interface (``__arrow_c_stream__``): of Polars, pandas,
+        pyarrow or DuckDB.
+
+        Its columns are ``customer``, ``timestamp`` (Unix seconds, or timestamps with a time zone),
+        the dimensions, and optionally ``value`` (integers, decimals or texts) and ``identifier``.
+        Texts may be dictionary-encoded; nulls are absent from the payload. A column ``event_name``
+        must say the name of these events, and a column ``seq`` ascend. When the rows were received
+        is said where the batch is appended. Other columns are not read.
+
+        Args:
+            event_name: of all events, 1 to 100 characters.
+            source: the table. Its stream is read with pyarrow.
+            dimensions: the payload keys that have a column of their own.
+            decimal_places: as :meth:`from_columns` says.
+            copy: as :meth:`from_columns` says.
+
+        Raises:
+            InvalidValueError: for an object without the interface; for a column that is absent
+                (``parameter_missing``), there twice, misspelt or ``received_at``
+                (``parameter_unknown``); for a malformed value.
+            MissingExtraError: without pyarrow.
+        """
+        places = exact_integer(decimal_places, "decimal_places", maximum=DIGITS_MAX)
+        flag(copy, "copy")
+        keys = _dimension_keys(dimensions)
+        columns = (*_EVENT_COLUMNS[:2], *keys), _EVENT_COLUMNS[2:]
+        with arrow.columns_of(source, *columns, "events", "EventBatch.from_arrow") as given:
+            name = short_name(event_name, "event_name")
+            return cls._of_arrow(name, given, keys, places, copy=copy)
+
+    @classmethod
+    def _of_arrow(
+        cls, name: str, given: Mapping[str, Any], keys: Iterable[str], places: int, *, copy: bool
+    ) -> Self:
+        if "event_name" in given:
+            arrow.refuse_other_names(given["event_name"], name)
+        customers = arrow.texts(given["customer"], "customers")
+        nothing = Texts((None,), np.zeros(len(customers), np.int32))
+        stamps, are_ticks = arrow.instants(given["timestamp"], MICROSECONDS, copy=copy)
+        return cls.from_columns(
+            name,
+            customers,
+            arrow.values(given["value"], copy=copy) if "value" in given else nothing,
+            stamps,
+            identifiers=given["identifier"].to_pylist() if "identifier" in given else None,
+            dimensions={key: arrow.texts(given[key], f"dimensions[{key}]") for key in keys},
+            decimal_places=places,
+            are_microseconds=are_ticks,
+            copy=False,
+        )
+
+    @classmethod
+    def from_events(cls, events: Sequence[MeterEvent], meter: Meter | None = None) -> Self:
+        """Take events with one name apart, as their meter reads them; at least one.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` for something that is not a meter event
+                of that name.
+        """
+        events, expected = each_of(MeterEvent, events, "events"), "a MeterEvent, all with one name"
+        for row, event in enumerate(events or [None]):
+            if event is None or event.event_name != events[0].event_name:
+                raise InvalidValueError.expecting(
+                    ErrorCode.PARAMETER_INVALID_OBJECT, f"events[{row}]", expected, event
+                )
+        read = _DEFAULT if meter is None else require_kind(Meter, meter, "meter")
+        own = (read.customer_payload_key, read.value_payload_key)
+        customers, values = ([event.payload.get(key) for event in events] for key in own)
+        keys = dict.fromkeys(key for event in events for key in event.payload if key not in own)
+        identifiers = [event.identifier for event in events]
+        stamps = [event.microseconds for event in events]
+        return cls(
+            events[0].event_name,
+            Texts.of(customers, "customers"),
+            Texts.of(values, "values"),
+            0,
+            np.array([0 if stamp is None else stamp for stamp in stamps], np.int64),
+            np.array([stamp is None for stamp in stamps], np.bool_) if None in stamps else None,
+            identifiers if any(identifiers) else None,
+            {key: Texts.of([event.payload.get(key) for event in events], key) for key in keys},
+        )
+
+    # A row ----------------------------------------------------------------------------------------
+
+    def value_at(self, row: int) -> str | None:
+        """Return the value of a row as its payload has it."""
+        if isinstance(self._values, Texts):
+            return self._values.at(row)
+        return written(int(self._values[row]), self.decimal_places)
+
+    def payload_at(self, row: int, meter: Meter | None) -> dict[str, str]:
+        """Return the payload of a row under the keys that its meter names."""
+        read = meter or _DEFAULT
+        own = {
+            read.customer_payload_key: self.customers.at(row),
+            read.value_payload_key: self.value_at(row),
+        }
+        every = own | {key: texts.at(row) for key, texts in self.dimensions.items()}
+        return {key: text for key, text in every.items() if text is not None}
+
+    def event_at(self, row: int, meter: Meter | None, received: int | None = None) -> MeterEvent:
+        """Return the event of a row; with a moment of receipt in Unix microseconds, ``"now"`` is
+        resolved to that.
+        """
+        at: datetime | str = (
+            "now"
+            if self.is_as_now(row)
+            else EPOCH + timedelta(microseconds=int(self._moments[row]))
+        )
+        if at == "now" and received is not None:
+            at = EPOCH + timedelta(microseconds=received)
+        identifier = None if self.identifiers is None else self.identifiers[row]
+        return MeterEvent(
+            self.event_name, self.payload_at(row, meter), identifier=identifier, timestamp=at
+        )
+
+    def is_as_now(self, row: int) -> bool:
+        """Whether the timestamp of a row is ``"now"``."""
+        return self._as_now is not None and bool(self._as_now[row])
+
+    # Columns --------------------------------------------------------------------------------------
+
+    def texts(self) -> Texts:
+        """Return the values as they are in the payloads."""
+        if isinstance(self._values, Texts):
+            return self._values
+        units, codes = np.unique(self._values, return_inverse=True)
+        names = tuple(written(unit, self.decimal_places) for unit in units.tolist())
+        return Texts(names, codes.astype(np.int32))
 
 
-def refuse_disorder(column: Any) -> None:
-    """Refuse numbers of arrival that say another order than that of the rows."""
-    refuse_nulls(column, "seq", "an integer", ErrorCode.PARAMETER_INVALID_INTEGER)
-    numbers = _integers(column.to_numpy(), "seq", INT64_MAX, -INT64_MAX)
-    for row in np.flatnonzero(numbers[1:] <= numbers[:-1])[:1].tolist():
-        expected = (
-            f"more than the {numbers[row]} of the row before, because rows arrive in their "
-            "order (sort them by seq)"
-        )
+def written(units: int, places: int) -> str:
+    """Write an integer in units of ``10**-places`` in digits.
+
+    >>> written(-250, 2)
+    '-2.5'
+    """
+    return plain(Decimal(f"{units}e-{places}")) if places else str(units)
+
+
+def number_of(units: int, places: int) -> Number:
+    """Return an integer in units of ``10**-places`` as the number that it is.
+
+    >>> number_of(250, 2), number_of(200, 2)
+    (Decimal('2.5'), 2)
+    """
+    return whole_if_possible(Decimal(f"{units}e-{places}")) if places else units
+
+
+def units_of(number: Number) -> tuple[int, int]:
+    """Return a number that a payload can hold as an integer and how many decimal places that
+    has.
+    """
+    if isinstance(number, int):
+        return number, 0
+    assert isinstance(number, Decimal), "no text says a fraction"
+    sign, digits, exponent = number.as_tuple()
+    assert isinstance(exponent, int), "values are finite"
+    units = int("".join(map(str, digits)))
+    return (-units if sign else units) * 10 ** max(exponent, 0), max(-exponent, 0)
+
+
+def as_units(integers: Sequence[int]) -> NDArray[Any]:
+    """Return integers as an array of 64 bits where all fit, else of Python integers."""
+    try:
+        return np.array(integers, np.int64)
+    except OverflowError:
+        units = np.empty(len(integers), np.object_)
+        units[:] = integers
+        return units
+
+
+# Their columns ------------------------------------------------------------------------------------
+
+
+def _customers(values: Column | Texts, customer_ids: Sequence[str] | None) -> Texts:
+    if customer_ids is None:
+        return Texts.of(values, "customers")
+    return Texts.counted(values, "customers", customer_ids, "customer_ids")
+
+
+def _dimensions(given: Mapping[str, Column] | None) -> dict[str, Column]:
+    if not isinstance(given, Mapping | None):
         code = ErrorCode.PARAMETER_INVALID_OBJECT
-        raise InvalidValueError.expecting(code, f"seq[{row + 1}]", expected, int(numbers[row + 1]))
+        raise InvalidValueError.expecting(code, "dimensions", "columns by payload key", given)
+    return {short_name(key, "dimensions"): column for key, column in (given or {}).items()}
 
 
-def dictionary_of(column: Any, param: str) -> tuple[NDArray[Any], list[str]]:
-    """Return codes and the dictionary that they count in; refuse a null by its row."""
-    refuse_nulls(
-        column, param, "a string of 1 to 255 characters", ErrorCode.PARAMETER_INVALID_STRING
-    )
-    pyarrow = import_module("pyarrow")
-    types = pyarrow.types
-    if types.is_dictionary(column.type):
-        chunks = column.unify_dictionaries().chunks
-    else:
-        if not (types.is_string(column.type) or types.is_large_string(column.type)):
-            for value in column[:1].to_pylist():  # Arrow would write numbers as strings.
-                name(value, f"{param}[0]")
-            column = column.cast(pyarrow.large_string())
-        pieces = _pieces(column)
-        found = encoded(pieces)
-        if found is not None:
-            return found[0], found[1].to_pylist()
-        chunks = _encoded_by_arrow(pyarrow, pieces)
-    if not chunks:
-        return np.empty(0, np.int64), []
-    return np.concatenate(
-        [chunk.indices.to_numpy(zero_copy_only=False) for chunk in chunks]
-    ), chunks[-1].dictionary.to_pylist()
-
-
-def _pieces(column: Any) -> list[Any]:
-    return [
-        chunk.slice(at, _PIECE) for chunk in column.chunks for at in range(0, len(chunk), _PIECE)
-    ]
-
-
-def _encoded_by_arrow(pyarrow: Any, pieces: list[Any]) -> list[Any]:
-    """Encode pieces with one dictionary, several at a time: Arrow itself works on one."""
-    with ThreadPoolExecutor() as pool:
-        done = list(pool.map(lambda piece: piece.dictionary_encode(), pieces))
-    return list(pyarrow.chunked_array(done).unify_dictionaries().chunks) if done else []
-
-
-def refuse_nulls(column: Any, param: str, expected: str, code: ErrorCode) -> None:
-    """Refuse a null by its row."""
-    if column.null_count:
-        row = column.is_null().to_numpy(zero_copy_only=False).argmax()
-        raise InvalidValueError.expecting(code, f"{param}[{row}]", expected, None)
-
-
-def _arrow_actions(column: Any) -> Flags | None:
-    """Return where the action is ``set``, None for nowhere; a null is an ``increment``, as it is in
-    files.
+def _values(values: Column | Texts, places: int, *, copy: bool) -> Integers | Texts:
+    """Return integers of 64 bits as they are, anything else as the text that a payload would
+    have.
     """
-    pyarrow = import_module("pyarrow")
-    flags: Flags | None = None
-    if pyarrow.types.is_boolean(column.type):
-        return np.asarray(column.fill_null(fill_value=False).to_numpy(), np.bool_)
-    if column.null_count:
-        column = column.cast(pyarrow.string()).fill_null(Action.INCREMENT.value)
-    codes, names = dictionary_of(column, "actions")
-    for place, value in enumerate(names):
-        if value == Action.SET:
-            flags = codes == place if flags is None else flags | (codes == place)
-        elif value not in {Action.INCREMENT, None}:
-            for row in np.flatnonzero(codes == place)[:1].tolist():
-                as_action(value, f"actions[{row}]")
-    return flags
+    if isinstance(values, Texts):
+        return values
+    array = None if is_sequence(values) else as_array(values, "values")
+    if array is not None and array.dtype.kind in "iu":
+        if array.dtype != np.uint64 or not len(array) or int(array.max()) <= INT64_MAX:
+            return np.ascontiguousarray(array.astype(np.int64, copy=copy))
+        values = array.tolist()
+    rows = rows_of(values, "values")
+    if (
+        set(map(type, rows)) <= {int}
+        and min(rows, default=0) >= -INT64_MAX
+        and max(rows, default=0) <= INT64_MAX
+    ):
+        return np.array(rows, np.int64)
+    texts = (
+        rows
+        if set(map(type, rows)) <= {str, type(None)}
+        else [_as_text(one, f"values[{row}]", places) for row, one in enumerate(rows)]
+    )
+    return Texts.of(texts, "values")
 
 
-def _arrow_integers(column: Any, param: str, *, copy: bool) -> NDArray[Any]:
-    expected = f"an integer of at least 0 and at most {INT64_MAX}"
-    refuse_nulls(column, param, expected, ErrorCode.PARAMETER_INVALID_INTEGER)
-    return arrow_numbers(column, copy=copy)
+def _as_text(value: object, param: str, places: int) -> str | None:
+    if value is None or isinstance(value, str):
+        return value
+    if isinstance(value, Decimal) and value.is_finite() and abs(value.adjusted()) < 2 * DIGITS_MAX:
+        return plain(value)
+    try:
+        return written(exact_integer(value, param, minimum=-_GREATEST, maximum=_GREATEST), places)
+    except InvalidValueError:
+        expected = "an integer, a Decimal or a text (a float has already lost what it meant)"
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_DECIMAL, param, expected, value
+        ) from None
 
 
-def _arrow_timestamps(column: Any, *, copy: bool) -> NDArray[Any]:
-    expected = "Unix seconds, or a timestamp with a time zone"
-    code = ErrorCode.PARAMETER_INVALID_INSTANT
-    refuse_nulls(column, "timestamps", expected, code)
-    pyarrow = import_module("pyarrow")
-    if not pyarrow.types.is_timestamp(column.type):
-        return arrow_numbers(column, copy=copy)
-    if column.type.tz is None:
-        raise InvalidValueError.expecting(code, "timestamps", expected, str(column.type))
-    units = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}[column.type.unit]
-    ticks = arrow_numbers(column.cast(pyarrow.int64()), copy=copy and units == 1)
-    return ticks if units == 1 else ticks // units
-
-
-def arrow_numbers(column: Any, *, copy: bool) -> NDArray[Any]:
-    """Return a column without nulls as an array: with a copy, in memory that is nobody else's."""
-    array: NDArray[Any]
-    if copy and column.num_chunks:
-        array = np.concatenate([chunk.to_numpy(zero_copy_only=False) for chunk in column.chunks])
-    else:
-        array = column.to_numpy()
-    return array
+def _dimension_keys(keys: Iterable[str]) -> list[str]:
+    """Return payload keys that are no other column."""
+    given = [keys] if isinstance(keys, str) else list(require_iterable(keys, "dimensions"))
+    others = {*_EVENT_COLUMNS, "seq", "received_at"}
+    for at, key in enumerate(given):
+        if short_name(key, f"dimensions[{at}]") in {*others, *given[:at]}:
+            expected = "a payload key that is no other column"
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_OBJECT, f"dimensions[{at}]", expected, key
+            )
+    return given

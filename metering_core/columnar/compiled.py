@@ -26,16 +26,8 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.kernel import (
-    ORIGIN,
-    STAMP_BITS,
-    Cells,
-    Integers,
-    Rows,
-    Totals,
-    Window,
-    read_only,
-)
+from metering_core.columnar.arrays import ORIGIN, Integers, read_only
+from metering_core.columnar.kernel import STAMP_BITS, Cells, Rows, Totals, Window
 
 Column = NDArray[Any]
 Columns = tuple[Column, Column, Column, Column]

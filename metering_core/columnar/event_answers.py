@@ -14,7 +14,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.event_batches import number_of
+from metering_core.columnar.arrays import INT64_MAX, Integers
+from metering_core.columnar.batches import number_of
 from metering_core.columnar.event_groups import (
     KEY_BITS,
     Groups,
@@ -26,7 +27,6 @@ from metering_core.columnar.event_groups import (
 )
 from metering_core.columnar.event_series import Label
 from metering_core.columnar.event_store import Counting, MeterColumns
-from metering_core.columnar.kernel import INT64_MAX, Integers
 from metering_core.columnar.paths import ENGINE, pays
 from metering_core.exact import Number, whole_if_possible
 from metering_core.measures import Partial, formula_of, kernel_for, row_of

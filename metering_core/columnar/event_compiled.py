@@ -19,8 +19,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from metering_core.columnar.arrays import Integers, read_only
 from metering_core.columnar.compiled import Each, _each, _jit, _workers, apart, working
-from metering_core.columnar.kernel import Integers, read_only
 
 Column = NDArray[Any]
 

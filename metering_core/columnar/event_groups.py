@@ -17,7 +17,7 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.kernel import INT64_MAX, ROWS_MAX, Flags, Integers
+from metering_core.columnar.arrays import INT64_MAX, ROWS_MAX, Flags, Integers
 
 Numbers = NDArray[Any]
 """Integers of 64 bits, or of any size (``dtype`` object)."""

@@ -13,8 +13,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.event_batches import Texts
-from metering_core.columnar.kernel import Integers, own
+from metering_core.columnar.arrays import Integers, own
+from metering_core.columnar.texts import Texts
 
 Label = tuple[str, tuple[str, ...]]
 """A customer and the values of some dimensions."""

@@ -10,10 +10,10 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.event_batches import EPOCH, EventBatch, number_of
+from metering_core.columnar.arrays import Flags, Integers
+from metering_core.columnar.batches import EPOCH, EventBatch, number_of
 from metering_core.columnar.event_groups import Numbers, last_of_each, times
 from metering_core.columnar.event_series import Labels, Series
-from metering_core.columnar.kernel import Flags, Integers
 from metering_core.exact import Number
 from metering_core.measures import formula_of
 from metering_core.meter_events import MeterEvent

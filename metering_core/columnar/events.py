@@ -18,7 +18,8 @@ import numpy as np
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.aggregation import as_requests
-from metering_core.columnar.batches import Column
+from metering_core.columnar.arrays import ROWS_MAX, Column, Flags, Integers, own, received_moments
+from metering_core.columnar.batches import EventBatch, as_units, units_of, written
 from metering_core.columnar.event_answers import (
     PARTIALS,
     EventSummaries,
@@ -26,12 +27,10 @@ from metering_core.columnar.event_answers import (
     partials_of,
     summarized,
 )
-from metering_core.columnar.event_batches import EventBatch, Texts, as_units, units_of, written
 from metering_core.columnar.event_groups import Numbers
 from metering_core.columnar.event_store import MeterColumns, Part
-from metering_core.columnar.kernel import ROWS_MAX, Flags, Integers, own
 from metering_core.columnar.paths import ENGINE
-from metering_core.columnar.usage import received_moments
+from metering_core.columnar.texts import Texts
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
 from metering_core.measures import Partial, formula_of, kernel_for
@@ -257,7 +256,7 @@ class ColumnarEvents(MeterReader, Uncopied):
             self._book.begin_change()
             kept = self._whole()
             batches = [batch] if isinstance(batch, EventBatch) else self._taken_apart(batch)
-            _, received = received_moments(sum(map(len, batches)), now, received_at)
+            received = received_moments(sum(map(len, batches)), now, received_at)
             if kept.length + sum(map(len, batches)) > ROWS_MAX:
                 expected = f"at most {ROWS_MAX} events in all"
                 raise InvalidValueError.expecting(

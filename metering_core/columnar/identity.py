@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.accounts import Sent
-from metering_core.columnar.kernel import Flags, Integers
+from metering_core.columnar.arrays import Flags, Integers
 from metering_core.columnar.piles import and_run
 
 

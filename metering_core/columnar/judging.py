@@ -31,7 +31,8 @@ from metering_core.acceptance import (
     time_refusal,
 )
 from metering_core.accounts import Account, KnownItem
-from metering_core.columnar.kernel import ORIGIN, STAMP_BITS, Flags, Integers
+from metering_core.columnar.arrays import ORIGIN, Flags, Integers
+from metering_core.columnar.kernel import STAMP_BITS
 from metering_core.errors import InvalidValueError
 from metering_core.periods import BillingCycle, unix_seconds
 from metering_core.subscriptions import Subscription, SubscriptionItem

@@ -20,18 +20,8 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
+from metering_core.columnar.arrays import INT64_MAX, ORIGIN, ROWS_MAX, Flags, Integers
 from metering_core.exact import Number
-from metering_core.periods import SECONDS_MIN
-
-Integers = NDArray[np.int64]
-Flags = NDArray[np.bool_]
-
-INT64_MAX: Final = 2**63 - 1
-ROWS_MAX: Final = 2**31
-"""So many rows, at most: the sums of their limbs fit 64 bits."""
-
-ORIGIN: Final = SECONDS_MIN
-"""The first second of the year 1: no timestamp is earlier."""
 
 STAMP_BITS: Final = 39
 """Bits that hold the seconds from the year 1 to 9999."""
@@ -50,48 +40,6 @@ _FEW_SETS: Final = 6
 
 _SPARSE: Final = 4
 """The table of touched cells has 2 to this power entries for each of them, or more."""
-
-
-class _Held:
-    """The memory of an array, lent for reading only: NumPy asks its owner before it makes an array
-    writeable again.
-    """
-
-    __slots__ = ("__array_struct__",)
-    __array_struct__: object
-
-
-def held(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array that nobody can write to, nor make writeable; where somebody else holds it,
-    it stays as it was there.
-    """
-    lent = _Held()
-    lent.__array_struct__ = read_only(array).__array_struct__
-    return np.asarray(lent)
-
-
-def optionally_held(array: NDArray[Any] | None) -> NDArray[Any] | None:
-    """Return None, or what :func:`held` returns."""
-    return None if array is None else held(array)
-
-
-def own(batch: object, column: str) -> Any:
-    """Return a column as the batch itself keeps it: for what it is appended to, which lends nobody
-    any of it.
-
-    Who asks a batch gets an array made for them by :func:`held`: the dtype, the shape and the
-    strides of an array can be set in place although its values cannot.
-    """
-    return getattr(batch, f"_{column}")
-
-
-def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array as one that is not written to, faster than :func:`held`: for what does not
-    leave.
-    """
-    view = array.view(np.ndarray)
-    view.flags.writeable = False
-    return view
 
 
 @attrs.frozen(eq=False)

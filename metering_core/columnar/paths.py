@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.columnar import kernel
-from metering_core.columnar.kernel import INT64_MAX, ORIGIN, Cells, Flags, Rows, Totals, Window
+from metering_core.columnar.arrays import INT64_MAX, ORIGIN, Flags
+from metering_core.columnar.kernel import Cells, Rows, Totals, Window
 from metering_core.measures import AGGREGATORS
 from metering_core.prices import AggregateUsage
 

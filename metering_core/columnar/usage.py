@@ -22,20 +22,19 @@ from metering_core.accounts import ClosesOne, Closing, KnownItem, Sent
 from metering_core.aggregation import as_requests, required_mode
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.answering import Answers, Late, Part, Question, Questions
-from metering_core.columnar.batches import Column, UsageBatch, as_array, length_of
-from metering_core.columnar.identity import Claims, Identities, hashes_of
-from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
-from metering_core.columnar.kernel import (
-    CODES_MAX,
+from metering_core.columnar.arrays import (
     ORIGIN,
     ROWS_MAX,
-    STAMP_BITS,
+    Column,
     Flags,
     Integers,
-    Rows,
     own,
+    received_moments,
 )
-from metering_core.columns import check_each, require_length
+from metering_core.columnar.batches import UsageBatch
+from metering_core.columnar.identity import Claims, Identities, hashes_of
+from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
+from metering_core.columnar.kernel import CODES_MAX, STAMP_BITS, Rows
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
 from metering_core.log import UsageLog
@@ -44,12 +43,10 @@ from metering_core.money import Rounding, half_up
 from metering_core.names import choice, require_iterable, require_kind
 from metering_core.periods import (
     MICROSECONDS,
-    SECONDS_MAX,
     BillingPeriod,
     Instant,
     from_unix_seconds,
     instant,
-    moment,
 )
 from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -206,7 +203,7 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
                 ``received_at`` are given. Nothing was appended then.
         """
         given = batch if isinstance(batch, UsageBatch) else UsageBatch.from_records(batch)
-        seconds, received = received_moments(len(given), now, received_at)
+        received = received_moments(len(given), now, received_at)
         with self.lock:
             self._book.begin_change()
             if self.sequence + len(given) > ROWS_MAX:
@@ -214,7 +211,7 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
                 raise InvalidValueError.expecting(
                     ErrorCode.PARAMETER_INVALID_OBJECT, "batch", expected, len(given)
                 )
-            arriving = self._arriving(given, seconds)
+            arriving = self._arriving(given, received // MICROSECONDS)
             verdict = self._judge(arriving, given)
             numbers = self._numbers(verdict.accepted)
             receipts = self._receipts(arriving, verdict, numbers)
@@ -886,32 +883,3 @@ def _chosen(modes: Iterable[AggregateUsage | str]) -> list[AggregateUsage]:
 def _is_as_now(given: UsageBatch, row: int) -> bool:
     as_now = own(given, "as_now")
     return as_now is not None and bool(as_now[row])
-
-
-def received_moments(
-    length: int, now: Instant | None, received_at: Column | None
-) -> tuple[int | Integers, int | Integers]:
-    """Return the moment of receipt in Unix seconds and microseconds, of all rows or of each."""
-    if now is not None and received_at is not None:
-        message = "You may only specify one of these parameters: now, received_at."
-        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="now")
-    if received_at is None:
-        if now is None:
-            message = "now: expected the moment of receipt, received None"
-            raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="now")
-        return moment(now, "now")
-    length_of(received_at, "received_at")
-    require_length(received_at, length, "received_at")
-    values = (
-        as_array(received_at, "received_at") if not isinstance(received_at, list | tuple) else None
-    )
-    if values is not None and values.dtype.kind in "iu" and _in_calendar(values):
-        seconds = values.astype(np.int64)
-        return seconds, seconds * MICROSECONDS  # At most 3 * 10**17, by the check above.
-    rows = list(received_at) if values is None else values.tolist()
-    moments = np.array(check_each(rows, "received_at", moment), np.int64).reshape(-1, 2)
-    return np.ascontiguousarray(moments[:, 0]), np.ascontiguousarray(moments[:, 1])
-
-
-def _in_calendar(values: Integers) -> bool:
-    return not len(values) or ORIGIN <= int(values.min()) <= int(values.max()) <= SECONDS_MAX

@@ -37,7 +37,7 @@ from metering_core.columnar import (  # noqa: E402
     EventBatch,
     UsageBatch,
     answering,
-    batches,
+    arrow,
     judging,
     kernel,
 )
@@ -547,7 +547,7 @@ def test_arrow_streams(monkeypatch, way):
     """A table with the Arrow stream interface is read as its columns are, whatever their
     encoding.
     """
-    monkeypatch.setattr(batches, "_PIECE", 2 if way == "pieces" else 1 << 20)
+    monkeypatch.setattr(arrow, "_PIECE", 2 if way == "pieces" else 1 << 20)
     table = arrow_table()
     pyarrow = pytest.importorskip("pyarrow")
     match way:

@@ -34,7 +34,8 @@ from metering_core.columnar import (  # noqa: E402
     kernel,
     paths,
 )
-from metering_core.columnar.kernel import ORIGIN, Rows, Window  # noqa: E402
+from metering_core.columnar.arrays import ORIGIN  # noqa: E402
+from metering_core.columnar.kernel import Rows, Window  # noqa: E402
 
 LAST = 253_402_300_799
 """The last second of the year 9999."""

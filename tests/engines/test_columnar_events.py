@@ -21,7 +21,7 @@ np = pytest.importorskip("numpy", reason="needs the extra 'columnar'")
 import metering_core as mc  # noqa: E402 - after it is known that columns can be
 from metering_core.columnar import event_answers  # noqa: E402
 from metering_core.columnar import events as events_module  # noqa: E402
-from metering_core.columnar.event_batches import EventBatch  # noqa: E402
+from metering_core.columnar.batches import EventBatch  # noqa: E402
 from metering_core.columnar.events import ColumnarEvents  # noqa: E402
 from metering_core.meter_acceptance import MeterPolicy  # noqa: E402
 from metering_core.meter_events import MeterEvent  # noqa: E402
@@ -463,12 +463,15 @@ def test_customers_and_meters_may_come_later():
         ({"customers": ["a", 5]}, "customers[1]"),
         ({"customers": ["a", ["b"]]}, "customers[1]"),
         ({"customers": [0, 2], "customer_ids": ["a", "b"]}, "customers[1]"),
-        ({"customers": [0.5, 1.5], "customer_ids": ["a", "b"]}, "customers"),
+        ({"customers": [0.5, 1.5], "customer_ids": ["a", "b"]}, "customers[0]"),
         ({"timestamps": [START, "soon"]}, "timestamps[1]"),
         ({"timestamps": np.array([START, 10**15])}, "timestamps[1]"),
         ({"timestamps": np.array(["2024-01-01", "2024-01-02"], "M8[s]")}, "timestamps[0]"),
         ({"timestamps": np.ma.array([START, START], mask=[0, 1])}, "timestamps[1]"),
-        ({"customers": np.ma.array([0, 1], mask=[0, 1]), "customer_ids": ["a", "b"]}, "customers"),
+        (
+            {"customers": np.ma.array([0, 1], mask=[0, 1]), "customer_ids": ["a", "b"]},
+            "customers[1]",
+        ),
         ({"identifiers": ["a", ""]}, "identifiers[1]"),
         ({"identifiers": ["a", "b" * 101]}, "identifiers[1]"),
         ({"identifiers": ["a", 5]}, "identifiers[1]"),

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 import metering_core as mc
 from metering_core.aggregation import summarize_all
 from metering_core.columnar import ColumnarUsage, UsageBatch, kernel
-from metering_core.columnar.kernel import ORIGIN, Rows, Window
+from metering_core.columnar.arrays import ORIGIN
+from metering_core.columnar.kernel import Rows, Window
 from metering_core.periods import from_unix_seconds
 from metering_core.testing.strategies import batches, subscriptions
 
