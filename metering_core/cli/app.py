@@ -55,14 +55,10 @@ from metering_core.errors import (
 )
 from metering_core.exact import plain
 from metering_core.explaining import explain
-from metering_core.feeds.catalog import (
-    Catalog,
-    Spellings,
-    UsageFormat,
-    parse_quantity,
-    read_catalog,
-    read_price,
-)
+from metering_core.feeds.appending import Spellings
+from metering_core.feeds.catalog import Catalog, read_catalog, read_price
+from metering_core.feeds.files import parse_quantity
+from metering_core.feeds.formats import UsageFormat
 from metering_core.feeds.instants import ANY_TIME, PlausibleTime, likeness
 from metering_core.invoicing import (
     Invoice,

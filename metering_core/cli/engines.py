@@ -36,15 +36,9 @@ from metering_core.errors import (
     describe,
     shown,
 )
-from metering_core.feeds.catalog import (
-    USAGE_COLUMNS,
-    Arrivals,
-    Spellings,
-    UsageFormat,
-    UsageRow,
-    append_usage,
-    read_usage,
-)
+from metering_core.feeds.appending import Spellings, append_usage
+from metering_core.feeds.files import USAGE_COLUMNS, Arrivals, UsageRow, read_usage
+from metering_core.feeds.formats import PARQUET, UsageFormat, format_by_extension
 from metering_core.log import UsageLog
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.sql import DuckDBUsage, events_kernel, sql_kernel
@@ -173,7 +167,7 @@ def _is_table(usage: str, usage_format: str | None) -> bool:
 
 
 def _is_parquet(usage: str, usage_format: str | None) -> bool:
-    return usage_format is None and usage.lower().endswith(".parquet")
+    return usage_format is None and format_by_extension(usage) == PARQUET
 
 
 def _is_glob(usage: str) -> bool:

@@ -29,17 +29,12 @@ from metering_core.errors import (
     describe,
     shown,
 )
-from metering_core.feeds.catalog import (
-    Catalog,
-    EventRow,
-    UsageFormat,
-    append_events,
-    meter_log,
-    read_catalog,
-    read_events,
-    refuse_pipe,
-)
+from metering_core.feeds.appending import append_events
+from metering_core.feeds.catalog import Catalog, meter_log, read_catalog
+from metering_core.feeds.files import EventRow, read_events
+from metering_core.feeds.formats import UsageFormat
 from metering_core.feeds.instants import PlausibleTime
+from metering_core.feeds.json import refuse_pipe
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog

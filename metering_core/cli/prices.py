@@ -24,7 +24,9 @@ from metering_core.cli.files import (
     shown_name,
 )
 from metering_core.errors import ErrorCode, InvalidValueError, shown
-from metering_core.feeds.catalog import append_usage, read_price, read_usage
+from metering_core.feeds.appending import append_usage
+from metering_core.feeds.catalog import read_price
+from metering_core.feeds.files import read_usage
 from metering_core.feeds.instants import ANY_TIME, FROM_2000, PlausibleTime
 from metering_core.log import UsageLog
 from metering_core.prices import Price

@@ -13,7 +13,7 @@ from metering_core.acceptance import AcceptancePolicy, LateAttribution, Receipt,
 from metering_core.accounts import Closing, refuse_untold
 from metering_core.aggregation import as_requests, required_mode
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
-from metering_core.feeds.catalog import usage_row
+from metering_core.feeds.files import usage_row
 from metering_core.feeds.instants import FROM_2000, PlausibleTime
 from metering_core.measures import AGGREGATORS, Folded, Partial, require_sql
 from metering_core.names import name, refuse_slips, require_kind

@@ -27,7 +27,8 @@ from metering_core.errors import (
     UsageRejectedError,
     shown,
 )
-from metering_core.feeds.catalog import TextRow, numbers_for_digits, parse_json
+from metering_core.feeds.files import TextRow, numbers_for_digits
+from metering_core.feeds.json import parse_json
 from metering_core.names import refuse_slips
 from metering_core.sql.duckdb_tables import DuckDBTables
 from metering_core.sql.readers import ZONED, Reader, Source, listed, quoted, reader_of
@@ -63,7 +64,7 @@ class Place:
 
     def complaint(self, error: InvalidValueError) -> MeteringError:
         """Return what is wrong with a malformed row: of a file, what
-        :mod:`metering_core.feeds.catalog` says of one.
+        :mod:`metering_core.feeds.files` says of one.
         """
         message, param = f"{self}: {error.message}", error.param or "row"
         if self.path is None:
@@ -133,7 +134,7 @@ class Origin:
         return dict(_of_counts(counts_of(tables, self.reader.files), self.reader.files, seqs))
 
     def fields(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Return what a row of ``source`` says, as :func:`~metering_core.feeds.catalog.usage_row`
+        """Return what a row of ``source`` says, as :func:`~metering_core.feeds.files.usage_row`
         takes it.
 
         Raises:

@@ -26,7 +26,8 @@ from typing import Any, Final, TextIO, TypeAlias, cast
 import attrs
 
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, MeteringError, shown
-from metering_core.feeds.catalog import TextRow, read_text, require_header
+from metering_core.feeds.files import TextRow, read_text, require_header
+from metering_core.feeds.formats import EXTENSIONS, format_by_extension
 from metering_core.names import refuse_slips
 from metering_core.sql.duckdb_tables import DuckDBTables
 
@@ -61,7 +62,6 @@ _CSV_OPTIONS: Final = {
 }
 """All that DuckDB would guess otherwise: a guess could skip a row without a word."""
 _BLANKS: Final = re.compile(rb'[,\r\n] +"|" +(?=[,\r\n]|\Z)')
-_EXTENSIONS: Final = {".parquet": "parquet", ".csv": "csv", ".jsonl": "jsonl", ".ndjson": "jsonl"}
 
 
 @attrs.frozen
@@ -208,11 +208,11 @@ def format_of(files: Sequence[str]) -> str:
     Raises:
         CatalogError: ``file_unreadable``.
     """
-    formats = {_EXTENSIONS.get(Path(file).suffix.lower()) for file in files}
+    formats = {format_by_extension(file) for file in files}
     if len(formats) != 1 or None in formats:
         received = ", ".join(sorted({Path(file).suffix or "none" for file in files}))
         message = (
-            f"usage: expected files of one extension of {', '.join(_EXTENSIONS)}, received "
+            f"usage: expected files of one extension of {', '.join(EXTENSIONS)}, received "
             f"{received}"
         )
         details = {"path": next(iter(files), None), "line": None}
@@ -229,7 +229,7 @@ def _place(files: Sequence[str]) -> str:
 
 @attrs.frozen
 class Text:
-    """Files of CSV or JSON lines as :mod:`metering_core.feeds.catalog` reads them, which says what
+    """Files of CSV or JSON lines as :mod:`metering_core.feeds.files` reads them, which says what
     a row is.
 
     Attributes:

@@ -114,8 +114,9 @@ from metering_core.exact import (
     plain,
     whole_if_possible,
 )
-from metering_core.feeds.catalog import SUBSCRIPTION_TIMES, read_json
+from metering_core.feeds.catalog import SUBSCRIPTION_TIMES
 from metering_core.feeds.instants import instant_of_file
+from metering_core.feeds.json import read_json
 from metering_core.invoicing import describe_charge, finalize_invoice, number_field
 from metering_core.log import UsageLog
 from metering_core.meter_events import MeterEvent

@@ -17,8 +17,7 @@ from places import GOLDEN_FOLDER
 import metering_core
 from metering_core import __main__
 from metering_core.cli import app as cli
-from metering_core.feeds import catalog
-from metering_core.feeds.catalog import read_catalog
+from metering_core.feeds import UsageFormat, read_catalog
 
 PACKAGE = Path(metering_core.__file__).parent
 GOLDEN = GOLDEN_FOLDER
@@ -1009,4 +1008,4 @@ class TestTheProgram:
     def test_the_demo_files_are_a_valid_catalog(self):
         """What is shipped can be read by the library alone."""
         assert [one.id for one in read_catalog(DEMO[0]).subscriptions] == ["sub_acme"]
-        assert catalog.UsageFormat.of_path(DEMO[1]) == "csv"
+        assert UsageFormat.of_path(DEMO[1]) == "csv"

@@ -24,7 +24,8 @@ from metering_core import (
     UsageLog,
 )
 from metering_core.errors import CatalogError
-from metering_core.feeds.catalog import USAGE_COLUMNS, append_usage, read_usage
+from metering_core.feeds.appending import append_usage
+from metering_core.feeds.files import USAGE_COLUMNS, read_usage
 
 duckdb = pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow, to make Arrow tables and Parquet files")

@@ -604,7 +604,13 @@ def methods_of(kind: type, find: Callable[[Scene], Any]) -> Iterator[Door]:
             )
 
 
-OF_FILES = {f"metering_core.{one}" for one in ("feeds.catalog", "feeds.instants", "tariffs.pieces")}
+OF_FILES = {
+    *(
+        f"metering_core.feeds.{one}"
+        for one in ("appending", "catalog", "files", "formats", "instants")
+    ),
+    "metering_core.tariffs.pieces",
+}
 """Modules whose doors are among those of the wings, with what they are given."""
 
 

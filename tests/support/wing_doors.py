@@ -18,22 +18,13 @@ from builders import FEB, JAN, START
 from doors import Door, Scene
 
 import metering_core as mc
-from metering_core.feeds import catalog
 from metering_core.feeds.instants import PlausibleTime
 
 NAMED = {
-    "feeds.catalog": (
-        *(
-            "read_catalog",
-            "read_price",
-            "read_usage",
-            "read_events",
-            "append_usage",
-            "append_events",
-            "meter_log",
-        ),
-        *("Catalog", "UsageRow", "EventRow", "UsageFormat.of_path"),
-    ),
+    "feeds.appending": ("append_usage", "append_events"),
+    "feeds.catalog": ("read_catalog", "read_price", "meter_log", "Catalog"),
+    "feeds.files": ("read_usage", "read_events", "UsageRow", "EventRow"),
+    "feeds.formats": ("UsageFormat.of_path",),
     "bulk": ("rate_many", "rate_lines", "invoice_lines"),
     "feeds.instants": ("PlausibleTime",),
     "tariffs.pieces": ("tariff",),
@@ -104,7 +95,7 @@ def EVENTS():  # noqa: N802
 
 def rows(scene):
     """Return the rows of a file of usage, read when they are asked for."""
-    return list(catalog.read_usage(io.StringIO(CSV), "csv", path="u.csv"))
+    return list(mc.feeds.read_usage(io.StringIO(CSV), "csv", path="u.csv"))
 
 
 def event_rows(scene):
@@ -112,7 +103,7 @@ def event_rows(scene):
         "event_name,timestamp,payload[stripe_customer_id],payload[value],payload[region]\n"
         "calls,1706745600,c,5,eu\n"
     )
-    return list(catalog.read_events(io.StringIO(text), "csv", path="e.csv"))
+    return list(mc.feeds.read_events(io.StringIO(text), "csv", path="e.csv"))
 
 
 ROOT = root.VALID
@@ -124,7 +115,7 @@ WINGS = {
     "DuckDBUsage": lambda s: s.duckdb_usage,
     "DuckDBEvents": lambda s: s.duckdb_events,
     "PlausibleTime": lambda s: PlausibleTime(),
-    "UsageFormat": lambda s: catalog.UsageFormat,
+    "UsageFormat": lambda s: mc.feeds.UsageFormat,
 }
 VALID = {
     "ColumnarUsage.append.batch": lambda s: s.batch,
@@ -192,7 +183,7 @@ VALID = {
     "append_events.log": lambda s: s.meter_log,
     "on_refusal": lambda s: lambda _: None,
     "on_unbilled": lambda s: None,
-    "catalog": lambda s: catalog.Catalog({}, (), {}),
+    "catalog": lambda s: mc.feeds.Catalog({}, (), {}),
     "meter_log.policy": lambda s: s.policy,
     "run_cases.data": lambda s: {"cases": []},
     "run_cases.kind": lambda s: "rating",

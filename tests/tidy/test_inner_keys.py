@@ -28,7 +28,6 @@ from wing_doors import file
 from wrong_values import WRONG, Own
 
 import metering_core as mc
-from metering_core.feeds import catalog
 from metering_core.testing.cases import read_cases, run_cases
 
 SAMPLE = 60
@@ -216,12 +215,12 @@ def readers() -> Iterator[tuple[str, Reader]]:
                 lambda content, data=data, restore=restore: restore(sealed(data, content)),
             ),
         )
-    yield "read_catalog", Reader(whole_catalog(), of_text(catalog.read_catalog), is_text=True)
+    yield "read_catalog", Reader(whole_catalog(), of_text(mc.feeds.read_catalog), is_text=True)
     yield (
         "read_price",
         Reader(
             PACKAGES.to_dict(),
-            lambda data: catalog.read_price(file("p.json", json.dumps(data))),
+            lambda data: mc.feeds.read_price(file("p.json", json.dumps(data))),
             is_text=True,
         ),
     )
@@ -235,16 +234,16 @@ def readers() -> Iterator[tuple[str, Reader]]:
     }
     event = {"event_name": "calls", "timestamp": START, "identifier": "a", "received_at": START}
     payload = {"stripe_customer_id": "c", "value": "5"}
-    yield "read_usage jsonl", Reader(usage, rows(catalog.read_usage, "jsonl"), is_text=True)
-    yield "read_usage csv", Reader(usage, rows(catalog.read_usage, "csv"), is_text=True)
+    yield "read_usage jsonl", Reader(usage, rows(mc.feeds.read_usage, "jsonl"), is_text=True)
+    yield "read_usage csv", Reader(usage, rows(mc.feeds.read_usage, "csv"), is_text=True)
     yield (
         "read_events jsonl",
-        Reader({**event, "payload": payload}, rows(catalog.read_events, "jsonl"), is_text=True),
+        Reader({**event, "payload": payload}, rows(mc.feeds.read_events, "jsonl"), is_text=True),
     )
     flat = {f"payload[{key}]": value for key, value in payload.items()}
     yield (
         "read_events csv",
-        Reader({**event, **flat}, rows(catalog.read_events, "csv"), is_text=True),
+        Reader({**event, **flat}, rows(mc.feeds.read_events, "csv"), is_text=True),
     )
     for kind, case in case_of_each_kind():
         yield f"run_cases {kind}", Reader({"cases": [case]}, run_cases)
@@ -336,7 +335,7 @@ def kept_whole(value: Any) -> None:
         assert type(value).from_dict(json.loads(json.dumps(value.to_dict()))) == value
     elif hasattr(type(value), "from_stripe"):
         assert type(value).from_stripe(json.loads(json.dumps(value.to_stripe()))) == value
-    elif isinstance(value, catalog.Catalog):
+    elif isinstance(value, mc.feeds.Catalog):
         for one in (*value.prices.values(), *value.meters.values(), *value.subscriptions):
             kept_whole(one)
 

@@ -19,7 +19,7 @@ from metering_core import Meter, MeteringError
 from metering_core.cli import app as cli
 from metering_core.cli import engines as cli_engines
 from metering_core.cli.engines import Engine
-from metering_core.feeds.catalog import read_events, read_usage
+from metering_core.feeds.files import read_events, read_usage
 
 JUNE = 1_780_272_000  # 2026-06-01T00:00:00Z
 ITEMS = {"interval": "month", "usage_type": "metered"}

@@ -30,7 +30,6 @@ from wing_doors import INSIDE, NAMED, TESTING, WingScene, public, wing_doors
 from wrong_values import WRONG, LyingNumber, LyingText, OddMoment, Own
 
 import metering_core as mc
-from metering_core.feeds import catalog
 from metering_core.meter_summaries import Buckets
 from metering_core.sql import DuckDBEvents, DuckDBUsage, SparkEvents, SparkUsage
 from metering_core.testing import cases
@@ -601,19 +600,19 @@ def written(folder, name, text):
 
 def rows_of(path):
     with Path(path).open() as stream:
-        raise next(catalog.read_usage(stream, "csv"))
+        raise next(mc.feeds.read_usage(stream, "csv"))
 
 
 FILES = {
-    "catalog": (catalog.read_catalog, "source", 2),
-    "price": (catalog.read_price, "reference", 2),
-    "price of a catalog": (lambda path: catalog.read_price(path + "#p"), "reference", 2),
+    "catalog": (mc.feeds.read_catalog, "source", 2),
+    "price": (mc.feeds.read_price, "reference", 2),
+    "price of a catalog": (lambda path: mc.feeds.read_price(path + "#p"), "reference", 2),
     "cases": (cases.read_cases, "path", 2),
     "rows": (rows_of, "row", 2),
     "picture": (lambda path: mc.tariffs.curve(priced(), path + "/none/p.svg"), "path", None),
-    "format": (lambda path: catalog.UsageFormat.of_path(path + ".txt"), "path", None),
-    "absent": (lambda path: catalog.read_catalog(path + ".none"), "source", None),
-    "no path": (lambda path: catalog.read_catalog(path + "\0"), "source", None),
+    "format": (lambda path: mc.feeds.UsageFormat.of_path(path + ".txt"), "path", None),
+    "absent": (lambda path: mc.feeds.read_catalog(path + ".none"), "source", None),
+    "no path": (lambda path: mc.feeds.read_catalog(path + "\0"), "source", None),
     "duckdb": (lambda path: DuckDBUsage(path, [subscribed()]), "row", 2),
     "duckdb, absent": (
         lambda path: DuckDBUsage(path + ".none.csv", [subscribed()]),

@@ -10,22 +10,13 @@ from decimal import Decimal
 import pytest
 
 import metering_core as mc
-from metering_core.feeds import catalog as catalog_module
-from metering_core.feeds.catalog import (
-    EventRow,
-    UsageFormat,
-    UsageRow,
-    append_events,
-    append_usage,
-    meter_log,
-    parse_quantity,
-    read_catalog,
-    read_events,
-    read_json,
-    read_price,
-    read_usage,
-)
+from metering_core.feeds import appending
+from metering_core.feeds.appending import append_events, append_usage
+from metering_core.feeds.catalog import meter_log, read_catalog, read_price
+from metering_core.feeds.files import EventRow, UsageRow, parse_quantity, read_events, read_usage
+from metering_core.feeds.formats import UsageFormat
 from metering_core.feeds.instants import PlausibleTime, likeness
+from metering_core.feeds.json import in_json, read_json
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
 from metering_core.meters import Meter
@@ -750,7 +741,7 @@ class TestAppending:
             f"si_1,8,{START},,",
         )
         for size in (1, 2, 3, 10_000):
-            monkeypatch.setattr(catalog_module, "CHUNK_ROWS", size)
+            monkeypatch.setattr(appending, "CHUNK_ROWS", size)
             log, told = self.log(), []
             append_usage(log, self.rows(*rows), on_refusal=told.append)
             assert [(one.details["line"], one.code.value) for one in told] == [
@@ -791,7 +782,7 @@ class TestAppending:
 
     def test_a_long_file_is_appended_in_chunks(self, monkeypatch):
         """No more rows wait at once than a chunk holds."""
-        monkeypatch.setattr(catalog_module, "CHUNK_ROWS", 4)
+        monkeypatch.setattr(appending, "CHUNK_ROWS", 4)
         log, seen = self.log(), []
 
         def rows():
@@ -1155,7 +1146,7 @@ def test_a_value_that_is_nested_too_deeply_to_be_written_is_left_to_python():
     error = mc.InvalidValueError.expecting(
         mc.ErrorCode.PARAMETER_INVALID_STRING, "product", "a string", deep
     )
-    assert catalog_module._in_json(error) == error.message
+    assert in_json(error) == error.message
     assert error.message.startswith("product: expected a string, received ")
 
 

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.feeds.cumulative import (
+from metering_core.feeds.opentelemetry import (
     CumulativePoint,
     CumulativeSum,
     Delta,

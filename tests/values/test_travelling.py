@@ -21,7 +21,8 @@ from test_invoicing import Halves
 
 import metering_core as mc
 from metering_core.currencies import currency
-from metering_core.feeds.catalog import read_catalog, read_events, read_usage
+from metering_core.feeds.catalog import read_catalog
+from metering_core.feeds.files import read_events, read_usage
 from metering_core.feeds.instants import PlausibleTime
 
 NOW = START + 10 * DAY
