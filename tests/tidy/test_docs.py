@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import re
+import shutil
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -36,6 +38,7 @@ def marked(page: Path) -> object:
     )
 
 
+@pytest.mark.filterwarnings("ignore::ResourceWarning")  # Sockets of pyspark's own, as in its tests.
 @pytest.mark.parametrize(
     "page", [marked(page) for page in PAGES], ids=lambda page: str(page.relative_to(pages.DOCS))
 )
@@ -43,8 +46,11 @@ def test_python_examples_run(page):
     """Every Python session on the page gives what the page shows, where the extras that the page
     needs are installed.
     """
-    for module in pages.needed(page):
+    needed = pages.needed(page)
+    for module in needed:
         pytest.importorskip(module, reason=f"the examples of {page.name} need {module}")
+    if "pyspark" in needed and shutil.which("java") is None and "JAVA_HOME" not in os.environ:
+        pytest.skip("needs Java 17 or later, which Spark runs on")
     failures = pages.failures_of(pages.python_session(page))
     assert not failures, failures
 
