@@ -16,7 +16,7 @@ from metering_core.meter_bills import Correction, Part, part_of
 from metering_core.money import Rounding, half_up
 from metering_core.prices import Price
 from metering_core.pricing import ZERO, Charge, ChargeKind
-from metering_core.rating import SettledCharge, rate
+from metering_core.rating import Segment, SettledLine, billed
 
 
 @attrs.frozen
@@ -45,32 +45,32 @@ def differences(correction: Correction, rounding: Rounding = half_up) -> list[Di
     """
     former = _by_part(correction.price, max(correction.billed, 0), rounding)
     latter = _by_part(correction.price, correction.measured, rounding)
-    billed = (
+    before = (
         {part: one.amount for part, one in former.items()}
         if correction.settled is None
         else correction.settled
     )
     found = []
-    for part in dict.fromkeys([*(one for one in (*former, *billed) if one not in latter), *latter]):
+    for part in dict.fromkeys([*(one for one in (*former, *before) if one not in latter), *latter]):
         nothing = _nothing(part, latter.get(part) or former.get(part))
         now = latter.get(part, nothing)
         found.append(
             Difference(
-                _joined(now, former.get(part, nothing), -1).charge, now.amount, billed.get(part, 0)
+                _joined(now, former.get(part, nothing), -1).charge, now.amount, before.get(part, 0)
             )
         )
     return [one for one in found if one.amount or one.charge.amount or one.charge.quantity]
 
 
-def _by_part(price: Price, quantity: Number, rounding: Rounding) -> dict[Part, SettledCharge]:
-    charges: dict[Part, SettledCharge] = {}
-    for one in rate(price, quantity).settled(rounding):
+def _by_part(price: Price, quantity: Number, rounding: Rounding) -> dict[Part, SettledLine]:
+    charges: dict[Part, SettledLine] = {}
+    for one in billed([Segment(price, quantity)], rounding):
         part = part_of(one.charge)
         charges[part] = _joined(charges[part], one, 1) if part in charges else one
     return charges
 
 
-def _nothing(part: Part, like: SettledCharge | None) -> SettledCharge:
+def _nothing(part: Part, like: SettledLine | None) -> SettledLine:
     """Return the charge of a part that is not there, in the units of one that is."""
     kind, tier, label = part
     # What neither quantity has was billed by a model of the user's own that charges otherwise
@@ -81,10 +81,11 @@ def _nothing(part: Part, like: SettledCharge | None) -> SettledCharge:
         else like.charge
     )
     packages = None if charge.packages is None else 0
-    return SettledCharge(attrs.evolve(charge, quantity=0, amount=ZERO, packages=packages), ZERO, 0)
+    none = attrs.evolve(charge, quantity=0, amount=ZERO, packages=packages)
+    return SettledLine(0, none, ZERO, 0)
 
 
-def _joined(one: SettledCharge, other: SettledCharge, sign: int) -> SettledCharge:
+def _joined(one: SettledLine, other: SettledLine, sign: int) -> SettledLine:
     """Return two charges of a part as one, the second added or subtracted."""
     join, first, second = add if sign > 0 else subtract, one.charge, other.charge
     exact = multiply(join(one.exact, other.exact), 1)
@@ -98,4 +99,4 @@ def _joined(one: SettledCharge, other: SettledCharge, sign: int) -> SettledCharg
         if first.packages is None or second.packages is None
         else first.packages + sign * second.packages,
     )
-    return SettledCharge(charge, exact, one.amount + sign * other.amount)
+    return SettledLine(one.segment, charge, exact, one.amount + sign * other.amount)

@@ -1,8 +1,8 @@
 """Lines and invoices: preview and finalize are the same function of records, prices, cycle and
 cut-off.
 
-The path from a quantity to money is a list of steps, each a function from values to values:
-summarize, rate, settle. Every line is settled once, and a total is the sum of its settled lines
+An invoice's items are the segments of one draft, which goes through the steps of
+:mod:`metering_core.rating`. Every line is settled once, and a total is the sum of its settled lines
 (Stripe, decimal amounts).
 """
 
@@ -30,7 +30,7 @@ from metering_core.names import offers, require_kind
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant, iso_8601
 from metering_core.prices import AggregateUsage, Price, terms_of
 from metering_core.pricing import Charge, ChargeKind
-from metering_core.rating import rate
+from metering_core.rating import Segment, SettledLine, billed
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 __all__ = [
@@ -900,11 +900,15 @@ def invoice_of(
     """
     invoice_id = subscription.invoice_id(period)
     ids = (f"{invoice_id}_{number}" for number in count(1))
+    segments = [segment_of(item, summaries.get(item.id), period) for item in subscription.items]
+    of_items: list[list[SettledLine]] = [[] for _ in segments]
+    for line in billed(segments, rounding):
+        of_items[line.segment].append(line)
     lines = (
         line
-        for item in subscription.items
+        for item, own in zip(subscription.items, of_items, strict=True)
         for line in chain(
-            _lines(item, summaries.get(item.id), period, rounding, ids, evidence(item)),
+            _lines(item, summaries.get(item.id), period, rounding, ids, evidence(item), own),
             *(_late_lines(one, rounding, ids, evidence(item)) for one in corrections(item, period)),
         )
     )
@@ -962,16 +966,12 @@ def _lines(
     rounding: Rounding,
     ids: Iterator[str],
     evidence: Evidence | None,
+    billed_lines: Iterable[SettledLine],
 ) -> Iterator[InvoiceLineItem]:
-    """Rate an item's quantity and settle each charge."""
-    agreed = item.quantity or 0
-    quantity = agreed if summary is None else summary.billable_usage
-    price, share = item.price, billed_share(item, period)
-    proration, part = (
-        None if share is WHOLE or share == WHOLE else share,
-        _part(item, summary, period),
-    )
-    for one in rate(price, quantity).settled(rounding, share=share):
+    """Write what was billed of an item as lines of its invoice."""
+    price, share, part = item.price, billed_share(item, period), _part(item, summary, period)
+    proration = None if share is WHOLE or share == WHOLE else share
+    for one in billed_lines:
         charge = one.charge
         yield InvoiceLineItem(
             id=next(ids),
@@ -984,12 +984,20 @@ def _lines(
             exact=one.exact,
             currency=price.currency,
             charge=charge,
-            total_usage=quantity if summary is None else summary.total_usage,
+            total_usage=item.quantity or 0 if summary is None else summary.total_usage,
             aggregate_usage=None if summary is None else summary.aggregate_usage,
             rounding=getattr(rounding, "__name__", type(rounding).__name__),
             proration=proration,
             usage=evidence,
         )
+
+
+def segment_of(
+    item: SubscriptionItem, summary: UsageSummary | None, period: BillingPeriod
+) -> Segment:
+    """Return what is billed of an item: what was used of it, or what was agreed."""
+    quantity = item.quantity or 0 if summary is None else summary.billable_usage
+    return Segment(item.price, quantity, billed_share(item, period))
 
 
 def billed_share(item: SubscriptionItem, period: BillingPeriod) -> Fraction:

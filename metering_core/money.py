@@ -308,14 +308,15 @@ class _ToMultiple:
     __name__: str
 
     def __call__(self, value: Unrounded) -> int:
-        return self.step * _whole_result(self.rounding, multiply(value, self.share))
+        return self.step * settled_units(multiply(value, self.share), self.rounding)
 
 
 def _name(rounding: Rounding) -> str:
     return str(getattr(rounding, "__name__", type(rounding).__name__))
 
 
-def _whole_result(rounding: Rounding, value: Unrounded) -> int:
+def settled_units(value: Unrounded, rounding: Rounding) -> int:
+    """Round exact minor units, and hold the rounding to returning an integer."""
     return exact_units(rounding(value), "rounding")
 
 
@@ -331,4 +332,4 @@ def settle(amount: Amount, rounding: Rounding = half_up) -> Money:
     """
     require_kind(Amount, amount, "amount")
     require_rounding(rounding)
-    return Money(_whole_result(rounding, amount.minor_units), amount.currency)
+    return Money(settled_units(amount.minor_units, rounding), amount.currency)

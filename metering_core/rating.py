@@ -1,36 +1,180 @@
-"""From a quantity to what it costs, exactly, and why: charge by charge, tier by tier.
+"""From quantities to what is due: a draft that goes through a published list of steps.
 
-The pricing model does the multiplying.
+A draft says what is to be billed (its segments: so much at a price, for a share of a period) and
+what that comes to so far (its lines). A step is a pure function from a draft to a draft, and
+:data:`STEPS` is all of them in their order: rate, prorate, settle. Amounts are exact until the
+last step, which alone rounds. A step that is put into the list may change the amounts of lines, or
+add lines of its own to a segment.
+
+Whatever says what a quantity costs comes through :func:`billed`. What computes the same in a closed
+form of its own (columns, tariffs) asks :func:`steps_beyond_closed_form` first.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from fractions import Fraction
+from typing import Final, cast
 
 import attrs
 
-from metering_core.exact import Number, Unrounded, add, exact_quantity, multiply
-from metering_core.money import Amount, Rounding, half_up, require_rounding, settle
+from metering_core.exact import Number, Unrounded, add, exact_amount, exact_quantity, multiply
+from metering_core.money import Amount, Rounding, half_up, require_rounding, settled_units
 from metering_core.names import require_kind
 from metering_core.periods import WHOLE
 from metering_core.prices import Price
 from metering_core.pricing import Charge, charges_for
 
 
+def _quantity(value: Number) -> Number:
+    return exact_quantity(value, "quantity")
+
+
+def _share(value: Number) -> Fraction:
+    if value is WHOLE:
+        return WHOLE
+    share = Fraction(exact_quantity(value, "share"))
+    return WHOLE if share == WHOLE else share
+
+
 @attrs.frozen
-class SettledCharge:
-    """One charge as it is billed.
+class Segment:
+    """What a draft bills: a quantity at a price.
 
     Attributes:
-        charge: what the pricing model made of the whole quantity.
-        exact: what is due of it before rounding, in minor units: its amount, or the part of it that
-            a partial period owes.
+        price: the price.
+        quantity: units of at least 0.
+        share: which part of the whole billing period is billed; 1 for usage, which is never
+            prorated.
+    """
+
+    price: Price
+    quantity: Number = attrs.field(converter=_quantity)
+    share: Fraction = attrs.field(default=WHOLE, converter=_share)
+
+
+@attrs.frozen
+class DraftLine:
+    """What one line of a draft comes to so far.
+
+    Attributes:
+        segment: the place of the segment that it bills, from 0.
+        charge: what the pricing model made of the whole quantity, or what a step says for itself.
+        exact: what is due of it before rounding, in minor units.
+    """
+
+    segment: int
+    charge: Charge
+    exact: Unrounded
+
+
+@attrs.frozen
+class SettledLine(DraftLine):
+    """A line as it is billed.
+
+    Attributes:
         amount: what is due, in whole minor units.
     """
 
-    charge: Charge
-    exact: Unrounded
     amount: int
+
+
+@attrs.frozen
+class Draft:
+    """A bill in the making.
+
+    Attributes:
+        segments: what is billed.
+        rounding: how it will be settled.
+        lines: what that comes to after the steps so far; in the order of the segments.
+    """
+
+    segments: tuple[Segment, ...]
+    rounding: Rounding = half_up
+    lines: tuple[DraftLine, ...] = ()
+
+
+# The steps ----------------------------------------------------------------------------------------
+
+
+def rate_segments(draft: Draft) -> Draft:
+    """Ask each segment's price what its quantity is charged."""
+    lines = [
+        DraftLine(place, charge, charge.amount)
+        for place, segment in enumerate(draft.segments)
+        for charge in charges_for(segment.price.model, segment.quantity)
+    ]
+    return Draft(draft.segments, draft.rounding, tuple(lines))
+
+
+def prorate_lines(draft: Draft) -> Draft:
+    """Leave of each line its segment's share of the period, exactly."""
+    shares = [segment.share for segment in draft.segments]
+    if shares.count(WHOLE) == len(shares):  # As nearly always.
+        return draft
+    lines = [
+        DraftLine(line.segment, line.charge, multiply(line.exact, shares[line.segment]))
+        for line in draft.lines
+    ]
+    return Draft(draft.segments, draft.rounding, tuple(lines))
+
+
+def settle_lines(draft: Draft) -> Draft:
+    """Settle each line by itself, to whole minor units: the one place where a bill is rounded."""
+    lines = [_settled(line, draft.rounding) for line in draft.lines]
+    return Draft(draft.segments, draft.rounding, tuple(lines))
+
+
+def _settled(line: DraftLine, rounding: Rounding) -> SettledLine:
+    exact = exact_amount(line.exact, "minor_units")
+    return SettledLine(line.segment, line.charge, exact, settled_units(exact, rounding))
+
+
+Step = Callable[[Draft], Draft]
+
+STEPS: tuple[tuple[str, Step], ...] = (
+    ("rate", rate_segments),
+    ("prorate", prorate_lines),
+    ("settle", settle_lines),
+)
+"""What every bill goes through, in this order."""
+
+_CLOSED_FORM: Final = frozenset({"rate", "prorate", "settle"})
+
+
+def steps_beyond_closed_form() -> tuple[str, ...]:
+    """Return the names of the steps that an arithmetic of its own would leave out.
+
+    A price in columns or in pieces is a formula for what the three steps here make of it. Where
+    there is another step, whoever has such a formula goes through :func:`billed` instead, or
+    refuses; until somebody shows that the formula has it, too.
+    """
+    return tuple(name for name, _ in STEPS if name not in _CLOSED_FORM)
+
+
+# The statements -----------------------------------------------------------------------------------
+
+
+def billed(segments: Iterable[Segment], rounding: Rounding = half_up) -> tuple[SettledLine, ...]:
+    """Return the lines of a bill: the one way from prices to what is due.
+
+    >>> seat = Price.per_unit("seat", currency="usd", unit_amount=3000)
+    >>> [line.amount for line in billed([Segment(seat, 1, Fraction(1, 2)), Segment(seat, 2)])]
+    [1500, 6000]
+    """
+    draft = Draft(tuple(segments), rounding)
+    for _, step in STEPS:
+        draft = step(draft)
+    return cast("tuple[SettledLine, ...]", draft.lines)
+
+
+def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) -> int:
+    """Return what a quantity is billed at a price, in minor units: the sum of its settled lines.
+
+    >>> settled_total(Price.per_unit("tokens", currency="usd", unit_amount="0.4"), 1031)
+    412
+    """
+    return sum(line.amount for line in billed([Segment(price, quantity)], rounding))
 
 
 @attrs.frozen
@@ -40,7 +184,7 @@ class RatedUsage:
     Attributes:
         price: the price.
         quantity: what was rated.
-        charges: one per invoice line, in their order.
+        charges: what the price's model makes of it, in the order of invoice lines.
     """
 
     price: Price
@@ -49,25 +193,21 @@ class RatedUsage:
 
     @property
     def amount(self) -> Amount:
-        """The exact sum of the charges. What is paid is the sum of the settled lines, which may
+        """The exact sum of the lines. What is paid is the sum of the settled lines, which may
         differ.
         """
         total: Number = 0
-        for charge in self.charges:
-            total = add(total, exact_due(charge, WHOLE))
+        for line in self.settled():
+            total = add(total, line.exact)
         return Amount(total, self.price.currency)
 
     def settled(
         self, rounding: Rounding = half_up, *, share: Fraction = WHOLE
-    ) -> tuple[SettledCharge, ...]:
-        """Return what is billed, line by line: the one way from a price to what is due.
-
-        Whatever says what something costs comes through here: invoices, columns, comparisons,
-        migrations, cases, the command line. What stands between rating and settling is
-        :func:`exact_due` alone, so that it changes them all.
+    ) -> tuple[SettledLine, ...]:
+        """Return what is billed, line by line.
 
         Args:
-            rounding: how each charge is settled.
+            rounding: how each line is settled.
             share: which part of the whole billing period is billed; 1 for usage, which is never
                 prorated.
 
@@ -76,19 +216,7 @@ class RatedUsage:
         [1500]
         """
         require_rounding(rounding)
-        part = WHOLE if share is WHOLE else Fraction(exact_quantity(share, "share"))
-        return tuple(self._settled(charge, rounding, part) for charge in self.charges)
-
-    def _settled(self, charge: Charge, rounding: Rounding, share: Fraction) -> SettledCharge:
-        exact = Amount(exact_due(charge, share), self.price.currency)
-        return SettledCharge(charge, exact.minor_units, settle(exact, rounding).minor_units)
-
-
-def exact_due(charge: Charge, share: Fraction) -> Unrounded:
-    """Return what is due of a charge, before rounding: in a partial period its share of the whole
-    period's amount, exactly.
-    """
-    return charge.amount if share is WHOLE or share == WHOLE else multiply(charge.amount, share)
+        return billed([Segment(self.price, self.quantity, share)], rounding)
 
 
 def rate(price: Price, quantity: Number) -> RatedUsage:
@@ -111,14 +239,5 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
     Amount(minor_units=Fraction(10, 3), currency='usd')
     """
     require_kind(Price, price, "price")
-    checked = exact_quantity(quantity, "quantity")
+    checked = _quantity(quantity)
     return RatedUsage(price, checked, charges_for(price.model, checked))
-
-
-def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) -> int:
-    """Return what a quantity is billed at a price, in minor units: the sum of its settled charges.
-
-    >>> settled_total(Price.per_unit("tokens", currency="usd", unit_amount="0.4"), 1031)
-    412
-    """
-    return sum(one.amount for one in rate(price, quantity).settled(rounding))

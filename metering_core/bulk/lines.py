@@ -6,7 +6,7 @@ Needs the extra ``columnar``. Quantities are asked of the engine at once and rat
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,10 +19,11 @@ from metering_core.differences import Difference, differences
 from metering_core.exact import Number
 from metering_core.invoicing import billed_share, corrections_in, no_corrections
 from metering_core.meter_bills import Correction
-from metering_core.money import Rounding, half_up
+from metering_core.money import Rounding, half_up, require_rounding
 from metering_core.names import each_of, offers
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant
 from metering_core.pricing import ChargeKind
+from metering_core.rating import Segment, steps_beyond_closed_form
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def invoice_lines(
     """
     when = instant(at, "at")
     require_usage(usage, "usage")
+    require_rounding(rounding)
     given = each_of(Subscription, subscriptions, "subscriptions")
     due = [(one, period) for one in given if (period := one.period_at(when)) is not None]
     items = tuple((item, period) for one, period in due for item in one.items)
@@ -98,14 +100,30 @@ def invoice_lines(
         (prorated if place in shares else whole).setdefault(id(item.price), []).append(place)
     by_price = [*whole.values(), *prorated.values()]
     total_usage = _total_usage(items, by_price, usage)
-    rated = (_rated(items, places, total_usage, shares, rounding) for places in by_price)
-    own = InvoiceLines(items, total_usage, RatedLines.joined(rated).in_order())
+    if steps_beyond_closed_form():
+        lines = lines_one_by_one(_bills(due, total_usage), rounding)
+    else:
+        rated = (_rated(items, places, total_usage, shares, rounding) for places in by_price)
+        lines = RatedLines.joined(rated)
+    own = InvoiceLines(items, total_usage, lines.in_order())
     corrections = corrections_in(usage, items)
     return (
         own
         if corrections is no_corrections
         else _with_late(own, [corrections(*billed) for billed in items], rounding)
     )
+
+
+def _bills(
+    due: Iterable[tuple[Subscription, BillingPeriod]], total_usage: NDArray[Any]
+) -> Iterator[list[Segment]]:
+    """Yield what each subscription's bill is made of: a step may look at the whole of it."""
+    quantities = iter(total_usage.tolist())
+    for subscription, period in due:
+        yield [
+            Segment(item.price, max(next(quantities), 0), billed_share(item, period))
+            for item in subscription.items
+        ]
 
 
 def _with_late(
@@ -186,6 +204,9 @@ def _rated(
         quantities = exact_array(quantities.tolist())
     price = items[places[0]][0].price
     if places[0] in shares:
-        parts = [shares[place] for place in places]
-        return lines_one_by_one(price, quantities.tolist(), parts, rounding=rounding).of(places)
+        bills = (
+            [Segment(price, quantity, shares[place])]
+            for place, quantity in zip(places, quantities.tolist(), strict=True)
+        )
+        return lines_one_by_one(bills, rounding).of(places)
     return rate_lines(price, quantities, rounding=rounding).of(places)

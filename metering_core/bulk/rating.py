@@ -20,12 +20,17 @@ import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
 from metering_core.exact import Number, exact_quantity
-from metering_core.money import Rounding, half_up
+from metering_core.money import Rounding, half_up, require_rounding
 from metering_core.names import require_iterable, require_kind
-from metering_core.periods import WHOLE
 from metering_core.prices import Price
 from metering_core.pricing import ChargeKind, Graduated, Package, PerUnit, Round, Tier, Volume
-from metering_core.rating import rate, settled_total
+from metering_core.rating import (
+    Segment,
+    SettledLine,
+    billed,
+    settled_total,
+    steps_beyond_closed_form,
+)
 
 try:
     import_module("numpy")
@@ -160,6 +165,7 @@ def rate_many(price: Price, quantities: Any, *, rounding: Rounding = half_up) ->
     [0, 1, 1, 2]
     """
     require_kind(Price, price, "price")
+    require_rounding(rounding)
     lines = _lines_of(price) if rounding is half_up else None
     if lines is None or not _are_integers(quantities):
         return _one_by_one(price, quantities, rounding)
@@ -185,37 +191,33 @@ def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -
     [(0, 1, 5, 3500), (0, 2, 1, 650), (1, 1, 2, 1400)]
     """
     require_kind(Price, price, "price")
+    require_rounding(rounding)
     lines = _lines_of(price) if rounding is half_up else None
     # Where a bound is no integer, neither is the quantity of a line.
     if lines is None or lines.scale != 1 or not _are_integers(quantities):
         values = _checked(quantities)
-        return lines_one_by_one(price, values, [WHOLE] * len(values), rounding=rounding)
+        return lines_one_by_one([[Segment(price, value)] for value in values], rounding)
     return _line_by_line(lines, _fitting(lines, quantities))
 
 
 def lines_one_by_one(
-    price: Price,
-    quantities: Iterable[Number],
-    shares: Iterable[Fraction],
-    *,
-    rounding: Rounding = half_up,
+    bills: Iterable[Sequence[Segment]], rounding: Rounding = half_up
 ) -> RatedLines:
-    """Return the settled lines of each quantity for its share of a billing period: those of an
-    invoice, in columns.
+    """Return the settled lines of one bill after the other, in columns; rows count the segments of
+    all bills.
     """
-    rated = enumerate(zip(quantities, shares, strict=True))
-    billed = [
-        (row, one)
-        for row, (units, share) in rated
-        for one in rate(price, units).settled(rounding, share=share)
-    ]
-    charges = [one.charge for _, one in billed]
+    found: list[tuple[int, SettledLine]] = []
+    first = 0
+    for segments in bills:
+        found += [(first + line.segment, line) for line in billed(segments, rounding)]
+        first += len(segments)
+    charges = [line.charge for _, line in found]
     return RatedLines(
-        np.array([row for row, _ in billed], np.intp),
+        np.array([row for row, _ in found], np.intp),
         np.array([charge.tier or 0 for charge in charges], np.int64),
         np.array([charge.kind is ChargeKind.FLAT for charge in charges], np.bool_),
         exact_array([charge.quantity for charge in charges]),
-        exact_array([one.amount for _, one in billed]),
+        exact_array([line.amount for _, line in found]),
     )
 
 
@@ -273,8 +275,12 @@ def exact_array(values: Sequence[Number]) -> NDArray[Any]:
 
 
 def _lines_of(price: Price) -> _Lines | None:
-    """Return a built-in model as straight lines; None for any other."""
+    """Return a built-in model as straight lines; None for any other, or where a bill has steps
+    beyond what lines can say.
+    """
     model = price.model
+    if steps_beyond_closed_form():
+        return None
     match model:  # By the very type: a subclass may charge otherwise.
         case PerUnit() if type(model) is PerUnit:
             return _straight(model.unit_amount)

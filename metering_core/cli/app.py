@@ -75,7 +75,7 @@ from metering_core.meter_log import MeterLog
 from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
 from metering_core.money import Amount, Money
 from metering_core.periods import BillingCycle, BillingPeriod, iso_8601
-from metering_core.rating import RatedUsage, SettledCharge, rate
+from metering_core.rating import RatedUsage, SettledLine, rate
 from metering_core.subscriptions import Subscription
 from metering_core.testing.cases import CaseResult, read_cases, run_cases
 
@@ -774,7 +774,7 @@ def _rating_fields(one: RatedUsage) -> dict[str, Any]:
     }
 
 
-def _charge_fields(one: RatedUsage, line: SettledCharge) -> dict[str, Any]:
+def _charge_fields(one: RatedUsage, line: SettledLine) -> dict[str, Any]:
     charge = line.charge
     return {
         "description": describe_charge(one.price, charge),

@@ -39,7 +39,7 @@ from metering_core.pricing import (
     Volume,
     breakpoints_of,
 )
-from metering_core.rating import rate
+from metering_core.rating import rate, steps_beyond_closed_form
 
 HALF: Final = Fraction(1, 2)
 ZERO: Final = Fraction(0)
@@ -208,6 +208,11 @@ def tariff(price: Price) -> Tariff:
             exact quantities, is not linear between its breakpoints, or has negative charges.
     """
     require_kind(Price, price, "price")
+    if beyond := steps_beyond_closed_form():
+        expected = "the steps of a bill that a tariff can say: rating, proration and settling"
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "steps", expected, ", ".join(beyond)
+        )
     match price.model:
         case PerUnit(unit_amount=amount):
             return Tariff(price, (_piece(1, 0, None, FixedLines(), (ZERO, Fraction(amount))),))

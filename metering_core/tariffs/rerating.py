@@ -24,7 +24,7 @@ from metering_core.names import each_of, require_kind
 from metering_core.periods import Instant, unix_seconds
 from metering_core.prices import Price
 from metering_core.pricing import BUILT_IN_MODELS
-from metering_core.rating import settled_total
+from metering_core.rating import settled_total, steps_beyond_closed_form
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.tariffs.comparing import Direction, direction_of, require_one_currency
 from metering_core.tariffs.pieces import Line, Piece, tariff
@@ -230,7 +230,8 @@ def _biller(price: Price, rounding: Rounding) -> Callable[[Number], int]:
     A test holds both to each other. A model of the user's own is always asked itself: that it is
     linear is only its word.
     """
-    if rounding is not half_up or not isinstance(price.model, BUILT_IN_MODELS):
+    is_known = isinstance(price.model, BUILT_IN_MODELS) and not steps_beyond_closed_form()
+    if rounding is not half_up or not is_known:
         return lambda quantity: settled_total(price, quantity, rounding)
     rows = [_settled_row(piece) for piece in tariff(price).pieces]
     firsts = [row[0] for row in rows]

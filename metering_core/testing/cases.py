@@ -136,7 +136,7 @@ from metering_core.periods import (
 )
 from metering_core.prices import AggregateUsage, Price, Recurring
 from metering_core.pricing import ChargeKind
-from metering_core.rating import SettledCharge, rate
+from metering_core.rating import SettledLine, rate
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, UsageRecord
 
@@ -654,7 +654,7 @@ def _rated(case: Mapping[str, Any]) -> _Received:
     return _Received({"total": total, "exact": plain(rated.amount.minor_units), "lines": lines})
 
 
-def _rated_line(price: Price, one: SettledCharge) -> dict[str, Any]:
+def _rated_line(price: Price, one: SettledLine) -> dict[str, Any]:
     charge = one.charge
     return {
         "kind": charge.kind.value,

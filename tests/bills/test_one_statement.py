@@ -3,7 +3,7 @@ place or is held to it here.
 
 The table of statements is whole: the sources are searched for whatever rates, charges or settles,
 and each function that does is in it. A step that is put between rating and settling changes every
-statement, or the law that holds them together sees it.
+statement, or is refused by name.
 """
 
 import ast
@@ -15,6 +15,7 @@ from fractions import Fraction
 from functools import cache
 from pathlib import Path
 
+import attrs
 import numpy as np
 import oracle
 import pricing_models
@@ -29,6 +30,7 @@ from metering_core.bulk.lines import invoice_lines
 from metering_core.bulk.rating import lines_one_by_one, rate_lines, rate_many
 from metering_core.cli.app import main
 from metering_core.columnar import ColumnarUsage, UsageBatch
+from metering_core.exact import multiply
 from metering_core.tariffs.pieces import tariff
 from metering_core.tariffs.rerating import compare_usage, summaries_at
 from metering_core.testing.cases import run_cases
@@ -134,7 +136,8 @@ def in_columns_of_columns(model, quantity, share):
 
 
 def one_by_one(model, quantity, share):
-    return lines_one_by_one(priced(model), [quantity], [share]).amounts.tolist()
+    segment = rating.Segment(priced(model), quantity, share)
+    return lines_one_by_one([[segment]]).amounts.tolist()
 
 
 def explained(model, quantity, share):
@@ -292,8 +295,8 @@ def billed_late(model, quantity, _):
     return billed + sum(line.amount for line in lines if line.before is not None)
 
 
-# Which say it of a part of a period, which of usage alone; and which add up by an arithmetic of
-# their own.
+# Which say it of a part of a period, which of usage alone; and which refuse a step that they do not
+# know.
 OF_A_SHARE = [
     previewed,
     finalized,
@@ -317,10 +320,7 @@ OF_USAGE = [
 ]
 EXACT = [exactly_rated, exactly_as_a_tariff]
 IN_FILES = [invoiced_on_the_command_line, rated_on_the_command_line, compared_on_the_command_line]
-OWN_ARITHMETIC = {"rated_many", "rated_in_lines", "compared", "as_a_tariff", "exactly_as_a_tariff"}
-"""Statements that are proven equal instead of calling: of usage, the columns' lines are
-among them.
-"""
+REFUSING = [as_a_tariff, exactly_as_a_tariff]
 
 STATEMENTS = {one.__name__ for one in (*OF_A_SHARE, *OF_USAGE, *EXACT, *IN_FILES)}
 
@@ -342,7 +342,8 @@ PLACES = {
     "bulk.rating.rate_lines": {"rated_in_lines"},
     "differences._by_part": {"billed_late"},
     "bulk.lines._rated": {"in_columns", "in_columns_of_columns"},
-    "invoicing._lines": {
+    "bulk.lines.invoice_lines": {"in_columns", "in_columns_of_columns"},
+    "invoicing.invoice_of": {
         "previewed",
         "finalized",
         "run_at_once",
@@ -351,9 +352,11 @@ PLACES = {
         "invoiced_on_the_command_line",
     },
     "stripe.migration._compared": {"migrated"},
-    "rating.RatedUsage._settled": {"rated"},
     "rating.RatedUsage.amount": {"exactly_rated"},
+    "rating.RatedUsage.settled": {"rated"},
+    "rating._settled": {"rated"},
     "rating.rate": {"rated"},
+    "rating.rate_segments": {"rated"},
     "rating.settled_total": {"totalled"},
     "tariffs.rerating._biller": {"compared"},
     "tariffs.rerating._biller.bill": {"compared", "compared_on_the_command_line"},
@@ -363,6 +366,8 @@ PLACES = {
     "tariffs.pieces._charges": {"as_a_tariff"},
     "testing.cases._rated": {"rated_in_cases"},
     # What a model is asked, and laws that ask it: no bill.
+    "money._ToMultiple.__call__": set(),
+    "money.settle": set(),
     "pricing.charges_for": set(),
     "pricing.owes_at_zero": set(),
     "pricing.Graduated.charges": set(),
@@ -375,9 +380,10 @@ FUNCTIONS = {
     "rate",
     "settle",
     "settled_total",
-    "exact_due",
+    "billed",
     "half_up",
     "settled_half_up",
+    "settled_units",
     "rate_many",
     "rate_lines",
 }
@@ -423,18 +429,16 @@ def test_the_table_of_places_is_whole():
 
 
 def test_settling_is_said_in_one_place():
-    """Only the rating module settles, and what stands between rating and settling stands there; a
-    law has its own truth.
-    """
+    """Only the step of rating's list settles, by what money says; a law has its own truth."""
     places = {
         module
         for module, tree in sources().items()
         for node in ast.walk(tree)
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
-        and node.func.id in {"settle", "exact_due"}
+        and node.func.id in {"settle", "settled_units"}
     }
-    assert places == {"rating", "testing.laws"}
+    assert places == {"money", "rating", "testing.laws"}
 
 
 # The law ------------------------------------------------------------------------------------------
@@ -493,29 +497,61 @@ def test_so_do_files_and_the_command_line(model, share, tmp_path):
     assert disagreeing(statements, model, 7, share, expected(model, 7, share), tmp_path) == set()
 
 
+# Steps ---------------------------------------------------------------------------------------------
+
+
+def less_on_lines(draft):
+    """10 % off, on every line."""
+    lines = [
+        attrs.evolve(line, exact=multiply(line.exact, Fraction(9, 10))) for line in draft.lines
+    ]
+    return attrs.evolve(draft, lines=tuple(lines))
+
+
+def less_in_lines(draft):
+    """10 % off, each as a line of its own below the segment's others."""
+    lines = []
+    for place in range(len(draft.segments)):
+        own = [line for line in draft.lines if line.segment == place]
+        off = multiply(sum(Fraction(line.exact) for line in own), Fraction(-1, 10))
+        charge = mc.pricing.Charge("flat", 0, None, off, label="10 % off")
+        lines += [*own, rating.DraftLine(place, charge, off)]
+    return attrs.evolve(draft, lines=tuple(lines))
+
+
+def due_with(step, model, quantity, share):
+    """Return what is billed after a step, line by line, by the arithmetic of the oracle."""
+    exact = [amount * share for amount in exact_lines(model, quantity)]
+    if step is less_on_lines:
+        return [oracle.whole(amount * Fraction(9, 10)) for amount in exact]
+    return [*map(oracle.whole, exact), -oracle.whole(sum(exact) / 10)]
+
+
 @pytest.mark.parametrize("share", [Fraction(1), HALF], ids=str)
+@pytest.mark.parametrize("step", [less_on_lines, less_in_lines], ids=lambda step: step.__name__)
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: type(model).__name__)
-def test_a_step_between_rating_and_settling_changes_them_all(model, share, tmp_path, monkeypatch):
-    """10 % off: what calls follows; what adds up by an arithmetic of its own is seen by the law,
-    and none else is there.
+def test_a_step_changes_every_statement(model, step, share, tmp_path, monkeypatch, capsys):
+    """10 % off between rating and settling is billed by every statement, or it refuses the step by
+    name.
     """
-    due = expected(model, 7, share * Fraction(9, 10))
+    names = [name for name, _ in rating.STEPS]
+    place = names.index("settle")
+    steps = (*rating.STEPS[:place], ("discount", step), *rating.STEPS[place:])
+    due = due_with(step, model, 7, share)
     assert due != expected(model, 7, share)
-    plain = rating.exact_due
-    monkeypatch.setattr(
-        rating, "exact_due", lambda charge, part: plain(charge, part * Fraction(9, 10))
-    )
-    with pytest.raises(AssertionError):
-        check_one_statement(model, 7, share)
-    assert disagreeing(OF_A_SHARE, model, 7, share, due) == (
-        {"in_columns", "in_columns_of_columns"} if share == 1 else set()
-    )
+    monkeypatch.setattr(rating, "STEPS", steps)
+    assert disagreeing(OF_A_SHARE, model, 7, share, due) == set()
     assert disagreeing(IN_FILES[:1], model, 7, share, due, tmp_path) == set()
-    if share == 1:
-        exact = sum(exact_lines(model, 7))
-        assert disagreeing(OF_USAGE, model, 7, share, due) == OWN_ARITHMETIC - {
-            "exactly_as_a_tariff"
-        }
-        assert [Fraction(one(model, 7, share)) for one in EXACT] == [
-            exact * Fraction(9, 10), exact,
-        ]  # fmt: skip
+    if share != 1:
+        return
+    agreeing = [one for one in OF_USAGE if one not in REFUSING]
+    assert disagreeing(agreeing, model, 7, share, due) == set()
+    assert disagreeing(IN_FILES[1:2], model, 7, share, due, tmp_path) == set()
+    exact = sum(exact_lines(model, 7)) * Fraction(9, 10)
+    assert Fraction(exactly_rated(model, 7, share)) == exact
+    for one in REFUSING:
+        with pytest.raises(mc.InvalidValueError, match="'discount'"):
+            one(model, 7, share)
+    with pytest.raises(AssertionError):
+        compared_on_the_command_line(model, 7, share, tmp_path)
+    assert "'discount'" in capsys.readouterr().err

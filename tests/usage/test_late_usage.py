@@ -790,7 +790,7 @@ def test_what_a_model_no_longer_charges_is_given_back():
 
 
 SLIPS = [
-    ("what was charged is not subtracted", "differences.differences", "billed.get(part, 0)", "0"),
+    ("what was charged is not subtracted", "differences.differences", "before.get(part, 0)", "0"),
     (
         "what was charged is rated anew",
         "differences.differences",

@@ -559,14 +559,14 @@ DEFECTS = [
     Defect(
         "an item without usage is left out",
         "invoices",
-        "invoicing._lines",
-        "rate(price, quantity).settled(rounding, share=share)",
-        "(rate(price, quantity).settled(rounding, share=share) if quantity else ())",
+        "invoicing.invoice_of",
+        "billed(segments, rounding)",
+        "(one for one in billed(segments, rounding) if segments[one.segment].quantity)",
     ),
     Defect(
         "a licensed item of none is billed as one",
         "invoices",
-        "invoicing._lines",
+        "invoicing.segment_of",
         "item.quantity or 0",
         "item.quantity or 1",
     ),
