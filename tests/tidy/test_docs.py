@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pages
 import pytest
-from public_names import PUBLIC, public_names
+from public_names import PACKAGE, PUBLIC, public_names
 
 from metering_core import ErrorCode
 from metering_core.testing import cases
@@ -93,6 +93,14 @@ def test_links_to_files_lead_somewhere(page):
     """Every relative link on the page names a file of the repository."""
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert not [link for link in links if not (page.parent / link).exists()]
+
+
+def test_contributing_has_the_tree():
+    """CONTRIBUTING.md names every module and wing of the package, on its floor."""
+    text = (pages.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    tree = re.search(r"^## The tree$(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)[1]
+    found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert found - {"__init__", "__pycache__"} <= set(re.findall(r"`(\w+)/?`", tree))
 
 
 def error_codes():
