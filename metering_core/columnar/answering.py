@@ -18,18 +18,11 @@ from numpy.typing import NDArray
 from metering_core.accounts import KnownItem
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.arrays import INT64_MAX, ORIGIN, Flags, Integers
-from metering_core.columnar.kernel import (
-    Cells,
-    Rows,
-    Totals,
-    Window,
-    as_array,
-    as_array_of,
-    merge,
-    whole,
-)
+from metering_core.columnar.folding import Cells, Rows, merge
+from metering_core.columnar.numbers import as_array_of, narrowed, summable
 from metering_core.columnar.paths import KINDS, Kind, fold, kind_of, totals
 from metering_core.columnar.piles import Pile, and_run
+from metering_core.columnar.totals import Totals, Window
 from metering_core.measures import AGGREGATORS, Partial
 from metering_core.periods import BillingCycle, BillingPeriod
 from metering_core.prices import AggregateUsage
@@ -213,7 +206,7 @@ class _Answered:
 
     def partials(self) -> list[Partial]:
         """Return a partial for each, in the shape of its aggregator."""
-        values = whole(self.totals.limbs)
+        values: list[Partial] = self.totals.values.tolist()
         if self.totals.is_there is None:
             return values
         found = (
@@ -233,8 +226,8 @@ class _Answered:
 
     def quantities(self) -> NDArray[Any]:
         """Return the quantity for each, 0 where there is no cell."""
-        values = as_array(self.totals.limbs)
-        return values if self.totals.is_there is None else np.where(self.totals.is_there, values, 0)
+        values, is_there = self.totals.values, self.totals.is_there
+        return narrowed(values if is_there is None else np.where(is_there, values, 0))
 
 
 @attrs.frozen
@@ -370,7 +363,7 @@ class Answers:
             return AGGREGATORS[question.mode].identity
         if kind is None:
             return AGGREGATORS[question.mode].fold(
-                dict(zip(found.stamps.tolist(), whole(found.limbs), strict=True))
+                dict(zip(found.stamps.tolist(), found.values.tolist(), strict=True))
             )
         return _PARTIALS[kind](found)
 
@@ -393,7 +386,7 @@ class Answers:
         """Return all cells of an item by period, as the log keeps them."""
         found = self.cells(code, ORIGIN, 2**62)
         cells = ItemCells(cycle)
-        for stamp, quantity in zip(found.stamps.tolist(), whole(found.limbs), strict=True):
+        for stamp, quantity in zip(found.stamps.tolist(), found.values.tolist(), strict=True):
             cells.at(stamp).cells[stamp] = quantity
         for period in self.beside().get(code, ()):
             if period.kept is not None or period.is_lost:
@@ -508,20 +501,15 @@ def _rounds(codes: NDArray[np.intp], firsts: Integers, ends: Integers) -> list[N
 
 
 def _sum_of(cells: Cells) -> int:
-    if len(cells.limbs) == 2:
-        upper, lower = (int(limb.sum()) for limb in cells.limbs)
-        return (upper << 32) + lower
-    assert cells.bound <= INT64_MAX, "or the fold would have made two limbs"
-    return int(cells.limbs[0].sum())
+    return int(summable(cells.values, cells.bound).sum())
 
 
 def _max_of(cells: Cells) -> int:
-    return max(whole(cells.limbs)) if len(cells.limbs) == 2 else int(cells.limbs[0].max())
+    return int(cells.values.max())
 
 
 def _last_of(cells: Cells) -> tuple[int, int]:
-    latest = cells.part(slice(-1, None))
-    return int(latest.stamps[0]), whole(latest.limbs)[0]
+    return int(cells.stamps[-1]), int(cells.values[-1])
 
 
 _PARTIALS: Final[Mapping[Kind, Callable[[Cells], Partial]]] = {

@@ -16,17 +16,10 @@ from numpy.typing import NDArray
 
 from metering_core.columnar.arrays import INT64_MAX, Integers
 from metering_core.columnar.batches import number_of
-from metering_core.columnar.event_groups import (
-    KEY_BITS,
-    Groups,
-    Numbers,
-    as_wide,
-    greatest,
-    narrowed,
-    packed_sums,
-)
 from metering_core.columnar.event_series import Label
 from metering_core.columnar.event_store import Counting, MeterColumns
+from metering_core.columnar.grouping import Groups, packed_sums
+from metering_core.columnar.numbers import KEY_BITS, Numbers, as_wide, greatest, narrowed
 from metering_core.columnar.paths import ENGINE, pays
 from metering_core.exact import Number, whole_if_possible
 from metering_core.measures import Partial, formula_of, kernel_for, row_of
@@ -108,7 +101,7 @@ def compiled_for(rows: int) -> ModuleType | None:
     """Return the compiled loops where they pay for so many rows; None where they do not, or the
     extra is absent.
     """
-    return import_module("metering_core.columnar.event_compiled") if pays(rows) else None
+    return import_module("metering_core.columnar.compiled.summing") if pays(rows) else None
 
 
 # Summaries ----------------------------------------------------------------------------------------

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from metering_core.columnar.arrays import Flags, Integers
 from metering_core.columnar.batches import EPOCH, EventBatch, number_of
-from metering_core.columnar.event_groups import Numbers, last_of_each, times
 from metering_core.columnar.event_series import Labels, Series
+from metering_core.columnar.grouping import last_of_each
+from metering_core.columnar.numbers import Numbers, times
 from metering_core.exact import Number
 from metering_core.measures import formula_of
 from metering_core.meter_events import MeterEvent

@@ -27,8 +27,8 @@ from metering_core.columnar.event_answers import (
     partials_of,
     summarized,
 )
-from metering_core.columnar.event_groups import Numbers
 from metering_core.columnar.event_store import MeterColumns, Part
+from metering_core.columnar.numbers import Numbers
 from metering_core.columnar.paths import ENGINE
 from metering_core.columnar.texts import Texts
 from metering_core.errors import ErrorCode, InvalidValueError

@@ -32,7 +32,7 @@ from metering_core.acceptance import (
 )
 from metering_core.accounts import Account, KnownItem
 from metering_core.columnar.arrays import ORIGIN, Flags, Integers
-from metering_core.columnar.kernel import STAMP_BITS
+from metering_core.columnar.folding import STAMP_BITS
 from metering_core.errors import InvalidValueError
 from metering_core.periods import BillingCycle, unix_seconds
 from metering_core.subscriptions import Subscription, SubscriptionItem

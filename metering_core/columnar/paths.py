@@ -1,5 +1,5 @@
 """Two ways to one answer: the compiled loops where they are installed, pay and are proven exact;
-else the NumPy kernel.
+else those of NumPy.
 
 Both give the same numbers, so nothing but the time depends on which of them answered.
 """
@@ -15,9 +15,11 @@ from typing import Any, Final, Literal, cast, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar import kernel
+from metering_core.columnar import folding
+from metering_core.columnar import totals as numpy_totals
 from metering_core.columnar.arrays import INT64_MAX, ORIGIN, Flags
-from metering_core.columnar.kernel import Cells, Rows, Totals, Window
+from metering_core.columnar.folding import Cells, Rows
+from metering_core.columnar.totals import Totals, Window
 from metering_core.measures import AGGREGATORS
 from metering_core.prices import AggregateUsage
 
@@ -60,7 +62,7 @@ def compiled() -> ModuleType | None:
         import_module("numba")
     except ImportError:  # Also where it does not know this version of NumPy or Python.
         return None
-    return import_module("metering_core.columnar.compiled")
+    return import_module("metering_core.columnar.compiled.folding")
 
 
 def pays(rows: int) -> bool:
@@ -74,7 +76,7 @@ def _fast(parts: Sequence[Rows], items: int) -> ModuleType | None:
     sum of these rows.
     """
     rows = sum(map(len, parts))
-    if items > ITEMS_A_ROW * rows or any(len(part.limbs) == 2 for part in parts):
+    if items > ITEMS_A_ROW * rows:
         return None
     return compiled() if sum(part.bound for part in parts) <= INT64_MAX and pays(rows) else None
 
@@ -87,15 +89,15 @@ def encoded(pieces: Sequence[Any]) -> tuple[NDArray[np.int32], Any] | None:
     if not pays(sum(map(len, some))):
         return None
     found: tuple[NDArray[np.int32], Any] | None
-    found = import_module("metering_core.columnar.compiled_strings").encoded(some)
+    found = import_module("metering_core.columnar.compiled.strings").encoded(some)
     return found
 
 
 def fold(rows: Rows) -> Cells:
-    """Fold rows into cells; see :func:`metering_core.columnar.kernel.fold`."""
+    """Fold rows into cells; see :func:`metering_core.columnar.folding.fold`."""
     fast = _fast([rows], int(rows.codes.max()) + 1 if len(rows) else 0)
     found: Cells | None = None if fast is None else fast.fold(rows)
-    return kernel.fold(rows) if found is None else found
+    return folding.fold(rows) if found is None else found
 
 
 def totals(
@@ -114,7 +116,7 @@ def totals(
 
 def _total(fast: ModuleType | None, kind: Kind, parts: Sequence[Rows], window: Window) -> Totals:
     found: Totals | None = None if fast is None else getattr(fast, kind)(parts, window)
-    slow: Callable[[Sequence[Rows], Window], Totals] = getattr(kernel, kind)
+    slow: Callable[[Sequence[Rows], Window], Totals] = getattr(numpy_totals, kind)
     return slow(parts, window) if found is None else found
 
 

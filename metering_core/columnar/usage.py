@@ -32,9 +32,9 @@ from metering_core.columnar.arrays import (
     received_moments,
 )
 from metering_core.columnar.batches import UsageBatch
+from metering_core.columnar.folding import CODES_MAX, STAMP_BITS, Rows
 from metering_core.columnar.identity import Claims, Identities, hashes_of
 from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
-from metering_core.columnar.kernel import CODES_MAX, STAMP_BITS, Rows
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
 from metering_core.log import UsageLog
@@ -547,13 +547,13 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         parts = self._kept.answers.parts
         part = parts[bisect_right(parts, number, key=lambda one: int(one.numbers[0])) - 1]
         place, rows = part.place_of(number), part.rows
-        stamp = int(rows.stamps[place])
+        stamp = int(rows.moments[place])
         is_set = rows.sets is not None and bool(rows.sets[place])
         return Late(
             number,
             int(rows.codes[place]),
             stamp,
-            int(rows.limbs[0][place]),
+            int(rows.values[place]),
             is_set,
             part.received_at(place),
             stamp,
@@ -787,7 +787,7 @@ class _Dropping:
 
     def take_out(self, part: Part) -> Part:
         """Return the rows that stay."""
-        keys = (part.rows.codes.astype(np.int64) << STAMP_BITS) + (part.rows.stamps - ORIGIN)
+        keys = (part.rows.codes.astype(np.int64) << STAMP_BITS) + (part.rows.moments - ORIGIN)
         periods = self._period_of(keys)
         dropped = np.flatnonzero(periods >= 0)
         received = np.broadcast_to(np.asarray(part.received, np.int64), len(periods))

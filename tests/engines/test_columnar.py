@@ -38,12 +38,14 @@ from metering_core.columnar import (  # noqa: E402
     UsageBatch,
     answering,
     arrow,
+    folding,
     judging,
-    kernel,
+    totals,
 )
-from metering_core.columnar.kernel import Rows  # noqa: E402
+from metering_core.columnar.arrays import ORIGIN  # noqa: E402
+from metering_core.columnar.folding import Rows  # noqa: E402
 
-# The same story, told by each of the ways in which the kernel may work ----------------------------
+# The same story, told by each of the ways in which columns may work ----------------------------
 
 
 @FEWER
@@ -59,8 +61,8 @@ def test_columns_are_the_log_in_bulk(story):
     """The same holds where questions are answered from the rows, many at once, in blocks of few."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answering, "_MANY", 1)
-        patch.setattr(kernel, "BLOCK", 3)
-        patch.setattr(kernel, "_FEW_SETS", 1)
+        patch.setattr(folding, "BLOCK", 3)
+        patch.setattr(totals, "_FEW_SETS", 1)
         live(story)
 
 
@@ -71,7 +73,7 @@ def test_columns_are_the_log_where_every_cell_may_be_touched(story):
     """The same holds where ``set`` is so common that no row is left out of the fold."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(answering, "_MANY", 1)
-        patch.setattr(kernel, "_FEW_SETS", 10**6)
+        patch.setattr(totals, "_FEW_SETS", 10**6)
         live(story)
 
 
@@ -81,7 +83,7 @@ def test_columns_are_the_log_where_every_cell_may_be_touched(story):
 def test_columns_are_the_log_where_keys_do_not_fit(story):
     """The same holds where the packed key has too few bits, so that rows are sorted by index."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(kernel, "_KEY_BITS", 5)
+        patch.setattr(folding, "KEY_BITS", 5)
         patch.setattr(answering, "_MANY", 2)
         live(story)
 
@@ -227,13 +229,13 @@ def test_keys_at_the_edge_of_their_bits(monkeypatch, bits):
     """The first and the last second of the calendar and the greatest code are folded whether their
     keys are packed or not.
     """
-    monkeypatch.setattr(kernel, "_KEY_BITS", bits)
-    codes = np.array([0, kernel.CODES_MAX - 1, 0, kernel.CODES_MAX - 1], np.int32)
-    stamps = np.array([kernel.ORIGIN, 253_402_300_799, kernel.ORIGIN, 253_402_300_799], np.int64)
-    cells = kernel.fold(Rows.of(codes, stamps, np.array([1, 2, 3, MAX], np.int64), None))
-    assert cells.codes.tolist() == [0, kernel.CODES_MAX - 1]
-    assert cells.stamps.tolist() == [kernel.ORIGIN, 253_402_300_799]
-    assert kernel.whole(cells.limbs) == [4, MAX + 2]
+    monkeypatch.setattr(folding, "KEY_BITS", bits)
+    codes = np.array([0, folding.CODES_MAX - 1, 0, folding.CODES_MAX - 1], np.int32)
+    stamps = np.array([ORIGIN, 253_402_300_799, ORIGIN, 253_402_300_799], np.int64)
+    cells = folding.fold(Rows.of(codes, stamps, np.array([1, 2, 3, MAX], np.int64), None))
+    assert cells.codes.tolist() == [0, folding.CODES_MAX - 1]
+    assert cells.stamps.tolist() == [ORIGIN, 253_402_300_799]
+    assert cells.values.tolist() == [4, MAX + 2]
 
 
 def test_grace_and_retries():

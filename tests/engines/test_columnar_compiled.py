@@ -1,4 +1,4 @@
-"""The compiled loops give the answers of the NumPy kernel, or leave them to it."""
+"""The compiled loops give the answers of NumPy, or leave them to it."""
 
 from __future__ import annotations
 
@@ -29,13 +29,14 @@ from metering_core.aggregation import summarize_all  # noqa: E402
 from metering_core.columnar import (  # noqa: E402
     ColumnarUsage,
     UsageBatch,
-    compiled,
-    compiled_strings,
-    kernel,
     paths,
 )
 from metering_core.columnar.arrays import ORIGIN  # noqa: E402
-from metering_core.columnar.kernel import Rows, Window  # noqa: E402
+from metering_core.columnar.compiled import folding as compiled  # noqa: E402
+from metering_core.columnar.compiled import strings  # noqa: E402
+from metering_core.columnar.compiled import workers as sharing  # noqa: E402
+from metering_core.columnar.folding import Rows  # noqa: E402
+from metering_core.columnar.totals import Window  # noqa: E402
 
 LAST = 253_402_300_799
 """The last second of the year 9999."""
@@ -88,7 +89,7 @@ def test_a_table_of_arrow_is_read_by_the_compiled_loops(monkeypatch, is_hash_los
     table = pyarrow.table(columns)
     compiled_always(monkeypatch)
     if is_hash_lost:
-        monkeypatch.setattr(compiled_strings, "_hash", lambda strings, hashes: hashes.fill(0))
+        monkeypatch.setattr(strings, "_hash", lambda strings, hashes: hashes.fill(0))
     batch = UsageBatch.from_arrow(pyarrow.concat_tables([table[:20], table[20:20], table[20:]]))
     assert [batch.names[code] for code in batch.codes] == items
     assert batch.sets.tolist() == [True, False] * 25
@@ -119,8 +120,8 @@ def test_the_greatest_quantity_of_64_bits():
     for sets in (None, [True]):
         rows = rows_of([0], [START], [MAX], sets=sets)
         assert compiled.everything([rows], window_of(1)).totals.tolist() == [[MAX, MAX, START, MAX]]
-        assert compiled.sums([rows], window_of(1)).limbs[0].tolist() == [MAX]
-        assert compiled.lasts([rows], window_of(1)).limbs[0].tolist() == [MAX]
+        assert compiled.sums([rows], window_of(1)).values.tolist() == [MAX]
+        assert compiled.lasts([rows], window_of(1)).values.tolist() == [MAX]
 
 
 def test_what_may_exceed_64_bits_is_left_to_numpy(monkeypatch):
@@ -130,10 +131,9 @@ def test_what_may_exceed_64_bits_is_left_to_numpy(monkeypatch):
     compiled_always(monkeypatch)
     rows = rows_of([0, 0, 0], [START, START, START + 1], [MAX, MAX, MAX])
     assert paths._fast([rows], 1) is None
-    assert kernel.whole(
-        paths.totals([rows], window_of(1), {"sums": np.array([True])})["sums"].limbs
-    ) == [3 * MAX]
-    assert kernel.whole(paths.fold(rows).limbs) == [2 * MAX, MAX]
+    found = paths.totals([rows], window_of(1), {"sums": np.array([True])})["sums"]
+    assert found.values.tolist() == [3 * MAX]
+    assert paths.fold(rows).values.tolist() == [2 * MAX, MAX]
 
 
 def test_keys_that_do_not_fit_are_left_to_numpy(monkeypatch):
@@ -145,10 +145,10 @@ def test_keys_that_do_not_fit_are_left_to_numpy(monkeypatch):
     assert compiled.fold(rows) is None
     assert compiled.everything([rows], window_of(40)) is None
     compiled_always(monkeypatch)
-    assert paths.fold(rows).limbs[0].tolist() == list(range(40))
-    assert paths.totals([rows], window_of(40), {"maxima": np.ones(40, np.bool_)})["maxima"].limbs[
-        0
-    ].tolist() == list(range(40))
+    assert paths.fold(rows).values.tolist() == list(range(40))
+    assert paths.totals([rows], window_of(40), {"maxima": np.ones(40, np.bool_)})[
+        "maxima"
+    ].values.tolist() == list(range(40))
 
 
 def test_one_item_with_everything(monkeypatch):
@@ -195,7 +195,7 @@ def test_many_items_in_one_pass(monkeypatch, modes):
 
 
 def test_without_numba_numpy_answers(monkeypatch):
-    """Where Numba is absent nothing fails, however many the rows: the NumPy kernel answers."""
+    """Where Numba is absent nothing fails, however many the rows: NumPy answers."""
     usage = ColumnarUsage([four_modes()])
     usage.append([mc.UsageRecord("sum", 5, timestamp=START)] * 9, now=START)
     compiled_always(monkeypatch)
@@ -214,7 +214,7 @@ def test_without_a_place_for_a_cache():
     """
     space = {}
     exec("def twice(number): return 2 * number", space)  # noqa: S102 - a function without a file
-    assert compiled._jit(space["twice"])(21) == 42
+    assert sharing.jit(space["twice"])(21) == 42
 
 
 @pytest.mark.parametrize("workers", [1, 2, 3, 7])
@@ -227,7 +227,7 @@ def test_shares_keep_the_order_of_arrival(workers):
         for start, size in ((0, 1), (1, 4), (5, 1))
     ]
     shares = compiled._shares(parts, workers)
-    assert [stamp for share in shares for rows in share for stamp in rows.stamps.tolist()] == list(
+    assert [stamp for share in shares for rows in share for stamp in rows.moments.tolist()] == list(
         range(6)
     )
     assert len(shares) == workers
@@ -239,7 +239,7 @@ def test_workers_write_to_lines_of_their_own(columns):
     every write.
     """
     table = np.arange(3 * columns).reshape(3, columns)
-    roomy = compiled.apart(table)
+    roomy = sharing.apart(table)
     assert roomy.tolist() == table.tolist()
     firsts = [row.ctypes.data for row in roomy]
     assert all(

@@ -91,11 +91,11 @@ def test_compiled_loops_say_what_a_log_says(seed, rows, monkeypatch):
     one.
     """
     compiled = pytest.importorskip(
-        "metering_core.columnar.event_compiled", reason="needs the extra 'compiled'"
+        "metering_core.columnar.compiled.summing", reason="needs the extra 'compiled'"
     )
     monkeypatch.setattr(event_answers, "compiled_for", lambda events: compiled if events else None)
     monkeypatch.setattr(compiled, "UNIT_ROWS", rows)
-    monkeypatch.setattr(compiled, "_workers", lambda events: seed + 1)
+    monkeypatch.setattr(compiled, "workers_for", lambda events: seed + 1)
     history = generated(seed, 250, "history", values=(*SMALL, "-4000", "0.5"))
     events, _ = appended(history)
     for (meter, question), right in zip(
@@ -112,7 +112,7 @@ def test_compiled_sums_are_those_of_a_loop(buckets, width, least, monkeypatch):
     up, in the same order.
     """
     compiled = pytest.importorskip(
-        "metering_core.columnar.event_compiled", reason="needs the extra 'compiled'"
+        "metering_core.columnar.compiled.summing", reason="needs the extra 'compiled'"
     )
     monkeypatch.setattr(compiled, "UNIT_ROWS", 100)
     chosen = np.random.default_rng(buckets * 64 + width)
@@ -379,7 +379,7 @@ def test_many_dimension_values(formula, loops, monkeypatch):
     """
     if loops == "compiled":
         compiled = pytest.importorskip(
-            "metering_core.columnar.event_compiled", reason="needs the extra 'compiled'"
+            "metering_core.columnar.compiled.summing", reason="needs the extra 'compiled'"
         )
         monkeypatch.setattr(
             event_answers, "compiled_for", lambda events: compiled if events else None
@@ -824,20 +824,20 @@ def test_the_columns_of_a_batch_are_read_only():
 
 DEFECTS = [
     (
-        "event_groups",
+        "grouping",
         "places[self.codes[rows]] = rows ",
         "places[self.codes[rows][::-1]] = rows[::-1] ",
         "the first of a moment wins",
     ),
-    ("event_groups", "greatest(values) * self.most <= INT64_MAX", "True", "sums wrap"),
+    ("grouping", "self._sums(summable(values, bound))", "self._sums(values)", "sums wrap"),
     (
-        "event_groups",
+        "grouping",
         "greatest(values) * greatest(factors) * self.most <= INT64_MAX",
         "True",
         "products wrap",
     ),
     (
-        "event_groups",
+        "grouping",
         'order = np.argsort(keys, kind="stable")',
         "order = np.argsort(keys)[::-1]",
         "the first in a window counts",
@@ -943,7 +943,7 @@ def test_planted_defects_die(module, right, wrong, slip, monkeypatch):
     assert source.count(right) == 1, "the slip has one place"
     space = dict(vars(broken))
     exec(compile(source.replace(right, wrong), broken.__file__, "exec"), space)  # noqa: S102 - our own source
-    for user in ("event_groups", "event_store", "event_answers", "events"):
+    for user in ("grouping", "event_store", "event_answers", "events"):
         used = import_module(f"metering_core.columnar.{user}")
         for name in vars(used).keys() & space.keys():
             if getattr(space[name], "__module__", None) == broken.__name__:

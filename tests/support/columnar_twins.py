@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 
 import metering_core as mc
 from metering_core.aggregation import summarize_all
-from metering_core.columnar import ColumnarUsage, UsageBatch, kernel
+from metering_core.columnar import ColumnarUsage, UsageBatch, folding
+from metering_core.columnar import totals as numpy_totals
 from metering_core.columnar.arrays import ORIGIN
-from metering_core.columnar.kernel import Rows, Window
+from metering_core.columnar.folding import Rows
+from metering_core.columnar.totals import Window
 from metering_core.periods import from_unix_seconds
 from metering_core.testing.strategies import batches, subscriptions
 
@@ -385,13 +387,14 @@ def compiled_always(patch, workers=1, unit_rows=300_000):
     """Have the compiled loops answer whatever they can, many items or few, with so many workers and
     rows in a unit.
     """
-    from metering_core.columnar import answering, compiled, paths  # noqa: PLC0415 - Numba may be absent
+    from metering_core.columnar import answering, paths  # noqa: PLC0415 - Numba may be absent
+    from metering_core.columnar.compiled import folding as compiled  # noqa: PLC0415
 
     patch.setattr(answering, "_MANY", 1)
     patch.setattr(paths, "PAYS_FROM", 0)
     patch.setattr(paths, "PAYS_ONCE_LOADED_FROM", 0)
     patch.setattr(paths, "ITEMS_A_ROW", 10**9)
-    patch.setattr(compiled, "_workers", lambda rows: workers)
+    patch.setattr(compiled, "workers_for", lambda rows: workers)
     patch.setattr(compiled, "UNIT_ROWS", unit_rows)
 
 
@@ -448,7 +451,8 @@ def rows_from(part):
 
 def same_in_both_kernels(patch, parts, windows, workers, unit_rows, few_sets):
     """Compare every total and all cells, in the compiled loops and in NumPy."""
-    from metering_core.columnar import compiled, paths  # noqa: PLC0415 - Numba may be absent
+    from metering_core.columnar import paths  # noqa: PLC0415 - Numba may be absent
+    from metering_core.columnar.compiled import folding as compiled  # noqa: PLC0415
 
     compiled_always(patch, workers, unit_rows)
     patch.setattr(compiled, "_FEW_SETS", few_sets)
@@ -457,16 +461,16 @@ def same_in_both_kernels(patch, parts, windows, workers, unit_rows, few_sets):
     kinds = {kind: np.ones(ITEMS, np.bool_) for kind in ("sums", "maxima", "lasts")}
     together = paths.totals(rows, window, kinds)
     for kind in kinds:
-        expected = totals_of(getattr(kernel, kind)(rows, window))
+        expected = totals_of(getattr(numpy_totals, kind)(rows, window))
         assert totals_of(together[kind]) == expected, kind
         assert totals_of(paths.totals(rows, window, {kind: kinds[kind]})[kind]) == expected, kind
     for one in rows:
-        assert cells_of(paths.fold(one)) == cells_of(kernel.fold(one))
+        assert cells_of(paths.fold(one)) == cells_of(folding.fold(one))
 
 
 def totals_of(totals):
     """Return totals as plain data, without what is said of items that are not there."""
-    values = kernel.whole(totals.limbs)
+    values = totals.values.tolist()
     there = [True] * len(values) if totals.is_there is None else totals.is_there.tolist()
     stamps = [None] * len(values) if totals.stamps is None else totals.stamps.tolist()
     return [
@@ -478,7 +482,7 @@ def totals_of(totals):
 def cells_of(cells):
     """Return cells as plain data."""
     sets = [False] * len(cells) if cells.sets is None else cells.sets.tolist()
-    return list(zip(cells.keys.tolist(), kernel.whole(cells.limbs), sets, strict=True))
+    return list(zip(cells.keys.tolist(), cells.values.tolist(), sets, strict=True))
 
 
 ALIKE = [
@@ -514,15 +518,16 @@ def same_codes(patch, strings, edges, is_wide, bits):
     """
     import pyarrow as pa  # noqa: PLC0415 - may be absent, as Numba may
 
-    from metering_core.columnar import compiled_strings, paths  # noqa: PLC0415
+    from metering_core.columnar import paths  # noqa: PLC0415
+    from metering_core.columnar.compiled import strings as loops  # noqa: PLC0415
 
-    def narrowed(strings, hashes, hash_of=compiled_strings._hash):
+    def narrowed(strings, hashes, hash_of=loops._hash):
         hash_of(strings, hashes)
         hashes &= np.uint64(2**bits - 1) << np.uint64(64 - max(bits, 1))
 
     compiled_always(patch)
-    patch.setattr(compiled_strings, "TABLE_BITS", 1)
-    patch.setattr(compiled_strings, "_hash", narrowed)
+    patch.setattr(loops, "TABLE_BITS", 1)
+    patch.setattr(loops, "_hash", narrowed)
     column = pa.array(strings, pa.large_string() if is_wide else pa.string())
     found = paths.encoded([column[at:end] for at, end in pairwise(edges)])
     if bits == 64 or len(set(strings)) == 1:

@@ -1,12 +1,7 @@
-"""Rows by group, and what they come to, exactly: the arithmetic behind summaries and partials of
-meter events.
+"""Rows by group, and what they come to, exactly: the arithmetic behind summaries and partials.
 
 A group is what one number is asked for: a customer, or a customer in an hour. Values may be
-negative, so a sum is taken in one 64-bit integer only where the greatest of them times the rows of
-the greatest group fits; otherwise values are cut into an upper part and 32 lower bits, whose sums
-fit for up to 2**31 rows. Products with time are made of Python integers where 64 bits are not
-proven to hold them. Values that do not fit 64 bits are Python integers (``dtype`` object) from the
-start.
+negative, and of any size.
 """
 
 from __future__ import annotations
@@ -17,47 +12,22 @@ import attrs
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.arrays import INT64_MAX, ROWS_MAX, Flags, Integers
-
-Numbers = NDArray[Any]
-"""Integers of 64 bits, or of any size (``dtype`` object)."""
-
-_LIMB_BITS: Final = 32
-_LIMB_MASK: Final = 2**_LIMB_BITS - 1
-KEY_BITS: Final = 63
-"""Bits of a packed key that a signed integer has."""
+from metering_core.columnar.arrays import INT64_MAX, Flags, Integers
+from metering_core.columnar.folding import segment_sums, starts_of
+from metering_core.columnar.numbers import (
+    KEY_BITS,
+    Numbers,
+    as_wide,
+    bound_of,
+    greatest,
+    narrowed,
+    summable,
+)
 
 _ROOMY: Final = 2
 """Groups are numbered as they are where there are at most so many for each row; else only those
 that have rows.
 """
-
-
-def greatest(values: Numbers) -> int:
-    """Return the greatest absolute value; 0 of none."""
-    return max(-int(values.min()), int(values.max()), 0) if len(values) else 0
-
-
-def as_wide(values: Numbers) -> Numbers:
-    """Return numbers as Python integers."""
-    return values if values.dtype == np.object_ else values.astype(np.object_)
-
-
-def narrowed(values: Numbers) -> Numbers:
-    """Return numbers as integers of 64 bits where all fit."""
-    return (
-        values.astype(np.int64)
-        if values.dtype == np.object_ and greatest(values) <= INT64_MAX
-        else values
-    )
-
-
-def times(values: Numbers, factor: int) -> Numbers:
-    """Multiply by a number that is not negative."""
-    if factor == 1:
-        return values
-    is_narrow = values.dtype != np.object_ and max(greatest(values), 1) * factor <= INT64_MAX
-    return values * factor if is_narrow else as_wide(values) * factor
 
 
 @attrs.frozen(eq=False)
@@ -94,11 +64,13 @@ class Groups:
 
     def sums(self, values: Numbers) -> Numbers:
         """Return the sum of each group; 0 for an empty one."""
-        if values.dtype == np.object_ or greatest(values) * self.most <= INT64_MAX:
+        if values.dtype == np.object_:
             return self._sums(values)
-        assert len(values) <= ROWS_MAX, "the sums of the limbs fit"
-        upper, lower = self._sums(values >> _LIMB_BITS), self._sums(values & _LIMB_MASK)
-        return narrowed((as_wide(upper) << _LIMB_BITS) + as_wide(lower))
+        largest = greatest(values)
+        bound = largest * self.most
+        if bound > INT64_MAX:
+            bound = bound_of(values, largest)
+        return narrowed(self._sums(summable(values, bound)))
 
     def _sums(self, values: Numbers) -> Numbers:
         totals = np.zeros(self.size, values.dtype)
@@ -189,13 +161,7 @@ def packed_sums(
     keys.sort()
     found = keys & (2**width - 1)
     keys >>= width
-    is_first = np.empty(len(keys), np.bool_)
-    is_first[0] = True
-    np.not_equal(keys[1:], keys[:-1], out=is_first[1:])
-    starts = np.flatnonzero(is_first)
+    starts = starts_of(keys)
     ends = np.append(starts[1:], len(keys))
-    running = np.cumsum(found)
-    sums = running[ends - 1]
-    sums[1:] -= running[starts[1:] - 1]
     counts = ends - starts
-    return keys[starts], sums + least * counts, counts
+    return keys[starts], segment_sums(found, starts, ends) + least * counts, counts

@@ -17,12 +17,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from metering_core.columnar.compiled import _each, _jit, _workers
+from metering_core.columnar.compiled.workers import Column, each_of, jit, workers_for
 
 Array = Any
 """A ``pyarrow.StringArray`` or ``LargeStringArray`` without nulls; pyarrow has no types."""
 
-Column = NDArray[Any]
 Strings = tuple[Column, Column, Column]
 """Where each string begins, and the last one ends; the bytes of all; and the eight bytes from each
 byte on, as one integer.
@@ -56,7 +55,7 @@ def _strings_of(array: Array) -> Strings:
     return starts, data, np.ndarray((len(data) - 7,), np.uint64, data, strides=(1,))
 
 
-@_jit
+@jit
 def _hash(strings: Strings, hashes: Column) -> None:
     """Hash each string, eight bytes at a time; the last eight may overlap those before."""
     offsets, data, words = strings
@@ -77,7 +76,7 @@ def _hash(strings: Strings, hashes: Column) -> None:
         hashes[i] = h ^ (h >> _HALF)
 
 
-@_jit
+@jit
 def _number(hashes: Column, table: Column, known: int, codes: Codes, firsts: Codes) -> int:
     """Give each hash the code of its like, or the next one; note the rows of new ones. Return how
     many codes there are.
@@ -102,7 +101,7 @@ def _number(hashes: Column, table: Column, known: int, codes: Codes, firsts: Cod
     return count
 
 
-@_jit
+@jit
 def _are_named(strings: Strings, codes: Codes, names: Strings) -> bool:
     """Say whether each string is the name with its code."""
     offsets, data, words = strings
@@ -145,7 +144,7 @@ def encoded(pieces: Sequence[Array]) -> tuple[Codes, Array] | None:
     named = _strings_of(names)
     found = np.concatenate(codes)
     pairs = list(zip(strings, codes, strict=True))
-    are_named = _each(lambda pair: _are_named(*pair, named), pairs, _workers(len(found)))
+    are_named = each_of(lambda pair: _are_named(*pair, named), pairs, workers_for(len(found)))
     return (found, names) if all(are_named) else None
 
 

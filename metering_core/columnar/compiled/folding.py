@@ -15,28 +15,23 @@ worker read all rows, which takes as long as all of its other work.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from typing import Any, Final, ParamSpec, Protocol, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Final, TypeVar
 
 import attrs
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.columnar.arrays import ORIGIN, Integers, read_only
-from metering_core.columnar.kernel import STAMP_BITS, Cells, Rows, Totals, Window
+from metering_core.columnar.compiled.workers import Column, apart, each_of, jit, workers_for
+from metering_core.columnar.folding import STAMP_BITS, Cells, Rows
+from metering_core.columnar.totals import Totals, Window
 
-Column = NDArray[Any]
 Columns = tuple[Column, Column, Column, Column]
 """Codes, timestamps, quantities, and where rows are a ``set`` (empty for nowhere)."""
 
 Unsigned = NDArray[np.uint64]
-Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
-Task = TypeVar("Task")
 
 UNIT_ROWS: Final = 300_000
 """A unit has about so many rows, so that what is fetched in the order of time comes from the
@@ -45,14 +40,6 @@ cache.
 
 UNITS_MAX: Final = 32
 """So many units at most: spreading rows over more of them costs more than the cache gives back."""
-
-SHARED_FROM: Final = 1 << 18
-"""From so many rows on, workers share them; fewer are done before a second one has begun."""
-
-_LINE: Final = 128
-"""Bytes that cores take from each other as one: a line of the cache, and its neighbour that is
-fetched with it.
-"""
 
 _KEY_BITS: Final = 64
 _SHIFT_MAX: Final = 63
@@ -75,62 +62,6 @@ _FEW_SETS: Final = 6
 
 _SPARSE: Final = 4
 """The filter of touched cells has 2 to this power bits for each of them, or more."""
-
-
-def _jit(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """Compile a function at its first call, without the interpreter's lock; kept on disk where
-    there is a place for it.
-    """
-    try:
-        compiled: Callable[Given, Returned] = numba.njit(nogil=True, cache=True)(function)
-    except RuntimeError:  # No folder that could be written to: compiled anew in each process.
-        compiled = numba.njit(nogil=True)(function)
-    return compiled
-
-
-# Workers ------------------------------------------------------------------------------------------
-
-
-def _workers(rows: int) -> int:
-    """Return how many workers some rows are worth."""
-    if rows < SHARED_FROM:
-        return 1
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-class Each(Protocol):
-    """Does some tasks, several at a time."""
-
-    def __call__(
-        self, work: Callable[[Task], Returned], tasks: Sequence[Task], /
-    ) -> list[Returned]:
-        """Return the results in the order of the tasks."""
-
-
-@contextmanager
-def working(workers: int) -> Iterator[Each]:
-    """Keep some workers for several steps: to start one takes longer than many a step of it."""
-    if workers == 1:
-        yield lambda work, tasks: list(map(work, tasks))
-        return
-    with ThreadPoolExecutor(workers) as pool:
-        yield lambda work, tasks: list(pool.map(work, tasks))
-
-
-def _each(work: Callable[[Task], Returned], tasks: Sequence[Task], workers: int) -> list[Returned]:
-    """Do the tasks of a single step."""
-    with working(max(min(workers, len(tasks)), 1)) as each:
-        return each(work, tasks)
-
-
-def apart(table: Column) -> Column:
-    """Return a copy of a table no rows of which share a line of the cache: each worker writes to
-    its own.
-    """
-    rows, columns = table.shape
-    roomy = np.zeros((rows, columns + _LINE // table.itemsize), table.dtype)[:, :columns]
-    roomy[:] = table
-    return roomy
 
 
 def _shares(parts: Sequence[Rows], workers: int) -> list[list[Rows]]:
@@ -188,13 +119,13 @@ def _columns(rows: Rows) -> Columns:
     once.
     """
     sets = np.empty(0, np.bool_) if rows.sets is None else rows.sets
-    return read_only(rows.codes), read_only(rows.stamps), read_only(rows.limbs[0]), read_only(sets)
+    return read_only(rows.codes), read_only(rows.moments), read_only(rows.values), read_only(sets)
 
 
 # A plain sum --------------------------------------------------------------------------------------
 
 
-@_jit
+@jit
 def _add(columns: Columns, windows: Column, totals: Column) -> None:
     """Add each row that counts to its item's total."""
     codes, stamps, quantities, _ = columns
@@ -215,9 +146,9 @@ def sums(parts: Sequence[Rows], window: Window) -> Totals | None:
     if sets * _FEW_SETS > len(asked):
         found = _everything(asked)
         return None if found is None else found.sums
-    workers = _workers(len(asked))
+    workers = workers_for(len(asked))
     if not sets:
-        return Totals((_added(asked, workers),))
+        return Totals(_added(asked, workers))
     return _sums_with_sets(asked, sets, workers)
 
 
@@ -230,7 +161,7 @@ def _added(asked: _Asked, workers: int) -> Integers:
             _add(_columns(rows), asked.windows, totals)
         return totals
 
-    return _added_up(_each(work, _shares(asked.parts, workers), workers))
+    return _added_up(each_of(work, _shares(asked.parts, workers), workers))
 
 
 def _added_up(totals: Iterable[Integers]) -> Integers:
@@ -244,7 +175,7 @@ def _added_up(totals: Iterable[Integers]) -> Integers:
 # A sum with few sets: only rows of cells that a `set` may have touched are folded in order --------
 
 
-@_jit
+@jit
 def _mark(codes: Column, stamps: Column, shift: np.uint64, words: Column) -> None:
     """Mark two bits of one word for each cell."""
     for i in range(len(codes)):
@@ -253,7 +184,7 @@ def _mark(codes: Column, stamps: Column, shift: np.uint64, words: Column) -> Non
         words[h >> shift] |= (_ONE << (h & _SIX)) | (_ONE << ((h >> np.uint64(6)) & _SIX))
 
 
-@_jit
+@jit
 def _add_untouched(
     columns: Columns,
     windows: Column,
@@ -288,7 +219,7 @@ def _sums_with_sets(asked: _Asked, sets: int, workers: int) -> Totals | None:
     for part in asked.parts:
         if part.sets is not None:
             places = np.flatnonzero(part.sets)
-            _mark(part.codes[places], part.stamps[places], shift, words)
+            _mark(part.codes[places], part.moments[places], shift, words)
 
     def work(share: list[Rows]) -> tuple[Integers, list[Rows]]:
         totals = np.zeros(asked.size, np.int64)
@@ -299,7 +230,7 @@ def _sums_with_sets(asked: _Asked, sets: int, workers: int) -> Totals | None:
             held.append(rows.part(touched[:found]))
         return totals, held
 
-    done = _each(work, _shares(asked.parts, workers), workers)
+    done = each_of(work, _shares(asked.parts, workers), workers)
     folded = _everything(
         attrs.evolve(
             asked,
@@ -310,14 +241,14 @@ def _sums_with_sets(asked: _Asked, sets: int, workers: int) -> Totals | None:
     return (
         None
         if folded is None
-        else Totals((_added_up([*(totals for totals, _ in done), folded.totals[:, 0]]),))
+        else Totals(_added_up([*(totals for totals, _ in done), folded.totals[:, 0]]))
     )
 
 
 # The latest cell: one pass ------------------------------------------------------------------------
 
 
-@_jit
+@jit
 def _follow(columns: Columns, windows: Column, latest: Column) -> None:
     """Keep each item's latest cell: twice its timestamp, one more where a ``set`` was in it, and
     its quantity so far.
@@ -337,7 +268,7 @@ def _follow(columns: Columns, windows: Column, latest: Column) -> None:
             latest[c, 1] = quantity
 
 
-@_jit
+@jit
 def _follow_on(latest: Column, later: Column) -> None:
     """Take the latest cells of later rows into those of earlier ones."""
     for c in range(len(latest)):
@@ -352,7 +283,7 @@ def _follow_on(latest: Column, later: Column) -> None:
 def lasts(parts: Sequence[Rows], window: Window) -> Totals | None:
     """Return for each item its latest cell; None where another kernel must."""
     asked = _Asked.of(parts, window)
-    workers = _workers(len(asked))
+    workers = workers_for(len(asked))
 
     def work(share: list[Rows]) -> Integers:
         latest = np.empty((asked.size, 2), np.int64)
@@ -361,17 +292,17 @@ def lasts(parts: Sequence[Rows], window: Window) -> Totals | None:
             _follow(_columns(rows), asked.windows, latest)
         return latest
 
-    latest, *others = _each(work, _shares(asked.parts, workers), workers)
+    latest, *others = each_of(work, _shares(asked.parts, workers), workers)
     for later in others:
         _follow_on(latest, later)
     stamps = latest[:, 0] >> 1
-    return Totals((latest[:, 1].copy(),), stamps, stamps > _NOTHING)
+    return Totals(latest[:, 1].copy(), stamps, stamps > _NOTHING)
 
 
 # Units: the rows of neighbouring items, by cell and arrival ---------------------------------------
 
 
-@_jit
+@jit
 def _count(columns: Columns, windows: Column, counts: Column) -> None:
     """Count each item's rows that count."""
     codes, stamps, _, _ = columns
@@ -405,7 +336,7 @@ class _Layout:
         span = max(asked.high - asked.low, 0).bit_length()
         free = _KEY_BITS - max(items - 1, 0).bit_length() - span
         place = max(rows - 1, 0).bit_length()
-        value = max((part.greatest for part in asked.parts), default=0).bit_length() + 1
+        value = max((part.most for part in asked.parts), default=0).bit_length() + 1
         if all(part.sets is None for part in asked.parts) and value <= min(free, _SHIFT_MAX):
             return cls(span, 0, value)
         if place + value <= min(free, _SHIFT_MAX):
@@ -421,7 +352,7 @@ class _Layout:
 Bits = tuple[np.uint64, np.uint64, np.uint64]
 
 
-@_jit
+@jit
 def _spread(
     columns: Columns,
     windows: Column,
@@ -458,7 +389,7 @@ def _spread(
                 )
 
 
-@_jit
+@jit
 def _fetch(keys: Column, values: Column, bits: Bits, fetched: Column) -> None:
     """Take the places off sorted keys, and fetch the values from there; nothing else, so that the
     fetches overlap.
@@ -470,7 +401,7 @@ def _fetch(keys: Column, values: Column, bits: Bits, fetched: Column) -> None:
         keys[i] >>= place_bits
 
 
-@_jit
+@jit
 def _part_from_values(keys: Column, bits: Bits, fetched: Column) -> None:
     """Take the quantities, and the places before them, off sorted keys."""
     _, place_bits, value_bits = bits
@@ -482,7 +413,7 @@ def _part_from_values(keys: Column, bits: Bits, fetched: Column) -> None:
         keys[i] = key >> (place_bits + value_bits)
 
 
-@_jit
+@jit
 def _reduce(
     keys: Column, values: Column, first: int, low: int, span_bits: np.uint64, totals: Column
 ) -> None:
@@ -515,7 +446,7 @@ def _reduce(
         totals[c, 3] = quantity
 
 
-@_jit
+@jit
 def _reduce_to_cells(
     keys: Column,
     values: Column,
@@ -578,9 +509,10 @@ class _Units:
     @classmethod
     def of(cls, asked: _Asked) -> _Units | None:
         """Spread rows over units; None where their keys do not fit."""
-        workers = _workers(len(asked))
+        workers = workers_for(len(asked))
         shares = _shares(asked.parts, workers)
-        edges, sizes = _cut(np.array(_each(lambda share: _counted(asked, share), shares, workers)))
+        counts = each_of(lambda share: _counted(asked, share), shares, workers)
+        edges, sizes = _cut(np.array(counts))
         ends = np.concatenate([[0], np.cumsum(sizes.sum(axis=0))])
         layout = _Layout.of(asked, int(np.diff(edges).max()), int(np.diff(ends).max()))
         if layout is None:
@@ -609,7 +541,7 @@ class _Units:
                     values,
                 )
 
-        _each(work, range(workers), workers)
+        each_of(work, range(workers), workers)
         return cls(edges.tolist(), ends.tolist(), asked.low, layout, keys, values, workers)
 
     def reduced(
@@ -628,7 +560,7 @@ class _Units:
                 _fetch(keys, self.values[which], self.layout.bits, fetched)
             return reduce(self.edges[unit], which, keys, fetched)
 
-        return _each(work, range(len(self.edges) - 1), self.workers)
+        return each_of(work, range(len(self.edges) - 1), self.workers)
 
 
 def _counted(asked: _Asked, share: list[Rows]) -> Integers:
@@ -661,19 +593,19 @@ class Everything:
     @property
     def sums(self) -> Totals:
         """The sum of the cells."""
-        return Totals((self.totals[:, 0],))
+        return Totals(self.totals[:, 0])
 
     @property
     def maxima(self) -> Totals:
         """The greatest cell."""
         best = self.totals[:, 1]
-        return Totals((best,), is_there=best >= 0)
+        return Totals(best, is_there=best >= 0)
 
     @property
     def lasts(self) -> Totals:
         """The latest cell."""
         stamps = self.totals[:, 2]
-        return Totals((self.totals[:, 3],), stamps, stamps > _NOTHING)
+        return Totals(self.totals[:, 3], stamps, stamps > _NOTHING)
 
 
 def _everything(asked: _Asked) -> Everything | None:
@@ -720,7 +652,7 @@ def fold(rows: Rows) -> Cells | None:
 
     some = units.reduced(reduce)
     held = None if rows.sets is None else _closed_up(were_set, some)
-    return Cells(_closed_up(keys, some), (_closed_up(quantities, some),), held, rows.bound)
+    return Cells(_closed_up(keys, some), _closed_up(quantities, some), held, rows.bound)
 
 
 def _closed_up(column: NDArray[Any], some: Sequence[slice]) -> NDArray[Any]:

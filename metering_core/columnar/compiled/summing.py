@@ -13,16 +13,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import attrs
 import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.columnar.arrays import Integers, read_only
-from metering_core.columnar.compiled import Each, _each, _jit, _workers, apart, working
-
-Column = NDArray[Any]
+from metering_core.columnar.compiled.workers import (
+    Column,
+    Each,
+    apart,
+    each_of,
+    jit,
+    workers_for,
+    working,
+)
+from metering_core.columnar.numbers import KEY_BITS
 
 
 @attrs.frozen(eq=False)
@@ -53,8 +60,6 @@ class Sums(NamedTuple):
     counts: Column
 
 
-_KEY_BITS: Final = 63
-
 TABLE_ROWS: Final = 2
 """With fewer rows for each sum than this, a table of all sums is slower than sorting: its entries
 are fetched at random.
@@ -69,14 +74,14 @@ to.
 """
 
 
-@_jit
+@jit
 def _count(codes: Column, shift: np.int64, counts: Column) -> None:
     """Count the rows of each unit."""
     for i in range(len(codes)):
         counts[np.uint64(codes[i]) >> np.uint64(shift)] += 1
 
 
-@_jit
+@jit
 def _spread(
     codes: Column, moments: Column, values: Column, grid: Column, into: Column, keys: Column
 ) -> None:
@@ -91,7 +96,7 @@ def _spread(
         into[unit] += 1
 
 
-@_jit
+@jit
 def _runs(keys: Column, width: np.int64) -> np.int64:
     """Count the runs of keys that are equal above their value."""
     found = np.int64(len(keys) > 0)
@@ -102,7 +107,7 @@ def _runs(keys: Column, width: np.int64) -> np.int64:
     return found
 
 
-@_jit
+@jit
 def _read_off(
     keys: Column,
     base: np.int64,
@@ -138,7 +143,7 @@ def _read_off(
         last = number
 
 
-@_jit
+@jit
 def _add(codes: Column, moments: Column, values: Column, grid: Column, table: Column) -> None:
     """Add each row to the sum of its series and bucket, and count it: the sum above the bits of the
     count.
@@ -151,7 +156,7 @@ def _add(codes: Column, moments: Column, values: Column, grid: Column, table: Co
         ) + 1
 
 
-@_jit
+@jit
 def _tell(
     table: Column, grid: Column, codes: Column, places: Column, sums: Column, counts: Column
 ) -> None:
@@ -182,7 +187,7 @@ def _table_sums(
     """Return sums that are few for the rows; a sum and its count share 63 bits, the lower ``bits``
     of which count.
     """
-    workers = _workers(len(rows.codes))
+    workers = workers_for(len(rows.codes))
     grid = np.array([*buckets, bits, least], np.int64)
 
     def work(share: EventRows) -> Integers:
@@ -190,7 +195,7 @@ def _table_sums(
         _add(share.codes, share.moments, share.values, grid, table)
         return table
 
-    table, *others = _each(work, rows.shares(workers), workers)
+    table, *others = each_of(work, rows.shares(workers), workers)
     for other in others:
         table += other
     columns = _columns(int(np.count_nonzero(table)))
@@ -211,9 +216,9 @@ def bucket_sums(
         least: the least value.
     """
     bits = len(rows.codes).bit_length()
-    if TABLE_ROWS * size * buckets[2] <= len(rows.codes) and width + 2 * bits <= _KEY_BITS:
+    if TABLE_ROWS * size * buckets[2] <= len(rows.codes) and width + 2 * bits <= KEY_BITS:
         return _table_sums(rows, size, buckets, bits, least)
-    workers = _workers(len(rows.codes))
+    workers = workers_for(len(rows.codes))
     shift = max((size - 1) // min(max(len(rows.codes) // UNIT_ROWS, 1), UNITS_MAX), 1).bit_length()
     grid = np.array([*buckets, shift, width, least], np.int64)
     with working(workers) as each:
