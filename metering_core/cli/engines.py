@@ -1,5 +1,8 @@
 """The engines of the command line: which one reads a file of usage, how it is read, and the command
 ``sql``.
+
+Every engine makes the same bill, or none. DuckDB is fast and knows no single row, so whatever it
+does not bill as it stands is read again into memory, row by row, which names each row at fault.
 """
 
 from __future__ import annotations
@@ -8,24 +11,16 @@ import contextlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
 from typing import Any, Final, cast
 
 import attrs
-from cyclopts import App
 
 from metering_core.acceptance import AcceptancePolicy, Receipts
 from metering_core.aggregation import Usage
-from metering_core.cli.files import (
-    Reading,
-    complain,
-    format_of,
-    is_watched,
-    lines_of,
-    opened,
-    shown_name,
-)
+from metering_core.cli.complaints import complain, slip
+from metering_core.cli.files import HowToRead, format_of, is_watched, lines_of, opened, shown_name
 from metering_core.errors import (
     CatalogError,
     ErrorCode,
@@ -36,9 +31,10 @@ from metering_core.errors import (
     describe,
     shown,
 )
-from metering_core.feeds.appending import Spellings, append_usage
-from metering_core.feeds.files import USAGE_COLUMNS, Arrivals, UsageRow, read_usage
-from metering_core.feeds.formats import PARQUET, UsageFormat, format_by_extension
+from metering_core.feeds import UsageFormat, UsageRow, append_usage, read_usage
+from metering_core.feeds.appending import Spellings
+from metering_core.feeds.files import USAGE_COLUMNS, Arrivals
+from metering_core.feeds.formats import PARQUET, format_by_extension
 from metering_core.log import UsageLog
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.sql import DuckDBUsage, events_kernel, sql_kernel
@@ -89,11 +85,6 @@ class Loaded:
     duplicates: int | None = None
 
 
-def register(app: App) -> None:
-    """Add the command to the application."""
-    app.command(print_kernel, name="sql")
-
-
 def print_kernel(*, events: bool = False) -> None:
     """Print the SQL that judges and folds usage on DuckDB and on Spark, for auditors and for your
     own warehouse.
@@ -130,10 +121,9 @@ def choose_engine(
         choice = _picked(usage, is_table=is_table, explains=explains)
     problem = _problem(choice.engine, usage, is_table=is_table, explains=explains)
     if problem is not None:
-        message = f"--engine: expected an engine that {problem}, received {choice.engine.value!r}"
-        if engine is Engine.AUTO:
-            message += f", because {choice.reason}"
-        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="--engine")
+        because = f", because {choice.reason}" if engine is Engine.AUTO else ""
+        received = f"received {choice.engine.value!r}{because}"
+        raise slip("--engine", f"expected an engine that {problem}, {received}")
     return choice
 
 
@@ -199,7 +189,7 @@ class UsageSource:
 
     usage: str
     format: UsageFormat | None
-    reading: Reading
+    reading: HowToRead
     policy: AcceptancePolicy | None = None
 
     @property
@@ -215,13 +205,8 @@ class UsageSource:
         for path in paths or (self.usage,):
             written = format_of(path) if self.format is None else self.format
             with opened(path) as stream:
-                rows = read_usage(
-                    stream,
-                    written,
-                    path=shown_name(path),
-                    time=self.reading.time,
-                    arrivals=arrivals,
-                )
+                name, time = shown_name(path), self.reading.time
+                rows = read_usage(stream, written, path=name, time=time, arrivals=arrivals)
                 yield from self.reading.refusals.counted(rows)
 
 
@@ -236,17 +221,14 @@ def load_usage(
         CatalogError: where no row can be told from another, or the engine holds less than a valid
             row has.
     """
-    found = (
-        load_files(subscriptions, source)
-        if engine is Engine.DUCKDB
-        else load_rows(subscriptions, source, engine)
-    )
-    if not isinstance(found, Loaded):
-        complain(
-            f"engine {Engine.MEMORY.value}: {source.usage} is read again row by row, "
-            "because DuckDB refuses some of it"
-        )
-        found = load_rows(subscriptions, source, Engine.MEMORY, found)
+    if engine is Engine.DUCKDB:
+        found = load_files(subscriptions, source)
+        if not isinstance(found, Loaded):
+            again = f"{source.usage} is read again row by row, because DuckDB refuses some of it"
+            complain(f"engine {Engine.MEMORY.value}: {again}")
+            found = load_rows(subscriptions, source, Engine.MEMORY, found)
+    else:
+        found = load_rows(subscriptions, source, engine)
     source.reading.refusals.count(shown_name(source.usage), found.accepted, found.duplicates)
     return found
 
@@ -304,9 +286,8 @@ class _ColumnarDoor:
 
         self.usage: Any = ColumnarUsage(subscriptions, policy=policy)
         self.subscriptions = tuple(subscriptions)
-        self.attributed: dict[
-            int, int
-        ] = {}  # No period is closed while a file is read, so nothing moves to another.
+        # No period is closed while a file is read, so nothing moves to another.
+        self.attributed: dict[int, int] = {}
         self._batch: Any = UsageBatch
 
     def append_columns(self, *columns: Sequence[Any], received_at: Sequence[Instant]) -> Receipts:
@@ -330,34 +311,40 @@ def load_files(
         MissingExtraError: without DuckDB.
         CatalogError: as :class:`~metering_core.sql.DuckDBUsage`, which skips malformed rows.
     """
-    usage, told = source.usage, source.reading.refusals
-    text: Sequence[str] = () if source.is_table else (usage,)
-    with _progress(f"Reading {shown(usage)}") as progress:
+    text: Sequence[str] = () if source.is_table else (source.usage,)
+    with _progress(f"Reading {shown(source.usage)}") as progress:
         try:
-            files = Files(usage, source.format, USAGE_COLUMNS)
-            engine = DuckDBUsage(
-                *(files, subscriptions),
-                policy=source.policy,
-                progress=progress,
-                skip_malformed=True,
-                time=source.reading.time,
-            )
+            engine = _duckdb(subscriptions, source, progress)
             text = text or engine.text_files
             fall = engine.falls()
             refusals = list(engine.refusals()) if fall is None else [fall]
-            counts = engine.counts()
-            loaded = Loaded(engine, engine.periods_with_usage(), counts.accepted, counts.duplicates)
+            counts, periods = engine.counts(), engine.periods_with_usage()
         except (CatalogError, InvalidValueError, InvoicingError) as problem:
             if text:
                 return text
-            raise _of_file(problem, usage) from None
+            raise _of_file(problem, source.usage) from None
     if text and (fall is not None or any(_is_of_sql(one) for one in refusals)):
         return text
     for refusal in _with_rows(refusals, engine, source):
-        told(refusal)
+        source.reading.refusals(refusal)
     if fall is not None:  # What arrived after which row is not known: there is no bill without it.
-        raise _of_file(fall, usage)
-    return loaded
+        raise _of_file(fall, source.usage)
+    return Loaded(engine, periods, counts.accepted, counts.duplicates)
+
+
+def _duckdb(
+    subscriptions: Sequence[Subscription],
+    source: UsageSource,
+    progress: Callable[[float], None] | None,
+) -> DuckDBUsage:
+    return DuckDBUsage(
+        Files(source.usage, source.format, USAGE_COLUMNS),
+        subscriptions,
+        policy=source.policy,
+        progress=progress,
+        skip_malformed=True,
+        time=source.reading.time,
+    )
 
 
 def _is_of_sql(refusal: MeteringError) -> bool:
@@ -372,23 +359,40 @@ def _with_rows(
     was meant.
     """
     spellings = Spellings(engine.rules.items)
-    wanted = [one.details for one in refusals if source.reading.refusals.keeps_rows]
-    rows = engine.rows_at(one["seq"] for one in wanted if one.get("line") is None)
-    lines: dict[str, dict[int, str]] = {}
-    for path in {one["path"] for one in wanted if one.get("line") is not None}:
-        lines[path] = lines_of(path, {one["line"] for one in wanted if one["path"] == path})
+    source_of = _sources(refusals, engine) if source.reading.refusals.keeps_rows else {}
     for refusal in refusals:
         details = dict(refusal.details)
-        line = details.get("line")
-        text = lines.get(details.get("path", ""), {}).get(line or 0)
-        details["source"] = rows.get(details.get("seq", 0)) if line is None else text
-        details["line"] = details.get("row") if line is None else line
+        details["source"] = source_of.get(_place(details))
+        if details.get("line") is None:
+            details["line"] = details.get("row")
         details.setdefault("path", source.usage)
         is_unknown = refusal.code is ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN
         meant = spellings.near(details.get("received")) if is_unknown else ""
-        yield type(refusal)(
-            refusal.code, refusal.message + meant, param=refusal.param, details=details
-        )
+        message = refusal.message + meant
+        yield type(refusal)(refusal.code, message, param=refusal.param, details=details)
+
+
+def _place(details: Mapping[str, Any]) -> tuple[object, object]:
+    """Return where a row stands: in a line of a file of text, or at a number in a table."""
+    line = details.get("line")
+    return (None, details.get("seq")) if line is None else (details.get("path"), line)
+
+
+def _sources(
+    refusals: Sequence[MeteringError], engine: DuckDBUsage
+) -> dict[tuple[object, object], object]:
+    """Return the rows that refusals are about, each by its place, reading every file once."""
+    places = [_place(one.details) for one in refusals]
+    found: dict[tuple[object, object], object] = {}
+    for number, row in engine.rows_at(
+        cast("int", at) for path, at in places if path is None
+    ).items():
+        found[None, number] = row
+    for path in {path for path, _ in places if path is not None}:
+        wanted = {cast("int", line) for named, line in places if named == path}
+        for line, text in lines_of(str(path), wanted).items():
+            found[path, line] = text
+    return found
 
 
 def _of_file(error: MeteringError, usage: str) -> CatalogError:

@@ -1,56 +1,120 @@
-"""The commands that look at prices: ``audit``, ``compare`` and ``curve``. They read files, ask the
-price tools and print.
+"""The commands that look at prices (``rate``, ``audit``, ``compare``, ``curve``): they read files,
+ask the price tools and print.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from cyclopts import App, Parameter
+from cyclopts import Parameter
 
 from metering_core.aggregation import Usage, UsageSummary, summarize_all
+from metering_core.cli.complaints import OnError, Refusals
 from metering_core.cli.files import (
-    AnyTime,
-    OnError,
-    Reading,
-    Refusals,
-    WholeNumber,
+    HowToRead,
     catalog_at,
     format_of,
     load_events,
     opened,
-    print_json,
     shown_name,
 )
-from metering_core.errors import ErrorCode, InvalidValueError, shown
-from metering_core.feeds.appending import append_usage
-from metering_core.feeds.catalog import read_price
-from metering_core.feeds.files import read_usage
+from metering_core.cli.options import AnyTime, AsJson, DashedOrNone, WholeNumber
+from metering_core.cli.printing import print_json, print_table
+from metering_core.errors import ErrorCode, InvalidValueError, describe, shown
+from metering_core.exact import plain
+from metering_core.feeds import append_usage, read_price, read_usage
+from metering_core.feeds.files import parse_quantity
 from metering_core.feeds.instants import ANY_TIME, FROM_2000, PlausibleTime
+from metering_core.invoicing import describe_charge, grouped, number_field
 from metering_core.log import UsageLog
+from metering_core.money import Amount, Money
 from metering_core.prices import Price
+from metering_core.rating import RatedUsage, SettledLine, rate
 from metering_core.tariffs.auditing import Finding, Severity, audit
 from metering_core.tariffs.comparing import compare
 from metering_core.tariffs.plotting import Scale, curve
 from metering_core.tariffs.rerating import compare_usage, items_at
 
-AsJson = Annotated[bool, Parameter(name="--json", negative="", show_default=False)]
-
-
-def register(app: App) -> None:
-    """Add the commands to the application."""
-    app.command(audit_prices, name="audit")
-    app.command(compare_prices, name="compare")
-    app.command(draw_curve, name="curve")
-
 
 def _read_prices(references: tuple[str, ...]) -> list[Price]:
     if not references:
-        raise InvalidValueError(
-            ErrorCode.PARAMETER_MISSING, "expected at least one PRICE, received none", param="price"
-        )
+        message = "expected at least one PRICE, received none"
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="price")
     return [read_price(reference) for reference in references]
+
+
+def rate_quantities(
+    price: str,
+    /,
+    *quantities: Annotated[str, Parameter(name="QUANTITY", allow_leading_hyphen=True)],
+    as_json: AsJson = False,
+) -> None:
+    """Say what quantities cost at a price, tier by tier, exactly and settled.
+
+    Args:
+        price: JSON file with a price, or CATALOG.json#price_id.
+        quantities: Units: integers, or decimals such as 2.5.
+        as_json: Print JSON, in minor units.
+    """
+    if not quantities:
+        message = "expected at least one QUANTITY, received none"
+        raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param="quantity")
+    for text in quantities:
+        if text.startswith("--"):
+            message = f"expected QUANTITY or --json, received the unknown option {describe(text)}"
+            raise InvalidValueError(ErrorCode.PARAMETER_UNKNOWN, message, param=text)
+    wanted = [parse_quantity(text, "quantity") for text in quantities]
+    rated = [rate(read_price(price), quantity) for quantity in wanted]
+    if as_json:
+        print_json({"ratings": [_rating_fields(one) for one in rated]})
+        return
+    for number, one in enumerate(rated):
+        print("" if number == 0 else "\n", end="")
+        _print_rating(one)
+
+
+def _total(one: RatedUsage) -> Money:
+    return Money(sum(line.amount for line in one.settled()), one.price.currency)
+
+
+def _print_rating(one: RatedUsage) -> None:
+    rows = [
+        (
+            describe_charge(one.price, line.charge),
+            grouped(line.charge.quantity),
+            str(Amount(line.exact, one.price.currency)),
+            str(Money(line.amount, one.price.currency)),
+        )
+        for line in one.settled()
+    ]
+    footer = ("Total", grouped(one.quantity), str(one.amount), str(_total(one)))
+    print_table(("Description", "Quantity", "Exactly", "Amount"), rows, footer)
+
+
+def _rating_fields(one: RatedUsage) -> dict[str, Any]:
+    return {
+        "price": one.price.id,
+        "currency": one.price.currency,
+        "quantity": number_field(one.quantity),
+        "lines": [_charge_fields(one, line) for line in one.settled()],
+        "exact": plain(one.amount.minor_units),
+        "total": _total(one).minor_units,
+    }
+
+
+def _charge_fields(one: RatedUsage, line: SettledLine) -> dict[str, Any]:
+    charge = line.charge
+    return {
+        "description": describe_charge(one.price, charge),
+        "kind": charge.kind.value,
+        "tier": charge.tier,
+        "quantity": number_field(charge.quantity),
+        "packages": charge.packages,
+        "unit_amount": None if charge.unit_amount is None else plain(charge.unit_amount),
+        "exact": plain(line.exact),
+        "amount": line.amount,
+    }
 
 
 def audit_prices(
@@ -69,21 +133,18 @@ def audit_prices(
         as_json: Print JSON, in minor units.
     """
     read = _read_prices(prices)
-    findings = [audit(price) for price in read]
+    audited = [(price, audit(price)) for price in read]
     if as_json:
-        audits = [
-            {
-                "price": price.id,
-                "currency": price.currency,
-                "findings": [one.to_dict() for one in found],
-            }
-            for price, found in zip(read, findings, strict=True)
-        ]
-        print_json({"audits": audits})
+        print_json({"audits": [_audit_fields(price, found) for price, found in audited]})
     else:
-        for price, found in zip(read, findings, strict=True):
+        for price, found in audited:
             _print_findings(price, found)
-    return int(any(one.severity.is_at_least(fail_on) for found in findings for one in found))
+    return int(any(one.severity.is_at_least(fail_on) for _, found in audited for one in found))
+
+
+def _audit_fields(price: Price, findings: tuple[Finding, ...]) -> dict[str, Any]:
+    written = [one.to_dict() for one in findings]
+    return {"price": price.id, "currency": price.currency, "findings": written}
 
 
 def _print_findings(price: Price, findings: tuple[Finding, ...]) -> None:
@@ -98,8 +159,8 @@ def compare_prices(
     /,
     *,
     up_to: WholeNumber | None = None,
-    usage: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
-    events: Annotated[str | None, Parameter(allow_leading_hyphen=True)] = None,
+    usage: DashedOrNone = None,
+    events: DashedOrNone = None,
     catalog: str | None = None,
     any_time: AnyTime = False,
     as_json: AsJson = False,
@@ -123,13 +184,11 @@ def compare_prices(
     file = _file_of(before, usage, events, catalog)
     over_usage = None
     if catalog is not None and file is not None:
-        over_usage = compare_usage(
-            before, after, _summaries(before, file, catalog, ANY_TIME if any_time else FROM_2000)
-        )
+        time = ANY_TIME if any_time else FROM_2000
+        over_usage = compare_usage(before, after, _summaries(before, file, catalog, time))
     if as_json:
-        print_json(
-            {**comparison.to_dict(), "usage": None if over_usage is None else over_usage.to_dict()}
-        )
+        written = None if over_usage is None else over_usage.to_dict()
+        print_json({**comparison.to_dict(), "usage": written})
         return
     print(comparison)
     if over_usage is not None:
@@ -140,20 +199,18 @@ def _file_of(
     price: Price, usage: str | None, events: str | None, catalog: str | None
 ) -> str | None:
     """Return the file of what a price bills, which goes with a catalog."""
-    given, other = ("usage", usage), ("events", events)
+    name, file, other, unfit = "usage", usage, "events", events
     if _is_on_meter(price):
-        given, other = other, given
-    if other[1] is not None:
-        message = (
-            f"--{other[0]}: expected --{given[0]}, which the price {price.id!r} bills, "
-            f"received --{other[0]}"
-        )
-        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=other[0])
-    if (given[1] is None) != (catalog is None):
-        absent = given[0] if given[1] is None else "catalog"
-        message = f"--{absent}: --{given[0]} and --catalog go together, received one of them"
+        name, file, other, unfit = other, unfit, name, file
+    if unfit is not None:
+        expected = f"expected --{name}, which the price {price.id!r} bills"
+        message = f"--{other}: {expected}, received --{other}"
+        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param=other)
+    if (file is None) != (catalog is None):
+        absent = name if file is None else "catalog"
+        message = f"--{absent}: --{name} and --catalog go together, received one of them"
         raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=absent)
-    return given[1]
+    return file
 
 
 def _is_on_meter(price: Price) -> bool:
@@ -167,7 +224,7 @@ def _summaries(price: Price, file: str, catalog: str, time: PlausibleTime) -> li
     read = catalog_at(catalog, time)
     items = items_at(price, read.subscriptions)
     held: Usage
-    reading = Reading(time, Refusals(OnError.STOP))
+    reading = HowToRead(time, Refusals(OnError.STOP))
     if _is_on_meter(price):
         held, periods = load_events(read, file, reading)
     else:
@@ -175,9 +232,8 @@ def _summaries(price: Price, file: str, catalog: str, time: PlausibleTime) -> li
         with opened(file) as stream:
             rows = read_usage(stream, format_of(file), path=shown_name(file), time=time)
             periods = append_usage(log, rows, on_refusal=reading.refusals)
-    return summarize_all(
-        [(item, period) for owner, item in items for period in periods.get(owner.id, ())], held
-    )
+    asked = [(item, period) for owner, item in items for period in periods.get(owner.id, ())]
+    return summarize_all(asked, held)
 
 
 def draw_curve(
@@ -199,15 +255,10 @@ def draw_curve(
         as_json: Print what was drawn as JSON.
     """
     read = _read_prices(prices)
+    ids = [price.id for price in read]
     path = curve(read, output, up_to=up_to, scale=scale, title=title)
     if as_json:
-        print_json(
-            {
-                "prices": [price.id for price in read],
-                "output": str(path),
-                "scale": scale.value,
-                "up_to": up_to,
-            }
-        )
+        drawn = {"output": str(path), "scale": scale.value, "up_to": up_to}
+        print_json({"prices": ids, **drawn})
     else:
-        print(shown(f"drew {', '.join(price.id for price in read)} into {path}"))
+        print(shown(f"drew {', '.join(ids)} into {path}"))

@@ -19,8 +19,9 @@ from cyclopts import App
 from metering_core import InvalidValueError, finalize_invoice
 from metering_core.cli import app as cli
 from metering_core.cli import engines
+from metering_core.cli.complaints import OnError, Refusals
 from metering_core.cli.engines import Engine
-from metering_core.cli.files import OnError, Reading, Refusals
+from metering_core.cli.files import HowToRead
 from metering_core.errors import MissingExtraError
 from metering_core.feeds.instants import PlausibleTime
 from metering_core.sql import events_kernel, sql_kernel
@@ -45,7 +46,7 @@ def loaded(engine, path):
     """Return what an engine loads and what it refused."""
     pytest.importorskip({"memory": "json", "columnar": "numpy", "duckdb": "duckdb"}[engine])
     refused = Refusals(OnError.SKIP, rejects=io.StringIO(), as_csv=False)
-    source = engines.UsageSource(str(path), None, Reading(PlausibleTime(), refused))
+    source = engines.UsageSource(str(path), None, HowToRead(PlausibleTime(), refused))
     found = engines.load_usage([subscribed()], source, engine)
     return found, [json.loads(line) for line in refused._rejects.getvalue().splitlines()]
 
@@ -104,7 +105,7 @@ def test_auto_does_without_extras(tmp_path, monkeypatch):
     monkeypatch.setattr(engines, "_is_installed", lambda module: False)
     (tmp_path / "u.csv").write_text(TEXT)
     assert "the extra 'duckdb'" in str(engines.choose_engine(Engine.AUTO, str(tmp_path / "u.csv")))
-    source = engines.UsageSource("u.csv", None, Reading(PlausibleTime(), Refusals(OnError.STOP)))
+    source = engines.UsageSource("u.csv", None, HowToRead(PlausibleTime(), Refusals(OnError.STOP)))
     with pytest.raises(MissingExtraError, match="columnar"):
         engines.load_rows([], source, Engine.COLUMNAR)
 
@@ -326,7 +327,7 @@ def test_what_duckdb_cannot_do_is_refused_however_it_was_chosen(options, engine,
 def test_the_kernel_is_printed(capsys):
     """The command `sql` prints the text that the engines run."""
     app = App()
-    engines.register(app)
+    app.command(engines.print_kernel, name="sql")
     app("sql", result_action="return_value")
     assert capsys.readouterr().out == sql_kernel()
 
@@ -334,7 +335,7 @@ def test_the_kernel_is_printed(capsys):
 def test_the_kernel_of_meter_events_is_printed(capsys):
     """With `--events` the command `sql` prints both statements for meter events."""
     app = App()
-    engines.register(app)
+    app.command(engines.print_kernel, name="sql")
     app(["sql", "--events"], result_action="return_value")
     printed = capsys.readouterr().out
     assert [one.strip() for one in printed.split("\n;\n")] == [

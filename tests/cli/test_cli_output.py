@@ -18,7 +18,7 @@ pytest.importorskip("cyclopts", reason="needs the extra 'cli'")
 
 import metering_core
 from metering_core.cli import app as cli
-from metering_core.cli.files import spreadsheet_cell
+from metering_core.cli.printing import spreadsheet_cell
 from metering_core.errors import CatalogError
 from metering_core.feeds.catalog import read_catalog
 from metering_core.replacing import replacing

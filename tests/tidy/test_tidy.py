@@ -45,7 +45,7 @@ BANNED = {
 OWNERS = {
     "scaleb": {"exact.py", "money.py"},
     "quantize": {"exact.py", "money.py"},
-    "datetime.now": {"cli/app.py"},
+    "datetime.now": {"cli/options.py"},
     "float": {"tariffs/plotting.py"},
 }
 
