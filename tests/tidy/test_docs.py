@@ -78,6 +78,12 @@ def test_python_stands_in_sessions(page):
 
 
 @EVERY_PAGE
+def test_page_reads_without_a_build(page):
+    """No page has a role of Sphinx in its sentences: links are Markdown's, as forges show them."""
+    assert not re.findall(r"\{\w+\}`", page.read_text(encoding="utf-8"))
+
+
+@EVERY_PAGE
 def test_page_has_one_title(page):
     """A page has one title, which the table of contents shows; the changelog brings its own."""
     prose = re.sub(
