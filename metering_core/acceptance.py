@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any, overload
+from typing import Any, Self, overload
 
 import attrs
 
+from metering_core.codec import Storable, row_of
 from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError, shown
 from metering_core.measures import AGGREGATORS
-from metering_core.names import choice
+from metering_core.names import choice, known_keys, required
 from metering_core.periods import (
     SECONDS_MIN,
     BillingPeriod,
@@ -68,7 +69,7 @@ def _late_attribution(value: object) -> LateAttribution:
 
 
 @attrs.frozen(kw_only=True)
-class AcceptancePolicy:
+class AcceptancePolicy(Storable):
     """What may be relaxed of the rule "in the current billing period and not in the future".
 
     Attributes:
@@ -102,7 +103,7 @@ def _sentence(message: str | None) -> str | None:
 
 
 @attrs.frozen
-class Receipt:
+class Receipt(Storable):
     """The answer to one record.
 
     Attributes:
@@ -171,6 +172,25 @@ class Receipts(Sequence[Receipt]):
         )
 
     __hash__ = None  # type: ignore[assignment]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the receipts, in order."""
+        return {"receipts": [receipt.to_dict() for receipt in self]}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote."""
+        given = required(known_keys(data, {"receipts"}), "receipts")
+        number = row_of(int)
+        receipts = row_of(tuple[Receipt, ...]).read(given, "receipts", None)
+        exceptions = {
+            at: one for at, one in enumerate(receipts) if one.outcome is not Outcome.ACCEPTED
+        }
+        numbers = [
+            0 if at in exceptions else number.read(one.sequence, f"receipts[{at}][sequence]", None)
+            for at, one in enumerate(receipts)
+        ]
+        return cls(numbers, exceptions)
 
     def __repr__(self) -> str:
         """Return the counts and the first rejection."""

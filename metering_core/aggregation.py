@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
 from metering_core.measures import AGGREGATORS, Aggregator, Partial, formula_of
@@ -72,7 +73,7 @@ class KnowsMeters(Protocol):
 
 
 @attrs.frozen
-class UsageSummary:
+class UsageSummary(Storable):
     """The usage of one item in one billing period, in the shape of Stripe's usage record summary.
 
     Attributes:

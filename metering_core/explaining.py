@@ -17,7 +17,7 @@ from metering_core.meters import Formula
 from metering_core.money import Amount, Money
 from metering_core.names import offers, require_kind, require_offer
 from metering_core.periods import BillingPeriod, from_unix_seconds
-from metering_core.prices import AggregateUsage
+from metering_core.prices import AggregateUsage, Priced
 from metering_core.pricing import ChargeKind
 from metering_core.subscriptions import SubscriptionItem
 from metering_core.usage import Action, Cell
@@ -28,7 +28,7 @@ SHOWN_MAX = 10
 
 
 @attrs.frozen
-class Explanation:
+class Explanation(Priced):
     """Everything behind one invoice line.
 
     Attributes:

@@ -14,11 +14,12 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from fractions import Fraction
 from itertools import chain, count
-from typing import Any, Protocol, Self
+from typing import Any, Final, Protocol, Self
 
 import attrs
 
 from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, require_usage, summarize_all
+from metering_core.codec import Storable, row_of
 from metering_core.differences import differences
 from metering_core.errors import ErrorCode, InvoicingError, shown
 from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
@@ -26,9 +27,9 @@ from metering_core.measures import FORMULAS
 from metering_core.meter_bills import Correction, Part, Settled, part_of, summed
 from metering_core.meters import Formula
 from metering_core.money import Amount, Money, Rounding, half_up, require_rounding
-from metering_core.names import offers, require_kind
+from metering_core.names import known_keys, offers, require_kind
 from metering_core.periods import WHOLE, BillingPeriod, Instant, instant, iso_8601
-from metering_core.prices import AggregateUsage, Price, terms_of
+from metering_core.prices import AggregateUsage, Price, Priced, terms_of
 from metering_core.pricing import Charge, ChargeKind
 from metering_core.rating import Segment, SettledLine, billed
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -152,6 +153,19 @@ class Evidence:
         """Pickle and copy the number alone."""
         return type(self), (self.sequence, None)
 
+    def to_dict(self) -> dict[str, Any]:
+        """Write the number alone, too."""
+        return {"sequence": self.sequence}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read the number."""
+        sequence = known_keys(data, {"sequence"}).get("sequence")
+        return cls(_NUMBER.read(sequence, "sequence", None), None)
+
+
+_NUMBER: Final = row_of(int | None)
+
 
 class HasLock(Protocol):
     """Usage that stays as it is while its lock is held."""
@@ -209,7 +223,7 @@ class Settles(Protocol):
 
 
 @attrs.frozen
-class BilledBefore:
+class BilledBefore(Storable):
     """What earlier invoices billed of the period of a line that bills a difference.
 
     Attributes:
@@ -222,7 +236,7 @@ class BilledBefore:
 
 
 @attrs.frozen
-class InvoiceLineItem:
+class InvoiceLineItem(Priced):
     """One charge, settled.
 
     Attributes:
@@ -280,36 +294,9 @@ class InvoiceLineItem:
         """What is due, with its currency."""
         return Money(self.amount, self.currency)
 
-    def to_dict(self) -> dict[str, Any]:
-        """Write the line for JSON: whole minor units, Unix seconds, decimals as strings.
-
-        Quantities are cut to 12 decimal places; ``exact`` is not, and is ``"n/d"`` where no decimal
-        can write it. ``before`` is there on lines of late usage only.
-        """
-        charge = self.charge
-        return {
-            "id": self.id,
-            "subscription_item": self.subscription_item,
-            "price": self.price.id,
-            "description": self.description,
-            "period": _period_fields(self.period),
-            "kind": charge.kind.value,
-            "tier": charge.tier,
-            "quantity": number_field(self.quantity),
-            "packages": charge.packages,
-            "unit_amount": None if charge.unit_amount is None else plain(charge.unit_amount),
-            "exact": plain(self.exact),
-            "amount": self.amount,
-            "total_usage": number_field(self.total_usage),
-            "aggregate_usage": None if self.aggregate_usage is None else self.aggregate_usage.value,
-            "rounding": self.rounding,
-            "proration": None if self.proration is None else str(self.proration),
-            **({} if self.before is None else {"before": _before_fields(self.before)}),
-        }
-
 
 @attrs.frozen
-class Invoice:
+class Invoice(Priced):
     """What a subscription owes for one billing period.
 
     Attributes:
@@ -322,6 +309,8 @@ class Invoice:
             earlier periods follows the item's own, as the difference it makes.
         finalized_at: when the period was closed first, UTC; None for a draft.
     """
+
+    computed = ("subtotal", "total")
 
     id: str
     subscription: str
@@ -350,19 +339,6 @@ class Invoice:
     def money(self) -> Money:
         """What is due, with its currency."""
         return Money(self.total, self.currency)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Write the invoice for JSON, in a stable order."""
-        return {
-            "id": self.id,
-            "subscription": self.subscription,
-            "status": self.status.value,
-            "currency": self.currency,
-            "period": _period_fields(self.period),
-            "lines": [line.to_dict() for line in self.lines],
-            "subtotal": self.subtotal,
-            "total": self.total,
-        }
 
     def __str__(self) -> str:
         """Return the invoice as a table that a person would send on."""
@@ -404,7 +380,7 @@ class Invoice:
 
 
 @attrs.frozen
-class LineChange:
+class LineChange(Priced):
     """One line of an invoice that would be another one now.
 
     Attributes:
@@ -435,7 +411,7 @@ class LineChange:
 
 
 @attrs.frozen
-class InvoiceChanges:
+class InvoiceChanges(Priced):
     """What would differ if a finalized invoice were made now; falsy where nothing would.
 
     Attributes:
@@ -538,6 +514,30 @@ def number_field(number: Number) -> int | str:
 
 def _period_fields(period: BillingPeriod) -> dict[str, int]:
     return {"start": period.start_seconds, "end": period.end_seconds}
+
+
+def line_fields(line: InvoiceLineItem) -> dict[str, Any]:
+    """Write a line flat, for tables: its price by id, quantities cut to 12 decimal places."""
+    charge = line.charge
+    return {
+        "id": line.id,
+        "subscription_item": line.subscription_item,
+        "price": line.price.id,
+        "description": line.description,
+        "period": _period_fields(line.period),
+        "kind": charge.kind.value,
+        "tier": charge.tier,
+        "quantity": number_field(line.quantity),
+        "packages": charge.packages,
+        "unit_amount": None if charge.unit_amount is None else plain(charge.unit_amount),
+        "exact": plain(line.exact),
+        "amount": line.amount,
+        "total_usage": number_field(line.total_usage),
+        "aggregate_usage": None if line.aggregate_usage is None else line.aggregate_usage.value,
+        "rounding": line.rounding,
+        "proration": None if line.proration is None else str(line.proration),
+        **({} if line.before is None else {"before": _before_fields(line.before)}),
+    }
 
 
 def preview_invoice(

@@ -18,6 +18,7 @@ from typing import Any, Final, Self
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, describe
 from metering_core.exact import DIGITS_MAX, Number, exact_integer
 from metering_core.measures import FORMULAS
@@ -78,7 +79,7 @@ def _overlap(value: object) -> Overlap:
 
 
 @attrs.frozen(kw_only=True)
-class MeterPolicy:
+class MeterPolicy(Storable):
     """What a meter log accepts; where Stripe's rule is known and harmless, it is the default.
 
     Attributes:

@@ -15,6 +15,7 @@ from typing import Final
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.exact import Number, add, subtract
 from metering_core.measures import Partial
 from metering_core.meters import Formula
@@ -26,7 +27,7 @@ __all__ = ["UnbilledDelta"]
 
 
 @attrs.frozen
-class UnbilledDelta:
+class UnbilledDelta(Storable):
     """By how much what was measured in a billed period differs from what its invoice billed, and no
     later one made good.
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Literal, Self
 
 import attrs
 
+from metering_core.codec import row_of
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meters import EVENT_NAME_MAX, short_name
 from metering_core.names import known_keys, required, text_of
@@ -221,15 +222,31 @@ class MeterEventAdjustment:
     sequence: int
     canceled_at: datetime
 
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Read what ``to_dict`` wrote."""
+        known_keys(data, _ADJUSTMENT_KEYS)
+        asked = {key: data.get(key) for key in ("cancel", "event_name", "type")}
+        own = {key: row.read(required(data, key), key, None) for key, row in _OWN.items()}
+        return cls(*cancellation(asked), **own)
+
     def to_dict(self) -> dict[str, Any]:
-        """Write Stripe's meter event adjustment, ready for JSON."""
+        """Write Stripe's meter event adjustment, ready for JSON; ``sequence`` and ``canceled_at``
+        are ours.
+        """
         return {
             "object": "billing.meter_event_adjustment",
             "cancel": {"identifier": self.identifier},
             "event_name": self.event_name,
             "status": "complete",
             "type": "cancel",
+            **{key: row.write(getattr(self, key), None) for key, row in _OWN.items()},
         }
+
+
+_OWN: Final = {"sequence": row_of(int), "canceled_at": row_of(datetime)}
+"""What an adjustment says beside Stripe's."""
+_ADJUSTMENT_KEYS: Final = frozenset({"object", "cancel", "event_name", "status", "type", *_OWN})
 
 
 def cancellation(data: Mapping[str, Any]) -> tuple[str, str]:

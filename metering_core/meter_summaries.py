@@ -20,8 +20,9 @@ from typing import Any, Final
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, describe
-from metering_core.exact import Number, add, exact_integer, plain
+from metering_core.exact import Number, add, exact_integer
 from metering_core.measures import FORMULAS, formula_of
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_views import MeterReader
@@ -77,9 +78,9 @@ def _read_only(dimensions: Mapping[str, str]) -> Mapping[str, str]:
 
 
 @attrs.frozen
-class MeterEventSummary:
-    """What a customer's events of a meter come to in ``[start_time, end_time)``; in the shape of
-    Stripe's summary.
+class MeterEventSummary(Storable):
+    """What a customer's events of a meter come to in ``[start_time, end_time)``; written in the
+    shape of Stripe's summary, with ``customer`` and ``events``, which are ours.
 
     Attributes:
         meter: the meter's id.
@@ -93,6 +94,9 @@ class MeterEventSummary:
         events: how many events of the bucket count; tells an empty bucket from one whose value is
             0.
     """
+
+    computed = ("id",)
+    stripe_object = "billing.meter_event_summary"
 
     meter: str
     customer: str
@@ -128,28 +132,9 @@ class MeterEventSummary:
         """Whether there is nothing to tell, as no event counts and no level is carried."""
         return not self.events and not self.aggregated_value
 
-    def to_dict(self) -> dict[str, Any]:
-        """Write Stripe's summary, ready for JSON: times in Unix seconds; a value that is not whole
-        as an exact string.
-
-        ``customer`` and ``events`` are ours.
-        """
-        value = self.aggregated_value
-        return {
-            "id": self.id,
-            "object": "billing.meter_event_summary",
-            "aggregated_value": value if isinstance(value, int) else plain(value),
-            "customer": self.customer,
-            "dimensions": dict(self.dimensions),
-            "end_time": unix_seconds(self.end_time),
-            "events": self.events,
-            "meter": self.meter,
-            "start_time": unix_seconds(self.start_time),
-        }
-
 
 @attrs.frozen
-class MeterEventSummaryPage:
+class MeterEventSummaryPage(Storable):
     """One page of a list of summaries, newest first.
 
     Attributes:
@@ -158,14 +143,11 @@ class MeterEventSummaryPage:
         url: the path that Stripe's API has for the list.
     """
 
+    stripe_object = "list"
+
     data: tuple[MeterEventSummary, ...]
     has_more: bool
     url: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Write Stripe's list object, ready for JSON."""
-        data = [summary.to_dict() for summary in self.data]
-        return {"object": "list", "data": data, "has_more": self.has_more, "url": self.url}
 
 
 def event_summaries(

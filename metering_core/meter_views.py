@@ -11,6 +11,7 @@ import attrs
 
 from metering_core.accounts import Closing
 from metering_core.aggregation import as_requests
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, add, subtract
 from metering_core.measures import Partial, formula_of
@@ -41,7 +42,7 @@ Sees = Callable[[int, int], bool]
 
 
 @attrs.frozen
-class LoggedEvent:
+class LoggedEvent(Storable):
     """An accepted meter event with what the log added to it.
 
     Attributes:

@@ -15,6 +15,7 @@ from typing import Final, Self
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import (
@@ -77,7 +78,7 @@ def _refuse_mixing(verb: str, preposition: str, left: str, right: str) -> None:
 
 
 @attrs.frozen
-class Amount:
+class Amount(Storable):
     """An exact amount in minor units, with as many decimals as it needs. It may be negative, and
     cannot be paid.
 
@@ -143,7 +144,7 @@ class Amount:
 
 
 @attrs.frozen
-class Money:
+class Money(Storable):
     """Whole minor units of a currency; negative for a credit.
 
     Attributes:

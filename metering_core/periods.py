@@ -20,6 +20,7 @@ from typing import Final
 import attrs
 from dateutil.relativedelta import relativedelta
 
+from metering_core.codec import ROWS, Row, Shared, Storable
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import as_index, exact_integer
 from metering_core.names import choice, text_of
@@ -206,7 +207,7 @@ def _as_end(value: Instant) -> datetime:
 
 
 @attrs.frozen
-class BillingPeriod:
+class BillingPeriod(Storable):
     """The time from ``start`` (inclusive) to ``end`` (exclusive), in UTC and whole seconds.
 
     Both are taken as aware datetimes or Unix seconds and floored to the second.
@@ -324,6 +325,18 @@ def iso_8601(at: datetime) -> str:
     return at.isoformat().removesuffix("+00:00") + "Z"
 
 
+def _write_instant(at: datetime, shared: Shared | None) -> int | str:
+    return iso_8601(at) if at.microsecond else unix_seconds(at)
+
+
+def _read_instant(data: object, param: str, shared: Shared | None) -> datetime:
+    text = text_of(data)
+    return instant(data, param) if text is None else parse_instant(text, param)
+
+
+ROWS[datetime] = Row(_write_instant, _read_instant)
+
+
 class Interval(StrEnum):
     """The unit of a billing cycle, in Stripe's spelling."""
 
@@ -364,7 +377,7 @@ def _as_interval_count(value: int) -> int:
 
 
 @attrs.frozen
-class BillingCycle:
+class BillingCycle(Storable):
     """An endless run of billing periods in both directions, fixed by an anchor and an interval.
 
     Boundary ``k`` is ``anchor + k * interval_count * interval`` on the wall clock of ``timezone``,

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
-from typing import Any, Self
+from itertools import chain, count
+from typing import Any, Final, Self
 
 import attrs
 
+from metering_core.codec import Storable, read_fields, read_text, within, write_fields
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
@@ -333,6 +335,101 @@ class Price:
             "recurring": None if self.recurring is None else self.recurring.to_dict(),
             **self.model.to_stripe(),
         }
+
+
+# Prices in documents ------------------------------------------------------------------------------
+
+
+class PriceTable:
+    """The prices of a document, each written once, under its id; whatever has one refers to it.
+
+    Another price with the id of one that is there already (an older version, which billed before)
+    gets a number behind it. A price with a pricing model of the user's own cannot be written: in
+    its place stands its id, and whoever reads is to give it.
+    """
+
+    kind: Final = Price
+
+    def __init__(self) -> None:
+        self.written: dict[str, Any] = {}
+        self._known: dict[str, Price] = {}
+        # By identity, since a model of the user's own may have no hash; kept, so that it stays one.
+        self._references: dict[int, tuple[Price, str]] = {}
+
+    @classmethod
+    def read(cls, data: object, given: Mapping[str, Price] | None = None) -> Self:
+        """Return the table that was written, with the prices that are given by their ids."""
+        table = cls()
+        for key, written in require_object(data, "prices").items():
+            with within("prices"):
+                reference = read_text(key, "name")
+                price = _price_of(reference, written, {} if given is None else given)
+            table._known[reference] = price
+        return table
+
+    def refer(self, price: Price) -> str:
+        """Write a price where it is not yet there, and return what refers to it."""
+        if id(price) not in self._references:
+            is_built_in = isinstance(price.model, BUILT_IN_MODELS)
+            written = price.to_dict() if is_built_in else price.id
+            names = chain([price.id], (f"{price.id} ({number})" for number in count(2)))
+            reference = next(one for one in names if self.written.get(one, written) == written)
+            self._references[id(price)] = price, reference
+            self.written[reference] = written
+        return self._references[id(price)][1]
+
+    def resolve(self, reference: object, param: str) -> Price:
+        """Return the price that is referred to."""
+        text = text_of(reference)
+        if text is None or text not in self._known:
+            known = ", ".join(map(repr, self._known)) or "none"
+            expected = f"the name of one of the document's prices ({known})"
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, reference
+            )
+        return self._known[text]
+
+
+def _price_of(reference: str, written: Any, given: Mapping[str, Price]) -> Price:
+    price_id = text_of(written)
+    if price_id is None:
+        shape = require_object(written, reference)
+        with within(reference):
+            return Price.from_dict(shape)
+    if price_id not in given:
+        expected = f"a price whose pricing model is known, or one that is given, of {sorted(given)}"
+        code = ErrorCode.PARAMETER_INVALID_CHOICE
+        raise InvalidValueError.expecting(code, reference, expected, price_id)
+    return require_kind(Price, given[price_id], reference)
+
+
+class Priced(Storable):
+    """A value with prices in it, which are written once each, beside its fields."""
+
+    __slots__ = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Write the value as plain data that ``json.dumps`` takes, with its prices by name under
+        ``prices``; ``from_dict`` reads it.
+        """
+        table = PriceTable()
+        return {**write_fields(self, table), "prices": table.written}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any], prices: Mapping[str, Price] | None = None) -> Self:
+        """Read what ``to_dict`` wrote.
+
+        Args:
+            data: the object.
+            prices: by id, those prices whose pricing model is the user's own.
+
+        Raises:
+            InvalidValueError: ``param`` names the key, from the outside in.
+        """
+        written = required(require_object(data, "data"), "prices")
+        table = PriceTable.read(written, prices)
+        value: Self = read_fields(cls, data, table, "prices")
+        return value
 
 
 # Stripe's shapes ----------------------------------------------------------------------------------

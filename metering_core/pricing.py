@@ -19,6 +19,7 @@ from typing import Any, Protocol, Self, runtime_checkable
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, describe
 from metering_core.exact import (
     AMOUNT_DIGITS_MAX,
@@ -67,7 +68,7 @@ def _kind(value: str) -> ChargeKind:
 
 
 @attrs.frozen
-class Charge:
+class Charge(Storable):
     """One product of a quantity and a price, exact and unrounded; it becomes one invoice line.
 
     Attributes:
@@ -164,7 +165,7 @@ def _optional_flat_amount(value: ExactDecimal | None) -> Decimal | None:
 
 
 @attrs.frozen
-class Tier:
+class Tier(Storable):
     """A range of quantities with its price: from just above the tier before, up to and including
     ``up_to``.
 

@@ -22,7 +22,7 @@ from metering_core.exact import Number, Unrounded, add, exact_amount, exact_quan
 from metering_core.money import Amount, Rounding, half_up, require_rounding, settled_units
 from metering_core.names import require_kind
 from metering_core.periods import WHOLE
-from metering_core.prices import Price
+from metering_core.prices import Price, Priced
 from metering_core.pricing import Charge, charges_for
 
 
@@ -178,7 +178,7 @@ def settled_total(price: Price, quantity: Number, rounding: Rounding = half_up) 
 
 
 @attrs.frozen
-class RatedUsage:
+class RatedUsage(Priced):
     """What a quantity costs at a price, before any rounding.
 
     Attributes:

@@ -13,6 +13,7 @@ without being named.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from datetime import UTC, datetime
 from decimal import Decimal
 from difflib import get_close_matches
 from enum import StrEnum
@@ -22,7 +23,6 @@ import attrs
 
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.names import text_of, unknown_keys
-from metering_core.periods import instant
 
 
 class Meaning(StrEnum):
@@ -240,13 +240,12 @@ def _is_on_the_anchors_day(value: Any, data: Mapping[str, Any]) -> bool:
     day = value.get("day_of_month") if isinstance(value, Mapping) else None
     if is_empty(day):
         return True
+    anchor: Any = data.get("billing_cycle_anchor")
     try:
-        return (
-            isinstance(day, int)
-            and instant(data.get("billing_cycle_anchor"), "billing_cycle_anchor").day == day
-        )
-    except InvalidValueError:
-        return True  # Whoever reads the anchor refuses it.
+        at = anchor if isinstance(anchor, datetime) else datetime.fromtimestamp(anchor, UTC)
+        return isinstance(day, int) and at.astimezone(UTC).day == day
+    except Exception:  # noqa: BLE001 - a zone may raise anything; whoever reads the anchor refuses it
+        return True
 
 
 def _is_on_its_only_item(value: Any, data: Mapping[str, Any]) -> bool:

@@ -21,6 +21,7 @@ from typing import Literal, Self
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import QUANTITY_BOUND, Number, add, exact_integer
 from metering_core.names import NAME_MAX, choice, name, require_kind, text_of
@@ -65,7 +66,7 @@ def as_action(value: object, param: str = "action") -> Action:
 
 
 @attrs.frozen(init=False)
-class UsageRecord:
+class UsageRecord(Storable):
     """A quantity used at a moment, in the shape of Stripe's usage record.
 
     Attributes:
@@ -128,7 +129,7 @@ _set_item, _set_quantity, _set_timestamp, _set_action, _set_id = (
 
 
 @attrs.frozen
-class Cell:
+class Cell(Storable):
     """The usage of one item at one timestamp, folded from some or all of its records.
 
     Attributes:

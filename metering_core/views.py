@@ -15,6 +15,7 @@ import attrs
 from metering_core.accounts import Account, Closing, KnownItem, invoice_conflict
 from metering_core.aggregation import UsageSummary, aggregator_of, as_requests, summarize
 from metering_core.cells import ItemCells, PeriodCells
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import exact_integer
 from metering_core.measures import Partial
@@ -40,7 +41,7 @@ __all__ = ["LoggedRecord", "UsageView"]
 
 
 @attrs.frozen
-class LoggedRecord:
+class LoggedRecord(Storable):
     """An accepted record with what the log added to it.
 
     Attributes:

@@ -44,7 +44,7 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.explaining import explain
 from metering_core.feeds import Catalog, UsageFormat, read_catalog
 from metering_core.feeds.instants import PlausibleTime
-from metering_core.invoicing import Invoice, InvoiceLineItem, finalize_invoice
+from metering_core.invoicing import Invoice, InvoiceLineItem, finalize_invoice, line_fields
 from metering_core.log import UsageLog
 from metering_core.meter_log import MeterLog
 from metering_core.periods import BillingPeriod
@@ -281,14 +281,13 @@ def _print_tables(invoices: Sequence[Invoice], *, explained: bool) -> None:
 def _invoice_fields(one: Invoice, *, explained: bool) -> dict[str, Any]:
     fields = one.to_dict()
     if explained:
-        fields["lines"] = [
-            line.to_dict() | {"explanation": str(explain(line)).splitlines()} for line in one.lines
-        ]
+        for line, written in zip(one.lines, fields["lines"], strict=True):
+            written["explanation"] = str(explain(line)).splitlines()
     return fields
 
 
 def _line_fields(one: Invoice, line: InvoiceLineItem) -> dict[str, Any]:
-    return line.to_dict() | {
+    return line_fields(line) | {
         "invoice": one.id,
         "subscription": one.subscription,
         "currency": one.currency,

@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, describe
 from metering_core.exact import exact_integer
 from metering_core.names import require_kind
@@ -65,7 +66,7 @@ def _last(value: object) -> int:
 
 
 @attrs.frozen
-class PlausibleTime:
+class PlausibleTime(Storable):
     """The moments that a file of usage may name: whole years.
 
     Attributes:

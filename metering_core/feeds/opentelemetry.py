@@ -17,6 +17,7 @@ from typing import Any, Final, Self, cast
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, describe
 from metering_core.exact import (
     DIGITS_MAX,
@@ -231,7 +232,7 @@ class CumulativeSum:
 
 
 @attrs.frozen
-class Delta:
+class Delta(Storable):
     """How much came within a window of time.
 
     Attributes:
@@ -250,7 +251,7 @@ class Delta:
 
 
 @attrs.frozen
-class DeltaRun:
+class DeltaRun(Storable):
     """What one run of :func:`cumulative_to_delta` made.
 
     Attributes:

@@ -18,6 +18,7 @@ from typing import Final
 import attrs
 
 from metering_core.aggregation import summarize
+from metering_core.codec import Storable
 from metering_core.errors import shown
 from metering_core.exact import Number, plain
 from metering_core.measures import AGGREGATORS, formula_like
@@ -44,7 +45,7 @@ _AT_STRIPE: Final = (Formula.SUM, Formula.COUNT, Formula.LAST)
 
 
 @attrs.frozen
-class MigratedPeriod:
+class MigratedPeriod(Storable):
     """What one item's usage in one period comes to in both generations.
 
     Attributes:

@@ -23,6 +23,7 @@ from typing import Any, Final
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.meter_events import MeterEvent
 from metering_core.meters import Meter
@@ -209,7 +210,7 @@ SAMPLES_MAX: Final = 5
 
 
 @attrs.frozen
-class RefusedEvent:
+class RefusedEvent(Storable):
     """A meter event that was refused, as far as a report needs it.
 
     Attributes:

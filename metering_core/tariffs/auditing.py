@@ -17,13 +17,14 @@ from enum import StrEnum
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor, lcm
-from typing import Any, Final, Self, TypeAlias
+from typing import Final, Self, TypeAlias
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.exact import Unrounded, decimal_if_possible, plain
+from metering_core.exact import Unrounded, decimal_if_possible
 from metering_core.money import Money
 from metering_core.prices import Price
 from metering_core.tariffs.pieces import (
@@ -113,7 +114,7 @@ class FindingCode(StrEnum):
 
 
 @attrs.frozen
-class Finding:
+class Finding(Storable):
     """One thing that the audit found, and its proof.
 
     Attributes:
@@ -140,20 +141,6 @@ class Finding:
     @severity.default
     def _severity_of_the_code(self) -> Severity:
         return self.code.severity
-
-    def to_dict(self) -> dict[str, Any]:
-        """Write the finding for JSON: amounts are exact strings in minor units, an interval without
-        end ends in null.
-        """
-        return {
-            "code": self.code.value,
-            "severity": self.severity.value,
-            "message": self.message,
-            "quantities": list(self.quantities),
-            "amounts": [plain(amount) for amount in self.amounts],
-            "tier": self.tier,
-            "intervals": [list(interval) for interval in self.intervals],
-        }
 
 
 def audit(price: Price) -> tuple[Finding, ...]:

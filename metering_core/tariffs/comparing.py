@@ -13,13 +13,14 @@ from collections.abc import Iterable, Iterator, Sequence
 from enum import StrEnum
 from fractions import Fraction
 from math import ceil, floor, lcm
-from typing import Any, Final
+from typing import Final
 
 import attrs
 
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, shown
-from metering_core.exact import Unrounded, decimal_if_possible, exact_integer, plain
-from metering_core.prices import Price
+from metering_core.exact import Unrounded, decimal_if_possible, exact_integer
+from metering_core.prices import Price, Priced
 from metering_core.tariffs.pieces import Piece, Tariff, tariff, units, written
 
 STEPS_MAX: Final = 100_000
@@ -45,7 +46,7 @@ def direction_of(difference: Fraction) -> Direction:
 
 
 @attrs.frozen
-class Stretch:
+class Stretch(Storable):
     """A range of whole quantities on which the new price is dearer throughout, cheaper throughout,
     or equal.
 
@@ -61,7 +62,7 @@ class Stretch:
 
 
 @attrs.frozen
-class Gap:
+class Gap(Storable):
     """How far the new price gets from the old one, on one side.
 
     Attributes:
@@ -79,16 +80,9 @@ class Gap:
         """Whether the difference grows without end."""
         return self.quantity is None
 
-    def to_dict(self) -> dict[str, Any]:
-        """Write the gap for JSON."""
-        return {
-            "quantity": self.quantity,
-            "amount": None if self.amount is None else plain(self.amount),
-        }
-
 
 @attrs.frozen
-class Comparison:
+class Comparison(Priced):
     """Where the new price is dearer than the old one, where cheaper, and by how much at most.
 
     Attributes:
@@ -103,6 +97,8 @@ class Comparison:
         cheaper: the largest gap below 0; None where it is nowhere cheaper.
         up_to: the greatest quantity compared, inclusive; None where all are.
     """
+
+    computed = ("crossings",)
 
     old: Price
     new: Price
@@ -135,25 +131,6 @@ class Comparison:
         return next(
             one.direction for one in self.stretches if one.last is None or asked <= one.last
         )
-
-    def to_dict(self) -> dict[str, Any]:
-        """Write the comparison for JSON: amounts are exact strings in minor units, what has no end
-        ends in null.
-        """
-        return {
-            "old": self.old.id,
-            "new": self.new.id,
-            "currency": self.old.currency,
-            "stretches": [
-                {**attrs.asdict(one), "direction": one.direction.value} for one in self.stretches
-            ],
-            "crossings": list(self.crossings),
-            "repeats_from": self.repeats_from,
-            "repeats_every": self.repeats_every,
-            "dearer": None if self.dearer is None else self.dearer.to_dict(),
-            "cheaper": None if self.cheaper is None else self.cheaper.to_dict(),
-            "up_to": self.up_to,
-        }
 
     def __str__(self) -> str:
         """Return the comparison as sentences, one a line."""

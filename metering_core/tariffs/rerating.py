@@ -16,12 +16,12 @@ from typing import Any, Final, Protocol, runtime_checkable
 import attrs
 
 from metering_core.aggregation import UsageSummary
+from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, shown
 from metering_core.exact import Number, exact_integer, plain
-from metering_core.invoicing import number_field
 from metering_core.money import Money, Rounding, half_up, require_rounding
 from metering_core.names import each_of, require_kind
-from metering_core.periods import Instant, unix_seconds
+from metering_core.periods import Instant
 from metering_core.prices import Price
 from metering_core.pricing import BUILT_IN_MODELS
 from metering_core.rating import settled_total, steps_beyond_closed_form
@@ -34,7 +34,7 @@ PERCENTILES: Final = (0, 5, 25, 50, 75, 95, 100)
 
 
 @attrs.frozen
-class UsageChange:
+class UsageChange(Storable):
     """What one item's usage of one billing period was billed, and what the new price would bill for
     it.
 
@@ -46,6 +46,8 @@ class UsageChange:
         new: minor units at the new price, each charge settled.
     """
 
+    computed = ("difference",)
+
     subscription_item: str
     start: datetime
     quantity: Number
@@ -56,17 +58,6 @@ class UsageChange:
     def difference(self) -> int:
         """How much more the new price bills, in minor units; negative where it bills less."""
         return self.new - self.old
-
-    def to_dict(self) -> dict[str, Any]:
-        """Write the change for JSON: Unix seconds, minor units."""
-        return {
-            "subscription_item": self.subscription_item,
-            "start": unix_seconds(self.start),
-            "quantity": number_field(self.quantity),
-            "old": self.old,
-            "new": self.new,
-            "difference": self.difference,
-        }
 
 
 @attrs.frozen

@@ -117,7 +117,7 @@ from metering_core.exact import (
 from metering_core.feeds.catalog import SUBSCRIPTION_TIMES
 from metering_core.feeds.instants import instant_of_file
 from metering_core.feeds.json import read_json
-from metering_core.invoicing import describe_charge, finalize_invoice, number_field
+from metering_core.invoicing import describe_charge, finalize_invoice, line_fields, number_field
 from metering_core.log import UsageLog
 from metering_core.meter_events import MeterEvent
 from metering_core.meter_log import MeterLog
@@ -742,9 +742,9 @@ def _invoiced(case: Mapping[str, Any]) -> _Received:
     subscription, period = case["subscription"], case["period"]
     log = UsageLog([subscription])
     refusals = _appended(log, case["records"])
-    return _Received(
-        finalize_invoice(subscription, log, period, now=period.end).to_dict(), refusals
-    )
+    invoice = finalize_invoice(subscription, log, period, now=period.end)
+    lines = [line_fields(line) for line in invoice.lines]
+    return _Received({**invoice.to_dict(), "lines": lines}, refusals)
 
 
 def _metered(case: Mapping[str, Any]) -> _Received:
