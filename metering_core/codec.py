@@ -135,7 +135,7 @@ def write_fields(value: Storable, shared: Shared | None = None) -> dict[str, Any
     kind: Kind = type(value)
     found = ((field, getattr(value, field.name)) for field in _fields_of(kind))
     written = {field.key: field.row.write(it, shared) for field, it in found if field.writes(it)}
-    return _computed_of(value) | written
+    return written | _computed_of(value)
 
 
 def _computed_of(value: Storable) -> dict[str, Json]:

@@ -359,11 +359,11 @@ class PriceTable:
     @classmethod
     def read(cls, data: object, given: Mapping[str, Price] | None = None) -> Self:
         """Return the table that was written, with the prices that are given by their ids."""
-        table = cls()
+        table, known = cls(), {} if given is None else require_object(given, "prices")
         for key, written in require_object(data, "prices").items():
             with within("prices"):
                 reference = read_text(key, "name")
-                price = _price_of(reference, written, {} if given is None else given)
+                price = _price_of(reference, written, known)
             table._known[reference] = price
         return table
 

@@ -31,7 +31,7 @@ from metering_core import (
     restore,
     snapshot,
 )
-from metering_core.invoicing import describe_charge, grouped, number_field
+from metering_core.invoicing import describe_charge, grouped, line_fields, number_field
 from metering_core.money import down, up
 from metering_core.pricing import Charge, Graduated, Package, PerUnit, Volume
 
@@ -232,7 +232,7 @@ def test_a_users_own_model_makes_lines():
         ("2,001 × price ( / month)", 2001, 8),
         ("Service", 0, 7),
     ]
-    assert first.to_dict()["unit_amount"] is None
+    assert first.to_dict()["charge"]["unit_amount"] is None
 
 
 def test_an_invoice_is_written_for_json():
@@ -240,10 +240,14 @@ def test_an_invoice_is_written_for_json():
     (line,) = lines(Package("12.5", 100, "down"), 250, id="mail")
     assert json.loads(json.dumps(line.to_dict())) == {
         "id": f"in_sub_{START}_1", "subscription_item": "si_0", "price": "mail",
-        "description": "250 × mail (at 2 × USD 0.125 per 100 "
-                "/ month)", "period": {"start": START, "end": JAN.end_seconds},
-        "kind": "package", "tier": None, "quantity": 250, "packages": 2, "unit_amount": "12.5", "exact": "25", "amount": 25,
+        "description": "250 × mail (at 2 × USD 0.125 per 100 / month)", "currency": "usd",
+        "period": {"start": START, "end": JAN.end_seconds}, "quantity": 250, "exact": "25",
+        "amount": 25, "charge": {
+            "kind": "package", "quantity": 250, "unit_amount": "12.5", "amount": "25",
+            "tier": None, "packages": 2, "divide_by": 100, "label": None,
+        },
         "total_usage": 250, "aggregate_usage": "sum", "rounding": "half_up", "proration": None,
+        "before": None, "usage": {"sequence": 1}, "prices": {"mail": line.price.to_dict()},
     }  # fmt: skip
     subscription, log = everything()
     data = finalize_invoice(subscription, log, JAN, now=JAN.end).to_dict()
@@ -297,8 +301,8 @@ class Shares:
 
 
 def test_a_line_is_exact_inside_and_shows_twelve_places():
-    """2/3 units at 10 cents are 20/3 cents, so 7; the line keeps the share, and what is written of
-    the quantity is cut.
+    """2/3 units at 10 cents are 20/3 cents, so 7; the line keeps the share, written or not, and
+    what is shown of the quantity is cut.
     """
     invoice = finalize_invoice(
         subscribed(priced(PerUnit(10))), Shares(Fraction(2, 3)), JAN, now=JAN.end
@@ -310,10 +314,9 @@ def test_a_line_is_exact_inside_and_shows_twelve_places():
         Fraction(20, 3),
         7,
     )
-    written = json.loads(json.dumps(line.to_dict()))
-    assert [written[key] for key in ("quantity", "total_usage", "exact", "amount")] == [
-        "0.666666666666"
-    ] * 2 + ["20/3", 7]
+    keys = ("quantity", "total_usage", "exact", "amount")
+    assert [line.to_dict()[key] for key in keys] == ["2/3", "2/3", "20/3", 7]
+    assert [line_fields(line)[key] for key in keys] == ["0.666666666666"] * 2 + ["20/3", 7]
     assert line.description == "0.666666666666 × price (at USD 0.10 / month)"
     assert "  0.666666666666  USD 0.07" in str(invoice)
 
@@ -326,7 +329,7 @@ def test_what_is_charged_is_not_what_is_shown():
         subscribed(priced(PerUnit("0.75"))), Shares(Fraction(2, 3)), JAN, now=JAN.end
     ).lines
     assert (line.exact, line.amount) == (Decimal("0.5"), 1)
-    assert Decimal(line.to_dict()["quantity"]) * Decimal("0.75") < Decimal("0.5")
+    assert Decimal(line_fields(line)["quantity"]) * Decimal("0.75") < Decimal("0.5")
     assert line.to_dict()["exact"] == "0.5"
 
 

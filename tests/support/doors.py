@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from enum import Enum
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from tempfile import gettempdir
 from typing import Any
@@ -19,6 +20,7 @@ from builders import DAY, FEB, JAN, START, priced, subscribed
 from public_names import PUBLIC
 
 import metering_core as mc
+from examples import fullest
 
 NOW = FEB.start_seconds + DAY
 LATER = FEB.end_seconds
@@ -545,6 +547,9 @@ class Door:
         owner = self.name.partition(".")[0]
         if owner in {"MeterLog", "MeterView"} and parameter in METERED:
             return METERED[parameter]
+        if self.name.endswith(".from_dict") and f"{self.name}.{parameter}" not in VALID:
+            kind = PUBLIC_BY_NAME[owner]
+            return lambda _: {} if parameter == "prices" else fullest(kind).to_dict()
         for key in (f"{self.name}.{parameter}", f"{owner}.{parameter}", parameter):
             if key in VALID:
                 return VALID[key]
@@ -614,6 +619,14 @@ OF_FILES = {
 """Modules whose doors are among those of the wings, with what they are given."""
 
 
+def _instance(kind: type, scene: Scene) -> Any:
+    made = INSTANCES.get(kind.__name__)
+    return fullest(kind) if made is None else made(scene)
+
+
+PUBLIC_BY_NAME = {address.rpartition(".")[2]: value for address, value in PUBLIC.items()}
+
+
 def doors() -> list[Door]:
     """Return every public callable of the package that needs no extra."""
     found = []
@@ -623,5 +636,5 @@ def doors() -> list[Door]:
         name = address.rpartition(".")[2]
         found.append(door_of(name, value, lambda scene, value=value: value))
         if inspect.isclass(value):
-            found += methods_of(value, lambda scene, name=name: INSTANCES[name](scene))
+            found += methods_of(value, partial(_instance, value))
     return [door for door in found if not _inside(door.name)]

@@ -20,7 +20,7 @@ import test_snapshots
 import test_stripe_fields as stripe
 from builders import START
 from damaging import sealed
-from doors import CLOUDEVENT
+from doors import CLOUDEVENT, PUBLIC_BY_NAME
 from places import CASES_FOLDER
 from public_names import PUBLIC
 from test_wrong_values import DOORS, OWN, TookTooLongError, bounded
@@ -28,6 +28,7 @@ from wing_doors import file
 from wrong_values import WRONG, Own
 
 import metering_core as mc
+from examples import fullest
 from metering_core.testing.cases import read_cases, run_cases
 
 SAMPLE = 60
@@ -122,9 +123,6 @@ class Reader:
     is_text: bool = False
 
 
-PUBLIC_BY_NAME = {address.rpartition(".")[2]: value for address, value in PUBLIC.items()}
-
-
 def named(name: str) -> Callable[[Any], object]:
     """Return a public function, or a class method."""
     first, *parts = name.partition(",")[0].split(".")
@@ -187,7 +185,13 @@ def case_of_each_kind() -> Iterator[tuple[str, Any]]:
 
 
 def readers() -> Iterator[tuple[str, Reader]]:
-    for position, value in enumerate(WRITTEN):
+    by_hand = {type(value) for value in WRITTEN}
+    others = [
+        fullest(kind)
+        for kind in PUBLIC.values()
+        if hasattr(kind, "from_dict") and kind not in by_hand
+    ]
+    for position, value in enumerate([*WRITTEN, *others]):
         verb, data = (
             ("from_dict", value.to_dict())
             if hasattr(value, "to_dict")

@@ -226,13 +226,17 @@ CANCEL = {"type": "cancel", "event_name": "tokens", "cancel": {"identifier": "a"
 
 
 def test_adjustments_are_complete_at_once():
-    """A cancellation is written in Stripe's shape; nothing is pending here."""
+    """A cancellation is written in Stripe's shape, with its number and moment, which are ours;
+    nothing is pending here.
+    """
     assert MeterEventAdjustment("tokens", "a", 7, NOON).to_dict() == {
         "object": "billing.meter_event_adjustment",
         "cancel": {"identifier": "a"},
         "event_name": "tokens",
         "status": "complete",
         "type": "cancel",
+        "sequence": 7,
+        "canceled_at": 1717243200,
     }
 
 
