@@ -633,7 +633,7 @@ class TestMeters:
         assert (line["quantity"], line["total_usage"], line["aggregate_usage"], found["total"]) == (
             0,
             "-2.5",
-            "sum",
+            "formula:sum",
             0,
         )
 
