@@ -21,8 +21,8 @@ except ModuleNotFoundError as error:
     raise MissingExtraError.for_extra("columnar", "metering_core.columnar") from error
 
 from metering_core.columnar.batches import EventBatch, UsageBatch
-from metering_core.columnar.event_answers import EventSummaries
 from metering_core.columnar.events import ColumnarEvents
+from metering_core.columnar.summaries import EventSummaries
 from metering_core.columnar.usage import ColumnarUsage
 
 __all__ = ["ColumnarEvents", "ColumnarUsage", "EventBatch", "EventSummaries", "UsageBatch"]

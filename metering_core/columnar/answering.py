@@ -20,7 +20,8 @@ from metering_core.cells import ItemCells, PeriodCells
 from metering_core.columnar.arrays import INT64_MAX, ORIGIN, Flags, Integers
 from metering_core.columnar.folding import Cells, Rows, merge
 from metering_core.columnar.numbers import as_array_of, narrowed, summable
-from metering_core.columnar.paths import KINDS, Kind, fold, kind_of, totals
+from metering_core.columnar.parts import Part
+from metering_core.columnar.paths import Kind, fold, kind_of, totals
 from metering_core.columnar.piles import Pile, and_run
 from metering_core.columnar.totals import Totals, Window
 from metering_core.measures import AGGREGATORS, Partial
@@ -29,49 +30,6 @@ from metering_core.prices import AggregateUsage
 
 _MANY: Final = 64
 """So many questions at once are answered from the rows, item by item otherwise."""
-
-
-@attrs.frozen(eq=False)
-class Part:
-    """Accepted rows that arrived together.
-
-    Attributes:
-        rows: the columns.
-        numbers: the sequence numbers, ascending.
-        received: when each was received in Unix microseconds, or when all were.
-    """
-
-    rows: Rows
-    numbers: range | Integers
-    received: int | Integers
-
-    def where(self, flags: NDArray[np.bool_]) -> Part:
-        """Return some of the rows."""
-        if flags.all():
-            return self
-        received = self.received if isinstance(self.received, int) else self.received[flags]
-        return Part(self.rows.part(flags), self.all_numbers()[flags], received)
-
-    def all_numbers(self) -> Integers:
-        """Return the sequence numbers as an array."""
-        return np.asarray(self.numbers, dtype=np.int64)
-
-    def place_of(self, number: int) -> int:
-        """Return the row with a number."""
-        return (
-            int(np.searchsorted(self.numbers, number))
-            if not isinstance(self.numbers, range)
-            else self.numbers.index(number)
-        )
-
-    def received_at(self, place: int) -> int:
-        """Return when a row was received, in Unix microseconds."""
-        return self.received if isinstance(self.received, int) else int(self.received[place])
-
-    def is_seen(self, sequence: int, received_by: int | None) -> NDArray[np.bool_]:
-        """Say which rows have at most this number and were received by this moment."""
-        flags = self.all_numbers() <= sequence
-        return flags if received_by is None else flags & (self.received <= received_by)
 
 
 @attrs.frozen
@@ -94,19 +52,19 @@ class Questions:
 
     Attributes:
         codes: which item.
-        modes: the mode of each.
+        modes: the different modes.
+        numbers: which of ``modes`` each asks in.
         periods: the period of each.
         firsts: the first second that counts, as :attr:`Question.first`.
         ends: the first second after.
-        are: which ask in each mode.
     """
 
     codes: NDArray[np.intp]
     modes: Sequence[AggregateUsage]
+    numbers: Integers
     periods: Sequence[BillingPeriod]
     firsts: Integers
     ends: Integers
-    are: Mapping[AggregateUsage, Flags]
 
     @classmethod
     def of(
@@ -116,39 +74,37 @@ class Questions:
         periods: Sequence[BillingPeriod],
     ) -> Self:
         """Look up the seconds."""
-        length = len(modes)
-        firsts = np.fromiter([period.start_seconds for period in periods], np.int64, length)
-        ends = np.fromiter([period.end_seconds for period in periods], np.int64, length)
+        length = len(periods)
         # By identity: the hash of an enumeration's member is computed in Python.
-        numbers = np.fromiter(map(id, modes), np.int64, length)
-        are = {mode: numbers == id(mode) for mode in KINDS}
-        if sum(map(np.count_nonzero, are.values())) < length:
-            # Some modes are computed cell by cell.
-            are |= {
-                mode: numbers == id(mode) for mode in dict.fromkeys(modes) if kind_of(mode) is None
-            }
-        for mode, flags in are.items():
-            if AGGREGATORS[mode].looks_back:
-                firsts[flags] = ORIGIN
-        return cls(codes, modes, periods, firsts, ends, are)
+        known = {id(mode): mode for mode in modes}
+        places = {key: place for place, key in enumerate(known)}
+        numbers = np.fromiter(map(places.__getitem__, map(id, modes)), np.int64, length)
+        starts = np.fromiter([period.start_seconds for period in periods], np.int64, length)
+        ends = np.fromiter([period.end_seconds for period in periods], np.int64, length)
+        return cls._made(codes, list(known.values()), numbers, periods, starts, ends)
 
     @classmethod
     def of_all(cls, items: int, period: BillingPeriod, modes: Sequence[AggregateUsage]) -> Self:
         """Ask for all items in one period, mode after mode."""
-        length = len(modes) * items
-        others = [mode for mode in modes if kind_of(mode) is None]
-        starts = [
-            ORIGIN if AGGREGATORS[mode].looks_back else period.start_seconds for mode in modes
-        ]
-        are = {mode: np.repeat([mode is one for one in modes], items) for mode in (*KINDS, *others)}
-        firsts, ends = (
-            np.repeat(np.array(starts, np.int64), items),
-            np.full(length, period.end_seconds, np.int64),
-        )
-        each = [mode for one in modes for mode in [one] * items]
-        return cls(
-            np.tile(np.arange(items), len(modes)), each, [period] * length, firsts, ends, are
-        )
+        codes = np.tile(np.arange(items), len(modes))
+        numbers = np.repeat(np.arange(len(modes)), items)
+        starts = np.full(len(codes), period.start_seconds, np.int64)
+        ends = np.full(len(codes), period.end_seconds, np.int64)
+        return cls._made(codes, modes, numbers, [period] * len(codes), starts, ends)
+
+    @classmethod
+    def _made(
+        cls,
+        codes: NDArray[np.intp],
+        modes: Sequence[AggregateUsage],
+        numbers: Integers,
+        periods: Sequence[BillingPeriod],
+        starts: Integers,
+        ends: Integers,
+    ) -> Self:
+        looks_back = np.array([AGGREGATORS[mode].looks_back for mode in modes], np.bool_)
+        firsts = np.where(looks_back[numbers], ORIGIN, starts)
+        return cls(codes, modes, numbers, periods, firsts, ends)
 
     def within(self, low: int, high: int) -> Self:
         """Ask the same of rows that are no earlier than ``low`` and no later than ``high``, so that
@@ -159,28 +115,19 @@ class Questions:
         )
 
     def __len__(self) -> int:
-        return len(self.modes)
+        return len(self.numbers)
 
     def at(self, place: int) -> Question:
         """Return one of them."""
-        return Question(int(self.codes[place]), self.modes[place], self.periods[place])
+        mode = self.modes[self.numbers[place]]
+        return Question(int(self.codes[place]), mode, self.periods[place])
 
-    def kinds(self) -> dict[Kind, Flags]:
-        """Say which questions are of which kind."""
-        flags: dict[Kind, Flags] = {}
-        for mode, kind in KINDS.items():
-            are = self.are[mode]
-            if are.any():
-                flags[kind] = flags[kind] | are if kind in flags else are
-        return flags
-
-    def cell_by_cell(self) -> Flags:
-        """Say which questions no kernel answers."""
-        flags = np.zeros(len(self), np.bool_)
-        for mode, are in self.are.items():
-            if mode not in KINDS:
-                flags |= are
-        return flags
+    def kinds(self) -> dict[Kind | None, Flags]:
+        """Say which questions are of which kind; of None are those that only their row answers."""
+        of = [kind_of(mode) for mode in self.modes]
+        return {
+            kind: np.array([one == kind for one in of])[self.numbers] for kind in dict.fromkeys(of)
+        }
 
     def rounds(self) -> list[NDArray[np.intp]]:
         """Cut the questions into rounds by their places, so that in each an item has one window, if
@@ -403,7 +350,7 @@ class Answers:
         alone: Iterable[int] = range(len(questions))
         if len(questions) >= _MANY:
             asked = self._of_held(questions)
-            slow = asked.cell_by_cell()
+            slow = asked.kinds().get(None, np.zeros(len(questions), np.bool_))
             rounds = [places[~slow[places]] for places in asked.rounds()]
             alone = [place for places in rounds if len(places) < _MANY for place in places.tolist()]
             alone += np.flatnonzero(slow).tolist()
@@ -427,9 +374,10 @@ class Answers:
         """Answer with the quantities that the partials present; ``dtype`` object where one is no
         integer of 64 bits.
         """
-        if len(questions) < _MANY or self.beside() or questions.cell_by_cell().any():
-            presented = zip(questions.modes, self.partials(questions, items), strict=True)
-            return as_array_of([AGGREGATORS[mode].present(partial) for mode, partial in presented])
+        if len(questions) < _MANY or self.beside() or None in questions.kinds():
+            partials = zip(questions.numbers.tolist(), self.partials(questions, items), strict=True)
+            presents = [AGGREGATORS[mode].present for mode in questions.modes]
+            return as_array_of([presents[mode](partial) for mode, partial in partials])
         asked = self._of_held(questions)
         answers = [
             (one.places, one.quantities()) for one in self._in_bulk(asked, asked.rounds(), items)
@@ -458,7 +406,9 @@ class Answers:
         for places in rounds:
             window = questions.window(places, items)
             of_kind = {
-                kind: some for kind, flags in kinds.items() if len(some := places[flags[places]])
+                kind: some
+                for kind, flags in kinds.items()
+                if kind is not None and len(some := places[flags[places]])
             }
             by_code = {kind: _flags_at(codes[some], items) for kind, some in of_kind.items()}
             for kind, found in totals(self._sources(), window, by_code).items():

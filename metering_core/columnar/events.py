@@ -20,16 +20,17 @@ from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.aggregation import as_requests
 from metering_core.columnar.arrays import ROWS_MAX, Column, Flags, Integers, own, received_moments
 from metering_core.columnar.batches import EventBatch, as_units, units_of, written
-from metering_core.columnar.event_answers import (
+from metering_core.columnar.folding import Rows
+from metering_core.columnar.numbers import Numbers
+from metering_core.columnar.parts import EventPart, MeterColumns
+from metering_core.columnar.paths import ENGINE
+from metering_core.columnar.summaries import (
     PARTIALS,
     EventSummaries,
     Question,
     partials_of,
     summarized,
 )
-from metering_core.columnar.event_store import MeterColumns, Part
-from metering_core.columnar.numbers import Numbers
-from metering_core.columnar.paths import ENGINE
 from metering_core.columnar.texts import Texts
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
@@ -91,7 +92,7 @@ class _Kept:
         shared_ids: identifier → event, of all meters, where the scope is global.
     """
 
-    def __init__(self, parts: Iterable[Part] = (), length: int = 0) -> None:
+    def __init__(self, parts: Iterable[EventPart] = (), length: int = 0) -> None:
         self.parts = list(parts)
         self.length = length
         self.columns: dict[str, MeterColumns] = {}
@@ -100,17 +101,17 @@ class _Kept:
     @property
     def end(self) -> int:
         """How many events there are with those that are being accepted."""
-        return self.parts[-1].first + len(self.parts[-1]) if self.parts else 0
+        return int(self.parts[-1].numbers[-1]) if self.parts else 0
 
-    def add(self, part: Part, columns: MeterColumns) -> None:
+    def add(self, part: EventPart, columns: MeterColumns) -> None:
         """Take events of a meter."""
         self.parts.append(part)
         columns.add(part)
         columns.ids.update(part.identified())
 
-    def part_of(self, row: int) -> Part:
-        """Return the part that an event is in; ``row`` counts all events from 0."""
-        return self.parts[bisect_right(self.parts, row, key=attrgetter("first")) - 1]
+    def part_of(self, number: int) -> EventPart:
+        """Return the part that an event is in."""
+        return self.parts[bisect_right(self.parts, number, key=_first_of) - 1]
 
 
 class ColumnarEvents(MeterReader, Uncopied):
@@ -284,7 +285,7 @@ class ColumnarEvents(MeterReader, Uncopied):
             torn = self._kept
             whole = _Kept((), torn.length)
             for part in torn.parts:
-                if part.first < torn.length:
+                if part.numbers[0] <= torn.length:
                     meter = self._meter_named(part.batch.event_name)
                     assert meter is not None, "its events were accepted"
                     columns = self._columns_of(whole, meter)
@@ -516,7 +517,8 @@ class ColumnarEvents(MeterReader, Uncopied):
         if retention is None:
             return True
         if first >= 0:
-            was = kept.part_of(first).received_of(first)
+            part = kept.part_of(first)
+            was = part.received_at(part.place_of(first))
         else:
             was = received if isinstance(received, int) else int(received[-1 - first])
         return at - was <= retention // timedelta(microseconds=1)
@@ -538,14 +540,8 @@ class ColumnarEvents(MeterReader, Uncopied):
             number, former = int(numbers[-1 - first]), content_of(batch.event_at(-1 - first, meter))
         else:
             part = kept.part_of(first)
-            number, former = (
-                first + 1,
-                content_of(
-                    part.batch.event_at(
-                        part.place_of(first), self._meter_named(part.batch.event_name)
-                    )
-                ),
-            )
+            meter = self._meter_named(part.batch.event_name)
+            number, former = first, content_of(part.batch.event_at(part.sent_at(first), meter))
         if content == former:
             return Receipt(Outcome.DUPLICATE, number, details={"row": number - 1})
         assert batch.identifiers is not None, "only rows with an identifier come here"
@@ -567,27 +563,12 @@ class ColumnarEvents(MeterReader, Uncopied):
         places = None if accepted.all() else np.flatnonzero(accepted)
         columns = self._columns_of(kept, meter)
         codes = columns.series_of(batch, meter, places)
-        moments, units = (
-            (stamps, verdict.units) if places is None else (stamps[places], verdict.units[places])
-        )
+        which = slice(None) if places is None else places
+        rows = Rows.of(codes, stamps[which], verdict.units[which])
         when = received if isinstance(received, int) or places is None else received[places]
-        bounds = (
-            int(bound) for column in (moments, units) for bound in (column.min(), column.max())
-        )
-        kept.add(
-            Part(
-                batch,
-                places,
-                kept.end,
-                when,
-                codes,
-                moments,
-                units,
-                verdict.decimal_places,
-                *bounds,
-            ),
-            columns,
-        )
+        numbers = range(kept.end + 1, kept.end + len(rows) + 1)
+        part = EventPart(rows, numbers, when, batch, places, verdict.decimal_places)
+        kept.add(part, columns)
 
     # Questions ------------------------------------------------------------------------------------
 
@@ -621,7 +602,7 @@ class ColumnarEvents(MeterReader, Uncopied):
     def last_received(self) -> int | None:
         """Return when the last event came, in Unix microseconds; None where there is none."""
         parts = self._kept.parts
-        return parts[-1].received_of(self._kept.length - 1) if parts else None
+        return parts[-1].received_at(len(parts[-1]) - 1) if parts else None
 
     def _log(self) -> MeterLog:
         return self._book
@@ -643,13 +624,9 @@ class ColumnarEvents(MeterReader, Uncopied):
             places = index.order[index.starts[code] : index.starts[code + 1]]
             timeline = Timeline(formula_of(meter))
             values = columns.values_at(meter, places)
-            for moment, row, value in zip(
-                events.moments[places].tolist(),
-                events.rows_at(places).tolist(),
-                values,
-                strict=True,
-            ):
-                timeline.add(moment, row + 1, value)
+            moments, numbers = events.rows.moments[places], events.numbers_at(places)
+            for one in zip(moments.tolist(), numbers.tolist(), values, strict=True):
+                timeline.add(*one)
             found.append((columns.series.values(code), timeline))
         return found
 
@@ -700,10 +677,12 @@ class ColumnarEvents(MeterReader, Uncopied):
             assert meter is not None, "its events were accepted"
             if wanted is None or wanted.id == meter.id:
                 own = None if customer is None else set(self._columns(meter).series.of(customer))
-                rows = (
-                    at for at, code in enumerate(part.codes.tolist()) if own is None or code in own
-                )
-                found += [_logged(part, part.first + at, meter) for at in rows]
+                numbers = zip(part.all_numbers().tolist(), part.rows.codes.tolist(), strict=True)
+                found += [
+                    _logged(part, number, meter)
+                    for number, code in numbers
+                    if own is None or code in own
+                ]
         return found
 
     def counted(
@@ -727,10 +706,14 @@ class ColumnarEvents(MeterReader, Uncopied):
             places = np.concatenate(
                 [np.empty(0, np.intp), *(index.order[first:end] for first, end in spans)]
             )
-            rows = events.rows_at(places[np.lexsort((places, events.moments[places]))])
-            return [_logged(self._whole().part_of(row), row, meter) for row in rows.tolist()]
+            numbers = events.numbers_at(places[np.lexsort((places, events.rows.moments[places]))])
+            whole = self._whole()
+            return [_logged(whole.part_of(one), one, meter) for one in numbers.tolist()]
 
 
-def _logged(part: Part, row: int, meter: Meter) -> LoggedEvent:
-    """Return one of the accepted events; ``row`` counts all of them from 0."""
-    return LoggedEvent(row + 1, *part.event_of(row, meter))
+def _first_of(part: EventPart) -> int:
+    return int(part.numbers[0])
+
+
+def _logged(part: EventPart, number: int, meter: Meter) -> LoggedEvent:
+    return LoggedEvent(number, *part.event_of(number, meter))

@@ -21,7 +21,7 @@ from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt, Receipt
 from metering_core.accounts import ClosesOne, Closing, KnownItem, Sent
 from metering_core.aggregation import as_requests, required_mode
 from metering_core.cells import ItemCells, PeriodCells
-from metering_core.columnar.answering import Answers, Late, Part, Question, Questions
+from metering_core.columnar.answering import Answers, Late, Question, Questions
 from metering_core.columnar.arrays import (
     ORIGIN,
     ROWS_MAX,
@@ -35,6 +35,7 @@ from metering_core.columnar.batches import UsageBatch
 from metering_core.columnar.folding import CODES_MAX, STAMP_BITS, Rows
 from metering_core.columnar.identity import Claims, Identities, hashes_of
 from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
+from metering_core.columnar.parts import Part
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
 from metering_core.log import UsageLog

@@ -5,12 +5,14 @@ comparing them with the log.
 from __future__ import annotations
 
 from datetime import timedelta
+from itertools import chain
 
 import attrs
 import pytest
 
 pytest.importorskip("numpy", reason="needs the extra columnar")
 
+import event_cases
 from builders import FEB, JAN, MAR, MODES, START, four_modes, priced
 from columnar_twins import (
     MAX,
@@ -26,9 +28,11 @@ from columnar_twins import (
     strings_and_hashes,
     two_kernels_asked,
 )
+from event_cases import SMALL, generated
 from hypothesis import given, settings
-from planting import HUNT, each, expect_found, forbidden_by
+from planting import HUNT, each, expect_found, forbidden_by, slips
 from test_columnar import catalog_of, usage_of
+from test_columnar_events import appended, compare
 
 import metering_core as mc
 from metering_core.columnar import answering, folding, totals
@@ -39,536 +43,315 @@ pytestmark = pytest.mark.slow  # A minute or two: some defects are only found am
 
 SET_OR_NOT = ("set", "increment")
 
-PLACES_REVERSED = "sizes.sum(axis=0) - np.cumsum(sizes, axis=0)"
-
 DEFECTS = forbidden_by(
     "the log",
-    # The kernel
-    (
-        "a set does not replace",
-        "folding._last_sets",
-        "firsts[cells[is_last]] = places[is_last]",
-        "pass",
+    *slips(
+        r"""
+        folding._last_sets: a set does not replace
+            firsts[cells[is_last]] = places[is_last]  ->  pass
+        folding._last_sets: the first set wins
+            cells[1:] != cells[:-1], True  ->  cells[1:] == cells[:-1], True
+        folding._last_sets: a cell forgets that it was set
+            were_set[cells] = True  ->  pass
+        folding._joined_sets: merging forgets sets
+            all(  ->  any(
+        numbers.bound_of: the bound is never proven
+            return cheap  ->  return 0
+        numbers.bound_of: the bound forgets the number of rows
+            * len(values)  ->
+        folding.merge: bounds do not add up in a merge
+            sum(run.bound for run in some)  ->  max(run.bound for run in some)
+        totals._dtype_of: bounds of parts do not add up
+            sum(part.bound for part in parts)  ->  0
+        numbers.summable: no number is made wide
+            bound <= INT64_MAX  ->  True
+        numbers.bound_of: exact bounds wrap
+            if cheap <= INT64_MAX else _exact_sum(np.abs(values))  ->
+        numbers._exact_sum: the halves of bits overlap
+            _HALF_BITS) +  ->  _HALF_BITS) *
+        folding._fold_by_value: folding by value forgets rows of one cell
+            segment_sums(values, starts, np.append(starts[1:], len(values)))  ->  values[starts]
+        folding._widths: packed keys are one bit too narrow
+            (int(rows.moments.max()) - low).bit_length()
+              ->  max((int(rows.moments.max()) - low).bit_length() - 1, 0)
+        folding.arrival_order: the arrival takes one bit too few
+            (len(rows) - 1).bit_length()  ->  max((len(rows) - 1).bit_length() - 1, 0)
+        folding.arrival_order: arrival is not part of the key
+            np.arange(block.start, block.stop, dtype=np.int64)
+              ->  np.arange(block.start, block.stop, dtype=np.int64)[::-1]
+        folding._fold_by_value: values take one bit too few
+            int(rows.values.max()).bit_length()  ->  max(int(rows.values.max()).bit_length() - 1, 0)
+        folding._in_order: the quantity of a set stays inverted
+            values ^= values >> 63  ->  pass
+        folding.segment_sums: cells of two rows have one
+            ends - firsts > 1  ->  ends - firsts > 2
+        numbers.narrowed: wide numbers are cut
+            greatest(values) > INT64_MAX  ->  False
+        folding._cells: a cell's end is the next cell's second row
+            starts[1:]  ->  starts[1:] + 1
+        folding.Cells.between: the last cell is lost
+            slice(first, last)  ->  slice(first, max(last - 1, first))
+        totals.Window._holds: a period ends inclusively
+            rows.moments < self.highs  ->  rows.moments <= self.highs
+        totals.Window._holds: a period begins late
+            <= rows.moments)  ->  < rows.moments)
+        totals.Window.takes_all: parts are taken whole that are not
+            rows.high < int  ->  True or int
+        totals.Window.takes_some: parts are left out that count
+            rows.high >= int  ->  rows.high > int
+        totals.Window.together: some of the parts are taken for all
+            len(parts) == 1  ->  len(parts) >= 1
+        totals.sums: touched rows are counted twice
+            _accumulate(np.subtract, totals, collided)  ->  pass
+        totals.sums: touched cells are lost
+            _accumulate(np.add, totals, fold(collided).as_rows())  ->  pass
+        totals._Touched.among: touched cells are looked for in another place
+            self.shift  ->  self.shift + 1
+        totals.maxima: max is taken over records
+            alone[collided] = False  ->  pass
+        totals.maxima: max forgets cells of several rows
+            _accumulate(np.maximum, best, fold(rows.part(collided)).as_rows())  ->  pass
+        totals._collisions: the first of several rows is taken for alone
+            flags[:-1] |= is_same  ->  pass
+        totals.lasts: last is the first
+            np.maximum.at  ->  np.minimum.at
+        totals.lasts: last takes one row of the cell
+            fold(joined(deciding))  ->  fold(attrs.evolve(joined(deciding), sets=None))
+        answering.Question.first: last_ever does not look back
+            AGGREGATORS[self.mode].looks_back  ->  False
+        answering.Question.first: a period counts what was before
+            AGGREGATORS[self.mode].looks_back  ->  True
+        answering.Answers._with_beside: late usage is forgotten
+            if beside is None  ->  if True
+        answering.Answers._index: later rows are not indexed
+            self.parts[indexed:]  ->  self.parts[indexed + bool(indexed) :]
+        answering.Answers.beside: later late rows are not folded
+            folded < len(self.late)  ->  not folded
+        answering.Answers._index: runs are merged in the wrong order
+            fold(part.rows), merge)  ->  fold(part.rows), lambda some: merge(some[::-1]))
+        answering._rounds: an item that is asked for twice is answered once
+            windows - windows[  ->  0 * windows[
+        answering.Questions._made: in bulk last_ever does not look back
+            np.where(looks_back[numbers], ORIGIN, starts)  ->  starts
+        answering.Questions.of_all: all items are asked in the first mode
+            np.repeat(np.arange(len(modes)), items)  ->  np.zeros(len(codes), np.int64)
+        answering.Questions.within: the last second of the rows is left out
+            high + 1  ->  high
+        answering._Answered.quantities: no cell is less than nothing
+            np.where(is_there, values, 0)  ->  values
+        answering.Answers.quantities_by_mode: a mode answers for its neighbour
+            at * items :  ->  0 * at :
+        judging._between: the period's end is inclusive
+            (stamps < high)  ->  (stamps <= high)
+        judging._between: the period's end is inclusive for all
+            max()) < high  ->  max()) <= high
+        judging._between: the period's start is exclusive
+            stamps >= low  ->  stamps > low
+        judging._between: the earliest timestamp is not looked at
+            low <= int(stamps.min())  ->  True
+        judging.Rules._within_time: now is in the future
+            batch.stamps <= latest  ->  batch.stamps < latest
+        judging.Rules._within_time: only the last moment is looked at
+            latest.min()  ->  latest.max()
+        judging.Rules._within_time: a segment begins too late
+            side="right"  ->  side="left"
+        judging.Received.from_then_on: the first day after those without rows is left out
+            else found * _DAY  ->  else (found + 1) * _DAY
+        judging.Rules._received: days begin too late
+            days[0] * _DAY  ->  (days[0] + 1) * _DAY
+        judging._next_change: the late grace ends a second late
+            // timedelta(seconds=1)  ->  // timedelta(seconds=1) + 1
+        judging.Rules.__init__: thresholds are ignored
+            & ~is_plain  ->  & False
+        judging.Rules.__init__: licensed items take usage
+            price_refusal(items[code].item) is None  ->  True
+        judging.Rules.__init__: dropped items take usage
+            items[code].is_active  ->  True
+        judging.Rules.acceptable: refused items are not looked for
+            self._is_open[batch.named].all()  ->  True
+        judging.Rules.may_be_closed: closed periods are forgotten
+            flags.any()  ->  False
+        judging.Rules.forget_closed: closed periods are looked up once
+            self._closed_until = None  ->  pass
+        usage.ColumnarUsage._judge_closed: late usage is never attributed
+            elif said is not None  ->  elif False
+        usage.ColumnarUsage._judge_closed: a late set is an increment
+            is_set=is_set  ->  is_set=False
+        identity.Identities.suspects: ids of the batch itself are not seen
+            twice[1:] |= is_twice  ->  pass
+        identity.Identities.suspects: ids of earlier batches are not seen
+            twice |= run.hashes  ->  twice &= run.hashes
+        usage.ColumnarUsage._judge_ids: a refused row claims its id
+            elif verdict.accepted[row]  ->  else
+        usage.ColumnarUsage._judge_ids: a late duplicate is kept
+            verdict.attributed.pop(row, None)  ->  pass
+        usage.ColumnarUsage._judge_ids: a duplicate is kept
+            verdict.accepted[row] = False  ->  pass
+        usage._claims: a claim forgets that it was set
+            arriving.sets[rows].astype(np.int8)  ->  0 * arriving.sets[rows].astype(np.int8)
+        usage._claims: a claim forgets that it was sent as now
+            if as_now is not None  ->  if False
+        usage.ColumnarUsage._with: refused rows are kept
+            flags = verdict.accepted  ->  flags = np.ones_like(verdict.accepted)
+        usage.ColumnarUsage._with: attributed rows are kept twice
+            flags[list(verdict.attributed)] = False  ->  pass
+        usage.ColumnarUsage._with: numbers have gaps
+            np.count_nonzero(verdict.accepted)  ->  len(arriving)
+        answering.Part.is_seen: a view shows one more
+            <= sequence  ->  <= sequence + 1
+        answering.Part.is_seen: a view shows what was received later
+            received_by is None  ->  True
+        usage.ColumnarView._answers: a view survives compaction
+            self._answered[0] != self._usage.compactions  ->  False
+        usage._Dropping._period_of: compaction drops open periods
+            keys < self._ends[found]  ->  True
+        usage._Dropping.take_late: compaction forgets late rows
+            if period < 0  ->  if True
+        """
     ),
-    (
-        "the first set wins",
-        "folding._last_sets",
-        "cells[1:] != cells[:-1], True",
-        "cells[1:] == cells[:-1], True",
-    ),
-    ("a cell forgets that it was set", "folding._last_sets", "were_set[cells] = True", "pass"),
-    ("merging forgets sets", "folding._joined_sets", "all(", "any("),
-    (
-        "the bound is never proven",
-        "numbers.bound_of",
-        "return cheap",
-        "return 0",
-    ),
-    ("the bound forgets the number of rows", "numbers.bound_of", "* len(values)", ""),
-    (
-        "bounds do not add up in a merge",
-        "folding.merge",
-        "sum(run.bound for run in some)",
-        "max(run.bound for run in some)",
-    ),
-    ("bounds of parts do not add up", "totals._dtype_of", "sum(part.bound for part in parts)", "0"),
-    ("no number is made wide", "numbers.summable", "bound <= INT64_MAX", "True"),
-    (
-        "exact bounds wrap",
-        "numbers.bound_of",
-        "if cheap <= INT64_MAX else _exact_sum(np.abs(values))",
-        "",
-    ),
-    ("the halves of bits overlap", "numbers._exact_sum", "_HALF_BITS) +", "_HALF_BITS) *"),
-    (
-        "folding by value forgets rows of one cell",
-        "folding._fold_by_value",
-        "segment_sums(values, starts, np.append(starts[1:], len(values)))",
-        "values[starts]",
-    ),
-    (
-        "packed keys are one bit too narrow",
-        "folding._widths",
-        "(int(rows.moments.max()) - low).bit_length()",
-        "max((int(rows.moments.max()) - low).bit_length() - 1, 0)",
-    ),
-    (
-        "the arrival takes one bit too few",
-        "folding.arrival_order",
-        "(len(rows) - 1).bit_length()",
-        "max((len(rows) - 1).bit_length() - 1, 0)",
-    ),
-    (
-        "arrival is not part of the key",
-        "folding.arrival_order",
-        "np.arange(block.start, block.stop, dtype=np.int64)",
-        "np.arange(block.start, block.stop, dtype=np.int64)[::-1]",
-    ),
-    (
-        "values take one bit too few",
-        "folding._fold_by_value",
-        "int(rows.values.max()).bit_length()",
-        "max(int(rows.values.max()).bit_length() - 1, 0)",
-    ),
-    ("the quantity of a set stays inverted", "folding._in_order", "values ^= values >> 63", "pass"),
-    (
-        "cells of two rows have one",
-        "folding.segment_sums",
-        "ends - firsts > 1",
-        "ends - firsts > 2",
-    ),
-    ("wide numbers are cut", "numbers.narrowed", "greatest(values) > INT64_MAX", "False"),
-    (
-        "a cell's end is the next cell's second row",
-        "folding._cells",
-        "starts[1:]",
-        "starts[1:] + 1",
-    ),
-    (
-        "the last cell is lost",
-        "folding.Cells.between",
-        "slice(first, last)",
-        "slice(first, max(last - 1, first))",
-    ),
-    (
-        "a period ends inclusively",
-        "totals.Window._holds",
-        "rows.moments < self.highs",
-        "rows.moments <= self.highs",
-    ),
-    ("a period begins late", "totals.Window._holds", "<= rows.moments)", "< rows.moments)"),
-    (
-        "parts are taken whole that are not",
-        "totals.Window.takes_all",
-        "rows.high < int",
-        "True or int",
-    ),
-    (
-        "parts are left out that count",
-        "totals.Window.takes_some",
-        "rows.high >= int",
-        "rows.high > int",
-    ),
-    (
-        "some of the parts are taken for all",
-        "totals.Window.together",
-        "len(parts) == 1",
-        "len(parts) >= 1",
-    ),
-    (
-        "touched rows are counted twice",
-        "totals.sums",
-        "_accumulate(np.subtract, totals, collided)",
-        "pass",
-    ),
-    (
-        "touched cells are lost",
-        "totals.sums",
-        "_accumulate(np.add, totals, fold(collided).as_rows())",
-        "pass",
-    ),
-    (
-        "touched cells are looked for in another place",
-        "totals._Touched.among",
-        "self.shift",
-        "self.shift + 1",
-    ),
-    ("max is taken over records", "totals.maxima", "alone[collided] = False", "pass"),
-    (
-        "max forgets cells of several rows",
-        "totals.maxima",
-        "_accumulate(np.maximum, best, fold(rows.part(collided)).as_rows())",
-        "pass",
-    ),
-    (
-        "the first of several rows is taken for alone",
-        "totals._collisions",
-        "flags[:-1] |= is_same",
-        "pass",
-    ),
-    ("last is the first", "totals.lasts", "np.maximum.at", "np.minimum.at"),
-    (
-        "last takes one row of the cell",
-        "totals.lasts",
-        "fold(joined(deciding))",
-        "fold(attrs.evolve(joined(deciding), sets=None))",
-    ),
-    # Answers
-    (
-        "last_ever does not look back",
-        "answering.Question.first",
-        "AGGREGATORS[self.mode].looks_back",
-        "False",
-    ),
-    (
-        "a period counts what was before",
-        "answering.Question.first",
-        "AGGREGATORS[self.mode].looks_back",
-        "True",
-    ),
-    ("late usage is forgotten", "answering.Answers._with_beside", "if beside is None", "if True"),
-    (
-        "later rows are not indexed",
-        "answering.Answers._index",
-        "self.parts[indexed:]",
-        "self.parts[indexed + bool(indexed) :]",
-    ),
-    (
-        "later late rows are not folded",
-        "answering.Answers.beside",
-        "folded < len(self.late)",
-        "not folded",
-    ),
-    (
-        "runs are merged in the wrong order",
-        "answering.Answers._index",
-        "fold(part.rows), merge)",
-        "fold(part.rows), lambda some: merge(some[::-1]))",
-    ),
-    (
-        "an item that is asked for twice is answered once",
-        "answering._rounds",
-        "windows - windows[",
-        "0 * windows[",
-    ),
-    (
-        "in bulk last_ever does not look back",
-        "answering.Questions.of",
-        "if AGGREGATORS[mode].looks_back",
-        "if False",
-    ),
-    (
-        "of all items last_ever does not look back",
-        "answering.Questions.of_all",
-        "looks_back else",
-        "looks_back and False else",
-    ),
-    ("the last second of the rows is left out", "answering.Questions.within", "high + 1", "high"),
-    (
-        "no cell is less than nothing",
-        "answering._Answered.quantities",
-        "np.where(self.totals.is_there, values, 0)",
-        "values",
-    ),
-    (
-        "a mode answers for its neighbour",
-        "answering.Answers.quantities_by_mode",
-        "at * items :",
-        "0 * at :",
-    ),
-    # The door
-    ("the period's end is inclusive", "judging._between", "(stamps < high)", "(stamps <= high)"),
-    (
-        "the period's end is inclusive for all",
-        "judging._between",
-        "max()) < high",
-        "max()) <= high",
-    ),
-    ("the period's start is exclusive", "judging._between", "stamps >= low", "stamps > low"),
-    (
-        "the earliest timestamp is not looked at",
-        "judging._between",
-        "low <= int(stamps.min())",
-        "True",
-    ),
-    (
-        "now is in the future",
-        "judging.Rules._within_time",
-        "batch.stamps <= latest",
-        "batch.stamps < latest",
-    ),
-    (
-        "only the last moment is looked at",
-        "judging.Rules._within_time",
-        "latest.min()",
-        "latest.max()",
-    ),
-    ("a segment begins too late", "judging.Rules._within_time", 'side="right"', 'side="left"'),
-    (
-        "the first day after those without rows is left out",
-        "judging.Received.from_then_on",
-        "else found * _DAY",
-        "else (found + 1) * _DAY",
-    ),
-    ("days begin too late", "judging.Rules._received", "days[0] * _DAY", "(days[0] + 1) * _DAY"),
-    (
-        "the late grace ends a second late",
-        "judging._next_change",
-        "// timedelta(seconds=1)",
-        "// timedelta(seconds=1) + 1",
-    ),
-    ("thresholds are ignored", "judging.Rules.__init__", "& ~is_plain", "& False"),
-    (
-        "licensed items take usage",
-        "judging.Rules.__init__",
-        "price_refusal(items[code].item) is None",
-        "True",
-    ),
-    ("dropped items take usage", "judging.Rules.__init__", "items[code].is_active", "True"),
-    (
-        "refused items are not looked for",
-        "judging.Rules.acceptable",
-        "self._is_open[batch.named].all()",
-        "True",
-    ),
-    ("closed periods are forgotten", "judging.Rules.may_be_closed", "flags.any()", "False"),
-    (
-        "closed periods are looked up once",
-        "judging.Rules.forget_closed",
-        "self._closed_until = None",
-        "pass",
-    ),
-    (
-        "late usage is never attributed",
-        "usage.ColumnarUsage._judge_closed",
-        "elif said is not None",
-        "elif False",
-    ),
-    (
-        "a late set is an increment",
-        "usage.ColumnarUsage._judge_closed",
-        "is_set=is_set",
-        "is_set=False",
-    ),
-    # Ids
-    (
-        "ids of the batch itself are not seen",
-        "identity.Identities.suspects",
-        "twice[1:] |= is_twice",
-        "pass",
-    ),
-    (
-        "ids of earlier batches are not seen",
-        "identity.Identities.suspects",
-        "twice |= run.hashes",
-        "twice &= run.hashes",
-    ),
-    (
-        "a refused row claims its id",
-        "usage.ColumnarUsage._judge_ids",
-        "elif verdict.accepted[row]",
-        "else",
-    ),
-    (
-        "a late duplicate is kept",
-        "usage.ColumnarUsage._judge_ids",
-        "verdict.attributed.pop(row, None)",
-        "pass",
-    ),
-    (
-        "a duplicate is kept",
-        "usage.ColumnarUsage._judge_ids",
-        "verdict.accepted[row] = False",
-        "pass",
-    ),
-    (
-        "a claim forgets that it was set",
-        "usage._claims",
-        "arriving.sets[rows].astype(np.int8)",
-        "0 * arriving.sets[rows].astype(np.int8)",
-    ),
-    (
-        "a claim forgets that it was sent as now",
-        "usage._claims",
-        "if as_now is not None",
-        "if False",
-    ),
-    # Keeping
-    (
-        "refused rows are kept",
-        "usage.ColumnarUsage._with",
-        "flags = verdict.accepted",
-        "flags = np.ones_like(verdict.accepted)",
-    ),
-    (
-        "attributed rows are kept twice",
-        "usage.ColumnarUsage._with",
-        "flags[list(verdict.attributed)] = False",
-        "pass",
-    ),
-    (
-        "numbers have gaps",
-        "usage.ColumnarUsage._with",
-        "np.count_nonzero(verdict.accepted)",
-        "len(arriving)",
-    ),
-    ("a view shows one more", "answering.Part.is_seen", "<= sequence", "<= sequence + 1"),
-    (
-        "a view shows what was received later",
-        "answering.Part.is_seen",
-        "received_by is None",
-        "True",
-    ),
-    (
-        "a view survives compaction",
-        "usage.ColumnarView._answers",
-        "self._answered[0] != self._usage.compactions",
-        "False",
-    ),
-    (
-        "compaction drops open periods",
-        "usage._Dropping._period_of",
-        "keys < self._ends[found]",
-        "True",
-    ),
-    ("compaction forgets late rows", "usage._Dropping.take_late", "if period < 0", "if True"),
     within="columnar.",
 )
 
 
 COMPILED_DEFECTS = forbidden_by(
     "NumPy",
-    (
-        "a period ends inclusively",
-        "compiled.folding._add",
-        "stamps[i] < windows[c, 1]",
-        "stamps[i] <= windows[c, 1]",
+    *slips(
+        r"""
+        compiled.folding._add: a period ends inclusively
+            stamps[i] < windows[c, 1]  ->  stamps[i] <= windows[c, 1]
+        compiled.folding._add: a period begins late
+            windows[c, 0] <= stamps[i]  ->  windows[c, 0] < stamps[i]
+        compiled.folding._added_up: one worker's sums are lost
+            first += other  ->  pass
+        compiled.folding._add_untouched: touched rows are counted twice
+            quantities[i] & (is_touched - 1)  ->  quantities[i]
+        compiled.folding._add_untouched: no row is touched
+            & bits == bits  ->  & bits == ~bits
+        compiled.folding._mark: half of the cells are marked
+            range(len(codes))  ->  range(len(codes) // 2)
+        compiled.folding._sums_with_sets: touched cells are lost
+            _ in done), folded.totals[:, 0]]  ->  _ in done)]
+        compiled.folding._follow: later rows of the latest cell are lost
+            stamp >= known >> 1  ->  stamp > known >> 1
+        compiled.folding._follow: a set does not replace the latest cell
+            and not is_set  ->
+        compiled.folding._follow: the latest cell forgets that it was set
+            is_set = known & 1  ->  is_set = 0
+        compiled.folding._follow_on: a later worker's set does not replace
+            and not later[c, 0] & 1  ->
+        compiled.folding._follow_on: a later worker's cell is lost
+            >= latest[c, 0] >> 1:  ->  > latest[c, 0] >> 1:
+        compiled.folding._Units.of: later workers' rows arrive first
+            np.cumsum(sizes, axis=0) - sizes  ->  sizes.sum(axis=0) - np.cumsum(sizes, axis=0)
+        compiled.folding._spread: keys forget sets
+            (is_set << (value_bits - _ONE))  ->  np.uint64(0)
+        compiled.folding._spread: quantities apart forget sets
+            (is_set << _SIX)  ->  np.uint64(0)
+        compiled.folding._Layout.of: quantities have no room for their flag
+            bit_length() + 1  ->  bit_length()
+        compiled.folding._Layout.of: the arrival is left out of keys
+            all(part.sets is None for part in asked.parts)  ->  True
+        compiled.folding._part_from_values: sets in keys are not read
+            ((key >> flag) & _ONE)  ->  np.uint64(0)
+        compiled.folding._reduce: a set does not replace
+            elif value & _SET:  ->  elif False:
+        compiled.folding._reduce: only the last cell is summed
+            total += quantity  ->  total = quantity
+        compiled.folding._reduce: the greatest is the last
+            max(greatest, quantity)  ->  quantity
+        compiled.folding._reduce_to_cells: a cell is its last row
+            quantities[found] += np  ->  quantities[found] = np
+        compiled.folding._reduce_to_cells: a cell forgets a later set
+            were_set[found] = True  ->  pass
+        compiled.folding._reduce_to_cells: a cell forgets a first set
+            were_set[found] = is_set  ->  were_set[found] = False
+        compiled.folding._closed_up: gaps between units stay
+            if at != which.start  ->  if False
+        paths._fast: sums beyond 64 bits are let in
+            <= INT64_MAX  ->  <= 4 * INT64_MAX
+        """
     ),
-    (
-        "a period begins late",
-        "compiled.folding._add",
-        "windows[c, 0] <= stamps[i]",
-        "windows[c, 0] < stamps[i]",
-    ),
-    ("one worker's sums are lost", "compiled.folding._added_up", "first += other", "pass"),
-    (
-        "touched rows are counted twice",
-        "compiled.folding._add_untouched",
-        "quantities[i] & (is_touched - 1)",
-        "quantities[i]",
-    ),
-    ("no row is touched", "compiled.folding._add_untouched", "& bits == bits", "& bits == ~bits"),
-    (
-        "half of the cells are marked",
-        "compiled.folding._mark",
-        "range(len(codes))",
-        "range(len(codes) // 2)",
-    ),
-    (
-        "touched cells are lost",
-        "compiled.folding._sums_with_sets",
-        "_ in done), folded.totals[:, 0]]",
-        "_ in done)]",
-    ),
-    (
-        "later rows of the latest cell are lost",
-        "compiled.folding._follow",
-        "stamp >= known >> 1",
-        "stamp > known >> 1",
-    ),
-    ("a set does not replace the latest cell", "compiled.folding._follow", "and not is_set", ""),
-    (
-        "the latest cell forgets that it was set",
-        "compiled.folding._follow",
-        "is_set = known & 1",
-        "is_set = 0",
-    ),
-    (
-        "a later worker's set does not replace",
-        "compiled.folding._follow_on",
-        "and not later[c, 0] & 1",
-        "",
-    ),
-    (
-        "a later worker's cell is lost",
-        "compiled.folding._follow_on",
-        ">= latest[c, 0] >> 1:",
-        "> latest[c, 0] >> 1:",
-    ),
-    (
-        "later workers' rows arrive first",
-        "compiled.folding._Units.of",
-        "np.cumsum(sizes, axis=0) - sizes",
-        PLACES_REVERSED,
-    ),
-    (
-        "keys forget sets",
-        "compiled.folding._spread",
-        "(is_set << (value_bits - _ONE))",
-        "np.uint64(0)",
-    ),
-    (
-        "quantities apart forget sets",
-        "compiled.folding._spread",
-        "(is_set << _SIX)",
-        "np.uint64(0)",
-    ),
-    (
-        "quantities have no room for their flag",
-        "compiled.folding._Layout.of",
-        "bit_length() + 1",
-        "bit_length()",
-    ),
-    (
-        "the arrival is left out of keys",
-        "compiled.folding._Layout.of",
-        "all(part.sets is None for part in asked.parts)",
-        "True",
-    ),
-    (
-        "sets in keys are not read",
-        "compiled.folding._part_from_values",
-        "((key >> flag) & _ONE)",
-        "np.uint64(0)",
-    ),
-    ("a set does not replace", "compiled.folding._reduce", "elif value & _SET:", "elif False:"),
-    (
-        "only the last cell is summed",
-        "compiled.folding._reduce",
-        "total += quantity",
-        "total = quantity",
-    ),
-    ("the greatest is the last", "compiled.folding._reduce", "max(greatest, quantity)", "quantity"),
-    (
-        "a cell is its last row",
-        "compiled.folding._reduce_to_cells",
-        "quantities[found] += np",
-        "quantities[found] = np",
-    ),
-    (
-        "a cell forgets a later set",
-        "compiled.folding._reduce_to_cells",
-        "were_set[found] = True",
-        "pass",
-    ),
-    (
-        "a cell forgets a first set",
-        "compiled.folding._reduce_to_cells",
-        "were_set[found] = is_set",
-        "were_set[found] = False",
-    ),
-    ("gaps between units stay", "compiled.folding._closed_up", "if at != which.start", "if False"),
-    ("sums beyond 64 bits are let in", "paths._fast", "<= INT64_MAX", "<= 4 * INT64_MAX"),
     within="columnar.",
 )
 
 STRING_DEFECTS = forbidden_by(
     "Arrow",
-    (
-        "a sliced array begins with the first string",
-        "_strings_of",
-        "array.offset : array.offset +",
-        "0 :",
+    *slips(
+        r"""
+        _strings_of: a sliced array begins with the first string
+            array.offset : array.offset +  ->  0 :
+        _strings_of: offsets are read as narrower ones
+            "large_string"  ->  "none"
+        _number: a name is numbered anew
+            (h >> _HALF << _HALF) |  ->
+        _numbered: a piece begins to number anew
+            known = count  ->  pass
+        encoded: no string is compared
+            all(are_named)  ->  True
+        _are_named: lengths are not compared
+            end - start != other_end - other  ->  False
+        _are_named: the last bytes are not compared
+            words[end - _WORD] != name_words[other_end - _WORD]  ->  False
+        _are_named: the first bytes are not compared
+            words[start] != name_words[other]  ->  False
+        _are_named: short strings are not compared
+            data[start] != name_data[other]  ->  False
+        """
     ),
-    ("offsets are read as narrower ones", "_strings_of", '"large_string"', '"none"'),
-    ("a name is numbered anew", "_number", "(h >> _HALF << _HALF) |", ""),
-    ("a piece begins to number anew", "_numbered", "known = count", "pass"),
-    ("no string is compared", "encoded", "all(are_named)", "True"),
-    ("lengths are not compared", "_are_named", "end - start != other_end - other", "False"),
-    (
-        "the last bytes are not compared",
-        "_are_named",
-        "words[end - _WORD] != name_words[other_end - _WORD]",
-        "False",
-    ),
-    (
-        "the first bytes are not compared",
-        "_are_named",
-        "words[start] != name_words[other]",
-        "False",
-    ),
-    ("short strings are not compared", "_are_named", "data[start] != name_data[other]", "False"),
     within="columnar.compiled.strings.",
+)
+
+
+EVENT_DEFECTS = forbidden_by(
+    "the meter log",
+    *slips(
+        r"""
+        grouping.Groups.lasts: the first of a moment wins
+            places[self.codes[rows]] = rows  ->  places[self.codes[rows][::-1]] = rows[::-1]
+        grouping.Groups.sums: sums wrap
+            self._sums(summable(values, bound))  ->  self._sums(values)
+        grouping.Groups.sums_of_products: products wrap
+            greatest(values) * greatest(factors) * self.most <= INT64_MAX  ->  True
+        grouping.last_of_each: the first in a window counts
+            order = np.argsort(keys, kind="stable")  ->  order = np.argsort(keys)[::-1]
+        summaries._buckets: a bound is of the bucket before
+            np.searchsorted(bounds, moments, side="right")  ->  np.searchsorted(bounds, moments)
+        summaries._Asked.of: the end is in the range
+            flags = (events.moments < end)  ->  flags = (events.moments <= end)
+        summaries._Asked._weighted: no level is carried
+            levels * lengths + areas  ->  areas
+        summaries._Partials.lasts: customers' regions in turn
+            order = np.argsort(self.places, kind="stable")  ->  order = np.arange(len(self.places))
+        parts.MeterColumns.index: time before series
+            np.lexsort((rows.moments, rows.codes))  ->  np.lexsort((rows.codes, rows.moments))
+        parts.Counting.of: units of one batch are those of another
+            10 ** (places - part.decimal_places)  ->  1
+        series.Series.groups: values as they came
+            _ranks(self.names[at])[codes[at][chosen]]  ->  codes[at][chosen]
+        series.Series.take: customers from the last row on
+            np.sort(firsts[firsts  ->  -np.sort(-firsts[firsts
+        series.Series.take: last rows
+            combined[::-1]] = np.arange(len(combined) - 1, -1, -1)
+              ->  combined] = np.arange(len(combined))
+        series._combined: other values are one series
+            combined * more + column  ->  combined + column
+        events.ColumnarEvents._read: a dimension may be missing
+            ok &= False if given is None else  ->  ok &= True if given is None else
+        events.ColumnarEvents._in_time: the first moment is too early
+            stamps >= days * (_DAY * MICROSECONDS)  ->  stamps > days * (_DAY * MICROSECONDS)
+        events.ColumnarEvents._remembers: an identifier is remembered from the first row
+            received[-1 - first]  ->  received[0]
+        events.ColumnarEvents._remembers: an identifier is forgotten too early
+            at - was <= retention  ->  at - was < retention
+        events.ColumnarEvents._repeated: a duplicate counts
+            verdict.accepted[row] = False  ->  pass
+        events.ColumnarEvents._read: one dimension less
+            extra <= self.policy.dimensions_max  ->  extra < self.policy.dimensions_max
+        events.ColumnarEvents._repeated: identifiers of earlier batches are forgotten
+            ids.get(identifier))  ->  None)
+        """
+    ),
+    within="columnar.",
 )
 
 
@@ -797,3 +580,23 @@ def test_every_planted_defect_of_the_strings_codes_is_found(defect):
     for module in ("numba", "pyarrow"):
         pytest.importorskip(module, reason="needs the extras arrow and compiled")
     expect_found(defect, both_encoders, Exception)
+
+
+EDGE = (*SMALL, "0.5", str(2**63 - 1), str(2**62), None)
+
+
+def every_history():
+    """Compare the columns of events with the meter log, over and over."""
+    drawn = (
+        generated(seed, 250, policy, values=EDGE)
+        for policy in ("history", "global", "retained")
+        for seed in range(3)
+    )
+    for history in chain([event_cases.tied(), event_cases.retried()], drawn):
+        compare(history, *appended(history, (1, 7, 40)))
+
+
+@each(EVENT_DEFECTS)
+def test_every_planted_defect_of_events_is_found(defect):
+    """Columns of events with a slip of the pen differ from the meter log, or fail an assertion."""
+    expect_found(defect, every_history, Exception)

@@ -7,9 +7,6 @@ from __future__ import annotations
 import sys
 from datetime import datetime, timedelta
 from decimal import Decimal
-from importlib import import_module
-from itertools import chain
-from pathlib import Path
 
 import event_cases
 import pytest
@@ -19,8 +16,7 @@ from event_cases import CUSTOMERS, HUGE, METERS, NOON, POLICIES, SECOND, SMALL, 
 np = pytest.importorskip("numpy", reason="needs the extra 'columnar'")
 
 import metering_core as mc  # noqa: E402 - after it is known that columns can be
-from metering_core.columnar import event_answers  # noqa: E402
-from metering_core.columnar import events as events_module  # noqa: E402
+from metering_core.columnar import summaries  # noqa: E402
 from metering_core.columnar.batches import EventBatch  # noqa: E402
 from metering_core.columnar.events import ColumnarEvents  # noqa: E402
 from metering_core.meter_acceptance import MeterPolicy  # noqa: E402
@@ -93,7 +89,7 @@ def test_compiled_loops_say_what_a_log_says(seed, rows, monkeypatch):
     compiled = pytest.importorskip(
         "metering_core.columnar.compiled.summing", reason="needs the extra 'compiled'"
     )
-    monkeypatch.setattr(event_answers, "compiled_for", lambda events: compiled if events else None)
+    monkeypatch.setattr(summaries, "compiled_for", lambda events: compiled if events else None)
     monkeypatch.setattr(compiled, "UNIT_ROWS", rows)
     monkeypatch.setattr(compiled, "workers_for", lambda events: seed + 1)
     history = generated(seed, 250, "history", values=(*SMALL, "-4000", "0.5"))
@@ -381,9 +377,7 @@ def test_many_dimension_values(formula, loops, monkeypatch):
         compiled = pytest.importorskip(
             "metering_core.columnar.compiled.summing", reason="needs the extra 'compiled'"
         )
-        monkeypatch.setattr(
-            event_answers, "compiled_for", lambda events: compiled if events else None
-        )
+        monkeypatch.setattr(summaries, "compiled_for", lambda events: compiled if events else None)
     meter = Meter("m", "m", formula, dimension_payload_keys=["region", "model"])
     log, events = MeterLog([meter]), ColumnarEvents([meter])
     chosen = np.random.default_rng(17)
@@ -820,150 +814,3 @@ def test_the_columns_of_a_batch_are_read_only():
     assert batch.identifiers == ("x", None)
     with pytest.raises(TypeError):
         now.dimensions["region"] = now.customers
-
-
-DEFECTS = [
-    (
-        "grouping",
-        "places[self.codes[rows]] = rows ",
-        "places[self.codes[rows][::-1]] = rows[::-1] ",
-        "the first of a moment wins",
-    ),
-    ("grouping", "self._sums(summable(values, bound))", "self._sums(values)", "sums wrap"),
-    (
-        "grouping",
-        "greatest(values) * greatest(factors) * self.most <= INT64_MAX",
-        "True",
-        "products wrap",
-    ),
-    (
-        "grouping",
-        'order = np.argsort(keys, kind="stable")',
-        "order = np.argsort(keys)[::-1]",
-        "the first in a window counts",
-    ),
-    (
-        "event_answers",
-        'np.searchsorted(bounds, moments, side="right")',
-        "np.searchsorted(bounds, moments)",
-        "a bound is of the bucket before",
-    ),
-    (
-        "event_answers",
-        "flags = (events.moments < end)",
-        "flags = (events.moments <= end)",
-        "the end is in the range",
-    ),
-    ("event_answers", "levels * lengths + areas", "areas", "no level is carried"),
-    (
-        "event_answers",
-        'order = np.argsort(self.places, kind="stable")',
-        "order = np.arange(len(self.places))",
-        "customers' regions in turn",
-    ),
-    (
-        "event_store",
-        "np.lexsort((events.moments, events.codes))",
-        "np.lexsort((events.codes, events.moments))",
-        "time before series",
-    ),
-    (
-        "event_store",
-        "10 ** (places - part.decimal_places)",
-        "1",
-        "units of one batch are those of another",
-    ),
-    (
-        "event_series",
-        "_ranks(self.names[at])[codes[at][chosen]]",
-        "codes[at][chosen]",
-        "values as they came",
-    ),
-    (
-        "event_series",
-        "np.sort(firsts[firsts",
-        "-np.sort(-firsts[firsts",
-        "customers from the last row on",
-    ),
-    (
-        "event_series",
-        "combined[::-1]] = np.arange(len(combined) - 1, -1, -1)",
-        "combined] = np.arange(len(combined))",
-        "last rows",
-    ),
-    (
-        "event_series",
-        "combined * more + column",
-        "combined + column",
-        "other values are one series",
-    ),
-    (
-        "events",
-        "ok &= False if given is None else",
-        "ok &= True if given is None else",
-        "a dimension may be missing",
-    ),
-    (
-        "events",
-        "stamps >= days * (_DAY * MICROSECONDS)",
-        "stamps > days * (_DAY * MICROSECONDS)",
-        "the first moment is too early",
-    ),
-    (
-        "events",
-        "received[-1 - first]",
-        "received[0]",
-        "an identifier is remembered from the first row",
-    ),
-    (
-        "events",
-        "at - was <= retention",
-        "at - was < retention",
-        "an identifier is forgotten too early",
-    ),
-    ("events", "verdict.accepted[row] = False\n", "pass\n", "a duplicate counts"),
-    (
-        "events",
-        "extra <= self.policy.dimensions_max",
-        "extra < self.policy.dimensions_max",
-        "one dimension less",
-    ),
-    ("events", "ids.get(identifier))", "None)", "identifiers of earlier batches are forgotten"),
-]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("module", "right", "wrong", "slip"), DEFECTS, ids=[defect[3] for defect in DEFECTS]
-)
-def test_planted_defects_die(module, right, wrong, slip, monkeypatch):
-    """A slip in the columns is noticed by the comparison with the log."""
-    broken = import_module(f"metering_core.columnar.{module}")
-    source = Path(broken.__file__).read_text("utf-8")
-    assert source.count(right) == 1, "the slip has one place"
-    space = dict(vars(broken))
-    exec(compile(source.replace(right, wrong), broken.__file__, "exec"), space)  # noqa: S102 - our own source
-    for user in ("grouping", "event_store", "event_answers", "events"):
-        used = import_module(f"metering_core.columnar.{user}")
-        for name in vars(used).keys() & space.keys():
-            if getattr(space[name], "__module__", None) == broken.__name__:
-                monkeypatch.setattr(used, name, space[name])
-    monkeypatch.setattr(sys.modules[__name__], "ColumnarEvents", events_module.ColumnarEvents)
-    drawn = (
-        generated(seed, 250, policy, values=EDGE)
-        for policy in ("history", "global", "retained")
-        for seed in range(3)
-    )
-    assert any(map(notices, chain([event_cases.tied(), event_cases.retried()], drawn)))
-
-
-EDGE = (*SMALL, "0.5", str(2**63 - 1), str(2**62), None)
-
-
-def notices(history):
-    """Whether a history shows that what is compared differs."""
-    try:
-        compare(history, *appended(history, (1, 7, 40)))
-    except (AssertionError, ValueError, IndexError, KeyError, TypeError):
-        return True
-    return False

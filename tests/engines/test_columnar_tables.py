@@ -21,8 +21,8 @@ from metering_core.columnar import (
     ColumnarEvents,
     ColumnarUsage,
     answering,
-    event_answers,
     paths,
+    summaries,
 )
 from metering_core.columnar import (
     totals as numpy_totals,
@@ -145,8 +145,8 @@ def test_every_table_of_formulas_has_all_of_them():
     by its own events.
     """
     assert set(FORMULAS) == set(Formula)
-    assert set(event_answers.PARTIALS) == {row.column for row in FORMULAS.values()}
-    assert set(event_answers._NUMERATORS) == set(event_answers.PARTIALS) - {"levels"}
+    assert set(summaries.PARTIALS) == {row.column for row in FORMULAS.values()}
+    assert set(summaries._NUMERATORS) == set(summaries.PARTIALS) - {"levels"}
 
 
 def test_tests_speak_of_all_of_them():

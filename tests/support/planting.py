@@ -33,7 +33,7 @@ def target_of(path):
     """Return what stands at ``module.name`` or ``module.Class.name``, as it is kept there."""
     names = path.split(".")
     module = next(
-        name for length in (1, 2) if (name := ".".join(names[:length])) and has_source(name)
+        name for length in (1, 2, 3) if (name := ".".join(names[:length])) and has_source(name)
     )
     target = importlib.import_module(f"metering_core.{module}")
     for name in names[module.count(".") + 1 :]:
@@ -93,7 +93,7 @@ def plant(patch, path, right, wrong):
     function, broken = found(path), with_slip(path, right, wrong)
     if hasattr(target_of(path), "py_func"):
         module = sys.modules[function.__module__]
-        patch.setattr(module, function.__name__, module._jit(broken))
+        patch.setattr(module, function.__name__, module.jit(broken))
     else:
         patch.setattr(function, "__code__", broken.__code__)
 
@@ -118,6 +118,23 @@ def forbidden_by(law, *rows, within=""):
     """Return the defects that a law must notice, from rows of name, function, right and wrong."""
     return [
         Defect(name, law, within + function, right, wrong) for name, function, right, wrong in rows
+    ]
+
+
+def slips(text):
+    """Return rows for :func:`forbidden_by` from a table: ``function: name``, and indented below
+    what is read ``  ->  `` what is written, or two lines where it does not fit one.
+    """
+    rows = []
+    for line in textwrap.dedent(text).strip().splitlines():
+        if not line.startswith(" "):
+            function, name = line.split(": ", 1)
+            rows.append([name, function, ""])
+        else:
+            rows[-1][2] += line.strip() + " "
+    return [
+        (name, function, *(part.strip() for part in slip.split("->", 1)))
+        for name, function, slip in rows
     ]
 
 

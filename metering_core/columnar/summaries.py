@@ -16,11 +16,12 @@ from numpy.typing import NDArray
 
 from metering_core.columnar.arrays import INT64_MAX, Integers
 from metering_core.columnar.batches import number_of
-from metering_core.columnar.event_series import Label
-from metering_core.columnar.event_store import Counting, MeterColumns
+from metering_core.columnar.folding import Rows
 from metering_core.columnar.grouping import Groups, packed_sums
 from metering_core.columnar.numbers import KEY_BITS, Numbers, as_wide, greatest, narrowed
+from metering_core.columnar.parts import MeterColumns
 from metering_core.columnar.paths import ENGINE, pays
+from metering_core.columnar.series import Label
 from metering_core.exact import Number, whole_if_possible
 from metering_core.measures import Partial, formula_of, kernel_for, row_of
 from metering_core.meter_summaries import MeterEventSummary
@@ -127,14 +128,10 @@ def summarized(
     """Return the summaries of all customers in buckets between some bounds (Unix seconds)."""
     bounds = np.array(seconds, np.int64)
     chosen, labels = columns.groups(meter, allowed, keys)
-    asked = _Asked.of(
-        columns.counting(meter),
-        chosen,
-        bounds * MICROSECONDS,
-        looks_back=formula_of(meter).looks_back,
-    )
+    formula, counting = formula_of(meter), columns.counting(meter)
+    asked = _Asked.of(counting.rows, chosen, bounds * MICROSECONDS, looks_back=formula.looks_back)
     found = asked.answer(meter, len(labels))
-    places = 0 if formula_of(meter).takes != "number" else asked.events.decimal_places
+    places = counting.decimal_places if formula.takes == "number" else 0
     return EventSummaries(meter, bounds, keys, labels, *found[:4], places, found.events)
 
 
@@ -148,13 +145,13 @@ class _Asked:
         bounds: of the buckets, in Unix microseconds.
     """
 
-    events: Counting
+    events: Rows
     groups: NDArray[Any]
     bounds: Integers
 
     @classmethod
     def of(
-        cls, events: Counting, chosen: NDArray[Any] | None, bounds: Integers, *, looks_back: bool
+        cls, events: Rows, chosen: NDArray[Any] | None, bounds: Integers, *, looks_back: bool
     ) -> _Asked:
         """Leave out what no bucket and no group asks for."""
         start, end = int(bounds[0]), int(bounds[-1])
@@ -164,7 +161,7 @@ class _Asked:
         if chosen is not None and (chosen < 0).any():
             flags = groups >= 0 if flags is None else flags & (groups >= 0)
         if flags is not None and not flags.all():
-            events, groups = events.where(flags), groups[flags]
+            events, groups = events.part(flags), groups[flags]
         return cls(events, groups, bounds)
 
     def answer(self, meter: Meter, size: int) -> _Found:
@@ -181,7 +178,7 @@ class _Asked:
         numbers *= self.buckets
         numbers += self.places()
         if meter.formula is Formula.SUM and size * self.buckets > len(numbers):
-            packed = packed_sums(numbers, size * self.buckets, self.events.units)
+            packed = packed_sums(numbers, size * self.buckets, self.events.values)
             if packed is not None:
                 return _Found(*self._apart(packed[0]), packed[1], None, packed[2])
         return self._plain(meter.formula, Groups.of(numbers, size * self.buckets))
@@ -204,7 +201,7 @@ class _Asked:
         """Add up in the compiled loops where they pay and are proven exact; None elsewhere."""
         lengths = np.diff(self.bounds)
         fast = compiled_for(len(self.events)) if (lengths == lengths[0]).all() else None
-        units, least, most = self.events.units, self.events.least, self.events.most
+        units, least, most = self.events.values, self.events.least, self.events.most
         if formula is Formula.COUNT:
             units, least, most = np.broadcast_to(np.int64(0), len(self.events)), 0, 0
         if fast is None or units.dtype == np.object_:
@@ -257,7 +254,7 @@ class _Asked:
         rows = groups.lasts(self.events.moments).reshape(-1, width)
         latest = np.maximum.accumulate(np.where(rows >= 0, np.arange(width), 0), axis=1)
         carried = np.take_along_axis(rows, latest, axis=1)[:, 1:]
-        return self._shown(groups, width, _at(self.events.units, carried), None)
+        return self._shown(groups, width, _at(self.events.values, carried), None)
 
     def _weighted(self, size: int) -> _Found:
         groups, width = self._table(size)
@@ -265,7 +262,7 @@ class _Asked:
         # Before the first bucket all counts from its start, so that nothing is left of it within.
         places = self.places()
         remaining = np.where(places >= 0, self.bounds[places + 1] - self.events.moments, 0)
-        units = self.events.units
+        units = self.events.values
         if greatest(units) * max(len(units), 1) * greatest(lengths) > INT64_MAX:
             units = as_wide(units)
         areas = groups.sums_of_products(units, remaining).reshape(-1, width)[:, 1:]
@@ -282,26 +279,26 @@ def _at(units: Numbers, rows: NDArray[np.intp]) -> Numbers:
     return np.where(rows >= 0, units[rows], 0)
 
 
-def _sums_of(groups: Groups, events: Counting, _: int) -> Numbers:
-    return groups.sums(events.units)
+def _sums_of(groups: Groups, events: Rows, _: int) -> Numbers:
+    return groups.sums(events.values)
 
 
-def _peaks_of(groups: Groups, events: Counting, window: int) -> Numbers:
-    places, _, peaks = groups.peaks(events.units, events.moments // window)
+def _peaks_of(groups: Groups, events: Rows, window: int) -> Numbers:
+    places, _, peaks = groups.peaks(events.values, events.moments // window)
     return Groups(places, groups.counts).sums(peaks)
 
 
-_NUMERATORS: Final[Mapping[str, Callable[[Groups, Counting, int], Numbers]]] = {
+_NUMERATORS: Final[Mapping[str, Callable[[Groups, Rows, int], Numbers]]] = {
     "peaks": _peaks_of,
     "sums": _sums_of,
     "averages": _sums_of,
     "counts": lambda groups, *_: groups.counts,
-    "maxima": lambda groups, events, _: groups.maxima(events.units),
-    "minima": lambda groups, events, _: groups.minima(events.units),
+    "maxima": lambda groups, events, _: groups.maxima(events.values),
+    "minima": lambda groups, events, _: groups.minima(events.values),
     "texts": lambda groups, events, _: np.bincount(
-        groups.distinct(events.units)[0], minlength=groups.size
+        groups.distinct(events.values)[0], minlength=groups.size
     ),
-    "lasts": lambda groups, events, _: _at(events.units, groups.lasts(events.moments)),
+    "lasts": lambda groups, events, _: _at(events.values, groups.lasts(events.moments)),
 }
 """What the events of each group come to; a level, which looks back, has a way of its own."""
 
@@ -390,28 +387,28 @@ class _Partials:
 
     def each(self) -> list[Partial]:
         """Return the partial of each group."""
-        events = self.columns.counting(self.meter)
+        rows = self.columns.counting(self.meter).rows
         return kernel_for(PARTIALS, self.meter.formula, ENGINE)(
-            self, events, events.units[self.places]
+            self, rows.moments[self.places], rows.values[self.places]
         )
 
-    def sums(self, _: Counting, units: Numbers) -> list[Partial]:
+    def sums(self, _: Integers, units: Numbers) -> list[Partial]:
         """Return the sum of each group."""
         return self._numbers(self.groups.sums(units))
 
-    def counts(self, _: Counting, __: Numbers) -> list[Partial]:
+    def counts(self, _: Integers, __: Numbers) -> list[Partial]:
         """Return how many events each group has."""
         return list(self.groups.counts.tolist())
 
-    def maxima(self, _: Counting, units: Numbers) -> list[Partial]:
+    def maxima(self, _: Integers, units: Numbers) -> list[Partial]:
         """Return the greatest value of each group."""
         return self._numbers(self.groups.maxima(units))
 
-    def minima(self, _: Counting, units: Numbers) -> list[Partial]:
+    def minima(self, _: Integers, units: Numbers) -> list[Partial]:
         """Return the least value of each group."""
         return self._numbers(self.groups.minima(units))
 
-    def averages(self, _: Counting, units: Numbers) -> list[Partial]:
+    def averages(self, _: Integers, units: Numbers) -> list[Partial]:
         """Return the sum and the count of each group."""
         return list(
             zip(self._numbers(self.groups.sums(units)), self.groups.counts.tolist(), strict=True)
@@ -421,23 +418,23 @@ class _Partials:
         places = self.columns.counting(self.meter).decimal_places
         return [number_of(one, places) for one in units.tolist()]
 
-    def lasts(self, events: Counting, _: Numbers) -> list[Partial]:
+    def lasts(self, moments: Integers, _: Numbers) -> list[Partial]:
         """Return the last value of each group, and when it was."""
         # Events of one moment decide by the order of arrival, in which the places are ascending.
         order = np.argsort(self.places, kind="stable")
         groups = Groups(self.groups.codes[order], self.groups.counts, self.groups.ids)
-        found = self.places[order][groups.lasts(events.moments[self.places[order]])]
+        found = order[groups.lasts(moments[order])]
         columns = (
-            events.moments[found].tolist(),
-            (events.rows_at(found) + 1).tolist(),
-            self.columns.values_at(self.meter, found),
+            moments[found].tolist(),
+            self.columns.counting(self.meter).numbers_at(self.places[found]).tolist(),
+            self.columns.values_at(self.meter, self.places[found]),
         )
         return [((moment, number), value) for moment, number, value in zip(*columns, strict=True)]
 
-    def peaks(self, events: Counting, units: Numbers) -> list[Partial]:
+    def peaks(self, moments: Integers, units: Numbers) -> list[Partial]:
         """Return the windows of each group that have an event, each with its greatest value."""
         length = formula_of(self.meter).window_seconds * MICROSECONDS
-        places, windows, peaks = self.groups.peaks(units, events.moments[self.places] // length)
+        places, windows, peaks = self.groups.peaks(units, moments // length)
         found: list[list[tuple[int, Number]]] = [[] for _ in range(self.groups.size)]
         for place, window, peak in zip(
             places.tolist(), windows.tolist(), self._numbers(peaks), strict=True
@@ -445,7 +442,7 @@ class _Partials:
             found[place].append((window, peak))
         return list(map(tuple, found))
 
-    def texts(self, _: Counting, units: Numbers) -> list[Partial]:
+    def texts(self, _: Integers, units: Numbers) -> list[Partial]:
         """Return the different texts of each group."""
         sets: list[set[str]] = [set() for _ in range(self.groups.size)]
         texts = list(self.columns.texts)
@@ -453,9 +450,8 @@ class _Partials:
             sets[place].add(texts[code])
         return list(map(frozenset, sets))
 
-    def levels(self, events: Counting, units: Numbers) -> list[Partial]:
+    def levels(self, moments: Integers, units: Numbers) -> list[Partial]:
         """Return the level of each group, and the sum of its changes times their moments."""
-        moments = events.moments[self.places]
         base = int(moments.min())
         levels = self.groups.sums(units)
         products = (
@@ -467,7 +463,7 @@ class _Partials:
         ]
 
 
-PARTIALS: Final[Mapping[str, Callable[[_Partials, Counting, Numbers], list[Partial]]]] = {
+PARTIALS: Final[Mapping[str, Callable[[_Partials, Integers, Numbers], list[Partial]]]] = {
     name: getattr(_Partials, name)
     for name in (
         "sums",
