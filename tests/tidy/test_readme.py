@@ -26,6 +26,11 @@ def test_the_service_is_the_file():
     assert shown == (ROOT_FOLDER / "examples" / "service.py").read_text(encoding="utf-8")
 
 
+def test_it_is_read_in_minutes():
+    """The README stays short: what is longer has a page under docs/."""
+    assert len(TEXT.splitlines()) <= 210
+
+
 def test_every_extra_is_named():
     """The README names the extras that the project declares, and no other."""
     project = tomllib.loads((ROOT_FOLDER / "pyproject.toml").read_text(encoding="utf-8"))
