@@ -17,6 +17,7 @@ from enum import StrEnum
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil, floor, lcm
+from operator import itemgetter
 from typing import Final, Self, TypeAlias
 
 import attrs
@@ -33,6 +34,7 @@ from metering_core.tariffs.pieces import (
     Tariff,
     is_lost,
     settled_half_up,
+    span,
     tariff,
     units,
     written,
@@ -187,15 +189,6 @@ def audit(price: Price) -> tuple[Finding, ...]:
     )
 
 
-# Words --------------------------------------------------------------------------------------------
-
-
-def _range(price: Price, first: int, last: int) -> str:
-    return (
-        f"at {units(price, first)}" if first == last else f"from {first:,} to {units(price, last)}"
-    )
-
-
 # More usage costs less ----------------------------------------------------------------------------
 
 
@@ -208,10 +201,8 @@ def saving_intervals(pieces: Sequence[Piece]) -> tuple[QuantityRange, ...]:
         if interval is not None:
             end = interval[1] if not found or interval[1] + 1 != found[-1][0] else found.pop()[1]
             found.append((interval[0], end))
-        lowest = (
-            piece.start if piece.last_step is None else min(piece.start, piece.at(piece.last_step))
-        )
-        cheapest_later = lowest if cheapest_later is None else min(lowest, cheapest_later)
+        totals = [total for _, total in _ends([piece])]
+        cheapest_later = min(totals if cheapest_later is None else [*totals, cheapest_later])
     return tuple(reversed(found))
 
 
@@ -257,19 +248,16 @@ def _cliff(of: Tariff) -> Iterator[Finding]:
     intervals = saving_intervals(of.pieces)
     if not intervals:
         return
-    price, (low, high) = of.price, _worst_fall(of.pieces)
-    dear, cheap = of.total(low), of.total(high)
-    message = (
-        f"{units(price, low)} cost {written(price, dear)} but {high:,} cost "
-        f"{written(price, cheap)}, "
-        f"which is {written(price, dear - cheap)} less"
+    pair = low, high = _worst_fall(of.pieces)
+    totals = dear, cheap = of.total(low), of.total(high)
+    costs = [written(of.price, amount) for amount in (dear, cheap, dear - cheap)]
+    message = "{} cost {} but {:,} cost {}, which is {} less".format(
+        units(of.price, low), costs[0], high, *costs[1:]
     )
     billed = of.settled(low) - of.settled(high)
     if billed != dear - cheap:
-        message += f" ({Money(billed, price.currency)} on the settled bill)"
-    yield Finding(
-        FindingCode.CLIFF, message + ".", (low, high), _exact(dear, cheap), intervals=intervals
-    )
+        message += f" ({Money(billed, of.price.currency)} on the settled bill)"
+    yield Finding(FindingCode.CLIFF, f"{message}.", pair, _exact(*totals), intervals=intervals)
 
 
 def _exact(*amounts: Fraction) -> tuple[Unrounded, ...]:
@@ -278,27 +266,25 @@ def _exact(*amounts: Fraction) -> tuple[Unrounded, ...]:
 
 def _dead_tier(of: Tariff) -> Iterator[Finding]:
     for number in of.empty_tiers:
-        yield Finding(
-            FindingCode.DEAD_TIER, f"No whole quantity ends in tier {number}.", tier=number
-        )
+        message = f"No whole quantity ends in tier {number}."
+        yield Finding(FindingCode.DEAD_TIER, message, tier=number)
     intervals = saving_intervals(of.pieces)
     for piece in of.pieces:
         if piece.last is not None and any(_covers(interval, piece) for interval in intervals):
+            ends = (piece.first, piece.last)
             message = (
-                f"Nobody should end in tier {piece.tier} "
-                f"({_range(of.price, piece.first, piece.last)}), "
+                f"Nobody should end in tier {piece.tier} ({span(of.price, *ends)}), "
                 "because each of its quantities costs more than a greater one."
             )
-            ends = (piece.first, piece.last)
             totals = _exact(piece.start, piece.total(piece.last))
             yield Finding(FindingCode.DEAD_TIER, message, ends, totals, piece.tier, (ends,))
 
 
 def _covers(interval: QuantityRange, piece: Piece) -> bool:
     first, last = interval
-    return (
-        first <= piece.first and piece.last is not None and last is not None and piece.last <= last
-    )
+    if piece.last is None or last is None:
+        return False
+    return first <= piece.first and piece.last <= last
 
 
 # What the tiers say to each other -----------------------------------------------------------------
@@ -306,23 +292,13 @@ def _covers(interval: QuantityRange, piece: Piece) -> bool:
 
 def _same_as_neighbour(of: Tariff) -> Iterator[Finding]:
     for before, piece in pairwise(of.pieces):
-        goes_on = (
-            piece.rate is not None
-            and piece.rate == before.rate
-            and piece.width == before.width == 1
-        )
+        is_straight = piece.width == before.width == 1 and piece.rate is not None
+        goes_on = is_straight and piece.rate == before.rate
         if goes_on and piece.start == before.at(piece.first - before.first):
-            message = (
-                f"Tier {piece.tier} charges what tier {before.tier} would have charged: one of "
-                "them can go."
-            )
-            yield Finding(
-                FindingCode.SAME_AS_NEIGHBOUR,
-                message,
-                (piece.first,),
-                _exact(piece.start),
-                piece.tier,
-            )
+            would = f"Tier {piece.tier} charges what tier {before.tier} would have charged"
+            found, total = (piece.first,), _exact(piece.start)
+            code = FindingCode.SAME_AS_NEIGHBOUR
+            yield Finding(code, f"{would}: one of them can go.", found, total, piece.tier)
 
 
 def _flat_fee_at_zero(of: Tariff) -> Iterator[Finding]:
@@ -333,25 +309,17 @@ def _flat_fee_at_zero(of: Tariff) -> Iterator[Finding]:
 
 
 def _rate_rises(of: Tariff) -> Iterator[Finding]:
-    cheapest: Piece | None = None
-    rise, worst = Fraction(0), None
-    for piece in of.pieces:
-        if piece.rate is None:
-            continue
-        if cheapest is None or cheapest.rate is None or piece.rate < cheapest.rate:
-            cheapest = piece
-        elif piece.rate - cheapest.rate > rise:
-            rise, worst = piece.rate - cheapest.rate, (cheapest, cheapest.rate, piece, piece.rate)
-    if worst is not None:
-        early, low, late, high = worst
-        message = (
-            f"A unit costs {written(of.price, low)} in tier {early.tier} "
-            f"but {written(of.price, high)} in tier {late.tier}, from "
-            f"{units(of.price, late.first)} on."
-        )
-        yield Finding(
-            FindingCode.RATE_RISES, message, (early.first, late.first), _exact(low, high), late.tier
-        )
+    rated = [(piece.rate, piece) for piece in of.pieces if piece.rate is not None]
+    # The earliest of the cheapest so far, beside each: the last piece always has a rate.
+    cheapest = [min(rated[: at + 1], key=itemgetter(0)) for at in range(len(rated))]
+    rises = list(zip(cheapest, rated, strict=True))
+    (low, early), (high, late) = max(rises, key=lambda pair: pair[1][0] - pair[0][0])
+    if high > low:
+        first = f"A unit costs {written(of.price, low)} in tier {early.tier}"
+        then = f"{written(of.price, high)} in tier {late.tier}, {span(of.price, late.first, None)}"
+        message = f"{first} but {then}."
+        quantities = (early.first, late.first)
+        yield Finding(FindingCode.RATE_RISES, message, quantities, _exact(low, high), late.tier)
 
 
 def _steps_up(pieces: Sequence[Piece]) -> Iterator[tuple[Fraction, int]]:
@@ -368,14 +336,10 @@ def _jump(of: Tariff) -> Iterator[Finding]:
     rise, low = max(_steps_up(of.pieces), key=lambda step: (step[0], -step[1]))
     if rise <= max(rates, default=Fraction(0)):
         return
-    totals = of.total(low), of.total(low + 1)
-    message = (
-        f"One more unit after {units(of.price, low)} costs {written(of.price, rise)}, more "
-        "than any unit price."
-    )
-    yield Finding(
-        FindingCode.JUMP, message, (low, low + 1), _exact(*totals), of.piece_at(low + 1).tier
-    )
+    pair = low, low + 1
+    costs = f"One more unit after {units(of.price, low)} costs {written(of.price, rise)}"
+    message, totals = f"{costs}, more than any unit price.", _exact(*map(of.total, pair))
+    yield Finding(FindingCode.JUMP, message, pair, totals, of.piece_at(low + 1).tier)
 
 
 def _package_waste(of: Tariff) -> Iterator[Finding]:
@@ -433,19 +397,13 @@ def _loses_a_line(piece: Piece, step: int) -> bool:
 def _rounding_finding(of: Tariff, interval: QuantityRange, what: str) -> Finding:
     first, last = interval
     quantity = first if last is None else last
-    until = (
-        f"for every quantity from {units(of.price, first)} on"
-        if last is None
-        else f"up to {units(of.price, last)}"
-    )
-    message = f"{what} {until}, where the exact total is {written(of.price, of.total(quantity))}."
-    return Finding(
-        FindingCode.ROUNDS_TO_ZERO,
-        message,
-        (quantity,),
-        _exact(of.total(quantity)),
-        intervals=(interval,),
-    )
+    until = f"up to {units(of.price, quantity)}"
+    if last is None:
+        until = f"for every quantity {span(of.price, first, last)}"
+    total = of.total(quantity)
+    message = f"{what} {until}, where the exact total is {written(of.price, total)}."
+    code = FindingCode.ROUNDS_TO_ZERO
+    return Finding(code, message, (quantity,), _exact(total), intervals=(interval,))
 
 
 def _rounds_to_zero(of: Tariff) -> Iterator[Finding]:
@@ -454,9 +412,8 @@ def _rounds_to_zero(of: Tariff) -> Iterator[Finding]:
         yield _rounding_finding(of, whole, "Usage is billed nothing")
     line = _last_range(of, _loses_a_line)
     if line is not None:
-        finding = _rounding_finding(
-            of, line, "A charge above 0 settles to nothing on a bill that does not"
-        )
+        what = "A charge above 0 settles to nothing on a bill that does not"
+        finding = _rounding_finding(of, line, what)
         yield attrs.evolve(finding, tier=of.piece_at(line[0]).tier, severity=Severity.INFO)
 
 
@@ -472,9 +429,8 @@ def _not_payable(of: Tariff) -> Iterator[Finding]:
                 f"{units(of.price, quantity)} cost {Money(bill, of.price.currency)}, "
                 f"which is no multiple of {Money(multiple, of.price.currency)}."
             )
-            yield Finding(
-                FindingCode.NOT_PAYABLE, message, (quantity,), (Decimal(bill),), piece.tier
-            )
+            amounts = (Decimal(bill),)
+            yield Finding(FindingCode.NOT_PAYABLE, message, (quantity,), amounts, piece.tier)
 
 
 def _first_not_payable(piece: Piece, multiple: int) -> int | None:
@@ -502,10 +458,8 @@ def _first_not_payable_of_many(piece: Piece, multiple: int) -> int | None:
     steps = multiple * lcm(*(line.rise.denominator for line in piece.growing))
     steps = steps if piece.last_step is None else min(steps, piece.last_step + 1)
     if steps > SCAN_MAX:
-        expected = (
-            f"charges whose settled sum repeats within {SCAN_MAX} quantities, to decide what "
-            "is payable"
-        )
+        what = f"charges whose settled sum repeats within {SCAN_MAX} quantities"
+        expected = f"{what}, to decide what is payable"
         raise InvalidValueError.expecting(
             ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, steps
         )

@@ -21,7 +21,7 @@ from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, shown
 from metering_core.exact import Unrounded, decimal_if_possible, exact_integer
 from metering_core.prices import Price, Priced
-from metering_core.tariffs.pieces import Piece, Tariff, tariff, units, written
+from metering_core.tariffs.pieces import Piece, Tariff, span, tariff, units, written
 
 STEPS_MAX: Final = 100_000
 """Steps of packages that one comparison goes through; beyond, it asks for ``up_to``."""
@@ -122,12 +122,9 @@ class Comparison(Priced):
                 ``up_to``.
         """
         asked = exact_integer(quantity, "quantity", maximum=self.up_to)
-        if (
-            self.repeats_from is not None
-            and self.repeats_every is not None
-            and asked >= self.repeats_from
-        ):
-            asked = self.repeats_from + (asked - self.repeats_from) % self.repeats_every
+        begin, every = self.repeats_from, self.repeats_every
+        if begin is not None and every is not None and asked >= begin:
+            asked = begin + (asked - begin) % every
         return next(
             one.direction for one in self.stretches if one.last is None or asked <= one.last
         )
@@ -140,10 +137,8 @@ class Comparison(Priced):
             more = self.stretches[STRETCHES_SHOWN:]
             lines.append(f"  and so on, {len(more):,} more, the last: {_words(self.new, more[-1])}")
         if self.repeats_from is not None and self.repeats_every is not None:
-            lines.append(
-                f"  From {self.repeats_from:,} on this repeats every "
-                f"{units(self.new, self.repeats_every)}."
-            )
+            every = units(self.new, self.repeats_every)
+            lines.append(f"  From {self.repeats_from:,} on this repeats every {every}.")
         for name, gap in (("dearer", self.dearer), ("cheaper", self.cheaper)):
             if gap is not None:
                 lines.append(f"  At most {name}: {_gap_words(self.new, gap)}.")
@@ -151,11 +146,7 @@ class Comparison(Priced):
 
 
 def _words(price: Price, stretch: Stretch) -> str:
-    if stretch.last is None:
-        return f"{stretch.direction.value} from {units(price, stretch.first)} on"
-    if stretch.first == stretch.last:
-        return f"{stretch.direction.value} at {units(price, stretch.first)}"
-    return f"{stretch.direction.value} from {stretch.first:,} to {units(price, stretch.last)}"
+    return f"{stretch.direction.value} {span(price, stretch.first, stretch.last)}"
 
 
 def _gap_words(price: Price, gap: Gap) -> str:
@@ -281,10 +272,9 @@ class _Run:
                 if cut > self.first and (self.last is None or cut <= self.last):
                     cuts.append(cut)
         cuts.sort()
-        for first, after in zip(cuts, [*cuts[1:], None], strict=True):
-            yield Stretch(
-                first, self.last if after is None else after - 1, direction_of(self.at(first))
-            )
+        lasts = [*(cut - 1 for cut in cuts[1:]), self.last]
+        for first, last in zip(cuts, lasts, strict=True):
+            yield Stretch(first, last, direction_of(self.at(first)))
 
 
 @attrs.frozen
@@ -305,10 +295,8 @@ class _Pair:
         """Whether both make their steps together, so that their difference is one stair, or one
         line.
         """
-        return (
-            self.old.width == self.new.width
-            and (self.old.first - self.new.first) % self.old.width == 0
-        )
+        width = self.old.width
+        return width == self.new.width and (self.old.first - self.new.first) % width == 0
 
     @property
     def slope(self) -> Fraction:
@@ -339,15 +327,20 @@ class _Pair:
             return
         undecided = self._undecided()
         if undecided is None:
-            yield Stretch(self.first, self.last, direction_of(self.at(self.first)))
+            yield self._decided(self.first, self.last)
             return
         first, last = undecided
         if first > self.first:
-            yield Stretch(self.first, first - 1, direction_of(self.at(self.first)))
+            yield self._decided(self.first, first - 1)
+        # Without slope and without end the same comes again after the common width.
         for run in self._runs(first, self.first + self.common_width - 1 if last is None else last):
             yield from run.stretches()
         if last is not None and (self.last is None or last < self.last):
-            yield Stretch(last + 1, self.last, direction_of(self.at(last + 1)))
+            yield self._decided(last + 1, self.last)
+
+    def _decided(self, first: int, last: int | None) -> Stretch:
+        """Return a range throughout which one direction holds."""
+        return Stretch(first, last, direction_of(self.at(first)))
 
     def extreme(self, sign: int) -> Gap:
         """Return the largest difference of a sign; it lies at an end, within one repetition of both
@@ -356,9 +349,8 @@ class _Pair:
         is_rising = self.slope * sign > 0
         if self.last is None and is_rising:
             return Gap(None, None)
-        quantity = max(
-            self._candidates(is_rising=is_rising), key=lambda end: (self.at(end) * sign, -end)
-        )
+        candidates = self._candidates(is_rising=is_rising)
+        quantity = max(candidates, key=lambda end: (self.at(end) * sign, -end))
         return Gap(quantity, decimal_if_possible(self.at(quantity)))
 
     def _candidates(self, *, is_rising: bool) -> Iterator[int]:
@@ -375,16 +367,9 @@ class _Pair:
             yield from (run.first, run.end)
 
     def _aligned(self) -> _Run:
-        step = self.old.step_of(self.first)
-        anchor = self.old.first_of(step)
-        return _Run(
-            self.first,
-            self.last,
-            self.at(self.first),
-            self.new.rise - self.old.rise,
-            anchor,
-            self.old.width,
-        )
+        old, rise = self.old, self.new.rise - self.old.rise
+        anchor = old.first_of(old.step_of(self.first))
+        return _Run(self.first, self.last, self.at(self.first), rise, anchor, old.width)
 
     def _undecided(self) -> tuple[int, int | None] | None:
         """Return the range outside of which the sign follows from the slope: the stairs lie between
@@ -411,39 +396,24 @@ class _Pair:
 
     def _runs(self, first: int, last: int) -> Iterator[_Run]:
         """Cut a range at the steps of both stairs."""
-        self._refuse_too_many(first, last)
-        rise = sum(
-            (
-                sign * piece.rise
-                for sign, piece in ((1, self.new), (-1, self.old))
-                if piece.width == 1
-            ),
-            Fraction(0),
-        )
+        stairs = [piece for piece in (self.old, self.new) if piece.width > 1]
+        self._refuse_too_many(sum((last - first) // stair.width for stair in stairs))
+        # Between two steps only a straight line rises, and both are none only where nothing does.
+        old, new = (Fraction(0) if one.width > 1 else one.rise for one in (self.old, self.new))
         while first <= last:
-            ends = (
-                piece.last_of(piece.step_of(first))
-                for piece in (self.old, self.new)
-                if piece.width > 1
-            )
-            end = min(*ends, last)
-            yield _Run(first, end, self.at(first), rise, first)
+            end = min(*(stair.last_of(stair.step_of(first)) for stair in stairs), last)
+            yield _Run(first, end, self.at(first), new - old, first)
             first = end + 1
 
-    def _refuse_too_many(self, first: int, last: int) -> None:
-        steps = sum(
-            (last - first) // piece.width for piece in (self.old, self.new) if piece.width > 1
-        )
+    def _refuse_too_many(self, steps: int) -> None:
         if steps > STEPS_MAX:
             expected = (
                 f"a quantity to compare up to, because packages of {self.old.width:,} and "
-                f"{self.new.width:,} units "
-                f"make {steps:,} steps before the answer repeats or ends ({STEPS_MAX:,} "
-                "can be gone through)"
+                f"{self.new.width:,} units make {steps:,} steps before the answer repeats or ends "
+                f"({STEPS_MAX:,} can be gone through)"
             )
-            raise InvalidValueError.expecting(
-                ErrorCode.PARAMETER_MISSING, "up_to", expected, self.up_to
-            )
+            code = ErrorCode.PARAMETER_MISSING
+            raise InvalidValueError.expecting(code, "up_to", expected, self.up_to)
 
 
 def _largest(gaps: Sequence[Gap], sign: int) -> Gap | None:

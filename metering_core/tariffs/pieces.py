@@ -384,3 +384,16 @@ def units(price: Price, quantity: int) -> str:
     '1,200 units'
     """
     return f"{quantity:,} {shown(price.unit_label or ('unit' if quantity == 1 else 'units'))}"
+
+
+def span(price: Price, first: int, last: int | None) -> str:
+    """Write a range of quantities.
+
+    >>> span(Price.per_unit("seats", currency="usd", unit_amount=1), 5, 1200)
+    'from 5 to 1,200 units'
+    """
+    if last is None:
+        return f"from {units(price, first)} on"
+    return (
+        f"at {units(price, first)}" if first == last else f"from {first:,} to {units(price, last)}"
+    )

@@ -22,7 +22,7 @@ from metering_core.names import choice, each_of, optional_name, path_of
 from metering_core.prices import Price
 from metering_core.pricing import Graduated, Package, PerUnit, Volume
 from metering_core.replacing import replacing
-from metering_core.tariffs.auditing import FindingCode, audit
+from metering_core.tariffs.auditing import Finding, FindingCode, audit
 from metering_core.tariffs.pieces import Piece, Tariff, tariff, units, written
 
 if TYPE_CHECKING:
@@ -121,11 +121,9 @@ def _end(tariffs: Sequence[Tariff]) -> int:
     """Return a quantity that shows every breakpoint with some room after it, and six packages."""
     bounds = [piece.last for each in tariffs for piece in each.pieces if piece.last]
     widths = [piece.width for each in tariffs for piece in each.pieces if piece.width > 1]
-    wanted = min(
-        max([4 * bound // 3 for bound in bounds] + [6 * width for width in widths] + [10]),
-        QUANTITY_MAX,
-    )
-    return wanted if not widths else min(wanted, max(widths) * 100)
+    rooms = [*(4 * bound // 3 for bound in bounds), *(6 * width for width in widths), 10]
+    wanted = min(max(rooms), QUANTITY_MAX)
+    return min(wanted, max(widths) * 100) if widths else wanted
 
 
 def _refuse_too_many(tariffs: Sequence[Tariff], end: int) -> None:
@@ -163,11 +161,7 @@ def _title(tariffs: Sequence[Tariff]) -> str:
         f"{_name(each)} ({MODEL_NAMES.get(type(each.price.model), 'own model')})"
         for each in tariffs
     ]
-    return (
-        "What it costs: " + ", ".join(names)
-        if len(names) < 3
-        else f"What it costs: {len(names)} prices"
-    )
+    return f"What it costs: {', '.join(names) if len(names) < 3 else f'{len(names)} prices'}"
 
 
 # From pieces to vertices, still exact -------------------------------------------------------------
@@ -313,10 +307,8 @@ def _draw(picture: _Picture, target: Path) -> None:
         from matplotlib.figure import Figure  # noqa: PLC0415 - as above
     except ImportError:
         raise MissingExtraError.for_extra("plot", "a picture of a price") from None
-    style: Any = {
-        **mpl.rcParamsDefault,
-        **_STYLE,
-    }  # A person's own matplotlibrc must not change the bytes.
+    # A person's own matplotlibrc must not change the bytes.
+    style: Any = {**mpl.rcParamsDefault, **_STYLE}
     with mpl.rc_context(style):
         figure = Figure(figsize=(8, 9.5), layout="constrained")
         top, middle, bottom = figure.subplots(
@@ -351,41 +343,46 @@ def _look(index: int) -> dict[str, Any]:
 
 def _draw_totals(axes: Axes, picture: _Picture) -> None:
     for index, of in enumerate(picture.tariffs):
-        xs: list[float] = []
-        ys: list[float] = []
-        for flight in flights(of, picture.end):
-            for quantity, amount in _points(flight, picture):
-                xs.append(float(quantity))
-                ys.append(picture.major(amount))
-        axes.plot(xs, ys, label=_name(of), **_look(index))
-        _mark_cliff(axes, picture, of)
+        points = [one for flight in flights(of, picture.end) for one in _points(flight, picture)]
+        amounts = [picture.major(amount) for _, amount in points]
+        axes.plot(_quantities(points), amounts, label=_name(of), **_look(index))
+        _mark_cliffs(axes, picture, of)
     axes.set_ylim(bottom=0)
     axes.set_ylabel(f"total ({picture.code})")
 
 
-def _mark_cliff(axes: Axes, picture: _Picture, of: Tariff) -> None:
+def _quantities(points: Iterable[Point]) -> list[float]:
+    return [float(quantity) for quantity, _ in points]
+
+
+def _mark_cliffs(axes: Axes, picture: _Picture, of: Tariff) -> None:
     """Shade where a customer had better use more, and draw the drops."""
     for finding in audit(of.price):
-        if finding.code is not FindingCode.CLIFF:
-            continue
-        low, high = finding.quantities
-        saved = written(of.price, of.total(low) - of.total(high))
-        whose = f"{_name(of)}, " if len(picture.tariffs) > 1 else ""
-        label = f"{whose}cliff: {units(of.price, high)} cost {saved} less than {low:,}"
-        for first, last in finding.intervals:
-            if first <= picture.end:
-                end = picture.end if last is None else min(last, picture.end)
-                axes.axvspan(
-                    max(first - 1, 0), end, color=CLIFF_COLOR, alpha=0.12, linewidth=0, label=label
-                )
-                label = "_"
-        for jump in jumps(of, picture.end):
-            if jump.amount < 0:
-                total = of.total(int(jump.quantity))
-                heights = [picture.major(total), picture.major(total + jump.amount)]
-                axes.plot(
-                    [float(jump.quantity)] * 2, heights, color=CLIFF_COLOR, linewidth=2.4, zorder=3
-                )
+        if finding.code is FindingCode.CLIFF:
+            _shade(axes, picture, of, finding)
+            _draw_drops(axes, picture, of)
+
+
+def _shade(axes: Axes, picture: _Picture, of: Tariff, finding: Finding) -> None:
+    low, high = finding.quantities
+    saved = written(of.price, of.total(low) - of.total(high))
+    whose = f"{_name(of)}, " if len(picture.tariffs) > 1 else ""
+    label = f"{whose}cliff: {units(of.price, high)} cost {saved} less than {low:,}"
+    look: dict[str, Any] = {"color": CLIFF_COLOR, "alpha": 0.12, "linewidth": 0}
+    for first, last in finding.intervals:
+        if first <= picture.end:
+            end = picture.end if last is None else min(last, picture.end)
+            axes.axvspan(max(first - 1, 0), end, label=label, **look)
+            label = "_"  # Which Matplotlib leaves out of the legend.
+
+
+def _draw_drops(axes: Axes, picture: _Picture, of: Tariff) -> None:
+    for jump in jumps(of, picture.end):
+        if jump.amount < 0:
+            total = of.total(int(jump.quantity))
+            heights = [picture.major(total), picture.major(total + jump.amount)]
+            place = [float(jump.quantity)] * 2
+            axes.plot(place, heights, color=CLIFF_COLOR, linewidth=2.4, zorder=3)
 
 
 def _draw_marginals(axes: Axes, picture: _Picture) -> None:
@@ -393,18 +390,18 @@ def _draw_marginals(axes: Axes, picture: _Picture) -> None:
     for index, of in enumerate(picture.tariffs):
         for flight in flights(of, picture.end):
             if flight.right > flight.left:
-                rate = picture.major(
-                    (flight.high - flight.low) / (flight.right - flight.left) * picture.batch
-                )
+                rise = (flight.high - flight.low) / (flight.right - flight.left)
+                rate = picture.major(rise * picture.batch)
                 axes.plot([float(flight.left), float(flight.right)], [rate, rate], **_look(index))
                 shown.append(rate)
     if picture.is_stair:
         _draw_dues(axes, picture)
         return
-    axes.set_ylim(min(shown), (max(shown) or 1.0) * 1.6)
+    top = max(shown) or 1.0
+    axes.set_ylim(min(shown), top * 1.6)
     axes.set_ylabel(f"one more, {picture.per} ({picture.code})")
     for index, of in enumerate(picture.tariffs):
-        _draw_jumps(axes, picture, of, index, (max(shown) or 1.0) * (1.15 + 0.14 * (index % 3)))
+        _draw_jumps(axes, picture, of, index, top * (1.15 + 0.14 * (index % 3)))
 
 
 def _draw_dues(axes: Axes, picture: _Picture) -> None:
@@ -414,12 +411,8 @@ def _draw_dues(axes: Axes, picture: _Picture) -> None:
     for index, of in enumerate(picture.tariffs):
         for jump in jumps(of, picture.end):
             look = {**_look(index), "linewidth": max(1.2, 3.5 - 2 * index)}
-            axes.plot(
-                [float(jump.quantity)] * 2,
-                [0, picture.major(jump.amount)],
-                solid_capstyle="butt",
-                **look,
-            )
+            place, heights = [float(jump.quantity)] * 2, [0, picture.major(jump.amount)]
+            axes.plot(place, heights, solid_capstyle="butt", **look)
     axes.set_ylim(bottom=0)
     axes.margins(y=0.15)
     axes.set_ylabel(f"one more unit ({picture.code})")
@@ -438,30 +431,25 @@ def _draw_jumps(axes: Axes, picture: _Picture, of: Tariff, index: int, height: f
         if len(found) <= LABELS_MAX:
             sign = "+" if jump.amount > 0 else "\N{MINUS SIGN}"
             words = sign + written(of.price, abs(jump.amount))
-            side = (
-                "left"
-                if jump.quantity == picture.begin
-                else "right"
-                if jump.quantity * 10 > picture.end * 9
-                else "center"
-            )
             # A log scale crowds the last bounds, so their amounts take turns in height.
             above = 6 + 11 * (number % 3) if picture.scale is Scale.LOG else 6
-            axes.annotate(
-                words, at, (0, above), textcoords="offset points", ha=side, fontsize=8, color=color
-            )
+            look: dict[str, Any] = {"ha": _side(jump, picture), "fontsize": 8, "color": color}
+            axes.annotate(words, at, (0, above), textcoords="offset points", **look)
+
+
+def _side(jump: Jump, picture: _Picture) -> str:
+    """Return where the words of a jump stand, so that they do not leave the picture."""
+    if jump.quantity == picture.begin:
+        return "left"
+    return "right" if jump.quantity * 10 > picture.end * 9 else "center"
 
 
 def _draw_averages(axes: Axes, picture: _Picture) -> None:
     seen: list[float] = []
     for index, of in enumerate(picture.tariffs):
-        xs: list[float] = []
-        ys: list[float] = []
-        for flight in flights(of, picture.end):
-            for quantity, amount in _bent(flight, picture):
-                xs.append(float(quantity))
-                ys.append(picture.major(amount / quantity * picture.batch))
-        axes.plot(xs, ys, **_look(index))
+        points = [one for flight in flights(of, picture.end) for one in _bent(flight, picture)]
+        ys = [picture.major(amount / quantity * picture.batch) for quantity, amount in points]
+        axes.plot(xs := _quantities(points), ys, **_look(index))
         seen += [y for x, y in zip(xs, ys, strict=True) if x >= picture.end / 20]
     # A flat fee makes the first units dear beyond any scale; the curve may leave the panel there.
     axes.set_ylim(0, max(seen, default=1.0) * 1.15 or 1.0)

@@ -113,19 +113,18 @@ class UsageComparison:
         """Return the changes by which customers pay most more, largest first; equal ones in the
         order given.
         """
-        ranked = sorted(self.changes, key=lambda change: -change.difference)
-        return tuple(
-            change for change in ranked[: exact_integer(limit, "limit")] if change.difference > 0
-        )
+        return self._largest(limit, 1)
 
     def largest_decreases(self, limit: int = 10) -> tuple[UsageChange, ...]:
         """Return the changes by which customers pay most less, largest first; equal ones in the
         order given.
         """
-        ranked = sorted(self.changes, key=lambda change: change.difference)
-        return tuple(
-            change for change in ranked[: exact_integer(limit, "limit")] if change.difference < 0
-        )
+        return self._largest(limit, -1)
+
+    def _largest(self, limit: int, sign: int) -> tuple[UsageChange, ...]:
+        ranked = sorted(self.changes, key=lambda change: -sign * change.difference)
+        first = ranked[: exact_integer(limit, "limit")]
+        return tuple(change for change in first if sign * change.difference > 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Write the summary of the comparison for JSON, in minor units; of the changes the ten
@@ -140,48 +139,33 @@ class UsageComparison:
             "new_revenue": self.new_revenue,
             "revenue_change": self.revenue_change,
             "counts": {direction.value: count for direction, count in self.counts.items()},
-            "percentiles": {
-                str(percent): difference for percent, difference in self.percentiles.items()
-            },
+            "percentiles": {str(one): change for one, change in self.percentiles.items()},
             "largest_increases": [change.to_dict() for change in self.largest_increases()],
             "largest_decreases": [change.to_dict() for change in self.largest_decreases()],
         }
 
     def __str__(self) -> str:
         """Return the comparison as sentences, one a line."""
-        currency, counts = self.old.currency, self.counts
-        before, after, more = (
-            Money(sum_, currency)
-            for sum_ in (self.old_revenue, self.new_revenue, self.revenue_change)
-        )
+        counts, bills = self.counts, "bill" if len(self.changes) == 1 else "bills"
+        directions = [f"{counts[one]:,} {one.value}" for one in reversed(Direction)]
+        more = self._money(self.revenue_change)
+        revenue = f"{self._money(self.new_revenue)} instead of {self._money(self.old_revenue)}"
         lines = [
-            (
-                f"{len(self.changes):,} {'bill' if len(self.changes) == 1 else 'bills'} at "
-                f"{self.new.id} instead of {self.old.id}:"
-            ),
-            f"  revenue {after} instead of {before}, a change of {more}",
-            "  "
-            + ", ".join(
-                f"{counts[direction]:,} {direction.value}" for direction in reversed(Direction)
-            ),
+            f"{len(self.changes):,} {bills} at {self.new.id} instead of {self.old.id}:",
+            f"  revenue {revenue}, a change of {more}",
+            f"  {', '.join(directions)}",
         ]
         if self.changes:
-            spread = (
-                f"{percent}% {Money(difference, currency)}"
-                for percent, difference in self.percentiles.items()
-            )
+            spread = [f"{one}% {self._money(by)}" for one, by in self.percentiles.items()]
             lines.append(f"  differences by percentile: {', '.join(spread)}")
-        lines += [f"  {_change_words(self.new, change)}" for change in self.largest_increases()]
-        lines += [f"  {_change_words(self.new, change)}" for change in self.largest_decreases()]
+        for change in (*self.largest_increases(), *self.largest_decreases()):
+            amounts = f"{self._money(change.new)} instead of {self._money(change.old)}"
+            item = f"{change.subscription_item} from {change.start:%Y-%m-%d}"
+            lines.append(f"  {item}: {amounts} for {plain(change.quantity)}")
         return "\n".join(map(shown, lines))
 
-
-def _change_words(price: Price, change: UsageChange) -> str:
-    old, new = Money(change.old, price.currency), Money(change.new, price.currency)
-    return (
-        f"{change.subscription_item} from {change.start:%Y-%m-%d}: {new} instead of {old} for "
-        f"{plain(change.quantity)}"
-    )
+    def _money(self, minor_units: int) -> Money:
+        return Money(minor_units, self.old.currency)
 
 
 def compare_usage(
