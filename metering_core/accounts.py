@@ -4,11 +4,9 @@ views only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable, Mapping
 from datetime import datetime
-from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 
@@ -25,21 +23,19 @@ from metering_core.acceptance import (
     set_refusal,
     standing_at,
 )
-from metering_core.aggregation import Usage, required_mode
+from metering_core.aggregation import required_mode
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
-from metering_core.guarding import Billing, Guarded
 from metering_core.measures import AGGREGATORS
 from metering_core.meters import Formula
-from metering_core.money import Rounding, half_up
-from metering_core.names import each_of, name, require_kind, require_offer, text_of
+from metering_core.names import text_of
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, iso_8601
 from metering_core.prices import AggregateUsage, Price, terms_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Action, Timestamp
 
 if TYPE_CHECKING:  # Invoices are made above this module; here they are kept.
-    from metering_core.invoicing import Invoice, InvoiceChanges
+    from metering_core.invoicing import Invoice
 
 _NEVER: Final = -(2**62)
 """The end of a current period that is not known: before every moment."""
@@ -253,6 +249,10 @@ class Account:
             (one.period for one in self.closed.values()), key=lambda one: one.end, default=None
         )
 
+    def invoices(self) -> dict[int, Invoice | None]:
+        """Return what was billed of each closed period, by its start in Unix seconds."""
+        return {start: one.invoice for start, one in self.closed.items()}
+
     def close(self, closing: Closing) -> None:
         """Let no more usage into a period."""
         self.forget_current()
@@ -260,245 +260,6 @@ class Account:
 
     def _start_of(self, timestamp: int) -> int:
         return self.subscription.cycle.period_at(from_unix_seconds(timestamp)).start_seconds
-
-
-class Billed(Protocol):
-    """An invoice, as the logs see it: it is made above them, and kept by them."""
-
-    @property
-    def subscription(self) -> str:
-        """The subscription's id."""
-
-    @property
-    def period(self) -> BillingPeriod:
-        """The billing period."""
-
-    def changes(
-        self, subscription: Subscription, usage: Usage, *, rounding: Rounding
-    ) -> InvoiceChanges:
-        """Return what would differ if the period were billed now."""
-
-
-class ClosesOne:
-    """What closes one period as the case of one of closing many."""
-
-    __slots__ = ()
-
-    def closing_all(
-        self,
-        periods: Mapping[str, BillingPeriod],
-        *,
-        now: Instant,
-        versions: Iterable[Subscription] = (),
-    ) -> AbstractContextManager[dict[str, datetime]]:
-        """Hold usage still while many periods are billed, and close all of them if that
-        succeeds.
-        """
-        raise NotImplementedError  # pragma: no cover - each has its own
-
-    @contextmanager
-    def closing(
-        self, subscription_id: str, period: BillingPeriod, *, now: Instant
-    ) -> Iterator[datetime]:
-        """Hold the log still while a period is billed, and close the period if that succeeds.
-
-        Yields:
-            When the period was closed first, UTC; ``now`` where it was not. Closing it again
-            changes nothing.
-
-        Raises:
-            InvoicingError: ``period_not_of_subscription``, or ``period_not_ended`` before the
-                period's end.
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
-                have.
-        """
-        known = name(subscription_id, "subscription")
-        with self.closing_all({known: period}, now=now) as closed_at:
-            yield closed_at[known]
-
-
-class KeepsInvoices(ClosesOne, Guarded):
-    """What both logs do with the invoices of the periods that they close."""
-
-    _accounts: dict[str, Account]
-
-    def _is_own(self, item: SubscriptionItem) -> bool:
-        """Whether an item is the log's to bill, and not that of one of the other generation beside
-        it.
-        """
-        raise NotImplementedError  # pragma: no cover - both logs have their own
-
-    def _usage_of(self, invoice: Billed) -> Usage:
-        """Return the usage that a new invoice of the same period would be made of."""
-        raise NotImplementedError  # pragma: no cover - both logs have their own
-
-    def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
-        """Return the invoice of a period that was finalized; None where the period is open, or was
-        closed without one.
-
-        Raises:
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
-                have.
-        """
-        require_kind(BillingPeriod, period, "period")
-        with self.lock:
-            self.finish()
-            closing = account_of(self._accounts, subscription_id).finalized(period)
-            return None if closing is None else closing.invoice
-
-    def closing_of(self, subscription_id: str, period: BillingPeriod) -> Closing | None:
-        """Return how a period was finalized; None where it was not, or of a subscription that is
-        not there. For the views.
-        """
-        known = name(subscription_id, "subscription")
-        require_kind(BillingPeriod, period, "period")
-        with self.lock:
-            self.finish()
-            return self._accounts[known].finalized(period) if known in self._accounts else None
-
-    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse a version of a subscription by which a period that is not finalized must not be;
-        for who bills.
-
-        A subscription that the log does not have may have no metered items of the log's.
-
-        Raises:
-            InvalidValueError: ``change_not_billable`` for a version that the log was not told;
-                ``parameter_invalid_choice`` for a subscription that it does not have.
-        """
-        require_kind(Subscription, subscription, "subscription")
-        require_kind(BillingPeriod, period, "period")
-        with self.lock:
-            if self.closing_of(subscription.id, period) is None:
-                refuse_untold(self._accounts, subscription, self._is_own)
-
-    def kept_invoices(self, subscription_id: str) -> dict[int, Invoice | None]:
-        """Return what was billed of each period that was finalized, by its start in Unix seconds;
-        for who combines two logs.
-
-        Raises:
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
-                have.
-        """
-        with self.lock:
-            self.finish()
-            return {
-                start: one.invoice
-                for start, one in account_of(self._accounts, subscription_id).closed.items()
-            }
-
-    def keep_invoice(self, invoice: Invoice) -> None:
-        """Take the invoice of the period that is being closed; for who bills, within ``closing``.
-
-        Raises:
-            InvalidValueError: ``parameter_invalid_object`` where no period of its subscription is
-                being closed.
-            InvoicingError: ``invoice_conflict`` where the period was closed with another invoice;
-                equal ones change nothing.
-        """
-        require_offer(Billed, invoice, "invoice", "an Invoice")
-        with self.lock:
-            billing = self.billing_of(invoice.subscription)
-            stored = billing.stored[invoice.subscription]
-            if stored is None:
-                billing.invoices[invoice.subscription] = invoice
-            elif stored != invoice:
-                raise invoice_conflict(
-                    invoice.subscription,
-                    "the invoice that the log keeps of the period",
-                    "another one",
-                )
-
-    @contextmanager
-    def closing_all(
-        self,
-        periods: Mapping[str, BillingPeriod],
-        *,
-        now: Instant,
-        versions: Iterable[Subscription] = (),
-    ) -> Iterator[dict[str, datetime]]:
-        """Hold the log still while a period of each of many subscriptions is billed, and close all
-        of them if that succeeds.
-
-        They are closed in one decision: whatever interrupts it, all are closed or none is.
-
-        Args:
-            periods: subscription → the period to close.
-            now: at or after the end of each.
-            versions: what is billed of the subscriptions, which must be what the log was told; for
-                who bills.
-
-        Yields:
-            Subscription → when its period was closed first, as :meth:`closing`.
-
-        Raises:
-            InvoicingError: as :meth:`closing`.
-            InvalidValueError: as :meth:`closing`; ``change_not_billable`` for a version that the
-                log was not told.
-        """
-        given = require_kind(Mapping, periods, "periods", "subscriptions with their periods")
-        at, billed = instant(now, "now"), list(each_of(Subscription, versions, "versions"))
-        with self.lock:
-            self.finish()
-            for version in billed:
-                _refuse_untold(
-                    account_of(self._accounts, version.id).subscription, version, self._is_own
-                )
-            former = {
-                key: account_of(self._accounts, key).to_close(period, at)
-                for key, period in given.items()
-            }
-            with self.billing({key: closing.invoice for key, closing in former.items()}) as billing:
-                yield {key: closing.closed_at for key, closing in former.items()}
-            closed = {
-                key: attrs.evolve(closing, invoice=billing.invoices[key])
-                for key, closing in former.items()
-            }
-            self.decide(self._change_that_closes(closed, billing, at))
-
-    def _change_that_closes(
-        self, closings: Mapping[str, Closing], billing: Billing, now: datetime
-    ) -> Callable[[], object]:
-        """Return what closes periods, and may be carried out twice."""
-        return partial(self._close_all, closings)
-
-    def _close_all(self, closings: Mapping[str, Closing]) -> None:
-        for key, closing in closings.items():
-            self._accounts[key].close(closing)
-
-    def close_period(
-        self, subscription_id: str, period: BillingPeriod, *, now: Instant
-    ) -> datetime:
-        """Close a billing period without a bill, so that its usage cannot change any more; see
-        :meth:`closing`.
-
-        No invoice is kept: the first one that is finalized of the period afterwards is, and bills
-        the version of then. Until then ``subscribe`` holds what was used and agreed in it as in an
-        open period.
-        """
-        with self.closing(subscription_id, period, now=now) as closed_at:
-            return closed_at
-
-    def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
-        """Return what would differ if the period of a finalized invoice were billed now; the
-        invoice itself stays as it is.
-
-        It is billed by the newest version of the subscription and by all usage that came since. Of
-        a subscription with items of both generations, each log knows its own items.
-
-        Args:
-            invoice: a finalized invoice of a subscription in the log.
-            rounding: how each line is settled.
-
-        Raises:
-            InvalidValueError: ``parameter_invalid_object``; ``parameter_invalid_choice`` for a
-                subscription that is not the log's.
-        """
-        require_offer(Billed, invoice, "invoice", "an Invoice")
-        with self.lock:
-            self.finish()
-            account = account_of(self._accounts, invoice.subscription)
-            return invoice.changes(account.subscription, self._usage_of(invoice), rounding=rounding)
 
 
 def refuse_untold(
@@ -511,10 +272,10 @@ def refuse_untold(
     no usage either.
     """
     if given.id in accounts or any(item.is_metered and bills(item) for item in given.items):
-        _refuse_untold(account_of(accounts, given.id).subscription, given, bills)
+        refuse_told_otherwise(account_of(accounts, given.id).subscription, given, bills)
 
 
-def _refuse_untold(
+def refuse_told_otherwise(
     told: Subscription, given: Subscription, bills: Callable[[SubscriptionItem], bool]
 ) -> None:
     """Refuse to bill another version of a subscription than the one that a log was told.
@@ -587,24 +348,6 @@ def invoice_conflict(subscription_id: str, expected: str, received: str) -> Invo
         f"{received}"
     )
     return InvoicingError(ErrorCode.INVOICE_CONFLICT, message, param="invoice")
-
-
-def closings_of(accounts: Mapping[str, Account]) -> dict[str, tuple[Closing, ...]]:
-    """Return what was finalized, by subscription; those of which nothing was are left out."""
-    return {
-        key: tuple(account.closed.values()) for key, account in accounts.items() if account.closed
-    }
-
-
-def accounts_with(
-    subscriptions: Iterable[Subscription], closed: Mapping[str, Iterable[Closing]]
-) -> dict[str, Account]:
-    """Return new accounts of subscriptions of which periods were finalized."""
-    accounts = {subscription.id: Account(subscription) for subscription in subscriptions}
-    for subscription_id, closings in closed.items():
-        for closing in closings:
-            accounts[subscription_id].close(closing)
-    return accounts
 
 
 def account_of(accounts: Mapping[str, Account], subscription_id: str) -> Account:

@@ -23,15 +23,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from itertools import chain
 from typing import Protocol
 
 import attrs
 
 from metering_core.accounts import Account
-from metering_core.aggregation import Usage
 from metering_core.cells import PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.measures import AGGREGATORS
+from metering_core.meter_bills import Correction
 from metering_core.periods import (
     MICROSECONDS,
     SECONDS_MAX,
@@ -85,17 +86,27 @@ class RecordedUsage(Protocol):
     def is_carried(self, item: SubscriptionItem) -> bool:
         """Whether usage of former periods makes what the item owes for a later one."""
 
+    def owing(self, item: SubscriptionItem, period: BillingPeriod) -> Iterable[Correction]:
+        """Return the earlier periods of an item whose difference an invoice of this one bills."""
 
-class KeepsCells(Usage, Protocol):
-    """Whatever keeps the records of a log: the log itself, or columns that it keeps the
-    subscriptions for.
-    """
 
-    def cells_of(self, item_id: str) -> Iterable[PeriodCells]:
-        """Return the item's cells by billing period, with everything appended so far."""
+@attrs.frozen
+class UsageOfAll:
+    """What all who hold usage of a subscription know of it together."""
 
-    def last_received(self) -> int | None:
-        """Return when the last record came, in Unix microseconds; None where there is none."""
+    parts: tuple[RecordedUsage, ...]
+
+    def open_usage(self, item: SubscriptionItem, version: Subscription) -> Iterator[OpenUsage]:
+        """Return the usage that a version's item would bill in each open period."""
+        return chain.from_iterable(one.open_usage(item, version) for one in self.parts)
+
+    def is_carried(self, item: SubscriptionItem) -> bool:
+        """Whether usage of former periods makes what the item owes for a later one."""
+        return any(one.is_carried(item) for one in self.parts)
+
+    def owing(self, item: SubscriptionItem, period: BillingPeriod) -> Iterator[Correction]:
+        """Return the earlier periods of an item whose difference an invoice of this one bills."""
+        return chain.from_iterable(one.owing(item, period) for one in self.parts)
 
 
 @attrs.frozen
@@ -117,6 +128,10 @@ class FoldedUsage:
         """Whether usage of former periods makes what the item owes for a later one."""
         mode = item.recurring.aggregate_usage
         return mode is not None and AGGREGATORS[mode].looks_back and any(self._cells(item))
+
+    def owing(self, item: SubscriptionItem, period: BillingPeriod) -> tuple[Correction, ...]:
+        """Return none: late records are billed where they are attributed to."""
+        return ()
 
     def _cells(self, item: SubscriptionItem) -> Iterator[PeriodCells]:
         is_known = item.recurring.aggregate_usage is not None and item.id in self.account.items

@@ -13,8 +13,9 @@ from datetime import datetime
 
 import attrs
 
-from metering_core.accounts import ClosesOne, KeepsInvoices, invoice_conflict
+from metering_core.accounts import invoice_conflict
 from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
+from metering_core.book import ClosesOne, HasBook
 from metering_core.invoicing import (
     ClosesPeriods,
     Corrects,
@@ -176,13 +177,10 @@ class CombinedUsage(ClosesOne):
         """Refuse to close a period while one log lacks the invoice of an earlier one, which may
         have billed what came late.
         """
-        if not isinstance(self.records, KeepsInvoices) or not isinstance(
-            self.events, KeepsInvoices
-        ):
+        books = [one.book for one in self._closers() if offers(one, HasBook)]
+        if len(books) < 2:
             return
-        records, events = (
-            one.kept_invoices(subscription_id) for one in (self.records, self.events)
-        )
+        records, events = (one.account_of(subscription_id).invoices() for one in books)
         for kind, own, other in (("records", records, events), ("events", events, records)):
             # Before its first closing a log knows of no late usage: it may have been told of the
             # subscription later.

@@ -86,52 +86,43 @@ class Billing:
         self.thread: Final = get_ident()
 
 
-APPENDING: Final = object()
-"""Noted while something is appended; the next one to come cuts off what was not committed."""
-
-
 class Guarded(Uncopied):
     """A container whose changes happen whole or not at all, whatever interrupts them.
 
     Attributes:
         lock: held during every append and every answer; hold it to ask several questions of one
             state.
+        unfinished: what is under way: None, a weak reference to a :class:`Billing`, or what
+            completes it for whoever comes next and may be carried out twice: a decision, or, of an
+            append, what drops all that was not committed.
     """
 
     def __init__(self) -> None:
         self.lock = new_lock()
-        # What is under way: None, APPENDING, a decision that may be carried out twice, or a weak
-        # reference to a Billing.
-        self._unfinished: Any = None
-
-    def _put_back(self) -> None:
-        """Drop what was appended and not committed."""
-        raise NotImplementedError  # pragma: no cover - both logs have their own
+        self.unfinished: Any = None
 
     def finish(self) -> None:
         """Put back or finish what was interrupted, before anything is read or changed."""
-        if self._unfinished is not None:
+        if self.unfinished is not None:
             with self.lock:  # What another thread has under way is not unfinished.
                 self._finish()
 
     def _finish(self) -> None:
-        unfinished = self._unfinished
+        unfinished = self.unfinished
         if unfinished is None:
             return  # pragma: no cover - finished by another thread, while this one waited
         if isinstance(unfinished, ref):
             billing = unfinished()
             if billing is not None and billing.thread == get_ident():
                 return
-        elif unfinished is APPENDING:
-            self._put_back()
         else:
             unfinished()
-        self._unfinished = None
+        self.unfinished = None
 
     def begin_change(self) -> None:
         """Do as :meth:`finish`, and refuse changes by the thread that is billing a period."""
         self.finish()
-        if self._unfinished is not None:
+        if self.unfinished is not None:
             message = (
                 "log: expected no change by the thread that is billing a period until it "
                 "is closed, received one "
@@ -141,23 +132,23 @@ class Guarded(Uncopied):
 
     def decide(self, change: Callable[[], object]) -> None:
         """Carry out a change whose steps may be taken twice; once it is noted, it has happened."""
-        outer = self._unfinished  # None, or that this thread is billing another period.
-        self._unfinished = change
+        outer = self.unfinished  # None, or that this thread is billing another period.
+        self.unfinished = change
         self._finish()
-        self._unfinished = outer
+        self.unfinished = outer
 
     @contextmanager
     def billing(self, invoices: Mapping[str, Any]) -> Iterator[Billing]:
         """Refuse changes by this thread meanwhile; under the lock, which holds off all others."""
         self.finish()
-        outer = self._unfinished
+        outer = self.unfinished
         billing = Billing(invoices, None if outer is None else outer())
-        note = self._unfinished = ref(billing)
+        note = self.unfinished = ref(billing)
         try:
             yield billing
         finally:
-            if self._unfinished is note:
-                self._unfinished = outer
+            if self.unfinished is note:
+                self.unfinished = outer
 
     def billing_of(self, subscription: str) -> Billing:
         """Return the note of this thread that it is billing a period of a subscription; under the
@@ -167,7 +158,7 @@ class Guarded(Uncopied):
             InvalidValueError: ``parameter_invalid_object`` where no period of it is being closed.
         """
         self.finish()
-        billing = None if self._unfinished is None else self._unfinished()
+        billing = None if self.unfinished is None else self.unfinished()
         while billing is not None and subscription not in billing.invoices:
             billing = billing.outer
         if billing is None:

@@ -11,9 +11,8 @@ interrupts a call, it happened whole or not at all: see :mod:`metering_core.guar
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from functools import partial
 from itertools import repeat
 from types import MappingProxyType
 from typing import Final, Self
@@ -32,37 +31,20 @@ from metering_core.acceptance import (
     standing_at,
     time_refusal,
 )
-from metering_core.accounts import (
-    Account,
-    Billed,
-    Closing,
-    KeepsInvoices,
-    KnownItem,
-    Sent,
-    accounts_with,
-    closings_of,
-)
+from metering_core.accounts import Account, Closing, KnownItem, Sent
 from metering_core.aggregation import Usage
+from metering_core.book import Billed, Book, Clock, Closes
 from metering_core.cells import ItemCells, Kept, PeriodCells
-from metering_core.changing import (
-    ChangeMoment,
-    FoldedUsage,
-    KeepsCells,
-    refuse_reopened,
-    refuse_unbillable,
-)
+from metering_core.changing import FoldedUsage
 from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import Number
-from metering_core.guarding import APPENDING
-from metering_core.names import name, require_function, require_iterable, require_kind
+from metering_core.guarding import Uncopied
+from metering_core.names import require_function, require_iterable, require_kind
 from metering_core.periods import SECONDS_MAX, Instant, from_unix_seconds, instant, moment
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import SET, Timestamp, UsageRecord
 from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
-
-Clock = Callable[[], Instant]
-"""Where a log gets its now from when the caller does not pass one."""
 
 _EPOCH: Final = from_unix_seconds(0)
 _BULK: Final = 8
@@ -72,7 +54,7 @@ _new: Final = object.__new__
 _fill: Final = UsageRecord.__init__
 
 
-class UsageLog(UsageReader, KeepsInvoices):
+class UsageLog(UsageReader, Closes, Uncopied):
     """All usage of some subscriptions, append-only; itself a :class:`~metering_core.Usage`.
 
     Args:
@@ -98,15 +80,17 @@ class UsageLog(UsageReader, KeepsInvoices):
             require_kind(AcceptancePolicy, policy, "policy")
         if clock is not None:
             require_function(clock, "clock", "returns the moment it is called")
-        super().__init__()
         self.policy: Final = AcceptancePolicy() if policy is None else policy
         self._clock = clock
-        self._accounts: dict[str, Account] = {}
-        self._items: dict[str, KnownItem] = {}
-        self._by_code: list[KnownItem] = []
+        self.book = Book()
+        self.book.join(self)
+        self.lock = self.book.lock
+        # The book's own, which it goes on to keep.
+        self._items: Final = self.book.items
+        self._by_code: Final = self.book.by_code
         self._store = RecordStore()
-        # Who keeps the usage: the log, or the columns for which it keeps the subscriptions.
-        self.keeper: KeepsCells = self
+        # Found at each record: what drops all that an interrupted append left.
+        self._undo: Final = self._put_back
         # How many rows the cells were folded from; while they are being changed they are not to be
         # trusted.
         self._folded = 0
@@ -123,7 +107,7 @@ class UsageLog(UsageReader, KeepsInvoices):
     def __repr__(self) -> str:
         """Return the counts."""
         return (
-            f"<UsageLog: {len(self._accounts)} subscriptions, {len(self)} records, sequence "
+            f"<UsageLog: {len(self.book.accounts)} subscriptions, {len(self)} records, sequence "
             f"{self.sequence}>"
         )
 
@@ -133,19 +117,12 @@ class UsageLog(UsageReader, KeepsInvoices):
         return self._store.sequence
 
     @property
-    def subscriptions(self) -> tuple[Subscription, ...]:
-        """The newest version of every subscription, in the order in which they came."""
-        with self.lock:
-            self.finish()
-            return tuple(account.subscription for account in self._accounts.values())
-
-    @property
     def attributed(self) -> Mapping[int, int]:
         """Number of a late record → start of the period it is billed in, where that is not its
         timestamp's; read-only.
         """
         with self.lock:
-            self.finish()
+            self.book.finish()
             return MappingProxyType(dict(self._store.attributed))
 
     # Subscriptions --------------------------------------------------------------------------------
@@ -176,59 +153,11 @@ class UsageLog(UsageReader, KeepsInvoices):
                 have usage; ``change_not_billable`` where it would rebill an open period, or have
                 more of a closed one to bill. Nothing changes then.
         """
-        at = None if now is None else instant(now, "now")
-        require_kind(bool, rebill, "rebill", "True or False")
-        require_kind(Subscription, subscription, "subscription")
-        with self.lock:
-            self.begin_change()
-            self._refuse_moved(subscription)
-            account = self._accounts.get(subscription.id)
-            if account is not None:
-                refuse_reopened(account, subscription)
-                if not rebill:
-                    used = FoldedUsage(self.keeper.cells_of, account)
-                    when = ChangeMoment(account, at, self._clock, self.keeper.last_received())
-                    refuse_unbillable(account, subscription, used, when)
-            self.decide(partial(self._take_subscription, subscription))
+        self.book.subscribe(subscription, now=now, rebill=rebill, clock=self._clock)
 
-    def _take_subscription(self, subscription: Subscription) -> None:
-        account = self._accounts.get(subscription.id)
-        if account is None:
-            account = self._accounts[subscription.id] = Account(subscription)
-        account.take(subscription)
-        for item_id in account.items:
-            self._items[item_id].drop()
-        for item in subscription.items:
-            self._bind(item, account)
-
-    def _refuse_moved(self, subscription: Subscription) -> None:
-        code = ErrorCode.SUBSCRIPTION_CHANGED
-        account = self._accounts.get(subscription.id)
-        if account is not None and account.subscription.cycle != subscription.cycle:
-            expected = f"the cycle that its usage was recorded under ({account.subscription.cycle})"
-            raise InvalidValueError.expecting(
-                code, "billing_cycle_anchor", expected, str(subscription.cycle)
-            )
-        for item in subscription.items:
-            known = self._items.get(item.id)
-            if known is not None and known.account is not account:
-                expected = (
-                    "an id that no item of another subscription has "
-                    f"({known.account.subscription.id!r} has it)"
-                )
-                raise InvalidValueError.expecting(code, "items[id]", expected, item.id)
-
-    def _bind(self, item: SubscriptionItem, account: Account) -> KnownItem:
-        known = self._items.get(item.id)
-        if known is None:
-            known = KnownItem(len(self._items), item, account)
-            self._by_code[known.code :] = [
-                known
-            ]  # In the place of what an interrupt may have left there.
-            self._items[item.id] = known
-        account.items[item.id] = None
-        known.take(item)
-        return known
+    def recorded(self, account: Account) -> FoldedUsage:
+        """Return what is known of the usage of a subscription's items; for the book."""
+        return FoldedUsage(self.cells_of, account)
 
     # The door -------------------------------------------------------------------------------------
 
@@ -264,8 +193,9 @@ class UsageLog(UsageReader, KeepsInvoices):
         # This is the path of a single record: it is spelt out where a call would cost as much as
         # the step itself.
         with self.lock:
-            if self._unfinished is not None:
-                self.begin_change()
+            book = self.book
+            if book.unfinished is not None:
+                book.begin_change()
             if type(now) is int and 0 <= now <= SECONDS_MAX:
                 seconds, received = now, now * 1_000_000
             else:
@@ -282,16 +212,16 @@ class UsageLog(UsageReader, KeepsInvoices):
                 if account.start <= when <= seconds < account.end or account.is_current(
                     when, when, seconds
                 ):
-                    self._unfinished = APPENDING
+                    book.unfinished = self._undo
                     self._store.append(known.code, when, record.quantity, is_set, received)
-                    self._unfinished = None
+                    book.unfinished = None
                     return record
             sent: Timestamp = "now" if as_now else when
-            self._unfinished = APPENDING
+            book.unfinished = self._undo
             taken = self._take(item_id, record.quantity, sent, is_set, record.id, seconds)
             if not isinstance(taken, Receipt):
                 self._store.received.append(received)
-            self._unfinished = None
+            book.unfinished = None
         return record if not isinstance(taken, Receipt) else _resent(record, taken)
 
     def append(self, records: Iterable[UsageRecord], *, now: Instant | None = None) -> Receipts:
@@ -353,7 +283,7 @@ class UsageLog(UsageReader, KeepsInvoices):
     ) -> Receipts:
         """Take a batch: all at once where nothing can be refused, else row by row."""
         with self.lock:
-            self.begin_change()
+            self.book.begin_change()
             if moments is None:
                 seconds, received = self._now(now)
                 if self._take_all(batch, seconds, received):
@@ -372,7 +302,7 @@ class UsageLog(UsageReader, KeepsInvoices):
             batch.ids or repeat(None),
             strict=False,
         )
-        self._unfinished = APPENDING
+        self.book.unfinished = self._undo
         for position, (row, (now, received)) in enumerate(zip(rows, moments, strict=True)):
             taken = self._take(*row, now)
             if not isinstance(taken, Receipt):
@@ -382,7 +312,7 @@ class UsageLog(UsageReader, KeepsInvoices):
                 exceptions[position] = taken
                 sequences.append(0)
         self._store.received.extend(accepted)
-        self._unfinished = None
+        self.book.unfinished = None
         return Receipts(sequences, exceptions)
 
     def _take_all(self, batch: Batch, seconds: int, received: int) -> bool:
@@ -401,9 +331,9 @@ class UsageLog(UsageReader, KeepsInvoices):
             return False
         code_of = {item.item.id: item.code for item in known}
         codes = array("i", list(map(code_of.__getitem__, batch.item_ids)))
-        self._unfinished = APPENDING
+        self.book.unfinished = self._undo
         self._store.extend(codes, stamps, batch.quantities, batch.sets, received)
-        self._unfinished = None
+        self.book.unfinished = None
         return True
 
     def _take(
@@ -487,7 +417,7 @@ class UsageLog(UsageReader, KeepsInvoices):
         """Fold what was appended since the last question: record by record where little came, else
         in bulk.
         """
-        self.finish()
+        self.book.finish()
         if self._is_folding:  # Since a question was interrupted.
             self._forget_cells()
         elif self._folded == len(self._store):
@@ -568,26 +498,12 @@ class UsageLog(UsageReader, KeepsInvoices):
 
     def known(self, item_id: str) -> KnownItem:
         """Return what the log knows about an item; for its readers."""
-        self.finish()
-        known = self._items.get(name(item_id, "subscription_item"))
-        if known is None:
-            message = item_unknown(item_id).message or ""
-            raise InvoicingError(
-                ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item"
-            )
-        return known
+        return self.book.known(item_id)
 
     def cells_of(self, item_id: str) -> ItemCells:
         """Return the item's cells with everything appended so far; for the readers of this log."""
         self._catch_up()
         return self.known(item_id).cells
-
-    @property
-    def items_by_code(self) -> Sequence[KnownItem]:
-        """The items there ever were, in the order in which they came, as this log goes on to keep
-        them; for other engines.
-        """
-        return self._by_code
 
     def last_received(self) -> int | None:
         """Return when the last record came, in Unix microseconds; None where there is none."""
@@ -597,7 +513,7 @@ class UsageLog(UsageReader, KeepsInvoices):
         """Return the rows of an item, or all, in the order of arrival; for the readers of
         this log.
         """
-        self.finish()
+        self.book.finish()
         return (
             range(len(self._store))
             if item_id is None
@@ -655,14 +571,11 @@ class UsageLog(UsageReader, KeepsInvoices):
                 given yet, such as Unix seconds; ``parameter_invalid_instant``.
         """
         with self.lock:
-            self.finish()
+            self.book.finish()
             return UsageView(self, *as_limit(limit, self.sequence, self))
 
-    def _is_own(self, item: SubscriptionItem) -> bool:
-        return item.recurring.meter is None
-
     def _usage_of(self, invoice: Billed) -> Usage:
-        return self.keeper
+        return self
 
     # Closing and compaction -----------------------------------------------------------------------
 
@@ -682,7 +595,7 @@ class UsageLog(UsageReader, KeepsInvoices):
         """
         latest = None if until is None else instant(until, "until")
         with self.lock:
-            self.begin_change()
+            self.book.begin_change()
             self._catch_up()
             return self._compact(latest)
 
@@ -725,7 +638,7 @@ class UsageLog(UsageReader, KeepsInvoices):
         writes.
         """
         with self.lock:
-            self.finish()
+            self.book.finish()
             return LogState(
                 policy=self.policy,
                 subscriptions=self.subscriptions,
@@ -736,7 +649,7 @@ class UsageLog(UsageReader, KeepsInvoices):
                 columns=self._store.values(),
                 attributed=dict(self._store.attributed),
                 ids=self._ids(),
-                closed=closings_of(self._accounts),
+                closed=self.book.closed,
                 kept={
                     self._by_code[code].item.id: dict(periods)
                     for code, periods in sorted(self._store.kept.items())
@@ -753,9 +666,9 @@ class UsageLog(UsageReader, KeepsInvoices):
         checks it first.
         """
         log = cls(clock=clock, policy=state.policy)
-        log._accounts = accounts_with(state.subscriptions, state.closed)
+        log.book.restore(state.subscriptions, state.closed)
         for item, subscription_id, is_active in state.items:
-            known = log._bind(item, log._accounts[subscription_id])
+            known = log.book.bind(item, log.book.accounts[subscription_id])
             if not is_active:
                 known.drop()
         for item_id, sent in state.ids.items():

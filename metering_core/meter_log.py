@@ -12,7 +12,7 @@ what its summary says, and :meth:`MeterLog.unbilled` says by how much the two di
 from __future__ import annotations
 
 from array import array
-from collections.abc import Callable, Container, Iterable, Iterator, KeysView, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
 from operator import itemgetter
@@ -21,40 +21,21 @@ from typing import Any, Final, Protocol, Self, cast
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
-from metering_core.accounts import (
-    Account,
-    Billed,
-    Closing,
-    KeepsInvoices,
-    account_of,
-    accounts_with,
-    closings_of,
-)
-from metering_core.changing import (
-    ChangeMoment,
-    OpenUsage,
-    heirs_of,
-    open_stretches,
-    overlap,
-    refuse_reopened,
-    refuse_unbillable,
-)
+from metering_core.accounts import Account, Closing
+from metering_core.book import Billed, Book, Clock, Closes, KeptBill, OverMeters
+from metering_core.changing import OpenUsage, open_stretches
 from metering_core.errors import (
     ErrorCode,
     InvalidValueError,
-    InvoicingError,
     UsageRejectedError,
-    shown,
 )
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain, subtract
-from metering_core.guarding import APPENDING, Billing
-from metering_core.log import Clock
+from metering_core.guarding import Billing, Uncopied
 from metering_core.measures import formula_of
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
-    Overlap,
     identifier_reused,
     meter_inactive,
     meter_unknown,
@@ -68,15 +49,13 @@ from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
 from metering_core.meters import Meter, short_name
-from metering_core.names import batch_of, name, require_function, require_iterable, require_kind
+from metering_core.names import batch_of, require_function, require_iterable, require_kind
 from metering_core.periods import (
     MICROSECONDS,
     SECONDS_MAX,
     BillingPeriod,
     Instant,
     from_unix_seconds,
-    instant,
-    iso_8601,
     moment,
 )
 from metering_core.prices import Price
@@ -169,9 +148,7 @@ class _Stream:
 
 
 class KeepsReadings(Protocol):
-    """Whatever keeps the events of a meter log: the log itself, or columns that it keeps the
-    subscriptions for.
-    """
+    """Whatever keeps the events of a book's meters: a log, or columns."""
 
     def whole(self, meter_id: str, customer: str) -> list[Timeline]:
         """Return the readings of a customer whatever the values of the dimensions, in few
@@ -185,9 +162,6 @@ class KeepsReadings(Protocol):
         """Return the earlier periods of an item whose difference an invoice of this period
         bills.
         """
-
-    def last_received(self) -> int | None:
-        """Return when the last event came, in Unix microseconds; None where there is none."""
 
 
 @attrs.frozen
@@ -221,25 +195,17 @@ class MeasuredUsage:
         timelines = self._timelines(item)
         return bool(timelines) and formula_of(self.log.meter_of(item)).looks_back
 
+    def owing(self, item: SubscriptionItem, period: BillingPeriod) -> list[Correction]:
+        """Return the earlier periods of an item whose difference an invoice of this one bills."""
+        return self.log.corrections(item, period)
+
     def _timelines(self, item: SubscriptionItem) -> list[Timeline]:
         if item.recurring.meter is None:
             return []
         return self.log.whole(item.recurring.meter, self.account.subscription.customer or "")
 
 
-class _Customers(KeysView[str]):
-    """The customers that are known, as they are now; may be gone through while others come."""
-
-    def __init__(self, customers: Mapping[str, None]) -> None:
-        super().__init__(customers)
-        self._customers = customers
-
-    def __iter__(self) -> Iterator[str]:
-        """Go through those that there were when it began."""
-        return iter(list(self._customers))
-
-
-class MeterLog(MeterReader, KeepsInvoices):
+class MeterLog(MeterReader, OverMeters, Closes, Uncopied):
     """All events of some meters, append-only; a :class:`~metering_core.Usage` for items whose price
     names a meter.
 
@@ -256,7 +222,6 @@ class MeterLog(MeterReader, KeepsInvoices):
         policy: as given.
         lock: held during every append and every answer; hold it to ask several questions of one
             state.
-        bills_made: how many bills of items were kept; for the views of this log.
 
     >>> log = MeterLog([Meter("mtr_tokens", "tokens")])
     >>> payload = {"stripe_customer_id": "cus_1", "value": "25"}
@@ -277,44 +242,28 @@ class MeterLog(MeterReader, KeepsInvoices):
             require_kind(MeterPolicy, policy, "policy")
         if clock is not None:
             require_function(clock, "clock", "returns the moment it is called")
-        super().__init__()
         self.policy = MeterPolicy() if policy is None else policy
         self._clock = clock
-        self._customers: dict[str, None] | None = None
+        self.book = Book(
+            subscriptions,
+            meters=require_iterable(meters, "meters"),
+            customers=customers,
+            overlap=self.policy.overlap,
+        )
+        self.book.join(self)
+        self.lock = self.book.lock
+        # What the log knows of each meter, by id and by event name, and which meters these were.
         self._meters: dict[str, _KnownMeter] = {}
         self._by_event: dict[str, _KnownMeter] = {}
+        self._met: Mapping[str, Meter] = {}
         self._shared_ids: dict[str, int] = {}
-        self._accounts: dict[str, Account] = {}
-        self._items: dict[str, Account] = {}
-        self._by_customer: dict[str, dict[str, Account]] = {}
-        self._start_bills()
-        self._start_columns()
-        for meter in require_iterable(meters, "meters"):
-            self.create_meter(meter)
-        if isinstance(customers, str):
-            expected = "an iterable of customers' ids"
-            raise InvalidValueError.expecting(
-                ErrorCode.PARAMETER_INVALID_OBJECT, "customers", expected, customers
-            )
-        if customers is not None:
-            self._customers = {}
-            for customer in require_iterable(customers, "customers"):
-                self.add_customer(customer)
-        for subscription in require_iterable(subscriptions, "subscriptions"):
-            self.subscribe(subscription)
-
-    def _start_bills(self) -> None:
-        # By subscription and item, in the order in which they were made.
-        self._bills: dict[str, dict[str, list[tuple[BillingPeriod, Bill]]]] = {}
         # By customer and item; made when asked, and made anew when bills went to another item.
         self._standings: dict[str, dict[str, Standing]] = {}
-        # Dropped item → the one that bills what comes late for it.
-        self._heirs: dict[str, str] = {}
-        self.bills_made = 0
+        self._start_columns()
 
     def _start_columns(self) -> None:
-        # Who keeps the events: the log, or the columns for which it keeps meters and subscriptions.
-        self.keeper: KeepsReadings = self
+        # Found at each event: what drops all that an interrupted append left.
+        self._undo = self._put_back
         self._streams: list[_Stream] = []
         self._store = EventColumns()
         # By row, where what was sent cannot be told from the columns.
@@ -333,7 +282,8 @@ class MeterLog(MeterReader, KeepsInvoices):
     def __repr__(self) -> str:
         """Return the counts."""
         return (
-            f"<MeterLog: {len(self._meters)} meters, {len(self)} events, sequence {self.sequence}>"
+            f"<MeterLog: {len(self.book.meters)} meters, {len(self)} events, "
+            f"sequence {self.sequence}>"
         )
 
     @property
@@ -341,92 +291,26 @@ class MeterLog(MeterReader, KeepsInvoices):
         """The number of the event or cancellation accepted last; 0 before the first."""
         return self._store.sequence
 
-    @property
-    def meters(self) -> tuple[Meter, ...]:
-        """The newest version of every meter, in the order in which they came."""
-        with self.lock:
-            self.finish()
-            return tuple(known.meter for known in self._meters.values())
+    def _begin_change(self) -> None:
+        """Begin a change of the log, knowing the meters that were told until now."""
+        self.book.begin_change()
+        if self.book.meters is not self._met:
+            self._meet()
 
-    @property
-    def subscriptions(self) -> tuple[Subscription, ...]:
-        """The newest version of every subscription, in the order in which they came."""
-        with self.lock:
-            self.finish()
-            return tuple(account.subscription for account in self._accounts.values())
+    def _meet(self) -> None:
+        """Take note of the meters that were told since, and of their newer versions."""
+        told, policy = self.book.meters, self.policy
+        for meter in told.values():
+            known = self._meters.get(meter.id)
+            if known is None:
+                is_global = policy.identifier_scope is IdentifierScope.GLOBAL
+                known = _KnownMeter(meter, self._shared_ids if is_global else {}, policy)
+                self._by_event[meter.event_name] = self._meters[meter.id] = known
+            elif known.meter is not meter:
+                known.take(meter, policy)
+        self._met = told
 
-    # Meters, customers, subscriptions -------------------------------------------------------------
-
-    def create_meter(self, meter: Meter) -> None:
-        """Measure events by a new meter from now on.
-
-        Raises:
-            InvalidValueError: ``meter_changed`` where the id or the event name belongs to another
-                meter, also an inactive one.
-        """
-        require_kind(Meter, meter, "meter")
-        with self.lock:
-            self.begin_change()
-            self._refuse_known(meter)
-            ids = self._shared_ids if self.policy.identifier_scope is IdentifierScope.GLOBAL else {}
-            self.decide(partial(self._take_meter, _KnownMeter(meter, ids, self.policy)))
-
-    def _refuse_known(self, meter: Meter) -> None:
-        for param, taken in (
-            ("id", self._meters.get(meter.id)),
-            ("event_name", self._by_event.get(meter.event_name)),
-        ):
-            if taken is not None:
-                expected = f"one that no other meter has ({taken.meter.id!r} has it)"
-                raise InvalidValueError.expecting(
-                    ErrorCode.METER_CHANGED, param, expected, getattr(meter, param)
-                )
-
-    def _take_meter(self, known: _KnownMeter) -> None:
-        self._meters[known.meter.id] = self._by_event[known.meter.event_name] = known
-
-    def update_meter(self, meter: Meter) -> None:
-        """Take note of a newer version of a meter: another display name, deactivated or active
-        again.
-
-        Raises:
-            InvalidValueError: ``meter_unknown``, or ``meter_changed`` where it changes anything
-                else.
-        """
-        require_kind(Meter, meter, "meter")
-        with self.lock:
-            self.begin_change()
-            self.known_meter(meter.id).require_successor(meter)
-            self.decide(partial(self._meters[meter.id].take, meter, self.policy))
-
-    def known_meter(self, meter_id: str) -> Meter:
-        """Return the newest version of a meter; for the readers of this log."""
-        self.finish()
-        if name(meter_id, "meter") not in self._meters:
-            expected = f"the id of a meter in the log ({', '.join(self._meters) or 'none'})"
-            raise InvalidValueError.expecting(ErrorCode.METER_UNKNOWN, "meter", expected, meter_id)
-        return self._meters[meter_id].meter
-
-    def meter_named(self, event_name: str) -> Meter | None:
-        """Return the newest version of the meter of an event name; None where there is none. For
-        other engines.
-        """
-        self.finish()
-        known = self._by_event.get(short_name(event_name, "event_name"))
-        return None if known is None else known.meter
-
-    @property
-    def known_customers(self) -> KeysView[str] | None:
-        """The customers whose events are accepted, as they are now; None for any."""
-        return None if self._customers is None else _Customers(self._customers)
-
-    def add_customer(self, customer: str) -> None:
-        """Accept a customer's events; of no account for a log that accepts any customer's."""
-        checked = name(customer, "customer")
-        with self.lock:
-            self.begin_change()
-            if self._customers is not None:
-                self._customers[checked] = None
+    # Subscriptions --------------------------------------------------------------------------------
 
     def subscribe(
         self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False
@@ -454,229 +338,14 @@ class MeterLog(MeterReader, KeepsInvoices):
                 the same meter at the same time, or has an invoice of it whatever its version says
                 since, unless the policy says ``overlap="each_counts_all"``. Nothing changes then.
         """
-        require_kind(Subscription, subscription, "subscription")
-        require_kind(bool, rebill, "rebill", "True or False")
-        at = None if now is None else instant(now, "now")
-        metered = [item for item in subscription.items if item.recurring.meter is not None]
-        with self.lock:
-            self.begin_change()
-            account = self._accounts.get(subscription.id)
-            for item in metered:
-                self._refuse_item(item, subscription, account)
-            self._refuse_moved(subscription, account)
-            heirs = self._heirs
-            if account is not None:
-                heirs = self._heirs_with(subscription, account)
-                refuse_reopened(account, subscription)
-                if not rebill:
-                    when = ChangeMoment(account, at, self._clock, self.keeper.last_received())
-                    refuse_unbillable(
-                        account, subscription, MeasuredUsage(self.keeper, account), when
-                    )
-                    self._refuse_unbilled(subscription, account)
-                    self._refuse_owing(subscription, account, heirs)
-            self._refuse_overlap(subscription)
-            self.decide(partial(self._take_subscription, subscription, metered, heirs))
-
-    def _take_subscription(
-        self, subscription: Subscription, metered: Iterable[SubscriptionItem], heirs: dict[str, str]
-    ) -> None:
-        self._heirs = heirs
-        account = self._accounts.get(subscription.id)
-        if account is None:
-            account = self._accounts[subscription.id] = Account(subscription)
-        if subscription.customer is not None:
-            self._by_customer.setdefault(subscription.customer, {})[subscription.id] = account
-        account.take(subscription)
-        self._items.update(dict.fromkeys((item.id for item in metered), account))
-
-    def _refuse_item(
-        self, item: SubscriptionItem, subscription: Subscription, account: Account | None
-    ) -> None:
-        if subscription.customer is None:
-            expected = f"the customer whose events the item {item.id!r} bills"
-            raise InvalidValueError.expecting(
-                ErrorCode.PARAMETER_MISSING, "customer", expected, None
-            )
-        meter = self.meter_of(item)
-        owner = self._items.get(item.id)
-        former = () if account is None else account.subscription.items
-        if not meter.is_active and all(
-            (one.id, one.recurring.meter) != (item.id, meter.id) for one in former
-        ):
-            expected = "an active meter for an item that is new on it"
-            raise InvalidValueError.expecting(
-                ErrorCode.METER_INACTIVE, "items[price][recurring][meter]", expected, meter.id
-            )
-        if owner is not None and owner is not account:
-            expected = (
-                f"an id that no item of another subscription has ({owner.subscription.id!r} has it)"
-            )
-            raise InvalidValueError.expecting(
-                ErrorCode.SUBSCRIPTION_CHANGED, "items[id]", expected, item.id
-            )
-
-    def _refuse_unbilled(self, subscription: Subscription, account: Account) -> None:
-        """Refuse another meter to an item of which a meter closed a period without an invoice: no
-        other one can bill it.
-        """
-        for place, item in enumerate(subscription.items):
-            for period, bill in self.bills_of(item.id) if item.recurring.meter is not None else ():
-                if bill.meter != item.recurring.meter and not account.is_billed(
-                    period.start_seconds
-                ):
-                    expected = (
-                        f"the meter {bill.meter!r}, which closed {period} without an "
-                        "invoice (finalize that period first, or "
-                        "give the item that is on another meter another id)"
-                    )
-                    param = f"items[{place}][price]"
-                    raise InvalidValueError.expecting(
-                        ErrorCode.CHANGE_NOT_BILLABLE, param, expected, item.recurring.meter
-                    )
-
-    def _heirs_with(self, subscription: Subscription, account: Account) -> dict[str, str]:
-        """Return who bills late usage for whom once a newer version holds; refuse an item whose
-        bills went to another.
-        """
-
-        def may_inherit(item: SubscriptionItem, heir: SubscriptionItem) -> bool:
-            return not self.bills_of(heir.id) or heir.id in self._lineage(item.id)
-
-        former = {item.id for item in account.subscription.items}
-        told = heirs_of(account.subscription, subscription, may_inherit)
-        told = {item_id: heir for item_id, heir in told.items() if self.bills_of(item_id)}
-        for place, item in enumerate(subscription.items):
-            if item.id not in former and item.id in self._heirs and item.id not in told.values():
-                expected = (
-                    f"another id, because {self._heir_of(item.id)!r} bills what comes late for "
-                    "this one"
-                )
-                raise InvalidValueError.expecting(
-                    ErrorCode.SUBSCRIPTION_CHANGED, f"items[{place}][id]", expected, item.id
-                )
-        kept = {
-            item_id: heir
-            for item_id, heir in self._heirs.items()
-            if item_id not in set(told.values())
-        }
-        return kept | told if told else self._heirs
-
-    def _heir_of(self, item_id: str) -> str:
-        """Return the item that bills what comes late for one: itself, or the one that came last
-        after it was dropped.
-        """
-        while item_id in self._heirs:
-            item_id = self._heirs[item_id]
-        return item_id
-
-    def _lineage(self, item_id: str) -> list[str]:
-        """Return an item and those for which it bills what comes late."""
-        found = [item_id]
-        for one in found:  # Grows on the way.
-            found += [former for former, heir in self._heirs.items() if heir == one]
-        return found
-
-    def _refuse_owing(
-        self, subscription: Subscription, account: Account, heirs: Mapping[str, str]
-    ) -> None:
-        """Refuse a version that leaves nobody to bill a difference of a closed period, where a
-        later invoice would bill it.
-        """
-        former, latest = account.subscription, account.latest_closed()
-        if latest is None or not self.carries_late:
-            return
-        ends = subscription.ended_at
-        is_over = ends != former.ended_at and ends is not None and ends <= latest.end
-        billing = {item.id for item in subscription.items if item.recurring.meter is not None}
-        for item in former.items:
-            if item.recurring.meter is None or not (
-                is_over or (item.id not in billing and item.id not in heirs)
-            ):
-                continue
-            for one in self.keeper.corrections(item, former.cycle.period_at(latest.end)):
-                expected = (
-                    f"the item {item.id!r} for another period, because its usage of "
-                    f"{one.period} changed since it was billed "
-                    "(finalize the next period first, or pass rebill=True to leave the "
-                    "difference in log.unbilled)"
-                )
-                param, given = (
-                    ("ended_at", ends) if is_over else ("items", "no such item on a meter")
-                )
-                shown_as = iso_8601(given) if isinstance(given, datetime) else given
-                raise InvalidValueError.expecting(
-                    ErrorCode.CHANGE_NOT_BILLABLE, param, expected, shown_as
-                )
-
-    def _refuse_overlap(self, subscription: Subscription) -> None:
-        """Refuse a second subscription that would bill the events of a meter that another one of
-        the customer bills, or has.
-        """
-        customer, metered = (
-            subscription.customer,
-            [one.recurring.meter for one in subscription.items],
+        overlap = self.policy.overlap
+        self.book.subscribe(
+            subscription, now=now, rebill=rebill, clock=self._clock, overlap=overlap
         )
-        if customer is None or self.policy.overlap is Overlap.EACH_COUNTS_ALL:
-            return
-        stretches = list(open_stretches(subscription, self._accounts.get(subscription.id)))
-        for account in self._by_customer.get(customer, {}).values():
-            other = account.subscription
-            if other.id == subscription.id:
-                continue
-            billed = (
-                {item.recurring.meter for item in other.items}
-                if overlap(other, subscription)
-                else set()
-            )
-            for place, meter in enumerate(metered):
-                if meter is not None and meter in billed:
-                    raise _billed_twice(other, customer, place, meter)
-                for period in self._billed_of(other.id, meter):
-                    if any(
-                        period.start_seconds < end and start < period.end_seconds
-                        for start, end in stretches
-                    ):
-                        raise _billed_before(other, customer, place, meter, period)
 
-    def _billed_of(self, subscription_id: str, meter: str | None) -> Iterator[BillingPeriod]:
-        """Yield the periods of a subscription that invoices billed of a meter, whatever its
-        versions say since.
-        """
-        for bills in self._bills.get(subscription_id, {}).values():
-            yield from (
-                period for period, bill in bills if bill.meter == meter and not bill.is_noted
-            )
-
-    @staticmethod
-    def _refuse_moved(subscription: Subscription, account: Account | None) -> None:
-        if account is None:
-            return
-        code, former = ErrorCode.SUBSCRIPTION_CHANGED, account.subscription
-        if former.cycle != subscription.cycle:
-            raise InvalidValueError.expecting(
-                code, "billing_cycle_anchor", f"{former.cycle}", str(subscription.cycle)
-            )
-        if former.customer != subscription.customer:
-            raise InvalidValueError.expecting(
-                code, "customer", f"{former.customer!r}", subscription.customer
-            )
-
-    def customer_of(self, item: SubscriptionItem) -> str:
-        """Return the customer whose events an item bills; for the readers of this log."""
-        self.finish()
-        account = self._items.get(require_kind(SubscriptionItem, item, "item").id)
-        if account is None:
-            message = (
-                "subscription_item: expected an item of a subscription in the meter log, "
-                f"received {item.id!r}"
-            )
-            raise InvoicingError(
-                ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item"
-            )
-        customer = account.subscription.customer
-        assert customer is not None, "subscribe() asks for it"
-        return customer
+    def recorded(self, account: Account) -> MeasuredUsage:
+        """Return what is known of the usage of a subscription's items; for the book."""
+        return MeasuredUsage(self, account)
 
     # The door -------------------------------------------------------------------------------------
 
@@ -709,20 +378,21 @@ class MeterLog(MeterReader, KeepsInvoices):
         # spelt out.
         event = filled(_new(MeterEvent), event_name, payload, identifier, timestamp)
         with self.lock:
-            if self._unfinished is not None:
-                self.begin_change()
+            book = self.book
+            if book.unfinished is not None or book.meters is not self._met:
+                self._begin_change()
             received = (
                 now * MICROSECONDS
                 if type(now) is int and 0 <= now <= SECONDS_MAX
                 else self._now(now)
             )
-            self._unfinished = APPENDING
+            book.unfinished = self._undo
             receipt = self._take(event, received)
             if receipt is None:
                 self._store.received.append(received)
-                self._unfinished = None
+                book.unfinished = None
                 return event if event.microseconds is not None else self._event_at(self._store.last)
-            self._unfinished = None
+            book.unfinished = None
             if receipt.outcome is Outcome.DUPLICATE:
                 return self._event_at(receipt.details["row"])
         raise receipt.error()
@@ -743,7 +413,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         """
         batch = batch_of(MeterEvent, events, "events")
         with self.lock:
-            self.begin_change()
+            self._begin_change()
             received = self._now(now)
             if self._take_all(batch, received):
                 return Receipts(range(self.sequence - len(batch) + 1, self.sequence + 1), {})
@@ -752,14 +422,14 @@ class MeterLog(MeterReader, KeepsInvoices):
     def _take_each(self, batch: Sequence[MeterEvent], received: int) -> Receipts:
         sequences = array("q")
         exceptions: dict[int, Receipt] = {}
-        self._unfinished = APPENDING
+        self.book.unfinished = self._undo
         for position, event in enumerate(batch):
             receipt = self._take(event, received)
             if receipt is not None:
                 exceptions[position] = receipt
             sequences.append(self._store.sequence_of(self._store.last) if receipt is None else 0)
         self._store.keep(len(batch) - len(exceptions), received)
-        self._unfinished = None
+        self.book.unfinished = None
         return Receipts(sequences, exceptions)
 
     def _take_all(self, batch: Sequence[MeterEvent], received: int) -> bool:
@@ -789,14 +459,14 @@ class MeterLog(MeterReader, KeepsInvoices):
         }
         if len(read) < len(readings) or not self._are_in_time(stamps, received):
             return False
-        self._unfinished = APPENDING
+        self.book.unfinished = self._undo
         self._store.begin_all(codes, stamps, [read[text][0] for text in texts])
         if widths != {known.keys} or not all(is_told for _, is_told in read.values()):
             for row, (text, payload) in enumerate(zip(texts, payloads, strict=True), len(self)):
                 if len(payload) != known.keys or not read[text][1]:
                     self._payloads[row] = payload
         self._store.keep(len(batch), received)
-        self._unfinished = None
+        self.book.unfinished = None
         return True
 
     def _codes(
@@ -899,7 +569,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         """
         if not known.meter.is_active:
             return meter_inactive(known.meter)
-        reading = read(known.meter, payload, self.policy, self._customers)
+        reading = read(known.meter, payload, self.policy, self.book.customers)
         return (
             reading
             if isinstance(reading, Receipt)
@@ -1013,7 +683,7 @@ class MeterLog(MeterReader, KeepsInvoices):
             short_name(identifier, "identifier"),
         )
         with self.lock:
-            self.begin_change()
+            self._begin_change()
             at = self._now(now)
             row = self._find(event_name, identifier)
             if row not in self._store.canceled:
@@ -1029,7 +699,7 @@ class MeterLog(MeterReader, KeepsInvoices):
     def _cancel(self, row: int, adjustment: MeterEventAdjustment) -> None:
         self._current.is_torn = True
         self._note_change(self._store.codes[row], self._store.moments[row])
-        self.decide(partial(self._store.cancel, row, adjustment))
+        self.book.decide(partial(self._store.cancel, row, adjustment))
         self._series_of(self._current, row).remove(
             self._store.moments[row], self._store.sequence_of(row)
         )
@@ -1077,7 +747,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         """Take the readings of what was appended since the last question, or of everything where
         one was interrupted.
         """
-        self.finish()
+        self.book.finish()
         if self._current.is_torn:
             self._current = Readings()
         if self._current.rows < len(self):
@@ -1115,15 +785,15 @@ class MeterLog(MeterReader, KeepsInvoices):
             standing.change(moment // MICROSECONDS)
 
     def _known_bills(self, item_id: str, *, before: int | None = None) -> dict[BillingPeriod, Bill]:
-        made = self.bills_of(item_id)
+        made = self.book.bills_of(item_id)
         if before is not None or not made:
             return super()._known_bills(item_id, before=before)
         of_customer = self._standings.setdefault(
-            self._items[item_id].subscription.customer or "", {}
+            self.book.owners[item_id].subscription.customer or "", {}
         )
         standing = of_customer.get(item_id)
-        if standing is None or standing.heirs is not self._heirs:
-            standing = of_customer[item_id] = Standing(self._heirs)
+        if standing is None or standing.heirs is not self.book.heirs:
+            standing = of_customer[item_id] = Standing(self.book.heirs)
         standing.take(made)
         return standing.bills
 
@@ -1140,7 +810,7 @@ class MeterLog(MeterReader, KeepsInvoices):
 
     def readings_until(self, sees: Sees) -> Readings:
         """Return what is read off the events that a view shows; for the views of this log."""
-        self.finish()
+        self.book.finish()
         readings = Readings()
         self._fold(readings, (row for row in range(len(self)) if self._is_shown(row, sees)))
         return readings
@@ -1175,7 +845,7 @@ class MeterLog(MeterReader, KeepsInvoices):
         """Yield the events that a reader shows, of one meter and one customer where they are given;
         for the readers.
         """
-        self.finish()
+        self.book.finish()
         wanted = {
             code
             for code, stream in enumerate(self._streams)
@@ -1200,14 +870,14 @@ class MeterLog(MeterReader, KeepsInvoices):
                 datetime (those received up to and including that moment).
         """
         with self.lock:
-            self.finish()
+            self.book.finish()
             return MeterView(self, *as_limit(limit, self.sequence, self))
 
     # Bills ----------------------------------------------------------------------------------------
 
-    def _change_that_closes(
+    def _bills(
         self, closings: Mapping[str, Closing], billing: Billing, now: datetime
-    ) -> Callable[[], object]:
+    ) -> list[KeptBill]:
         made_at = moment(now, "now")[1]
         # What was closed with an invoice is closed for ever, also where a later version cuts the
         # period elsewhere; of one that was closed without, the first invoice says at which price
@@ -1216,7 +886,7 @@ class MeterLog(MeterReader, KeepsInvoices):
             (key, item, closing.period)
             for key, closing in closings.items()
             for item in (
-                self._accounts[key].subscription.items if billing.stored[key] is None else ()
+                self.book.accounts[key].subscription.items if billing.stored[key] is None else ()
             )
             if item.recurring.meter is not None and self._is_to_note(item, closing)
         ]
@@ -1229,13 +899,12 @@ class MeterLog(MeterReader, KeepsInvoices):
             self._bill_to_keep(item, period, made_at, charged[key][0], readers[charged[key][1]])
             for key, item, period in due
         )
-        bills = [
+        return [
             (item.id, period, attrs.evolve(bill, number=number))
             for number, ((_, item, period), bill) in enumerate(
-                zip(due, made, strict=True), self.bills_made + 1
+                zip(due, made, strict=True), self.book.bills_made + 1
             )
         ]
-        return partial(self._keep_bills, bills, closings)
 
     def _is_to_note(self, item: SubscriptionItem, closing: Closing) -> bool:
         """Whether a bill is to be kept; one of a snapshot of version 1 stays, whose quantity holds
@@ -1275,74 +944,17 @@ class MeterLog(MeterReader, KeepsInvoices):
         invoice knew of, where it was made earlier than it is kept: what came since is late usage.
         """
         with self.lock:
-            self.billing_of(subscription_id).settled[subscription_id] = dict(settled), sequence
-
-    def _keep_bills(
-        self, bills: Iterable[tuple[str, BillingPeriod, Bill]], closings: Mapping[str, Closing]
-    ) -> None:
-        for bill in bills:
-            self._keep_bill(*bill)
-        self._close_all(closings)
-
-    def _keep_bill(self, item_id: str, period: BillingPeriod, bill: Bill) -> None:
-        period = self._items[item_id].subscription.in_cycle(period)
-        made = self._bills.setdefault(self._items[item_id].subscription.id, {}).setdefault(
-            item_id, []
-        )
-        if not made or made[-1][1].number < bill.number:  # Else it was kept before an interrupt.
-            made.append((period, bill))
-        self.bills_made = bill.number
-
-    def _is_own(self, item: SubscriptionItem) -> bool:
-        return item.recurring.aggregate_usage is None
+            self.book.billing_of(subscription_id).settled[subscription_id] = dict(settled), sequence
 
     def _usage_of(self, invoice: Billed) -> MeterView:
-        made = (self._bills.get(invoice.subscription) or {}).values()
+        made = (self.book.bills.get(invoice.subscription) or {}).values()
         numbers = [
             bill.number
             for bills in made
             for period, bill in bills
             if period.start == invoice.period.start
         ]
-        return self.as_of(self.sequence).before_bill(min(numbers, default=self.bills_made + 1))
-
-    def billed_items(self, subscription_id: str) -> list[str]:
-        """Return who bills late usage of the periods that were billed of a subscription, by item
-        id; for the readers.
-        """
-        self.finish()
-        return list(
-            dict.fromkeys(
-                map(self._heir_of, self._bills.get(name(subscription_id, "subscription"), ()))
-            )
-        )
-
-    def bills_of(self, item_id: str) -> Sequence[tuple[BillingPeriod, Bill]]:
-        """Return what was billed of an item and of those that it came for, in the order of the
-        bills; for the readers.
-        """
-        self.finish()
-        account = self._items.get(name(item_id, "subscription_item"))
-        if account is None:
-            return ()
-        bills = self._bills.get(account.subscription.id, {})
-        lineage = self._lineage(item_id) if self._heirs else [item_id]
-        if len(lineage) == 1:
-            return bills.get(item_id, ())
-        return sorted(
-            (bill for one in lineage for bill in bills.get(one, ())), key=lambda one: one[1].number
-        )
-
-    def subscription(self, subscription_id: str) -> Subscription:
-        """Return the newest version of a subscription.
-
-        Raises:
-            InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
-                have.
-        """
-        with self.lock:
-            self.finish()
-            return account_of(self._accounts, subscription_id).subscription
+        return self.as_of(self.sequence).before_bill(min(numbers, default=self.book.bills_made + 1))
 
     # State as data --------------------------------------------------------------------------------
 
@@ -1351,11 +963,9 @@ class MeterLog(MeterReader, KeepsInvoices):
         writes.
         """
         with self.lock:
-            self.finish()
-            customers, of_items = (
-                self._customers,
-                (one for kept in self._bills.values() for one in kept.items()),
-            )
+            self.book.finish()
+            book = self.book
+            of_items = (one for kept in book.bills.values() for one in kept.items())
             bills = ((item_id, *one) for item_id, made in of_items for one in made)
             # A refused event may have made a series; one without events is none.
             places = {code: place for place, code in enumerate(dict.fromkeys(self._store.codes))}
@@ -1363,19 +973,19 @@ class MeterLog(MeterReader, KeepsInvoices):
             return MeterLogState(
                 policy=self.policy,
                 meters=self.meters,
-                customers=None if customers is None else frozenset(customers),
+                customers=None if book.customers is None else frozenset(book.customers),
                 subscriptions=self.subscriptions,
                 items={
-                    item_id: account.subscription.id for item_id, account in self._items.items()
+                    item_id: account.subscription.id for item_id, account in book.owners.items()
                 },
-                heirs=dict(self._heirs),
+                heirs=dict(book.heirs),
                 series=tuple(
                     (stream.known.meter.id, stream.customer, stream.dimensions)
                     for stream in streams
                 ),
                 rows=self._event_rows(places),
                 canceled=dict(self._store.canceled),
-                closed=closings_of(self._accounts),
+                closed=book.closed,
                 bills=tuple(sorted(bills, key=lambda one: one[2].number)),
             )
 
@@ -1397,22 +1007,19 @@ class MeterLog(MeterReader, KeepsInvoices):
         :func:`~metering_core.restore_meter_log` checks it first.
         """
         log = cls(state.meters, customers=state.customers, clock=clock, policy=state.policy)
-        log._accounts = accounts_with(state.subscriptions, state.closed)
-        for subscription_id, account in log._accounts.items():
-            if account.subscription.customer is not None:
-                log._by_customer.setdefault(account.subscription.customer, {})[subscription_id] = (
-                    account
-                )
-        log._items = {
-            item_id: log._accounts[subscription_id]
+        book = log.book
+        book.restore(state.subscriptions, state.closed)
+        book.owners.update(
+            (item_id, book.accounts[subscription_id])
             for item_id, subscription_id in state.items.items()
-        }
-        log._heirs = dict(state.heirs)
+        )
+        book.heirs = dict(state.heirs)
+        log._meet()
         for meter_id, customer, dimensions in state.series:
             log._series_code(log._meters[meter_id], customer, dimensions)
         log._take_rows(state)
         for item_id, period, bill in state.bills:
-            log._keep_bill(item_id, period, bill)
+            book.keep_bill(item_id, period, bill)
         return log
 
     def _take_rows(self, state: MeterLogState) -> None:
@@ -1438,32 +1045,6 @@ class MeterLog(MeterReader, KeepsInvoices):
         return self.state() == other.state() if isinstance(other, MeterLog) else NotImplemented
 
     __hash__ = None  # type: ignore[assignment]
-
-
-def _billed_twice(other: Subscription, customer: str, place: int, meter: str) -> InvalidValueError:
-    until = "" if other.ended_at is None else f" until {iso_8601(other.ended_at)}"
-    expected = (
-        f"a meter that no other subscription of customer {shown(customer)!r} bills at the "
-        f"same time, but {other.id!r} bills it "
-        f"from {iso_8601(other.start_date)}{until}: tell its end first, or say "
-        "overlap='each_counts_all' in the policy"
-    )
-    param = f"items[{place}][price][recurring][meter]"
-    return InvalidValueError.expecting(ErrorCode.USAGE_BILLED_TWICE, param, expected, meter)
-
-
-def _billed_before(
-    other: Subscription, customer: str, place: int, meter: str | None, period: BillingPeriod
-) -> InvalidValueError:
-    expected = (
-        f"a meter of whose events no other subscription of customer {shown(customer)!r} "
-        f"has an invoice, but {other.id!r} was "
-        f"billed for {period}, and its invoice stays: begin this one at "
-        f"{iso_8601(period.end)} or later, or end it by "
-        f"{iso_8601(period.start)}, or say overlap='each_counts_all' in the policy"
-    )
-    param = f"items[{place}][price][recurring][meter]"
-    return InvalidValueError.expecting(ErrorCode.USAGE_BILLED_TWICE, param, expected, meter)
 
 
 def content_of(event: MeterEvent) -> dict[str, Any]:

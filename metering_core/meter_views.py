@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from threading import RLock
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import attrs
 
 from metering_core.accounts import Closing
 from metering_core.aggregation import as_requests
 from metering_core.codec import Storable
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
+from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import Number, add, subtract
 from metering_core.measures import Partial, formula_of
 from metering_core.meter_acceptance import LateUsage, MeterPolicy
@@ -31,9 +31,12 @@ from metering_core.meters import Formula, Meter
 from metering_core.names import flag, name, require_kind
 from metering_core.periods import MICROSECONDS, BillingPeriod, from_unix_seconds, moment
 from metering_core.readings import Readings, window_of
-from metering_core.subscriptions import Subscription, SubscriptionItem
+from metering_core.subscriptions import SubscriptionItem
 from metering_core.timelines import Timeline
 from metering_core.views import KeepsClosings, SeesInvoices, as_limit, held_weakly
+
+if TYPE_CHECKING:  # A log has one; here it is asked.
+    from metering_core.book import Book
 
 __all__ = ["LoggedEvent", "MeterView"]
 
@@ -70,25 +73,8 @@ class MeterSource(KeepsClosings, Protocol):
         """The number of the event or cancellation accepted last."""
 
     @property
-    def bills_made(self) -> int:
-        """How many bills of items were kept."""
-
-    def billed_items(self, subscription_id: str) -> list[str]:
-        """Return the ids of the items of a subscription of which a period was billed, also of those
-        it no longer has.
-        """
-
-    def bills_of(self, item_id: str) -> Sequence[tuple[BillingPeriod, Bill]]:
-        """Return what was billed of an item, in the order in which the bills were made."""
-
-    def subscription(self, subscription_id: str) -> Subscription:
-        """Return the newest version of a subscription."""
-
-    def known_meter(self, meter_id: str) -> Meter:
-        """Return the newest version of a meter."""
-
-    def customer_of(self, item: SubscriptionItem) -> str:
-        """Return the customer whose events an item bills."""
+    def book(self) -> Book:
+        """Who pays for what since when, and what was billed."""
 
     def readings_until(self, sees: Sees) -> Readings:
         """Return what is read off the events that a view shows."""
@@ -107,10 +93,12 @@ class MeterReader:
         policy: what the log accepts.
         lock: held during every append and every answer; hold it to ask several questions of one
             state.
+        book: who pays for what since when, and what was billed.
     """
 
     policy: MeterPolicy
     lock: RLock
+    book: Book
 
     @property
     def sequence(self) -> int:
@@ -132,7 +120,7 @@ class MeterReader:
         Raises:
             InvalidValueError: ``meter_unknown``.
         """
-        return self._log().known_meter(meter_id)
+        return self.book.known_meter(meter_id)
 
     def meter_of(self, item: SubscriptionItem) -> Meter:
         """Return the meter that an item's price names.
@@ -141,20 +129,11 @@ class MeterReader:
             InvoicingError: ``price_not_metered`` where it names none.
             InvalidValueError: ``meter_unknown``.
         """
-        require_kind(SubscriptionItem, item, "item")
-        if item.recurring.meter is None:
-            metered = "aggregates usage records: a UsageLog has its usage"
-            message = (
-                "subscription_item: expected an item whose price is on a meter, received "
-                f"{item.id!r}, whose price {item.price.id!r} "
-                f"{metered if item.is_metered else 'is licensed'}"
-            )
-            raise InvoicingError(ErrorCode.PRICE_NOT_METERED, message, param="subscription_item")
-        return self.meter(item.recurring.meter)
+        return self.book.meter_of(item)
 
     def customers(self, meter_id: str) -> list[str]:
         """Return the customers that have events of a meter, in the order in which they came."""
-        with self._log().lock:
+        with self.lock:
             return self._readings().customers(self.meter(meter_id))
 
     def timelines(self, meter_id: str, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
@@ -179,13 +158,13 @@ class MeterReader:
                 than the item's.
         """
         require_kind(BillingPeriod, period, "period")
-        with self._log().lock:
+        with self.lock:
             return self._bill(item, period).partial
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked."""
         asked = as_requests(requests)
-        with self._log().lock:
+        with self.lock:
             return [self._bill(item, period).partial for item, period in asked]
 
     def unbilled(self, subscription_id: str) -> list[UnbilledDelta]:
@@ -201,13 +180,13 @@ class MeterReader:
             InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
                 have.
         """
-        with self._log().lock:
-            subscription = self._log().subscription(subscription_id)
+        with self.lock:
+            subscription = self.book.account_of(subscription_id).subscription
             customer = subscription.customer
             if customer is None:
                 return []  # None of its items is on a meter.
             items = dict.fromkeys(
-                [item.id for item in subscription.items] + self._log().billed_items(subscription_id)
+                [item.id for item in subscription.items] + self.book.billed_items(subscription_id)
             )
             return [
                 delta
@@ -231,7 +210,7 @@ class MeterReader:
         """
         if not self.carries_late:
             return []
-        with self._log().lock:
+        with self.lock:
             bills = self._known_bills(item.id)
             return (
                 self._corrected_by(item, period, bills[period])
@@ -250,7 +229,7 @@ class MeterReader:
                 for one, bill in bills.items()
                 if one.end <= period.start or period.end <= one.start
             }
-        deltas = self._deltas(item.id, self._log().customer_of(item), others) if others else []
+        deltas = self._deltas(item.id, self.book.customer_of(item), others) if others else []
         carrying = carried_by_period(others) if deltas else {}
         found = (
             self._correction(
@@ -275,7 +254,7 @@ class MeterReader:
         # knows no more than that did.
         same = (
             one.number
-            for of, one in self._log().bills_of(item.id)
+            for of, one in self.book.bills_of(item.id)
             if of == period and one.is_of_the_usage_of(bill)
         )
         then = self._known_bills(item.id, before=min(same))
@@ -312,7 +291,7 @@ class MeterReader:
         meter, bills = self.meter_of(item), self._known_bills(item.id)
         if period in bills:
             return _by_meter(meter, bills[period])
-        partial = self._measured(self._log().customer_of(item), meter, period)
+        partial = self._measured(self.book.customer_of(item), meter, period)
         return Bill(
             meter.id, partial, max(formula_of(meter).present(partial), 0), {}, self.sequence
         )
@@ -323,7 +302,7 @@ class MeterReader:
 
         With ``before`` they are those that stood when the bill with that number was made.
         """
-        made = self._log().bills_of(item_id)
+        made = self.book.bills_of(item_id)
         return standing_of(
             one
             for one in made
@@ -390,14 +369,14 @@ class MeterReader:
         """
         require_kind(BillingPeriod, period, "period")
         flag(measured, "measured")
-        with self._log().lock:
+        with self.lock:
             meter, kept = (
                 self.meter_of(item),
                 None if measured else self._known_bills(item.id).get(period),
             )
             sees = self._sees if kept is None else _up_to(_by_meter(meter, kept).sequence)
             readings = self._readings() if kept is None else self._log().readings_until(sees)
-            customer, end = self._log().customer_of(item), period.end_seconds * MICROSECONDS
+            customer, end = self.book.customer_of(item), period.end_seconds * MICROSECONDS
             start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
             counting = {
                 one
@@ -418,8 +397,8 @@ class MeterReader:
         corrections exceed usage.
         """
         require_kind(BillingPeriod, period, "period")
-        with self._log().lock:
-            meter, customer = self.meter_of(item), self._log().customer_of(item)
+        with self.lock:
+            meter, customer = self.meter_of(item), self.book.customer_of(item)
             return formula_of(meter).billed(self._measured(customer, meter, period), period.share)
 
     def merged(self, item: SubscriptionItem, period: BillingPeriod) -> dict[BillingPeriod, Number]:
@@ -428,7 +407,7 @@ class MeterReader:
         """
         require_kind(SubscriptionItem, item, "item")
         require_kind(BillingPeriod, period, "period")
-        with self._log().lock:
+        with self.lock:
             kept = self._known_bills(item.id).get(period)
             return {} if kept is None or kept.price is not None else dict(kept.carried)
 
@@ -438,7 +417,7 @@ class MeterReader:
         """
         require_kind(SubscriptionItem, item, "item")
         require_kind(BillingPeriod, period, "period")
-        with self._log().lock:
+        with self.lock:
             kept = self._known_bills(item.id).get(period)
             if kept is not None:
                 return dict(kept.carried)
@@ -453,7 +432,7 @@ class MeterReader:
         """
         if customer is not None:
             customer = name(customer, "customer")
-        with self._log().lock:
+        with self.lock:
             meter = None if meter_id is None else self.meter(meter_id)
             return list(self._log().logged(self._sees, meter, customer))
 
@@ -470,7 +449,7 @@ class MeterView(SeesInvoices, MeterReader):
         self._received_by = None if received_by is None else moment(received_by, "as_of")[1]
         # Bills have no numbers in the log: one that is made later must not be taken for one of
         # then.
-        self._bills_made = log.bills_made
+        self._bills_made = log.book.bills_made
         self._shown: Readings | None = None
 
     def __repr__(self) -> str:
@@ -511,6 +490,11 @@ class MeterView(SeesInvoices, MeterReader):
         """
         self._bills_made = min(self._bills_made, number - 1)
         return self
+
+    @property
+    def book(self) -> Book:  # type: ignore[override]  # looked up: the log may be gone
+        """That of the log."""
+        return self._whole.book
 
     def _log(self) -> MeterSource:
         return self._whole

@@ -17,7 +17,9 @@ import attrs
 import numpy as np
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
+from metering_core.accounts import Account
 from metering_core.aggregation import as_requests
+from metering_core.book import Book, OverMeters
 from metering_core.columnar.arrays import ROWS_MAX, Column, Flags, Integers, own, received_moments
 from metering_core.columnar.batches import EventBatch, as_units, units_of, written
 from metering_core.columnar.folding import Rows
@@ -48,7 +50,7 @@ from metering_core.meter_acceptance import (
     time_refusal,
 )
 from metering_core.meter_events import MeterEvent
-from metering_core.meter_log import MeterLog, content_of
+from metering_core.meter_log import MeasuredUsage, content_of
 from metering_core.meter_summaries import DimensionFilters, buckets_of, filters_of, keys_of
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Meter
@@ -114,7 +116,7 @@ class _Kept:
         return self.parts[bisect_right(self.parts, number, key=_first_of) - 1]
 
 
-class ColumnarEvents(MeterReader, Uncopied):
+class ColumnarEvents(MeterReader, OverMeters, Uncopied):
     """All events of some meters, as columns; itself a :class:`~metering_core.Usage` for items whose
     price names a meter.
 
@@ -156,13 +158,13 @@ class ColumnarEvents(MeterReader, Uncopied):
         customers: Iterable[str] | None = None,
         policy: MeterPolicy | None = None,
     ) -> None:
-        # An empty log keeps the meters and the subscriptions, and refuses what it always refuses;
-        # only events are kept here.
-        self._book = MeterLog(customers=customers, policy=policy)
-        self._book.keeper = self
-        self.policy = self._book.policy
+        if policy is not None:
+            require_kind(MeterPolicy, policy, "policy")
+        self.policy = MeterPolicy() if policy is None else policy
         require_no_carrying(self.policy, "columns close")
-        self.lock = self._book.lock
+        self.book = Book(meters=(), customers=customers)
+        self.book.join(self)
+        self.lock = self.book.lock
         self._kept = _Kept()
         self._is_torn = False
         for meter in require_iterable(meters, "meters"):
@@ -183,16 +185,6 @@ class ColumnarEvents(MeterReader, Uncopied):
         """The number of the event accepted last; 0 before the first."""
         return self._kept.length
 
-    @property
-    def meters(self) -> tuple[Meter, ...]:
-        """The newest version of every meter, in the order in which they came."""
-        return self._book.meters
-
-    @property
-    def subscriptions(self) -> tuple[Subscription, ...]:
-        """The newest version of every subscription, in the order in which they came."""
-        return self._book.subscriptions
-
     def create_meter(self, meter: Meter) -> None:
         """Measure events by a new meter from now on; refusals as
         :meth:`~metering_core.MeterLog.create_meter`.
@@ -202,17 +194,7 @@ class ColumnarEvents(MeterReader, Uncopied):
         """
         require_kind(Meter, meter, "meter")
         kernel_for(PARTIALS, meter.formula, ENGINE)
-        self._book.create_meter(meter)
-
-    def update_meter(self, meter: Meter) -> None:
-        """Take note of a newer version of a meter; refusals as
-        :meth:`~metering_core.MeterLog.update_meter`.
-        """
-        self._book.update_meter(meter)
-
-    def add_customer(self, customer: str) -> None:
-        """Accept a customer's events; of no account where any customer's are accepted."""
-        self._book.add_customer(customer)
+        super().create_meter(meter)
 
     def subscribe(
         self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False
@@ -220,13 +202,11 @@ class ColumnarEvents(MeterReader, Uncopied):
         """Bill a subscription's items from now on; arguments and refusals as of
         :meth:`~metering_core.MeterLog.subscribe`.
         """
-        self._book.subscribe(subscription, now=now, rebill=rebill)
+        self.book.subscribe(subscription, now=now, rebill=rebill, overlap=self.policy.overlap)
 
-    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse to finalize another version than was told; as
-        :meth:`~metering_core.MeterLog.require_told`.
-        """
-        self._book.require_told(subscription, period)
+    def recorded(self, account: Account) -> MeasuredUsage:
+        """Return what is known of the usage of a subscription's items; for the book."""
+        return MeasuredUsage(self, account)
 
     # The door -------------------------------------------------------------------------------------
 
@@ -254,7 +234,7 @@ class ColumnarEvents(MeterReader, Uncopied):
                 or value. Nothing was appended then.
         """
         with self.lock:
-            self._book.begin_change()
+            self.book.begin_change()
             kept = self._whole()
             batches = [batch] if isinstance(batch, EventBatch) else self._taken_apart(batch)
             received = received_moments(sum(map(len, batches)), now, received_at)
@@ -286,7 +266,7 @@ class ColumnarEvents(MeterReader, Uncopied):
             whole = _Kept((), torn.length)
             for part in torn.parts:
                 if part.numbers[0] <= torn.length:
-                    meter = self._meter_named(part.batch.event_name)
+                    meter = self.book.meter_named(part.batch.event_name)
                     assert meter is not None, "its events were accepted"
                     columns = self._columns_of(whole, meter)
                     columns.texts = torn.columns[
@@ -315,13 +295,12 @@ class ColumnarEvents(MeterReader, Uncopied):
                     ErrorCode.PARAMETER_INVALID_OBJECT, f"events[{row}]", "a MeterEvent", event
                 )
         runs = (list(run) for _, run in groupby(listed, attrgetter("event_name")))
-        return [EventBatch.from_events(run, self._meter_named(run[0].event_name)) for run in runs]
-
-    def _meter_named(self, event_name: str) -> Meter | None:
-        return self._book.meter_named(event_name)
+        return [
+            EventBatch.from_events(run, self.book.meter_named(run[0].event_name)) for run in runs
+        ]
 
     def _refuse_shared_key(self, batch: EventBatch) -> None:
-        meter = self._meter_named(batch.event_name)
+        meter = self.book.meter_named(batch.event_name)
         shared = (
             set()
             if meter is None
@@ -339,7 +318,7 @@ class ColumnarEvents(MeterReader, Uncopied):
         """Judge a batch and keep what is accepted; return the number of each row, 0 for the others,
         and what those hear.
         """
-        meter = self._meter_named(batch.event_name)
+        meter = self.book.meter_named(batch.event_name)
         moments, as_now = own(batch, "moments"), own(batch, "as_now")
         stamps = moments if as_now is None else np.where(as_now, received, moments)
         if meter is None or not meter.is_active:
@@ -365,7 +344,7 @@ class ColumnarEvents(MeterReader, Uncopied):
         self, batch: EventBatch, meter: Meter, columns: MeterColumns
     ) -> tuple[Flags, Numbers, int]:
         """Say which rows the meter can read, and what it reads."""
-        known = self._book.known_customers
+        known = self.book.customers
         ok = batch.customers.each(lambda one: one is not None and is_customer(one, known))
         values: Integers | Texts = own(batch, "values")
         if formula_of(meter).takes == "text":
@@ -464,9 +443,7 @@ class ColumnarEvents(MeterReader, Uncopied):
             verdict.answered.update(dict.fromkeys(rows, receipt))
             return
         for row in rows:
-            said = read(
-                meter, batch.payload_at(row, meter), self.policy, self._book.known_customers
-            )
+            said = read(meter, batch.payload_at(row, meter), self.policy, self.book.customers)
             at = received if isinstance(received, int) else int(received[row])
             refusal = (
                 said
@@ -540,7 +517,7 @@ class ColumnarEvents(MeterReader, Uncopied):
             number, former = int(numbers[-1 - first]), content_of(batch.event_at(-1 - first, meter))
         else:
             part = kept.part_of(first)
-            meter = self._meter_named(part.batch.event_name)
+            meter = self.book.meter_named(part.batch.event_name)
             number, former = first, content_of(part.batch.event_at(part.sent_at(first), meter))
         if content == former:
             return Receipt(Outcome.DUPLICATE, number, details={"row": number - 1})
@@ -604,9 +581,6 @@ class ColumnarEvents(MeterReader, Uncopied):
         parts = self._kept.parts
         return parts[-1].received_at(len(parts[-1]) - 1) if parts else None
 
-    def _log(self) -> MeterLog:
-        return self._book
-
     def customers(self, meter_id: str) -> list[str]:
         """Return the customers that have events of a meter, in the order in which they came."""
         with self.lock:
@@ -650,7 +624,7 @@ class ColumnarEvents(MeterReader, Uncopied):
         with self.lock:
             asked: dict[str, list[tuple[int, Question]]] = {}
             for number, (item, period) in enumerate(as_requests(requests)):
-                meter, customer = self.meter_of(item), self._book.customer_of(item)
+                meter, customer = self.meter_of(item), self.book.customer_of(item)
                 question = Question(
                     customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
                 )
@@ -673,7 +647,7 @@ class ColumnarEvents(MeterReader, Uncopied):
     def _events(self, wanted: Meter | None, customer: str | None) -> list[LoggedEvent]:
         found = []
         for part in self._whole().parts:
-            meter = self._meter_named(part.batch.event_name)
+            meter = self.book.meter_named(part.batch.event_name)
             assert meter is not None, "its events were accepted"
             if wanted is None or wanted.id == meter.id:
                 own = None if customer is None else set(self._columns(meter).series.of(customer))
@@ -695,7 +669,7 @@ class ColumnarEvents(MeterReader, Uncopied):
         for them or not.
         """
         with self.lock:
-            meter, customer = self.meter_of(item), self._book.customer_of(item)
+            meter, customer = self.meter_of(item), self.book.customer_of(item)
             start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
             columns = self._columns(meter)
             events, index = columns.counting(meter), columns.index(meter)

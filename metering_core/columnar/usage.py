@@ -7,7 +7,6 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import repeat
 from operator import attrgetter
@@ -18,9 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt, Receipts
-from metering_core.accounts import ClosesOne, Closing, KnownItem, Sent
-from metering_core.aggregation import as_requests, required_mode
+from metering_core.accounts import Account, KnownItem, Sent
+from metering_core.aggregation import Usage, as_requests, required_mode
+from metering_core.book import Billed, Book, Closes
 from metering_core.cells import ItemCells, PeriodCells
+from metering_core.changing import FoldedUsage
 from metering_core.columnar.answering import Answers, Late, Question, Questions
 from metering_core.columnar.arrays import (
     ORIGIN,
@@ -38,9 +39,7 @@ from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, 
 from metering_core.columnar.parts import Part
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
-from metering_core.log import UsageLog
 from metering_core.measures import Partial
-from metering_core.money import Rounding, half_up
 from metering_core.names import choice, require_iterable, require_kind
 from metering_core.periods import (
     MICROSECONDS,
@@ -55,7 +54,7 @@ from metering_core.usage import Action, Timestamp, UsageRecord
 from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
 
 if TYPE_CHECKING:
-    from metering_core.invoicing import Invoice, InvoiceChanges
+    pass
 
 _EPOCH: Final = from_unix_seconds(0)
 
@@ -89,7 +88,7 @@ class _Verdict:
     answered: dict[int, Receipt]
 
 
-class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
+class ColumnarUsage(UsageReader, Closes, Uncopied):
     """All usage of some subscriptions, as columns; itself a :class:`~metering_core.Usage`.
 
     It takes usage a batch at a time and holds 21 to 29 bytes a record. Receipts, summaries,
@@ -110,14 +109,16 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
     def __init__(
         self, subscriptions: Iterable[Subscription] = (), *, policy: AcceptancePolicy | None = None
     ) -> None:
-        # An empty log keeps the subscriptions and their closed periods; only usage is kept here.
-        self._book = UsageLog(policy=policy)
-        self._book.keeper = self
-        self.policy: Final = self._book.policy
-        self.lock = self._book.lock
-        self._items = self._book.items_by_code
+        if policy is not None:
+            require_kind(AcceptancePolicy, policy, "policy")
+        self.policy: Final = AcceptancePolicy() if policy is None else policy
+        self.book = Book()
+        self.book.join(self)
+        self.lock = self.book.lock
+        self._items: Final[Sequence[KnownItem]] = self.book.by_code
         self._codes: dict[str, int] = {}
-        self._rules: Rules | None = None
+        # The door's tables, and the number of what had been told when they were made.
+        self._rules: tuple[int, Rules] | None = None
         self._kept = _Kept(Answers(self._items))
         for subscription in require_iterable(subscriptions, "subscriptions"):
             self.subscribe(subscription)
@@ -138,11 +139,6 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         """The number of the record accepted last; 0 before the first."""
         return self._kept.sequence
 
-    @property
-    def subscriptions(self) -> tuple[Subscription, ...]:
-        """The newest version of every subscription, in the order in which they came."""
-        return self._book.subscriptions
-
     def subscribe(
         self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False
     ) -> None:
@@ -158,23 +154,23 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         """
         require_kind(Subscription, subscription, "subscription")
         with self.lock:
-            self._book.begin_change()
             if len(self._items) + len(subscription.items) > CODES_MAX:
                 code, expected = (
                     ErrorCode.PARAMETER_INVALID_OBJECT,
                     f"at most {CODES_MAX} items in all",
                 )
                 raise InvalidValueError.expecting(code, "subscription", expected, subscription.id)
-            # Before the book changes: tables of items that are no more must not outlast an
-            # interruption.
-            self._rules = None
-            self._book.subscribe(subscription, now=now, rebill=rebill)
+            self.book.subscribe(subscription, now=now, rebill=rebill)
+
+    def recorded(self, account: Account) -> FoldedUsage:
+        """Return what is known of the usage of a subscription's items; for the book."""
+        return FoldedUsage(self.cells_of, account)
 
     def _code_of(self) -> dict[str, int]:
         """Return the codes of all items by their ids, those that came since the last question
         included.
         """
-        self._book.finish()
+        self.book.finish()
         for known in self._items[len(self._codes) :]:
             self._codes[known.item.id] = known.code
         return self._codes
@@ -206,7 +202,7 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         given = batch if isinstance(batch, UsageBatch) else UsageBatch.from_records(batch)
         received = received_moments(len(given), now, received_at)
         with self.lock:
-            self._book.begin_change()
+            self.book.begin_change()
             if self.sequence + len(given) > ROWS_MAX:
                 expected = f"at most {ROWS_MAX} records in all"
                 raise InvalidValueError.expecting(
@@ -238,10 +234,11 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         )
 
     def _judge(self, arriving: Arriving, given: UsageBatch) -> _Verdict:
-        if self._rules is None:
-            self._rules = Rules(self._items, self.policy)
-        verdict = _Verdict(self._rules.acceptable(arriving), {}, {})
-        self._judge_closed(arriving, verdict, self._rules.may_be_closed(arriving))
+        if self._rules is None or self._rules[0] != self.book.told:
+            self._rules = self.book.told, Rules(self._items, self.policy)
+        rules = self._rules[1]
+        verdict = _Verdict(rules.acceptable(arriving), {}, {})
+        self._judge_closed(arriving, verdict, rules.may_be_closed(arriving))
         if given.ids is not None:
             self._judge_ids(arriving, given, given.ids, verdict)
         return verdict
@@ -453,7 +450,7 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         """
         require_kind(BillingPeriod, period, "period")
         with self.lock:
-            self._book.finish()
+            self.book.finish()
             return self._kept.answers.quantities_by_mode(len(self._items), period, _chosen(modes))
 
     def as_of(self, limit: int | datetime) -> ColumnarView:
@@ -505,7 +502,7 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
 
     def known(self, item_id: str) -> KnownItem:
         """Return what is known about an item; for the readers of this usage."""
-        return self._book.known(item_id)
+        return self.book.known(item_id)
 
     def cells_of(self, item_id: str) -> ItemCells:
         """Return the item's cells; for the readers of this usage."""
@@ -587,63 +584,8 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
 
     # Closing and compaction -----------------------------------------------------------------------
 
-    @contextmanager
-    def closing_all(
-        self,
-        periods: Mapping[str, BillingPeriod],
-        *,
-        now: Instant,
-        versions: Iterable[Subscription] = (),
-    ) -> Iterator[dict[str, datetime]]:
-        """Hold the usage still while many periods are billed, and close all or none of them; as the
-        log does.
-        """
-        with self._book.closing_all(periods, now=now, versions=versions) as closed_at:
-            yield closed_at
-            # Before the book closes it: what was remembered of closed periods must not outlast an
-            # interruption.
-            self._forget_closed()
-
-    def keep_invoice(self, invoice: Invoice) -> None:
-        """Take the invoice of the period that is being closed; for who bills, within
-        :meth:`closing`.
-        """
-        self._book.keep_invoice(invoice)
-
-    def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
-        """Return the invoice of a period that was finalized; None where the period is open, or was
-        closed without one.
-        """
-        return self._book.stored_invoice(subscription_id, period)
-
-    def closing_of(self, subscription_id: str, period: BillingPeriod) -> Closing | None:
-        """Return how a period was finalized; None where it was not. For the views."""
-        return self._book.closing_of(subscription_id, period)
-
-    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse a version by which a period must not be finalized; as
-        :meth:`~metering_core.UsageLog.require_told`.
-        """
-        self._book.require_told(subscription, period)
-
-    def invoice_changes(self, invoice: Invoice, *, rounding: Rounding = half_up) -> InvoiceChanges:
-        """Return what would differ if the period were billed now; as
-        :meth:`~metering_core.UsageLog.invoice_changes`.
-        """
-        return self._book.invoice_changes(invoice, rounding=rounding)
-
-    def _forget_closed(self) -> None:
-        if self._rules is not None:
-            self._rules.forget_closed()
-
-    def close_period(
-        self, subscription_id: str, period: BillingPeriod, *, now: Instant
-    ) -> datetime:
-        """Close a billing period without a bill, so that its usage cannot change any more; see
-        :meth:`closing`.
-        """
-        with self.closing(subscription_id, period, now=now) as closed_at:
-            return closed_at
+    def _usage_of(self, invoice: Billed) -> Usage:
+        return self
 
     def compact(self, *, until: Instant | None = None) -> int:
         """Drop the records of closed periods and keep their totals; see
@@ -654,7 +596,7 @@ class ColumnarUsage(ClosesOne, UsageReader, Uncopied):
         """
         latest = None if until is None else instant(until, "until")
         with self.lock:
-            self._book.begin_change()
+            self.book.begin_change()
             settled, before = self._settled(latest), len(self)
             if settled:
                 self._drop(settled)

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Final
 
+from metering_core.book import Clock
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError, describe
-from metering_core.log import Clock, UsageLog
+from metering_core.log import UsageLog
 from metering_core.meter_log import MeterLog
 from metering_core.names import require_kind, text_of
 from metering_core.prices import Price

@@ -22,6 +22,7 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.aggregation import as_requests
+from metering_core.book import Book, OverBook
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
 from metering_core.feeds.instants import PlausibleTime, time_of
@@ -37,9 +38,9 @@ from metering_core.meter_acceptance import (
     time_refusal,
 )
 from metering_core.meter_events import MeterEvent
-from metering_core.meter_log import MeterLog, content_of
+from metering_core.meter_log import content_of
 from metering_core.meters import EVENT_NAME_MAX, Meter
-from metering_core.names import folded, required
+from metering_core.names import folded, require_iterable, require_kind, required
 from metering_core.periods import (
     MICROSECONDS,
     SECONDS_MAX,
@@ -173,7 +174,7 @@ FROM events_sent"""
 """What is malformed of the events as they were read; the kernel judges those without a fault."""
 
 
-class SqlEvents(SqlRows):
+class SqlEvents(OverBook, SqlRows):
     """Meter events that are judged and folded by SQL; itself a :class:`~metering_core.Usage`.
     Engines say how one is run.
 
@@ -196,12 +197,18 @@ class SqlEvents(SqlRows):
         time: PlausibleTime | None,
     ) -> None:
         self._time = time_of(time)
-        # An empty log keeps the meters and the subscriptions, and refuses what it always refuses.
-        self._book = MeterLog(meters, subscriptions, customers=customers, policy=policy)
-        self.policy: Final = self._book.policy
+        if policy is not None:
+            require_kind(MeterPolicy, policy, "policy")
+        self.policy: Final = MeterPolicy() if policy is None else policy
+        self.book = Book(
+            subscriptions,
+            meters=require_iterable(meters, "meters"),
+            customers=customers,
+            overlap=self.policy.overlap,
+        )
         self._places = exact_integer(decimal_places, "decimal_places", maximum=37)
-        self._numbers = {meter.id: number for number, meter in enumerate(self._book.meters)}
-        self._names = {meter.event_name: meter for meter in self._book.meters}
+        self._numbers = {meter.id: number for number, meter in enumerate(self.book.meters.values())}
+        self._names = {meter.event_name: meter for meter in self.book.meters.values()}
         self._answers: dict[_Request, Partial] = {}
         self._refuse_policy()
         self._refuse_dimensions()
@@ -237,7 +244,7 @@ class SqlEvents(SqlRows):
     @property
     def _required(self) -> Sequence[str]:
         """The columns that the source must have: who only counts needs no values."""
-        counts = all(formula_of(meter).takes == "nothing" for meter in self._book.meters)
+        counts = all(formula_of(meter).takes == "nothing" for meter in self.book.meters.values())
         return [column for column in REQUIRED if not (counts and column == "value")]
 
     @property
@@ -245,7 +252,7 @@ class SqlEvents(SqlRows):
         """The dimension keys of all meters."""
         return list(
             dict.fromkeys(
-                key for meter in self._book.meters for key in meter.dimension_payload_keys
+                key for meter in self.book.meters.values() for key in meter.dimension_payload_keys
             )
         )
 
@@ -264,7 +271,7 @@ class SqlEvents(SqlRows):
 
         series = "".join(
             f" WHEN {quote(meter.event_name)} THEN {self._series(meter, there, joined, name)}"
-            for meter in self._book.meters
+            for meter in self.book.meters.values()
             if meter.dimension_payload_keys
         )
         count = (
@@ -305,10 +312,10 @@ class SqlEvents(SqlRows):
                     if meter.event_time_window is None
                     else meter.event_time_window.seconds * MICROSECONDS,
                 )
-                for meter in self._book.meters
+                for meter in self.book.meters.values()
             ],
         )
-        customers = self._book.known_customers
+        customers = self.book.customers
         self._define("customers", [(customer,) for customer in customers or ()])
         back, ahead = policy.backdate_days, policy.future_tolerance
         self._define(
@@ -377,21 +384,15 @@ class SqlEvents(SqlRows):
 
     # Questions ------------------------------------------------------------------------------------
 
-    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse to finalize another version than was told; as
-        :meth:`~metering_core.MeterLog.require_told`.
-        """
-        self._book.require_told(subscription, period)
-
     def meter(self, meter_id: str) -> Meter:
         """Return a meter; ``meter_unknown`` where there is none."""
-        return self._book.known_meter(meter_id)
+        return self.book.known_meter(meter_id)
 
     def meter_of(self, item: SubscriptionItem) -> Meter:
         """Return the meter that an item's price names; refusals as
         :meth:`~metering_core.MeterLog.meter_of`.
         """
-        return self._book.meter_of(item)
+        return self.book.meter_of(item)
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
         """Return the partial of what a bill of the period counts; see
@@ -412,7 +413,7 @@ class SqlEvents(SqlRows):
         """
         asked = []
         for item, period in as_requests(requests):
-            meter, customer = self.meter_of(item), self._book.customer_of(item)
+            meter, customer = self.meter_of(item), self.book.customer_of(item)
             require_sql(meter.formula, self._engine)
             asked.append(
                 _Request(
@@ -562,7 +563,7 @@ class SqlEvents(SqlRows):
             "WHERE lives.meter IS NULL GROUP BY accepted.meter, accepted.customer ORDER BY 4"
         )
         billed = dict.fromkeys(
-            one.customer for one in self._book.subscriptions if one.customer is not None
+            one.customer for one in self.book.subscriptions if one.customer is not None
         )
         names = list(self._numbers)
         return tuple(
@@ -577,7 +578,7 @@ class SqlEvents(SqlRows):
         these meet.
         """
         lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        for one in self._book.subscriptions:
+        for one in self.book.subscriptions:
             starts = SECONDS_MIN if one.start_date is None else unix_seconds(one.start_date)
             ends = SECONDS_MAX if one.ended_at is None else unix_seconds(one.ended_at) - 1
             for item in one.items:
@@ -618,7 +619,7 @@ class SqlEvents(SqlRows):
             return meter_unknown(event.event_name)
         if not meter.is_active:
             return meter_inactive(meter)
-        said = read(meter, event.payload, self.policy, self._book.known_customers)
+        said = read(meter, event.payload, self.policy, self.book.customers)
         assert event.microseconds is not None, "a row has a timestamp"
         refusal = (
             said

@@ -183,7 +183,7 @@ def test_an_interrupted_run_of_both_logs_is_completed(monkeypatch):
     )
     with monkeypatch.context() as patched:
         patched.setattr(
-            mc.MeterLog, "_change_that_closes", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
+            mc.MeterLog, "_bills", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
         )
         with pytest.raises(KeyboardInterrupt):
             invoice_all(subscriptions, usage, START, now=FEB.start)

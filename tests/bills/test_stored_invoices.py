@@ -493,10 +493,10 @@ def test_formulas_that_do_not_add_up_are_completed_as_of_the_invoice():
 CLOSES = {
     "closing_all",
     "keep_invoice",
-    "_change_that_closes",
+    "_bills",
     "decide",
     "_finish",
-    "_keep_bills",
+    "keep_bill",
     "_close_all",
     "close",
 }

@@ -550,7 +550,7 @@ def test_subscriptions_on_meters_take_no_usage_records(subscription):
 @pytest.mark.parametrize(
     ("what", "holds"),
     [
-        ("closed", lambda log: log.bills_made),
+        ("closed", lambda log: log.book.bills_made),
         ("canceled", lambda log: any(one.canceled_at for one in log.events())),
         ("unbilled", lambda log: log.unbilled("sub_1")),
         (

@@ -312,8 +312,7 @@ class Account:
 
 def closings_of(log):
     """Return what was finalized."""
-    book = log if isinstance(log, mc.UsageLog | mc.MeterLog) else log._book
-    return book.state().closed.get("sub", ())
+    return log.book.closed.get("sub", ())
 
 
 def invoice_parts(invoice):

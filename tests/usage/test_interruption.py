@@ -166,7 +166,7 @@ USAGE = {
     "what a log knows": lambda log: [
         log.attributed,
         list(log.compacted_items()),
-        log.items_by_code,
+        log.book.by_code,
         log.late("a_sum", JAN),
     ],
 }
@@ -296,7 +296,7 @@ def seen_of_meters(log):
         log.sequence,
         log.meters,
         log.subscriptions,
-        log.bills_made,
+        log.book.bills_made,
         sorted(log.known_customers),
     ]
     found += [asked_of_meters(log), asked_of_meters(log.as_of(6))]
@@ -385,7 +385,7 @@ METER = {
     "meter snapshot": mc.snapshot,
     "what a meter log knows": lambda log: [
         log.known_customers,
-        log.meter_named("tokens"),
+        log.book.meter_named("tokens"),
         *measured(log),
     ],
 }

@@ -773,7 +773,7 @@ def test_what_a_model_no_longer_charges_is_given_back():
     log = meter_log(subscription)
     mc.finalize_invoice(subscription, log, JAN, now=JAN.end)
     use(log, "2", LATE)
-    period, bill = log.bills_of("si")[0]
+    period, bill = log.book.bills_of("si")[0]
     correction = attrs.evolve(
         log.corrections(subscription.items[0], FEB)[0], settled={("flat", None, "as it was"): 7}
     )
@@ -831,7 +831,7 @@ SLIPS = [
     ),
     (
         "what was charged is forgotten",
-        "meter_log.MeterLog._change_that_closes",
+        "meter_log.MeterLog._bills",
         "billing.settled",
         "{}",
     ),

@@ -584,7 +584,7 @@ DEFECTS = [
     Defect(
         "a snapshot loses what was finalized",
         "snapshots",
-        "accounts.closings_of",
+        "book.Book.closed",
         "if account.closed}",
         "if False}",
     ),

@@ -615,7 +615,7 @@ def test_closing_says_when_it_was_first():
     for now in (AFTER_JAN + 7, AFTER_FEB):
         with log.closing("sub", JAN, now=now) as closed_at:
             assert closed_at == datetime.fromtimestamp(AFTER_JAN + 7, tz=NOON.tzinfo)
-    assert log.bills_made == 1
+    assert log.book.bills_made == 1
 
 
 def test_a_period_can_be_closed_without_an_invoice():

@@ -758,8 +758,8 @@ DEFECTS = [
     (
         "bills are numbered from one again",
         "meter_log.MeterLog.from_state",
-        "log._keep_bill(item_id, period, bill)",
-        "log._keep_bill(item_id, period, bill); log.bills_made = 0",
+        "book.keep_bill(item_id, period, bill)",
+        "book.keep_bill(item_id, period, bill); book.bills_made = 0",
     ),
     (
         "a bill was made at the beginning",
@@ -767,7 +767,7 @@ DEFECTS = [
         "carried, sequence, price",
         "carried, 0, price",
     ),
-    ("nothing was finalized", "accounts.accounts_with", "in closed.items():", "in ():"),
+    ("nothing was finalized", "book.Book.restore", "in closed.items():", "in ():"),
     (
         "seconds are enough",
         "snapshots.meters._rows",

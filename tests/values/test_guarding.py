@@ -144,7 +144,7 @@ def test_a_period_that_was_not_billed_after_all_holds_up_nothing(made):
         raise ZeroDivisionError
     change(log)
     abandoned = guarding.Billing({"sub": None})
-    log._unfinished = weakref.ref(abandoned)
+    log.book.unfinished = weakref.ref(abandoned)
     del abandoned
     change(log)
     with log.closing("sub", JAN, now=FEB.start), pytest.raises(mc.UsageRejectedError):
@@ -157,7 +157,7 @@ def test_another_thread_s_billing_is_over_in_a_forked_child():
     """
     log, billing = used((START, 5)), guarding.Billing({"sub": None})
     billing.thread = -1
-    log._unfinished = weakref.ref(billing)
+    log.book.unfinished = weakref.ref(billing)
     log.record("si_0", 1, timestamp=START, now=NOW)
     assert len(log) == 2
 
