@@ -17,6 +17,7 @@ from metering_core.acceptance import (
     Receipt,
     current_period,
     id_reused,
+    item_unknown,
     late_refusal,
     period_closed,
     price_refusal,
@@ -25,7 +26,7 @@ from metering_core.acceptance import (
 )
 from metering_core.aggregation import required_mode
 from metering_core.cells import ItemCells, PeriodCells
-from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, shown
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.measures import AGGREGATORS
 from metering_core.meters import Formula
 from metering_core.names import text_of
@@ -341,13 +342,10 @@ def _untold(param: str, expected: object, received: object) -> InvalidValueError
     return InvalidValueError.expecting(ErrorCode.CHANGE_NOT_BILLABLE, param, expected, received)
 
 
-def invoice_conflict(subscription_id: str, expected: str, received: str) -> InvoicingError:
-    """Return the refusal of a second invoice of a period."""
-    message = (
-        f"invoice: expected {expected} of subscription {shown(subscription_id)!r}, received "
-        f"{received}"
-    )
-    return InvoicingError(ErrorCode.INVOICE_CONFLICT, message, param="invoice")
+def unknown_item(item_id: str) -> InvoicingError:
+    """Return the refusal of a question for an item that there is not."""
+    message = item_unknown(item_id).message or ""
+    return InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
 
 
 def account_of(accounts: Mapping[str, Account], subscription_id: str) -> Account:

@@ -21,15 +21,14 @@ from weakref import ref
 
 import attrs
 
-from metering_core.acceptance import item_unknown
 from metering_core.accounts import (
     Account,
     Closing,
     KnownItem,
     account_of,
-    invoice_conflict,
     refuse_told_otherwise,
     refuse_untold,
+    unknown_item,
 )
 from metering_core.aggregation import Usage
 from metering_core.changing import (
@@ -401,10 +400,7 @@ class Book(Guarded):
         self.finish()
         known = self.items.get(name(item_id, "subscription_item"))
         if known is None:
-            message = item_unknown(item_id).message or ""
-            raise InvoicingError(
-                ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item"
-            )
+            raise unknown_item(item_id)
         return known
 
     def _refuse_unbillable(
@@ -634,7 +630,7 @@ class Book(Guarded):
             if stored is None:
                 billing.invoices[invoice.subscription] = invoice
             elif stored != invoice:
-                raise invoice_conflict(
+                raise InvoicingError.of_second_invoice(
                     invoice.subscription,
                     "the invoice that the log keeps of the period",
                     "another one",

@@ -13,9 +13,9 @@ from datetime import datetime
 
 import attrs
 
-from metering_core.accounts import invoice_conflict
 from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
 from metering_core.book import ClosesOne, HasBook
+from metering_core.errors import InvoicingError
 from metering_core.invoicing import (
     ClosesPeriods,
     Corrects,
@@ -215,7 +215,7 @@ class CombinedUsage(ClosesOne):
         found = [one.stored_invoice(subscription_id, period) for one in keepers]
         stored = [invoice for invoice in found if invoice is not None]
         if stored and stored[-1] != stored[0]:
-            raise invoice_conflict(
+            raise InvoicingError.of_second_invoice(
                 subscription_id,
                 "one invoice of the period",
                 "another from the events than from the records",

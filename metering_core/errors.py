@@ -526,6 +526,15 @@ class UsageRejectedError(MeteringError):
 class InvoicingError(MeteringError):
     """A bill that cannot be made as asked."""
 
+    @classmethod
+    def of_second_invoice(cls, subscription_id: str, expected: str, received: str) -> Self:
+        """Return the refusal of a second invoice of a period."""
+        message = (
+            f"invoice: expected {expected} of subscription {shown(subscription_id)!r}, received "
+            f"{received}"
+        )
+        return cls(ErrorCode.INVOICE_CONFLICT, message, param="invoice")
+
 
 class UsageCompactedError(MeteringError):
     """An answer that would need records that compaction has dropped."""

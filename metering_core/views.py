@@ -12,11 +12,11 @@ from weakref import ProxyTypes, proxy
 
 import attrs
 
-from metering_core.accounts import Account, Closing, KnownItem, invoice_conflict
+from metering_core.accounts import Account, Closing, KnownItem
 from metering_core.aggregation import UsageSummary, aggregator_of, as_requests, summarize
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.codec import Storable
-from metering_core.errors import ErrorCode, InvalidValueError
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import exact_integer
 from metering_core.measures import Partial
 from metering_core.names import flag, require_kind
@@ -274,7 +274,7 @@ class SeesInvoices:
         with self._closings().lock:
             closing = self._closings().closing_of(subscription.id, period)
             if closing is not None and not self._shows(closing):
-                raise invoice_conflict(
+                raise InvoicingError.of_second_invoice(
                     subscription.id,
                     "the invoice that the log keeps of the period",
                     "a view of before it was made (finalize with the log, or preview what "

@@ -182,9 +182,7 @@ def test_an_interrupted_run_of_both_logs_is_completed(monkeypatch):
         subscriptions, mc.CombinedUsage(mc.UsageLog(subscriptions), other), START, now=FEB.start
     )
     with monkeypatch.context() as patched:
-        patched.setattr(
-            mc.MeterLog, "_bills", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt)
-        )
+        patched.setattr(mc.MeterLog, "_bills", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             invoice_all(subscriptions, usage, START, now=FEB.start)
     assert [usage.records.stored_invoice(one.id, JAN) for one in subscriptions] == expected

@@ -134,6 +134,11 @@ def known_to(built):
     ]
 
 
+def told_to_all(built):
+    """Ask columns what their book was told."""
+    return [built.subscriptions, *(built.subscription(one.id) for one in built.subscriptions)]
+
+
 NEW = mc.Subscription("new", [mc.SubscriptionItem("new", priced())], START)
 NEW_TO_OLD = [
     mc.SubscriptionItem("more", priced()),
@@ -169,7 +174,7 @@ USAGE_VERBS = {
     "what columns know": lambda built: [
         built.item_ids,
         built.item_count,
-        built.subscriptions,
+        *told_to_all(built),
         *known_to(built),
     ],
     "invoice changes": lambda built: built.invoice_changes(
@@ -341,7 +346,8 @@ EVENT_VERBS = {
     "what columns of events know": lambda built: [
         built.meters,
         built.sequence,
-        built.subscriptions,
+        built.known_customers,
+        *told_to_all(built),
         *billed_of(built),
     ],
     "add a customer": lambda built: built.add_customer("cus_7"),
@@ -499,7 +505,8 @@ def test_a_call_is_whole_whenever_another_thread_interrupts(case):
 # Which verbs there are ----------------------------------------------------------------------------
 
 NEVER_INTERRUPTED = {
-    "ColumnarUsage.fold": "for the readers of columns, who fold into cells of their own"
+    "ColumnarEvents.recorded": "for the book: a value that asks nothing yet",
+    "ColumnarUsage.fold": "for the readers of columns, who fold into cells of their own",
 }
 
 

@@ -512,6 +512,8 @@ INSIDE = {
     "MeterLog.from_state": "its state is trusted; restore_meter_log() checks it first",
     "MeterLog.logged": "readers of the log",
     "MeterLog.readings_until": "readers of the log",
+    "UsageLog.recorded": "the book",
+    "MeterLog.recorded": "the book",
     "CombinedUsage.settle": "who bills, within closing()",
     "MeterLog.settle": "who bills, within closing()",
     "CombinedUsage.lacking": "who bills, of what it stored",

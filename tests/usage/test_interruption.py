@@ -166,6 +166,7 @@ USAGE = {
     "what a log knows": lambda log: [
         log.attributed,
         list(log.compacted_items()),
+        log.subscription("one"),
         log.book.by_code,
         log.late("a_sum", JAN),
     ],
@@ -384,6 +385,7 @@ METER = {
     "meter state": lambda log: log.state(),
     "meter snapshot": mc.snapshot,
     "what a meter log knows": lambda log: [
+        log.subscription("one"),
         log.known_customers,
         log.book.meter_named("tokens"),
         *measured(log),
