@@ -11,8 +11,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import datetime, timedelta
+from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
+from functools import lru_cache
 from itertools import chain, count
 from typing import Any, Final, Protocol, Self
 
@@ -1070,6 +1072,12 @@ def describe_charge(price: Price, charge: Charge) -> str:
     return f"{units} × {title} ({terms})"
 
 
+@lru_cache(maxsize=1024)
+def _in_words(unit_amount: Decimal, currency: str) -> str:
+    """Write the amount of a price; there are few prices and very many lines."""
+    return str(Amount(unit_amount, currency))
+
+
 def _terms(price: Price, charge: Charge) -> str:
     tier = "" if charge.tier is None else f"Tier {charge.tier} "
     flat = "flat fee " if charge.kind is ChargeKind.FLAT else ""
@@ -1077,7 +1085,7 @@ def _terms(price: Price, charge: Charge) -> str:
     at = (
         ""
         if charge.unit_amount is None
-        else f"at {packages}{Amount(charge.unit_amount, price.currency)}"
+        else f"at {packages}{_in_words(charge.unit_amount, price.currency)}"
     )
     per = "" if charge.divide_by is None else f" per {grouped(charge.divide_by)}"
     recurring = price.recurring

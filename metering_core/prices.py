@@ -29,7 +29,6 @@ from metering_core.names import (
 )
 from metering_core.periods import BillingCycle, Interval
 from metering_core.pricing import (
-    BUILT_IN_MODELS,
     PRICING_MODELS,
     ExactDecimal,
     Graduated,
@@ -38,6 +37,7 @@ from metering_core.pricing import (
     PricingModel,
     Tier,
     Volume,
+    is_built_in,
 )
 from metering_core.stripe_fields import KINDS, PRICE, RECURRING, judged, kind_of
 
@@ -204,7 +204,7 @@ class Price:
     Attributes:
         id: 1 to 255 characters.
         currency: three letters, kept in lower case as Stripe spells them.
-        model: a pricing model: one of the four here, or anything with the verb of
+        model: a pricing model: a built-in one, or anything with the verb of
             :class:`~metering_core.PricingModel`.
         recurring: None for a one-time price, which can be rated but not put on a subscription.
         nickname: a name for people; lines show it before ``product`` and ``id``.
@@ -230,7 +230,7 @@ class Price:
 
     def __attrs_post_init__(self) -> None:
         """Refuse a model that cannot charge, and a recurrence that is none."""
-        names = ", ".join(model.__name__ for model in BUILT_IN_MODELS)
+        names = ", ".join(model.__name__ for model in PRICING_MODELS.values())
         expected = f"a pricing model ({names}, or an object with charges(quantity))"
         require_kind(PricingModel, self.model, "model", expected)
         if self.recurring is not None:
@@ -319,7 +319,7 @@ class Price:
             InvalidValueError: ``parameter_invalid_object`` for a pricing model of the user's own,
                 which that shape cannot say.
         """
-        if not isinstance(self.model, BUILT_IN_MODELS):
+        if not is_built_in(self.model):
             expected = "a model that Stripe's Price shape can express"
             raise InvalidValueError.expecting(
                 ErrorCode.PARAMETER_INVALID_OBJECT, "model", expected, self.model
@@ -370,8 +370,7 @@ class PriceTable:
     def refer(self, price: Price) -> str:
         """Write a price where it is not yet there, and return what refers to it."""
         if id(price) not in self._references:
-            is_built_in = isinstance(price.model, BUILT_IN_MODELS)
-            written = price.to_dict() if is_built_in else price.id
+            written = price.to_dict() if is_built_in(price.model) else price.id
             names = chain([price.id], (f"{price.id} ({number})" for number in count(2)))
             reference = next(one for one in names if self.written.get(one, written) == written)
             self._references[id(price)] = price, reference

@@ -1,21 +1,24 @@
-"""How a quantity turns into charges: tiers and the four pricing models.
+"""How a quantity turns into charges: schedules, and the pricing models that people write.
 
-This is the only place where a quantity meets an amount. A model is data that cannot be wrong once
-built, with one verb, :meth:`PricingModel.charges`; anything else that has that verb is a pricing
-model too, and everything downstream (lines, invoices, explanations, the cases of ``check``) works
-with it. Amounts are in the currency's minor unit and exact; nothing here rounds.
+This is the only place where a quantity meets an amount. Every built-in model is a
+:class:`Schedule` behind a constructor: bands, which of them charge, the size of a step. A model is
+data that cannot be wrong once built, with one verb, :meth:`PricingModel.charges`; anything else
+that has that verb is a pricing model too, and everything downstream (lines, invoices, explanations,
+the cases of ``check``) works with it. Amounts are in the currency's minor unit and exact; nothing
+here rounds.
 
-Adding a model is one class in this file and its row in :data:`PRICING_MODELS`.
+Adding a model is one constructor in this file and its row in :data:`PRICING_MODELS`.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from fractions import Fraction
 from math import ceil, floor
-from typing import Any, Protocol, Self, runtime_checkable
+from typing import Any, ClassVar, Final, Protocol, Self, TypeGuard, runtime_checkable
 
 import attrs
 
@@ -64,7 +67,7 @@ class ChargeKind(StrEnum):
 
 
 def _kind(value: str) -> ChargeKind:
-    return choice(ChargeKind, value, "kind")
+    return value if type(value) is ChargeKind else choice(ChargeKind, value, "kind")
 
 
 @attrs.frozen
@@ -194,23 +197,6 @@ class Tier(Storable):
                 param="amount",
             )
 
-    def charges(self, number: int, quantity: Number) -> list[Charge]:
-        """Charge ``quantity`` units and the flat amount at this tier's price; ``number`` counts
-        from 1.
-        """
-        return _charges_of(self, number, exact_quantity(quantity, "quantity"))
-
-
-def _charges_of(tier: Tier, number: int, quantity: Number) -> list[Charge]:
-    """Do as :meth:`Tier.charges`, for a quantity that is exact."""
-    unit_amount = ZERO if tier.unit_amount is None else tier.unit_amount
-    charges = [
-        Charge(ChargeKind.UNIT, quantity, unit_amount, multiply(quantity, unit_amount), tier=number)
-    ]
-    if tier.flat_amount is not None:
-        charges.append(Charge(ChargeKind.FLAT, 0, tier.flat_amount, tier.flat_amount, tier=number))
-    return charges
-
 
 def _as_tiers(tiers: Iterable[Tier]) -> tuple[Tier, ...]:
     checked = tuple(each_of(Tier, tiers, "tiers"))
@@ -248,24 +234,144 @@ def _check_bound(tiers: Sequence[Tier], index: int) -> None:
         )
 
 
+class Round(StrEnum):
+    """Which way a part of a package goes."""
+
+    UP = "up"
+    DOWN = "down"
+
+
+class Reach(StrEnum):
+    """Which bands charge a quantity: each with the units that lie in it, or the one that holds the
+    last unit with all of them.
+    """
+
+    EACH = "each"
+    LAST = "last"
+
+
 @attrs.frozen
-class PerUnit:
+class Band:
+    """A stretch of quantities at one price.
+
+    Attributes:
+        above: it begins just above this quantity.
+        up_to: its last quantity; None in the last band.
+        unit_amount: minor units for a unit, or for a package of them.
+        flat_amount: minor units for reaching the band; None makes no charge of its own.
+        number: the number of its tier, from 1; None without tiers.
+    """
+
+    above: Number
+    up_to: Number | None
+    unit_amount: Decimal
+    flat_amount: Decimal | None = None
+    number: int | None = None
+
+
+@attrs.frozen
+class Schedule:
+    """What every built-in model is: bands, which of them charge a quantity, and the size of a step.
+
+    Whatever rates, adds up or draws built-in prices reads this, and knows no model by its name.
+
+    Attributes:
+        bands: from 0 on, without a gap; the last one is open.
+        reaches: which bands charge.
+        kind: what the units are charged as.
+        divide_by: units in a package, which are charged as a whole; None for units.
+        rounds_up: whether a part of a package is one.
+    """
+
+    bands: tuple[Band, ...]
+    reaches: Reach = Reach.EACH
+    kind: ChargeKind = ChargeKind.UNIT
+    divide_by: int | None = None
+    rounds_up: bool = True
+
+    def charges(self, quantity: Number) -> tuple[Charge, ...]:
+        """Charge a quantity that is exact, band by band."""
+        charges: list[Charge] = []
+        for band in self.bands:  # pragma: no branch - the last one is open
+            if band.up_to is None or quantity <= band.up_to:
+                is_cut = band.above and self.reaches is Reach.EACH
+                self._charge(band, subtract(quantity, band.above) if is_cut else quantity, charges)
+                break
+            if self.reaches is Reach.EACH:
+                self._charge(band, subtract(band.up_to, band.above), charges)
+        return tuple(charges)
+
+    def _charge(self, band: Band, units: Number, charges: list[Charge]) -> None:
+        """Add what some units come to in a band."""
+        amount, flat, size = band.unit_amount, band.flat_amount, self.divide_by
+        packages = None if size is None else self._packages(units, size)
+        exact = multiply(units if packages is None else packages, amount)
+        charges.append(Charge(self.kind, units, amount, exact, band.number, packages, size))
+        if flat is not None:
+            charges.append(Charge(ChargeKind.FLAT, 0, flat, flat, band.number))
+
+    def _packages(self, units: Number, divide_by: int) -> int:
+        exact_packages = Fraction(units) / divide_by
+        return ceil(exact_packages) if self.rounds_up else floor(exact_packages)
+
+    @property
+    def is_linear(self) -> bool:
+        """Whether every unit costs the same, and nothing else is charged."""
+        rates = {band.unit_amount for band in self.bands}
+        has_steps = self.divide_by not in {None, 1} and rates != {ZERO}
+        return len(rates) == 1 and not has_steps and not any(one.flat_amount for one in self.bands)
+
+
+@attrs.frozen
+class BuiltInModel(ABC):
+    """A model of :data:`PRICING_MODELS`: a value that people build and read, and a schedule that
+    charges.
+
+    Attributes:
+        words: what people call the model.
+        schedule: what it charges.
+    """
+
+    words: ClassVar[str]
+    schedule: Schedule = attrs.field(init=False, eq=False, repr=False)
+
+    def __attrs_post_init__(self) -> None:
+        """Make the schedule of what was given."""
+        object.__setattr__(self, "schedule", self._as_schedule())
+
+    @abstractmethod
+    def _as_schedule(self) -> Schedule:
+        """Return what the model charges."""
+
+    @abstractmethod
+    def to_stripe(self) -> dict[str, Any]:
+        """Write the model in Stripe's Price fields."""
+
+    @classmethod
+    @abstractmethod
+    def from_stripe(cls, data: Mapping[str, Any]) -> Self:
+        """Read the model from Stripe's Price fields."""
+
+    def charges(self, quantity: Number) -> tuple[Charge, ...]:
+        """Return the exact charges for a quantity, in the order in which they stand on the
+        invoice.
+        """
+        return self.schedule.charges(exact_quantity(quantity, "quantity"))
+
+
+@attrs.frozen
+class PerUnit(BuiltInModel):
     """Every unit costs the same: one charge.
 
     >>> [charge.amount for charge in PerUnit(unit_amount="0.4").charges(3)]
     [Decimal('1.2')]
     """
 
+    words = "per unit"
     unit_amount: Decimal = attrs.field(converter=_unit_amount)
 
-    def charges(self, quantity: Number) -> tuple[Charge, ...]:
-        """Multiply the quantity with the unit amount."""
-        quantity = exact_quantity(quantity, "quantity")
-        return (
-            Charge(
-                ChargeKind.UNIT, quantity, self.unit_amount, multiply(quantity, self.unit_amount)
-            ),
-        )
+    def _as_schedule(self) -> Schedule:
+        return Schedule((Band(0, None, self.unit_amount),))
 
     def to_stripe(self) -> dict[str, Any]:
         """Write the model in Stripe's Price fields."""
@@ -278,7 +384,33 @@ class PerUnit:
 
 
 @attrs.frozen
-class Graduated:
+class _Tiered(BuiltInModel):
+    """What the models of tiers share: a band for each, named by Stripe as they are by us."""
+
+    reaches: ClassVar[Reach]
+    tiers: tuple[Tier, ...] = attrs.field(converter=_as_tiers)
+
+    def _as_schedule(self) -> Schedule:
+        aboves = [0, *(tier.up_to or 0 for tier in self.tiers)]
+        bands = [
+            Band(above, tier.up_to, tier.unit_amount or ZERO, tier.flat_amount, number)
+            for number, (above, tier) in enumerate(zip(aboves, self.tiers, strict=False), start=1)
+        ]
+        return Schedule(tuple(bands), self.reaches)
+
+    def to_stripe(self) -> dict[str, Any]:
+        """Write the model in Stripe's Price fields."""
+        tiers = [_tier_fields(tier) for tier in self.tiers]
+        return {"billing_scheme": "tiered", "tiers_mode": self.words, "tiers": tiers}
+
+    @classmethod
+    def from_stripe(cls, data: Mapping[str, Any]) -> Self:
+        """Read the model from Stripe's Price fields."""
+        return cls(_tiers_from(data))
+
+
+@attrs.frozen
+class Graduated(_Tiered):
     """Each unit costs what its own tier says; the flat amount of every tier reached is due.
 
     The first tier is reached by zero usage already, so its flat amount is always due (Stripe,
@@ -289,35 +421,11 @@ class Graduated:
     [(5, Decimal('3500')), (1, Decimal('650'))]
     """
 
-    tiers: tuple[Tier, ...] = attrs.field(converter=_as_tiers)
-
-    def charges(self, quantity: Number) -> tuple[Charge, ...]:
-        """Cut the quantity at the bounds and charge each part at its tier."""
-        quantity = exact_quantity(quantity, "quantity")
-        charges: list[Charge] = []
-        below: Number = 0
-        for number, tier in enumerate(
-            self.tiers, start=1
-        ):  # pragma: no branch - the last tier is open
-            upper = quantity if tier.up_to is None else min(quantity, tier.up_to)
-            charges += _charges_of(tier, number, subtract(upper, below))
-            if tier.up_to is None or quantity <= tier.up_to:
-                break
-            below = tier.up_to
-        return tuple(charges)
-
-    def to_stripe(self) -> dict[str, Any]:
-        """Write the model in Stripe's Price fields."""
-        return _tiered_fields("graduated", self.tiers)
-
-    @classmethod
-    def from_stripe(cls, data: Mapping[str, Any]) -> Self:
-        """Read the model from Stripe's Price fields."""
-        return cls(_tiers_from(data))
+    words, reaches = "graduated", Reach.EACH
 
 
 @attrs.frozen
-class Volume:
+class Volume(_Tiered):
     """All units cost what the tier of the final quantity says, plus that tier's flat amount.
 
     >>> model = Volume([Tier(5, unit_amount=700), Tier("inf", unit_amount=650)])
@@ -325,35 +433,11 @@ class Volume:
     [(6, Decimal('3900'))]
     """
 
-    tiers: tuple[Tier, ...] = attrs.field(converter=_as_tiers)
-
-    def charges(self, quantity: Number) -> tuple[Charge, ...]:
-        """Find the tier that holds the last unit and charge everything there."""
-        quantity = exact_quantity(quantity, "quantity")
-        for number, tier in enumerate(self.tiers, start=1):
-            if tier.up_to is None or quantity <= tier.up_to:
-                return tuple(_charges_of(tier, number, quantity))
-        raise AssertionError("the last tier is open")  # pragma: no cover
-
-    def to_stripe(self) -> dict[str, Any]:
-        """Write the model in Stripe's Price fields."""
-        return _tiered_fields("volume", self.tiers)
-
-    @classmethod
-    def from_stripe(cls, data: Mapping[str, Any]) -> Self:
-        """Read the model from Stripe's Price fields."""
-        return cls(_tiers_from(data))
+    words, reaches = "volume", Reach.LAST
 
 
 def _divide_by(value: int) -> int:
     return exact_integer(value, "transform_quantity[divide_by]", minimum=1)
-
-
-class Round(StrEnum):
-    """Which way a part of a package goes."""
-
-    UP = "up"
-    DOWN = "down"
 
 
 def _round(value: str) -> Round:
@@ -361,7 +445,7 @@ def _round(value: str) -> Round:
 
 
 @attrs.frozen
-class Package:
+class Package(BuiltInModel):
     """Units are sold in packages of ``divide_by``; the aggregated quantity is rounded up (or down)
     to whole packages.
 
@@ -373,24 +457,17 @@ class Package:
     (6, 2, Decimal('2000'))
     """
 
+    words = "package"
     unit_amount: Decimal = attrs.field(converter=_unit_amount)
     divide_by: int = attrs.field(converter=_divide_by)
     round: Round = attrs.field(default=Round.UP, converter=_round)
 
-    def charges(self, quantity: Number) -> tuple[Charge, ...]:
-        """Count the packages and multiply them with the amount of one."""
-        quantity = exact_quantity(quantity, "quantity")
-        exact_packages = Fraction(quantity) / self.divide_by
-        packages = ceil(exact_packages) if self.round is Round.UP else floor(exact_packages)
-        return (
-            Charge(
-                ChargeKind.PACKAGE,
-                quantity,
-                self.unit_amount,
-                multiply(packages, self.unit_amount),
-                packages=packages,
-                divide_by=self.divide_by,
-            ),
+    def _as_schedule(self) -> Schedule:
+        return Schedule(
+            (Band(0, None, self.unit_amount),),
+            kind=ChargeKind.PACKAGE,
+            divide_by=self.divide_by,
+            rounds_up=self.round is Round.UP,
         )
 
     def to_stripe(self) -> dict[str, Any]:
@@ -409,8 +486,6 @@ class Package:
         return cls(required_amount(data, "unit_amount"), divide_by, round_)
 
 
-BuiltInModel = PerUnit | Graduated | Volume | Package
-
 PRICING_MODELS: dict[tuple[str, str | None], type[BuiltInModel]] = {
     ("per_unit", None): PerUnit,
     ("per_unit", "transform_quantity"): Package,
@@ -419,11 +494,19 @@ PRICING_MODELS: dict[tuple[str, str | None], type[BuiltInModel]] = {
 }
 """The models that Stripe's Price fields can name: by ``billing_scheme`` and what refines it, which
 is the ``tiers_mode`` of tiers and otherwise the field that is there. Whatever reads, writes or
-names models asks this table.
+names models asks this table; anything else with ``charges(quantity)`` is the user's own.
 """
 
-BUILT_IN_MODELS: tuple[type[BuiltInModel], ...] = tuple(PRICING_MODELS.values())
-"""The models of the table; anything else with ``charges(quantity)`` is the user's own."""
+
+def is_built_in(model: object) -> TypeGuard[BuiltInModel]:
+    """Whether a model is of the table, so that its schedule says all.
+
+    A class that was made from a built-in one is the user's own: it may charge otherwise.
+    """
+    return type(model) in _BUILT_IN
+
+
+_BUILT_IN: Final = frozenset(PRICING_MODELS.values())
 
 
 # What a model is asked, by whoever asks it --------------------------------------------------------
@@ -438,8 +521,8 @@ def charges_for(model: PricingModel, quantity: Number) -> tuple[Charge, ...]:
     """
     # What the models here make of numbers that were bounded when they entered is exact, and short
     # enough.
-    if type(model) in BUILT_IN_MODELS:
-        return tuple(model.charges(quantity))
+    if is_built_in(model):
+        return model.schedule.charges(quantity)
     charges = _called(model, "charges")(quantity)
     if not isinstance(charges, Sequence):
         raise _broken(model, "charges", "a sequence of Charge", charges)
@@ -526,16 +609,13 @@ def is_linear(model: PricingModel) -> bool:
     >>> is_linear(PerUnit(2)), is_linear(Graduated([Tier(100, 0), Tier("inf", 2)]))
     (True, False)
     """
-    if type(model) not in BUILT_IN_MODELS:
-        return (
-            isinstance(model, DeclaresBreakpoints)
-            and not any(True for _ in breakpoints_of(model))
-            and not owes_at_zero(model)
-        )
-    if isinstance(model, Graduated | Volume):
-        rates = {tier.unit_amount or ZERO for tier in model.tiers}
-        return len(rates) == 1 and not any(tier.flat_amount for tier in model.tiers)
-    return not isinstance(model, Package) or model.divide_by == 1 or not model.unit_amount
+    if is_built_in(model):
+        return model.schedule.is_linear
+    return (
+        isinstance(model, DeclaresBreakpoints)
+        and not any(True for _ in breakpoints_of(model))
+        and not owes_at_zero(model)
+    )
 
 
 # Stripe's spelling of amounts and tiers -----------------------------------------------------------
@@ -590,14 +670,6 @@ def amount_fields(name: str, amount: Decimal | None) -> dict[str, Any]:
         return {name: None, f"{name}_decimal": None}
     whole = whole_if_possible(amount)
     return {name: whole if isinstance(whole, int) else None, f"{name}_decimal": plain(amount)}
-
-
-def _tiered_fields(tiers_mode: str, tiers: Sequence[Tier]) -> dict[str, Any]:
-    return {
-        "billing_scheme": "tiered",
-        "tiers_mode": tiers_mode,
-        "tiers": [_tier_fields(tier) for tier in tiers],
-    }
 
 
 def _tier_fields(tier: Tier) -> dict[str, Any]:

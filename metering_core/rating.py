@@ -239,5 +239,5 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
     Amount(minor_units=Fraction(10, 3), currency='usd')
     """
     require_kind(Price, price, "price")
-    checked = _quantity(quantity)
+    checked = exact_quantity(quantity, "quantity")
     return RatedUsage(price, checked, charges_for(price.model, checked))

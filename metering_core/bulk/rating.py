@@ -10,7 +10,6 @@ Python integers, which know no limit. Needs the extra ``columnar``.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from decimal import Decimal
 from fractions import Fraction
 from importlib import import_module
 from math import lcm
@@ -23,7 +22,7 @@ from metering_core.exact import Number, exact_quantity
 from metering_core.money import Rounding, half_up, require_rounding
 from metering_core.names import require_iterable, require_kind
 from metering_core.prices import Price
-from metering_core.pricing import ChargeKind, Graduated, Package, PerUnit, Round, Tier, Volume
+from metering_core.pricing import ChargeKind, Reach, Schedule, is_built_in
 from metering_core.rating import (
     Segment,
     SettledLine,
@@ -278,46 +277,39 @@ def _lines_of(price: Price) -> _Lines | None:
     """Return a built-in model as straight lines; None for any other, or where a bill has steps
     beyond what lines can say.
     """
-    model = price.model
-    if steps_beyond_closed_form():
+    if steps_beyond_closed_form() or not is_built_in(price.model):
         return None
-    match model:  # By the very type: a subclass may charge otherwise.
-        case PerUnit() if type(model) is PerUnit:
-            return _straight(model.unit_amount)
-        case Package() if type(model) is Package:
-            lines = _straight(model.unit_amount)
-            return attrs.evolve(lines, divide_by=model.divide_by, rounds_up=model.round is Round.UP)
-        case Graduated() if type(model) is Graduated:
-            return _tiered(model.tiers, adds_up=True)
-        case Volume() if type(model) is Volume:
-            return _tiered(model.tiers, adds_up=False)
-    return None
+    return _straight(price.model.schedule)
 
 
-def _straight(unit_amount: Decimal) -> _Lines:
-    numerator, denominator = unit_amount.as_integer_ratio()
-    return _Lines((_Line(None, 0, 2 * numerator, 0),), denominator=2 * denominator)
-
-
-def _tiered(tiers: Sequence[Tier], *, adds_up: bool) -> _Lines:
-    """Return tiers as lines: each from its own lower bound on, or (volume) each from zero on."""
-    bounds = [Fraction(tier.up_to) for tier in tiers if tier.up_to is not None]
+def _straight(schedule: Schedule) -> _Lines:
+    """Return bands as lines: each from its own lower bound on, or (volume) each from zero on."""
+    bands, adds_up = schedule.bands, schedule.reaches is Reach.EACH
+    bounds = [Fraction(band.up_to) for band in bands if band.up_to is not None]
     scale = lcm(*(bound.denominator for bound in bounds))
-    amounts = [Fraction(tier.unit_amount or 0) for tier in tiers]
+    amounts = [Fraction(band.unit_amount) for band in bands]
     denominator = 2 * scale * lcm(*(amount.denominator for amount in amounts))
     edges = [int(bound * scale) for bound in bounds]
     lines: list[_Line] = []
     below = base = 0
-    for tier, amount, edge in zip(tiers, amounts, [*edges, None], strict=True):
+    for band, amount, edge in zip(bands, amounts, [*edges, None], strict=True):
         numerator = int(amount * denominator / scale)
-        flat = 0 if tier.flat_amount is None else half_up(tier.flat_amount)
+        flat = 0 if band.flat_amount is None else half_up(band.flat_amount)
         lines.append(
-            _Line(edge, below, numerator, base + flat, None if tier.flat_amount is None else flat)
+            _Line(edge, below, numerator, base + flat, None if band.flat_amount is None else flat)
         )
         if adds_up and edge is not None:
             base += flat + _settled((edge - below) * numerator, denominator)
             below = edge
-    return _Lines(tuple(lines), scale, denominator, first_tier=1, adds_up=adds_up)
+    return _Lines(
+        tuple(lines),
+        scale,
+        denominator,
+        schedule.divide_by,
+        schedule.rounds_up,
+        bands[0].number or 0,
+        adds_up,
+    )
 
 
 def _settled(parts: int, denominator: int) -> int:

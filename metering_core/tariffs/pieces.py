@@ -29,16 +29,7 @@ from metering_core.exact import decimal_if_possible
 from metering_core.money import Amount, Money
 from metering_core.names import require_kind
 from metering_core.prices import Price
-from metering_core.pricing import (
-    DeclaresBreakpoints,
-    Graduated,
-    Package,
-    PerUnit,
-    Round,
-    Tier,
-    Volume,
-    breakpoints_of,
-)
+from metering_core.pricing import DeclaresBreakpoints, Reach, Schedule, breakpoints_of, is_built_in
 from metering_core.rating import rate, steps_beyond_closed_form
 
 HALF: Final = Fraction(1, 2)
@@ -213,17 +204,12 @@ def tariff(price: Price) -> Tariff:
         raise InvalidValueError.expecting(
             ErrorCode.PARAMETER_INVALID_OBJECT, "steps", expected, ", ".join(beyond)
         )
-    match price.model:
-        case PerUnit(unit_amount=amount):
-            return Tariff(price, (_piece(1, 0, None, FixedLines(), (ZERO, Fraction(amount))),))
-        case Package() as package:
-            return Tariff(price, _package_pieces(package))
-        case Graduated(tiers=tiers):
-            return _graduated(price, tiers)
-        case Volume(tiers=tiers):
-            return _volume(price, tiers)
-        case model:
-            return Tariff(price, _declared_pieces(price, _breakpoints(model)))
+    if not is_built_in(price.model):
+        return Tariff(price, _declared_pieces(price, _breakpoints(price.model)))
+    schedule = price.model.schedule
+    if schedule.divide_by is not None:
+        return Tariff(price, _package_pieces(schedule, schedule.divide_by))
+    return _banded(price, schedule)
 
 
 def _piece(
@@ -238,48 +224,38 @@ def _piece(
     return Piece(tier, first, last, fixed, (Line(start, rise),), 1, rise)
 
 
-def _package_pieces(package: Package) -> tuple[Piece, ...]:
-    amount, width = Fraction(package.unit_amount), package.divide_by
+def _package_pieces(schedule: Schedule, width: int) -> tuple[Piece, ...]:
+    """Return the stair of the one band of a package."""
+    amount = Fraction(schedule.bands[0].unit_amount)
     if width == 1 or not amount:
         return (_piece(1, 0, None, FixedLines(), (ZERO, amount)),)
     rate_ = amount / width
-    if package.round is Round.DOWN:
+    if not schedule.rounds_up:
         return (Piece(1, 0, None, FixedLines(), (Line(ZERO, amount),), width, rate_),)
     nothing = Piece(1, 0, 0, FixedLines(), (), 1, None)
     return (nothing, Piece(1, 1, None, FixedLines(), (Line(amount, amount),), width, rate_))
 
 
-def _amounts(tier: Tier) -> tuple[Fraction, Fraction]:
-    return Fraction(tier.unit_amount or 0), Fraction(tier.flat_amount or 0)
-
-
-def _volume(price: Price, tiers: Sequence[Tier]) -> Tariff:
-    pieces, empty, first = [], [], 0
-    for number, tier in enumerate(tiers, start=1):
-        unit, flat = _amounts(tier)
-        last = None if tier.up_to is None else floor(tier.up_to)
-        if last is not None and last < first:
-            empty.append(number)
-            continue
-        pieces.append(_piece(number, first, last, FixedLines().plus(flat), (unit * first, unit)))
-        first = 0 if last is None else last + 1
-    return Tariff(price, tuple(pieces), tuple(empty))
-
-
-def _graduated(price: Price, tiers: Sequence[Tier]) -> Tariff:
+def _banded(price: Price, schedule: Schedule) -> Tariff:
+    """Return a piece for each band that a whole quantity ends in; where each band reached charges,
+    what those below charge is fixed.
+    """
+    adds_up = schedule.reaches is Reach.EACH
     pieces, empty, first = [], [], 0
     below, done = ZERO, FixedLines()
-    for number, tier in enumerate(tiers, start=1):
-        unit, flat = _amounts(tier)
-        last = None if tier.up_to is None else floor(tier.up_to)
-        done = done.plus(flat)
+    for number, band in enumerate(schedule.bands, start=1):
+        unit = Fraction(band.unit_amount)
+        last = None if band.up_to is None else floor(band.up_to)
+        fixed = done.plus(Fraction(band.flat_amount or 0))
         if last is not None and last < first:
             empty.append(number)
         else:
-            pieces.append(_piece(number, first, last, done, (unit * (first - below), unit)))
-        if tier.up_to is not None and last is not None:
-            done = done.plus(unit * (Fraction(tier.up_to) - below))
-            below, first = Fraction(tier.up_to), last + 1
+            pieces.append(_piece(number, first, last, fixed, (unit * (first - below), unit)))
+        if band.up_to is not None and last is not None:
+            first = last + 1
+            if adds_up:
+                done = fixed.plus(unit * (Fraction(band.up_to) - below))
+                below = Fraction(band.up_to)
     return Tariff(price, tuple(pieces), tuple(empty))
 
 

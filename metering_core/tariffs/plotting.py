@@ -20,7 +20,7 @@ from metering_core.errors import ErrorCode, InvalidValueError, MissingExtraError
 from metering_core.exact import exact_integer
 from metering_core.names import choice, each_of, optional_name, path_of
 from metering_core.prices import Price
-from metering_core.pricing import Graduated, Package, PerUnit, Volume
+from metering_core.pricing import PricingModel, is_built_in
 from metering_core.replacing import replacing
 from metering_core.tariffs.auditing import Finding, FindingCode, audit
 from metering_core.tariffs.pieces import Piece, Tariff, tariff, units, written
@@ -139,14 +139,6 @@ def _refuse_too_many(tariffs: Sequence[Tariff], end: int) -> None:
         )
 
 
-MODEL_NAMES: Final[dict[type, str]] = {
-    PerUnit: "per unit",
-    Graduated: "graduated",
-    Volume: "volume",
-    Package: "package",
-}
-
-
 def _name(of: Tariff) -> str:
     """Return the price's title, cut where a legend would cover the picture; Matplotlib hides what
     begins with `_`.
@@ -156,11 +148,12 @@ def _name(of: Tariff) -> str:
     return f" {short}" if short.startswith("_") else short
 
 
+def _words(model: PricingModel) -> str:
+    return model.words if is_built_in(model) else "own model"
+
+
 def _title(tariffs: Sequence[Tariff]) -> str:
-    names = [
-        f"{_name(each)} ({MODEL_NAMES.get(type(each.price.model), 'own model')})"
-        for each in tariffs
-    ]
+    names = [f"{_name(each)} ({_words(each.price.model)})" for each in tariffs]
     return f"What it costs: {', '.join(names) if len(names) < 3 else f'{len(names)} prices'}"
 
 

@@ -23,7 +23,7 @@ from metering_core.money import Money, Rounding, half_up, require_rounding
 from metering_core.names import each_of, require_kind
 from metering_core.periods import Instant
 from metering_core.prices import Price
-from metering_core.pricing import BUILT_IN_MODELS
+from metering_core.pricing import is_built_in
 from metering_core.rating import settled_total, steps_beyond_closed_form
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.tariffs.comparing import Direction, direction_of, require_one_currency
@@ -205,7 +205,7 @@ def _biller(price: Price, rounding: Rounding) -> Callable[[Number], int]:
     A test holds both to each other. A model of the user's own is always asked itself: that it is
     linear is only its word.
     """
-    is_known = isinstance(price.model, BUILT_IN_MODELS) and not steps_beyond_closed_form()
+    is_known = is_built_in(price.model) and not steps_beyond_closed_form()
     if rounding is not half_up or not is_known:
         return lambda quantity: settled_total(price, quantity, rounding)
     rows = [_settled_row(piece) for piece in tariff(price).pieces]

@@ -337,7 +337,7 @@ PLACES = {
     "cli.prices._total": {"rated_on_the_command_line"},
     "cli.prices.rate_quantities": {"rated_on_the_command_line"},
     "bulk.rating._one_by_one": {"rated_many"},
-    "bulk.rating._tiered": {"rated_many", "rated_in_lines"},
+    "bulk.rating._straight": {"rated_many", "rated_in_lines"},
     "bulk.rating.lines_one_by_one": {"one_by_one"},
     "bulk.rating.rate_lines": {"rated_in_lines"},
     "differences._by_part": {"billed_late"},
@@ -370,9 +370,7 @@ PLACES = {
     "money.settle": set(),
     "pricing.charges_for": set(),
     "pricing.owes_at_zero": set(),
-    "pricing.Graduated.charges": set(),
-    "pricing.Tier.charges": set(),
-    "pricing.Volume.charges": set(),
+    "pricing.BuiltInModel.charges": set(),
     "testing.laws._charged": set(),
     "testing.laws.check_settle_laws": set(),
 }
@@ -387,7 +385,7 @@ FUNCTIONS = {
     "rate_many",
     "rate_lines",
 }
-FUNCTIONS |= {"lines_one_by_one", "_charges_of", "charges_for"}
+FUNCTIONS |= {"lines_one_by_one", "charges_for"}
 METHODS = {"charges", "settled", "settled_at"}
 
 

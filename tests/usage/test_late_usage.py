@@ -314,7 +314,7 @@ def test_a_level_before_the_last_closed_period_is_refused(mode, code, engine):
     assert receipt.code == code
 
 
-LINE = "pricing.is_linear"
+LINE, STRAIGHT = "pricing.is_linear", "pricing.Schedule.is_linear"
 DEFECTS = {
     "a late set is billed again": ("acceptance.late_refusal", "elif is_set", "elif False"),
     "every late increment is billed": (
@@ -338,9 +338,9 @@ DEFECTS = {
         "False",
     ),
     "an item that was not billed is": ("acceptance._rate_fault", "billed_by is None", "False"),
-    "a flat fee is no matter": (LINE, "not any(tier.flat_amount for tier in model.tiers)", "True"),
-    "tiers are no matter": (LINE, "len(rates) == 1", "True"),
-    "packages are no matter": (LINE, "not isinstance(model, Package) or", "True or"),
+    "a flat fee is no matter": (STRAIGHT, "not any(one.flat_amount for one in self.bands)", "True"),
+    "tiers are no matter": (STRAIGHT, "len(rates) == 1", "True"),
+    "packages are no matter": (STRAIGHT, "not has_steps", "True"),
     "breakpoints are no matter": (LINE, "not any(True for _ in breakpoints_of(model))", "True"),
     "any model is a line": (
         LINE,
@@ -350,8 +350,8 @@ DEFECTS = {
     "a fee is no matter": (LINE, "not owes_at_zero(model)", "True"),
     "a kind of a unit price is one": (
         LINE,
-        "type(model) not in BUILT_IN_MODELS",
-        "not isinstance(model, BUILT_IN_MODELS)",
+        "is_built_in(model)",
+        "isinstance(model, BuiltInModel)",
     ),
     "the open price is what billed": ("accounts.Closing.price_of", "self.invoice is None", "True"),
 }

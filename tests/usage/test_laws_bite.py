@@ -13,7 +13,7 @@ from metering_core.testing.laws import LawBrokenError
 pytestmark = pytest.mark.slow  # Half a minute: some defects are only found among many histories.
 
 
-TIER_BY_TIER = "charges += _charges_of(tier, number, subtract(upper, below))"
+TIER_BY_TIER = "self._charge(band, subtract(quantity, band.above) if is_cut else quantity, charges)"
 LATEST = "latest = max(cells, default=None)"
 
 DEFECTS = [
@@ -21,83 +21,83 @@ DEFECTS = [
         "rating",
         (
             "graduated: a tier's bound is exclusive",
-            "Graduated.charges",
-            "quantity <= tier.up_to",
-            "quantity < tier.up_to",
+            "charges",
+            "quantity <= band.up_to",
+            "(quantity < band.up_to or (quantity == band.up_to and self.reaches is Reach.LAST))",
         ),
         (
             "graduated: the first unit of a tier is lost",
-            "Graduated.charges",
-            "below = tier.up_to",
-            "below = tier.up_to + 1",
+            "charges",
+            "subtract(quantity, band.above)",
+            "subtract(quantity, band.above + 1)",
         ),
         (
             "graduated: all units in the last tier",
-            "Graduated.charges",
-            "subtract(upper, below)",
-            "upper",
+            "charges",
+            "subtract(quantity, band.above)",
+            "quantity",
         ),
         (
             "volume: a tier's bound is exclusive",
-            "Volume.charges",
-            "quantity <= tier.up_to",
-            "quantity < tier.up_to",
+            "charges",
+            "quantity <= band.up_to",
+            "(quantity < band.up_to or (quantity == band.up_to and self.reaches is Reach.EACH))",
         ),
         (
             "volume: everything in the first tier",
-            "Volume.charges",
-            "quantity <= tier.up_to",
-            "True",
-        ),
-        ("volume: everything in the last tier", "Volume.charges", "or quantity <= tier.up_to", ""),
-        (
-            "the flat amount is forgotten",
-            "_charges_of",
-            "if tier.flat_amount is not None",
-            "if False",
+            "charges",
+            "quantity <= band.up_to",
+            "(self.reaches is Reach.LAST or quantity <= band.up_to)",
         ),
         (
-            "no flat amount for zero units",
-            "_charges_of",
-            "if tier.flat_amount is not None",
-            "if tier.flat_amount and quantity",
+            "volume: everything in the last tier",
+            "charges",
+            "quantity <= band.up_to",
+            "(self.reaches is Reach.EACH and quantity <= band.up_to)",
         ),
+        ("the flat amount is forgotten", "_charge", "if flat is not None", "if False"),
+        ("no flat amount for zero units", "_charge", "if flat is not None", "if flat and units"),
         (
             "graduated: the flat amount of the last tier reached only",
-            "Graduated.charges",
+            "charges",
             TIER_BY_TIER,
             (
-                "charges = [one for one in charges if one.kind is not ChargeKind.FLAT]; "
+                "charges[:] = [one for one in charges if one.kind is not ChargeKind.FLAT]; "
                 f"{TIER_BY_TIER}"
             ),
         ),
         (
             "the flat amount is charged per unit",
-            "_charges_of",
-            "tier.flat_amount, tier=",
-            "quantity * tier.flat_amount, tier=",
+            "_charge",
+            "0, flat, flat, band",
+            "0, flat, units * flat, band",
         ),
-        ("packages are rounded the wrong way", "Package.charges", "is Round.UP", "is Round.DOWN"),
+        (
+            "packages are rounded the wrong way",
+            "_packages",
+            "if self.rounds_up",
+            "if not self.rounds_up",
+        ),
         (
             "packages: one more even where they are full",
-            "Package.charges",
+            "_packages",
             "ceil(exact_packages)",
             "floor(exact_packages) + 1",
         ),
         (
             "per unit: counted in floats",
-            "PerUnit.charges",
-            "multiply(quantity,",
-            "multiply(int(float(quantity)),",
+            "_charge",
+            "multiply(units if",
+            "multiply(int(float(units)) if",
         ),
-        within="pricing.",
+        within="pricing.Schedule.",
     ),
     Defect(
         "packages are counted in floats",
         "rating shares",
-        "pricing.Package.charges",
-        "Fraction(quantity)",
-        "Fraction(float(quantity))",
+        "pricing.Schedule._packages",
+        "Fraction(units)",
+        "Fraction(float(units))",
     ),
     Defect(
         "shares of units are charged as people are shown them",

@@ -4,8 +4,6 @@ here.
 
 import json
 import re
-from types import UnionType
-from typing import get_args
 
 import engine_cases
 import pytest
@@ -16,19 +14,30 @@ from hypothesis import strategies as st
 
 import metering_core as mc
 from metering_core.bulk.rating import rate_many
-from metering_core.pricing import BUILT_IN_MODELS, PRICING_MODELS, BuiltInModel
+from metering_core.pricing import PRICING_MODELS, is_built_in
 from metering_core.rating import settled_total
 from metering_core.tariffs.pieces import tariff
 from metering_core.testing import laws, strategies
 from metering_core.testing.conformance import BillingConformance, _model_in_words
 
 NAMES = strategies.MODELS
+BUILT_IN_MODELS = tuple(PRICING_MODELS.values())
 
 
-def test_the_union_is_the_table():
-    """What annotations call built in is what the table has."""
-    assert isinstance(BuiltInModel, UnionType)
-    assert set(get_args(BuiltInModel)) == set(BUILT_IN_MODELS) == set(PRICING_MODELS.values())
+def test_a_class_made_from_one_of_the_table_is_the_users_own():
+    """It may charge otherwise: what it charges is asked of it, and it is not written as another."""
+
+    class Free(mc.pricing.PerUnit):
+        def charges(self, quantity):
+            return ()
+
+    price = mc.Price("p", "usd", Free(100))
+    assert is_built_in(mc.pricing.PerUnit(100))
+    assert not is_built_in(price.model)
+    assert settled_total(price, 5) == 0 == rate_many(price, [5])[0]
+    for refused in (price.to_dict, lambda: tariff(price)):
+        with pytest.raises(mc.InvalidValueError, match="Free"):
+            refused()
 
 
 @given(st.data())

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from fractions import Fraction
 
+import pricing_models
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -51,6 +53,53 @@ def test_charges_are_as_worked_by_hand(model, quantity, expected):
     the first tier.
     """
     assert shown(model.charges(quantity)) == expected
+
+
+# One schedule stands behind all models: it is held to the formula of each ------------------------
+
+
+def by_formula(model, quantity):
+    """Return (kind, units, amount, tier) of each charge, each model by a formula of its own."""
+    units = Fraction(quantity)
+    match model:
+        case PerUnit():
+            return [("unit", units, units * Fraction(model.unit_amount), None)]
+        case Package():
+            whole, part = divmod(units, model.divide_by)
+            packages = whole + (part > 0 and model.round == "up")
+            return [("package", units, packages * Fraction(model.unit_amount), None)]
+        case Volume():
+            tiers = enumerate(model.tiers, start=1)
+            number, tier = next(
+                one for one in tiers if one[1].up_to is None or units <= one[1].up_to
+            )
+            return tier_by_formula(number, tier, units)
+        case Graduated():
+            bounds = [Fraction(tier.up_to) for tier in model.tiers[:-1]]
+            found = []
+            for number, tier in enumerate(model.tiers, start=1):
+                low = bounds[number - 2] if number > 1 else None
+                if low is None or units > low:
+                    high = min([units, *bounds[number - 1 : number]])
+                    found += tier_by_formula(number, tier, high - (low or 0))
+            return found
+
+
+def tier_by_formula(number, tier, units):
+    unit = ("unit", units, units * Fraction(tier.unit_amount or 0), number)
+    flat = [] if tier.flat_amount is None else [("flat", 0, Fraction(tier.flat_amount), number)]
+    return [unit, *flat]
+
+
+@given(
+    model=st.builds(PerUnit, pricing_models.amounts())
+    | pricing_models.tiered(whole=False)
+    | pricing_models.packages(),
+    quantity=st.integers(0, 40) | st.fractions(0, 40, max_denominator=6),
+)
+def test_a_schedule_charges_by_the_formula_of_its_model(model, quantity):
+    """Bands, what reaches them and the size of a step say the same as one formula a model."""
+    assert shown(model.charges(quantity)) == by_formula(model, quantity)
 
 
 @pytest.mark.parametrize(
