@@ -352,7 +352,7 @@ class PriceTable:
 
     def __init__(self) -> None:
         self.written: dict[str, Any] = {}
-        self._known: dict[str, Price] = {}
+        self.known: dict[str, Price] = {}
         # By identity, since a model of the user's own may have no hash; kept, so that it stays one.
         self._references: dict[int, tuple[Price, str]] = {}
 
@@ -364,29 +364,33 @@ class PriceTable:
             with within("prices"):
                 reference = read_text(key, "name")
                 price = _price_of(reference, written, known)
-            table._known[reference] = price
+            table.known[reference] = price
         return table
 
     def refer(self, price: Price) -> str:
         """Write a price where it is not yet there, and return what refers to it."""
         if id(price) not in self._references:
             written = price.to_dict() if is_built_in(price.model) else price.id
-            names = chain([price.id], (f"{price.id} ({number})" for number in count(2)))
-            reference = next(one for one in names if self.written.get(one, written) == written)
-            self._references[id(price)] = price, reference
-            self.written[reference] = written
+            self._references[id(price)] = price, self.refer_written(price.id, written)
         return self._references[id(price)][1]
+
+    def refer_written(self, price_id: str, written: str | Mapping[str, Any]) -> str:
+        """Take a price as it was written, and return what refers to it."""
+        names = chain([price_id], (f"{price_id} ({number})" for number in count(2)))
+        reference = next(one for one in names if self.written.get(one, written) == written)
+        self.written[reference] = written
+        return reference
 
     def resolve(self, reference: object, param: str) -> Price:
         """Return the price that is referred to."""
         text = text_of(reference)
-        if text is None or text not in self._known:
-            known = ", ".join(map(repr, self._known)) or "none"
+        if text is None or text not in self.known:
+            known = ", ".join(map(repr, self.known)) or "none"
             expected = f"the name of one of the document's prices ({known})"
             raise InvalidValueError.expecting(
                 ErrorCode.PARAMETER_INVALID_CHOICE, param, expected, reference
             )
-        return self._known[text]
+        return self.known[text]
 
 
 def _price_of(reference: str, written: Any, given: Mapping[str, Price]) -> Price:

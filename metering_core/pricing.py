@@ -512,6 +512,10 @@ _BUILT_IN: Final = frozenset(PRICING_MODELS.values())
 # What a model is asked, by whoever asks it --------------------------------------------------------
 
 
+_BESIDE_AMOUNTS = {"tier": int, "packages": int, "divide_by": int, "label": str}
+"""What a charge says beside its amounts: it stands on the line, and is read as it was written."""
+
+
 def charges_for(model: PricingModel, quantity: Number) -> tuple[Charge, ...]:
     """Return what a model charges for an exact quantity, and hold one of the user's own to its
     word.
@@ -538,6 +542,11 @@ def charges_for(model: PricingModel, quantity: Number) -> tuple[Charge, ...]:
                     "digits"
                 )
                 raise _broken(model, f"{param}[{field}]", expected, number)
+        for field, kind in _BESIDE_AMOUNTS.items():
+            said = getattr(charge, field)
+            if said is not None and type(said) is not kind:
+                expected = f"None, or of type {kind.__name__}"
+                raise _broken(model, f"{param}[{field}]", expected, said)
     return tuple(charges)
 
 

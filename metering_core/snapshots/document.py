@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from metering_core.book import Clock
 from metering_core.errors import ErrorCode, InvalidValueError, SnapshotError, describe
@@ -19,6 +19,7 @@ from metering_core.names import require_kind, text_of
 from metering_core.prices import Price
 from metering_core.snapshots import meters as meter_snapshots
 from metering_core.snapshots import usage as usage_snapshots
+from metering_core.snapshots.earlier import in_todays_shape
 
 VERSIONS: Final = {of.FORMAT: of.VERSION for of in (meter_snapshots, usage_snapshots)}
 """The newest version of each format. Older ones are read for ever."""
@@ -123,7 +124,7 @@ def _whole(data: Mapping[str, Any], kind: str) -> Iterator[object]:
     if text_of(data.get("checksum")) != _checksum(content):
         raise _damaged("checksum: expected that of the content", "checksum")
     try:
-        yield content
+        yield content if version == newest else in_todays_shape(cast("Mapping[str, Any]", content))
     except (
         InvalidValueError,
         KeyError,

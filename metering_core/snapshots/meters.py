@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from enum import StrEnum
 from types import MappingProxyType
 from typing import Any, Final
 
@@ -12,53 +11,48 @@ import attrs
 
 from metering_core.exact import read_number, read_whole, written
 from metering_core.measures import Aggregator, formula_of
-from metering_core.meter_acceptance import MeterPolicy, Overlap, Reading, is_customer, read
+from metering_core.meter_acceptance import MeterPolicy, Reading, is_customer, read
 from metering_core.meter_bills import Bill, Part, replaced
 from metering_core.meter_events import MeterEventAdjustment
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meters import Meter, short_name
 from metering_core.names import known_keys
 from metering_core.periods import MICROSECONDS, BillingPeriod, from_unix_seconds, moment
-from metering_core.prices import Price
+from metering_core.prices import Price, PriceTable
 from metering_core.pricing import ChargeKind
 from metering_core.snapshots.fields import (
     bounds,
     closed_fields,
     known,
-    price_field,
     read_closed,
-    read_price,
+    read_prices,
     read_subscription,
+    require_each,
     require_moments,
     subscription_fields,
     wholes,
 )
 
 FORMAT: Final = "metering_core.meter_log"
-VERSION: Final = 2
-"""Invoices of closed periods, what bills charged and under which price are known from
-version 2 on.
+VERSION: Final = 3
+"""Invoices of closed periods, what bills charged and under which price are known from version 2 on;
+each price is there once from version 3 on.
 """
 
 _EPOCH: Final = from_unix_seconds(0)
-_MICROSECOND: Final = timedelta(microseconds=1)
 
 # Writing ------------------------------------------------------------------------------------------
 
 
 def write_content(state: MeterLogState) -> dict[str, Any]:
     """Write a state as plain data."""
-    rows = state.rows
+    rows, table = state.rows, PriceTable()
     rows_of = {meter.id: formula_of(meter) for meter in state.meters}
     return {
-        "policy": {
-            name: _policy_field(value) for name, value in attrs.asdict(state.policy).items()
-        },
+        "policy": state.policy.to_dict(),
         "meters": [meter.to_dict() for meter in state.meters],
         "customers": None if state.customers is None else sorted(state.customers),
-        "subscriptions": [
-            subscription_fields(subscription) for subscription in state.subscriptions
-        ],
+        "subscriptions": [subscription_fields(one, table) for one in state.subscriptions],
         "items": dict(sorted(state.items.items())),
         "series": [
             [meter, customer, list(dimensions)] for meter, customer, dimensions in state.series
@@ -81,21 +75,18 @@ def write_content(state: MeterLogState) -> dict[str, Any]:
             [row, one.sequence, moment(one.canceled_at, "canceled_at")[1]]
             for row, one in state.in_order_of_cancellation()
         ],
-        **closed_fields(state.closed),
-        "bills": [_bill_fields(*bill, rows_of[bill[2].meter]) for bill in state.bills],
+        "closed": closed_fields(state.closed, table),
+        "bills": [_bill_fields(*bill, rows_of[bill[2].meter], table) for bill in state.bills],
         # Only where there are some, so that what was written before is written alike.
         **({"heirs": dict(sorted(state.heirs.items()))} if state.heirs else {}),
         "sequence": state.sequence,
+        "prices": table.written,
     }
 
 
-def _policy_field(value: object) -> object:
-    if isinstance(value, timedelta):
-        return value // _MICROSECOND
-    return value.value if isinstance(value, StrEnum) else value
-
-
-def _bill_fields(item: str, period: BillingPeriod, bill: Bill, row: Aggregator) -> dict[str, Any]:
+def _bill_fields(
+    item: str, period: BillingPeriod, bill: Bill, row: Aggregator, table: PriceTable
+) -> dict[str, Any]:
     carried = sorted(
         (*bounds(earlier), written(quantity)) for earlier, quantity in bill.carried.items()
     )
@@ -106,7 +97,7 @@ def _bill_fields(item: str, period: BillingPeriod, bill: Bill, row: Aggregator) 
     )
     return {
         "subscription_item": item,
-        "price": None if bill.price is None else price_field(bill.price),
+        "price": None if bill.price is None else table.refer(bill.price),
         "settled": settled,
         "period": list(bounds(period)),
         "meter": bill.meter,
@@ -148,6 +139,7 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:
     is damaged.
     """
     known_keys(content, _CONTENT_KEYS, "content")
+    table = read_prices(content["prices"], prices)
     given = tuple(known(Meter.from_dict(fields)) for fields in content["meters"])
     meters = {meter.id: meter for meter in given}
     series = tuple(
@@ -158,20 +150,20 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:
     rows = _rows(content["events"], measuring)
     customers = content["customers"]
     state = MeterLogState(
-        policy=_policy(content["policy"]),
+        policy=MeterPolicy.from_dict(require_each(MeterPolicy, content["policy"])),
         meters=given,
         customers=None if customers is None else frozenset(map(_text, customers)),
         subscriptions=tuple(
-            read_subscription(fields, prices) for fields in content["subscriptions"]
+            read_subscription(fields, table) for fields in content["subscriptions"]
         ),
         items={item: _text(owner) for item, owner in content["items"].items()},
         heirs={item: _text(heir) for item, heir in content.get("heirs", {}).items()},
         series=series,
         rows=rows,
         canceled=_canceled(content["cancellations"], rows, measuring),
-        closed=read_closed(content, prices),
+        closed=read_closed(content["closed"], table),
         bills=tuple(
-            _bill(fields, number, meters, prices)
+            _bill(fields, number, meters, table)
             for number, fields in enumerate(content["bills"], 1)
         ),
     )
@@ -183,16 +175,6 @@ def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError(f"{value!r} is not a string")
     return value
-
-
-def _policy(fields: Mapping[str, Any]) -> MeterPolicy:
-    # Before there was this choice, each subscription counted all events.
-    fields = {"overlap": Overlap.EACH_COUNTS_ALL.value, **fields}
-    given = {field.name: fields[field.name] for field in attrs.fields(MeterPolicy)}
-    for name in ("future_tolerance", "identifier_retention", "cancel_window"):
-        if given[name] is not None:
-            given[name] = timedelta(microseconds=read_whole(given[name]))
-    return MeterPolicy(**given)
 
 
 def _rows(events: Mapping[str, Any], measuring: list[Meter]) -> EventRows:
@@ -233,7 +215,7 @@ def _canceled(
 
 
 def _bill(
-    fields: Mapping[str, Any], number: int, meters: Mapping[str, Meter], prices: Mapping[str, Price]
+    fields: Mapping[str, Any], number: int, meters: Mapping[str, Meter], table: PriceTable
 ) -> tuple[str, BillingPeriod, Bill]:
     aggregator = formula_of(meters[fields["meter"]])
     partial = aggregator.read(fields["partial"])
@@ -243,7 +225,7 @@ def _bill(
     carried = {BillingPeriod(start, end): read_number(of) for start, end, of in fields["carried"]}
     sequence, made_at = read_whole(fields["sequence"]), read_whole(fields["made_at"])
     # Version 1 knew neither of the two.
-    price = None if fields.get("price") is None else read_price(fields["price"], prices)
+    price = None if fields["price"] is None else table.resolve(fields["price"], "price")
     settled = None if fields.get("settled") is None else dict(map(_settled, fields["settled"]))
     if price is None and settled is not None:
         raise ValueError("a bill knows what it charged and not under which price")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import timedelta
 from itertools import pairwise
 from typing import Any, Final
 
@@ -17,13 +16,15 @@ from metering_core.exact import read_whole
 from metering_core.log import LogState
 from metering_core.measures import AGGREGATORS
 from metering_core.names import known_keys
-from metering_core.prices import AggregateUsage, Price
+from metering_core.prices import AggregateUsage, Price, PriceTable
 from metering_core.snapshots.fields import (
     closed_fields,
     item_fields,
     read_closed,
     read_item,
+    read_prices,
     read_subscription,
+    require_each,
     require_moments,
     subscription_fields,
     wholes,
@@ -31,8 +32,8 @@ from metering_core.snapshots.fields import (
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 FORMAT: Final = "metering_core.usage_log"
-VERSION: Final = 2
-"""Invoices of closed periods are kept from version 2 on."""
+VERSION: Final = 3
+"""Invoices of closed periods are kept from version 2 on, each price once from version 3 on."""
 
 _FIRST_MODES: Final = (
     AggregateUsage.SUM,
@@ -44,25 +45,21 @@ _FIRST_MODES: Final = (
 all they can be asked.
 """
 
-_SECOND: Final = timedelta(seconds=1)
-
 # Writing ------------------------------------------------------------------------------------------
 
 
 def write_content(state: LogState) -> dict[str, Any]:
     """Write a state as plain data."""
-    policy = state.policy
+    table = PriceTable()
     return {
-        "policy": {
-            "future_tolerance": policy.future_tolerance // _SECOND,
-            "late_grace": policy.late_grace // _SECOND,
-            "late_attribution": policy.late_attribution.value,
-        },
-        "subscriptions": [
-            subscription_fields(subscription) for subscription in state.subscriptions
-        ],
+        "policy": state.policy.to_dict(),
+        "subscriptions": [subscription_fields(one, table) for one in state.subscriptions],
         "items": [
-            {"subscription": owner, "item": None if is_active else item_fields(item), "id": item.id}
+            {
+                "subscription": owner,
+                "item": None if is_active else item_fields(item, table),
+                "id": item.id,
+            }
             for item, owner, is_active in state.items
         ],
         "records": {
@@ -75,12 +72,13 @@ def write_content(state: LogState) -> dict[str, Any]:
             }
             for item, ids in state.ids.items()
         },
-        **closed_fields(state.closed),
+        "closed": closed_fields(state.closed, table),
         "compacted": {
             item: [[start, _kept_fields(kept)] for start, kept in sorted(periods.items())]
             for item, periods in state.kept.items()
         },
         "sequence": state.sequence,
+        "prices": table.written,
     }
 
 
@@ -119,24 +117,20 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:
     is damaged.
     """
     known_keys(content, _CONTENT_KEYS, "content")
-    policy = content["policy"]
-    subscriptions = tuple(read_subscription(fields, prices) for fields in content["subscriptions"])
+    table = read_prices(content["prices"], prices)
+    subscriptions = tuple(read_subscription(fields, table) for fields in content["subscriptions"])
     by_id = {subscription.id: subscription for subscription in subscriptions}
     state = LogState(
-        policy=AcceptancePolicy(
-            future_tolerance=timedelta(seconds=policy["future_tolerance"]),
-            late_grace=timedelta(seconds=policy["late_grace"]),
-            late_attribution=policy["late_attribution"],
-        ),
+        policy=AcceptancePolicy.from_dict(require_each(AcceptancePolicy, content["policy"])),
         subscriptions=subscriptions,
-        items=tuple(_item(fields, by_id, prices) for fields in content["items"]),
+        items=tuple(_item(fields, by_id, table) for fields in content["items"]),
         columns=_columns(content["records"]),
         attributed={read_whole(sequence): read_whole(at) for sequence, at in content["attributed"]},
         ids={
             item: {record_id: _sent(*fields) for record_id, fields in ids.items()}
             for item, ids in content["ids"].items()
         },
-        closed=read_closed(content, prices),
+        closed=read_closed(content["closed"], table),
         kept={
             item: {read_whole(start): _kept(fields) for start, fields in periods}
             for item, periods in content["compacted"].items()
@@ -157,12 +151,12 @@ def _columns(records: Mapping[str, Any]) -> Columns:
 def _item(
     fields: Mapping[str, Any],
     subscriptions: Mapping[str, Subscription],
-    prices: Mapping[str, Price],
+    table: PriceTable,
 ) -> tuple[SubscriptionItem, str, bool]:
     owner = fields["subscription"]
     if fields["item"] is None:
         return subscriptions[owner].item(fields["id"]), owner, True
-    item = read_item(fields["item"], prices)
+    item = read_item(fields["item"], table)
     if owner not in subscriptions:
         raise ValueError(f"an item belongs to the unknown subscription {owner!r}")
     return item, owner, False

@@ -26,7 +26,8 @@ from metering_core.billing_run import invoice_all
 from metering_core.columnar import ColumnarUsage
 from metering_core.errors import ErrorCode
 from metering_core.money import half_even
-from metering_core.snapshots.fields import closed_fields, read_closed
+from metering_core.prices import PriceTable
+from metering_core.snapshots.fields import closed_fields, read_closed, read_prices
 from metering_core.testing import strategies
 
 SEAT = mc.SubscriptionItem("seat", priced(mode=None, id="p_seat"), 3)
@@ -722,8 +723,11 @@ def test_only_invoices_of_the_log_are_compared(invoice, param, code):
 def through_text(invoice, prices=None):
     """Return an invoice after a round trip through the fields of a snapshot and JSON."""
     closing = Closing(invoice.period, invoice.finalized_at, invoice)
-    fields = json.loads(json.dumps(closed_fields({invoice.subscription: [closing]})))
-    return read_closed(fields, prices or {})[invoice.subscription][0].invoice
+    table = PriceTable()
+    fields = closed_fields({invoice.subscription: [closing]}, table)
+    closed, written = json.loads(json.dumps([fields, table.written]))
+    read = read_closed(closed, read_prices(written, prices or {}))
+    return read[invoice.subscription][0].invoice
 
 
 @settings(deadline=None, max_examples=15)
@@ -781,5 +785,30 @@ def test_a_price_is_written_once():
     for period in (JAN, FEB, MAR):
         mc.finalize_invoice(of(CALLS, SEAT), log, period, now=period.end)
     content = mc.snapshot(log)["content"]
-    assert [price["id"] for price in content["prices"]] == ["p_calls", "p_seat"]
-    assert [len(closing[-1]["lines"]) for closing in content["closed"]["sub"]] == [2, 2, 2]
+    assert {name: price["id"] for name, price in content["prices"].items()} == {
+        "p_calls": "p_calls",
+        "p_seat": "p_seat",
+    }
+    assert [len(one["invoice"]["lines"]) for one in content["closed"]["sub"]] == [2, 2, 2]
+    (subscription,) = content["subscriptions"]
+    assert [item["price"] for item in subscription["items"]] == ["p_calls", "p_seat"]
+
+
+def test_a_thousand_subscriptions_of_one_price_hold_it_once():
+    """A price of a hundred tiers is as long as forty subscriptions; it is there once, and is one
+    object in the restored log. An older version under the same id is there, too.
+    """
+    tiers = [mc.Tier(bound, bound) for bound in range(1, 100)] + [mc.Tier("inf", 1)]
+    tiered = priced(mc.pricing.Graduated(tiers), id="tiered")
+    older = priced(mc.pricing.PerUnit(3), id="tiered")
+    sold = [
+        mc.Subscription(f"sub_{n}", [mc.SubscriptionItem(f"si_{n}", tiered if n else older)], START)
+        for n in range(1000)
+    ]
+    log = mc.UsageLog(sold)
+    text = json.dumps(mc.snapshot(log))
+    assert len(text) < 1000 * 400 + 2 * len(json.dumps(tiered.to_dict()))
+    restored = mc.restore(json.loads(text))
+    assert restored == log
+    found = {id(one.items[0].price): one.items[0].price for one in restored.subscriptions}
+    assert list(found.values()) == [older, tiered]

@@ -8,6 +8,7 @@ from functools import cache
 import attrs
 
 import metering_core as mc
+from metering_core.invoicing import line_fields
 
 
 def within(value):
@@ -38,3 +39,14 @@ def examples():
 def fullest(kind):
     """Return the example of a kind that says most when it is written."""
     return max(examples()[kind], key=lambda value: len(json.dumps(value.to_dict())))
+
+
+def as_it_was_written(invoice):
+    """Write an invoice as it was written when the golden bill was: flat, its prices by id."""
+    kept = invoice.to_dict()
+    keys = ("id", "subscription", "status", "currency", "period")
+    return {
+        **{key: kept[key] for key in keys},
+        "lines": [line_fields(line) for line in invoice.lines],
+        **{key: kept[key] for key in ("subtotal", "total")},
+    }

@@ -21,6 +21,7 @@ from places import GOLDEN_FOLDER
 from planting import each, expect_found, forbidden_by, hunt_with
 from test_meter_machine import MeterLogMachine, Teller
 
+from examples import as_it_was_written
 from metering_core import (
     Formula,
     Meter,
@@ -46,7 +47,7 @@ from metering_core.testing import meter_laws
 from metering_core.testing import strategies as drawn
 from metering_core.testing.laws import LawBrokenError
 
-GOLDENS = {version: GOLDEN_FOLDER / f"meter-snapshot-v{version}.json" for version in (1, 2)}
+GOLDENS = {version: GOLDEN_FOLDER / f"meter-snapshot-v{version}.json" for version in (1, 2, 3)}
 
 METERS = [
     Meter(
@@ -163,7 +164,7 @@ def without_invoices(log):
 
 @pytest.fixture
 def stored():
-    """Return the golden snapshot of today's version, ready to be damaged."""
+    """Return the golden snapshot of the second version, ready to be damaged."""
     return json.loads(GOLDENS[2].read_text(encoding="utf-8"))
 
 
@@ -174,10 +175,13 @@ def first():
 
 
 def test_todays_format_is_read_for_ever(stored):
-    """The golden file restores to the log it was written from, and is written alike today."""
-    log = restore_meter_log(stored)
-    assert log == hand_built()
-    assert json.dumps(snapshot(log), indent=1) + "\n" == GOLDENS[2].read_text(encoding="utf-8")
+    """The golden file restores to the log it was written from, and is written alike today; so does
+    that of the version before.
+    """
+    text = GOLDENS[3].read_text(encoding="utf-8")
+    for log in (restore_meter_log(json.loads(text)), restore_meter_log(stored)):
+        assert log == hand_built()
+        assert json.dumps(snapshot(log), indent=1) + "\n" == text
 
 
 def test_the_first_format_is_read_for_ever(first):
@@ -231,7 +235,7 @@ def test_the_golden_log_bills_as_worked_by_hand(stored):
     log = restore_meter_log(stored)
     assert billed_by_hand(log, lines, 3) == [("last", FEB, -4), ("min", JAN, -1)]
     invoices = [
-        finalize_invoice(log.subscription("acme"), log, period, now=MAR.end).to_dict()
+        as_it_was_written(finalize_invoice(log.subscription("acme"), log, period, now=MAR.end))
         for period in (JAN, FEB)
     ]
     billed = GOLDENS[2].with_name("meter-snapshot-v2-invoices.json").read_text(encoding="utf-8")
@@ -461,7 +465,7 @@ DAMAGED = [
     (lambda data: data["content"]["events"]["moments"].reverse(), "snapshot_damaged", "checksum"),
     *[
         (replaced(version=version), "snapshot_version_unknown", "version")
-        for version in (0, 3, "1", 1.0, True, None)
+        for version in (0, 4, "1", 1.0, True, None)
     ],
     *[
         (changed(*path, value=value), "snapshot_damaged", "content")

@@ -616,6 +616,12 @@ MALFORMED = [
     (built(None), "pricing_model_broken", "charges", "None"),
     (built([5]), "pricing_model_broken", "charges[0]", "5 (int)"),
     (
+        built([Charge("unit", 1, None, Decimal(1), tier="gold")]),
+        "pricing_model_broken",
+        "charges[0][tier]",
+        "'gold' (str)",
+    ),
+    (
         built([Charge("unit", 1, None, 1.5)]),
         "pricing_model_broken",
         "charges[0][amount]",
@@ -958,6 +964,14 @@ def test_after_comes_before_closed():
 # Snapshots ----------------------------------------------------------------------------------------
 
 
+CLOSING = {"period": JAN.to_dict(), "closed_at": JAN.end_seconds, "invoice": None}
+OF_ANOTHER = {
+    **dict.fromkeys(("id", "subscription", "currency"), "x"),
+    "period": JAN.to_dict(),
+    "status": "finalized",
+    "lines": [],
+}
+
 DAMAGED = [
     (replaced(format="something else"), "snapshot_damaged", "format"),
     (replaced(checksum="sha256:0"), "snapshot_damaged", "checksum"),
@@ -967,7 +981,7 @@ DAMAGED = [
     (lambda data: data.pop("content"), "snapshot_damaged", "checksum"),
     *[
         (replaced(version=version), "snapshot_version_unknown", "version")
-        for version in (0, 3, "1", 1.0, True, None)
+        for version in (0, 4, "1", 1.0, True, None)
     ],
     *[
         (changed(*path, value=value), "snapshot_damaged", "content")
@@ -978,7 +992,9 @@ DAMAGED = [
             (["subscriptions"], 5),
             (["subscriptions", 0, "currency"], "eur"),
             (["subscriptions", 0, "items"], []),
-            (["subscriptions", 0, "items", 0, "price", "unit_amount"], 0.5),
+            (["subscriptions", 0, "items", 0, "price"], "nobody's"),
+            (["prices"], KeyError),
+            (["prices", "price", "unit_amount"], 0.5),
             (["subscriptions", 0, "id"], "renamed"),
             (["items"], []),
             (["items", 0, "subscription"], "nobody"),
@@ -1007,7 +1023,11 @@ DAMAGED = [
             (["ids", "si_0", "first"], [0, START, 5, 0, 0]),
             (["ids"], {"nobody": {}}),
             (["closed"], {"nobody": []}),
-            (["closed"], {"sub": [[START, START, START, 0]]}),
+            (["closed"], {"sub": [{"period": {"start": START, "end": START}}]}),
+            (["closed"], {"sub": [{**CLOSING, "closed_at": "now"}]}),
+            (["closed"], {"sub": [{**CLOSING, "kept": 1}]}),
+            (["closed"], {"sub": [{**CLOSING, "invoice": 5}]}),
+            (["closed"], {"sub": [{**CLOSING, "invoice": OF_ANOTHER}]}),
             (["compacted"], {"si_0": [[START, {}]]}),
             (["items", 1, "item", "id"], "si_0"),
             (["compacted"], {"nobody": []}),
