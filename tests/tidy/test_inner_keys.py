@@ -396,7 +396,7 @@ FOUND = {
     "restore": [("format", "array"), ("checksum", "array"), ("content", "nested")],
     "restore, content": [
         ("closed.acme.0.invoice.currency", "pair"),
-        ("closed.acme.0.invoice.lines.2.charge.7", "pair"),
+        ("closed.acme.0.invoice.lines.2.charge.label", "pair"),
     ],
     "run_cases append": [
         ("cases", "endless"),
