@@ -97,6 +97,18 @@ def failures_of(session: doctest.DocTest) -> str:
     return "".join(said)
 
 
+def failures_elsewhere(page: Path) -> str:
+    """Run a page's session in a process of its own, where nothing that it starts outlives it."""
+    done = subprocess.run(
+        [sys.executable, __file__, str(page)],
+        capture_output=True,
+        encoding="utf-8",
+        env=_environment(),
+        check=False,
+    )
+    return done.stdout + done.stderr if done.returncode else ""
+
+
 def commands(page: Path) -> list[Command]:
     """Return the command lines of a page that start our own command or an example."""
     found = []
@@ -148,3 +160,7 @@ def is_as_shown(expected: str, received: str) -> bool:
         return "\n".join(line.rstrip() for line in text.strip().splitlines()) + "\n"
 
     return doctest.OutputChecker().check_output(stripped(expected), stripped(received), OPTIONS)
+
+
+if __name__ == "__main__":
+    sys.exit(failures_of(python_session(Path(sys.argv[1]))) or None)
