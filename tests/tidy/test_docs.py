@@ -104,11 +104,12 @@ def test_links_to_files_lead_somewhere(page):
 
 
 def test_contributing_has_the_tree():
-    """CONTRIBUTING.md names every module and wing of the package, on its floor."""
+    """CONTRIBUTING.md names every module and wing of the package on its floor, and no other."""
     text = (pages.ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
     tree = re.search(r"^## The tree$(.*?)^## ", text, flags=re.MULTILINE | re.DOTALL)[1]
     found = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or path.is_dir()}
-    assert found - {"__init__", "__pycache__"} <= set(re.findall(r"`(\w+)/?`", tree))
+    floors = re.findall(r"^\| [^|]+ \| ([^|]+) \| `tests/", tree, flags=re.MULTILINE)
+    assert found - {"__init__", "__pycache__"} == set(re.findall(r"`(\w+)/?`", " ".join(floors)))
 
 
 def error_codes():
