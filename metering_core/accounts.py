@@ -25,7 +25,7 @@ from metering_core.acceptance import (
     standing_at,
 )
 from metering_core.aggregation import required_mode
-from metering_core.cells import ItemCells, PeriodCells
+from metering_core.cells import PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.measures import AGGREGATORS
 from metering_core.meters import Formula
@@ -365,14 +365,12 @@ def account_of(accounts: Mapping[str, Account], subscription_id: str) -> Account
 
 
 class KnownItem:
-    """One subscription item: its newest version, its ids and its cells."""
+    """One subscription item of usage records, as the newest version of its subscription has it."""
 
-    __slots__ = ("account", "cells", "code", "ids", "is_active", "is_plain", "item")
+    __slots__ = ("account", "code", "is_active", "is_plain", "item")
 
     def __init__(self, code: int, item: SubscriptionItem, account: Account) -> None:
         self.code = code
-        self.ids: dict[str, Sent] = {}
-        self.cells = ItemCells(account.subscription.cycle)
         self.account = account
         self.take(item)
 
@@ -385,13 +383,6 @@ class KnownItem:
         self.is_plain = (
             price_refusal(item) is None and set_refusal(item, subscription, is_set=True) is None
         )
-
-    def forget_ids_after(self, sequence: int) -> None:
-        """Forget the ids of records that were not kept after all: those with greater numbers, which
-        came last.
-        """
-        while self.ids and next(reversed(self.ids.values())).sequence > sequence:
-            self.ids.popitem()
 
     def drop(self) -> None:
         """Take no more usage: the newest version of the subscription has no such item."""

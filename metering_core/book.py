@@ -689,6 +689,16 @@ class Book(Guarded):
                 self.accounts[subscription_id].close(closing)
 
 
+def require_book(book: object, *, measures: bool) -> Book:
+    """Return a book that an engine may share, or refuse one of the other kind of usage."""
+    kind = "meters" if measures else "usage records"
+    if isinstance(book, Book) and book.measures is measures:
+        return book
+    raise InvalidValueError.expecting(
+        ErrorCode.PARAMETER_INVALID_OBJECT, "book", f"a Book of {kind}, such as a log's", book
+    )
+
+
 def _refuse_owing(
     subscription: Subscription, account: Account, heirs: Mapping[str, str], usage: RecordedUsage
 ) -> None:

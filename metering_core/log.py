@@ -33,7 +33,7 @@ from metering_core.acceptance import (
 )
 from metering_core.accounts import Account, Closing, KnownItem, Sent
 from metering_core.aggregation import Usage
-from metering_core.book import Billed, Book, Clock, Closes
+from metering_core.book import Billed, Book, Clock, Closes, require_book
 from metering_core.cells import ItemCells, Kept, PeriodCells
 from metering_core.changing import FoldedUsage
 from metering_core.columns import Batch, Columns, RecordStore, check_each, require_length, resolved
@@ -41,7 +41,14 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import Number
 from metering_core.guarding import Uncopied
 from metering_core.names import require_function, require_iterable, require_kind
-from metering_core.periods import SECONDS_MAX, Instant, from_unix_seconds, instant, moment
+from metering_core.periods import (
+    SECONDS_MAX,
+    BillingCycle,
+    Instant,
+    from_unix_seconds,
+    instant,
+    moment,
+)
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import SET, Timestamp, UsageRecord
 from metering_core.views import LoggedRecord, UsageReader, UsageView, as_limit
@@ -54,6 +61,23 @@ _new: Final = object.__new__
 _fill: Final = UsageRecord.__init__
 
 
+class _Held:
+    """What a log holds of an item: its ids, with what they were accepted with, and its cells."""
+
+    __slots__ = ("cells", "ids")
+
+    def __init__(self, cycle: BillingCycle) -> None:
+        self.ids: dict[str, Sent] = {}
+        self.cells = ItemCells(cycle)
+
+    def forget_ids_after(self, sequence: int) -> None:
+        """Forget the ids of records that were not kept after all: those with greater numbers, which
+        came last.
+        """
+        while self.ids and next(reversed(self.ids.values())).sequence > sequence:
+            self.ids.popitem()
+
+
 class UsageLog(UsageReader, Closes, Uncopied):
     """All usage of some subscriptions, append-only; itself a :class:`~metering_core.Usage`.
 
@@ -62,6 +86,8 @@ class UsageLog(UsageReader, Closes, Uncopied):
         clock: gives the log's now (an aware datetime or Unix seconds) where a call does not; the
             machine's is never read.
         policy: what to relax of the rule "in the current billing period and not in the future".
+        book: of whatever shares it, such as the ``book`` of another log; one of its own unless
+            given. What is told to one of them, and closed by one, is told and closed for all.
 
     Attributes:
         policy: as given.
@@ -75,6 +101,7 @@ class UsageLog(UsageReader, Closes, Uncopied):
         *,
         clock: Clock | None = None,
         policy: AcceptancePolicy | None = None,
+        book: Book | None = None,
     ) -> None:
         if policy is not None:
             require_kind(AcceptancePolicy, policy, "policy")
@@ -82,12 +109,13 @@ class UsageLog(UsageReader, Closes, Uncopied):
             require_function(clock, "clock", "returns the moment it is called")
         self.policy: Final = AcceptancePolicy() if policy is None else policy
         self._clock = clock
-        self.book = Book()
+        self.book = Book() if book is None else require_book(book, measures=False)
         self.book.join(self)
         self.lock = self.book.lock
         # The book's own, which it goes on to keep.
         self._items: Final = self.book.items
         self._by_code: Final = self.book.by_code
+        self._held: list[_Held] = []
         self._store = RecordStore()
         # Found at each record: what drops all that an interrupted append left.
         self._undo: Final = self._put_back
@@ -352,10 +380,9 @@ class UsageLog(UsageReader, Closes, Uncopied):
             The record's number; it is kept once its moment of receipt is written, too.
         """
         known = self._items.get(item_id)
-        if known is not None and record_id is not None and record_id in known.ids:
-            answer = known.ids[record_id].answer(
-                record_id, quantity, sent_timestamp, is_set=bool(is_set)
-            )
+        ids = {} if known is None or record_id is None else self._holding(known).ids
+        if known is not None and record_id is not None and record_id in ids:
+            answer = ids[record_id].answer(record_id, quantity, sent_timestamp, is_set=bool(is_set))
             if answer.outcome is Outcome.DUPLICATE or known.is_active:
                 return answer
         if known is None or not known.is_active:
@@ -371,15 +398,23 @@ class UsageLog(UsageReader, Closes, Uncopied):
         if attributed is not None:
             self._store.attributed[number] = attributed
         if record_id is not None:
-            known.ids[record_id] = Sent(
+            ids[record_id] = Sent(
                 number, timestamp, quantity, bool(is_set), sent_timestamp == "now"
             )
         return number
 
     def _put_back(self) -> None:
         self._store.cut()
-        for known in self._by_code:
-            known.forget_ids_after(self._store.sequence)
+        for held in self._held:
+            held.forget_ids_after(self._store.sequence)
+
+    def _holding(self, known: KnownItem) -> _Held:
+        """Return what is held of an item; of those that came to the book since, nothing yet."""
+        if known.code >= len(self._held):
+            self._held += [
+                _Held(one.account.subscription.cycle) for one in self._by_code[len(self._held) :]
+            ]
+        return self._held[known.code]
 
     def _judge(
         self, known: KnownItem, timestamp: int, now: int, *, is_set: bool
@@ -423,13 +458,15 @@ class UsageLog(UsageReader, Closes, Uncopied):
         elif self._folded == len(self._store):
             return
         self._is_folding = True
+        if self._by_code:
+            self._holding(self._by_code[-1])
         first, end = self._folded, len(self._store)
         # Numbers ascend, so the last late record tells whether any of the new ones is late.
         attributed = self._store.attributed
         has_late = bool(attributed) and next(reversed(attributed)) > self.sequence - (end - first)
         if has_late or (end - first) * _BULK < first:
             for row in range(first, end):
-                self.fold(row, self._by_code[self._store.codes[row]].cells)
+                self.fold(row, self._held[self._store.codes[row]].cells)
         else:
             self._fold_in_bulk(slice(first, end))
         self._folded = end
@@ -440,9 +477,9 @@ class UsageLog(UsageReader, Closes, Uncopied):
         kept.
         """
         for known in self._by_code:
-            known.cells = ItemCells(known.account.subscription.cycle)
+            cells = self._holding(known).cells = ItemCells(known.account.subscription.cycle)
             for start, kept in self._store.kept.get(known.code, {}).items():
-                known.cells.at(start).compact(kept)
+                cells.at(start).compact(kept)
         self._folded = 0
 
     def fold(self, row: int, cells: ItemCells) -> None:
@@ -474,7 +511,7 @@ class UsageLog(UsageReader, Closes, Uncopied):
         for code, timestamp, quantity, is_set in zip(*columns, strict=True):
             start, end, cells = current[code]
             if not start <= timestamp < end:
-                found = self._by_code[code].cells.at(timestamp)
+                found = self._held[code].cells.at(timestamp)
                 touched.append(found)
                 cells = found.cells
                 current[code] = (found.start, found.end, cells)
@@ -503,7 +540,7 @@ class UsageLog(UsageReader, Closes, Uncopied):
     def cells_of(self, item_id: str) -> ItemCells:
         """Return the item's cells with everything appended so far; for the readers of this log."""
         self._catch_up()
-        return self.known(item_id).cells
+        return self._holding(self.known(item_id)).cells
 
     def last_received(self) -> int | None:
         """Return when the last record came, in Unix microseconds; None where there is none."""
@@ -544,7 +581,8 @@ class UsageLog(UsageReader, Closes, Uncopied):
             code, sequence = store.codes[row], store.sequence_of(row)
             known = self._by_code[code]
             if code not in ids:
-                ids[code] = {sent.sequence: record_id for record_id, sent in known.ids.items()}
+                sent = self._holding(known).ids.items()
+                ids[code] = {one.sequence: record_id for record_id, one in sent}
             action = "set" if store.sets[row] else "increment"
             record = UsageRecord(
                 known.item.id,
@@ -600,7 +638,9 @@ class UsageLog(UsageReader, Closes, Uncopied):
             return self._compact(latest)
 
     def _compact(self, latest: datetime | None) -> int:
-        periods = ((known, cells) for known in self._by_code for cells in known.cells)
+        periods = (
+            (known, cells) for known in self._by_code for cells in self._holding(known).cells
+        )
         settled = {
             cells: (known, array("q"))
             for known, cells in periods
@@ -608,7 +648,7 @@ class UsageLog(UsageReader, Closes, Uncopied):
         }
         flags = bytearray(b"\1" * len(self._store))
         for row, code in enumerate(self._store.codes):
-            found = settled.get(self._by_code[code].cells.at(self._billed_at(row)))
+            found = settled.get(self._held[code].cells.at(self._billed_at(row)))
             if found is not None:
                 found[1].append(row)
                 flags[row] = 0
@@ -658,7 +698,9 @@ class UsageLog(UsageReader, Closes, Uncopied):
             )
 
     def _ids(self) -> dict[str, dict[str, Sent]]:
-        return {known.item.id: dict(known.ids) for known in self._by_code if known.ids}
+        return {
+            known.item.id: dict(ids) for known in self._by_code if (ids := self._holding(known).ids)
+        }
 
     @classmethod
     def from_state(cls, state: LogState, *, clock: Clock | None = None) -> Self:
@@ -672,7 +714,7 @@ class UsageLog(UsageReader, Closes, Uncopied):
             if not is_active:
                 known.drop()
         for item_id, sent in state.ids.items():
-            log._items[item_id].ids.update(sent)
+            log._holding(log._items[item_id]).ids.update(sent)
         kept = {log._items[item_id].code: periods for item_id, periods in state.kept.items()}
         log._store = RecordStore.of(state.columns, state.sequence, state.attributed, kept)
         log._is_folding = True

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt, Receipts
 from metering_core.accounts import Account, KnownItem, Sent
 from metering_core.aggregation import Usage, as_requests, required_mode
-from metering_core.book import Billed, Book, Closes
+from metering_core.book import Billed, Book, Closes, require_book
 from metering_core.cells import ItemCells, PeriodCells
 from metering_core.changing import FoldedUsage
 from metering_core.columnar.answering import Answers, Late, Question, Questions
@@ -97,6 +97,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
     Args:
         subscriptions: whose usage to take. More can come later with :meth:`subscribe`.
         policy: what to relax of the rule "in the current billing period and not in the future".
+        book: of whatever shares it, such as the ``book`` of a log; one of its own unless given.
 
     Attributes:
         policy: as given.
@@ -107,12 +108,16 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
     instead_of_copying = "Append the same batches to another one."
 
     def __init__(
-        self, subscriptions: Iterable[Subscription] = (), *, policy: AcceptancePolicy | None = None
+        self,
+        subscriptions: Iterable[Subscription] = (),
+        *,
+        policy: AcceptancePolicy | None = None,
+        book: Book | None = None,
     ) -> None:
         if policy is not None:
             require_kind(AcceptancePolicy, policy, "policy")
         self.policy: Final = AcceptancePolicy() if policy is None else policy
-        self.book = Book()
+        self.book = Book() if book is None else require_book(book, measures=False)
         self.book.join(self)
         self.lock = self.book.lock
         self._items: Final[Sequence[KnownItem]] = self.book.by_code
@@ -154,12 +159,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         """
         require_kind(Subscription, subscription, "subscription")
         with self.lock:
-            if len(self._items) + len(subscription.items) > CODES_MAX:
-                code, expected = (
-                    ErrorCode.PARAMETER_INVALID_OBJECT,
-                    f"at most {CODES_MAX} items in all",
-                )
-                raise InvalidValueError.expecting(code, "subscription", expected, subscription.id)
+            _refuse_many(len(self._items) + len(subscription.items), subscription.id)
             self.book.subscribe(subscription, now=now, rebill=rebill)
 
     def recorded(self, account: Account) -> FoldedUsage:
@@ -171,6 +171,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         included.
         """
         self.book.finish()
+        _refuse_many(len(self._items), "more in the book")  # Others may share it.
         for known in self._items[len(self._codes) :]:
             self._codes[known.item.id] = known.code
         return self._codes
@@ -755,6 +756,15 @@ class _Dropping:
         sequences, moments = self.sequences[period], self.received[period]
         sequences[:] = min(sequences[0], number), max(sequences[1], number)
         moments[:] = min(moments[0], received), max(moments[1], received)
+
+
+def _refuse_many(items: int, received: str) -> None:
+    """Refuse more items than the cells of fit 64 bits."""
+    if items > CODES_MAX:
+        expected = f"at most {CODES_MAX} items in all"
+        raise InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, "subscription", expected, received
+        )
 
 
 def _key(code: int, stamp: int) -> int:

@@ -205,6 +205,7 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "charge": lambda s: s.line.charge,
     "charges": lambda s: (),
     "cheaper": lambda s: None,
+    "book": lambda s: s.log.book,
     "clock": lambda s: lambda: NOW,
     "code": lambda s: mc.ErrorCode.METER_UNKNOWN,
     "Currency.code": lambda s: "usd",

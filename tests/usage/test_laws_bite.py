@@ -388,7 +388,7 @@ DEFECTS = [
         "a duplicate counts twice",
         "retries",
         "log.UsageLog._take",
-        "and record_id in known.ids",
+        "and record_id in ids",
         "and False",
     ),
     Defect(
@@ -416,16 +416,16 @@ DEFECTS = [
         "a retry is judged by the clock first",
         "retries",
         "log.UsageLog._take",
-        "record_id in known.ids:",
-        "record_id in known.ids and known.account.is_current(known.account.start, "
-        "known.ids[record_id].timestamp, now):",
+        "record_id in ids:",
+        "record_id in ids and known.account.is_current(known.account.start, "
+        "ids[record_id].timestamp, now):",
     ),
     Defect(
         "a refused record claims its id",
         "retries",
         "log.UsageLog._take",
         "return verdict",
-        "known.ids[record_id] = Sent(0, timestamp, quantity, bool(is_set), False); return verdict",
+        "self._holding(known).ids[record_id] = Sent(0, timestamp, quantity, bool(is_set), False); return verdict",
     ),
     Defect(
         "a refused record takes a number",
@@ -572,7 +572,11 @@ DEFECTS = [
     ),
     # State
     Defect(
-        "a snapshot loses the ids", "snapshots", "log.UsageLog._ids", "if known.ids}", "if False}"
+        "a snapshot loses the ids",
+        "snapshots",
+        "log.UsageLog._ids",
+        "if (ids := self._holding(known).ids)}",
+        "if False}",
     ),
     Defect(
         "a snapshot loses the sets",

@@ -307,13 +307,13 @@ DEFECTS = {
             "a retry of what was dropped counts",
             "log.UsageLog._compact",
             "self._folded = len(left)",
-            "self._folded = len(left); [known.ids.clear() for known, _ in settled.values()]",
+            "self._folded = len(left); [self._holding(known).ids.clear() for known, _ in settled.values()]",
         ),
         (
             "a snapshot forgets what was dropped",
             "log.UsageLog._ids",
-            "if known.ids}",
-            "if known.ids and not self._store.kept}",
+            "if (ids := self._holding(known).ids)}",
+            "if (ids := self._holding(known).ids) and not self._store.kept}",
         ),
         (
             "compaction counts what it keeps",
