@@ -24,7 +24,6 @@ from metering_core.acceptance import (
     set_refusal,
     standing_at,
 )
-from metering_core.aggregation import required_mode
 from metering_core.cells import PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.measures import AGGREGATORS
@@ -187,8 +186,8 @@ class Account:
             None where its period is open; else the start of the open period that bills it, or why
             it is refused.
         """
-        mode = required_mode(item)
-        looks_back = AGGREGATORS[mode].looks_back
+        mode = item.recurring.aggregate_usage
+        looks_back = mode is not None and AGGREGATORS[mode].looks_back
         closing = self.closing(timestamp, looks_back=looks_back)
         if closing is None:
             return None
