@@ -19,7 +19,7 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.codec import Storable
-from metering_core.errors import ErrorCode, InvalidValueError, describe
+from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError, describe
 from metering_core.exact import DIGITS_MAX, Number, exact_integer
 from metering_core.measures import FORMULAS
 from metering_core.meters import Meter
@@ -407,3 +407,42 @@ def _shown(seconds: int) -> str:
 def rejected(code: ErrorCode, message: str, param: str, **details: object) -> Receipt:
     """Return the receipt of a refusal."""
     return Receipt(Outcome.REJECTED, code=code, message=message, param=param, details=details)
+
+
+def event_not_found(
+    event_name: str, identifier: str, meant: str | None = None
+) -> UsageRejectedError:
+    """Refuse to cancel an event that there is not; ``meant`` is how the events are named of the
+    meter whose id was given for their name.
+    """
+    message = (
+        f"Expected the identifier of an event named {event_name!r}, received "
+        f"{identifier!r}, which there is not."
+    )
+    if meant is not None:
+        message += f" The events of the meter {event_name!r} are named {meant!r}."
+    return UsageRejectedError(
+        ErrorCode.EVENT_NOT_FOUND,
+        message,
+        param="cancel[identifier]",
+        details={"identifier": identifier},
+    )
+
+
+def late_cancellation(received: int, at: int, policy: MeterPolicy) -> UsageRejectedError | None:
+    """Refuse to cancel an event at a moment that is too long after its receipt; both in Unix
+    microseconds.
+    """
+    window = policy.cancel_window
+    if window is None or at - received <= window // timedelta(microseconds=1):
+        return None
+    received_at, now = (
+        from_unix_seconds(0) + timedelta(microseconds=one) for one in (received, at)
+    )
+    message = (
+        f"The event can be canceled for {window} after it was received: expected a moment at or "
+        f"before {received_at + window:%Y-%m-%dT%H:%M:%SZ}, received {now:%Y-%m-%dT%H:%M:%SZ}."
+    )
+    return rejected(
+        ErrorCode.CANCEL_WINDOW_CLOSED, message, "cancel[identifier]", received_at=received_at
+    ).error()

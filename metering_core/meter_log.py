@@ -27,7 +27,6 @@ from metering_core.changing import OpenUsage, open_stretches
 from metering_core.errors import (
     ErrorCode,
     InvalidValueError,
-    UsageRejectedError,
 )
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain, subtract
@@ -36,11 +35,12 @@ from metering_core.measures import formula_of
 from metering_core.meter_acceptance import (
     IdentifierScope,
     MeterPolicy,
+    event_not_found,
     identifier_reused,
+    late_cancellation,
     meter_inactive,
     meter_unknown,
     read,
-    rejected,
     time_refusal,
     value_of,
 )
@@ -710,36 +710,14 @@ class MeterLog(MeterReader, OverMeters, Closes, Uncopied):
         row = None if known is None else known.ids.get(identifier)
         if row is None or self._streams[self._store.codes[row]].known is not known:
             by_id = self._meters.get(event_name)
-            message = (
-                f"Expected the identifier of an event named {event_name!r}, received "
-                f"{identifier!r}, which there is not."
-            )
-            if known is None and by_id is not None:
-                named = by_id.meter.event_name
-                message += f" The events of the meter {event_name!r} are named {named!r}."
-            raise UsageRejectedError(
-                ErrorCode.EVENT_NOT_FOUND,
-                message,
-                param="cancel[identifier]",
-                details={"identifier": identifier},
-            )
+            named = None if known is not None or by_id is None else by_id.meter.event_name
+            raise event_not_found(event_name, identifier, named)
         return row
 
     def _refuse_late_cancellation(self, row: int, at: int) -> None:
-        window = self.policy.cancel_window
-        if window is not None and at - self._store.received[row] > window // timedelta(
-            microseconds=1
-        ):
-            received = _EPOCH + timedelta(microseconds=self._store.received[row])
-            message = (
-                f"The event can be canceled for {window} after it was received: expected a "
-                "moment at or before "
-                f"{received + window:%Y-%m-%dT%H:%M:%SZ}, received "
-                f"{_EPOCH + timedelta(microseconds=at):%Y-%m-%dT%H:%M:%SZ}."
-            )
-            raise rejected(
-                ErrorCode.CANCEL_WINDOW_CLOSED, message, "cancel[identifier]", received_at=received
-            ).error()
+        refusal = late_cancellation(self._store.received[row], at, self.policy)
+        if refusal is not None:
+            raise refusal
 
     # Folding --------------------------------------------------------------------------------------
 

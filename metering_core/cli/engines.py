@@ -37,9 +37,9 @@ from metering_core.feeds.files import USAGE_COLUMNS, Arrivals
 from metering_core.feeds.formats import PARQUET, format_by_extension
 from metering_core.log import UsageLog
 from metering_core.periods import BillingPeriod, Instant
-from metering_core.sql import DuckDBUsage, events_kernel, sql_kernel
-from metering_core.sql.engine import EXPECTED
+from metering_core.sql import DuckDBUsage, sql_kernel
 from metering_core.sql.readers import Files
+from metering_core.sql.records import EXPECTED
 from metering_core.subscriptions import Subscription
 
 LARGE_BYTES: Final = 64 * 2**20
@@ -92,7 +92,7 @@ def print_kernel(*, events: bool = False) -> None:
     Args:
         events: The SQL for meter events instead of that for usage records.
     """
-    sys.stdout.write("\n;\n".join(events_kernel()) + "\n" if events else sql_kernel())
+    sys.stdout.write(sql_kernel(events=events))
 
 
 # Choosing -----------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from os import PathLike
 from queue import SimpleQueue
@@ -30,7 +31,7 @@ _POLL_SECONDS: Final = 0.2
 
 
 class DuckDBTables:
-    """A DuckDB in memory; see :class:`~metering_core.sql.engine.Tables`.
+    """A DuckDB in memory; see :class:`~metering_core.sql.columns.Tables`.
 
     Args:
         asked_by: the name of the class that needs it.
@@ -127,7 +128,24 @@ class DuckDBTables:
         rows: list[tuple[Any, ...]] = self.running(lambda: self._awaited(result.fetchall))
         return rows
 
-    def view(self, name: str, stream: Any) -> None:
+    @contextmanager
+    def opening(self) -> Iterator[None]:
+        """Leave nothing behind where what is opened is refused."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+
+    def view(self, name: str, text: str) -> None:
+        """Let a statement be what others read under a name."""
+        self.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {text}")
+
+    def keep(self, name: str, text: str, *, again: bool) -> None:
+        """Run a statement and keep its rows under a name, or run it ``again`` for each question."""
+        self.execute(f"CREATE OR REPLACE TEMP {'VIEW' if again else 'TABLE'} {name} AS {text}")
+
+    def stream(self, name: str, stream: Any) -> None:
         """Let statements read an Arrow stream under a name; whatever the stream raises is a
         complaint about what is read.
         """

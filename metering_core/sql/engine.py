@@ -1,230 +1,384 @@
-"""What every SQL engine does the same way: ask once, remember the answers, and turn rows into
-partials and receipts.
+"""What every SQL engine does the same way, of either kind of usage: read and judge once, ask once,
+remember the answers, and turn rows into partials.
+
+A kind (:mod:`~metering_core.sql.records`, :mod:`~metering_core.sql.events`) says which columns it
+reads, which texts sift and judge them, and what an item asks for. Where the statements run is for
+:class:`~metering_core.sql.columns.Tables` to know.
 """
 
 # ruff: noqa: S608 - what is put into SQL here are names and numbers of our own
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
-from metering_core.acceptance import AcceptancePolicy, LateAttribution, Receipt, item_unknown
-from metering_core.accounts import Closing, refuse_untold
-from metering_core.aggregation import as_requests, required_mode
-from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
-from metering_core.feeds.files import usage_row
-from metering_core.feeds.instants import FROM_2000, PlausibleTime
-from metering_core.measures import AGGREGATORS, Folded, Partial, require_sql
-from metering_core.names import name, refuse_slips, require_kind
-from metering_core.periods import BillingPeriod
+import attrs
+
+from metering_core.accounts import Account
+from metering_core.aggregation import as_requests
+from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, MeteringError
+from metering_core.exact import Number
+from metering_core.feeds.instants import PlausibleTime, time_of
+from metering_core.measures import AGGREGATORS, Aggregator, Folded, Partial
+from metering_core.names import name, require_kind
+from metering_core.periods import (
+    MICROSECONDS,
+    BillingPeriod,
+    Instant,
+    from_unix_seconds,
+    iso_8601,
+    moment,
+)
 from metering_core.prices import AggregateUsage
-from metering_core.sql.kernel import statement
-from metering_core.sql.loading import Origin
-from metering_core.sql.refusing import SqlRows, Tables
-from metering_core.sql.rules import COLUMNS, Judged, Request, Row, Rules, Span
-from metering_core.subscriptions import Subscription, SubscriptionItem
+from metering_core.sql.columns import Columns, moments_of, plausible, require_columns, require_order
+from metering_core.sql.refusing import SqlRows
+from metering_core.sql.rules import Row, Span, candidates
+from metering_core.sql.texts import statement
+from metering_core.subscriptions import SubscriptionItem
 
 if TYPE_CHECKING:
     from metering_core.invoicing import Invoice
 
-JUDGED_COLUMNS: Final = (
-    *("seq", "subscription_item", "quantity", "timestamp", "is_set", "id", "received"),
-    *("first_seq", "first_quantity", "first_timestamp", "first_is_set", "verdict"),
-)
-"""What is read back of a record that was refused or was a duplicate."""
-
-EXPECTED: Final = {
-    "subscription_item": "a string of 1 to 255 characters",
-    "quantity": "an integer of at least 0, of at most 38 digits",
-    "timestamp": "an instant within the years 1 to 9999",
-    "action": "'increment' or 'set'",
-    "id": "nothing, or a string of 1 to 255 characters",
-    "received_at": "an instant within the years 1 to 9999",
+REQUESTS: Final[Mapping[str, str]] = {
+    "request": "BIGINT",
+    "series": "BIGINT",
+    "starts": "BIGINT",
+    "ends": "BIGINT",
+    "looks_back": "BOOLEAN",
+    "reads_from": "BIGINT",
+    "reads_before": "BIGINT",
+    "adds_up": "BOOLEAN",
+    "wants_total": "BOOLEAN",
+    "wants_latest": "BOOLEAN",
+    "wants_texts": "BOOLEAN",
+    "wants_area": "BOOLEAN",
+    "window_length": "BIGINT",
 }
-"""The columns of usage in the order of their checks, with what is expected of a value."""
+"""The columns of what is asked of the folding, with their types."""
 
 SUM_MAX: Final = 10**38 - 1
 """The greatest number of ``DECIMAL(38, 0)``."""
 
-INSTANT_TYPES: Final = "integers (Unix seconds) or timestamps with a time zone"
+_BEGINNING: Final = -(2**62)
+"""Before every moment."""
+
+_PROBE: Final = AGGREGATORS[AggregateUsage.LAST_DURING_PERIOD]
+
+
+@attrs.frozen
+class Asked:
+    """What is asked of the folding, in the ticks of its kind of usage.
+
+    Attributes:
+        series: whose usage.
+        row: what is measured.
+        starts: of the period, inclusive.
+        ends: of the period, exclusive.
+        window: the length of the windows in which the last one received counts; 0 without.
+    """
+
+    series: int
+    row: Aggregator = attrs.field(eq=id)
+    starts: int
+    ends: int
+    window: int = 0
+
+    def requested(self, number: int, ticks: int) -> Row:
+        """Return the row of ``requests``: what of the folding's answer the measure is made of."""
+        made_of, looks_back = self.row.sql, self.row.looks_back
+        reads_from, reads_before = self.starts, self.ends
+        if self.window:
+            reads_from -= reads_from % self.window
+            reads_before += -reads_before % self.window
+        return (
+            *(number, self.series, self.starts, self.ends, looks_back),
+            *(_BEGINNING if looks_back else reads_from, reads_before),
+            *(made_of == ("total",), "total" in made_of, made_of == ("latest",)),
+            *("texts" in made_of, "moment" in made_of, self.row.window_seconds * ticks),
+        )
+
+    def probe(self) -> Asked:
+        """Return what tells whether the period itself has usage, where the measure looks back to
+        earlier ones.
+        """
+        return attrs.evolve(self, row=_PROBE) if self.row.looks_back else self
 
 
 class SqlUsage(SqlRows):
-    """Usage that is judged and folded by SQL; itself a :class:`~metering_core.Usage`. Engines say
-    how a statement is run.
+    """Usage that is judged and folded by SQL; itself a :class:`~metering_core.Usage`.
 
     Answers are remembered: ask :meth:`partials` for everything once, and single questions cost
     nothing afterwards.
-
-    Attributes:
-        rules: subscriptions, policy and closed periods.
     """
 
-    _time: PlausibleTime = FROM_2000
+    _called: ClassVar[str]
+    """What the source is called in refusals."""
+    _ticks: ClassVar[int]
+    """How many of what its moments count make a second."""
+    _relations: ClassVar[Mapping[str, Mapping[str, str]]]
+    """The input relations of its statements, with the types of their columns."""
+    _sifting: ClassVar[str]
+    _judging: ClassVar[str]
+    _entries: ClassVar[str]
+    _is_judged_again: ClassVar[bool] = False
+    """Whether judging costs less for each question than keeping what was judged."""
 
     def __init__(
         self,
-        subscriptions: Iterable[Subscription],
-        policy: AcceptancePolicy | None,
-        closed: Mapping[str, Iterable[Closing]] | None,
+        accounts: Mapping[str, Account],
+        now: Instant | None,
+        time: PlausibleTime | None,
+        *,
+        skip_malformed: bool,
     ) -> None:
-        self.rules: Final = Rules(subscriptions, policy, closed)
-        self._answers: dict[Request, Partial] = {}
-        self._non_empty: set[Request] = set()
-        self._used: dict[str, Span] = {}
-        self._received: dict[str, Span] = {}
+        self._accounts = accounts
+        self._now = None if now is None else moment(now, "now")[1] * self._ticks // MICROSECONDS
+        self._time = time_of(time)
+        self._skips = require_kind(bool, skip_malformed, "skip_malformed", "True or False")
+        self._answers: dict[Asked, Partial] = {}
+        self._non_empty: set[Asked] = set()
+
+    # What a kind says -----------------------------------------------------------------------------
 
     @property
-    def text_files(self) -> Sequence[str]:
-        """Return the paths of files of text, in the order in which they were read; none for another
-        source.
-        """
-        return self._origin.reader.files if self._origin.is_text else ()
+    def _required(self) -> Sequence[str]:
+        """The columns that the source must have."""
+        raise NotImplementedError
 
-    # What the kernel says -------------------------------------------------------------------------
+    @property
+    def _optional(self) -> Sequence[str]:
+        """The columns that it may have."""
+        raise NotImplementedError
 
-    def _define(self, name: str, rows: Iterable[Row]) -> None:
-        self._tables.define(name, COLUMNS[name], rows)
+    def _fields(self, columns: Columns) -> dict[str, str]:
+        """Return what is read of a row beside its place and its moments."""
+        raise NotImplementedError
+
+    def _derived(self, columns: Columns) -> dict[str, str]:
+        """Return what is made of these fields."""
+        return {}
+
+    def _inspect(self) -> None:
+        """Refuse the first malformed row by name, or count such rows."""
+        raise NotImplementedError
 
     def _define_rules(self) -> None:
         """Give the judging what it reads beside the usage, once that is inspected."""
-        self._define("items", self.rules.item_rows())
-        self._define(
-            "standings", self.rules.standing_rows(self._spans("usage", "received", self._received))
-        )
-        self._define("closings", self.rules.closing_rows())
+        raise NotImplementedError
 
-    def _spans(
-        self, relation: str, moment: str, bounds: Mapping[str, Span]
-    ) -> dict[str, list[Span]]:
-        """Return by item where its moments lie: between its bounds, or where those are far apart,
-        around those it has.
+    def _look_through(self) -> None:
+        """Look through what was judged, before anything is made of it."""
+
+    def _asked(self, item: SubscriptionItem, period: BillingPeriod) -> Asked:
+        """Return what an item asks for."""
+        raise NotImplementedError
+
+    def _has_none(self, asked: Asked) -> bool:
+        """Whether it is known that the series has no usage, so that nothing has to be run."""
+        return False
+
+    def _out_of_range(self, cause: object) -> InvoicingError:
+        """Return the refusal of a sum that has more digits than SQL adds exactly."""
+        raise NotImplementedError
+
+    def _number(self, amount: int) -> Number:
+        """Return an amount of the folding as it is billed."""
+        raise NotImplementedError
+
+    def _stamp(self, timestamp: int, seq: int) -> Any:
+        """Return what the latest cell is told by."""
+        raise NotImplementedError
+
+    def _used(self) -> Mapping[str, Sequence[Span]]:
+        """Return by item id where usage that it bills may lie, in Unix seconds."""
+        raise NotImplementedError
+
+    # Reading and judging --------------------------------------------------------------------------
+
+    def _open(self, tables: Any, source: Any) -> None:
+        """Read a source, refuse what cannot be judged, and judge the rest."""
+        self._tables = tables
+        with tables.opening():
+            required, optional = self._required, self._optional
+            self._origin, columns = tables.load(source, required, optional)
+            self._columns = columns
+            if not tables.numbers_rows:
+                required = (*required, "seq")
+            there = self._origin.reader.columns
+            require_columns(there, required, optional, self._now, self._called)
+            tables.reading(lambda: tables.view("given", self._given(columns)))
+            require_order(tables, columns.integer("seq", "BIGINT"))
+            tables.view("sifted", statement(self._sifting))
+            self._inspect()
+            # Where nothing is malformed, no question has to look for it again.
+            usable = "sifted WHERE fault IS NULL" if self._malformed else "given"
+            tables.view("usage", f"SELECT * FROM {usable}")
+            self._define_rules()
+            self._judge()
+
+    def _given(self, columns: Columns) -> str:
+        """Return the statement that reads what is sifted."""
+        fields = {
+            "seq": columns.integer("seq", "BIGINT"),
+            **self._fields(columns),
+            **moments_of(columns, self._now, self._ticks),
+        }
+        told = ", ".join(f"{expression} AS {field}" for field, expression in fields.items())
+        made = [f"{expression} AS {field}" for field, expression in self._derived(columns).items()]
+        read = ", ".join((*plausible(fields, self._time, self._now, self._ticks), *made))
+        return f"SELECT {read} FROM (SELECT {told} FROM source) AS told"
+
+    def _judge(self) -> None:
+        """Judge, and make entries of what was accepted."""
+        self._tables.keep("judged", statement(self._judging), again=self._is_judged_again)
+        self._look_through()
+        self._tables.view("entries", statement(self._entries))
+
+    def _define(self, name: str, rows: Iterable[Row]) -> None:
+        self._tables.define(name, self._relations[name], rows)
+
+    def falls(self) -> MeteringError | None:
+        """Return what is wrong with the first row whose ``received_at`` falls, or None: the order
+        of rows is that of arrival.
+
+        A row that says nothing of when it was received is passed over.
         """
-        if all(last - first <= _WIDE for first, last in bounds.values()):
-            return {item_id: [span] for item_id, span in bounds.items()}
-        found: dict[str, list[Span]] = {}
-        for item_id, first, last in self._tables.rows(
-            _CLUSTERS.format(relation=relation, moment=moment)
-        ):
-            if item_id in bounds:
-                found.setdefault(item_id, []).append(
-                    (int(first) * _DAY, (int(last) + 1) * _DAY - 1)
-                )
-        return found
+        for seq, *moments in self._tables.rows(_FALLS):
+            received, before = (
+                iso_8601(from_unix_seconds(int(one) // self._ticks)) for one in moments
+            )
+            message = (
+                f"received_at: expected a moment at or after {before}, that of an earlier row, "
+                f"because the order of rows is the order of arrival, received {received}"
+            )
+            error = InvalidValueError(
+                ErrorCode.PARAMETER_INVALID_INSTANT, message, param="received_at"
+            )
+            return self._origin.places(self._tables, [int(seq)])[int(seq)].complaint(error)
+        return None
 
-    def _folded(self, requests: Sequence[Request]) -> Iterable[Sequence[Any]]:
-        """Run the folding and return request, bucket, cells, total, greatest, least, timestamp."""
-        self._define("requests", self.rules.request_rows(requests))
-        return self._tables.rows(statement("folding"))
-
-    def _exceptional(self) -> Iterable[Sequence[Any]]:
-        """Return the judged records with a verdict, in the order of arrival; columns as
-        :data:`JUDGED_COLUMNS`.
+    def close(self) -> None:
+        """Give back what is kept for this usage; nothing can be asked afterwards but what is
+        remembered.
         """
-        columns = ", ".join(JUDGED_COLUMNS)
-        return self._tables.rows(
-            f"SELECT {columns} FROM judged WHERE verdict IS NOT NULL ORDER BY seq"
-        )
-
-    def _numbered(self) -> Iterable[tuple[Any, Any]]:
-        """Run the numbering and return seq, sequence."""
-        return self._tables.rows(statement("numbering"))
+        self._tables.close()
 
     # What is asked --------------------------------------------------------------------------------
 
     def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of the item's aggregator in the period; see
+        """Return the partial of what a bill of the period counts; see
         :class:`~metering_core.Usage`.
 
         Raises:
-            InvoicingError: ``subscription_item_unknown``, ``price_not_metered``, or
-                ``quantity_out_of_range`` where a sum has more than 38 digits.
+            InvoicingError: ``price_not_metered``, ``subscription_item_unknown``, or
+                ``quantity_out_of_range`` where 38 digits do not hold what is added up.
         """
-        (partial,) = self.partials([(item, period)])
-        return partial
+        return self.partials([(item, period)])[0]
 
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked; one run over the usage for
         all that are new.
+
+        Of meter events the partial of ``last`` tells those of one moment apart by their ``seq``,
+        where a log has the number it gave them.
         """
-        asked = [self._request(item, period) for item, period in as_requests(requests)]
+        asked = [self._asked(item, period) for item, period in as_requests(requests)]
         self._remember(asked)
-        return [self._answers[request] for request in asked]
+        return [self._answers[one] for one in asked]
 
-    def _remember(self, requests: Iterable[Request]) -> None:
-        new = dict.fromkeys(request for request in requests if request not in self._answers)
-        # An item without a row has nothing to be run for.
-        self._answers.update(
-            {
-                request: AGGREGATORS[request[1]].identity
-                for request in new
-                if request[0] not in self._used
-            }
-        )
-        if asked := [request for request in new if request[0] in self._used]:
-            self._answers.update(self._ask(asked))
+    def _remember(self, asked: Iterable[Asked]) -> None:
+        new = [one for one in dict.fromkeys(asked) if one not in self._answers]
+        idle = {one: one.row.identity for one in new if self._has_none(one)}
+        self._answers.update(idle)
+        if wanted := [one for one in new if one not in idle]:
+            self._answers.update(self._folded(wanted))
 
-    def _request(self, item: SubscriptionItem, period: BillingPeriod) -> Request:
-        if item.id not in self.rules.items:
-            message = item_unknown(item.id).message or ""
-            raise InvoicingError(
-                ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item"
-            )
-        mode = required_mode(item)
-        require_sql(mode, "SQL")
-        return item.id, mode, period.start_seconds, period.end_seconds
+    def _folded(self, asked: Sequence[Asked]) -> dict[Asked, Partial]:
+        """Run the folding over the usage, once for all that is asked."""
+        self._request(asked)
+        found: dict[int, list[Sequence[Any]]] = {}
+        for request, *values in self._tables.rows(statement("folding")):
+            found.setdefault(int(request), []).append(values)
+        self._non_empty.update(asked[number] for number in found)
+        return {one: self._partial(one, found.get(at, ())) for at, one in enumerate(asked)}
 
-    def _ask(self, requests: Sequence[Request]) -> dict[Request, Partial]:
-        answers = {request: AGGREGATORS[request[1]].identity for request in requests}
-        for number, *numbers in self._folded(requests):
-            request = requests[int(number)]
-            row = AGGREGATORS[request[1]]
-            answers[request] = row.merge(answers[request], _partial(request[1], numbers))
-            self._non_empty.add(request)
-        return answers
+    def _request(self, asked: Iterable[Asked]) -> None:
+        rows = (one.requested(number, self._ticks) for number, one in enumerate(asked))
+        self._tables.define("requests", REQUESTS, rows)
 
-    def receipts(self) -> dict[int, Receipt]:
-        """Return the receipts of the rows that were refused or were duplicates, by ``seq``, in the
-        order of arrival.
+    def _partial(self, asked: Asked, rows: Sequence[Sequence[Any]]) -> Partial:
+        """Return what the measure works on, in Python's own numbers."""
+        row = asked.row
+        of_cells = row.of_folded(self._of_rows(asked, rows)) if rows else row.identity
+        return row.over(of_cells, row.identity, asked.starts, asked.ends)
 
-        They are those that a :class:`~metering_core.UsageLog` gives; a row that is not among them
-        was accepted, or is malformed and was skipped. ``seq`` is the value of that column, or where
-        the source has none the number of the row, from 1.
+    def _of_rows(self, asked: Asked, rows: Sequence[Sequence[Any]]) -> Folded:
+        """Return what the rows of a request say. Where they are of texts or windows, a row alone
+        has no number of the whole.
         """
-        exceptional = [_judged(row) for row in self._exceptional()]
-        has_duplicates = any(judged.verdict == "duplicate" for judged in exceptional)
-        sequences = (
-            {int(seq): int(sequence) for seq, sequence in self._numbered()}
-            if has_duplicates
+        _, _, *counted = rows[0]
+        cells, total, greatest, least, timestamp, seq, latest, area = map(self._summed, counted)
+        length = asked.row.window_seconds * self._ticks
+        peaks = (
+            {int(row[1]) // length: self._number(self._summed(row[4])) for row in rows}
+            if length
             else {}
         )
-        try:
-            return {judged.seq: self.rules.receipt(judged, sequences) for judged in exceptional}
-        except AssertionError as error:
-            if self._origin.reader.kind != "parquet":
-                raise
-            # What is read in place is believed anew by each statement: where damage hit a file's
-            # own account of its rows, one that skips what it need not read sees others than one
-            # that does not.
-            path = self._origin.reader.files[0]
-            reason = f"cannot be read: it is damaged, or was written while it was read ({error})"
-            raise CatalogError.of_file("source", path, reason) from error
-
-    def _read_columns(self) -> Sequence[str]:
-        return list(EXPECTED)
-
-    def _fault(self, column: str, fields: Mapping[str, Any]) -> InvalidValueError:
-        """Return what the readers of the other engines say of a row, or what SQL cannot hold
-        although they take it.
-        """
-        try:
-            usage_row("", 1, fields, time=self._time)
-        except InvalidValueError as error:
-            return error
-        return InvalidValueError.expecting(
-            _CODES[column], column, EXPECTED[column], fields.get(column)
+        return Folded(
+            texts=frozenset(row[0] for row in rows),
+            count=cells,
+            total=self._number(total),
+            greatest=self._number(greatest),
+            least=self._number(least),
+            latest=(self._stamp(timestamp, seq), self._number(latest)),
+            moment=self._number(total * asked.starts + area),
+            peaks=tuple(sorted(peaks.items())),
         )
+
+    def _summed(self, amount: Any) -> int:
+        """Return a number of the folding as Python's own."""
+        whole = 0 if amount is None else int(amount)
+        if abs(whole) > SUM_MAX:  # DuckDB before 2.0 goes on to 2**127 - 1 and refuses only then.
+            raise self._out_of_range(f"a sum is {whole}")
+        return whole
+
+    def periods_with_usage(self) -> dict[str, tuple[BillingPeriod, ...]]:
+        """Return the billing periods that bill accepted usage, in order, by the id of their
+        subscription.
+
+        The partials of all of them are remembered on the way: what is billed next costs no further
+        run.
+        """
+        possible = [
+            (subscription, period, self._asked(item, period))
+            for subscription, item, period in candidates(self._accounts.values(), self._used())
+        ]
+        self._remember(one for _, _, asked in possible for one in (asked, asked.probe()))
+        found: dict[str, dict[int, BillingPeriod]] = {}
+        for subscription, period, asked in possible:
+            if asked.probe() in self._non_empty:
+                found.setdefault(subscription.id, {})[period.start_seconds] = period
+        order = (key for key in self._accounts if key in found)
+        return {key: tuple(found[key][start] for start in sorted(found[key])) for key in order}
+
+    def _spans(
+        self, relation: str, owner: str, moment: str, bounds: Mapping[Any, Span]
+    ) -> dict[Any, list[Span]]:
+        """Return by owner where its moments lie, in Unix seconds: between its bounds, or where
+        those are far apart, around those it has.
+        """
+        if all(last - first <= _WIDE for first, last in bounds.values()):
+            return {one: [span] for one, span in bounds.items()}
+        found: dict[Any, list[Span]] = {}
+        day = f"CAST(FLOOR({moment} / {_DAY * self._ticks}) AS BIGINT)"
+        text = _CLUSTERS.format(relation=relation, owner=owner, day=day)
+        for one, first, last in self._tables.rows(text):
+            if one in bounds:
+                found.setdefault(one, []).append((int(first) * _DAY, (int(last) + 1) * _DAY - 1))
+        return found
+
+    # What was billed ------------------------------------------------------------------------------
 
     def stored_invoice(self, subscription_id: str, period: BillingPeriod) -> Invoice | None:
         """Return the invoice of a period that was finalized before, as ``closed`` has it; None
@@ -232,75 +386,24 @@ class SqlUsage(SqlRows):
         """
         known = name(subscription_id, "subscription")
         require_kind(BillingPeriod, period, "period")
-        closing = (
-            self.rules.accounts[known].finalized(period) if known in self.rules.accounts else None
-        )
+        account = self._accounts.get(known)
+        closing = None if account is None else account.finalized(period)
         return None if closing is None else closing.invoice
 
-    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse to finalize another version of a subscription than was given.
 
-        Raises:
-            InvalidValueError: as :meth:`~metering_core.UsageLog.require_told`.
-        """
-        require_kind(Subscription, subscription, "subscription")
-        require_kind(BillingPeriod, period, "period")
-        refuse_untold(self.rules.accounts, subscription, lambda item: item.recurring.meter is None)
-
-    def periods_with_usage(self) -> dict[str, tuple[BillingPeriod, ...]]:
-        """Return the billing periods that bill accepted records, in order, by the id of their
-        subscription.
-
-        The partials of all of them are remembered on the way: what is billed next costs no further
-        run.
-        """
-        used = self._spans("accepted", "billed_at", self._used_bounds())
-        candidates = [
-            (subscription, period, self._request(item, period), _probe(self._request(item, period)))
-            for subscription, item, period in self.rules.candidates(used)
-        ]
-        self._remember([request for one in candidates for request in one[2:]])
-        found: dict[str, dict[int, BillingPeriod]] = {}
-        for subscription, period, _, probe in candidates:
-            if probe in self._non_empty:
-                found.setdefault(subscription.id, {})[period.start_seconds] = period
-        order = (key for key in self.rules.accounts if key in found)
-        return {key: tuple(found[key][start] for start in sorted(found[key])) for key in order}
-
-    def _used_bounds(self) -> dict[str, Span]:
-        """Return the bounds of what is billed: late usage may be billed in the period in which it
-        was received.
-        """
-        if self.rules.policy.late_attribution is not LateAttribution.OPEN_PERIOD:
-            return self._used
-        both = ((item_id, (span, self._received[item_id])) for item_id, span in self._used.items())
-        return {
-            item_id: (min(one[0] for one in spans), max(one[1] for one in spans))
-            for item_id, spans in both
-        }
-
-    # Inspection -----------------------------------------------------------------------------------
-
-    def _inspect(self, origin: Origin, *, skip_malformed: bool) -> None:
-        """Keep the bounds of each item's usage; refuse the first malformed row by name, or count
-        such rows.
-        """
-        self._origin = origin
-        count, firsts = 0, []
-        for item_id, malformed, first_malformed, usable, *bounds in self._tables.rows(
-            statement("inspecting")
-        ):
-            if malformed:
-                count += int(malformed)
-                firsts.append(int(first_malformed))
-            if usable and item_id in self.rules.items:
-                first, last, first_received, last_received = map(int, bounds)
-                self._used[item_id], self._received[item_id] = (
-                    (first, last),
-                    (first_received, last_received),
-                )
-        self._sift(count, firsts, skip=skip_malformed)
-
+_FALLS: Final = """
+SELECT seq, said, before
+FROM (
+  SELECT seq, said,
+    MAX(said) OVER (ORDER BY seq ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
+  FROM usage
+  WHERE said IS NOT NULL
+) AS told
+WHERE said < before
+ORDER BY seq
+LIMIT 1
+"""
+"""A row that says that it was received before one that stands before it."""
 
 _DAY: Final = 86_400
 _WIDE: Final = 62 * _DAY
@@ -310,176 +413,20 @@ anything of time.
 
 _CLUSTERS: Final = """WITH
 days AS (
-  SELECT DISTINCT subscription_item, CAST(FLOOR({moment} / 86400) AS BIGINT) AS day FROM {relation}
+  SELECT DISTINCT {owner} AS owner, {day} AS day FROM {relation}
 ),
 beside AS (
-  SELECT subscription_item, day,
-    LAG(day) OVER (PARTITION BY subscription_item ORDER BY day) AS before
-  FROM days
+  SELECT owner, day, LAG(day) OVER (PARTITION BY owner ORDER BY day) AS before FROM days
 ),
 clustered AS (
   SELECT
-    subscription_item, day,
+    owner, day,
     SUM(CASE WHEN day - before <= 31 THEN 0 ELSE 1 END)
-      OVER (PARTITION BY subscription_item ORDER BY day) AS cluster
+      OVER (PARTITION BY owner ORDER BY day) AS cluster
   FROM beside
 )
-SELECT subscription_item, MIN(day) AS first_day, MAX(day) AS last_day
+SELECT owner, MIN(day) AS first_day, MAX(day) AS last_day
 FROM clustered
-GROUP BY subscription_item, cluster
+GROUP BY owner, cluster
 """
-"""Days with a row of an item, those at most a month apart together."""
-
-_CODES: Final = {
-    "subscription_item": ErrorCode.PARAMETER_INVALID_STRING,
-    "quantity": ErrorCode.PARAMETER_INVALID_INTEGER,
-    "timestamp": ErrorCode.PARAMETER_INVALID_INSTANT,
-    "action": ErrorCode.PARAMETER_INVALID_CHOICE,
-    "id": ErrorCode.PARAMETER_INVALID_STRING,
-    "received_at": ErrorCode.PARAMETER_INVALID_INSTANT,
-}
-
-
-def _partial(mode: AggregateUsage, numbers: Sequence[Any]) -> Partial:
-    """Return what the mode's aggregator works on, of what the folding says, in Python's own
-    ints.
-    """
-    bucket, *others = numbers
-    count, total, greatest, least, timestamp = (0 if one is None else int(one) for one in others)
-    for value in (total, greatest):
-        if value > SUM_MAX:  # DuckDB before 2.0 goes on to 2**127 - 1 and refuses only then.
-            raise out_of_range(f"a sum for {mode.value!r} is {value}")
-    row = AGGREGATORS[mode]
-    peaks = () if bucket is None else ((int(bucket) // row.window_seconds, greatest),)
-    return row.of_folded(
-        Folded(frozenset(), count, total, greatest, least, (timestamp, greatest), 0, peaks)
-    )
-
-
-def _probe(request: Request) -> Request:
-    """Return the request that tells whether the period itself has usage, where the mode looks back
-    to earlier ones.
-    """
-    item_id, mode, start, end = request
-    return (
-        item_id,
-        AggregateUsage.LAST_DURING_PERIOD if AGGREGATORS[mode].looks_back else mode,
-        start,
-        end,
-    )
-
-
-def _judged(row: Sequence[Any]) -> Judged:
-    """Return a judged row, the numbers of the engine as Python's own ints."""
-    values = dict(zip(JUDGED_COLUMNS, row, strict=True))
-    for column in (
-        "seq",
-        "quantity",
-        "timestamp",
-        "received",
-        "first_seq",
-        "first_quantity",
-        "first_timestamp",
-    ):
-        values[column] = None if values[column] is None else int(values[column])
-    return Judged(**values)
-
-
-def require_order(tables: Tables, relation: str, seq: str) -> None:
-    """Refuse a row without a place in the order of arrival, and two rows that claim the same one.
-
-    What is NULL compares with nothing: such a row would be neither billed nor refused. ``seq``
-    reads a place from ``source``.
-    """
-    claims = f"SELECT seq FROM {relation} GROUP BY seq HAVING seq IS NULL OR COUNT(*) > 1"
-    for (place,) in tables.rows(f"{claims} ORDER BY seq NULLS FIRST LIMIT 1"):
-        if place is None:
-            ((value,),) = tables.rows(f"SELECT MIN(seq) FROM source WHERE ({seq}) IS NULL")
-            expected = (
-                "an integer of at most 64 bits in each row, because it is the order of arrival"
-            )
-            raise InvalidValueError.expecting(
-                ErrorCode.PARAMETER_INVALID_INTEGER, "seq", expected, value
-            )
-        expected = "a different value in each row, because it is the order of arrival"
-        raise InvalidValueError.expecting(
-            ErrorCode.PARAMETER_INVALID_OBJECT, "seq", expected, int(place)
-        )
-
-
-def column_refused(column: str, expected: str, received: str) -> InvalidValueError:
-    """Say that a column is not of a type that can be read exactly."""
-    message = f"{column}: expected a column of {expected}, received {received}"
-    details = {"expected": expected, "received": received}
-    return InvalidValueError(
-        ErrorCode.PARAMETER_INVALID_OBJECT, message, param=column, details=details
-    )
-
-
-def require_columns(
-    columns: Collection[str],
-    required: Collection[str],
-    optional: Collection[str],
-    now: int | None,
-    read: str = "usage",
-) -> None:
-    """Refuse misspelt columns, say which one the source lacks, and refuse two words on when its
-    rows were received.
-
-    ``read`` is what the source is called in a refusal.
-    """
-    refuse_slips(columns, (*required, *optional), read)
-    for column in required:
-        if column not in columns:
-            message = f"{read}: the column {column!r} is missing"
-            raise InvalidValueError(ErrorCode.PARAMETER_MISSING, message, param=column)
-    if now is not None and "received_at" in columns:
-        raise InvalidValueError.exclusive("now", "received_at")
-
-
-def received(
-    columns: Collection[str],
-    now: int | None,
-    moment_of: Callable[[str], str],
-    is_absent: str = "received_at IS NULL",
-) -> str:
-    """Return the expression of when a row was received: what it says, ``now``, or when it happened.
-
-    A row that says nothing was received when it happened; one that says what is no moment has none,
-    and is refused.
-    """
-    if "received_at" in columns:
-        return (
-            f"CASE WHEN {is_absent} THEN {moment_of('timestamp')} ELSE "
-            f"{moment_of('received_at')} END"
-        )
-    return moment_of("timestamp") if now is None else f"CAST({now} AS BIGINT)"
-
-
-def plausible(
-    fields: Iterable[str], time: PlausibleTime, now: int | None, unit: int = 1
-) -> list[str]:
-    """Return what selects fields once more: a moment that ``time`` does not hold becomes NULL,
-    which is malformed.
-
-    ``unit`` is how many of what the moments count make a second. What ``now`` says is the caller's
-    word, not the file's.
-    """
-    first, last = time.first * unit, (time.last + 1) * unit - 1
-    said = {"timestamp", "said"} if now is not None else {"timestamp", "said", "received"}
-    return [
-        f"CASE WHEN {one} BETWEEN {first} AND {last} THEN {one} END AS {one}"
-        if one in said
-        else one
-        for one in fields
-    ]
-
-
-def out_of_range(cause: Exception | str) -> InvoicingError:
-    """Say that a sum has more digits than an SQL engine adds exactly."""
-    message = (
-        "quantity: expected sums of at most 38 digits, which is what DECIMAL(38, 0) adds "
-        "exactly, received more "
-        f"({str(cause).splitlines()[0][:200]})"
-    )
-    return InvoicingError(ErrorCode.QUANTITY_OUT_OF_RANGE, message, param="quantity")
+"""Days with a row of an owner, those at most a month apart together."""

@@ -1,5 +1,5 @@
-"""Meter events that stay in files or on a cluster: judged and folded by one SQL text on DuckDB and
-on Spark.
+"""Meter events in SQL: which columns are read, what judges them, and what a log says of those that
+were not taken.
 
 Every formula is exact: values are counted in whole units of ``10**-decimal_places`` and added as
 ``DECIMAL(38, 0)``, which both engines refuse to overflow. What that does not hold is refused by
@@ -11,69 +11,62 @@ one counts then depends on the one before it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import timedelta
 from decimal import Decimal
-from functools import cache
-from importlib import resources
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
-from metering_core.aggregation import as_requests
+from metering_core.accounts import Closing
 from metering_core.book import Book, OverBook
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
-from metering_core.feeds.instants import PlausibleTime, time_of
-from metering_core.measures import Folded, Partial, formula_of, require_sql
+from metering_core.feeds.instants import PlausibleTime
+from metering_core.measures import formula_of, require_sql
 from metering_core.meter_acceptance import (
     IdentifierScope,
+    LateUsage,
     MeterPolicy,
+    event_not_found,
     identifier_reused,
+    late_cancellation,
     meter_inactive,
     meter_unknown,
     read,
-    require_no_carrying,
     time_refusal,
 )
-from metering_core.meter_events import MeterEvent
+from metering_core.meter_events import MeterEvent, MeterEventAdjustment
 from metering_core.meter_log import content_of
-from metering_core.meters import EVENT_NAME_MAX, Meter
+from metering_core.meters import Meter
 from metering_core.names import folded, require_iterable, require_kind, required
 from metering_core.periods import (
     MICROSECONDS,
     SECONDS_MAX,
     SECONDS_MIN,
     BillingPeriod,
+    Instant,
     from_unix_seconds,
     instant,
+    moment,
     unix_seconds,
 )
-from metering_core.sql.kernel import statement
-from metering_core.sql.loading import Origin
-from metering_core.sql.refusing import SqlRows
-from metering_core.sql.rules import Row, united
+from metering_core.sql.columns import Columns
+from metering_core.sql.engine import Asked, SqlUsage
+from metering_core.sql.rules import Row, Span, take_closings, united
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
-REQUIRED: Final = ("event_name", "customer", "value", "timestamp")
-OPTIONAL: Final = ("identifier", "received_at", "seq")
 _DAY: Final = 86_400 * MICROSECONDS
 _ENDLESS: Final = 2**60
-_BEGINNING: Final = SECONDS_MIN * MICROSECONDS
-_END: Final = (SECONDS_MAX + 1) * MICROSECONDS - 1
-_SAID: Final = "FROM judged WHERE verdict IS NOT NULL"
-_SENT: Final = (
-    "seq",
-    "event_name",
-    "customer",
-    "value",
-    "timestamp",
-    "received",
-    "identifier",
-)
-"""The first moment of the year 1: where a look back begins."""
 _EPOCH: Final = from_unix_seconds(0)
+_COLUMNS: Final = ("event_name", "customer", "value", "timestamp")
+_MORE_COLUMNS: Final = ("identifier", "received_at", "seq")
+_SENT: Final = (
+    *("seq", "event_name", "customer", "value"),
+    *("timestamp", "received", "identifier"),
+)
+"""What is read back of an event that was refused or was a duplicate, beside its dimensions."""
 
 _RELATIONS: Final[Mapping[str, Mapping[str, str]]] = {
     "meters": {
@@ -84,6 +77,7 @@ _RELATIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "places": "BIGINT",
         "window_length": "BIGINT",
     },
+    "billed": {"meter": "BIGINT", "customer": "STRING", "series": "BIGINT"},
     "customers": {"customer": "STRING"},
     "rules": {
         "has_customers": "BOOLEAN",
@@ -95,44 +89,11 @@ _RELATIONS: Final[Mapping[str, Mapping[str, str]]] = {
         "is_global": "BOOLEAN",
         "decimal_places": "BIGINT",
     },
+    "cancellations": {"number": "BIGINT", "event_name": "STRING", "identifier": "STRING"},
+    "canceled": {"seq": "BIGINT"},
     "lives": {"meter": "BIGINT", "customer": "STRING", "starts": "BIGINT", "ends": "BIGINT"},
-    "requests": {
-        "request": "BIGINT",
-        "meter": "BIGINT",
-        "customer": "STRING",
-        "starts": "BIGINT",
-        "ends": "BIGINT",
-        "wants_area": "BOOLEAN",
-        "wants_texts": "BOOLEAN",
-        "peak_length": "BIGINT",
-    },
 }
-"""The input relations of the kernel beside ``events``, with the types of their columns."""
-
-
-@cache
-def events_kernel() -> tuple[str, str]:
-    """Return the two statements that judge and fold meter events, as they are run.
-
-    >>> print(events_kernel()[0].splitlines()[0])
-    -- Judging meter events: which count, and why the others do not.
-    """
-    judging, folding = (
-        resources.files(__package__).joinpath("meter_events.sql").read_text("utf-8").split(";\n")
-    )
-    return judging, folding.lstrip()
-
-
-@attrs.frozen
-class _Request:
-    """What is asked of an engine; times in Unix microseconds, ``starts`` inclusive and ``ends``
-    exclusive.
-    """
-
-    meter: str
-    customer: str
-    starts: int
-    ends: int
+"""The input relations of the statements beside the events, with the types of their columns."""
 
 
 @attrs.frozen
@@ -160,32 +121,38 @@ def _meant(customer: str, billed: Iterable[str]) -> str | None:
     )
 
 
-SIFTED: Final = f"""SELECT
-  events_sent.*,
-  CASE
-    WHEN timestamp IS NULL OR timestamp NOT BETWEEN {_BEGINNING} AND {_END} THEN 'timestamp'
-    WHEN received IS NULL OR received NOT BETWEEN {_BEGINNING} AND {_END} THEN 'received_at'
-    WHEN event_name IS NULL OR LENGTH(event_name) NOT BETWEEN 1 AND {EVENT_NAME_MAX}
-    THEN 'event_name'
-    WHEN LENGTH(identifier) NOT BETWEEN 1 AND {EVENT_NAME_MAX} THEN 'identifier'
-    WHEN is_inexact THEN 'value'
-  END AS fault
-FROM events_sent"""
-"""What is malformed of the events as they were read; the kernel judges those without a fault."""
+_BOUNDS: Final = "SELECT series, MIN(billed_at), MAX(billed_at) FROM entries GROUP BY series"
+
+_CANCELED: Final = """
+SELECT cancellations.number, judged.seq, usage.received
+FROM cancellations
+JOIN usage
+  ON usage.event_name = cancellations.event_name AND usage.identifier = cancellations.identifier
+JOIN judged
+  ON judged.seq = usage.seq
+WHERE judged.verdict IS NULL
+"""
+"""The accepted event that each cancellation names, and when it was received."""
 
 
-class SqlEvents(OverBook, SqlRows):
-    """Meter events that are judged and folded by SQL; itself a :class:`~metering_core.Usage`.
-    Engines say how one is run.
+def _joined(fields: Iterable[str]) -> str:
+    """Return texts as one text that no others give: each with its length in front."""
+    parts = [f"COALESCE(CONCAT(CAST(LENGTH({one}) AS STRING), ':', {one}), '-')" for one in fields]
+    return f"CONCAT('', {', '.join(parts)})" if parts else "''"
 
-    Answers are remembered: ask :meth:`partials` for everything once, and single questions cost
-    nothing afterwards. There are no cancellations and no closed periods here.
+
+class SqlEvents(OverBook, SqlUsage):
+    """Meter events that are judged and folded by SQL.
 
     Attributes:
         policy: what is accepted.
     """
 
-    _engine: str = "SQL"
+    _called = "events"
+    _ticks = MICROSECONDS
+    _relations: ClassVar[Mapping[str, Mapping[str, str]]] = _RELATIONS
+    _sifting, _judging, _entries = "event_sifting", "event_judging", "event_entries"
+    _engine: ClassVar[str]
 
     def __init__(
         self,
@@ -193,10 +160,14 @@ class SqlEvents(OverBook, SqlRows):
         subscriptions: Iterable[Subscription],
         customers: Iterable[str] | None,
         policy: MeterPolicy | None,
+        closed: Mapping[str, Iterable[Closing]] | None,
+        canceled: Iterable[MeterEventAdjustment],
         decimal_places: int,
+        now: Instant | None,
         time: PlausibleTime | None,
+        *,
+        skip_malformed: bool,
     ) -> None:
-        self._time = time_of(time)
         if policy is not None:
             require_kind(MeterPolicy, policy, "policy")
         self.policy: Final = MeterPolicy() if policy is None else policy
@@ -206,27 +177,53 @@ class SqlEvents(OverBook, SqlRows):
             customers=customers,
             overlap=self.policy.overlap,
         )
+        take_closings(self.book.accounts, closed)
+        super().__init__(self.book.accounts, now, time, skip_malformed=skip_malformed)
+        self._canceled = [
+            require_kind(MeterEventAdjustment, one, "canceled", "MeterEventAdjustments")
+            for one in require_iterable(canceled, "canceled")
+        ]
         self._places = exact_integer(decimal_places, "decimal_places", maximum=37)
         self._numbers = {meter.id: number for number, meter in enumerate(self.book.meters.values())}
         self._names = {meter.event_name: meter for meter in self.book.meters.values()}
-        self._answers: dict[_Request, Partial] = {}
+        self._series: dict[tuple[str, str], int] = {}
+        for item, customer in self._items():
+            self._series.setdefault((item.recurring.meter or "", customer), len(self._series))
         self._refuse_policy()
         self._refuse_dimensions()
 
+    def _items(self) -> Iterator[tuple[SubscriptionItem, str]]:
+        """Yield the items that meters bill, with their customers."""
+        for subscription in self.book.subscriptions:
+            for item in subscription.items:
+                if item.recurring.meter is not None and subscription.customer is not None:
+                    yield item, subscription.customer
+
     def _refuse_policy(self) -> None:
-        retention, code = self.policy.identifier_retention, ErrorCode.PARAMETER_INVALID_OBJECT
+        """Refuse what SQL cannot say of a policy, and why."""
+        retention, late = self.policy.identifier_retention, self.policy.late_usage
         if retention is not None:
             expected = f"None, because {self._engine} remembers every identifier for ever"
             raise InvalidValueError.expecting(
-                code, "policy[identifier_retention]", expected, retention
+                ErrorCode.PARAMETER_INVALID_OBJECT,
+                "policy[identifier_retention]",
+                expected,
+                retention,
             )
-        require_no_carrying(self.policy, f"{self._engine} closes")
+        if late is LateUsage.CARRY_FORWARD:
+            expected = (
+                f"'ignore', because {self._engine} knows the invoices of closed periods, and not "
+                "which events each of them counted"
+            )
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_CHOICE, "policy[late_usage]", expected, late.value
+            )
 
     def _refuse_dimensions(self) -> None:
         """Refuse keys that name the same column as something else: SQL tells no case of letters
         apart.
         """
-        columns = {column: f"the column {column!r}" for column in (*REQUIRED, *OPTIONAL)}
+        columns = {column: f"the column {column!r}" for column in (*_COLUMNS, *_MORE_COLUMNS)}
         for key in self._keys:
             other = columns.setdefault(key.casefold(), f"the dimension {key!r}")
             if other != f"the dimension {key!r}":
@@ -236,16 +233,18 @@ class SqlEvents(OverBook, SqlRows):
                     code, "meters[dimension_payload_keys]", expected, key
                 )
 
-    def _define(self, name: str, rows: Iterable[Row]) -> None:
-        self._tables.define(name, _RELATIONS[name], rows)
-
-    # Loading --------------------------------------------------------------------------------------
+    # What is read and judged ----------------------------------------------------------------------
 
     @property
     def _required(self) -> Sequence[str]:
         """The columns that the source must have: who only counts needs no values."""
         counts = all(formula_of(meter).takes == "nothing" for meter in self.book.meters.values())
-        return [column for column in REQUIRED if not (counts and column == "value")]
+        return [column for column in _COLUMNS if not (counts and column == "value")]
+
+    @property
+    def _optional(self) -> Sequence[str]:
+        known = dict.fromkeys((*_COLUMNS, *_MORE_COLUMNS, *self._keys))
+        return [column for column in known if column not in self._required]
 
     @property
     def _keys(self) -> list[str]:
@@ -256,122 +255,96 @@ class SqlEvents(OverBook, SqlRows):
             )
         )
 
-    def _dimensions(
-        self, columns: Iterable[str], quote: Callable[[str], str], name: Callable[[str], str]
-    ) -> dict[str, str]:
-        """Return the expressions of ``dimensions``, ``series`` and ``dimension_count``."""
-        there = [key for key in self._keys if key in set(columns)]
+    def _fields(self, columns: Columns) -> dict[str, str]:
+        value, is_inexact = columns.value()
+        self._there = {
+            key: columns.quoted(f"dimension {key}") for key in self._keys if key in columns.kinds
+        }
+        return {
+            **{key: columns.text(key) for key in ("event_name", "customer", "identifier")},
+            "value": value,
+            "is_inexact": is_inexact,
+            **{field: columns.text(key) for key, field in self._there.items()},
+        }
 
-        def joined(keys: Iterable[str]) -> str:
-            parts = [
-                f"COALESCE(CONCAT(CAST(LENGTH({name(key)}) AS STRING), ':', {name(key)}), '-')"
-                for key in keys
-            ]
-            return f"CONCAT('', {', '.join(parts)})" if parts else "''"
-
-        series = "".join(
-            f" WHEN {quote(meter.event_name)} THEN {self._series(meter, there, joined, name)}"
+    def _derived(self, columns: Columns) -> dict[str, str]:
+        """Return the dimensions as one text, those that a meter has, and how many there are."""
+        there = self._there.values()
+        cases = "".join(
+            f" WHEN {columns.literal(meter.event_name)} THEN {self._dimensions_of(meter)}"
             for meter in self.book.meters.values()
             if meter.dimension_payload_keys
         )
-        count = (
-            " + ".join(f"CASE WHEN {name(key)} IS NULL THEN 0 ELSE 1 END" for key in there) or "0"
-        )
+        count = " + ".join(f"CASE WHEN {one} IS NULL THEN 0 ELSE 1 END" for one in there)
         return {
-            "dimensions": joined(there),
-            "series": f"CASE event_name{series} ELSE '' END" if series else "''",
-            "dimension_count": f"CAST({count} AS BIGINT)",
+            "all_dimensions": _joined(there),
+            "dimensions": f"CASE event_name{cases} ELSE '' END" if cases else "''",
+            "dimension_count": f"CAST({count or 0} AS BIGINT)",
         }
 
-    @staticmethod
-    def _series(
-        meter: Meter,
-        there: Sequence[str],
-        joined: Callable[[Iterable[str]], str],
-        name: Callable[[str], str],
-    ) -> str:
+    def _dimensions_of(self, meter: Meter) -> str:
         keys = meter.dimension_payload_keys
-        if not set(keys) <= set(there):
+        if not self._there.keys() >= set(keys):
             return "CAST(NULL AS STRING)"
-        missing = " OR ".join(f"{name(key)} IS NULL" for key in keys)
-        return f"CASE WHEN {missing} THEN NULL ELSE {joined(keys)} END"
+        fields = [self._there[key] for key in keys]
+        missing = " OR ".join(f"{one} IS NULL" for one in fields)
+        return f"CASE WHEN {missing} THEN NULL ELSE {_joined(fields)} END"
 
-    def _define_rules(self) -> None:
-        policy = self.policy
-        allowed = 0 if policy.whole_values else None
-        self._define(
-            "meters",
-            [
-                (
-                    meter.event_name,
-                    self._numbers[meter.id],
-                    meter.formula.value,
-                    meter.is_active,
-                    meter.decimal_places if allowed is None else allowed,
-                    0
-                    if meter.event_time_window is None
-                    else meter.event_time_window.seconds * MICROSECONDS,
-                )
-                for meter in self.book.meters.values()
-            ],
-        )
-        customers = self.book.customers
-        self._define("customers", [(customer,) for customer in customers or ()])
-        back, ahead = policy.backdate_days, policy.future_tolerance
-        self._define(
-            "rules",
-            [
-                (
-                    customers is not None,
-                    policy.significant_digits,
-                    policy.positive_values,
-                    policy.dimensions_max,
-                    None if back is None else min(back * _DAY, _ENDLESS),
-                    None if ahead is None else min(ahead // timedelta(microseconds=1), _ENDLESS),
-                    policy.identifier_scope is IdentifierScope.GLOBAL,
-                    self._places,
-                )
-            ],
-        )
-
-    def _check(self, origin: Origin, *, skip_malformed: bool) -> None:
+    def _inspect(self) -> None:
         """Refuse the first malformed event by name, or count them."""
-        self._origin = origin
         first = "MIN(CASE WHEN fault IS NOT NULL THEN seq END)"
         ((malformed, seq),) = self._tables.rows(f"SELECT COUNT(fault), {first} FROM sifted")
-        self._sift(int(malformed), [] if seq is None else [int(seq)], skip=skip_malformed)
+        self._sift(int(malformed), [] if seq is None else [int(seq)])
 
-    def _read_columns(self) -> Sequence[str]:
-        return [column for column in (*REQUIRED, *OPTIONAL) if column != "seq"]
-
-    def _fault(self, column: str, fields: Mapping[str, Any]) -> InvalidValueError:
-        """Return what the readers of the other engines say of an event, or what SQL cannot hold
-        although they take it.
-        """
-        try:
-            for one in ("timestamp", "received_at"):
-                if one == "timestamp" or fields.get(one) is not None:
-                    instant(self._time.moment(required(fields, one), one), one)
-            MeterEvent(
-                required(fields, "event_name"),
-                {"": ""},
-                identifier=fields.get("identifier"),
-                timestamp=0,
-            )
-        except InvalidValueError as error:
-            return error
-        expected = {"value": "a text, or an integer", "identifier": "a text"}
-        said = expected.get(column, "an instant within the years 1 to 9999")
-        return InvalidValueError.expecting(
-            ErrorCode.PARAMETER_INVALID_OBJECT, column, said, fields.get(column)
+    def _define_rules(self) -> None:
+        customers = self.book.customers
+        self._define("meters", map(self._meter_row, self.book.meters.values()))
+        self._define("customers", ((customer,) for customer in customers or ()))
+        self._define("rules", [self._policy_row()])
+        self._define("canceled", ())
+        self._define(
+            "billed",
+            (
+                (self._numbers[meter], customer, number)
+                for (meter, customer), number in self._series.items()
+            ),
         )
+
+    def _meter_row(self, meter: Meter) -> Row:
+        window = meter.event_time_window
+        return (
+            meter.event_name,
+            self._numbers[meter.id],
+            meter.formula.value,
+            meter.is_active,
+            0 if self.policy.whole_values else meter.decimal_places,
+            0 if window is None else window.seconds * MICROSECONDS,
+        )
+
+    def _policy_row(self) -> Row:
+        policy = self.policy
+        back, ahead = policy.backdate_days, policy.future_tolerance
+        return (
+            self.book.customers is not None,
+            policy.significant_digits,
+            policy.positive_values,
+            policy.dimensions_max,
+            None if back is None else min(back * _DAY, _ENDLESS),
+            None if ahead is None else min(ahead // timedelta(microseconds=1), _ENDLESS),
+            policy.identifier_scope is IdentifierScope.GLOBAL,
+            self._places,
+        )
+
+    def _look_through(self) -> None:
+        self._check_values()
+        self._cancel()
 
     def _check_values(self) -> None:
         """Refuse a value that counts and that units do not hold."""
         condition = "verdict IS NULL AND units IS NULL AND formula NOT IN ('count', 'unique_count')"
         ((seq,),) = self._tables.rows(f"SELECT MIN(seq) FROM judged WHERE {condition}")
         if seq is not None:
-            ((value,),) = self._tables.rows(f"SELECT value FROM sent WHERE seq = {int(seq)}")
+            ((value,),) = self._tables.rows(f"SELECT value FROM given WHERE seq = {int(seq)}")
             expected = (
                 f"a value of at most {self._places} decimal places "
                 f"(decimal_places={self._places} says so) and 38 digits in "
@@ -382,7 +355,30 @@ class SqlEvents(OverBook, SqlRows):
             )
             raise self._origin.places(self._tables, [int(seq)])[int(seq)].complaint(error)
 
-    # Questions ------------------------------------------------------------------------------------
+    def _cancel(self) -> None:
+        """Leave out what was canceled after all of this usage was received.
+
+        Raises:
+            UsageRejectedError: as :meth:`~metering_core.MeterLog.cancel`.
+        """
+        if not self._canceled:
+            return
+        self._define(
+            "cancellations",
+            ((number, one.event_name, one.identifier) for number, one in enumerate(self._canceled)),
+        )
+        found = {
+            int(number): (int(seq), int(at)) for number, seq, at in self._tables.rows(_CANCELED)
+        }
+        for number, one in enumerate(self._canceled):
+            if number not in found:
+                raise event_not_found(one.event_name, one.identifier)
+            at = moment(one.canceled_at, "canceled_at")[1]
+            if (late := late_cancellation(found[number][1], at, self.policy)) is not None:
+                raise late
+        self._define("canceled", ((seq,) for seq in {seq for seq, _ in found.values()}))
+
+    # What is asked --------------------------------------------------------------------------------
 
     def meter(self, meter_id: str) -> Meter:
         """Return a meter; ``meter_unknown`` where there is none."""
@@ -394,119 +390,45 @@ class SqlEvents(OverBook, SqlRows):
         """
         return self.book.meter_of(item)
 
-    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of what a bill of the period counts; see
-        :class:`~metering_core.Usage`.
-
-        Raises:
-            InvoicingError: ``price_not_metered``, ``subscription_item_unknown``, or
-                ``quantity_out_of_range`` where 38 digits do not hold what the formula adds up.
-        """
-        return self.partials([(item, period)])[0]
-
-    def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
-        """Return the partials of many items at once, in the order asked; one run over the events
-        for all that are new.
-
-        The partial of ``last`` tells events of one moment apart by their ``seq``, where a log has
-        the number it gave them.
-        """
-        asked = []
-        for item, period in as_requests(requests):
-            meter, customer = self.meter_of(item), self.book.customer_of(item)
-            require_sql(meter.formula, self._engine)
-            asked.append(
-                _Request(
-                    meter.id,
-                    customer,
-                    period.start_seconds * MICROSECONDS,
-                    period.end_seconds * MICROSECONDS,
-                )
-            )
-        new = [one for one in dict.fromkeys(asked) if one not in self._answers]
-        if new:
-            self._answers.update(zip(new, self._ask(new), strict=True))
-        return [self._answers[one] for one in asked]
-
-    def _ask(self, requests: Sequence[_Request]) -> list[Partial]:
-        """Ask for what lies within each request and, where the formula looks back, for what lies
-        before it.
-        """
-        rows: list[Row] = []
-        for number, one in enumerate(requests):
-            meter = self.meter(one.meter)
-            row = formula_of(meter)
-            kind = (
-                *(field in row.sql for field in ("moment", "texts")),
-                row.window_seconds * MICROSECONDS,
-            )
-            rows.append(
-                (2 * number, self._numbers[one.meter], one.customer, one.starts, one.ends, *kind)
-            )
-            if formula_of(meter).looks_back:
-                beginning = _BEGINNING
-                rows.append(
-                    (
-                        2 * number + 1,
-                        self._numbers[one.meter],
-                        one.customer,
-                        beginning,
-                        one.starts,
-                        False,
-                        False,
-                        0,
-                    )
-                )
-        self._define("requests", rows)
-        found: dict[int, list[Sequence[Any]]] = {}
-        for request, *values in self._tables.rows(events_kernel()[1]):
-            found.setdefault(int(request), []).append(values)
-        answers = []
-        for number, one in enumerate(requests):
-            meter = self.meter(one.meter)
-            within, before = (
-                self._partial(meter, found.get(at, ()), one.starts)
-                for at in (2 * number, 2 * number + 1)
-            )
-            answers.append(formula_of(meter).over(within, before, one.starts, one.ends))
-        return answers
-
-    def _partial(self, meter: Meter, rows: Sequence[Sequence[Any]], starts: int) -> Partial:
-        """Return what the formula works on, in Python's own numbers."""
-        if not rows:
-            return formula_of(meter).identity
-        row = formula_of(meter)
-        folded = self._folded(rows, starts)
-        if not row.window_seconds:
-            return row.of_folded(folded)
-        length = row.window_seconds * MICROSECONDS
-        peaks = sorted(
-            (int(bucket) // length, self._number(greatest))
-            for _, bucket, _, _, greatest, *_ in rows
-        )
-        return row.of_folded(attrs.evolve(folded, peaks=tuple(peaks)))
-
-    def _folded(self, rows: Sequence[Sequence[Any]], starts: int) -> Folded:
-        """Return the rows of a request in Python's own numbers; where texts are wanted there is one
-        a text, of no numbers.
-        """
-        _, _, events, total, greatest, least, last_timestamp, last_seq, last_units, area = rows[0]
-        total = int(total or 0)
-        return Folded(
-            frozenset(row[0] for row in rows),
-            int(events or 0),
-            self._number(total),
-            self._number(greatest or 0),
-            self._number(least or 0),
-            ((int(last_timestamp or 0), int(last_seq or 0)), self._number(last_units or 0)),
-            self._number(total * starts + int(area or 0)),
+    def _asked(self, item: SubscriptionItem, period: BillingPeriod) -> Asked:
+        meter, customer = self.meter_of(item), self.book.customer_of(item)
+        require_sql(meter.formula, self._engine)
+        window = meter.event_time_window
+        return Asked(
+            self._series[meter.id, customer],
+            formula_of(meter),
+            period.start_seconds * MICROSECONDS,
+            period.end_seconds * MICROSECONDS,
+            0 if window is None else window.seconds * MICROSECONDS,
         )
 
-    def _number(self, units: object) -> Number:
-        value = int(units)  # type: ignore[call-overload]  # an int or a Decimal of the engine
-        return whole_if_possible(Decimal(f"{value}e-{self._places}"))
+    def _number(self, amount: int) -> Number:
+        return whole_if_possible(Decimal(f"{amount}e-{self._places}"))
 
-    # Receipts -------------------------------------------------------------------------------------
+    def _stamp(self, timestamp: int, seq: int) -> tuple[int, int]:
+        return timestamp, seq
+
+    def _used(self) -> Mapping[str, Sequence[Span]]:
+        bounds = {
+            int(series): (int(first) // MICROSECONDS, int(last) // MICROSECONDS)
+            for series, first, last in self._tables.rows(_BOUNDS)
+        }
+        spans = self._spans("entries", "series", "billed_at", bounds)
+        found = {
+            item.id: spans.get(self._series[item.recurring.meter or "", customer])
+            for item, customer in self._items()
+        }
+        return {item_id: spans for item_id, spans in found.items() if spans is not None}
+
+    def _out_of_range(self, cause: object) -> InvoicingError:
+        message = (
+            "value: expected sums and weights of at most 38 digits, which is what "
+            f"{self._engine} adds exactly, "
+            f"received more ({str(cause).splitlines()[0][:200]})"
+        )
+        return InvoicingError(ErrorCode.QUANTITY_OUT_OF_RANGE, message, param="value")
+
+    # What was not taken ---------------------------------------------------------------------------
 
     def receipts(self) -> dict[int, Receipt]:
         """Return the receipts of the rows that were refused or were duplicates, by ``seq``, in the
@@ -516,20 +438,16 @@ class SqlEvents(OverBook, SqlRows):
         was accepted. ``seq`` is the value of that column, or where the source has none the number
         of the row, from 1.
         """
-        exceptional = list(
-            self._tables.rows(f"SELECT seq, first_seq, verdict {_SAID} ORDER BY seq")
-        )
+        exceptional = list(self._exceptional(("seq", "first_seq", "verdict")))
         is_repeated = {"duplicate", "identifier_reused"}
-        wanted = f"SELECT seq {_SAID} UNION SELECT first_seq {_SAID}"
-        columns = ", ".join((*_SENT, *self._there))
+        refused = "FROM judged WHERE verdict IS NOT NULL"
+        wanted = f"SELECT seq {refused} UNION SELECT first_seq {refused}"
+        columns = ", ".join((*_SENT, *self._there.values()))
         sent = {
             int(row[0]): row
-            for row in self._tables.rows(f"SELECT {columns} FROM sent WHERE seq IN ({wanted})")
+            for row in self._tables.rows(f"SELECT {columns} FROM given WHERE seq IN ({wanted})")
         }
-        numbers: dict[int, int] = {}
-        if any(row[2] == "duplicate" for row in exceptional):
-            numbered = self._tables.rows(statement("numbering"))
-            numbers = {int(seq): int(number) for seq, number in numbered}
+        numbers = self._numbered(row[2] for row in exceptional)
         found = {}
         for seq, first, verdict in exceptional:
             event, received = self._event(sent[int(seq)])
@@ -556,11 +474,13 @@ class SqlEvents(OverBook, SqlRows):
         """
         self._define("lives", self._lives())
         text = (
-            "SELECT accepted.meter, accepted.customer, COUNT(*), MIN(accepted.seq) FROM "
-            "accepted LEFT JOIN lives "
-            "ON lives.meter = accepted.meter AND lives.customer = accepted.customer "
-            "AND lives.starts <= accepted.timestamp AND accepted.timestamp < lives.ends "
-            "WHERE lives.meter IS NULL GROUP BY accepted.meter, accepted.customer ORDER BY 4"
+            "SELECT judged.meter, judged.customer, COUNT(*), MIN(judged.seq) FROM judged "
+            "LEFT JOIN canceled ON canceled.seq = judged.seq "
+            "LEFT JOIN lives "
+            "ON lives.meter = judged.meter AND lives.customer = judged.customer "
+            "AND lives.starts <= judged.timestamp AND judged.timestamp < lives.ends "
+            "WHERE verdict IS NULL AND canceled.seq IS NULL AND lives.meter IS NULL "
+            "GROUP BY judged.meter, judged.customer ORDER BY 4"
         )
         billed = dict.fromkeys(
             one.customer for one in self.book.subscriptions if one.customer is not None
@@ -578,40 +498,31 @@ class SqlEvents(OverBook, SqlRows):
         these meet.
         """
         lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        for one in self.book.subscriptions:
+        for account in self._accounts.values():
+            one = account.subscription
             starts = SECONDS_MIN if one.start_date is None else unix_seconds(one.start_date)
             ends = SECONDS_MAX if one.ended_at is None else unix_seconds(one.ended_at) - 1
             for item in one.items:
                 if item.recurring.meter is not None and one.customer is not None:
-                    lives.setdefault(
-                        (self._numbers[item.recurring.meter], one.customer), []
-                    ).append((starts, ends))
+                    of = self._numbers[item.recurring.meter], one.customer
+                    lives.setdefault(of, []).append((starts, ends))
         return [
             (meter, customer, starts * MICROSECONDS, (ends + 1) * MICROSECONDS)
             for (meter, customer), spans in lives.items()
             for starts, ends in united(spans)
         ]
 
-    _there: Sequence[str] = ()
-    """The columns of dimensions, as SQL names them."""
-
     def _event(self, row: Sequence[Any]) -> tuple[MeterEvent, int]:
         """Return the event that a row stands for, and when it was received in Unix microseconds."""
         _, event_name, customer, value, timestamp, received, identifier, *dimensions = row
         meter = self._names.get(event_name)
-        keys = (
-            ("stripe_customer_id", "value")
-            if meter is None
-            else (meter.customer_payload_key, meter.value_payload_key)
-        )
-        given = dict(
-            zip((*keys, *self._dimension_keys), (customer, value, *dimensions), strict=True)
-        )
+        keys = ("stripe_customer_id", "value")
+        if meter is not None:
+            keys = meter.customer_payload_key, meter.value_payload_key or ""
+        given = dict(zip((*keys, *self._there), (customer, value, *dimensions), strict=True))
         payload = {key: text for key, text in given.items() if text is not None}
         at = _EPOCH + timedelta(microseconds=int(timestamp))
         return MeterEvent(event_name, payload, identifier=identifier, timestamp=at), int(received)
-
-    _dimension_keys: Sequence[str] = ()
 
     def _refusal(self, event: MeterEvent, received: int) -> Receipt:
         meter = self._names.get(event.event_name)
@@ -636,10 +547,24 @@ class SqlEvents(OverBook, SqlRows):
             return Receipt(Outcome.DUPLICATE, number, details={"row": number - 1})
         return identifier_reused(event.identifier or "", kept, content)
 
-    def _out_of_range(self, cause: Exception) -> InvoicingError:
-        message = (
-            "value: expected sums and weights of at most 38 digits, which is what "
-            f"{self._engine} adds exactly, "
-            f"received more ({str(cause).splitlines()[0][:200]})"
+    def _fault(self, column: str, fields: Mapping[str, Any]) -> InvalidValueError:
+        """Return what the readers of the other engines say of an event, or what SQL cannot hold
+        although they take it.
+        """
+        try:
+            for one in ("timestamp", "received_at"):
+                if one == "timestamp" or fields.get(one) is not None:
+                    instant(self._time.moment(required(fields, one), one), one)
+            MeterEvent(
+                required(fields, "event_name"),
+                {"": ""},
+                identifier=fields.get("identifier"),
+                timestamp=0,
+            )
+        except InvalidValueError as error:
+            return error
+        expected = {"value": "a text, or an integer", "identifier": "a text"}
+        said = expected.get(column, "an instant within the years 1 to 9999")
+        return InvalidValueError.expecting(
+            ErrorCode.PARAMETER_INVALID_OBJECT, column, said, fields.get(column)
         )
-        return InvoicingError(ErrorCode.QUANTITY_OUT_OF_RANGE, message, param="value")

@@ -1,79 +1,85 @@
--- Folding: from accepted records to what each request needs of their cells.
+-- Folding: from accepted usage, of either kind, to what each request needs of its cells.
 --
--- Reads   accepted   the judged records whose verdict is NULL: seq, item, timestamp, quantity, is_set, billed_at (a moment in
---                    the period that bills the record: its timestamp, unless a later period bills it)
---         requests   request (its number), item, adds_up (whether only the total is needed), wants_total (whether it is needed),
---                    wants_latest (whether only the latest cell is), window_length (of the windows that are looked at apart,
---                    in seconds; 0 without), and the period [starts, ends); where the mode looks back, starts is the beginning
---                    of time
--- Writes  partials   request, bucket (where the window begins; NULL without windows, else there is a row for each that has
---                    usage), cells (how many), total (NULL unless wants_total, since many cells may have more digits together
---                    than each has), greatest, least, and timestamp of the latest cell, which is the greatest where only it
---                    is asked for; no row without usage
+-- Reads   entries    accepted usage: seq (order of arrival), series (whose usage it is), part and cell (which together say what
+--                    cell of the series it belongs to), timestamp, billed_at (a moment in the period that bills it), amount, text
+--                    (what counts different values), is_set (whether it replaces what its cell had before)
+--         requests   request (its number), series, the period [starts, ends), looks_back (whether all that came before it counts
+--                    too), the moments [reads_from, reads_before) that hold every cell which the period meets; adds_up (whether
+--                    only the total is needed), wants_total (whether it is needed), wants_latest (whether only the latest cell
+--                    is), wants_texts (whether different texts are told apart), wants_area (whether amounts are weighed by
+--                    time), window_length (of the windows that are looked at apart; 0 without)
+-- Writes  partials   request, text (NULL unless wants_texts, else there is a row for each), bucket (where the window begins; NULL
+--                    without windows, else there is a row for each that has usage), cells (how many), total (NULL unless
+--                    wants_total, since many cells may have more digits together than each has), greatest, least, timestamp and
+--                    seq of the latest cell and its amount, where only that is asked for, and area: the sum of amounts times
+--                    the time since starts; no row without usage
 --
--- A cell is all the usage of one item at one timestamp (in one period). Its value is the sum of its records from its last
--- `set` on, which says the fold without an order: an increment before a `set` does not count, the `set` and all after it do.
+-- A usage record belongs to the cell of its item and timestamp. A meter event is a cell of its own, or where its meter has a
+-- window, a `set` of that window. The value of a cell is the sum of its entries from its last `set` on, which says the fold
+-- without an order: an increment before a `set` does not count, the `set` and all after it do.
 WITH
 requested AS (
-  -- The records of each request. Periods are half-open: the start is in, the end is out.
+  -- The entries that a request must see. A window may reach beyond the period, and another entry of it may count.
   SELECT
-    requests.request, requests.adds_up, requests.wants_latest,
-    accepted.seq, accepted.timestamp, accepted.billed_at, accepted.quantity, accepted.is_set
-  FROM accepted
+    requests.request, requests.adds_up, requests.wants_latest, requests.looks_back, requests.starts, requests.ends,
+    entries.seq, entries.part, entries.cell, entries.timestamp, entries.billed_at, entries.amount, entries.is_set,
+    CASE WHEN requests.wants_texts THEN entries.text END AS text
+  FROM entries
   JOIN requests
-    ON requests.item = accepted.item
-    AND requests.starts <= accepted.billed_at AND accepted.billed_at < requests.ends
-),
-latest AS (
-  -- The timestamp that the last_… modes bill: the greatest, not the one that arrived last.
-  SELECT request, MAX(timestamp) AS timestamp
-  FROM requested
-  WHERE wants_latest
-  GROUP BY request
-),
-billable AS (
-  -- Records in cells that can show in the result: all of them, or for the last_… modes those of the latest timestamp.
-  SELECT
-    requested.request, requested.adds_up, requested.seq, requested.timestamp, requested.billed_at, requested.quantity,
-    requested.is_set
-  FROM requested
-  LEFT JOIN latest
-    ON latest.request = requested.request
-  WHERE NOT requested.wants_latest OR requested.timestamp = latest.timestamp
+    ON requests.series = entries.series
+    AND requests.reads_from <= entries.billed_at AND entries.billed_at < requests.reads_before
 ),
 last_sets AS (
   -- The last `set` of each cell that has one.
-  SELECT request, billed_at, timestamp, MAX(seq) AS seq
-  FROM billable
+  SELECT request, part, cell, MAX(seq) AS seq
+  FROM requested
   WHERE is_set
-  GROUP BY request, billed_at, timestamp
+  GROUP BY request, part, cell
 ),
 counted AS (
-  -- Records from the last `set` of their cell on, and all records of a cell without one. A sum adds up to one cell at the end.
+  -- Entries from the last `set` of their cell on, and all of a cell without one. Periods are half-open: the start is in, the
+  -- end is out.
   SELECT
-    billable.request,
-    CASE WHEN billable.adds_up THEN 0 ELSE billable.billed_at END AS billed_at,
-    CASE WHEN billable.adds_up THEN 0 ELSE billable.timestamp END AS timestamp,
-    CAST(billable.quantity AS DECIMAL(38, 0)) AS quantity
-  FROM billable
+    requested.request, requested.adds_up, requested.wants_latest, requested.seq, requested.part, requested.cell,
+    requested.timestamp, requested.amount, requested.text
+  FROM requested
   LEFT JOIN last_sets
-    ON last_sets.request = billable.request
-    AND last_sets.billed_at = billable.billed_at
-    AND last_sets.timestamp = billable.timestamp
-  WHERE last_sets.seq IS NULL OR billable.seq >= last_sets.seq
+    ON last_sets.request = requested.request
+    AND last_sets.part = requested.part
+    AND last_sets.cell = requested.cell
+  WHERE (last_sets.seq IS NULL OR requested.seq >= last_sets.seq)
+    AND (looks_back OR starts <= billed_at) AND billed_at < ends
+),
+latest AS (
+  -- The timestamp of the latest cell: the greatest, not the one that arrived last.
+  SELECT request, MAX(timestamp) AS timestamp
+  FROM counted
+  WHERE wants_latest
+  GROUP BY request
 ),
 cells AS (
-  SELECT request, timestamp, SUM(quantity) AS quantity
+  -- Cells that can show in the result: all of them, or those of the latest timestamp. What only adds up is one cell at the end.
+  SELECT
+    counted.request, MAX(counted.text) AS text, MAX(counted.timestamp) AS timestamp, MAX(counted.seq) AS seq,
+    SUM(CAST(counted.amount AS DECIMAL(38, 0))) AS amount
   FROM counted
-  GROUP BY request, billed_at, timestamp
+  LEFT JOIN latest
+    ON latest.request = counted.request
+  WHERE NOT counted.wants_latest OR counted.timestamp = latest.timestamp
+  GROUP BY
+    counted.request, CASE WHEN counted.adds_up THEN NULL ELSE counted.part END,
+    CASE WHEN counted.adds_up THEN NULL ELSE counted.cell END
 )
--- Where only the latest cell is needed, it is the only timestamp left of its request; where only the total is, it is one cell.
 SELECT
-  cells.request,
+  cells.request, cells.text,
   cells.timestamp - MOD(MOD(cells.timestamp, length) + length, length) AS bucket,
-  COUNT(*) AS cells, SUM(CASE WHEN wants_total THEN cells.quantity END) AS total,
-  MAX(cells.quantity) AS greatest, MIN(cells.quantity) AS least, MAX(cells.timestamp) AS timestamp
+  COUNT(*) AS cells, SUM(CASE WHEN wants_total THEN cells.amount END) AS total,
+  MAX(cells.amount) AS greatest, MIN(cells.amount) AS least,
+  MAX(cells.timestamp) AS timestamp, MAX(cells.seq) AS seq, MAX_BY(cells.amount, cells.seq) AS latest,
+  SUM(CASE WHEN wants_area THEN
+    CAST(cells.amount * CAST(GREATEST(cells.timestamp - starts, 0) AS DECIMAL(19, 0)) AS DECIMAL(38, 0))
+  END) AS area
 FROM cells
-JOIN (SELECT request, wants_total, NULLIF(window_length, 0) AS length FROM requests) AS wanted
+JOIN (SELECT request, wants_total, wants_area, starts, NULLIF(window_length, 0) AS length FROM requests) AS wanted
   ON wanted.request = cells.request
-GROUP BY cells.request, bucket
+GROUP BY cells.request, cells.text, bucket

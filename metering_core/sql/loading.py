@@ -205,11 +205,9 @@ def load(
     source: Source,
     required: Sequence[str],
     optional: Sequence[str],
-    *,
-    in_place: bool,
 ) -> Origin:
     """Define ``source`` with those of the columns that there are, and ``seq``; Parquet stays where
-    it is if ``in_place``.
+    it is.
 
     Raises:
         CatalogError: ``file_unreadable``.
@@ -220,7 +218,7 @@ def load(
     if reader.relation is None:
         return _by_row(tables, reader, known)
     names = [column for column in known if column in reader.columns]
-    is_view = in_place and reader.kind == "parquet"
+    is_view = reader.kind == "parquet"
     read = [quoted(column) for column in names]
     if "seq" not in names:
         read.append(

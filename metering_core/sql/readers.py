@@ -495,7 +495,7 @@ def _stream_reader(tables: DuckDBTables, source: Any) -> Reader:
         raise InvalidValueError.expecting(
             ErrorCode.PARAMETER_INVALID_OBJECT, "source", expected, source
         )
-    tables.view("stream", _Stream(source))
+    tables.stream("stream", _Stream(source))
     return Reader("stream", list(_types_of(tables, "stream")), "stream")
 
 

@@ -7,28 +7,17 @@ not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol, Self
+from typing import Any, Self
 
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import InvalidValueError, MeteringError
 from metering_core.exact import exact_integer
-from metering_core.names import require_iterable, require_kind
+from metering_core.names import require_iterable
+from metering_core.sql.columns import Columns, Tables
 from metering_core.sql.loading import Origin
-from metering_core.sql.rules import Row
-
-
-class Tables(Protocol):
-    """Where an engine keeps the relations that the kernel's statements read, and runs these."""
-
-    def define(self, name: str, columns: Mapping[str, str], rows: Iterable[Row]) -> None:
-        """Give the statements the rows of one of their input relations; ``columns`` are names and
-        types.
-        """
-
-    def rows(self, text: str) -> Iterable[Any]:
-        """Run a statement and return its rows."""
+from metering_core.sql.texts import statement
 
 
 @attrs.frozen
@@ -67,7 +56,9 @@ class SqlRows:
 
     _tables: Tables
     _origin: Origin
+    _columns: Columns
     _malformed: int = 0
+    _skips: bool = False
     _counts: Counts | None = None
 
     def receipts(self) -> dict[int, Receipt]:
@@ -76,13 +67,24 @@ class SqlRows:
         """
         raise NotImplementedError
 
-    def _read_columns(self) -> Sequence[str]:
-        """Return the columns of ``source`` that can be malformed."""
-        raise NotImplementedError
-
     def _fault(self, column: str, fields: Mapping[str, Any]) -> InvalidValueError:
         """Return what is wrong with a row of which SQL found a column malformed."""
         raise NotImplementedError
+
+    def _exceptional(self, columns: Iterable[str]) -> Iterable[Sequence[Any]]:
+        """Return what was refused or was a duplicate, in the order of arrival."""
+        read = ", ".join(columns)
+        return self._tables.rows(
+            f"SELECT {read} FROM judged WHERE verdict IS NOT NULL ORDER BY seq"
+        )
+
+    def _numbered(self, verdicts: Iterable[str]) -> dict[int, int]:
+        """Return the numbers that a log would have given to the originals of duplicates, by their
+        ``seq``.
+        """
+        if Outcome.DUPLICATE.value not in verdicts:
+            return {}
+        return {int(seq): int(number) for seq, number in self._tables.rows(statement("numbering"))}
 
     def counts(self) -> Counts:
         """Return what became of the rows, counted in one run; the answer is remembered."""
@@ -137,30 +139,32 @@ class SqlRows:
         wanted = ", ".join(map(str, sorted(asked)))
         if not wanted:
             return {}
-        kinds = self._origin.kinds
-        read = ", ".join(
-            f"{self._origin.shown(f'source.{column}', column)} AS {column}"
-            for column in kinds
-            if column != "seq"
-        )
+        columns, read = self._read()
         text = f"SELECT seq, {read} FROM source WHERE CAST(seq AS BIGINT) IN ({wanted})"
-        columns = [column for column in kinds if column != "seq"]
         return {
             int(seq): self._origin.fields(dict(zip(columns, values, strict=True)))
             for seq, *values in self._tables.rows(text)
         }
 
-    def _sift(self, malformed: int, firsts: Iterable[int], *, skip: bool) -> None:
+    def _read(self) -> tuple[list[str], str]:
+        """Return the columns of ``source`` beside its order, and what fetches them."""
+        columns = [column for column in self._origin.kinds if column != "seq"]
+        names = {column: self._columns.quoted(column) for column in columns}
+        shown = (self._origin.shown(f"source.{name}", column) for column, name in names.items())
+        return columns, ", ".join(
+            f"{value} AS {name}" for value, name in zip(shown, names.values(), strict=True)
+        )
+
+    def _sift(self, malformed: int, firsts: Iterable[int]) -> None:
         """Keep how many rows are malformed, or refuse the first of them by name.
 
         Raises:
             CatalogError, InvalidValueError: for the first malformed row, unless they are skipped.
         """
-        require_kind(bool, skip, "skip_malformed", "True or False")
         self._malformed = malformed
         complaints = self._origin.complaints
         first = min([*firsts, *complaints], default=None)
-        if skip or first is None:
+        if self._skips or first is None:
             return
         if first in complaints:
             raise complaints[first]
@@ -170,11 +174,7 @@ class SqlRows:
 
     def _malformed_rows(self, first: int | None = None) -> dict[int, InvalidValueError]:
         """Return what is wrong with each malformed row, by ``seq``, or with the first one alone."""
-        origin = self._origin
-        columns = [column for column in self._read_columns() if column in origin.kinds]
-        read = ", ".join(
-            f"{origin.shown(f'source.{column}', column)} AS {column}" for column in columns
-        )
+        columns, read = self._read()
         only = "" if first is None else f" AND sifted.seq = {first}"
         text = (
             f"SELECT sifted.seq, sifted.fault, {read} FROM sifted JOIN source ON "

@@ -35,7 +35,6 @@ from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.measures import AGGREGATORS
 from metering_core.names import require_iterable, require_kind, require_object
 from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, unix_seconds
-from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 Row: TypeAlias = tuple[int | str | bool | None, ...]
@@ -68,16 +67,6 @@ COLUMNS: Final[Mapping[str, Mapping[str, str]]] = {
         "starts": "BIGINT",
         "ends": "BIGINT",
         "bills_late": "BOOLEAN",
-    },
-    "requests": {
-        "request": "BIGINT",
-        "item": "BIGINT",
-        "adds_up": "BOOLEAN",
-        "wants_total": "BOOLEAN",
-        "wants_latest": "BOOLEAN",
-        "window_length": "BIGINT",
-        "starts": "BIGINT",
-        "ends": "BIGINT",
     },
 }
 """The input relations of the kernel beside ``usage``, with the types of their columns."""
@@ -157,10 +146,7 @@ class Rules:
         for subscription in require_iterable(subscriptions, "subscriptions"):
             require_kind(Subscription, subscription, "subscriptions", "Subscriptions")
             self._take(subscription)
-        if closed is not None:
-            require_object(closed, "closed", "closings by subscription")
-        for subscription_id, closings in (closed or {}).items():
-            self._close(subscription_id, closings)
+        take_closings(self.accounts, closed)
         for item, account in self.items.values():
             self._calendar_of[item.id] = self._number_calendar(item, account)
 
@@ -177,16 +163,6 @@ class Rules:
                 raise InvalidValueError.expecting(code, "items[id]", expected, item.id)
             self.numbers[item.id] = len(self.items)
             self.items[item.id] = item, account
-
-    def _close(self, subscription_id: str, closings: Iterable[Closing]) -> None:
-        if subscription_id not in self.accounts:
-            expected = "ids of the subscriptions given"
-            raise InvalidValueError.expecting(
-                ErrorCode.PARAMETER_INVALID_CHOICE, "closed", expected, subscription_id
-            )
-        for closing in require_iterable(closings, "closed"):
-            require_kind(Closing, closing, "closed", "Closings")
-            self.accounts[subscription_id].close(closing)
 
     def _number_calendar(self, item: SubscriptionItem, account: Account) -> int:
         subscription = account.subscription
@@ -292,44 +268,6 @@ class Rules:
                 for period, bills_late in zip(periods, calendar.bills_late, strict=True):
                     yield number, period.start_seconds, period.end_seconds, bills_late
 
-    def request_rows(self, requests: Sequence[Request]) -> Iterator[Row]:
-        """Yield the rows of ``requests``, numbered in their order."""
-        for number, (item_id, mode, start, end) in enumerate(requests):
-            row = AGGREGATORS[mode]
-            kind = (
-                row.sql == ("total",),
-                "total" in row.sql,
-                row.sql == ("latest",),
-                row.window_seconds,
-            )
-            yield (
-                number,
-                self.numbers[item_id],
-                *kind,
-                SECONDS_MIN if row.looks_back else start,
-                end,
-            )
-
-    def candidates(
-        self, used: Mapping[str, Sequence[Span]]
-    ) -> Iterator[tuple[Subscription, SubscriptionItem, BillingPeriod]]:
-        """Yield the billing periods that may have usage of a subscription, with each of its items
-        that may have it.
-        """
-        for account in self.accounts.values():
-            subscription = account.subscription
-            items = [
-                item
-                for item in subscription.items
-                if item.id in used and item.recurring.aggregate_usage is not None
-            ]
-            spans = united([span for item in items for span in used[item.id]])
-            periods = dict.fromkeys(
-                period for span in spans for period in periods_within(subscription, span)
-            )
-            for period in periods:
-                yield from ((subscription, item, period) for item in items)
-
     # Receipts -------------------------------------------------------------------------------------
 
     def receipt(self, judged: Judged, sequences: Mapping[int, int]) -> Receipt:
@@ -364,6 +302,25 @@ class Rules:
         )
         assert isinstance(verdict, Receipt), f"SQL refused row {judged.seq}, the rules accept it"
         return verdict
+
+
+def take_closings(
+    accounts: Mapping[str, Account], closed: Mapping[str, Iterable[Closing]] | None
+) -> None:
+    """Let accounts know what of them was finalized."""
+    if closed is None:
+        return
+    for subscription_id, closings in require_object(
+        closed, "closed", "closings by subscription"
+    ).items():
+        if subscription_id not in accounts:
+            expected = "ids of the subscriptions given"
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_CHOICE, "closed", expected, subscription_id
+            )
+        for closing in require_iterable(closings, "closed"):
+            require_kind(Closing, closing, "closed", "Closings")
+            accounts[subscription_id].close(closing)
 
 
 def united(spans: Iterable[Span]) -> Iterator[Span]:
@@ -414,10 +371,21 @@ def _begins(subscription: Subscription, at: int) -> bool:
     return True
 
 
-Request: TypeAlias = tuple[str, AggregateUsage, int, int]
-"""What is asked of an engine: item id, mode, and the period's start (inclusive) and end (exclusive)
-in Unix seconds.
-"""
+def candidates(
+    accounts: Iterable[Account], used: Mapping[str, Sequence[Span]]
+) -> Iterator[tuple[Subscription, SubscriptionItem, BillingPeriod]]:
+    """Yield the billing periods that may have usage of a subscription, with each of its items that
+    may have it.
+    """
+    for account in accounts:
+        subscription = account.subscription
+        items = [item for item in subscription.items if item.id in used]
+        spans = united([span for item in items for span in used[item.id]])
+        periods = dict.fromkeys(
+            period for span in spans for period in periods_within(subscription, span)
+        )
+        for period in periods:
+            yield from ((subscription, item, period) for item in items)
 
 
 def _looks_back(item: SubscriptionItem) -> bool:

@@ -7,7 +7,7 @@ and how one is run.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from uuid import uuid4
@@ -19,7 +19,7 @@ from metering_core.errors import (
     InvoicingError,
     MissingExtraError,
 )
-from metering_core.sql.engine import column_refused
+from metering_core.sql.columns import INSTANT_TYPES, column_refused
 from metering_core.sql.loading import Origin
 from metering_core.sql.readers import Reader
 from metering_core.sql.rules import Row
@@ -30,7 +30,7 @@ WHOLE: Final = ("tinyint", "smallint", "int", "bigint")
 
 class SparkTables:
     """Relations in a Spark session, each a view with a name of its own; see
-    :class:`~metering_core.sql.engine.Tables`.
+    :class:`~metering_core.sql.columns.Tables`.
 
     Args:
         session: a ``SparkSession``, classic or Connect; it stays the caller's.
@@ -74,17 +74,29 @@ class SparkTables:
             self.close()
             raise
 
-    def source(self, table_or_path: Any) -> Any:
-        """Return the frame of a table's name, of a path of Parquet (anything with a ``/``), or of a
-        frame, and name it.
+    numbers_rows = False
+    """Whether a source without ``seq`` has an order of its own."""
+
+    def load(
+        self,
+        table_or_path: Any,
+        required: Sequence[str],
+        optional: Sequence[str],
+    ) -> tuple[Origin, SparkColumns]:
+        """Define ``source``: a table by its name, Parquet by its path (anything with a ``/``), or a
+        frame; return what is known of it, and how its columns are read.
         """
+        kinds: dict[str, str] = self.reading(lambda: self._kinds_of(table_or_path))
+        return Origin(Reader(None, list(kinds), "stream"), kinds, has_seq=True), SparkColumns(kinds)
+
+    def _kinds_of(self, table_or_path: Any) -> dict[str, str]:
         frame = table_or_path
         if isinstance(frame, str):
             frame = (
                 self._session.read.parquet(frame) if "/" in frame else self._session.table(frame)
             )
         self.name("source", frame)
-        return frame
+        return dict(frame.dtypes)
 
     def name(self, relation: str, frame: Any) -> None:
         """Let a frame be what statements read under a relation's name."""
@@ -99,7 +111,7 @@ class SparkTables:
         """Send rows as an Arrow table: a list of them would be unpacked by Python on the cluster,
         which it may not have.
         """
-        import pyarrow as pa  # noqa: PLC0415 - an extra
+        import pyarrow as pa  # noqa: PLC0415 - the extra is imported where it is needed
 
         types = {"STRING": pa.string(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_()}
         values = list(zip(*rows, strict=True)) or [()] * len(columns)
@@ -127,17 +139,22 @@ class SparkTables:
             f"WITH {bound},\n{body[5:]}" if body.startswith("WITH\n") else f"WITH {bound}\n{body}"
         )
 
-    def keep(self, text: str) -> Any:
-        """Run a statement of the kernel and let the cluster keep the rows, without the plan that
-        they came from.
+    def view(self, relation: str, text: str) -> None:
+        """Let a statement be what others read under a relation's name."""
+        self.name(relation, self.frame(text))
 
-        ``persist`` would keep the plan too, and a question that reads the rows three times is then
-        planned through it three times, which takes minutes. What is lost with a machine of the
-        cluster is not computed again: the question fails.
+    def keep(self, relation: str, text: str, *, again: bool = False) -> None:
+        """Run a statement and let the cluster keep the rows under a relation's name, without the
+        plan that they came from.
+
+        To run it ``again`` for each question would cost more here. ``persist`` would keep the plan
+        too, and a question that reads the rows three times is then planned through it three times,
+        which takes minutes. What is lost with a machine of the cluster is not computed again: the
+        question fails.
         """
         kept = self.running(lambda: self.frame(text).localCheckpoint())
         self._kept.append(kept)
-        return kept
+        self.name(relation, kept)
 
     def rows(self, text: str) -> list[Any]:
         """Run a statement and return its rows."""
@@ -146,7 +163,7 @@ class SparkTables:
 
     def running(self, run: Callable[[], Any]) -> Any:
         """Raise the overflow of ANSI mode as our own error."""
-        from pyspark.errors import ArithmeticException  # noqa: PLC0415 - an extra
+        from pyspark.errors import ArithmeticException  # noqa: PLC0415 - the extra is imported where it is needed
 
         try:
             return run()
@@ -157,7 +174,7 @@ class SparkTables:
         """Raise as our own that there is no such table or path, or that a column of it comes
         twice.
         """
-        from pyspark.errors import AnalysisException  # noqa: PLC0415 - an extra
+        from pyspark.errors import AnalysisException  # noqa: PLC0415 - the extra is imported where it is needed
 
         try:
             return define()
@@ -169,17 +186,12 @@ class SparkTables:
             ) from error
 
 
-def origin_of(kinds: Mapping[str, str]) -> Origin:
-    """Return what is known of ``source``: the columns of a table, with an order of its own."""
-    return Origin(Reader(None, list(kinds), "stream"), kinds, has_seq=True)
-
-
 def _release(kept: Any) -> None:
     """Free the rows that were kept. Over Connect the server does it once nobody names them any
     more.
     """
     if hasattr(kept, "_jdf"):  # `unpersist` knows nothing of checkpoints.
-        kept._jdf.logicalPlan().rdd().unpersist(False)  # noqa: SLF001, FBT003 - no public way
+        kept._jdf.logicalPlan().rdd().unpersist(False)  # noqa: SLF001, FBT003 - there is no public way
 
 
 def _require_spark(asked_by: str) -> None:
@@ -205,29 +217,54 @@ def _require_ansi(session: Any) -> None:
         )
 
 
-def quoted(column: str) -> str:
-    """Write a column's name for Spark."""
-    return "`" + column.replace("`", "``") + "`"
+class SparkColumns:
+    """How Spark reads the columns of a table; see :class:`~metering_core.sql.columns.Columns`."""
 
+    def __init__(self, kinds: Mapping[str, str]) -> None:
+        self.kinds = kinds
 
-def integer_of(column: str, kinds: Mapping[str, str]) -> str:
-    """Return the expression of an integer."""
-    kind = kinds[column]
-    if kind in WHOLE or (kind.startswith("decimal(") and kind.endswith(",0)")):
-        return column
-    raise column_refused(column, "integers", kind)
+    def integer(self, column: str, type: str) -> str:
+        """Return an integer; NULL where 64 bits do not hold what must have them."""
+        kind = self.kinds[column]
+        if kind in WHOLE or (kind.startswith("decimal(") and kind.endswith(",0)")):
+            return f"TRY_CAST({column} AS BIGINT)" if type == "BIGINT" else column
+        raise column_refused(column, "integers", kind)
 
+    def text(self, column: str, *, other: str | None = None) -> str:
+        """Return a text; NULL where there is no such column."""
+        kind = self.kinds.get(column, "void")
+        if kind == "void":
+            return "CAST(NULL AS STRING)"
+        if kind == "string":
+            return self.quoted(column)
+        raise column_refused(column, "strings", kind)
 
-def place_of(kinds: Mapping[str, str]) -> str:
-    """Return the expression of ``seq``; NULL where 64 bits do not hold it."""
-    return f"TRY_CAST({integer_of('seq', kinds)} AS BIGINT)"
+    def moment(self, column: str, ticks: int) -> str:
+        """Return so many ticks of a second since 1970, floored."""
+        kind = self.kinds[column]
+        if kind == "timestamp":
+            return f"UNIX_SECONDS({column})" if ticks == 1 else f"UNIX_MICROS({column})"
+        if kind in WHOLE:
+            return f"TRY_MULTIPLY(CAST({column} AS BIGINT), {ticks})"
+        raise column_refused(column, INSTANT_TYPES, kind)
 
+    def value(self) -> tuple[str, str]:
+        """Return the text of an event's value; a float is refused."""
+        kind = self.kinds.get("value")
+        if kind is None:
+            return "CAST(NULL AS STRING)", "FALSE"
+        if kind in (*WHOLE, "string", "void") or kind.startswith("decimal"):
+            return "CAST(value AS STRING)", "FALSE"
+        raise column_refused("value", "texts, integers or decimals", kind)
 
-def string_of(column: str, kinds: Mapping[str, str]) -> str:
-    """Return the expression of a string; NULL where there is no such column."""
-    kind = kinds.get(column, "void")
-    if kind == "void":
-        return "CAST(NULL AS STRING)"
-    if kind == "string":
-        return quoted(column)
-    raise column_refused(column, "strings", kind)
+    def is_absent(self, column: str) -> str:
+        """Return whether a row says nothing in a column."""
+        return f"{column} IS NULL"
+
+    def quoted(self, name: str) -> str:
+        """Write a column's name for Spark."""
+        return "`" + name.replace("`", "``") + "`"
+
+    def literal(self, text: str) -> str:
+        """Write a string for Spark."""
+        return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"

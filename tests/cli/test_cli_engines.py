@@ -24,7 +24,7 @@ from metering_core.cli.engines import Engine
 from metering_core.cli.files import HowToRead
 from metering_core.errors import MissingExtraError
 from metering_core.feeds.instants import PlausibleTime
-from metering_core.sql import events_kernel, sql_kernel
+from metering_core.sql import sql_kernel
 
 TEXT = (
     "subscription_item,quantity,timestamp,action\n"
@@ -324,23 +324,15 @@ def test_what_duckdb_cannot_do_is_refused_however_it_was_chosen(options, engine,
     assert "received 'duckdb'" in complaint
 
 
-def test_the_kernel_is_printed(capsys):
-    """The command `sql` prints the text that the engines run."""
+@pytest.mark.parametrize("events", [False, True])
+def test_the_kernel_is_printed(events, capsys):
+    """The command `sql` prints the text that the engines run, with `--events` that for meter
+    events.
+    """
     app = App()
     app.command(engines.print_kernel, name="sql")
-    app("sql", result_action="return_value")
-    assert capsys.readouterr().out == sql_kernel()
-
-
-def test_the_kernel_of_meter_events_is_printed(capsys):
-    """With `--events` the command `sql` prints both statements for meter events."""
-    app = App()
-    app.command(engines.print_kernel, name="sql")
-    app(["sql", "--events"], result_action="return_value")
-    printed = capsys.readouterr().out
-    assert [one.strip() for one in printed.split("\n;\n")] == [
-        one.strip() for one in events_kernel()
-    ]
+    app(["sql", *(["--events"] if events else [])], result_action="return_value")
+    assert capsys.readouterr().out == sql_kernel(events=events)
 
 
 def test_printing_the_kernel_needs_no_extra_engine():

@@ -28,13 +28,9 @@ from metering_core import (
     preview_invoice,
 )
 from metering_core.errors import CatalogError, MissingExtraError
-from metering_core.feeds.instants import FROM_2000
 from metering_core.measures import AGGREGATORS
 from metering_core.pricing import Graduated, PerUnit
-from metering_core.sql import DuckDBUsage, kernel, sql_kernel
-from metering_core.sql.duckdb_tables import DuckDBTables
-from metering_core.sql.engine import out_of_range
-from metering_core.sql.sources import define_usage
+from metering_core.sql import DuckDBUsage, sql_kernel, texts
 
 duckdb = pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
 pa = pytest.importorskip("pyarrow", reason="needs pyarrow, to make Arrow tables and Parquet files")
@@ -754,7 +750,7 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
 def test_the_kernel_is_printed_whole():
     """The text that is printed holds each statement as it is run."""
     text = sql_kernel()
-    assert all(kernel.statement(name).rstrip() in text for name in kernel.STATEMENTS)
+    assert all(texts.statement(name).rstrip() in text for name in texts.STATEMENTS)
 
 
 def test_the_kernel_is_plain_sql():
@@ -771,19 +767,19 @@ def test_the_kernel_is_plain_sql():
           FALSE AS is_ended, 0 AS future_tolerance, {START + DAY} AS current_end, {START} AS accepted_from,
           {START + DAY} AS accepted_before, NULL::BIGINT AS late_billed_at;
         CREATE TABLE closings (calendar BIGINT, starts BIGINT, ends BIGINT, bills_late BOOLEAN);
-        CREATE TABLE requests AS SELECT 0 AS request, 0 AS item, TRUE AS adds_up, TRUE AS wants_total, FALSE AS wants_latest,
-          0 AS window_length, {START} AS starts, {START + DAY} AS ends;
+        CREATE TABLE requests AS SELECT 0 AS request, 0 AS series, {START} AS starts, {START + DAY} AS ends,
+          FALSE AS looks_back, {START} AS reads_from, {START + DAY} AS reads_before, TRUE AS adds_up, TRUE AS wants_total,
+          FALSE AS wants_latest, FALSE AS wants_texts, FALSE AS wants_area, 0 AS window_length;
     """)
-    for name in kernel.STATEMENTS:
-        result = connection.execute(kernel.statement(name)).fetchall()
+    for name in texts.STATEMENTS:
+        result = connection.execute(texts.statement(name)).fetchall()
+        writes = {"sifting": "sifted", "judging": "judged", "entries": "entries"}.get(name)
+        if writes is not None:
+            connection.execute(f"CREATE TABLE {writes} AS {texts.statement(name)}")
         if name == "sifting":
-            connection.execute(f"CREATE TABLE sifted AS {kernel.statement(name)}")
             connection.execute("CREATE VIEW usage AS SELECT * FROM sifted WHERE fault IS NULL")
-        if name == "judging":
-            connection.execute(f"CREATE TABLE judged AS {kernel.statement(name)}")
-            connection.execute("CREATE VIEW accepted AS SELECT * FROM judged WHERE verdict IS NULL")
         if name == "folding":
-            assert result == [(0, None, 1, 5, 5, 5, 0)]
+            assert result == [(0, None, None, 1, 5, 5, 5, START, 1, 5, None)]
 
 
 def test_attributed_usage_is_billed_in_the_open_period():
@@ -948,6 +944,10 @@ def test_too_little_memory_is_an_error_of_ours(limit):
     assert (refused.value.param, refused.value.details["received"]) == ("memory_limit", limit)
 
 
+class Copied(Exception):  # noqa: N818 - it is none
+    """The source was copied."""
+
+
 @pytest.mark.parametrize("kind", ["csv", "jsonl", "stream"])
 def test_progress_is_told_while_a_source_is_copied(kind, tmp_path, monkeypatch):
     """Text and streams are copied before anything is asked, and the caller hears of it then."""
@@ -964,8 +964,12 @@ def test_progress_is_told_while_a_source_is_copied(kind, tmp_path, monkeypatch):
         )
         source = tmp_path / "u.jsonl"
     monkeypatch.setattr("metering_core.sql.duckdb_tables._POLL_SECONDS", 0.001)
-    tables = DuckDBTables("DuckDBUsage", "usage", out_of_range, progress=told.append)
-    define_usage(tables, source, None, FROM_2000)
-    tables.close()
+
+    def copied(*_):
+        raise Copied
+
+    monkeypatch.setattr("metering_core.sql.engine.require_order", copied)  # What comes after it.
+    with pytest.raises(Copied):
+        DuckDBUsage(source, [subscribed()], progress=told.append)
     assert told
     assert all(0 <= part <= 1 for part in told)

@@ -330,7 +330,7 @@ def test_nanoseconds_of_events_are_floored_to_the_microsecond(moment, microsecon
     event = {"event_name": [METERS[0].event_name], "customer": ["cus_1"], "value": ["1"]}
     source = pa.table({**event, "timestamp": pa.array([moment], pa.timestamp("ns", "UTC"))})
     engine = DuckDBEvents(source, METERS, time=None)
-    assert engine._tables.fetched("SELECT timestamp FROM events") == [(microsecond,)]
+    assert engine._tables.fetched("SELECT timestamp FROM usage") == [(microsecond,)]
 
 
 @pytest.mark.parametrize("kind", ["csv", "jsonl"])

@@ -639,7 +639,7 @@ def test_a_mode_that_the_folding_does_not_know_is_refused(monkeypatch):
     item = MONTHLY.items[0]
     engine = DuckDBUsage(pa.table(rows(9)), [MONTHLY])
     monkeypatch.setattr(
-        "metering_core.sql.engine.required_mode", lambda item: planted(mc.AggregateUsage, "median")
+        "metering_core.sql.records.required_mode", lambda item: planted(mc.AggregateUsage, "median")
     )
     for ask in (lambda: engine.partial(item, JAN), engine.periods_with_usage):
         with pytest.raises(

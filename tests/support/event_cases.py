@@ -220,7 +220,7 @@ class History:
             "partials": usage.partials(requests),
             "totals": summarize_all(requests, usage),
             "invoices": [
-                mc.preview_invoice(subscription, usage, now=START + at * DAY).to_dict()
+                billed(mc.preview_invoice(subscription, usage, now=START + at * DAY))
                 for subscription in self.subscriptions
                 for at in (0, 1)
             ],
@@ -256,6 +256,14 @@ class History:
         return found
 
 
+def billed(invoice):
+    """Write an invoice without the numbers of a log up to which its lines counted."""
+    written = invoice.to_dict()
+    for line in written["lines"]:
+        line.pop("usage", None)
+    return written
+
+
 def tied():
     """Return events of one moment in two regions, of which the one that arrived last is of the
     region that came first.
@@ -264,6 +272,26 @@ def tied():
     rows = [
         Row("last", "cus_1", value, (START + at) * SECOND, None, {"region": region}, NOON)
         for region, at, value in order
+    ]
+    return History(POLICIES["history"], rows)
+
+
+def cut():
+    """Return days of which a period ends within: the event that counts of them lies on the end, or
+    after it.
+    """
+    rows = [
+        Row(
+            "window",
+            customer,
+            value,
+            (START + DAY + at) * SECOND,
+            None,
+            {"region": "eu"},
+            NOON + DAY,
+        )
+        for customer, last in (("cus_1", 7200), ("cus_2", 7201))
+        for at, value in ((3600, "5"), (last, "7"))
     ]
     return History(POLICIES["history"], rows)
 

@@ -6,11 +6,13 @@ from __future__ import annotations
 
 import engine_cases
 
-from metering_core.sql import kernel
+from metering_core.sql import texts
 
-RESETS = (
-    "    AND last_sets.billed_at = billable.billed_at\n"
-    "    AND last_sets.timestamp = billable.timestamp\n"
+RESETS = "    AND last_sets.part = requested.part\n    AND last_sets.cell = requested.cell\n"
+
+CELLWISE = (
+    ", CASE WHEN counted.adds_up THEN NULL ELSE counted.part END,\n"
+    "    CASE WHEN counted.adds_up THEN NULL ELSE counted.cell END"
 )
 
 DEFECTS = {
@@ -138,46 +140,41 @@ DEFECTS = {
         "WHEN NOT (accepted_from",
         "WHEN closed_calendar IS NULL AND NOT (accepted_from",
     ),
-    "the period's end is in it": (
-        "folding",
-        "accepted.billed_at < requests.ends",
-        "accepted.billed_at <= requests.ends",
-    ),
     "the period's start is out": (
         "folding",
-        "requests.starts <= accepted",
-        "requests.starts < accepted",
+        "requests.reads_from <= entries.billed_at",
+        "requests.reads_from < entries.billed_at",
     ),
     "late usage is found at its timestamp": (
         "folding",
-        "requests.starts <= accepted.billed_at",
-        "requests.starts <= accepted.timestamp",
+        "requests.reads_from <= entries.billed_at",
+        "requests.reads_from <= entries.timestamp",
     ),
     "the record that arrived last is the last": (
         "folding",
-        "MAX(timestamp) AS timestamp\n  FROM requested",
-        "MAX_BY(timestamp, seq) AS timestamp\n  FROM requested",
+        "MAX(timestamp) AS timestamp\n  FROM counted",
+        "MAX_BY(timestamp, seq) AS timestamp\n  FROM counted",
     ),
     "the earliest cell is the last": (
         "folding",
-        "MAX(timestamp) AS timestamp\n  FROM requested",
-        "MIN(timestamp) AS timestamp\n  FROM requested",
+        "MAX(timestamp) AS timestamp\n  FROM counted",
+        "MIN(timestamp) AS timestamp\n  FROM counted",
     ),
     "the first set resets": ("folding", "MAX(seq) AS seq", "MIN(seq) AS seq"),
     "a set does not count itself": (
         "folding",
-        "billable.seq >= last_sets.seq",
-        "billable.seq > last_sets.seq",
+        "requested.seq >= last_sets.seq",
+        "requested.seq > last_sets.seq",
     ),
     "a set resets nothing": ("folding", "WHERE is_set\n", "WHERE FALSE\n"),
     "an increment resets": ("folding", "WHERE is_set\n", "WHERE TRUE\n"),
     "a set resets other timestamps": ("folding", RESETS, ""),
     "the greatest record, not cell": (
         "folding",
-        "GROUP BY request, billed_at, timestamp\n)\n-- Where",
-        "GROUP BY request, billed_at, timestamp, quantity\n)\n-- Where",
+        "ELSE counted.cell END\n)",
+        "ELSE counted.cell END, counted.amount\n)",
     ),
-    "all cells are one": ("folding", "ELSE billable.timestamp END", "ELSE 0 END"),
+    "all cells are one": ("folding", CELLWISE, ""),
     "an average is of its greatest cell": (
         "folding",
         "SUM(CASE WHEN wants_total",
@@ -185,13 +182,13 @@ DEFECTS = {
     ),
     "the least cell": (
         "folding",
-        "MAX(cells.quantity) AS greatest",
-        "MIN(cells.quantity) AS greatest",
+        "MAX(cells.amount) AS greatest",
+        "MIN(cells.amount) AS greatest",
     ),
     "the greatest cell": (
         "folding",
-        "MIN(cells.quantity) AS least",
-        "MAX(cells.quantity) AS least",
+        "MIN(cells.amount) AS least",
+        "MAX(cells.amount) AS least",
     ),
     "windows are not looked at apart": (
         "folding",
@@ -201,7 +198,7 @@ DEFECTS = {
     "a count of different cells": (
         "folding",
         "COUNT(*) AS cells",
-        "COUNT(DISTINCT cells.quantity) AS cells",
+        "COUNT(DISTINCT cells.amount) AS cells",
     ),
     "a duplicate names the number before": (
         "numbering",
@@ -218,7 +215,7 @@ BATCHES = {policy: engine_cases.generated(8, 250, policy) for policy in ("attrib
 def defective(name: str):
     """Return which statement has the slip, and that statement with it."""
     where, right, wrong = DEFECTS[name]
-    text = kernel.statement(where)
+    text = texts.statement(where)
     assert text.count(right) == 1, "the slip is planted in one place"
     return where, text.replace(right, wrong)
 
@@ -226,9 +223,9 @@ def defective(name: str):
 def plant(name: str, monkeypatch) -> str:
     """Let the engines read the kernel with the slip; return which statement has it."""
     where, text = defective(name)
-    for module in ("duckdb_engine", "spark_engine", "engine"):
+    for module in ("engine", "records", "refusing"):
         monkeypatch.setattr(
             f"metering_core.sql.{module}.statement",
-            lambda one: text if one == where else kernel.statement(one),
+            lambda one: text if one == where else texts.statement(one),
         )
     return where

@@ -153,6 +153,7 @@ VALID = {
     "DuckDBUsage.source": lambda s: file("u.csv", CSV),
     "DuckDBEvents.source": lambda s: EVENTS(),
     "closed": lambda s: {},
+    "canceled": lambda s: [],
     "memory_limit": lambda s: "100MB",
     "temp_directory": lambda s: str(FOLDER),
     "progress": lambda s: None,

@@ -220,6 +220,8 @@ SPARK = {
             "subscriptions",
             "customers",
             "policy",
+            "closed",
+            "canceled",
             "now",
             "decimal_places",
             "skip_malformed",

@@ -1,11 +1,12 @@
 -- Judging meter events: which count, and why the others do not.
 --
--- Reads   events     one row an event: seq (order of arrival, unique and never NULL), event_name, customer, value (the text of
---                    the payload), timestamp and received (Unix microseconds), identifier (NULL where it has none), dimensions
---                    (all of them, as one text), series (the values of those that its meter has, as one text; NULL where one
---                    is missing), dimension_count
+-- Reads   usage      one row an event: seq (order of arrival, unique and never NULL), event_name, customer, value (the text of
+--                    the payload), timestamp and received (Unix microseconds), identifier (NULL where it has none),
+--                    all_dimensions (as one text), dimensions (the values of those that its meter has, as one text; NULL where
+--                    one is missing), dimension_count
 --         meters     one row a meter: event_name, meter (its number), formula, is_active, places (how many decimal places a
 --                    value may have; NULL for any), window_length (of its event time window, in microseconds; 0 without one)
+--         billed     one row a meter and customer with an item: meter, customer, series (its number)
 --         customers  the customers whose events are accepted, where rules.has_customers
 --         rules      one row: has_customers, significant_digits, is_positive, dimensions_max, backdate, tolerance (the last four
 --                    NULL where there is no bound; microseconds), is_global (whether identifiers are unique over all meters),
@@ -16,23 +17,25 @@ WITH
 placed AS (
   -- Each event beside its meter, and its value cut at the point. What is no plain decimal number is no number.
   SELECT
-    events.seq, events.event_name, events.customer, events.value, events.timestamp, events.received, events.identifier,
-    events.dimensions, events.series, events.dimension_count,
+    usage.seq, usage.event_name, usage.customer, usage.value, usage.timestamp, usage.received, usage.identifier,
+    usage.all_dimensions, usage.dimensions, usage.dimension_count,
     meters.meter, meters.formula, meters.is_active, meters.places, meters.window_length,
-    customers.customer IS NOT NULL AS is_known,
-    CASE WHEN rules.is_global THEN '' ELSE events.event_name END AS scope,
+    billed.series, customers.customer IS NOT NULL AS is_known,
+    CASE WHEN rules.is_global THEN '' ELSE usage.event_name END AS scope,
     rules.has_customers, rules.significant_digits, rules.is_positive, rules.dimensions_max, rules.backdate, rules.tolerance,
     rules.decimal_places,
     value <> '' AND REGEXP_EXTRACT(value, '^[+-]?([0-9]+[.]?[0-9]*|[.][0-9]+)$', 0) = value AS is_plain,
     SUBSTRING(value, 1, 1) = '-' AS is_negative,
     REGEXP_EXTRACT(value, '^[+-]?([0-9]*)', 1) AS whole,
     REGEXP_EXTRACT(value, '[.]([0-9]*)$', 1) AS fraction
-  FROM events
+  FROM usage
   CROSS JOIN rules
   LEFT JOIN meters
-    ON meters.event_name = events.event_name
+    ON meters.event_name = usage.event_name
+  LEFT JOIN billed
+    ON billed.meter = meters.meter AND billed.customer = usage.customer
   LEFT JOIN customers
-    ON customers.customer = events.customer
+    ON customers.customer = usage.customer
 ),
 measured AS (
   -- Each value as a whole number of units, and whether the meter can read it.
@@ -65,7 +68,7 @@ judged_alone AS (
       ) THEN 'value_invalid'
       WHEN value IS NOT NULL AND formula <> 'unique_count' AND LENGTH(significant) > significant_digits
         THEN 'value_too_many_digits'
-      WHEN series IS NULL THEN 'dimension_missing'
+      WHEN dimensions IS NULL THEN 'dimension_missing'
       WHEN dimension_count > dimensions_max THEN 'too_many_dimensions'
       -- Days begin at midnight, also before 1970.
       WHEN timestamp < received - MOD(MOD(received, 86400000000) + 86400000000, 86400000000) - backdate
@@ -79,72 +82,23 @@ claims AS (
   SELECT
     scope, identifier, MIN(seq) AS seq, MIN_BY(event_name, seq) AS event_name, MIN_BY(customer, seq) AS customer,
     MIN_BY(COALESCE(value, 'none'), seq) AS value, MIN_BY(value IS NULL, seq) AS lacks_value,
-    MIN_BY(timestamp, seq) AS timestamp, MIN_BY(dimensions, seq) AS dimensions
+    MIN_BY(timestamp, seq) AS timestamp, MIN_BY(all_dimensions, seq) AS all_dimensions
   FROM judged_alone
   WHERE identifier IS NOT NULL AND refusal IS NULL
   GROUP BY scope, identifier
 )
 -- Identity is judged before anything that time can change: a later event of a claimed identifier is a retry or a misuse of it.
 SELECT
-  alone.seq, alone.meter, alone.customer, alone.series, alone.timestamp, alone.received, alone.value, alone.units,
+  alone.seq, alone.meter, alone.customer, alone.series, alone.dimensions, alone.timestamp, alone.value, alone.units,
   alone.formula, alone.window_length, claims.seq AS first_seq,
   CASE
     WHEN claims.seq >= alone.seq OR claims.seq IS NULL THEN alone.refusal
     WHEN claims.event_name = alone.event_name AND claims.customer IS NOT DISTINCT FROM alone.customer
       AND claims.value = COALESCE(alone.value, 'none') AND claims.lacks_value = (alone.value IS NULL)
-      AND claims.timestamp = alone.timestamp AND claims.dimensions = alone.dimensions
+      AND claims.timestamp = alone.timestamp AND claims.all_dimensions = alone.all_dimensions
       THEN 'duplicate'
     ELSE 'identifier_reused'
   END AS verdict
 FROM judged_alone AS alone
 LEFT JOIN claims
-  ON claims.scope = alone.scope AND claims.identifier = alone.identifier;
-
--- Folding meter events: from accepted events to what each request needs of them.
---
--- Reads   accepted   the judged events whose verdict is NULL
---         requests   request (its number), meter, customer, and the moments [starts, ends) in Unix microseconds; wants_area
---                    where the formula weighs changes by time, wants_texts where it counts different values, peak_length (of
---                    the windows whose greatest values are wanted, in microseconds; 0 without)
--- Writes  partials   request, text (NULL unless wants_texts: then a row for each different one), bucket (where the window begins, or
---                    NULL without peak_length, else a row for each that has an event), events (how many), total,
---                    greatest and least units, the timestamp, seq and units of the last event, and area: the sum of units times
---                    microseconds since starts; no row without an event
-WITH
-received_last AS (
-  -- Of each event time window, the event that was received last: by meter, customer and dimensions.
-  SELECT
-    meter, customer, series,
-    timestamp - MOD(MOD(timestamp, window_length) + window_length, window_length) AS window_start, MAX(seq) AS seq
-  FROM accepted
-  WHERE window_length > 0
-  GROUP BY meter, customer, series, window_start
-),
-counting AS (
-  SELECT accepted.seq, accepted.meter, accepted.customer, accepted.timestamp, accepted.value, accepted.units
-  FROM accepted
-  LEFT JOIN received_last
-    ON received_last.seq = accepted.seq
-  WHERE accepted.window_length = 0 OR received_last.seq IS NOT NULL
-),
-requested AS (
-  -- The events of each request. Periods are half-open: the start is in, the end is out. The last event is number one.
-  SELECT
-    requests.request, requests.wants_area, counting.seq, counting.timestamp, counting.units, requests.starts,
-    NULLIF(requests.peak_length, 0) AS peak_length,
-    CASE WHEN requests.wants_texts THEN counting.value END AS text,
-    ROW_NUMBER() OVER (PARTITION BY requests.request ORDER BY counting.timestamp DESC, counting.seq DESC) AS number_from_last
-  FROM counting
-  JOIN requests
-    ON requests.meter = counting.meter AND requests.customer = counting.customer
-    AND requests.starts <= counting.timestamp AND counting.timestamp < requests.ends
-)
-SELECT
-  request, text, timestamp - MOD(MOD(timestamp, peak_length) + peak_length, peak_length) AS bucket,
-  COUNT(*) AS events, SUM(units) AS total, MAX(units) AS greatest, MIN(units) AS least,
-  MAX(CASE WHEN number_from_last = 1 THEN timestamp END) AS last_timestamp,
-  MAX(CASE WHEN number_from_last = 1 THEN seq END) AS last_seq,
-  MAX(CASE WHEN number_from_last = 1 THEN units END) AS last_units,
-  SUM(CASE WHEN wants_area THEN CAST(units * CAST(timestamp - starts AS DECIMAL(19, 0)) AS DECIMAL(38, 0)) END) AS area
-FROM requested
-GROUP BY request, text, bucket
+  ON claims.scope = alone.scope AND claims.identifier = alone.identifier
