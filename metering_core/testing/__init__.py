@@ -1,6 +1,6 @@
 """What users test their prices with: Hypothesis strategies, the laws of billing, worked cases.
 
-``laws``, ``meter_laws`` and ``cases`` need nothing but the library; ``strategies`` and
+``laws`` and ``cases`` need nothing but the library; ``strategies`` and
 ``conformance`` need the extra ``hypothesis``. Nothing is imported before it is asked for.
 """
 
@@ -12,7 +12,7 @@ from types import ModuleType
 from metering_core.errors import MissingExtraError
 
 _NEEDS_HYPOTHESIS = frozenset({"conformance", "strategies"})
-_MODULES = _NEEDS_HYPOTHESIS | {"cases", "laws", "meter_laws"}
+_MODULES = _NEEDS_HYPOTHESIS | {"cases", "laws"}
 
 
 def __getattr__(name: str) -> ModuleType:

@@ -300,35 +300,24 @@ STRATEGIES = (
         "Misfit",
     ),
 )
-LAWS = (
-    *(
-        "aggregator",
-        "ambient",
-        "append",
-        "cell",
-        "compaction",
-        "graduated",
-        "invoice",
-        "late",
-        "package",
-        "period",
-        "rating",
-    ),
-    *("retry", "settle", "snapshot", "usage", "volume"),
-)
-METER_LAWS = (
-    *(
-        "arrival",
-        "cancel",
-        "carrying",
-        "event_append",
-        "event_retry",
-        "formula",
-        "meter_snapshot",
-        "summary",
-        "unbilled",
-    ),
-)
+LAWS = {
+    "algebra": [f"check_{one}_laws" for one in ("aggregator", "cell", "formula")],
+    "bills": [
+        f"check_{one}_laws"
+        for one in (
+            *("ambient", "graduated", "invoice", "package", "period", "rating", "settle", "volume"),
+        )
+    ],
+    "lateness": [f"check_{one}_laws" for one in ("carrying", "late", "unbilled")],
+    "logs": [
+        *(f"check_{one}_laws" for one in ("append", "compaction", "retry", "snapshot", "usage")),
+        *("check_engine_agrees", "close", "days", "held_events", "measured"),
+        *("metered_items", "used_periods"),
+    ],
+    "meters": [f"check_{one}_laws" for one in ("arrival", "cancel", "summary")],
+    "sentences": ["LawBrokenError", "forbid"],
+}
+"""By module: the laws, what raises where one is broken, and what reads the logs they are given."""
 A_LAW = "what a law is given is what it tests: it raises LawBrokenError, or what its subject raises"
 TESTING = {
     "cases": {"CaseKind": "a row of the table CASE_KINDS", "CaseResult": "made by run_cases"},
@@ -336,14 +325,7 @@ TESTING = {
         "BillingConformance": "its methods are overridden, not called",
         "ServiceDisagreesError": "raised by BillingConformance",
     },
-    "laws": {
-        **{f"check_{one}_laws": A_LAW for one in LAWS},
-        "check_engine_agrees": A_LAW,
-        "metered_items": "a reader of the logs that laws are given",
-        "used_periods": "a reader of the logs that laws are given",
-        "LawBrokenError": "raised by laws",
-    },
-    "meter_laws": {f"check_{one}_laws": A_LAW for one in METER_LAWS},
+    **{f"laws.{module}": dict.fromkeys(names, A_LAW) for module, names in LAWS.items()},
     "strategies": dict.fromkeys(STRATEGIES, "Hypothesis judges what it draws from, when it draws"),
 }
 """What the modules for tests make public and is no door, with the reason."""

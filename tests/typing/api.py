@@ -12,7 +12,7 @@ from typing import assert_type
 from hypothesis.strategies import SearchStrategy
 
 import metering_core as mc
-from metering_core.testing import laws, meter_laws, strategies
+from metering_core.testing import laws, strategies
 
 NOW = datetime(2024, 1, 15, tzinfo=UTC)
 
@@ -154,15 +154,13 @@ def hold() -> None:
     )
     assert_type(strategies.meter_policies(), SearchStrategy[mc.MeterPolicy])
     assert_type(strategies.meter_logs(closes=False), SearchStrategy[mc.MeterLog])
-    meter_laws.check_formula_laws(mc.Formula.SUM, [(0, 1), (1, Decimal("2.5"))], {0}, (0, 2))
-    meter_laws.check_event_retry_laws(
-        lambda: mc.MeterLog([meter]), mc.MeterEvent("tokens", {}), 0, 1
-    )
-    meter_laws.check_carrying_laws(
+    laws.check_formula_laws(mc.Formula.SUM, [(0, 1), (1, Decimal("2.5"))], {0}, (0, 2))
+    laws.check_retry_laws(lambda: mc.MeterLog([meter]), mc.MeterEvent("tokens", {}), 0, 1)
+    laws.check_carrying_laws(
         lambda: mc.MeterLog([meter]),
         [(0, [mc.MeterEvent("tokens", {})], None)],
         rounding=mc.money.down,
     )
-    meter_laws.check_meter_snapshot_laws(measure(), [mc.MeterEvent("tokens", {})], 0)
+    laws.check_snapshot_laws(measure(), [mc.MeterEvent("tokens", {})], 0)
     laws.check_engine_agrees(lambda log: log.as_of(0), measure())
     laws.check_engine_agrees(lambda log: log.as_of(0), mc.UsageLog([]))

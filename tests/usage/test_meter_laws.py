@@ -1,4 +1,4 @@
-"""The laws of `metering_core.testing.meter_laws`, held against this library;
+"""The laws of `metering_core.testing.laws`, held against this library;
 `test_meter_laws_bite.py` has them fail.
 """
 
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 import metering_core as mc
 from metering_core.exact import whole_if_possible
 from metering_core.measures import formula_of
-from metering_core.testing import laws, meter_laws
+from metering_core.testing import laws
 from metering_core.testing import strategies as drawn
 
 SECOND = 1_000_000
@@ -48,7 +48,7 @@ def formula_laws(events, split, window):
     """Run the laws on every formula; those of what counts different texts on texts."""
     for formula in mc.Formula:
         given = [(at, str(value)) for at, value in events] if formula == "unique_count" else events
-        meter_laws.check_formula_laws(formula, given, split, window)
+        laws.check_formula_laws(formula, given, split, window)
 
 
 def events_of(meter, now=NOW, **options):
@@ -118,37 +118,35 @@ def priced(model):
 def append_laws(meter, events, place):
     """Run the append laws on the events cut at a place within them."""
     place %= len(events) + 1
-    meter_laws.check_event_append_laws(
-        lambda: mc.MeterLog([meter]), events[:place], events[place:], NOW
-    )
+    laws.check_append_laws(lambda: mc.MeterLog([meter]), events[:place], events[place:], NOW)
 
 
 def retry_laws(meter, event, later):
     """Run the retry laws on logs of the meter."""
-    meter_laws.check_event_retry_laws(lambda: mc.MeterLog([meter]), event, NOW, later)
+    laws.check_retry_laws(lambda: mc.MeterLog([meter]), event, NOW, later)
 
 
 def arrival_laws(meter, events, ranks):
     """Run the laws of arrival on logs of the meter."""
-    meter_laws.check_arrival_laws(lambda: mc.MeterLog([meter]), events, ranks, NOW)
+    laws.check_arrival_laws(lambda: mc.MeterLog([meter]), events, ranks, NOW)
 
 
 def cancel_laws(meter, events, place):
     """Run the laws of cancellation on logs of the meter."""
-    meter_laws.check_cancel_laws(lambda: mc.MeterLog([meter]), events, place, NOW)
+    laws.check_cancel_laws(lambda: mc.MeterLog([meter]), events, place, NOW)
 
 
 def unbilled_laws(meter, subscription, events, late):
     """Run the laws of what is unbilled on logs of the subscription."""
     made = lambda: mc.MeterLog([meter], [subscription])  # noqa: E731 - said twice otherwise
-    meter_laws.check_unbilled_laws(made, events, late, NOW, LATER)
+    laws.check_unbilled_laws(made, events, late, NOW, LATER)
 
 
 def summary_laws(meter, events, zone, days):
     """Run the laws of summaries on a log of the meter, over some days of January."""
     log = mc.MeterLog([meter])
     log.append(events, now=NOW)
-    meter_laws.check_summary_laws(
+    laws.check_summary_laws(
         log, meter.id, "cus_1", START, START + days * DAY, timezones=["UTC", zone]
     )
 
@@ -181,7 +179,7 @@ def carried():
 def carrying_laws(meter, subscription, batches, rounding):
     """Run the law of carrying on logs of the subscription."""
     made = lambda: mc.MeterLog([meter], [subscription], policy=CARRYING)  # noqa: E731 - the line would be too long
-    meter_laws.check_carrying_laws(made, batches, rounding=rounding)
+    laws.check_carrying_laws(made, batches, rounding=rounding)
 
 
 class PlainEvents:
@@ -338,11 +336,11 @@ def test_a_formula_of_your_own_is_held_to_the_laws():
     """
     readings = [(0, 7), (SECOND, 1), (2 * SECOND, 4)]
     window = (SECOND, 3 * SECOND)
-    meter_laws.check_formula_laws(Range(), readings, {1}, window, expected=distance)
+    laws.check_formula_laws(Range(), readings, {1}, window, expected=distance)
     with pytest.raises(laws.LawBrokenError, match="does not add up to 3"):
-        meter_laws.check_formula_laws(Boastful(), readings, {1}, window, expected=distance)
+        laws.check_formula_laws(Boastful(), readings, {1}, window, expected=distance)
     with pytest.raises(laws.LawBrokenError, match="come to 6, not 3; before"):
-        meter_laws.check_formula_laws(Wide(), readings, {1}, window, expected=distance)
+        laws.check_formula_laws(Wide(), readings, {1}, window, expected=distance)
 
 
 class Deaf(PlainEvents):
@@ -399,9 +397,9 @@ def test_a_log_of_your_own_is_held_to_the_laws():
         )
         for name in ("b", "a")
     ]
-    meter_laws.check_event_append_laws(lambda: mc.MeterLog([meter]), events[:1], events[1:], NOW)
+    laws.check_append_laws(lambda: mc.MeterLog([meter]), events[:1], events[1:], NOW)
     with pytest.raises(laws.LawBrokenError, match="Appending events x \\+ y at once") as broken:
-        meter_laws.check_event_append_laws(lambda: Hasty([meter]), events[:1], events[1:], NOW)
+        laws.check_append_laws(lambda: Hasty([meter]), events[:1], events[1:], NOW)
     assert broken.value.law == "events"
 
 
@@ -435,6 +433,6 @@ def test_summaries_are_held_to_the_calendar():
         )
         == 23
     )
-    meter_laws.check_summary_laws(log, "mtr_1", "cus_1", start, end, timezones=["Europe/Berlin"])
+    laws.check_summary_laws(log, "mtr_1", "cus_1", start, end, timezones=["Europe/Berlin"])
     (whole,) = mc.event_summaries(log, "mtr_1", "cus_1", start, end)
     assert whole.aggregated_value == 22

@@ -43,7 +43,7 @@ from metering_core import (
 )
 from metering_core.errors import SnapshotError, UsageRejectedError
 from metering_core.pricing import Charge, PerUnit
-from metering_core.testing import meter_laws
+from metering_core.testing import laws
 from metering_core.testing import strategies as drawn
 from metering_core.testing.laws import LawBrokenError
 
@@ -675,8 +675,8 @@ def snapshot_laws(history, closes, policy, later):
         except UsageRejectedError:
             continue
     now, more, _ = batches[-1] if batches else (START, [], None)
-    meter_laws.check_meter_snapshot_laws(log, more, now + later)
-    meter_laws.check_meter_snapshot_laws(log)
+    laws.check_snapshot_laws(log, more, now + later)
+    laws.check_snapshot_laws(log)
 
 
 @given(stories())
@@ -690,7 +690,7 @@ def test_whatever_there_was_is_restored(story):
 def test_the_laws_may_be_asked_without_a_moment():
     """Without a moment the laws look at what there is, and nothing comes afterwards."""
     log = hand_built()
-    meter_laws.check_meter_snapshot_laws(log)
+    laws.check_snapshot_laws(log)
     assert log == hand_built()
 
 
