@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Seq
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 from weakref import ref
 
 import attrs
@@ -90,6 +90,10 @@ class KeepsUsage(Protocol):
     def last_received(self) -> int | None:
         """Return when usage came last, in Unix microseconds; None where there is none."""
 
+    @property
+    def sequence(self) -> int:
+        """The number of the entry accepted last."""
+
 
 class _Customers(KeysView[str]):
     """The customers that are known, as they are now; may be gone through while others come."""
@@ -101,6 +105,19 @@ class _Customers(KeysView[str]):
     def __iter__(self) -> Iterator[str]:
         """Go through those that there were when it began."""
         return iter(list(self._customers))
+
+
+@attrs.frozen(eq=False)
+class Fact:
+    """Something that was told.
+
+    Attributes:
+        fields: what it is, by the kind of fact.
+        heard: how many entries whoever holds usage had then.
+    """
+
+    fields: Mapping[str, Any]
+    heard: tuple[tuple[ref[KeepsUsage], int], ...]
 
 
 class Book(Guarded):
@@ -116,6 +133,8 @@ class Book(Guarded):
     Attributes:
         lock: held during every change and every answer of whatever shares the book.
         told: the number of what was told last.
+        forgotten: how much had been told when the book was restored, of which the newest is known
+            and not what came before.
         accounts: what is known of each subscription.
         owners: whose each item is that must be one subscription's own, in the order in which they
             came.
@@ -141,6 +160,8 @@ class Book(Guarded):
     ) -> None:
         super().__init__()
         self.told = 0
+        self.forgotten = 0
+        self._facts: list[Fact] = []
         self.accounts: dict[str, Account] = {}
         self.owners: dict[str, Account] = {}
         self.items: dict[str, KnownItem] = {}
@@ -177,13 +198,23 @@ class Book(Guarded):
         """
         self._keepers = [one for one in self._keepers if one() is not None] + [ref(keeper)]
 
-    def _tell(self, change: Callable[[], object]) -> None:
+    def _tell(self, change: Callable[[], object], **fields: Any) -> None:
         """Carry out what was told and has been judged, and number it: all of it or nothing."""
-        self.decide(partial(self._carry_out, change, self.told + 1))
+        keepers = [(one, keeper) for one in self._keepers if (keeper := one()) is not None]
+        heard = tuple((one, keeper.sequence) for one, keeper in keepers)
+        self.decide(partial(self._carry_out, change, self.told + 1, Fact(fields, heard)))
 
-    def _carry_out(self, change: Callable[[], object], number: int) -> None:
+    def _carry_out(self, change: Callable[[], object], number: int, fact: Fact) -> None:
         change()
+        # In the place of what an interrupt may have left there.
+        self._facts[number - 1 - self.forgotten :] = [fact]
         self.told = number
+
+    def fact(self, number: int) -> Fact:
+        """Return what was told, by its number; of what was told since the book began, or was
+        restored.
+        """
+        return self._facts[number - 1 - self.forgotten]
 
     # Meters and customers -------------------------------------------------------------------------
 
@@ -206,7 +237,7 @@ class Book(Guarded):
                     raise InvalidValueError.expecting(
                         ErrorCode.METER_CHANGED, param, expected, getattr(meter, param)
                     )
-            self._tell(partial(self._take_meter, meter))
+            self._tell(partial(self._take_meter, meter), meter=meter)
 
     def update_meter(self, meter: Meter) -> None:
         """Take note of a newer version of a meter: another display name, deactivated or active
@@ -220,7 +251,7 @@ class Book(Guarded):
         with self.lock:
             self.begin_change()
             self.known_meter(meter.id).require_successor(meter)
-            self._tell(partial(self._take_meter, meter))
+            self._tell(partial(self._take_meter, meter), meter=meter)
 
     def _take_meter(self, meter: Meter) -> None:
         self.by_event = {**self.by_event, meter.event_name: meter}
@@ -271,7 +302,7 @@ class Book(Guarded):
         with self.lock:
             self.begin_change()
             if self._customers is not None:
-                self._tell(partial(self._customers.setdefault, checked))
+                self._tell(partial(self._customers.setdefault, checked), customer=checked)
 
     def customer_of(self, item: SubscriptionItem) -> str:
         """Return the customer whose events an item bills.
@@ -361,7 +392,8 @@ class Book(Guarded):
                     self._refuse_unbillable(subscription, account, heirs, at, clock)
             if overlap is Overlap.REFUSE:
                 self._refuse_overlap(subscription)
-            self._tell(partial(self._take_subscription, subscription, heirs))
+            take = partial(self._take_subscription, subscription, heirs)
+            self._tell(take, subscription=subscription)
 
     def _take_subscription(self, subscription: Subscription, heirs: dict[str, str]) -> None:
         self.heirs = heirs
@@ -666,7 +698,16 @@ class Book(Guarded):
                 key: attrs.evolve(closing, invoice=billing.invoices[key])
                 for key, closing in former.items()
             }
-            self._tell(partial(self._close_all, closed, list(bills(closed, billing, at))))
+            close = partial(self._close_all, closed, list(bills(closed, billing, at)))
+            settled = billing.settled
+            self._tell(
+                close,
+                received_at=at,
+                closed=[
+                    (key, one.period, one.invoice, key in settled, settled.get(key, (None,))[-1])
+                    for key, one in closed.items()
+                ],
+            )
 
     def _close_all(self, closings: Mapping[str, Closing], bills: Iterable[KeptBill]) -> None:
         for bill in bills:
@@ -677,9 +718,14 @@ class Book(Guarded):
     # State ----------------------------------------------------------------------------------------
 
     def restore(
-        self, subscriptions: Iterable[Subscription], closed: Mapping[str, Iterable[Closing]]
+        self,
+        subscriptions: Iterable[Subscription],
+        closed: Mapping[str, Iterable[Closing]],
+        told: int,
     ) -> None:
         """Take the subscriptions and closed periods of a state; it is trusted."""
+        self.told = self.forgotten = told
+        self._facts = []
         for subscription in subscriptions:
             self.accounts[subscription.id] = account = Account(subscription)
             if self.measures and subscription.customer is not None:

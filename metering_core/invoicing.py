@@ -662,6 +662,22 @@ def keep_in(usage: object, subscription: Subscription, invoice: Invoice) -> None
         usage.keep_invoice(invoice)
 
 
+def take_invoice(
+    usage: ClosesPeriods,
+    told: Subscription,
+    invoice: Invoice,
+    sequence: int | None,
+    *,
+    settles: bool,
+) -> None:
+    """Let usage that is closing a period keep an invoice that was made before, of the usage up to a
+    number.
+    """
+    if settles and offers(usage, Settles):
+        usage.settle(told.id, _charged(told, invoice), sequence)
+    usage.keep_invoice(invoice)
+
+
 def _charged(subscription: Subscription, invoice: Invoice) -> dict[str, tuple[Price, Settled]]:
     return {item.id: (item.price, _settled(item.id, invoice)) for item in subscription.items}
 
@@ -720,9 +736,7 @@ def _completing(
         views: dict[int | None, Usage] = {None: part}
         for subscription, invoice in lacked:
             sequence, own_invoice = _as_its_own(part, subscription, invoice, views)
-            if offers(part, Settles):
-                part.settle(subscription.id, _charged(subscription, invoice), sequence)
-            part.keep_invoice(own_invoice)
+            take_invoice(part, subscription, own_invoice, sequence, settles=True)
         yield
 
 

@@ -11,11 +11,12 @@ interrupts a call, it happened whole or not at all: see :mod:`metering_core.guar
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import repeat
 from types import MappingProxyType
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import attrs
 
@@ -40,6 +41,7 @@ from metering_core.columns import Batch, Columns, RecordStore, check_each, requi
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.exact import Number
 from metering_core.guarding import Uncopied
+from metering_core.journal import Change, Journaled, does_not_fit
 from metering_core.names import require_function, require_iterable, require_kind
 from metering_core.periods import (
     SECONDS_MAX,
@@ -78,7 +80,7 @@ class _Held:
             self.ids.popitem()
 
 
-class UsageLog(UsageReader, Closes, Uncopied):
+class UsageLog(UsageReader, Closes, Journaled, Uncopied):
     """All usage of some subscriptions, append-only; itself a :class:`~metering_core.Usage`.
 
     Args:
@@ -110,7 +112,6 @@ class UsageLog(UsageReader, Closes, Uncopied):
         self.policy: Final = AcceptancePolicy() if policy is None else policy
         self._clock = clock
         self.book = Book() if book is None else require_book(book, measures=False)
-        self.book.join(self)
         self.lock = self.book.lock
         # The book's own, which it goes on to keep.
         self._items: Final = self.book.items
@@ -123,6 +124,9 @@ class UsageLog(UsageReader, Closes, Uncopied):
         # trusted.
         self._folded = 0
         self._is_folding = False
+        # The number of the change after which each is known by itself.
+        self.known_from = self.book.forgotten
+        self.book.join(self)
         for subscription in require_iterable(subscriptions, "subscriptions"):
             self.subscribe(subscription)
 
@@ -657,6 +661,7 @@ class UsageLog(UsageReader, Closes, Uncopied):
             kept.setdefault(known.code, {})[cells.start] = self._kept_of(known, cells, rows)
         left = self._store.without(flags, kept)
         self._is_folding = True
+        self.known_from = self.last_change
         self._store = left  # All that compaction changes; the cells follow.
         for cells, (known, _) in settled.items():
             cells.compact(kept[known.code][cells.start])
@@ -670,6 +675,47 @@ class UsageLog(UsageReader, Closes, Uncopied):
         return cells.totals(
             known.item.recurring.aggregate_usage, sequences, (min(received), max(received))
         )
+
+    # Changes --------------------------------------------------------------------------------------
+
+    def _entries(self, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        store = self._store
+        rows = range(bisect_right(range(len(store)), after, key=store.sequence_of), len(store))
+        sent = self._sent_after(after, {store.codes[row] for row in rows})
+        for row in rows:
+            number = store.sequence_of(row)
+            record_id, as_now = sent.get(number, (None, False))
+            record = UsageRecord(
+                self._by_code[store.codes[row]].item.id,
+                store.quantities[row],
+                "now" if as_now else store.timestamps[row],
+                "set" if store.sets[row] else "increment",
+                record_id,
+            )
+            received_at = _EPOCH + timedelta(microseconds=store.received[row])
+            yield number, {"record": record, "received_at": received_at}
+
+    def _sent_after(self, after: int, codes: Iterable[int]) -> dict[int, tuple[str, bool]]:
+        """Return the ids of some items' records after a number, and whether they were sent as
+        "now"; by number.
+        """
+        found = {}
+        for code in codes:
+            for record_id, sent in reversed(self._holding(self._by_code[code]).ids.items()):
+                if sent.sequence <= after:
+                    break
+                found[sent.sequence] = record_id, sent.as_now
+        return found
+
+    def _take_entry(self, change: Change) -> None:
+        record, at = change.record, change.received_at
+        if record is None or at is None:
+            raise does_not_fit("a usage record or a fact", change)
+        (receipt,) = self.append([record], now=at)
+        if receipt.outcome is Outcome.REJECTED:
+            raise receipt.error()
+        if receipt.outcome is Outcome.DUPLICATE:
+            raise does_not_fit("a record with an id that is new", change)
 
     # State as data --------------------------------------------------------------------------------
 
@@ -695,6 +741,7 @@ class UsageLog(UsageReader, Closes, Uncopied):
                     for code, periods in sorted(self._store.kept.items())
                 },
                 sequence=self.sequence,
+                told=self.book.told,
             )
 
     def _ids(self) -> dict[str, dict[str, Sent]]:
@@ -708,7 +755,8 @@ class UsageLog(UsageReader, Closes, Uncopied):
         checks it first.
         """
         log = cls(clock=clock, policy=state.policy)
-        log.book.restore(state.subscriptions, state.closed)
+        log.book.restore(state.subscriptions, state.closed, state.told)
+        log.known_from = state.told + state.sequence
         for item, subscription_id, is_active in state.items:
             known = log.book.bind(item, log.book.accounts[subscription_id])
             if not is_active:
@@ -754,6 +802,7 @@ class LogState:
         closed: subscription → its finalized periods.
         kept: item → start of a compacted period → its totals.
         sequence: the number given last.
+        told: how many facts were told; two states that came about otherwise may be equal.
     """
 
     policy: AcceptancePolicy
@@ -765,3 +814,4 @@ class LogState:
     closed: Mapping[str, tuple[Closing, ...]]
     kept: Mapping[str, Mapping[int, Kept]]
     sequence: int
+    told: int = attrs.field(default=0, eq=False)

@@ -12,9 +12,12 @@ what its summary says, and :meth:`MeterLog.unbilled` says by how much the two di
 from __future__ import annotations
 
 from array import array
+from bisect import bisect_right
 from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from heapq import merge
+from itertools import takewhile
 from operator import itemgetter
 from typing import Any, Final, Protocol, Self, cast
 
@@ -31,6 +34,7 @@ from metering_core.errors import (
 from metering_core.event_columns import EventColumns
 from metering_core.exact import Number, plain, subtract
 from metering_core.guarding import Billing, Uncopied
+from metering_core.journal import Change, Journaled, does_not_fit
 from metering_core.measures import formula_of
 from metering_core.meter_acceptance import (
     IdentifierScope,
@@ -205,7 +209,7 @@ class MeasuredUsage:
         return self.log.whole(item.recurring.meter, self.account.subscription.customer or "")
 
 
-class MeterLog(MeterReader, OverMeters, Closes, Uncopied):
+class MeterLog(MeterReader, OverMeters, Closes, Journaled, Uncopied):
     """All events of some meters, append-only; a :class:`~metering_core.Usage` for items whose price
     names a meter.
 
@@ -259,6 +263,8 @@ class MeterLog(MeterReader, OverMeters, Closes, Uncopied):
         self._shared_ids: dict[str, int] = {}
         # By customer and item; made when asked, and made anew when bills went to another item.
         self._standings: dict[str, dict[str, Standing]] = {}
+        # The number of the change after which each is known by itself.
+        self.known_from = 0
         self._start_columns()
 
     def _start_columns(self) -> None:
@@ -934,6 +940,49 @@ class MeterLog(MeterReader, OverMeters, Closes, Uncopied):
         ]
         return self.as_of(self.sequence).before_bill(min(numbers, default=self.book.bills_made + 1))
 
+    # Changes --------------------------------------------------------------------------------------
+
+    def _entries(self, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        canceled = list(takewhile(lambda one: one.sequence > after, self._latest_canceled()))[::-1]
+        cancellations = (
+            (one.sequence, {"cancellation": one, "received_at": one.canceled_at})
+            for one in canceled
+        )
+        return merge(self._events_after(after), cancellations, key=itemgetter(0))
+
+    def _latest_canceled(self) -> Iterator[MeterEventAdjustment]:
+        return reversed(self._store.canceled.values())
+
+    def _events_after(self, after: int) -> Iterator[tuple[int, dict[str, Any]]]:
+        store = self._store
+        for row in range(bisect_right(range(len(store)), after, key=store.sequence_of), len(store)):
+            event = self._event_at(row)
+            if row in self._sent_as_now:
+                event = MeterEvent(event.event_name, event.payload, identifier=event.identifier)
+            received_at = _EPOCH + timedelta(microseconds=store.received[row])
+            yield store.sequence_of(row), {"event": event, "received_at": received_at}
+
+    def _take_entry(self, change: Change) -> None:
+        event, canceled, at = change.event, change.cancellation, change.received_at
+        if canceled is not None:
+            self._take_cancellation(canceled, change)
+        elif event is None or at is None:
+            raise does_not_fit("a meter event, a cancellation or a fact", change)
+        else:
+            (receipt,) = self.append([event], now=at)
+            if receipt.outcome is Outcome.REJECTED:
+                raise receipt.error()
+            if receipt.outcome is Outcome.DUPLICATE:
+                raise does_not_fit("an event with an identifier that is new", change)
+
+    def _take_cancellation(self, canceled: MeterEventAdjustment, change: Change) -> None:
+        if canceled.sequence != self.sequence + 1:
+            raise does_not_fit(f"a cancellation with the sequence {self.sequence + 1}", change)
+        row = self._find(canceled.event_name, canceled.identifier)
+        if row in self._store.canceled:
+            raise does_not_fit("the cancellation of an event that is not canceled", change)
+        self.cancel(canceled.event_name, canceled.identifier, now=canceled.canceled_at)
+
     # State as data --------------------------------------------------------------------------------
 
     def state(self) -> MeterLogState:
@@ -965,6 +1014,7 @@ class MeterLog(MeterReader, OverMeters, Closes, Uncopied):
                 canceled=dict(self._store.canceled),
                 closed=book.closed,
                 bills=tuple(sorted(bills, key=lambda one: one[2].number)),
+                told=book.told,
             )
 
     def _event_rows(self, places: Mapping[int, int]) -> EventRows:
@@ -986,7 +1036,7 @@ class MeterLog(MeterReader, OverMeters, Closes, Uncopied):
         """
         log = cls(state.meters, customers=state.customers, clock=clock, policy=state.policy)
         book = log.book
-        book.restore(state.subscriptions, state.closed)
+        book.restore(state.subscriptions, state.closed, state.told)
         book.owners.update(
             (item_id, book.accounts[subscription_id])
             for item_id, subscription_id in state.items.items()
@@ -998,6 +1048,7 @@ class MeterLog(MeterReader, OverMeters, Closes, Uncopied):
         log._take_rows(state)
         for item_id, period, bill in state.bills:
             book.keep_bill(item_id, period, bill)
+        log.known_from = log.last_change
         return log
 
     def _take_rows(self, state: MeterLogState) -> None:

@@ -60,6 +60,7 @@ class MeterLogState:
         canceled: row → the event's cancellation.
         closed: subscription → its finalized periods.
         bills: item, period and what was billed of it, in the order in which they were made.
+        told: how many facts were told; two states that came about otherwise may be equal.
     """
 
     policy: MeterPolicy
@@ -73,6 +74,7 @@ class MeterLogState:
     canceled: Mapping[int, MeterEventAdjustment]
     closed: Mapping[str, tuple[Closing, ...]]
     bills: tuple[tuple[str, BillingPeriod, Bill], ...]
+    told: int = attrs.field(default=0, eq=False)
 
     @property
     def sequence(self) -> int:

@@ -2,8 +2,8 @@
 
 Version 1 knew no invoices. Versions 1 and 2 wrote a price into everything that had one, those of
 invoices in a list, and invoices in shapes of their own. Whatever was written then is read for ever:
-it is put into today's shape here, and read as everything else. What is wrong in it raises, here or
-there.
+it is put into today's shape here, and read as everything else; what is wrong in it raises, here or
+there. Facts had no numbers then.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ def in_todays_shape(content: Fields) -> dict[str, Any]:
             owner: [_closing(owner, pool, *one) for one in closings]
             for owner, closings in content["closed"].items()
         },
+        "told": 0,
         "prices": table.written,
     }
     if "bills" in content:  # A meter log's.

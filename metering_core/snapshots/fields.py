@@ -16,6 +16,7 @@ import attrs
 from metering_core.accounts import Closing
 from metering_core.codec import row_of
 from metering_core.errors import ErrorCode, SnapshotError
+from metering_core.exact import read_whole
 from metering_core.invoicing import Invoice, InvoiceStatus
 from metering_core.meters import Meter
 from metering_core.names import known_keys
@@ -32,6 +33,14 @@ def wholes(values: Iterable[object]) -> tuple[int, ...]:
     if not set(map(type, column)) <= {int}:
         raise TypeError("a column holds something else than integers")
     return cast("tuple[int, ...]", column)
+
+
+def read_count(value: object) -> int:
+    """Return how many there are of something."""
+    count = read_whole(value)
+    if count < 0:
+        raise ValueError(f"{count} is no count")
+    return count
 
 
 def bounds(period: BillingPeriod) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from metering_core.snapshots.fields import (
     closed_fields,
     known,
     read_closed,
+    read_count,
     read_prices,
     read_subscription,
     require_each,
@@ -80,6 +81,7 @@ def write_content(state: MeterLogState) -> dict[str, Any]:
         # Only where there are some, so that what was written before is written alike.
         **({"heirs": dict(sorted(state.heirs.items()))} if state.heirs else {}),
         "sequence": state.sequence,
+        "told": state.told,
         "prices": table.written,
     }
 
@@ -130,7 +132,7 @@ _CONTENT_KEYS: Final = frozenset(
         "sequence",
         "series",
     }
-    | {"subscriptions"}
+    | {"subscriptions", "told"}
 )
 
 
@@ -166,6 +168,7 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> MeterLogState:
             _bill(fields, number, meters, table)
             for number, fields in enumerate(content["bills"], 1)
         ),
+        told=read_count(content["told"]),
     )
     _check(state, meters, read_whole(content["sequence"]))
     return state

@@ -21,6 +21,7 @@ from metering_core.snapshots.fields import (
     closed_fields,
     item_fields,
     read_closed,
+    read_count,
     read_item,
     read_prices,
     read_subscription,
@@ -78,6 +79,7 @@ def write_content(state: LogState) -> dict[str, Any]:
             for item, periods in state.kept.items()
         },
         "sequence": state.sequence,
+        "told": state.told,
         "prices": table.written,
     }
 
@@ -108,6 +110,7 @@ _CONTENT_KEYS: Final = frozenset(
         "records",
         "sequence",
         "subscriptions",
+        "told",
     }
 )
 
@@ -136,6 +139,7 @@ def read_content(content: Any, prices: Mapping[str, Price]) -> LogState:
             for item, periods in content["compacted"].items()
         },
         sequence=read_whole(content["sequence"]),
+        told=read_count(content["told"]),
     )
     _check(state)
     return state
