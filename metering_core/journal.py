@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -27,8 +27,8 @@ from metering_core.exact import exact_integer
 from metering_core.invoicing import Invoice, take_invoice
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment
 from metering_core.meters import Meter
-from metering_core.names import require_kind
-from metering_core.periods import BillingPeriod
+from metering_core.names import each_of, flag, name, require_kind
+from metering_core.periods import BillingPeriod, instant
 from metering_core.prices import Priced
 from metering_core.subscriptions import Subscription
 from metering_core.usage import UsageRecord
@@ -52,9 +52,19 @@ class ClosedPeriod(Storable):
 
     subscription: str
     period: BillingPeriod
-    invoice: Invoice | None
+    invoice: Invoice | None = None
     is_settled: bool = False
     up_to: int | None = None
+
+    def __attrs_post_init__(self) -> None:
+        """Refuse what is no closed period."""
+        name(self.subscription, "subscription")
+        require_kind(BillingPeriod, self.period, "period")
+        if self.invoice is not None:
+            require_kind(Invoice, self.invoice, "invoice")
+        flag(self.is_settled, "is_settled")
+        if self.up_to is not None:
+            exact_integer(self.up_to, "up_to")
 
 
 @attrs.frozen
@@ -85,7 +95,13 @@ class Change(Priced):
 
     def __attrs_post_init__(self) -> None:
         """Refuse a change that says nothing, or two things at once."""
-        said = [name for name in _KINDS if getattr(self, name) is not None]
+        exact_integer(self.number, "number", minimum=1)
+        if self.received_at is not None:
+            instant(self.received_at, "received_at")
+        said = [one for one in _KINDS if getattr(self, one) is not None]
+        for one in said:
+            require_kind(_KINDS[one], getattr(self, one), one)
+        each_of(ClosedPeriod, self.closed or (), "closed")
         if len(said) != 1 or (self.received_at is None) != (said[0] in _UNDATED):
             expected = f"one of {', '.join(_KINDS)}, with received_at unless it is a fact"
             code = ErrorCode.PARAMETER_INVALID_OBJECT
@@ -94,12 +110,20 @@ class Change(Priced):
     @property
     def kind(self) -> str:
         """Which field says what was taken."""
-        return next(name for name in _KINDS if getattr(self, name) is not None)
+        return next(one for one in _KINDS if getattr(self, one) is not None)
 
 
-_KINDS = ("record", "event", "cancellation", "subscription", "meter", "customer", "closed")
-_UNDATED = frozenset({"subscription", "meter", "customer"})
-_FACTS = _UNDATED | {"closed"}
+_KINDS: Final[dict[str, type]] = {
+    "record": UsageRecord,
+    "event": MeterEvent,
+    "cancellation": MeterEventAdjustment,
+    "subscription": Subscription,
+    "meter": Meter,
+    "customer": str,
+    "closed": tuple,
+}
+_UNDATED: Final = frozenset({"subscription", "meter", "customer"})
+_FACTS: Final = _UNDATED | {"closed"}
 
 
 class Journaled:
@@ -200,8 +224,8 @@ class Journaled:
         with self.book.lock:
             self.book.begin_change()
             last = self.last_change
-            if not 1 <= change.number <= last + 1:
-                expected = f"a number from 1 to {last + 1}, the next one"
+            if change.number > last + 1:
+                expected = f"a number of at most {last + 1}, the next one"
                 code = ErrorCode.PARAMETER_INVALID_INTEGER
                 raise InvalidValueError.expecting(code, "change[number]", expected, change.number)
             if change.number <= last:

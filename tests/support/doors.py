@@ -466,6 +466,14 @@ VALID: dict[str, Callable[[Scene], Any]] = {
     "MeterLog.closing_all.periods": lambda s: {"metered": JAN},
     "MeterLog.closing_all.versions": lambda s: [s.metered],
     "versions": lambda s: [s.subscription],
+    "since": lambda s: 0,
+    "UsageLog.apply.change": lambda s: s.log.changes()[0],
+    "MeterLog.apply.change": lambda s: s.meter_log.changes()[0],
+    "cancellation": lambda s: mc.stripe.MeterEventAdjustment("calls", "a", 1, NOW),
+    "closed": lambda s: (mc.journal.ClosedPeriod("sub", JAN),),
+    "ClosedPeriod.subscription": lambda s: "sub",
+    "ClosedPeriod.invoice": lambda s: s.invoice,
+    "is_settled": lambda s: False,
     "CombinedUsage.meter_of.item": lambda s: s.metered.items[0],
     "MeterLog.create_meter.meter": lambda s: mc.Meter("another", "other"),
     "MeterLog.update_meter.meter": lambda s: s.meter,
@@ -494,6 +502,7 @@ ONE_OF = {
     "billing_thresholds",
     "Meter.status",
     "prices",
+    *(f"Change.{one}" for one in ("record", "event", "cancellation", "customer", "closed")),
     "UsageLog.append_columns.received_at",
 }
 

@@ -23,6 +23,7 @@ from interrupting import (
 )
 
 import metering_core as mc
+from metering_core.periods import from_unix_seconds
 
 pytestmark = knows_where_with_exits
 
@@ -154,6 +155,17 @@ USAGE = {
     "stored_invoice": lambda log: log.stored_invoice("one", DEC),
     "what was told": lambda log: [log.closing_of("one", DEC), log.require_told(BOTH[0], JAN)],
     "invoice_changes": lambda log: log.invoice_changes(log.stored_invoice("one", DEC)),
+    "changes": lambda log: log.changes(),
+    "apply": lambda log: log.apply(
+        mc.journal.Change(
+            log.last_change + 1,
+            record=mc.UsageRecord("a_sum", 2, NOW),
+            received_at=from_unix_seconds(NOW),
+        )
+    ),
+    "apply a fact": lambda log: log.apply(
+        mc.journal.Change(log.last_change + 1, subscription=newer())
+    ),
     "compact": lambda log: log.compact(),
     "compact until": lambda log: log.compact(until=START),
     "summaries": lambda log: log.summaries("a_sum", now=NOW),
@@ -359,6 +371,10 @@ METER = {
         attrs.evolve(METERS[0], display_name="Tokens", status="inactive", deactivated_at=START)
     ),
     "add_customer": lambda log: log.add_customer("third"),
+    "meter changes": lambda log: log.changes(),
+    "meter apply": lambda log: log.apply(
+        mc.journal.Change(log.last_change + 1, meter=mc.Meter("m_new", "new"))
+    ),
     "meter subscribe": lambda log: log.subscribe(metered("three", "m_last")),
     "meter subscribe again": lambda log: log.subscribe(metered("two", "m_sum", "m_last")),
     "meter close_period": lambda log: log.close_period("two", DEC, now=NOW),

@@ -124,7 +124,6 @@ def test_what_does_not_fit_is_refused_and_changes_nothing(history):
     other = attrs.evolve(changes[-2], number=last)
     of_both = {
         Change(last + 2, subscription=log.subscriptions[0]): "change[number]",
-        Change(0, subscription=log.subscriptions[0]): "change[number]",
         other: "change",
         Change(last + 1, customer="cus"): "change",
     }

@@ -131,6 +131,7 @@ def examples():
     stream = mc.stripe.MeterEventStream(events, tokens=lambda: "token")
     yield stream.create_session(now=NOW)
     yield catalog({"prices": [graduated().to_dict()], "meters": [CALLS.to_dict()]})
+    yield from (*log.changes(), *events.changes())
     yield mc.event_summaries(events, "mtr", "cus", START, START + DAY)[0]
 
 
