@@ -60,6 +60,10 @@ class Shared(Protocol):
     def kind(self) -> type:
         """Of which kind they are."""
 
+    @property
+    def is_of_log(self) -> bool:
+        """Whether the document is a log's own, which remembers what is beside its values."""
+
     def refer(self, value: Any) -> Json:
         """Write a value once, and return how it is referred to."""
 
@@ -117,11 +121,11 @@ class _Field:
         self.is_required = attribute.default is attrs.NOTHING
         self.is_beside = not attribute.eq
 
-    def writes(self, value: object) -> bool:
+    def writes(self, value: object, shared: Shared | None) -> bool:
         """Whether a value is written: what does not make its owner what it is only where it is
-        there.
+        there, by the log that keeps it. So engines write the same invoice, byte for byte.
         """
-        return value is not None or not self.is_beside
+        return not self.is_beside or (value is not None and shared is not None and shared.is_of_log)
 
 
 @cache
@@ -134,7 +138,9 @@ def write_fields(value: Storable, shared: Shared | None = None) -> dict[str, Any
     """Write a value by its fields."""
     kind: Kind = type(value)
     found = ((field, getattr(value, field.name)) for field in _fields_of(kind))
-    written = {field.key: field.row.write(it, shared) for field, it in found if field.writes(it)}
+    written = {
+        field.key: field.row.write(it, shared) for field, it in found if field.writes(it, shared)
+    }
     return written | _computed_of(value)
 
 

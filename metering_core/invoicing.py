@@ -249,7 +249,7 @@ class InvoiceLineItem(Priced):
             usage.
         description: what a person reads.
         quantity: units the line covers, exact: of its tier, or raw usage on a package line, 0 on a
-            flat line. What is printed and written shows at most 12 decimal places
+            flat line. What is printed, and written in tables, shows at most 12 decimal places
             (:func:`~metering_core.exact.cut`).
         amount: what is due, in whole minor units.
         exact: the amount before it was settled, in minor units; a Fraction where no decimal can

@@ -346,11 +346,15 @@ class PriceTable:
     Another price with the id of one that is there already (an older version, which billed before)
     gets a number behind it. A price with a pricing model of the user's own cannot be written: in
     its place stands its id, and whoever reads is to give it.
+
+    Args:
+        is_of_log: whether the document is a log's own.
     """
 
     kind: Final = Price
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_of_log: bool = False) -> None:
+        self.is_of_log: Final = is_of_log
         self.written: dict[str, Any] = {}
         self.known: dict[str, Price] = {}
         # By identity, since a model of the user's own may have no hash; kept, so that it stays one.

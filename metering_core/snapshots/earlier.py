@@ -42,7 +42,7 @@ _AS_IT_WAS: Final = (
 
 def in_todays_shape(content: Fields) -> dict[str, Any]:
     """Return the content of a snapshot of version 1 or 2 as that of version 3."""
-    table = PriceTable()
+    table = PriceTable(is_of_log=True)
     pool = [_reference(price, table) for price in content.get("prices", ())]
     moved: dict[str, Any] = {
         **content,

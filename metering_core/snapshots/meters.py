@@ -47,7 +47,7 @@ _EPOCH: Final = from_unix_seconds(0)
 
 def write_content(state: MeterLogState) -> dict[str, Any]:
     """Write a state as plain data."""
-    rows, table = state.rows, PriceTable()
+    rows, table = state.rows, PriceTable(is_of_log=True)
     rows_of = {meter.id: formula_of(meter) for meter in state.meters}
     return {
         "policy": state.policy.to_dict(),

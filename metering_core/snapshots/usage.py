@@ -51,7 +51,7 @@ all they can be asked.
 
 def write_content(state: LogState) -> dict[str, Any]:
     """Write a state as plain data."""
-    table = PriceTable()
+    table = PriceTable(is_of_log=True)
     return {
         "policy": state.policy.to_dict(),
         "subscriptions": [subscription_fields(one, table) for one in state.subscriptions],

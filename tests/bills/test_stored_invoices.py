@@ -723,7 +723,7 @@ def test_only_invoices_of_the_log_are_compared(invoice, param, code):
 def through_text(invoice, prices=None):
     """Return an invoice after a round trip through the fields of a snapshot and JSON."""
     closing = Closing(invoice.period, invoice.finalized_at, invoice)
-    table = PriceTable()
+    table = PriceTable(is_of_log=True)
     fields = closed_fields({invoice.subscription: [closing]}, table)
     closed, written = json.loads(json.dumps([fields, table.written]))
     read = read_closed(closed, read_prices(written, prices or {}))

@@ -176,11 +176,11 @@ def per_unit(amount):
 
 
 def test_long_decimals_through_an_invoice():
-    """A quantity of 18 places is charged exactly, and shown with 12, cut: 0.123456789012345678 at
-    1,000 cents.
+    """A quantity of 18 places is charged and written exactly: 0.123456789012345678 at 1,000
+    cents.
     """
     assert line_fields(per_unit(1000), "sum", "0.123456789012345678") == [
-        ("0.123456789012", "123.456789012345678", 123)
+        ("0.123456789012345678", "123.456789012345678", 123)
     ]
 
 
@@ -188,7 +188,7 @@ def test_fractions_through_an_invoice():
     """An average that no decimal can write is charged exactly: 1/3 of a unit at 100 cents is 33
     1/3, settled to 33.
     """
-    assert line_fields(per_unit(100), "average", "1", "0", "0") == [("0.333333333333", "100/3", 33)]
+    assert line_fields(per_unit(100), "average", "1", "0", "0") == [("1/3", "100/3", 33)]
     # Half a cent goes up, and a sixth less does not: 1/6 at 3 and at 2 cents.
     assert line_fields(per_unit(3), "average", "1", *["0"] * 5) == [("0.166666666666", "0.5", 1)]
     assert line_fields(per_unit(2), "average", "1", *["0"] * 5) == [("0.166666666666", "1/3", 0)]
