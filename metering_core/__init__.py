@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from metering_core import exact as exact
     from metering_core import feeds as feeds
     from metering_core import invoicing as invoicing
+    from metering_core import journal as journal
     from metering_core import measures as measures
     from metering_core import meter_acceptance as meter_acceptance
     from metering_core import meter_bills as meter_bills
