@@ -148,10 +148,8 @@ def migrate_to_meters(
     require_kind(UsageReader, usage, "usage", "a UsageLog or a view of it")
     flag(stripe_formulas, "stripe_formulas")
     given = tuple(each_of(Subscription, subscriptions, "subscriptions"))
-    log = MeterLog(
-        meters,
-        policy=MeterPolicy.history(significant_digits=STRIPE_DIGITS if stripe_formulas else None),
-    )
+    digits = STRIPE_DIGITS if stripe_formulas else None
+    log = MeterLog(meters, policy=MeterPolicy.history(significant_digits=digits))
     moves = list(_moves(given, stripe_formulas=stripe_formulas))
     new = _meters(moves, _taken(log.meters, given))
     for meter in dict.fromkeys(new.values()):
@@ -162,10 +160,11 @@ def migrate_to_meters(
     events: list[MeterEvent] = []
     periods: list[MigratedPeriod] = []
     for move in moves:
-        replayed = [] if move.reason is not None else list(_events(move, new[move.item.id], usage))
+        own = new.get(move.item.id)
+        replayed = [] if own is None else list(_events(move, own, usage))
         refused = _appended(log, replayed, at)
         events += replayed
-        periods += _compared(move, new.get(move.item.id), usage, log, refused, at)
+        periods += _compared(move, own, usage, log, refused, at)
     return Migration(log, moved, tuple(events), tuple(periods))
 
 
@@ -219,11 +218,11 @@ def _meters(moves: Iterable[_Move], taken: set[str]) -> dict[str, Meter]:
     counted: set[tuple[object, str]] = set()
     meters: dict[str, Meter] = {}
     for move in moving:
-        key = (move.kind, move.customer)
-        meters[move.item.id] = (
-            _meter(move.item.id, move.mode, taken) if key in counted else shared[move.kind]
-        )
-        counted.add(key)
+        meter = shared[move.kind]
+        if (move.kind, move.customer) in counted:
+            meter = _meter(move.item.id, move.mode, taken)
+        counted.add((move.kind, move.customer))
+        meters[move.item.id] = meter
     return meters
 
 
@@ -233,10 +232,8 @@ def _lack(mode: AggregateUsage) -> str | None:
     if formula not in _AT_STRIPE:
         return f"Stripe's meters have no formula {formula.value!r}"
     if AGGREGATORS[mode].looks_back:
-        return (
-            f"Stripe's formula {formula.value!r} is 0 in a period without events, where "
-            f"{mode.value} looked back"
-        )
+        is_zero = f"Stripe's formula {formula.value!r} is 0 in a period without events"
+        return f"{is_zero}, where {mode.value} looked back"
     return None
 
 
@@ -268,16 +265,14 @@ def _on_meters(subscription: Subscription, meters: Mapping[str, Meter]) -> Subsc
         _on_meter(item, meters[item.id]) if item.id in meters else item
         for item in subscription.items
     ]
-    return attrs.evolve(
-        subscription, items=items, customer=subscription.customer or subscription.id
-    )
+    customer = subscription.customer or subscription.id
+    return attrs.evolve(subscription, items=items, customer=customer)
 
 
 def _on_meter(item: SubscriptionItem, meter: Meter) -> SubscriptionItem:
     recurring = attrs.evolve(item.recurring, aggregate_usage=None, meter=meter.id)
-    return attrs.evolve(
-        item, price=attrs.evolve(item.price, id=f"{meter.event_name}_metered", recurring=recurring)
-    )
+    price = attrs.evolve(item.price, id=f"{meter.event_name}_metered", recurring=recurring)
+    return attrs.evolve(item, price=price)
 
 
 def _subscribe(log: MeterLog, subscription: Subscription) -> None:
@@ -292,14 +287,11 @@ def _subscribe(log: MeterLog, subscription: Subscription) -> None:
 
 def _events(move: _Move, meter: Meter, usage: UsageReader) -> Iterator[MeterEvent]:
     """Yield one event for each cell of the item, in the order of time."""
-    for timestamp, cells in groupby(
-        usage.cells(move.item.id, _ALL_TIME), key=attrgetter("timestamp")
-    ):
+    customer, value = meter.customer_payload_key, meter.value_payload_key
+    held = usage.cells(move.item.id, _ALL_TIME)
+    for timestamp, cells in groupby(held, key=attrgetter("timestamp")):
         for number, cell in enumerate(cells, start=1):
-            payload = {
-                meter.customer_payload_key: move.customer,
-                meter.value_payload_key: plain(cell.quantity),
-            }
+            payload = {customer: move.customer, value: plain(cell.quantity)}
             # A late record that was billed in a later period has a cell of its own beside that of
             # its timestamp.
             suffix = "" if number == 1 else f"#{number}"
@@ -334,11 +326,9 @@ def _compared(
         records = summarize(old, usage, period).total_usage
         events = None if new is None else summarize(new, log, period).total_usage
         why = None if records == events else move.reason or _difference(move, refused, period)
-        amounts = (
-            settled_total(old.price, records),
-            None if events is None else settled_total(old.price, events),
-        )
-        yield MigratedPeriod(old.id, period, move.mode, records, events, *amounts, why)
+        due = settled_total(old.price, records)
+        as_events = None if events is None else settled_total(old.price, events)
+        yield MigratedPeriod(old.id, period, move.mode, records, events, due, as_events, why)
 
 
 def _periods(move: _Move, usage: UsageReader, at: datetime) -> Iterator[BillingPeriod]:
@@ -346,9 +336,8 @@ def _periods(move: _Move, usage: UsageReader, at: datetime) -> Iterator[BillingP
     knows of.
     """
     for known in usage.summaries(move.item.id, now=at)[-1:]:
-        yield from takewhile(
-            lambda period: period.start <= at, move.subscription.periods_from(known.start)
-        )
+        periods = move.subscription.periods_from(known.start)
+        yield from takewhile(lambda period: period.start <= at, periods)
 
 
 def _difference(

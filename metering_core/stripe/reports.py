@@ -243,29 +243,29 @@ def refused_events(
     received_at = instant(now, "now")
     ids = {meter.event_name: meter.id for meter in each_of(Meter, meters, "meters")}
     answers = each_of(Receipt, receipts, "receipts")
-    # No more is drawn than what tells that there are too many.
-    batch = list(islice(require_iterable(events, "events"), len(answers) + 1))
-    if len(batch) != len(answers):
-        expected = f"as many events as receipts, {len(answers)}"
-        received = f"{len(batch)}" if len(batch) < len(answers) else "more"
+    refused = []
+    for event, receipt in zip(_batch(events, len(answers)), answers, strict=True):
+        if receipt.outcome is Outcome.REJECTED:
+            error, meter = receipt.error(), ids.get(_text(event, "event_name") or "")
+            if error.code is ErrorCode.METER_UNKNOWN:
+                meter = None
+            what = (error.code, error.message, _text(event, "identifier"))
+            refused.append(RefusedEvent(received_at, meter, *what))
+    return refused
+
+
+def _batch(events: Iterable[object], answered: int) -> list[object]:
+    """Return a batch, or refuse one that is not as long as its answers; no more is drawn than what
+    tells that there are too many.
+    """
+    batch = list(islice(require_iterable(events, "events"), answered + 1))
+    if len(batch) != answered:
+        expected = f"as many events as receipts, {answered}"
+        received = f"{len(batch)}" if len(batch) < answered else "more"
         raise InvalidValueError.expecting(
             ErrorCode.PARAMETER_INVALID_OBJECT, "events", expected, received
         )
-    refused = []
-    for event, receipt in zip(batch, answers, strict=True):
-        if receipt.outcome is Outcome.REJECTED:
-            error = receipt.error()
-            meter = (
-                None
-                if error.code is ErrorCode.METER_UNKNOWN
-                else ids.get(_text(event, "event_name") or "")
-            )
-            refused.append(
-                RefusedEvent(
-                    received_at, meter, error.code, error.message, _text(event, "identifier")
-                )
-            )
-    return refused
+    return batch
 
 
 def _text(event: object, field: str) -> str | None:
@@ -336,11 +336,8 @@ class MeterErrorReport:
     @property
     def type(self) -> str:
         """Stripe's type of the event that brings the report."""
-        return (
-            "v1.billing.meter.no_meter_found"
-            if self.meter is None
-            else "v1.billing.meter.error_report_triggered"
-        )
+        happened = "no_meter_found" if self.meter is None else "error_report_triggered"
+        return f"v1.billing.meter.{happened}"
 
     def to_dict(self) -> dict[str, Any]:
         """Write Stripe's thin event with its data, ready for JSON.
@@ -348,27 +345,29 @@ class MeterErrorReport:
         ``created`` is the end of the window, when the report is known (Stripe's own followed about
         2 seconds later). Its ``id`` is for whoever delivers it.
         """
-        meter = self.meter
-        related = (
-            None
-            if meter is None
-            else {"id": meter, "type": "billing.meter", "url": f"/v1/billing/meters/{meter}"}
-        )
+        reason = {
+            "error_count": self.error_count,
+            "error_types": [error_type.to_dict() for error_type in self.error_types],
+        }
+        data = {
+            "developer_message_summary": self.developer_message_summary,
+            "reason": reason,
+            "validation_start": rfc3339(self.validation_start),
+            "validation_end": rfc3339(self.validation_end),
+        }
         return {
             "object": "v2.core.event",
             "type": self.type,
-            "created": rfc3339(self.validation_end),
-            "related_object": related,
-            "data": {
-                "developer_message_summary": self.developer_message_summary,
-                "reason": {
-                    "error_count": self.error_count,
-                    "error_types": [error_type.to_dict() for error_type in self.error_types],
-                },
-                "validation_start": rfc3339(self.validation_start),
-                "validation_end": rfc3339(self.validation_end),
-            },
+            "created": data["validation_end"],
+            "related_object": _related(self.meter),
+            "data": data,
         }
+
+
+def _related(meter: str | None) -> dict[str, str] | None:
+    if meter is None:
+        return None
+    return {"id": meter, "type": "billing.meter", "url": f"/v1/billing/meters/{meter}"}
 
 
 def error_reports(refused: Iterable[RefusedEvent]) -> list[MeterErrorReport]:
@@ -378,10 +377,8 @@ def error_reports(refused: Iterable[RefusedEvent]) -> list[MeterErrorReport]:
     groups: defaultdict[tuple[int, str | None], list[RefusedEvent]] = defaultdict(list)
     for event in each_of(RefusedEvent, refused, "refused"):
         groups[_window_start(event.received_at), event.meter].append(event)
-    return [
-        _report(start, meter, groups[start, meter])
-        for start, meter in sorted(groups, key=lambda group: group[0])
-    ]
+    in_order = sorted(groups.items(), key=lambda group: group[0][0])
+    return [_report(start, meter, events) for (start, meter), events in in_order]
 
 
 def _window_start(at: datetime) -> int:
@@ -396,9 +393,8 @@ def _report(start: int, meter: str | None, refused: list[RefusedEvent]) -> Meter
         MeterErrorType(code, len(events), tuple(events[:SAMPLES_MAX]))
         for code, events in by_code.items()
     ]
-    return MeterErrorReport(
-        meter, from_unix_seconds(start), from_unix_seconds(start + WINDOW_SECONDS), tuple(types)
-    )
+    window = from_unix_seconds(start), from_unix_seconds(start + WINDOW_SECONDS)
+    return MeterErrorReport(meter, *window, tuple(types))
 
 
 class MeterErrorReporter:

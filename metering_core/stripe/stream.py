@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Final, Self
 
 import attrs
@@ -171,24 +172,19 @@ class MeterEventStream:
                 open session has.
         """
         created = instant(now, "now")
-        expires_at = from_unix_seconds(unix_seconds(created) + SESSION_SECONDS) + timedelta(
-            microseconds=created.microsecond
-        )
+        # By way of Unix seconds, whose bound refuses by name what a sum of datetimes overflows.
+        ends = from_unix_seconds(unix_seconds(created) + SESSION_SECONDS)
+        expires_at = ends + timedelta(microseconds=created.microsecond)
         token = _token(self._tokens())
         with self._log.lock:
             number, sessions = self._created
             sessions = _still_open(sessions, created)
             if token in sessions:
-                message = (
-                    "authentication_token: expected one that no open session has, received one "
-                    "a second time"
-                )
-                raise InvalidValueError(
-                    ErrorCode.PARAMETER_INVALID_STRING, message, param="authentication_token"
-                )
-            session = MeterEventSession(
-                f"mes_{number + 1}", token, created=created, expires_at=expires_at
-            )
+                expected = "expected one that no open session has, received one a second time"
+                message, param = f"authentication_token: {expected}", "authentication_token"
+                raise InvalidValueError(ErrorCode.PARAMETER_INVALID_STRING, message, param=param)
+            name = f"mes_{number + 1}"
+            session = MeterEventSession(name, token, created=created, expires_at=expires_at)
             self._created = number + 1, {**sessions, token: session}
         return session
 
@@ -219,65 +215,44 @@ class MeterEventStream:
         """
         self._require_open(session, instant(now, "now"))
         read = [_read(event) for event in self._batch(events)]
-        judged = self._log.append(
-            [event for event in read if isinstance(event, MeterEvent)], now=now
-        )
+        events_read = [event for event in read if isinstance(event, MeterEvent)]
+        judged = self._log.append(events_read, now=now)
         return judged if len(judged) == len(read) else _woven(read, judged)
 
     def _require_open(self, session: MeterEventSession | str, now: datetime) -> None:
-        token = (
-            session.authentication_token
-            if isinstance(session, MeterEventSession)
-            else _token(session)
-        )
+        if isinstance(session, MeterEventSession):
+            session = session.authentication_token
+        token = _token(session)
         # Looked up, so that no session counts but those this stream gave, with the expiry it gave
         # them.
         known = self._created[1].get(token)
         if known is None or known.expires_at <= now:
-            received = (
-                "one that is unknown or long over"
-                if known is None
-                else f"one valid until {rfc3339(known.expires_at)}"
-            )
-            message = (
-                "The meter event session has expired; create a new one. Expected one of "
-                "this stream that is valid at "
-                f"{rfc3339(now)}, received {received}."
-            )
+            received = "one that is unknown or long over"
+            if known is not None:
+                received = f"one valid until {rfc3339(known.expires_at)}"
             raise UsageRejectedError(
                 ErrorCode.SESSION_EXPIRED,
-                message,
+                "The meter event session has expired; create a new one. Expected one of this "
+                f"stream that is valid at {rfc3339(now)}, received {received}.",
                 param="authentication_token",
                 details={"now": now},
             )
 
     def _batch(self, events: Iterable[object]) -> list[object]:
-        most = self._log.policy.batch_max
-        expected = (
-            "a list of at least 1 meter event"
-            if most is None
-            else f"a list of 1 to {most} meter events"
-        )
-        code = ErrorCode.PARAMETER_INVALID_OBJECT
-        if isinstance(
-            events, str | Mapping
-        ):  # A single event, or a body still to be read: neither is a batch.
+        code, most = ErrorCode.PARAMETER_INVALID_OBJECT, self._log.policy.batch_max
+        expected = "a list of at least 1 meter event"
+        if most is not None:
+            expected = f"a list of 1 to {most} meter events"
+        # A single event, or a body still to be read: neither is a batch.
+        if isinstance(events, str | Mapping):
             raise InvalidValueError.expecting(code, "events", expected, events)
-        given = require_iterable(events, "events")
         # No more is drawn than what tells that there are too many.
-        batch = list(
-            given
-            if most is None
-            else (event for _, event in zip(range(most + 1), given, strict=False))
-        )
+        limit = None if most is None else most + 1
+        batch = list(islice(require_iterable(events, "events"), limit))
         if not batch or (most is not None and len(batch) > most):
             message = f"events: expected {expected}, received {len(batch)}"
-            raise InvalidValueError(
-                code,
-                message,
-                param="events",
-                details={"expected": expected, "received": len(batch)},
-            )
+            details = {"expected": expected, "received": len(batch)}
+            raise InvalidValueError(code, message, param="events", details=details)
         return batch
 
 
