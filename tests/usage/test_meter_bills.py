@@ -190,8 +190,8 @@ def test_fractions_through_an_invoice():
     """
     assert line_fields(per_unit(100), "average", "1", "0", "0") == [("1/3", "100/3", 33)]
     # Half a cent goes up, and a sixth less does not: 1/6 at 3 and at 2 cents.
-    assert line_fields(per_unit(3), "average", "1", *["0"] * 5) == [("0.166666666666", "0.5", 1)]
-    assert line_fields(per_unit(2), "average", "1", *["0"] * 5) == [("0.166666666666", "1/3", 0)]
+    assert line_fields(per_unit(3), "average", "1", *["0"] * 5) == [("1/6", "0.5", 1)]
+    assert line_fields(per_unit(2), "average", "1", *["0"] * 5) == [("1/6", "1/3", 0)]
 
 
 def test_decimals_are_cut_at_the_tiers():
