@@ -155,7 +155,7 @@ class Bill:
 _NEVER: Final = -(2**62)
 
 
-class Standing:
+class StandingBills:
     """The bills of an item that stand, and which of them a question for differences need not look
     at again.
 

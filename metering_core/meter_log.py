@@ -48,7 +48,7 @@ from metering_core.meter_acceptance import (
     time_refusal,
     value_of,
 )
-from metering_core.meter_bills import Bill, Correction, Settled, Standing
+from metering_core.meter_bills import Bill, Correction, Settled, StandingBills
 from metering_core.meter_events import MeterEvent, MeterEventAdjustment, filled
 from metering_core.meter_state import EventRows, MeterLogState
 from metering_core.meter_views import LoggedEvent, MeterReader, MeterSource, MeterView, Sees
@@ -262,7 +262,7 @@ class MeterLog(MeterReader, OverMeters, Closes, Journaled, Uncopied):
         self._met: Mapping[str, Meter] = {}
         self._shared_ids: dict[str, int] = {}
         # By customer and item; made when asked, and made anew when bills went to another item.
-        self._standings: dict[str, dict[str, Standing]] = {}
+        self._standings: dict[str, dict[str, StandingBills]] = {}
         # The number of the change after which each is known by itself.
         self.known_from = 0
         self._start_columns()
@@ -777,13 +777,13 @@ class MeterLog(MeterReader, OverMeters, Closes, Journaled, Uncopied):
         )
         standing = of_customer.get(item_id)
         if standing is None or standing.heirs is not self.book.heirs:
-            standing = of_customer[item_id] = Standing(self.book.heirs)
+            standing = of_customer[item_id] = StandingBills(self.book.heirs)
         standing.take(made)
         return standing.bills
 
     def _standing(
         self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]
-    ) -> Standing | None:
+    ) -> StandingBills | None:
         self._catch_up()
         standing = self._standings.get(customer, {}).get(item_id)
         return standing if standing is not None and standing.bills is bills else None

@@ -19,7 +19,7 @@ from metering_core.meter_acceptance import LateUsage, MeterPolicy
 from metering_core.meter_bills import (
     Bill,
     Correction,
-    Standing,
+    StandingBills,
     UnbilledDelta,
     carried_by_period,
     charged,
@@ -336,7 +336,7 @@ class MeterReader:
 
     def _standing(
         self, item_id: str, customer: str, bills: Mapping[BillingPeriod, Bill]
-    ) -> Standing | None:
+    ) -> StandingBills | None:
         """Return what is remembered of these bills; None where nothing is."""
         return None
 

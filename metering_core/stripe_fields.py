@@ -244,7 +244,7 @@ def _is_on_the_anchors_day(value: Any, data: Mapping[str, Any]) -> bool:
     try:
         at = anchor if isinstance(anchor, datetime) else datetime.fromtimestamp(anchor, UTC)
         return isinstance(day, int) and at.astimezone(UTC).day == day
-    except Exception:  # noqa: BLE001 - a zone may raise anything; whoever reads the anchor refuses it
+    except Exception:  # noqa: BLE001 - a zone may raise anything
         return True
 
 

@@ -40,7 +40,7 @@ ORIGIN: Final = SECONDS_MIN
 # Lent for reading ---------------------------------------------------------------------------------
 
 
-class _Held:
+class _LentMemory:
     """The memory of an array, lent for reading only: NumPy asks its owner before it makes an array
     writeable again.
     """
@@ -53,7 +53,7 @@ def held(array: NDArray[Any]) -> NDArray[Any]:
     """Return an array that nobody can write to, nor make writeable; where somebody else holds it,
     it stays as it was there.
     """
-    lent = _Held()
+    lent = _LentMemory()
     lent.__array_struct__ = read_only(array).__array_struct__
     return np.asarray(lent)
 
@@ -184,7 +184,7 @@ def _are_integers(values: Sequence[Any], minimum: int, maximum: int) -> bool:
 
 
 @attrs.frozen
-class Scale:
+class InstantScale:
     """How the instants of a column are read.
 
     Attributes:
@@ -216,18 +216,20 @@ def _microsecond(value: Any, param: str) -> int | None:
     return value
 
 
-SECONDS: Final = Scale(ORIGIN, SECONDS_MAX, 1, _second)
+SECONDS: Final = InstantScale(ORIGIN, SECONDS_MAX, 1, _second)
 """Unix seconds, which stay seconds; a datetime is floored."""
 
-SECONDS_FINE: Final = Scale(ORIGIN, SECONDS_MAX, MICROSECONDS, _microseconds)
+SECONDS_FINE: Final = InstantScale(ORIGIN, SECONDS_MAX, MICROSECONDS, _microseconds)
 """Unix seconds, which become microseconds; a datetime keeps its own."""
 
-FINE: Final = Scale(ORIGIN * MICROSECONDS, (SECONDS_MAX + 1) * MICROSECONDS - 1, 1, _microsecond)
+FINE: Final = InstantScale(
+    ORIGIN * MICROSECONDS, (SECONDS_MAX + 1) * MICROSECONDS - 1, 1, _microsecond
+)
 """Unix microseconds."""
 
 
 def instants(
-    values: Column, column: str, scale: Scale, *, copy: bool = True
+    values: Column, column: str, scale: InstantScale, *, copy: bool = True
 ) -> tuple[Integers, Flags | None]:
     """Return the instants of a column, and where one is ``"now"`` instead (0 there); None for
     nowhere.
@@ -244,7 +246,7 @@ def instants(
     return np.array([value or 0 for value in given], np.int64), as_now if as_now.any() else None
 
 
-def _is_within(array: NDArray[Any], scale: Scale) -> bool:
+def _is_within(array: NDArray[Any], scale: InstantScale) -> bool:
     return not len(array) or scale.low <= int(array.min()) <= int(array.max()) <= scale.high
 
 

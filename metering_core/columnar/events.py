@@ -28,8 +28,8 @@ from metering_core.columnar.parts import EventPart, MeterColumns
 from metering_core.columnar.paths import ENGINE
 from metering_core.columnar.summaries import (
     PARTIALS,
+    EventQuestion,
     EventSummaries,
-    Question,
     partials_of,
     summarized,
 )
@@ -65,7 +65,7 @@ _ENDLESS: Final = 2**62
 
 
 @attrs.define(eq=False)
-class _Verdict:
+class _EventVerdict:
     """What is to become of each row of a batch.
 
     Attributes:
@@ -81,7 +81,7 @@ class _Verdict:
     decimal_places: int
 
 
-class _Kept:
+class _KeptEvents:
     """What was accepted, and what is derived from it.
 
     The parts are the truth, and ``length`` says how many of their events were accepted; it is
@@ -165,7 +165,7 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
         self.book = Book(meters=(), customers=customers)
         self.book.join(self)
         self.lock = self.book.lock
-        self._kept = _Kept()
+        self._kept = _KeptEvents()
         self._is_torn = False
         for meter in require_iterable(meters, "meters"):
             self.create_meter(meter)
@@ -259,11 +259,11 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
             self._is_torn = False
             return receipts
 
-    def _whole(self) -> _Kept:
+    def _whole(self) -> _KeptEvents:
         """Return what is kept; where an append was cut short, without what it left behind."""
         if self._is_torn:
             torn = self._kept
-            whole = _Kept((), torn.length)
+            whole = _KeptEvents((), torn.length)
             for part in torn.parts:
                 if part.numbers[0] <= torn.length:
                     meter = self.book.meter_named(part.batch.event_name)
@@ -278,7 +278,7 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
             self._is_torn = False
         return self._kept
 
-    def _columns_of(self, kept: _Kept, meter: Meter) -> MeterColumns:
+    def _columns_of(self, kept: _KeptEvents, meter: Meter) -> MeterColumns:
         if meter.id not in kept.columns:
             ids = kept.shared_ids if self.policy.identifier_scope is IdentifierScope.GLOBAL else {}
             kept.columns[meter.id] = MeterColumns(ids, meter)
@@ -313,7 +313,7 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
             )
 
     def _take(
-        self, kept: _Kept, batch: EventBatch, received: int | Integers
+        self, kept: _KeptEvents, batch: EventBatch, received: int | Integers
     ) -> tuple[Integers, dict[int, Receipt]]:
         """Judge a batch and keep what is accepted; return the number of each row, 0 for the others,
         and what those hear.
@@ -323,10 +323,10 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
         stamps = moments if as_now is None else np.where(as_now, received, moments)
         if meter is None or not meter.is_active:
             nothing = np.zeros(len(batch), np.bool_)
-            verdict = _Verdict(nothing, {}, np.zeros(len(batch), np.int64), 0)
+            verdict = _EventVerdict(nothing, {}, np.zeros(len(batch), np.int64), 0)
         else:
             ok, units, places = self._read(batch, meter, self._columns_of(kept, meter))
-            verdict = _Verdict(ok & self._in_time(stamps, received), {}, units, places)
+            verdict = _EventVerdict(ok & self._in_time(stamps, received), {}, units, places)
         repeated = self._repeated(kept, batch, meter, received, verdict)
         numbers = np.cumsum(verdict.accepted, dtype=np.int64)
         numbers += kept.end
@@ -432,7 +432,7 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
         meter: Meter | None,
         stamps: Integers,
         received: int | Integers,
-        verdict: _Verdict,
+        verdict: _EventVerdict,
     ) -> None:
         """Answer the rows that are not accepted, in the log's words."""
         rows = [
@@ -457,11 +457,11 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
 
     def _repeated(
         self,
-        kept: _Kept,
+        kept: _KeptEvents,
         batch: EventBatch,
         meter: Meter | None,
         received: int | Integers,
-        verdict: _Verdict,
+        verdict: _EventVerdict,
     ) -> list[tuple[int, int]]:
         """Find the rows whose identifier is taken, with what took it: an event by its number, or a
         row before, below 0.
@@ -489,7 +489,7 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
                 claimed[identifier] = -1 - row
         return repeated
 
-    def _remembers(self, kept: _Kept, first: int, received: int | Integers, at: int) -> bool:
+    def _remembers(self, kept: _KeptEvents, first: int, received: int | Integers, at: int) -> bool:
         retention = self.policy.identifier_retention
         if retention is None:
             return True
@@ -502,7 +502,7 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
 
     def _answer(
         self,
-        kept: _Kept,
+        kept: _KeptEvents,
         batch: EventBatch,
         meter: Meter | None,
         row: int,
@@ -526,12 +526,12 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
 
     def _keep(
         self,
-        kept: _Kept,
+        kept: _KeptEvents,
         batch: EventBatch,
         meter: Meter,
         stamps: Integers,
         received: int | Integers,
-        verdict: _Verdict,
+        verdict: _EventVerdict,
     ) -> None:
         """Keep what was accepted."""
         accepted = verdict.accepted
@@ -622,10 +622,10 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked."""
         with self.lock:
-            asked: dict[str, list[tuple[int, Question]]] = {}
+            asked: dict[str, list[tuple[int, EventQuestion]]] = {}
             for number, (item, period) in enumerate(as_requests(requests)):
                 meter, customer = self.meter_of(item), self.book.customer_of(item)
-                question = Question(
+                question = EventQuestion(
                     customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
                 )
                 asked.setdefault(meter.id, []).append((number, question))

@@ -82,7 +82,7 @@ class Arriving:
         return self.sets is not None and bool(self.sets[row])
 
 
-class Rules:
+class ItemRules:
     """What the door knows about each item, by code, as tables; of items as they are now."""
 
     def __init__(self, items: Sequence[KnownItem], policy: AcceptancePolicy) -> None:

@@ -15,7 +15,7 @@ from metering_core.columnar.batches import EPOCH, EventBatch, number_of
 from metering_core.columnar.folding import Rows, joined
 from metering_core.columnar.grouping import last_of_each
 from metering_core.columnar.numbers import times
-from metering_core.columnar.series import Labels, Series
+from metering_core.columnar.series import Labels, SeriesCodes
 from metering_core.exact import Number
 from metering_core.measures import formula_of
 from metering_core.meter_events import MeterEvent
@@ -210,7 +210,7 @@ class MeterColumns:
     def __init__(self, ids: dict[str, int], meter: Meter) -> None:
         self.ids = ids
         self.parts: list[EventPart] = []
-        self.series = Series(len(meter.dimension_payload_keys))
+        self.series = SeriesCodes(len(meter.dimension_payload_keys))
         self.texts: dict[str, int] = {}
         self._counting: Counting | None = None
         self._index: Index | None = None
@@ -239,7 +239,7 @@ class MeterColumns:
     def groups(
         self, meter: Meter, allowed: Mapping[str, frozenset[str]], keys: Sequence[str]
     ) -> tuple[NDArray[np.int32] | None, Labels]:
-        """Return which group each series is in, and the labels; see :meth:`Series.groups`."""
+        """Return which group each series is in, and the labels; see :meth:`SeriesCodes.groups`."""
         places = {key: at for at, key in enumerate(meter.dimension_payload_keys, 1)}
         let_through = {places[key]: some for key, some in allowed.items()}
         return self.series.groups(let_through, [places[key] for key in keys])

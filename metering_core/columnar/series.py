@@ -56,7 +56,7 @@ class Labels(Sequence[Label]):
         return customer, tuple(values)
 
 
-class Series:
+class SeriesCodes:
     """The series of one meter, numbered in the order in which they came.
 
     Args:

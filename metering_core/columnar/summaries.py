@@ -211,7 +211,7 @@ class _Asked:
         width = (most - least).bit_length()
         if (size * self.buckets).bit_length() + width > KEY_BITS:
             return None
-        rows = fast.EventRows(self.groups, self.events.moments, units)
+        rows = fast.SeriesRows(self.groups, self.events.moments, units)
         found = fast.bucket_sums(
             rows, size, (int(self.bounds[0]), int(lengths[0]), self.buckets), width, least
         )
@@ -318,7 +318,7 @@ def _buckets(moments: Integers, bounds: Integers) -> Integers:
 # Partials -----------------------------------------------------------------------------------------
 
 
-class Question(NamedTuple):
+class EventQuestion(NamedTuple):
     """Whose events, from ``start`` (inclusive) to ``end`` (exclusive), in Unix microseconds."""
 
     customer: str
@@ -327,7 +327,7 @@ class Question(NamedTuple):
 
 
 def partials_of(
-    columns: MeterColumns, meter: Meter, questions: Sequence[Question]
+    columns: MeterColumns, meter: Meter, questions: Sequence[EventQuestion]
 ) -> list[Partial]:
     """Return what the log would answer, in the order asked."""
     aggregator = formula_of(meter)

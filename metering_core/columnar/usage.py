@@ -35,7 +35,7 @@ from metering_core.columnar.arrays import (
 from metering_core.columnar.batches import UsageBatch
 from metering_core.columnar.folding import CODES_MAX, STAMP_BITS, Rows
 from metering_core.columnar.identity import Claims, Identities, hashes_of
-from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, Rules, refusals_of
+from metering_core.columnar.judging import NOBODY, Arriving, Exceptions, ItemRules, refusals_of
 from metering_core.columnar.parts import Part
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.guarding import Uncopied
@@ -123,7 +123,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         self._items: Final[Sequence[KnownItem]] = self.book.by_code
         self._codes: dict[str, int] = {}
         # The door's tables, and the number of what had been told when they were made.
-        self._rules: tuple[int, Rules] | None = None
+        self._rules: tuple[int, ItemRules] | None = None
         self._kept = _Kept(Answers(self._items))
         for subscription in require_iterable(subscriptions, "subscriptions"):
             self.subscribe(subscription)
@@ -236,7 +236,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
 
     def _judge(self, arriving: Arriving, given: UsageBatch) -> _Verdict:
         if self._rules is None or self._rules[0] != self.book.told:
-            self._rules = self.book.told, Rules(self._items, self.policy)
+            self._rules = self.book.told, ItemRules(self._items, self.policy)
         rules = self._rules[1]
         verdict = _Verdict(rules.acceptable(arriving), {}, {})
         self._judge_closed(arriving, verdict, rules.may_be_closed(arriving))

@@ -19,7 +19,7 @@ from metering_core.sql.rules import Row
 INSTANT_TYPES: Final = "integers (Unix seconds) or timestamps with a time zone"
 
 
-class Columns(Protocol):
+class SourceColumns(Protocol):
     """How an engine reads the columns of ``source``: each method returns an expression.
 
     Attributes:
@@ -127,7 +127,7 @@ def require_columns(
         raise InvalidValueError.exclusive("now", "received_at")
 
 
-def moments_of(columns: Columns, now: int | None, ticks: int) -> dict[str, str]:
+def moments_of(columns: SourceColumns, now: int | None, ticks: int) -> dict[str, str]:
     """Return the expressions of ``timestamp``, of when a row says it was received, and of when it
     was: as it says, ``now``, or when it happened.
 

@@ -31,7 +31,7 @@ _INEXACT: Final = (
 
 class DuckDBColumns:
     """How DuckDB reads the columns of a source; see
-    :class:`~metering_core.sql.columns.Columns`.
+    :class:`~metering_core.sql.columns.SourceColumns`.
     """
 
     def __init__(self, origin: Origin) -> None:

@@ -185,7 +185,7 @@ class DuckDBTables:
 
     def running(self, run: Callable[[], Any]) -> Any:
         """Raise all that DuckDB complains of as our own."""
-        import duckdb  # noqa: PLC0415 - the extra is imported where it is needed
+        import duckdb  # noqa: PLC0415 - an extra
 
         if self._is_closed:
             raise self.unreadable("it was closed, and only what is remembered can be asked")
@@ -254,7 +254,7 @@ _SIZE: Final = "a size with its unit, such as '2GB'"
 
 def _connected(settings: dict[str, Any]) -> Any:
     """Open a database in memory."""
-    import duckdb  # noqa: PLC0415 - the extra is imported where it is needed
+    import duckdb  # noqa: PLC0415 - an extra
 
     try:
         return duckdb.connect(":memory:", config=settings)

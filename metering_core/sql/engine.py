@@ -31,7 +31,13 @@ from metering_core.periods import (
     moment,
 )
 from metering_core.prices import AggregateUsage
-from metering_core.sql.columns import Columns, moments_of, plausible, require_columns, require_order
+from metering_core.sql.columns import (
+    SourceColumns,
+    moments_of,
+    plausible,
+    require_columns,
+    require_order,
+)
 from metering_core.sql.refusing import SqlRows
 from metering_core.sql.rules import Row, Span, candidates
 from metering_core.sql.texts import statement
@@ -151,11 +157,11 @@ class SqlUsage(SqlRows):
         """The columns that it may have."""
         raise NotImplementedError
 
-    def _fields(self, columns: Columns) -> dict[str, str]:
+    def _fields(self, columns: SourceColumns) -> dict[str, str]:
         """Return what is read of a row beside its place and its moments."""
         raise NotImplementedError
 
-    def _derived(self, columns: Columns) -> dict[str, str]:
+    def _derived(self, columns: SourceColumns) -> dict[str, str]:
         """Return what is made of these fields."""
         return {}
 
@@ -217,7 +223,7 @@ class SqlUsage(SqlRows):
             self._define_rules()
             self._judge()
 
-    def _given(self, columns: Columns) -> str:
+    def _given(self, columns: SourceColumns) -> str:
         """Return the statement that reads what is sifted."""
         fields = {
             "seq": columns.integer("seq", "BIGINT"),

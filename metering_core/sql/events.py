@@ -52,7 +52,7 @@ from metering_core.periods import (
     moment,
     unix_seconds,
 )
-from metering_core.sql.columns import Columns
+from metering_core.sql.columns import SourceColumns
 from metering_core.sql.engine import Asked, SqlUsage
 from metering_core.sql.rules import Row, Span, take_closings, united
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -255,7 +255,7 @@ class SqlEvents(OverBook, SqlUsage):
             )
         )
 
-    def _fields(self, columns: Columns) -> dict[str, str]:
+    def _fields(self, columns: SourceColumns) -> dict[str, str]:
         value, is_inexact = columns.value()
         self._there = {
             key: columns.quoted(f"dimension {key}") for key in self._keys if key in columns.kinds
@@ -267,7 +267,7 @@ class SqlEvents(OverBook, SqlUsage):
             **{field: columns.text(key) for key, field in self._there.items()},
         }
 
-    def _derived(self, columns: Columns) -> dict[str, str]:
+    def _derived(self, columns: SourceColumns) -> dict[str, str]:
         """Return the dimensions as one text, those that a meter has, and how many there are."""
         there = self._there.values()
         cases = "".join(

@@ -495,11 +495,11 @@ def _stream_reader(tables: DuckDBTables, source: Any) -> Reader:
         raise InvalidValueError.expecting(
             ErrorCode.PARAMETER_INVALID_OBJECT, "source", expected, source
         )
-    tables.stream("stream", _Stream(source))
+    tables.stream("stream", _BareStream(source))
     return Reader("stream", list(_types_of(tables, "stream")), "stream")
 
 
-class _Stream:
+class _BareStream:
     """Nothing but a stream: DuckDB would refuse a relation of another connection, and knows some
     classes by name.
     """

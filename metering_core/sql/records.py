@@ -17,7 +17,7 @@ from metering_core.feeds.instants import PlausibleTime
 from metering_core.measures import require_sql, row_of
 from metering_core.names import require_kind
 from metering_core.periods import BillingPeriod, Instant
-from metering_core.sql.columns import Columns
+from metering_core.sql.columns import SourceColumns
 from metering_core.sql.engine import Asked, SqlUsage
 from metering_core.sql.rules import COLUMNS, Judged, Rules, Span
 from metering_core.sql.texts import statement
@@ -100,7 +100,7 @@ class SqlRecords(SqlUsage):
     def _optional(self) -> Sequence[str]:
         return "action", "id", "received_at", "seq"
 
-    def _fields(self, columns: Columns) -> dict[str, str]:
+    def _fields(self, columns: SourceColumns) -> dict[str, str]:
         action = columns.text("action", other="")
         is_set = (
             f"CASE WHEN {action} = 'set' THEN TRUE "

@@ -15,7 +15,7 @@ from metering_core.acceptance import Outcome, Receipt
 from metering_core.errors import InvalidValueError, MeteringError
 from metering_core.exact import exact_integer
 from metering_core.names import require_iterable
-from metering_core.sql.columns import Columns, Tables
+from metering_core.sql.columns import SourceColumns, Tables
 from metering_core.sql.loading import Origin
 from metering_core.sql.texts import statement
 
@@ -56,7 +56,7 @@ class SqlRows:
 
     _tables: Tables
     _origin: Origin
-    _columns: Columns
+    _columns: SourceColumns
     _malformed: int = 0
     _skips: bool = False
     _counts: Counts | None = None

@@ -111,7 +111,7 @@ class SparkTables:
         """Send rows as an Arrow table: a list of them would be unpacked by Python on the cluster,
         which it may not have.
         """
-        import pyarrow as pa  # noqa: PLC0415 - the extra is imported where it is needed
+        import pyarrow as pa  # noqa: PLC0415 - an extra
 
         types = {"STRING": pa.string(), "BIGINT": pa.int64(), "BOOLEAN": pa.bool_()}
         values = list(zip(*rows, strict=True)) or [()] * len(columns)
@@ -163,7 +163,7 @@ class SparkTables:
 
     def running(self, run: Callable[[], Any]) -> Any:
         """Raise the overflow of ANSI mode as our own error."""
-        from pyspark.errors import ArithmeticException  # noqa: PLC0415 - the extra is imported where it is needed
+        from pyspark.errors import ArithmeticException  # noqa: PLC0415 - an extra
 
         try:
             return run()
@@ -174,7 +174,7 @@ class SparkTables:
         """Raise as our own that there is no such table or path, or that a column of it comes
         twice.
         """
-        from pyspark.errors import AnalysisException  # noqa: PLC0415 - the extra is imported where it is needed
+        from pyspark.errors import AnalysisException  # noqa: PLC0415 - an extra
 
         try:
             return define()
@@ -191,7 +191,7 @@ def _release(kept: Any) -> None:
     more.
     """
     if hasattr(kept, "_jdf"):  # `unpersist` knows nothing of checkpoints.
-        kept._jdf.logicalPlan().rdd().unpersist(False)  # noqa: SLF001, FBT003 - there is no public way
+        kept._jdf.logicalPlan().rdd().unpersist(False)  # noqa: SLF001, FBT003 - no public way
 
 
 def _require_spark(asked_by: str) -> None:
@@ -218,7 +218,7 @@ def _require_ansi(session: Any) -> None:
 
 
 class SparkColumns:
-    """How Spark reads the columns of a table; see :class:`~metering_core.sql.columns.Columns`."""
+    """How Spark reads a table: :class:`~metering_core.sql.columns.SourceColumns`."""
 
     def __init__(self, kinds: Mapping[str, str]) -> None:
         self.kinds = kinds

@@ -149,29 +149,29 @@ DEFECTS = forbidden_by(
             stamps >= low  ->  stamps > low
         judging._between: the earliest timestamp is not looked at
             low <= int(stamps.min())  ->  True
-        judging.Rules._within_time: now is in the future
+        judging.ItemRules._within_time: now is in the future
             batch.stamps <= latest  ->  batch.stamps < latest
-        judging.Rules._within_time: only the last moment is looked at
+        judging.ItemRules._within_time: only the last moment is looked at
             latest.min()  ->  latest.max()
-        judging.Rules._within_time: a segment begins too late
+        judging.ItemRules._within_time: a segment begins too late
             side="right"  ->  side="left"
         judging.Received.from_then_on: the first day after those without rows is left out
             else found * _DAY  ->  else (found + 1) * _DAY
-        judging.Rules._received: days begin too late
+        judging.ItemRules._received: days begin too late
             days[0] * _DAY  ->  (days[0] + 1) * _DAY
         judging._next_change: the late grace ends a second late
             // timedelta(seconds=1)  ->  // timedelta(seconds=1) + 1
-        judging.Rules.__init__: thresholds are ignored
+        judging.ItemRules.__init__: thresholds are ignored
             & ~is_plain  ->  & False
-        judging.Rules.__init__: licensed items take usage
+        judging.ItemRules.__init__: licensed items take usage
             price_refusal(items[code].item) is None  ->  True
-        judging.Rules.__init__: dropped items take usage
+        judging.ItemRules.__init__: dropped items take usage
             items[code].is_active  ->  True
-        judging.Rules.acceptable: refused items are not looked for
+        judging.ItemRules.acceptable: refused items are not looked for
             self._is_open[batch.named].all()  ->  True
-        judging.Rules.may_be_closed: closed periods are forgotten
+        judging.ItemRules.may_be_closed: closed periods are forgotten
             flags.any()  ->  False
-        judging.Rules.forget_closed: closed periods are looked up once
+        judging.ItemRules.forget_closed: closed periods are looked up once
             self._closed_until = None  ->  pass
         usage.ColumnarUsage._judge_closed: late usage is never attributed
             elif said is not None  ->  elif False
@@ -326,11 +326,11 @@ EVENT_DEFECTS = forbidden_by(
             np.lexsort((rows.moments, rows.codes))  ->  np.lexsort((rows.codes, rows.moments))
         parts.Counting.of: units of one batch are those of another
             10 ** (places - part.decimal_places)  ->  1
-        series.Series.groups: values as they came
+        series.SeriesCodes.groups: values as they came
             _ranks(self.names[at])[codes[at][chosen]]  ->  codes[at][chosen]
-        series.Series.take: customers from the last row on
+        series.SeriesCodes.take: customers from the last row on
             np.sort(firsts[firsts  ->  -np.sort(-firsts[firsts
-        series.Series.take: last rows
+        series.SeriesCodes.take: last rows
             combined[::-1]] = np.arange(len(combined) - 1, -1, -1)
               ->  combined] = np.arange(len(combined))
         series._combined: other values are one series

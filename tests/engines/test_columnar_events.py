@@ -119,7 +119,7 @@ def test_compiled_sums_are_those_of_a_loop(buckets, width, least, monkeypatch):
     for code, place, value in zip(codes.tolist(), places.tolist(), values.tolist(), strict=True):
         total, events = expected.get((code, place), (0, 0))
         expected[code, place] = (total + value, events + 1)
-    rows = compiled.EventRows(codes, places * 60 + 7 + chosen.integers(0, 60, 4_000), values)
+    rows = compiled.SeriesRows(codes, places * 60 + 7 + chosen.integers(0, 60, 4_000), values)
     found = compiled.bucket_sums(rows, 976, (7, 60, buckets), width, least)
     right = [(*key, *expected[key]) for key in sorted(expected)]
     assert list(zip(*(column.tolist() for column in found), strict=True)) == right

@@ -79,7 +79,7 @@ def _shares(parts: Sequence[Rows], workers: int) -> list[list[Rows]]:
 
 
 @attrs.frozen(eq=False)
-class _Asked:
+class _Windowed:
     """Rows that may count, and each item's window.
 
     Attributes:
@@ -98,7 +98,7 @@ class _Asked:
     high: int
 
     @classmethod
-    def of(cls, parts: Sequence[Rows], window: Window) -> _Asked:
+    def of(cls, parts: Sequence[Rows], window: Window) -> _Windowed:
         """Leave out the parts of which nothing counts."""
         earliest, latest = int(window.lows.min()), int(window.highs.max())
         some = [part for part in parts if len(part) and part.high >= earliest and part.low < latest]
@@ -141,7 +141,7 @@ def _add(columns: Columns, windows: Column, totals: Column) -> None:
 
 def sums(parts: Sequence[Rows], window: Window) -> Totals | None:
     """Return for each item the sum of its cells; None where another kernel must."""
-    asked = _Asked.of(parts, window)
+    asked = _Windowed.of(parts, window)
     sets = sum(int(np.count_nonzero(part.sets)) for part in asked.parts if part.sets is not None)
     if sets * _FEW_SETS > len(asked):
         found = _everything(asked)
@@ -152,7 +152,7 @@ def sums(parts: Sequence[Rows], window: Window) -> Totals | None:
     return _sums_with_sets(asked, sets, workers)
 
 
-def _added(asked: _Asked, workers: int) -> Integers:
+def _added(asked: _Windowed, workers: int) -> Integers:
     """Add up rows without a ``set``."""
 
     def work(share: list[Rows]) -> Integers:
@@ -213,7 +213,7 @@ def _add_untouched(
     return found
 
 
-def _sums_with_sets(asked: _Asked, sets: int, workers: int) -> Totals | None:
+def _sums_with_sets(asked: _Windowed, sets: int, workers: int) -> Totals | None:
     bits = max(sets.bit_length() + _SPARSE - 6, 1)
     shift, words = np.uint64(64 - bits), np.zeros(1 << bits, np.uint64)
     for part in asked.parts:
@@ -282,7 +282,7 @@ def _follow_on(latest: Column, later: Column) -> None:
 
 def lasts(parts: Sequence[Rows], window: Window) -> Totals | None:
     """Return for each item its latest cell; None where another kernel must."""
-    asked = _Asked.of(parts, window)
+    asked = _Windowed.of(parts, window)
     workers = workers_for(len(asked))
 
     def work(share: list[Rows]) -> Integers:
@@ -329,7 +329,7 @@ class _Layout:
     value: int
 
     @classmethod
-    def of(cls, asked: _Asked, items: int, rows: int) -> _Layout | None:
+    def of(cls, asked: _Windowed, items: int, rows: int) -> _Layout | None:
         """Lay out the keys of units of so many items and rows at most; None where they do
         not fit.
         """
@@ -507,7 +507,7 @@ class _Units:
     workers: int
 
     @classmethod
-    def of(cls, asked: _Asked) -> _Units | None:
+    def of(cls, asked: _Windowed) -> _Units | None:
         """Spread rows over units; None where their keys do not fit."""
         workers = workers_for(len(asked))
         shares = _shares(asked.parts, workers)
@@ -563,7 +563,7 @@ class _Units:
         return each_of(work, range(len(self.edges) - 1), self.workers)
 
 
-def _counted(asked: _Asked, share: list[Rows]) -> Integers:
+def _counted(asked: _Windowed, share: list[Rows]) -> Integers:
     counts = np.zeros(asked.size, np.int64)
     for rows in share:
         _count(_columns(rows), asked.windows, counts)
@@ -608,7 +608,7 @@ class Everything:
         return Totals(self.totals[:, 3], stamps, stamps > _NOTHING)
 
 
-def _everything(asked: _Asked) -> Everything | None:
+def _everything(asked: _Windowed) -> Everything | None:
     totals = np.empty((asked.size, 4), np.int64)
     totals[:] = 0, -1, _NOTHING, 0
     units = _Units.of(asked) if asked.parts else None
@@ -621,7 +621,7 @@ def _everything(asked: _Asked) -> Everything | None:
 
 def everything(parts: Sequence[Rows], window: Window) -> Everything | None:
     """Return for each item what every mode makes of its cells; None where another kernel must."""
-    return _everything(_Asked.of(parts, window))
+    return _everything(_Windowed.of(parts, window))
 
 
 def maxima(parts: Sequence[Rows], window: Window) -> Totals | None:
@@ -633,7 +633,7 @@ def maxima(parts: Sequence[Rows], window: Window) -> Totals | None:
 def fold(rows: Rows) -> Cells | None:
     """Fold rows into cells; None where another kernel must."""
     size = int(rows.codes.max()) + 1
-    units = _Units.of(_Asked([rows], size, _NO_WINDOWS, low=rows.low, high=rows.high))
+    units = _Units.of(_Windowed([rows], size, _NO_WINDOWS, low=rows.low, high=rows.high))
     if units is None:
         return None
     were_set = np.empty(0 if rows.sets is None else len(rows), np.bool_)

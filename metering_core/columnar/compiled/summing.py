@@ -33,7 +33,7 @@ from metering_core.columnar.numbers import KEY_BITS
 
 
 @attrs.frozen(eq=False)
-class EventRows:
+class SeriesRows:
     """The series, moment and value of some events; all read-only, so that loops are compiled
     once.
     """
@@ -42,11 +42,11 @@ class EventRows:
     moments: Integers = attrs.field(converter=read_only)
     values: Integers = attrs.field(converter=read_only)
 
-    def shares(self, workers: int) -> list[EventRows]:
+    def shares(self, workers: int) -> list[SeriesRows]:
         """Cut rows into a share for each worker."""
         edges = [len(self.codes) * worker // workers for worker in range(workers + 1)]
         return [
-            EventRows(self.codes[at:to], self.moments[at:to], self.values[at:to])
+            SeriesRows(self.codes[at:to], self.moments[at:to], self.values[at:to])
             for at, to in pairwise(edges)
         ]
 
@@ -182,7 +182,7 @@ def _columns(length: int) -> list[Column]:
 
 
 def _table_sums(
-    rows: EventRows, size: int, buckets: tuple[int, int, int], bits: int, least: int
+    rows: SeriesRows, size: int, buckets: tuple[int, int, int], bits: int, least: int
 ) -> Sums:
     """Return sums that are few for the rows; a sum and its count share 63 bits, the lower ``bits``
     of which count.
@@ -190,7 +190,7 @@ def _table_sums(
     workers = workers_for(len(rows.codes))
     grid = np.array([*buckets, bits, least], np.int64)
 
-    def work(share: EventRows) -> Integers:
+    def work(share: SeriesRows) -> Integers:
         table = np.zeros(size * buckets[2], np.int64)
         _add(share.codes, share.moments, share.values, grid, table)
         return table
@@ -204,7 +204,7 @@ def _table_sums(
 
 
 def bucket_sums(
-    rows: EventRows, size: int, buckets: tuple[int, int, int], width: int, least: int
+    rows: SeriesRows, size: int, buckets: tuple[int, int, int], width: int, least: int
 ) -> Sums:
     """Return the sums of events that all lie in a bucket.
 
@@ -245,7 +245,7 @@ def _sorted_sums(units: Sequence[Column], grid: Integers, each: Each) -> Sums:
     return Sums(*columns)
 
 
-def _units(shares: Sequence[EventRows], number: int, grid: Integers, each: Each) -> list[Column]:
+def _units(shares: Sequence[SeriesRows], number: int, grid: Integers, each: Each) -> list[Column]:
     """Return the keys of the rows, unit by unit."""
     tallies = apart(np.zeros((len(shares), number), np.int64))
     each(lambda one: _count(shares[one].codes, grid[3], tallies[one]), range(len(shares)))

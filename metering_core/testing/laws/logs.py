@@ -194,7 +194,7 @@ def _told_by(
 # Two doors ----------------------------------------------------------------------------------------
 
 
-class _Records:
+class _RecordDoor:
     """Usage records, and what a door is asked."""
 
     appending, retries, reused = "appending", "retries", ErrorCode.ID_REUSED
@@ -262,7 +262,7 @@ class _Records:
         """What comes afterwards is all there is."""
 
 
-class _Events:
+class _EventDoor:
     """Meter events, asked the same."""
 
     appending, retries, reused = "events", "event retries", ErrorCode.IDENTIFIER_REUSED
@@ -348,7 +348,7 @@ _Door: TypeAlias = Any
 
 
 def _door(log: UsageLog | MeterLog) -> _Door:
-    return _Events() if isinstance(log, MeterLog) else _Records()
+    return _EventDoor() if isinstance(log, MeterLog) else _RecordDoor()
 
 
 # Appending ----------------------------------------------------------------------------------------
