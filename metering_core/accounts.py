@@ -4,7 +4,7 @@ views only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +28,6 @@ from metering_core.cells import PeriodCells
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.measures import AGGREGATORS
 from metering_core.meters import Formula
-from metering_core.names import text_of
 from metering_core.periods import BillingPeriod, Instant, from_unix_seconds, instant, iso_8601
 from metering_core.prices import AggregateUsage, Price, terms_of
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -262,19 +261,6 @@ class Account:
         return self.subscription.cycle.period_at(from_unix_seconds(timestamp)).start_seconds
 
 
-def refuse_untold(
-    accounts: Mapping[str, Account], given: Subscription, bills: Callable[[SubscriptionItem], bool]
-) -> None:
-    """Refuse to bill a version of a subscription that an engine was not told, with the refusals of
-    a log.
-
-    Of a subscription that the engine does not have nothing is compared, where it would be asked for
-    no usage either.
-    """
-    if given.id in accounts or any(item.is_metered and bills(item) for item in given.items):
-        refuse_told_otherwise(account_of(accounts, given.id).subscription, given, bills)
-
-
 def refuse_told_otherwise(
     told: Subscription, given: Subscription, bills: Callable[[SubscriptionItem], bool]
 ) -> None:
@@ -345,22 +331,6 @@ def unknown_item(item_id: str) -> InvoicingError:
     """Return the refusal of a question for an item that there is not."""
     message = item_unknown(item_id).message or ""
     return InvoicingError(ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item")
-
-
-def account_of(accounts: Mapping[str, Account], subscription_id: str) -> Account:
-    """Return a log's account of a subscription, by the subscription's id.
-
-    Raises:
-        InvalidValueError: ``parameter_invalid_choice`` for a subscription that the log does not
-            have.
-    """
-    account = accounts.get(text_of(subscription_id) or "")
-    if account is None:
-        expected = "the id of a subscription in the log"
-        raise InvalidValueError.expecting(
-            ErrorCode.PARAMETER_INVALID_CHOICE, "subscription", expected, subscription_id
-        )
-    return account
 
 
 class KnownItem:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, KeysView, Mapping, Seq
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 from weakref import ref
 
 import attrs
@@ -25,9 +25,7 @@ from metering_core.accounts import (
     Account,
     Closing,
     KnownItem,
-    account_of,
     refuse_told_otherwise,
-    refuse_untold,
     unknown_item,
 )
 from metering_core.aggregation import Usage
@@ -47,7 +45,15 @@ from metering_core.meter_acceptance import Overlap
 from metering_core.meter_bills import Bill
 from metering_core.meters import Meter, short_name
 from metering_core.money import Rounding, half_up
-from metering_core.names import each_of, name, require_iterable, require_kind, require_offer
+from metering_core.names import (
+    each_of,
+    name,
+    require_iterable,
+    require_kind,
+    require_object,
+    require_offer,
+    text_of,
+)
 from metering_core.periods import BillingPeriod, Instant, instant, iso_8601
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
@@ -340,7 +346,13 @@ class Book(Guarded):
             InvalidValueError: ``parameter_invalid_choice`` for one that there is not.
         """
         self.finish()
-        return account_of(self.accounts, subscription_id)
+        account = self.accounts.get(text_of(subscription_id) or "")
+        if account is None:
+            expected = "the id of a subscription in the log"
+            raise InvalidValueError.expecting(
+                ErrorCode.PARAMETER_INVALID_CHOICE, "subscription", expected, subscription_id
+            )
+        return account
 
     def bills_usage_of(self, item: SubscriptionItem) -> bool:
         """Whether an item is the book's to bill, and not that of one of the other generation beside
@@ -390,7 +402,7 @@ class Book(Guarded):
                 refuse_reopened(account, subscription)
                 if not rebill:
                     self._refuse_unbillable(subscription, account, heirs, at, clock)
-            if overlap is Overlap.REFUSE:
+            if self.measures and overlap is Overlap.REFUSE:
                 self._refuse_overlap(subscription)
             take = partial(self._take_subscription, subscription, heirs)
             self._tell(take, subscription=subscription)
@@ -644,7 +656,15 @@ class Book(Guarded):
         require_kind(BillingPeriod, period, "period")
         with self.lock:
             if self.closing_of(subscription.id, period) is None:
-                refuse_untold(self.accounts, subscription, self.bills_usage_of)
+                self._refuse_untold(subscription)
+
+    def _refuse_untold(self, given: Subscription) -> None:
+        """Refuse a version that was not told; of a subscription that the book does not have, one
+        with items of which it would be asked for usage.
+        """
+        bills = self.bills_usage_of
+        if given.id in self.accounts or any(one.is_metered and bills(one) for one in given.items):
+            refuse_told_otherwise(self.account_of(given.id).subscription, given, bills)
 
     def keep_invoice(self, invoice: Invoice) -> None:
         """Take the invoice of the period that is being closed.
@@ -714,6 +734,27 @@ class Book(Guarded):
             self.keep_bill(*bill)
         for key, closing in closings.items():
             self.accounts[key].close(closing)
+
+    def with_closed(self, closed: Mapping[str, Iterable[Closing]] | None) -> Self:
+        """Return this book once it knows what was finalized elsewhere, by subscription.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_choice`` where a closed period belongs to none of
+                the subscriptions.
+        """
+        given = (
+            {} if closed is None else require_object(closed, "closed", "closings by subscription")
+        )
+        for subscription_id, closings in given.items():
+            if subscription_id not in self.accounts:
+                expected = "ids of the subscriptions given"
+                raise InvalidValueError.expecting(
+                    ErrorCode.PARAMETER_INVALID_CHOICE, "closed", expected, subscription_id
+                )
+            for closing in require_iterable(closings, "closed"):
+                require_kind(Closing, closing, "closed", "Closings")
+                self.accounts[subscription_id].close(closing)
+        return self
 
     # State ----------------------------------------------------------------------------------------
 

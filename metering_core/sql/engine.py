@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 import attrs
 
-from metering_core.accounts import Account
 from metering_core.aggregation import as_requests
+from metering_core.book import Book, OverBook
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, MeteringError
 from metering_core.exact import Number
 from metering_core.feeds.instants import PlausibleTime, time_of
 from metering_core.measures import AGGREGATORS, Aggregator, Folded, Partial
-from metering_core.names import name, require_kind
+from metering_core.names import require_kind
 from metering_core.periods import (
     MICROSECONDS,
     BillingPeriod,
@@ -111,7 +111,7 @@ class Asked:
         return attrs.evolve(self, row=_PROBE) if self.row.looks_back else self
 
 
-class SqlUsage(SqlRows):
+class SqlUsage(OverBook, SqlRows):
     """Usage that is judged and folded by SQL; itself a :class:`~metering_core.Usage`.
 
     Answers are remembered: ask :meth:`partials` for everything once, and single questions cost
@@ -132,13 +132,13 @@ class SqlUsage(SqlRows):
 
     def __init__(
         self,
-        accounts: Mapping[str, Account],
+        book: Book,
         now: Instant | None,
         time: PlausibleTime | None,
         *,
         skip_malformed: bool,
     ) -> None:
-        self._accounts = accounts
+        self.book = book
         self._now = None if now is None else moment(now, "now")[1] * self._ticks // MICROSECONDS
         self._time = time_of(time)
         self._skips = require_kind(bool, skip_malformed, "skip_malformed", "True or False")
@@ -358,14 +358,14 @@ class SqlUsage(SqlRows):
         """
         possible = [
             (subscription, period, self._asked(item, period))
-            for subscription, item, period in candidates(self._accounts.values(), self._used())
+            for subscription, item, period in candidates(self.book.accounts.values(), self._used())
         ]
         self._remember(one for _, _, asked in possible for one in (asked, asked.probe()))
         found: dict[str, dict[int, BillingPeriod]] = {}
         for subscription, period, asked in possible:
             if asked.probe() in self._non_empty:
                 found.setdefault(subscription.id, {})[period.start_seconds] = period
-        order = (key for key in self._accounts if key in found)
+        order = (key for key in self.book.accounts if key in found)
         return {key: tuple(found[key][start] for start in sorted(found[key])) for key in order}
 
     def _spans(
@@ -390,10 +390,7 @@ class SqlUsage(SqlRows):
         """Return the invoice of a period that was finalized before, as ``closed`` has it; None
         where it was not.
         """
-        known = name(subscription_id, "subscription")
-        require_kind(BillingPeriod, period, "period")
-        account = self._accounts.get(known)
-        closing = None if account is None else account.finalized(period)
+        closing = self.book.closing_of(subscription_id, period)
         return None if closing is None else closing.invoice
 
 

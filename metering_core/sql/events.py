@@ -20,7 +20,7 @@ import attrs
 
 from metering_core.acceptance import Outcome, Receipt
 from metering_core.accounts import Closing
-from metering_core.book import Book, OverBook
+from metering_core.book import Book
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number, exact_integer, whole_if_possible
 from metering_core.feeds.instants import PlausibleTime
@@ -54,7 +54,7 @@ from metering_core.periods import (
 )
 from metering_core.sql.columns import SourceColumns
 from metering_core.sql.engine import Asked, SqlUsage
-from metering_core.sql.rules import Row, Span, take_closings, united
+from metering_core.sql.rules import Row, Span, united
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
 _DAY: Final = 86_400 * MICROSECONDS
@@ -141,7 +141,7 @@ def _joined(fields: Iterable[str]) -> str:
     return f"CONCAT('', {', '.join(parts)})" if parts else "''"
 
 
-class SqlEvents(OverBook, SqlUsage):
+class SqlEvents(SqlUsage):
     """Meter events that are judged and folded by SQL.
 
     Attributes:
@@ -171,14 +171,13 @@ class SqlEvents(OverBook, SqlUsage):
         if policy is not None:
             require_kind(MeterPolicy, policy, "policy")
         self.policy: Final = MeterPolicy() if policy is None else policy
-        self.book = Book(
+        book = Book(
             subscriptions,
             meters=require_iterable(meters, "meters"),
             customers=customers,
             overlap=self.policy.overlap,
         )
-        take_closings(self.book.accounts, closed)
-        super().__init__(self.book.accounts, now, time, skip_malformed=skip_malformed)
+        super().__init__(book.with_closed(closed), now, time, skip_malformed=skip_malformed)
         self._canceled = [
             require_kind(MeterEventAdjustment, one, "canceled", "MeterEventAdjustments")
             for one in require_iterable(canceled, "canceled")
@@ -498,8 +497,7 @@ class SqlEvents(OverBook, SqlUsage):
         these meet.
         """
         lives: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        for account in self._accounts.values():
-            one = account.subscription
+        for one in self.book.subscriptions:
             starts = SECONDS_MIN if one.start_date is None else unix_seconds(one.start_date)
             ends = SECONDS_MAX if one.ended_at is None else unix_seconds(one.ended_at) - 1
             for item in one.items:

@@ -7,19 +7,19 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Final
 
-from metering_core.acceptance import AcceptancePolicy, LateAttribution, Receipt, item_unknown
-from metering_core.accounts import Closing, refuse_untold
+from metering_core.acceptance import AcceptancePolicy, LateAttribution, Receipt
+from metering_core.accounts import Closing, unknown_item
 from metering_core.aggregation import required_mode
+from metering_core.book import Book
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import Number
 from metering_core.feeds.files import usage_row
 from metering_core.feeds.instants import PlausibleTime
 from metering_core.measures import require_sql, row_of
-from metering_core.names import require_kind
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.sql.columns import SourceColumns
 from metering_core.sql.engine import Asked, SqlUsage
-from metering_core.sql.rules import COLUMNS, Judged, Rules, Span
+from metering_core.sql.rules import COLUMNS, Judged, Rules, Span, told
 from metering_core.sql.texts import statement
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
@@ -77,9 +77,10 @@ class SqlRecords(SqlUsage):
         *,
         skip_malformed: bool,
     ) -> None:
-        self.rules: Final = Rules(subscriptions, policy, closed)
-        super().__init__(self.rules.accounts, now, time, skip_malformed=skip_malformed)
-        self._ids = list(self.rules.numbers)  # By their numbers.
+        book = told(Book(), subscriptions).with_closed(closed)
+        self.rules: Final = Rules(book, policy)
+        super().__init__(book, now, time, skip_malformed=skip_malformed)
+        self._ids = list(book.items)  # By their numbers.
         self._happened: dict[str, Span] = {}
         self._received: dict[str, Span] = {}
 
@@ -140,13 +141,10 @@ class SqlRecords(SqlUsage):
 
     def _asked(self, item: SubscriptionItem, period: BillingPeriod) -> Asked:
         if item.id not in self.rules.items:
-            message = item_unknown(item.id).message or ""
-            raise InvoicingError(
-                ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN, message, param="subscription_item"
-            )
+            raise unknown_item(item.id)
         mode = required_mode(item)
         require_sql(mode, "SQL")
-        number, row = self.rules.numbers[item.id], row_of(mode, "SQL")
+        number, row = self.rules.items[item.id].code, row_of(mode, "SQL")
         return Asked(number, row, period.start_seconds, period.end_seconds)
 
     def _has_none(self, asked: Asked) -> bool:
@@ -165,24 +163,14 @@ class SqlRecords(SqlUsage):
         )
         return InvoicingError(ErrorCode.QUANTITY_OUT_OF_RANGE, message, param="quantity")
 
-    def require_told(self, subscription: Subscription, period: BillingPeriod) -> None:
-        """Refuse to finalize another version of a subscription than was given.
-
-        Raises:
-            InvalidValueError: as :meth:`~metering_core.UsageLog.require_told`.
-        """
-        require_kind(Subscription, subscription, "subscription")
-        require_kind(BillingPeriod, period, "period")
-        refuse_untold(self._accounts, subscription, lambda item: item.recurring.meter is None)
-
     def _used(self) -> Mapping[str, Sequence[Span]]:
         """Return where what is billed lies: late usage may be billed in the period in which it was
         received.
         """
         bounds = {
-            self.rules.numbers[item_id]: span
+            self.rules.items[item_id].code: span
             for item_id, span in self._happened.items()
-            if self.rules.items[item_id][0].recurring.aggregate_usage is not None
+            if self.rules.items[item_id].item.recurring.aggregate_usage is not None
         }
         if self.rules.policy.late_attribution is LateAttribution.OPEN_PERIOD:
             for number, (first, last) in bounds.items():

@@ -30,10 +30,11 @@ from metering_core.acceptance import (
     standing_at,
     time_refusal,
 )
-from metering_core.accounts import Account, Closing, Sent
+from metering_core.accounts import Account, Closing, KnownItem, Sent
+from metering_core.book import Book
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.measures import AGGREGATORS
-from metering_core.names import require_iterable, require_kind, require_object
+from metering_core.names import require_iterable, require_kind
 from metering_core.periods import SECONDS_MIN, BillingCycle, BillingPeriod, unix_seconds
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
@@ -120,49 +121,20 @@ class Rules:
     """What the kernel's statements must know beside the usage.
 
     Args:
-        subscriptions: one version of each.
+        book: the subscriptions, and what was finalized before any of the usage arrived.
         policy: what is relaxed of the rule "in the current billing period and not in the future".
-        closed: by subscription, the periods that were finalized before any of the usage arrived.
-
-    Raises:
-        InvalidValueError: ``parameter_invalid_object`` where a subscription or an item comes twice,
-            ``parameter_invalid_choice`` where a closed period belongs to none of the subscriptions.
     """
 
-    def __init__(
-        self,
-        subscriptions: Iterable[Subscription],
-        policy: AcceptancePolicy | None,
-        closed: Mapping[str, Iterable[Closing]] | None,
-    ) -> None:
+    def __init__(self, book: Book, policy: AcceptancePolicy | None) -> None:
         if policy is not None:
             require_kind(AcceptancePolicy, policy, "policy", "an AcceptancePolicy")
         self.policy: Final = AcceptancePolicy() if policy is None else policy
-        self.accounts: dict[str, Account] = {}
-        self.items: dict[str, tuple[SubscriptionItem, Account]] = {}
-        self.numbers: dict[str, int] = {}
+        self.items: Final[Mapping[str, KnownItem]] = book.items
         self._calendars: dict[Calendar, tuple[int, Account]] = {}
-        self._calendar_of: dict[str, int] = {}
-        for subscription in require_iterable(subscriptions, "subscriptions"):
-            require_kind(Subscription, subscription, "subscriptions", "Subscriptions")
-            self._take(subscription)
-        take_closings(self.accounts, closed)
-        for item, account in self.items.values():
-            self._calendar_of[item.id] = self._number_calendar(item, account)
-
-    def _take(self, subscription: Subscription) -> None:
-        code = ErrorCode.PARAMETER_INVALID_OBJECT
-        if subscription.id in self.accounts:
-            expected = "one version of each subscription"
-            raise InvalidValueError.expecting(code, "subscriptions", expected, subscription.id)
-        account = self.accounts[subscription.id] = Account(subscription)
-        for item in subscription.items:
-            if item.id in self.items:
-                owner = self.items[item.id][1].subscription.id
-                expected = f"an id that no item of another subscription has ({owner!r} has it)"
-                raise InvalidValueError.expecting(code, "items[id]", expected, item.id)
-            self.numbers[item.id] = len(self.items)
-            self.items[item.id] = item, account
+        self._calendar_of = {
+            key: self._number_calendar(known.item, known.account)
+            for key, known in self.items.items()
+        }
 
     def _number_calendar(self, item: SubscriptionItem, account: Account) -> int:
         subscription = account.subscription
@@ -178,13 +150,14 @@ class Rules:
 
     def item_rows(self) -> Iterator[Row]:
         """Yield the rows of ``items``."""
-        for item, account in self.items.values():
+        for known in self.items.values():
+            item, account = known.item, known.account
             mode = item.recurring.aggregate_usage
             has_thresholds = set_refusal(item, account.subscription, is_set=True) is not None
             calendar = self._calendar_of[item.id]
             yield (
                 item.id,
-                self.numbers[item.id],
+                known.code,
                 calendar,
                 None if mode is None else mode.value,
                 has_thresholds,
@@ -286,7 +259,8 @@ class Rules:
             return item_unknown(judged.subscription_item)
         if judged.first_seq is not None and judged.first_seq < judged.seq:
             return _identity(judged, sequences)
-        item, account = self.items[judged.subscription_item]
+        known = self.items[judged.subscription_item]
+        item, account = known.item, known.account
         subscription, timestamp = account.subscription, judged.timestamp
         standing = standing_at(subscription, judged.received, self.policy)
         refusal = (
@@ -304,23 +278,25 @@ class Rules:
         return verdict
 
 
-def take_closings(
-    accounts: Mapping[str, Account], closed: Mapping[str, Iterable[Closing]] | None
-) -> None:
-    """Let accounts know what of them was finalized."""
-    if closed is None:
-        return
-    for subscription_id, closings in require_object(
-        closed, "closed", "closings by subscription"
-    ).items():
-        if subscription_id not in accounts:
-            expected = "ids of the subscriptions given"
-            raise InvalidValueError.expecting(
-                ErrorCode.PARAMETER_INVALID_CHOICE, "closed", expected, subscription_id
-            )
-        for closing in require_iterable(closings, "closed"):
-            require_kind(Closing, closing, "closed", "Closings")
-            accounts[subscription_id].close(closing)
+def told(book: Book, subscriptions: Iterable[Subscription]) -> Book:
+    """Tell a book of usage records one version of each of some subscriptions.
+
+    Raises:
+        InvalidValueError: ``parameter_invalid_object`` where a subscription or an item comes twice.
+    """
+    code = ErrorCode.PARAMETER_INVALID_OBJECT
+    for subscription in require_iterable(subscriptions, "subscriptions"):
+        require_kind(Subscription, subscription, "subscriptions", "Subscriptions")
+        if subscription.id in book.accounts:
+            expected = "one version of each subscription"
+            raise InvalidValueError.expecting(code, "subscriptions", expected, subscription.id)
+        for item in subscription.items:
+            if item.id in book.items:
+                owner = book.items[item.id].account.subscription.id
+                expected = f"an id that no item of another subscription has ({owner!r} has it)"
+                raise InvalidValueError.expecting(code, "items[id]", expected, item.id)
+        book.subscribe(subscription)
+    return book
 
 
 def united(spans: Iterable[Span]) -> Iterator[Span]:
