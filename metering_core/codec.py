@@ -391,14 +391,13 @@ def _row_of_choices(kinds: Sequence[type[StrEnum]]) -> Row:
     the first are written after the name of their class, ``formula:sum``.
     """
     first, *others = kinds
-    words = {member: member.value for member in first}
     named = {
         id(member): f"{kind.__name__.lower()}:{member.value}" for kind in others for member in kind
     }
     members = {named[id(member)]: member for kind in others for member in kind}
 
     def write(value: StrEnum, _: Shared | None) -> str:
-        return words[value] if isinstance(value, first) else named[id(value)]
+        return value.value if isinstance(value, first) else named[id(value)]
 
     def read(data: Json, param: str, _: Shared | None) -> StrEnum:
         return members.get(text_of(data) or "") or choice(first, data, param)

@@ -17,7 +17,7 @@ from bisect import bisect_right
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 
@@ -82,6 +82,8 @@ class Change(Priced):
         customer: a customer whose events are accepted.
         closed: periods that were closed together.
     """
+
+    is_of_log: ClassVar = True
 
     number: int
     received_at: datetime | None = attrs.field(default=None, kw_only=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable, Mapping
 from enum import StrEnum
 from itertools import chain, count
-from typing import Any, Final, Self
+from typing import Any, ClassVar, Final, Self
 
 import attrs
 
@@ -414,12 +414,13 @@ class Priced(Storable):
     """A value with prices in it, which are written once each, beside its fields."""
 
     __slots__ = ()
+    is_of_log: ClassVar = False
 
     def to_dict(self) -> dict[str, Any]:
         """Write the value as plain data that ``json.dumps`` takes, with its prices by name under
         ``prices``; ``from_dict`` reads it.
         """
-        table = PriceTable()
+        table = PriceTable(is_of_log=self.is_of_log)
         return {**write_fields(self, table), "prices": table.written}
 
     @classmethod

@@ -183,6 +183,7 @@ def rate_lines(price: Price, quantities: Any, *, rounding: Rounding = half_up) -
     Equal to the charges of :func:`~metering_core.rate`, each settled. Arguments and errors are
     those of :func:`rate_many`.
 
+    >>> from metering_core import Tier
     >>> tiers = [Tier(5, unit_amount=700), Tier("inf", unit_amount=650)]
     >>> lines = rate_lines(Price.graduated("seats", currency="usd", tiers=tiers), np.array([6, 2]))
     >>> columns = lines.rows, lines.tiers, lines.quantities, lines.amounts

@@ -187,6 +187,7 @@ class Tariff:
 def tariff(price: Price) -> Tariff:
     """Return a price as a function of whole quantities.
 
+    >>> from metering_core import Tier
     >>> tiers = [Tier(10, unit_amount=900), Tier("inf", unit_amount=800)]
     >>> volume = Price.volume("seats", currency="usd", tiers=tiers)
     >>> [(piece.first, piece.last, int(piece.start)) for piece in tariff(volume).pieces]

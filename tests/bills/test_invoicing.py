@@ -247,7 +247,7 @@ def test_an_invoice_is_written_for_json():
             "tier": None, "packages": 2, "divide_by": 100, "label": None,
         },
         "total_usage": 250, "aggregate_usage": "sum", "rounding": "half_up", "proration": None,
-        "before": None, "usage": {"sequence": 1}, "prices": {"mail": line.price.to_dict()},
+        "before": None, "prices": {"mail": line.price.to_dict()},
     }  # fmt: skip
     subscription, log = everything()
     data = finalize_invoice(subscription, log, JAN, now=JAN.end).to_dict()

@@ -57,7 +57,9 @@ def test_every_public_value_is_read_as_it_was_written(kind):
         assert json.dumps(read.to_dict()) == text
         for field in attrs.fields(kind) if attrs.has(kind) else ():
             one, other = getattr(read, field.name), getattr(value, field.name)
-            assert type(one) is type(other) or (field.name, one, other) == ("details", {}, {})
+            is_beside = (field.name, one) == ("usage", None)
+            is_empty = (field.name, one, other) == ("details", {}, {})
+            assert type(one) is type(other) or is_beside or is_empty
 
 
 def test_every_exception_is_one():
@@ -73,7 +75,6 @@ def test_an_invoice_is_explained_after_it_was_read():
     invoice = mc.finalize_invoice(log.subscriptions[0], log, JAN, now=JAN.end)
     read = mc.Invoice.from_dict(json.loads(json.dumps(invoice.to_dict())))
     assert read == invoice
-    assert [line.usage.sequence for line in read.lines] == [2] * len(invoice.lines)
     whole = [str(mc.explain(line)) for line in invoice.lines]
     assert [str(mc.explain(line, usage=log)) for line in read.lines] == whole
 
