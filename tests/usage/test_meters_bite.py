@@ -237,8 +237,8 @@ DEFECTS = [
         (
             "the cancel window counts from the event's time",
             "_refuse_late_cancellation",
-            "at - self._store.received",
-            "at - self._store.moments",
+            "self._store.received[row]",
+            "self._store.moments[row]",
         ),
         (
             "events are canceled by any name",
