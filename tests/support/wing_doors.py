@@ -197,6 +197,7 @@ VALID = {
     "PlausibleTime.moment.value": lambda s: START,
     "rate_many.quantities": lambda s: [1, 2],
     "rate_lines.quantities": lambda s: [1, 2],
+    "sql_kernel.events": lambda s: True,
     "invoice_lines.usage": lambda s: s.columns,
     "invoice_lines.at": lambda s: START,
     "PlausibleTime.until.now": lambda s: START,
