@@ -76,7 +76,7 @@ class Questions:
         """Look up the seconds."""
         length = len(periods)
         # By identity: the hash of an enumeration's member is computed in Python.
-        known = {id(mode): mode for mode in modes}
+        known = dict(zip(map(id, modes), modes, strict=True))
         places = {key: place for place, key in enumerate(known)}
         numbers = np.fromiter(map(places.__getitem__, map(id, modes)), np.int64, length)
         starts = np.fromiter([period.start_seconds for period in periods], np.int64, length)
@@ -364,11 +364,11 @@ class Answers:
 
     def _of_held(self, questions: Questions) -> Questions:
         """Ask only for when there are rows."""
-        low, high = (
-            min((part.rows.low for part in self.parts), default=0),
-            max((part.rows.high for part in self.parts), default=0),
-        )
-        return questions.within(low, high)
+        return questions.within(*self._span())
+
+    def _span(self) -> tuple[int, int]:
+        lows, highs = [part.rows.low for part in self.parts], [one.rows.high for one in self.parts]
+        return min(lows, default=0), max(highs, default=0)
 
     def quantities(self, questions: Questions, items: int) -> NDArray[Any]:
         """Answer with the quantities that the partials present; ``dtype`` object where one is no
@@ -421,7 +421,7 @@ class Answers:
             return [part.rows for part in self.parts]
         merged = merge(runs)
         self._derived.index = indexed, (merged,)
-        return [merged.as_rows()]
+        return [merged.as_rows(*self._span())]
 
 
 def _flags_at(places: NDArray[np.intp], length: int) -> Flags:

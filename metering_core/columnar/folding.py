@@ -61,11 +61,20 @@ class Rows:
         cls, codes: NDArray[Any], moments: Integers, values: Numbers, sets: Flags | None = None
     ) -> Self:
         """Measure some columns."""
-        low, high, least, most = (
-            int(bound)
-            for column in (moments, values)
-            for bound in ((column.min(), column.max()) if len(column) else (0, 0))
-        )
+        return cls.not_below(int(values.min()) if len(values) else 0, codes, moments, values, sets)
+
+    @classmethod
+    def not_below(
+        cls,
+        least: int,
+        codes: NDArray[Any],
+        moments: Integers,
+        values: Numbers,
+        sets: Flags | None,
+    ) -> Self:
+        """Measure some columns whose values are known to be no less than something."""
+        low, high = (int(moments.min()), int(moments.max())) if len(moments) else (0, 0)
+        most = int(values.max()) if len(values) else 0
         held = sets if sets is not None and sets.any() else None
         bound = bound_of(values, max(-least, most))
         return cls(codes, moments, values, held, bound, low, high, least, most)
@@ -144,12 +153,10 @@ class Cells:
         sets = None if self.sets is None else self.sets[which]
         return type(self)(self.keys[which], self.values[which], sets, self.bound)
 
-    def as_rows(self) -> Rows:
-        """Return each cell as a row of its own."""
-        stamps = self.stamps
-        low, high = (int(stamps.min()), int(stamps.max())) if len(stamps) else (0, 0)
+    def as_rows(self, low: int = ORIGIN, high: int = INT64_MAX) -> Rows:
+        """Return each cell as a row of its own, none before ``low`` or after ``high``."""
         bounds = self.bound, low, high, 0, self.bound
-        return Rows(self.codes, stamps, self.values, None, *bounds, are_cells=True)
+        return Rows(self.codes, self.stamps, self.values, None, *bounds, are_cells=True)
 
     def between(self, code: int, start: int, end: int) -> Self:
         """Return the cells of an item from the timestamp ``start`` to before ``end``."""

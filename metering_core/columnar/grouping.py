@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from metering_core.columnar.arrays import INT64_MAX, Flags, Integers
-from metering_core.columnar.folding import segment_sums, starts_of
+from metering_core.columnar.folding import starts_of
 from metering_core.columnar.numbers import (
     KEY_BITS,
     Numbers,
@@ -163,5 +163,8 @@ def packed_sums(
     keys >>= width
     starts = starts_of(keys)
     ends = np.append(starts[1:], len(keys))
+    running = np.cumsum(found)
+    sums = running[ends - 1]
+    sums[1:] -= running[starts[1:] - 1]
     counts = ends - starts
-    return keys[starts], segment_sums(found, starts, ends) + least * counts, counts
+    return keys[starts], sums + least * counts, counts

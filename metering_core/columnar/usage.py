@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from itertools import repeat
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
 import attrs
 import numpy as np
@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     pass
 
 _EPOCH: Final = from_unix_seconds(0)
+_MODE_OF: Final = attrgetter("price.recurring.aggregate_usage")  # Of what recurs; None is refused.
 
 
 @attrs.frozen(eq=False)
@@ -418,8 +419,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         items = [item for item, _ in asked]
         code_of = self._code_of()
         codes = np.fromiter([code_of.get(item.id, NOBODY) for item in items], np.intp, len(items))
-        # It recurs, or it would be no usage; None is refused above.
-        modes = [cast("Any", item.price.recurring).aggregate_usage for item in items]
+        modes: list[AggregateUsage] = list(map(_MODE_OF, items))
         if (codes == NOBODY).any() or None in modes:
             for item in items:  # One of them raises.
                 self.known(item.id)
@@ -816,7 +816,8 @@ def _part(
     """Return the flagged rows of a batch; numbers without a gap are kept as a range."""
     which: slice | Flags = slice(None) if flags.all() else flags
     sets = None if arriving.sets is None else arriving.sets[which]
-    rows = Rows.of(arriving.codes[which], arriving.stamps[which], arriving.quantities[which], sets)
+    columns = arriving.codes[which], arriving.stamps[which], arriving.quantities[which]
+    rows = Rows.not_below(0, *columns, sets)
     held = (
         numbers[which] if isinstance(which, slice) else np.asarray(numbers, dtype=np.int64)[which]
     )
