@@ -209,7 +209,126 @@ class MeasuredUsage:
         return self.log.whole(item.recurring.meter, self.account.subscription.customer or "")
 
 
-class MeterLog(MeterReader, OverMeters, Closes, Journaled, Uncopied):
+class KeepsEvents(MeterReader, OverMeters, Closes, Uncopied):
+    """Whatever keeps the events of a book's meters and closes periods: the log, or columns.
+
+    What is billed of an item is kept with its period, so that what comes later can be told apart.
+    """
+
+    def readings_until(self, sees: Sees) -> Readings:
+        """Return what is read off the events that a view shows."""
+        raise NotImplementedError  # pragma: no cover - each has its own
+
+    def logged(
+        self, sees: Sees, meter: Meter | None, customer: str | None
+    ) -> Iterator[LoggedEvent]:
+        """Yield the events that a reader shows."""
+        raise NotImplementedError  # pragma: no cover - each has its own
+
+    def _log(self) -> MeterSource:
+        return self
+
+    def _sees(self, sequence: int, received: int) -> bool:
+        return True
+
+    def recorded(self, account: Account) -> MeasuredUsage:
+        """Return what is known of the usage of a subscription's items; for the book."""
+        return MeasuredUsage(self, account)
+
+    def as_of(self, limit: int | datetime) -> MeterView:
+        """Return a read-only view of the log as it was.
+
+        Args:
+            limit: a sequence number (events and cancellations up to and including it), or an aware
+                datetime (those received up to and including that moment).
+        """
+        with self.lock:
+            self.book.finish()
+            return MeterView(self, *as_limit(limit, self.sequence, self))
+
+    def _bills(
+        self, closings: Mapping[str, Closing], billing: Billing, now: datetime
+    ) -> list[KeptBill]:
+        made_at = moment(now, "now")[1]
+        # What was closed with an invoice is closed for ever, also where a later version cuts the
+        # period elsewhere; of one that was closed without, the first invoice says at which price
+        # and for how much it is billed.
+        due = [
+            (key, item, closing.period)
+            for key, closing in closings.items()
+            for item in (
+                self.book.accounts[key].subscription.items if billing.stored[key] is None else ()
+            )
+            if item.recurring.meter is not None and self._is_to_note(item, closing)
+        ]
+        readers: dict[int | None, MeterReader] = {None: self}
+        for _, sequence in billing.settled.values():
+            if sequence not in readers:
+                readers[sequence] = self.as_of(sequence)
+        charged = {key: billing.settled.get(key, ({}, None)) for key in closings}
+        made = (
+            self._bill_to_keep(item, period, made_at, charged[key][0], readers[charged[key][1]])
+            for key, item, period in due
+        )
+        return [
+            (item.id, period, attrs.evolve(bill, number=number))
+            for number, ((_, item, period), bill) in enumerate(
+                zip(due, made, strict=True), self.book.bills_made + 1
+            )
+        ]
+
+    def _is_to_note(self, item: SubscriptionItem, closing: Closing) -> bool:
+        """Whether a bill is to be kept; one of a snapshot of version 1 stays, whose quantity holds
+        what it carried.
+        """
+        known = self._known_bills(item.id).get(closing.period)
+        return known is None or (closing.invoice is not None and known.price is not None)
+
+    def _bill_to_keep(
+        self,
+        item: SubscriptionItem,
+        period: BillingPeriod,
+        made_at: int,
+        charged: Mapping[str, tuple[Price, Settled]],
+        known: MeterReader,
+    ) -> Bill:
+        carried = {
+            one.period: subtract(one.measured, one.billed)
+            for one in known.corrections(item, period)
+        }
+        price, settled = charged.get(item.id, (item.price, None))
+        bill = known._bill(item, period)  # noqa: SLF001 - the log's own view
+        return attrs.evolve(bill, carried=carried, price=price, settled=settled, made_at=made_at)
+
+    def settle(
+        self,
+        subscription_id: str,
+        settled: Mapping[str, tuple[Price, Settled]],
+        sequence: int | None = None,
+    ) -> None:
+        """Take what an invoice charged, by item, while its period is being closed; later invoices
+        charge the difference.
+
+        For who bills: :func:`~metering_core.finalize_invoice` and
+        :func:`~metering_core.invoice_all` call it in :meth:`closing`. What a period that is closed
+        without it comes to counts as charged. ``sequence`` is the number of the last event that the
+        invoice knew of, where it was made earlier than it is kept: what came since is late usage.
+        """
+        with self.lock:
+            self.book.billing_of(subscription_id).settled[subscription_id] = dict(settled), sequence
+
+    def _usage_of(self, invoice: Billed) -> MeterView:
+        made = (self.book.bills.get(invoice.subscription) or {}).values()
+        numbers = [
+            bill.number
+            for bills in made
+            for period, bill in bills
+            if period.start == invoice.period.start
+        ]
+        return self.as_of(self.sequence).before_bill(min(numbers, default=self.book.bills_made + 1))
+
+
+class MeterLog(KeepsEvents, Journaled):
     """All events of some meters, append-only; a :class:`~metering_core.Usage` for items whose price
     names a meter.
 
@@ -348,10 +467,6 @@ class MeterLog(MeterReader, OverMeters, Closes, Journaled, Uncopied):
         self.book.subscribe(
             subscription, now=now, rebill=rebill, clock=self._clock, overlap=overlap
         )
-
-    def recorded(self, account: Account) -> MeasuredUsage:
-        """Return what is known of the usage of a subscription's items; for the book."""
-        return MeasuredUsage(self, account)
 
     # The door -------------------------------------------------------------------------------------
 
@@ -809,15 +924,9 @@ class MeterLog(MeterReader, OverMeters, Closes, Journaled, Uncopied):
 
     # What its readers need ------------------------------------------------------------------------
 
-    def _log(self) -> MeterSource:
-        return self
-
     def _readings(self) -> Readings:
         self._catch_up()
         return self._current
-
-    def _sees(self, sequence: int, received: int) -> bool:
-        return True
 
     def last_received(self) -> int | None:
         """Return when the last event came, in Unix microseconds; None where there is none."""
@@ -845,100 +954,6 @@ class MeterLog(MeterReader, OverMeters, Closes, Journaled, Uncopied):
                 )
                 received_at = _EPOCH + timedelta(microseconds=self._store.received[row])
                 yield LoggedEvent(sequence, received_at, self._event_at(row), canceled_at)
-
-    def as_of(self, limit: int | datetime) -> MeterView:
-        """Return a read-only view of the log as it was.
-
-        Args:
-            limit: a sequence number (events and cancellations up to and including it), or an aware
-                datetime (those received up to and including that moment).
-        """
-        with self.lock:
-            self.book.finish()
-            return MeterView(self, *as_limit(limit, self.sequence, self))
-
-    # Bills ----------------------------------------------------------------------------------------
-
-    def _bills(
-        self, closings: Mapping[str, Closing], billing: Billing, now: datetime
-    ) -> list[KeptBill]:
-        made_at = moment(now, "now")[1]
-        # What was closed with an invoice is closed for ever, also where a later version cuts the
-        # period elsewhere; of one that was closed without, the first invoice says at which price
-        # and for how much it is billed.
-        due = [
-            (key, item, closing.period)
-            for key, closing in closings.items()
-            for item in (
-                self.book.accounts[key].subscription.items if billing.stored[key] is None else ()
-            )
-            if item.recurring.meter is not None and self._is_to_note(item, closing)
-        ]
-        readers: dict[int | None, MeterReader] = {None: self}
-        for _, sequence in billing.settled.values():
-            if sequence not in readers:
-                readers[sequence] = self.as_of(sequence)
-        charged = {key: billing.settled.get(key, ({}, None)) for key in closings}
-        made = (
-            self._bill_to_keep(item, period, made_at, charged[key][0], readers[charged[key][1]])
-            for key, item, period in due
-        )
-        return [
-            (item.id, period, attrs.evolve(bill, number=number))
-            for number, ((_, item, period), bill) in enumerate(
-                zip(due, made, strict=True), self.book.bills_made + 1
-            )
-        ]
-
-    def _is_to_note(self, item: SubscriptionItem, closing: Closing) -> bool:
-        """Whether a bill is to be kept; one of a snapshot of version 1 stays, whose quantity holds
-        what it carried.
-        """
-        known = self._known_bills(item.id).get(closing.period)
-        return known is None or (closing.invoice is not None and known.price is not None)
-
-    def _bill_to_keep(
-        self,
-        item: SubscriptionItem,
-        period: BillingPeriod,
-        made_at: int,
-        charged: Mapping[str, tuple[Price, Settled]],
-        known: MeterReader,
-    ) -> Bill:
-        carried = {
-            one.period: subtract(one.measured, one.billed)
-            for one in known.corrections(item, period)
-        }
-        price, settled = charged.get(item.id, (item.price, None))
-        bill = known._bill(item, period)  # noqa: SLF001 - the log's own view
-        return attrs.evolve(bill, carried=carried, price=price, settled=settled, made_at=made_at)
-
-    def settle(
-        self,
-        subscription_id: str,
-        settled: Mapping[str, tuple[Price, Settled]],
-        sequence: int | None = None,
-    ) -> None:
-        """Take what an invoice charged, by item, while its period is being closed; later invoices
-        charge the difference.
-
-        For who bills: :func:`~metering_core.finalize_invoice` and
-        :func:`~metering_core.invoice_all` call it in :meth:`closing`. What a period that is closed
-        without it comes to counts as charged. ``sequence`` is the number of the last event that the
-        invoice knew of, where it was made earlier than it is kept: what came since is late usage.
-        """
-        with self.lock:
-            self.book.billing_of(subscription_id).settled[subscription_id] = dict(settled), sequence
-
-    def _usage_of(self, invoice: Billed) -> MeterView:
-        made = (self.book.bills.get(invoice.subscription) or {}).values()
-        numbers = [
-            bill.number
-            for bills in made
-            for period, bill in bills
-            if period.start == invoice.period.start
-        ]
-        return self.as_of(self.sequence).before_bill(min(numbers, default=self.book.bills_made + 1))
 
     # Changes --------------------------------------------------------------------------------------
 

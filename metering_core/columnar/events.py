@@ -7,7 +7,7 @@ from __future__ import annotations
 from array import array
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from itertools import groupby
 from operator import attrgetter
@@ -17,14 +17,13 @@ import attrs
 import numpy as np
 
 from metering_core.acceptance import Outcome, Receipt, Receipts
-from metering_core.accounts import Account
 from metering_core.aggregation import as_requests
-from metering_core.book import Book, OverMeters
+from metering_core.book import Book
 from metering_core.columnar.arrays import ROWS_MAX, Column, Flags, Integers, own, received_moments
 from metering_core.columnar.batches import EventBatch, as_units, units_of, written
 from metering_core.columnar.folding import Rows
 from metering_core.columnar.numbers import Numbers
-from metering_core.columnar.parts import EventPart, MeterColumns
+from metering_core.columnar.parts import Counting, EventPart, MeterColumns, read_off
 from metering_core.columnar.paths import ENGINE
 from metering_core.columnar.summaries import (
     PARTIALS,
@@ -35,7 +34,7 @@ from metering_core.columnar.summaries import (
 )
 from metering_core.columnar.texts import Texts
 from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.guarding import Uncopied
+from metering_core.exact import Number
 from metering_core.measures import Partial, formula_of, kernel_for
 from metering_core.meter_acceptance import (
     IdentifierScope,
@@ -46,16 +45,16 @@ from metering_core.meter_acceptance import (
     meter_inactive,
     meter_unknown,
     read,
-    require_no_carrying,
     time_refusal,
 )
 from metering_core.meter_events import MeterEvent
-from metering_core.meter_log import MeasuredUsage, content_of
+from metering_core.meter_log import KeepsEvents, content_of
 from metering_core.meter_summaries import DimensionFilters, buckets_of, filters_of, keys_of
-from metering_core.meter_views import LoggedEvent, MeterReader
+from metering_core.meter_views import LoggedEvent, Sees
 from metering_core.meters import Meter
-from metering_core.names import name, require_iterable, require_kind
+from metering_core.names import require_iterable, require_kind
 from metering_core.periods import MICROSECONDS, BillingPeriod, Instant
+from metering_core.readings import Readings
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.timelines import Timeline
 
@@ -116,15 +115,14 @@ class _KeptEvents:
         return self.parts[bisect_right(self.parts, number, key=_first_of) - 1]
 
 
-class ColumnarEvents(MeterReader, OverMeters, Uncopied):
+class ColumnarEvents(KeepsEvents):
     """All events of some meters, as columns; itself a :class:`~metering_core.Usage` for items whose
     price names a meter.
 
-    Receipts, partials, summaries and invoices are those of a :class:`~metering_core.MeterLog` that
-    takes the same events; all formulas are exact. It is for history and for bulk questions. There
-    are no cancellations, views of the past and closed periods here, and so nothing that is
-    unbilled: what changes after a bill belongs in a log, and a policy that carries late usage
-    forward is refused.
+    Receipts, partials, summaries, invoices, closed periods and views are those of a
+    :class:`~metering_core.MeterLog` that takes the same events; all formulas are exact. It is for
+    history and for bulk questions: nothing that was accepted can be canceled, for which a log keeps
+    its events one by one, and views of the past are answered event by event.
 
     Args:
         meters: what to measure. More can come later with :meth:`create_meter`.
@@ -161,12 +159,12 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
         if policy is not None:
             require_kind(MeterPolicy, policy, "policy")
         self.policy = MeterPolicy() if policy is None else policy
-        require_no_carrying(self.policy, "columns close")
         self.book = Book(meters=(), customers=customers)
         self.book.join(self)
         self.lock = self.book.lock
         self._kept = _KeptEvents()
         self._is_torn = False
+        self._own_readings: SeenReadings | None = None
         for meter in require_iterable(meters, "meters"):
             self.create_meter(meter)
         for subscription in require_iterable(subscriptions, "subscriptions"):
@@ -203,10 +201,6 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
         :meth:`~metering_core.MeterLog.subscribe`.
         """
         self.book.subscribe(subscription, now=now, rebill=rebill, overlap=self.policy.overlap)
-
-    def recorded(self, account: Account) -> MeasuredUsage:
-        """Return what is known of the usage of a subscription's items; for the book."""
-        return MeasuredUsage(self, account)
 
     # The door -------------------------------------------------------------------------------------
 
@@ -581,113 +575,118 @@ class ColumnarEvents(MeterReader, OverMeters, Uncopied):
         parts = self._kept.parts
         return parts[-1].received_at(len(parts[-1]) - 1) if parts else None
 
-    def customers(self, meter_id: str) -> list[str]:
-        """Return the customers that have events of a meter, in the order in which they came."""
-        with self.lock:
-            return list(self._columns(self.meter(meter_id)).series.names[0])
-
-    def timelines(self, meter_id: str, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
-        """Return the readings of a customer by the values of the meter's dimensions; for the
-        summaries.
-        """
-        meter = self.meter(meter_id)
-        columns = self._columns(meter)
-        events, index = columns.counting(meter), columns.index(meter)
-        found = []
-        for code in columns.series.of(customer):
-            places = index.order[index.starts[code] : index.starts[code + 1]]
-            timeline = Timeline(formula_of(meter))
-            values = columns.values_at(meter, places)
-            moments, numbers = events.rows.moments[places], events.numbers_at(places)
-            for one in zip(moments.tolist(), numbers.tolist(), values, strict=True):
-                timeline.add(*one)
-            found.append((columns.series.values(code), timeline))
-        return found
-
-    def whole(self, meter_id: str, customer: str) -> list[Timeline]:
-        """Return the readings of a customer whatever the values of the dimensions; for the
-        summaries.
-        """
-        return [timeline for _, timeline in self.timelines(meter_id, customer)]
-
-    def partial(self, item: SubscriptionItem, period: BillingPeriod) -> Partial:
-        """Return the partial of what a bill of the period counts; see
-        :class:`~metering_core.Usage`.
-
-        Raises:
-            InvoicingError: ``price_not_metered``, or ``subscription_item_unknown``.
-        """
-        return self.partials([(item, period)])[0]
-
     def partials(self, requests: Iterable[tuple[SubscriptionItem, BillingPeriod]]) -> list[Partial]:
         """Return the partials of many items at once, in the order asked."""
         with self.lock:
             asked: dict[str, list[tuple[int, EventQuestion]]] = {}
+            answers: dict[int, Partial] = {}
             for number, (item, period) in enumerate(as_requests(requests)):
                 meter, customer = self.meter_of(item), self.book.customer_of(item)
-                question = EventQuestion(
-                    customer, period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
-                )
-                asked.setdefault(meter.id, []).append((number, question))
-            answers: dict[int, Partial] = {}
+                if self.book.bills_made and period in self._known_bills(item.id):
+                    answers[number] = self._bill(item, period).partial
+                    continue
+                span = period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
+                asked.setdefault(meter.id, []).append((number, EventQuestion(customer, *span)))
             for meter_id, questions in asked.items():
                 meter = self.meter(meter_id)
                 found = partials_of(self._columns(meter), meter, [one for _, one in questions])
                 answers.update(zip((number for number, _ in questions), found, strict=True))
             return [answers[number] for number in range(len(answers))]
 
-    def events(self, meter_id: str | None = None, customer: str | None = None) -> list[LoggedEvent]:
-        """Return accepted events in the order of arrival: all, or those of one meter, of one
-        customer, or of both.
-        """
-        with self.lock:
-            customer = None if customer is None else name(customer, "customer")
-            return self._events(None if meter_id is None else self.meter(meter_id), customer)
+    def _measured(self, customer: str, meter: Meter, period: BillingPeriod) -> Partial:
+        span = period.start_seconds * MICROSECONDS, period.end_seconds * MICROSECONDS
+        return partials_of(self._columns(meter), meter, [EventQuestion(customer, *span)])[0]
 
-    def _events(self, wanted: Meter | None, customer: str | None) -> list[LoggedEvent]:
-        found = []
+    # What its readers need ------------------------------------------------------------------------
+
+    def _readings(self) -> Readings:
+        known = self._own_readings
+        if known is None or known.is_torn or known.end != self._whole().length:
+            known = self._own_readings = SeenReadings(self, self._sees, self._whole().length)
+        return known
+
+    def readings_until(self, sees: Sees) -> Readings:
+        """Return what is read off the events that a view shows; for the views of these columns."""
+        return SeenReadings(self, sees, self._whole().length)
+
+    def readings_of(
+        self, meter: Meter, customer: str
+    ) -> Iterator[tuple[tuple[str, ...], Iterable[tuple[int, int, Number | str]]]]:
+        """Yield each of a customer's series with its readings, in the order of their numbers."""
+        columns = self._columns(meter)
+        every = attrs.evolve(meter, event_time_window=None)
+        counting = Counting.of(columns.parts, every)
+        for code in columns.series.of(customer):
+            places = np.flatnonzero(counting.rows.codes == code)
+            rows, numbers = counting.rows, counting.numbers_at(places).tolist()
+            values = read_off(meter, columns.texts, rows.values[places], counting.decimal_places)
+            readings = zip(rows.moments[places].tolist(), numbers, values, strict=True)
+            yield columns.series.label(code)[1:], readings
+
+    def received_of(self, number: int) -> int:
+        """Return when an event was received, in Unix microseconds."""
+        part = self._whole().part_of(number)
+        return part.received_at(part.place_of(number))
+
+    def logged(
+        self, sees: Sees, meter: Meter | None, customer: str | None
+    ) -> Iterator[LoggedEvent]:
+        """Yield the events that a reader shows, of one meter and one customer where they are given;
+        for the readers.
+        """
         for part in self._whole().parts:
-            meter = self.book.meter_named(part.batch.event_name)
-            assert meter is not None, "its events were accepted"
-            if wanted is None or wanted.id == meter.id:
-                own = None if customer is None else set(self._columns(meter).series.of(customer))
-                numbers = zip(part.all_numbers().tolist(), part.rows.codes.tolist(), strict=True)
-                found += [
-                    _logged(part, number, meter)
-                    for number, code in numbers
-                    if own is None or code in own
-                ]
-        return found
+            of = self.book.meter_named(part.batch.event_name)
+            assert of is not None, "its events were accepted"
+            if meter is None or meter.id == of.id:
+                own = None if customer is None else set(self._columns(of).series.of(customer))
+                for number, code in zip(part.numbers, part.rows.codes.tolist(), strict=True):
+                    received = part.received_at(number - part.numbers[0])
+                    if (own is None or code in own) and sees(number, received):
+                        yield LoggedEvent(number, *part.event_of(number, of))
 
-    def counted(
-        self, item: SubscriptionItem, period: BillingPeriod, *, measured: bool = False
-    ) -> list[LoggedEvent]:
-        """Return the events that count for an item in a period, in the order of time; as
-        :meth:`MeterLog.counted` says.
 
-        No period was billed here, so those that count now are the same, whether ``measured`` asks
-        for them or not.
-        """
-        with self.lock:
-            meter, customer = self.meter_of(item), self.book.customer_of(item)
-            start = None if formula_of(meter).looks_back else period.start_seconds * MICROSECONDS
-            columns = self._columns(meter)
-            events, index = columns.counting(meter), columns.index(meter)
-            spans = [
-                index.span(code, start, period.end_seconds * MICROSECONDS)
-                for code in columns.series.of(customer)
-            ]
-            places = np.concatenate(
-                [np.empty(0, np.intp), *(index.order[first:end] for first, end in spans)]
-            )
-            numbers = events.numbers_at(places[np.lexsort((places, events.rows.moments[places]))])
-            whole = self._whole()
-            return [_logged(whole.part_of(one), one, meter) for one in numbers.tolist()]
+class SeenReadings(Readings):
+    """What is read off the events that a reader shows, of the customers that it is asked about.
+
+    Attributes:
+        end: how many events there were.
+    """
+
+    def __init__(self, events: ColumnarEvents, sees: Sees, end: int) -> None:
+        super().__init__()
+        self.end = end
+        self._events = events
+        self._sees = sees
+        self._taken: set[tuple[str, str]] = set()
+
+    def _take(self, meter: Meter, customer: str) -> None:
+        if (meter.id, customer) in self._taken:
+            return
+        self.is_torn = True
+        for dimensions, readings in self._events.readings_of(meter, customer):
+            for moment, number, value in readings:
+                if number <= self.end and self._sees(number, self._events.received_of(number)):
+                    self.series(meter, customer, dimensions).add(moment, number, value)
+        self._taken.add((meter.id, customer))
+        self.is_torn = False
+
+    def timelines(self, meter: Meter, customer: str) -> list[tuple[tuple[str, ...], Timeline]]:
+        """Return what a customer's events of a meter come to, by their dimension values."""
+        self._take(meter, customer)
+        return super().timelines(meter, customer)
+
+    def whole(self, meter: Meter, customer: str) -> list[Timeline]:
+        """Return a customer's events of a meter whatever their dimensions, in few timelines."""
+        self._take(meter, customer)
+        return super().whole(meter, customer)
+
+    def customers(self, meter: Meter) -> list[str]:
+        """Return the customers that have events of a meter, in the order in which they came."""
+        shown = self._events.logged(self._sees, meter, None)
+        key = meter.customer_payload_key
+        seen = (one.event.payload[key] for one in shown if one.sequence <= self.end)
+        return list(dict.fromkeys(seen))
 
 
 def _first_of(part: EventPart) -> int:
     return int(part.numbers[0])
-
-
-def _logged(part: EventPart, number: int, meter: Meter) -> LoggedEvent:
-    return LoggedEvent(number, *part.event_of(number, meter))

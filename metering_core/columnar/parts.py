@@ -14,7 +14,7 @@ from metering_core.columnar.arrays import Flags, Integers
 from metering_core.columnar.batches import EPOCH, EventBatch, number_of
 from metering_core.columnar.folding import Rows, joined
 from metering_core.columnar.grouping import last_of_each
-from metering_core.columnar.numbers import times
+from metering_core.columnar.numbers import Numbers, times
 from metering_core.columnar.series import Labels, SeriesCodes
 from metering_core.exact import Number
 from metering_core.measures import formula_of
@@ -261,11 +261,19 @@ class MeterColumns:
 
     def values_at(self, meter: Meter, places: NDArray[np.intp]) -> list[Number | str]:
         """Return what the formula works on, of some of the events that count."""
-        counting, takes = self.counting(meter), formula_of(meter).takes
-        if takes == "nothing":
-            return [1] * len(places)
-        units = counting.rows.values[places].tolist()
-        if takes == "text":
-            texts = list(self.texts)
-            return [texts[code] for code in units]
-        return [number_of(one, counting.decimal_places) for one in units]
+        counting = self.counting(meter)
+        units = counting.rows.values[places]
+        return read_off(meter, self.texts, units, counting.decimal_places)
+
+
+def read_off(
+    meter: Meter, texts: Iterable[str], units: Numbers, decimal_places: int
+) -> list[Number | str]:
+    """Return what the formula works on, from values as they are kept."""
+    takes = formula_of(meter).takes
+    if takes == "nothing":
+        return [1] * len(units)
+    if takes == "text":
+        named = list(texts)
+        return [named[code] for code in units.tolist()]
+    return [number_of(one, decimal_places) for one in units.tolist()]

@@ -84,12 +84,10 @@ class SeriesCodes:
         place = self._places[0].get(customer)
         return () if place is None else self._of_customers[place]
 
-    def values(self, number: int) -> tuple[str, ...]:
-        """Return the dimension values of a series."""
-        return tuple(
-            names[codes[number]]
-            for names, codes in zip(self.names[1:], self._codes[1:], strict=True)
-        )
+    def label(self, number: int) -> tuple[str, ...]:
+        """Return the customer and the dimension values of a series."""
+        columns = zip(self.names, self._codes, strict=True)
+        return tuple(names[codes[number]] for names, codes in columns)
 
     def take(self, columns: Sequence[Texts], rows: Integers | None) -> NDArray[np.int32]:
         """Return which series some rows (None: all) are of; new ones are numbered in the order of

@@ -8,6 +8,7 @@ import sys
 from datetime import datetime, timedelta
 from decimal import Decimal
 
+import attrs
 import event_cases
 import pytest
 from builders import DAY, START
@@ -224,7 +225,54 @@ def test_counted_events_worked_by_hand():
         (1, "1"),
     ]
     text = str(mc.explain(mc.preview_invoice(subscription, events, now=NOON).lines[0]))
-    assert "Events: the engine that aggregated them lists none of item i." in text
+    assert "Events: 3 count for item i." in text
+
+
+def shown_by(history, usage):
+    """Return what a log, columns or a view of either say of events and bills."""
+    return {
+        **history.answers(usage),
+        "summaries": [
+            (usage.customers(meter.id), event_summaries(usage, meter.id, customer, **question))
+            for meter, question in history.asked()
+            for customer in CUSTOMERS
+        ],
+        "events": usage.events(),
+        "counted": [usage.counted(*request) for request in history.requests()],
+        "corrections": [usage.corrections(*request) for request in history.requests()],
+        "unbilled": [usage.unbilled(one.id) for one in history.subscriptions],
+    }
+
+
+@pytest.mark.parametrize("late_usage", ["ignore", "carry_forward"])
+@pytest.mark.parametrize("seed", range(2))
+def test_closed_periods_and_views_are_the_logs(seed, late_usage):
+    """A finalized period stays as it was billed, what comes late is unbilled or carried forward,
+    and columns are shown as they were: all as in the log.
+    """
+    policy = attrs.evolve(POLICIES[("history", "retained")[seed]], late_usage=late_usage)
+    history = generated(seed, 60, "history")
+    history.policy = policy
+    log = MeterLog(METERS, history.subscriptions, customers=history.customers, policy=policy)
+    columns, rows = columns_of(history), history.rows
+    for part, day in ((rows[:30], 1), (rows[30:50], 2), (rows[50:], 3)):
+        for usage in (log, columns):
+            for row in part:
+                usage.append([row.event()], now=row.received)
+            for one in history.subscriptions:
+                period = one.period_at(START + (day - 1) * DAY)
+                mc.finalize_invoice(one, usage, period, now=NOON + 60 * DAY)
+                assert usage.stored_invoice(one.id, period) is not None
+        assert shown_by(history, columns) == shown_by(history, log)
+    for limit in (0, 1, log.sequence // 2, log.sequence, from_unix_seconds(rows[20].received)):
+        views = log.as_of(limit), columns.as_of(limit)
+        assert shown_by(history, views[1]) == shown_by(history, views[0])
+    last = history.subscriptions[0]
+    changes = [
+        usage.invoice_changes(usage.stored_invoice(last.id, last.period_at(START)))
+        for usage in (log, columns)
+    ]
+    assert changes[0] == changes[1]
 
 
 @pytest.mark.parametrize(
@@ -233,13 +281,11 @@ def test_counted_events_worked_by_hand():
         ({"customers": "cus_1"}, "customers"),
         ({"customers": 5}, "customers"),
         ({"customers": ["cus_1", ["cus_2"]]}, "customer"),
-        ({"policy": MeterPolicy(late_usage="carry_forward")}, "policy[late_usage]"),
+        ({"policy": mc.AcceptancePolicy()}, "policy"),
     ],
 )
 def test_what_columns_cannot_be_made_of(options, param):
-    """A bare string is no list of customers, as for the log; and what no period is closed for
-    cannot be carried forward.
-    """
+    """A bare string is no list of customers, as for the log, and records' policy none of events."""
     with pytest.raises(mc.InvalidValueError) as refused:
         ColumnarEvents(METERS, **options)
     assert refused.value.param == param

@@ -297,14 +297,41 @@ def events(policy):
 
 def billed_of(built):
     """Ask columns of events what was used and billed of each item."""
-    asks = (built.partial, built.measured, built.merged, built.carried, built.corrections)
-    found = [outcome(ask, item, JAN) for item in billed("cus_1").items for ask in asks]
+    return [*billed_of_a_view(built), built.customers("m_sum"), built.last_received()]
+
+
+def closed_of(built):
+    """Ask columns of events what was finalized."""
+    period = billed("cus_1").period_at(START)
     return [
-        *found,
-        outcome(built.unbilled, "sub_cus_1"),
-        built.customers("m_sum"),
-        built.last_received(),
+        built.stored_invoice("sub_cus_1", period),
+        built.closing_of("sub_cus_1", period),
+        built.subscription("sub_cus_1"),
+        built.received_of(1),
+        len(built.timelines("m_sum", "cus_1")),
+        built.invoice_changes(mc.preview_invoice(billed("cus_1"), built, now=NOW)),
     ]
+
+
+def seen_of_a_view_of_events(view):
+    """Ask a view of columns of events everything."""
+    return [
+        view.customers("m_sum"),
+        view.events("m_sum"),
+        *billed_of_a_view(view),
+        view.partials([(item, JAN) for item in billed("cus_1").items]),
+        view.counted(billed("cus_1").items[2], JAN),
+        event_summaries(view, "m_sum", "cus_1", *SPAN),
+        view.stored_invoice("sub_cus_1", JAN),
+        outcome(view.require_told, billed("cus_1"), JAN),
+    ]
+
+
+def billed_of_a_view(view):
+    """Ask a view what was used and billed of each item."""
+    asks = (view.partial, view.measured, view.merged, view.carried, view.corrections)
+    found = [outcome(ask, item, JAN) for item in billed("cus_1").items for ask in asks]
+    return [*found, outcome(view.unbilled, "sub_cus_1")]
 
 
 FRESH = batch_of(["cus_9", "cus_1", "cus_8", "cus_9"], ["id_y", "id_0", None, "id_x"], 5)
@@ -350,6 +377,10 @@ EVENT_VERBS = {
         *told_to_all(built),
         *billed_of(built),
     ],
+    "finalize": lambda built: mc.finalize_invoice(billed("cus_1"), built, JAN, now=NOW),
+    "close": lambda built: built.close_period("sub_cus_1", JAN, now=NOW),
+    "what was billed": closed_of,
+    "view": lambda built: seen_of_a_view_of_events(built.as_of(20).as_of(15)),
     "add a customer": lambda built: built.add_customer("cus_7"),
     "create a meter": lambda built: built.create_meter(Meter("m_new", "new")),
     "subscribe": lambda built: built.subscribe(billed("cus_2")),

@@ -167,7 +167,14 @@ VALID = {
     "DuckDBEvents.subscriptions": lambda s: [s.metered],
     "DuckDBEvents.item": lambda s: s.metered.items[0],
     "DuckDBEvents.requests": lambda s: [(s.metered.items[0], JAN)],
-    "ColumnarEvents.unbilled.subscription_id": lambda s: "metered",
+    **{
+        f"ColumnarEvents.{verb}.subscription_id": lambda s: "metered"
+        for verb in ("unbilled", "close_period", "closing", "stored_invoice")
+    },
+    "ColumnarEvents.closing_all.periods": lambda s: {"metered": JAN},
+    "ColumnarEvents.closing_all.versions": lambda s: [s.metered],
+    "ColumnarEvents.invoice_changes.invoice": ROOT["MeterLog.invoice_changes.invoice"],
+    "ColumnarEvents.as_of.limit": lambda s: 0,
     "ColumnarEvents.subscription.subscription_id": lambda s: "metered",
     "DuckDBEvents.subscription.subscription_id": lambda s: "metered",
     "seqs": lambda s: [1],
@@ -218,6 +225,8 @@ INSIDE = {
                 "known",
                 "logged",
                 "questions",
+                "readings_of",
+                "readings_until",
             ),
             *(
                 "received_of",

@@ -298,16 +298,17 @@ def test_what_closes_no_period_finalizes_what_it_was_told_too(made, first, bill)
     assert mc.preview_invoice(version, usage, now=MIDDLE).total == billed.total + 10
 
 
-def test_who_was_told_nothing_of_a_subscription_is_not_asked_of_its_usage():
-    """Columns beside a log need not know who has none of their items; an item of theirs under
-    another id is refused.
+def test_who_was_told_nothing_of_a_subscription_closes_none_of_its_periods():
+    """Columns that were not told of a subscription refuse to close its period, beside a log that
+    was and for an item of theirs under another id.
     """
+    unknown = (ErrorCode.PARAMETER_INVALID_CHOICE, "subscription")
     usage = mc.CombinedUsage(records(mc.UsageLog, RECORDED, SEATS), ColumnarEvents(METERS))
-    assert mc.finalize_invoice(of(RECORDED, SEATS), usage, JAN, now=JAN.end).total == 100
+    told = of(RECORDED, SEATS)
+    assert refused(lambda: mc.finalize_invoice(told, usage, JAN, now=JAN.end)) == unknown
     other = attrs.evolve(
         of(attrs.evolve(METERED, price=item(amount=9, recurring=CALLED).price)), id="other"
     )
-    unknown = (ErrorCode.PARAMETER_INVALID_CHOICE, "subscription")
     assert (
         refused(lambda: mc.finalize_invoice(other, of_columns(METERED), JAN, now=JAN.end))
         == unknown
