@@ -111,6 +111,11 @@ class Storable:
         return value
 
 
+_OF_LOG: Final = "is_of_log"
+OF_LOG: Final = {_OF_LOG: True}
+"""The metadata of a field that only a log's own document holds."""
+
+
 class _Field:
     """A field of a class, as it is written."""
 
@@ -120,12 +125,16 @@ class _Field:
         self.row = row_of(hint)
         self.is_required = attribute.default is attrs.NOTHING
         self.is_beside = not attribute.eq
+        self.is_of_log = attribute.metadata.get(_OF_LOG, False)
 
     def writes(self, value: object, shared: Shared | None) -> bool:
         """Whether a value is written: what does not make its owner what it is only where it is
-        there, by the log that keeps it. So engines write the same invoice, byte for byte.
+        there; and what a log knows beside it only by the log, so that engines write the same
+        invoice, byte for byte.
         """
-        return not self.is_beside or (value is not None and shared is not None and shared.is_of_log)
+        if self.is_of_log and (shared is None or not shared.is_of_log):
+            return False
+        return value is not None or not self.is_beside
 
 
 @cache

@@ -21,7 +21,7 @@ from typing import Any, Final, Protocol, Self
 import attrs
 
 from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, require_usage, summarize_all
-from metering_core.codec import Storable, row_of
+from metering_core.codec import OF_LOG, Storable, row_of
 from metering_core.differences import differences
 from metering_core.errors import ErrorCode, InvoicingError, shown
 from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
@@ -289,7 +289,7 @@ class InvoiceLineItem(Priced):
     rounding: str
     proration: Fraction | None = None
     before: BilledBefore | None = None
-    usage: Evidence | None = attrs.field(default=None, eq=False, repr=False)
+    usage: Evidence | None = attrs.field(default=None, eq=False, repr=False, metadata=OF_LOG)
 
     @property
     def money(self) -> Money:

@@ -11,44 +11,12 @@ import test_meter_snapshots
 from builders import DAY, FEB, JAN, START, priced, subscribed
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from journals import check_same, empty_like, text_of, through_text, twin_of
+from planting import each, expect_found, forbidden_by
 
 import metering_core as mc
 from metering_core.journal import Change, ClosedPeriod
 from metering_core.testing import strategies
-
-
-def through_text(change):
-    """Return a change after it was kept as a text."""
-    return Change.from_dict(json.loads(json.dumps(change.to_dict())))
-
-
-def empty_like(log):
-    """Return a log that was built alike, and took nothing yet."""
-    if isinstance(log, mc.UsageLog):
-        return mc.UsageLog(policy=log.policy)
-    return mc.MeterLog(policy=log.policy, customers=None if log.known_customers is None else ())
-
-
-def text_of(log):
-    """Return a log's snapshot as text."""
-    return json.dumps(mc.snapshot(log))
-
-
-def twin_of(log):
-    """Return a log that took all changes of another, each as it was stored."""
-    twin = empty_like(log)
-    for change in log.changes():
-        assert twin.apply(through_text(change))
-    return twin
-
-
-def check_same(log, twin):
-    """Check that two logs are the same, to the byte, and say the same of what they took."""
-    assert twin == log
-    assert text_of(twin) == text_of(log)
-    assert twin.changes() == log.changes()
-    assert twin.last_change == log.last_change == len(log.changes())
-    assert [change.number for change in log.changes()] == [*range(1, len(log.changes()) + 1)]
 
 
 def usage_history():
@@ -303,3 +271,46 @@ def test_any_log_of_records_is_built_from_its_changes(log):
 def test_any_log_of_events_is_built_from_its_changes(log):
     """Whatever was appended, canceled and told: the changes make the same log."""
     check_same(log, twin_of(log))
+
+
+def check_histories():
+    """Check both histories, and say what the law says of them."""
+    for history in HISTORIES.values():
+        log = history()
+        check_same(log, twin_of(log))
+        for change in log.changes():
+            assert not log.apply(change)
+        last = log.changes()[-1]
+        other = attrs.evolve(log.changes()[0], number=last.number)
+        with pytest.raises(mc.InvalidValueError):
+            log.apply(other)
+        with pytest.raises(mc.InvalidValueError):
+            log.apply(attrs.evolve(last, number=last.number + 2))
+
+
+DEFECTS = forbidden_by(
+    "changes",
+    *(
+        ("an entry counts no facts", "journal.Journaled._changes_after", "entry[0] + last", "entry[0]"),
+        ("a fact comes before its entry", "journal.Journaled._changes_after", "entry[0] <= after", "entry[0] < after"),
+        ("entries before a fact count it", "journal.Journaled._changes_after", "entry[0] + one - 1", "entry[0] + one"),
+        ("a gap is taken", "journal.Journaled.apply", "change.number > last + 1", "change.number > last + 3"),
+        ("another change under a number is taken", "journal.Journaled._require_same", "own != change", "False"),
+        ("facts are told again", "journal.Journaled.apply", "change.number <= last", "change.number < last"),
+        ("invoices are not kept", "journal.Journaled._close", "one.invoice is not None", "False"),
+        ("late usage is billed by nobody", "journal.Journaled._close", "settles=one.is_settled", "settles=False"),
+        ("now is a timestamp", "log.UsageLog._entries", '"now" if as_now else', "False or"),
+        ("ids are left out", "log.UsageLog._entries", "sent.get(number, (None, False))", "(None, False)"),
+        ("seconds are enough", "log.UsageLog._entries", "microseconds=store.received[row]", "seconds=store.received[row] // 10**6"),
+        ("a set adds", "log.UsageLog._entries", "store.sets[row]", "False"),
+        ("an event's now is a timestamp", "meter_log.MeterLog._events_after", "row in self._sent_as_now", "False"),
+        ("cancellations are left out", "meter_log.MeterLog._entries", "one.sequence > after", "False"),
+    ),
+)  # fmt: skip
+"""What is wrong, where, what is right, and what is written instead."""
+
+
+@each(DEFECTS)
+def test_planted_defects_die(defect):
+    """The histories above find each of these slips."""
+    expect_found(defect, check_histories, AssertionError, mc.MeteringError, pytest.fail.Exception)

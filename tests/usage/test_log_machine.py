@@ -20,6 +20,7 @@ from builders import DAY, MODES, START
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from journals import empty_like, follow, text_of
 
 from metering_core import (
     AcceptancePolicy,
@@ -148,6 +149,7 @@ class LogMachine(RuleBasedStateMachine):
     def start(self, policy):
         self.policy = POLICIES[policy]
         self.log = UsageLog([SUBSCRIPTION], policy=self.policy)
+        self.follower = empty_like(self.log)
         self.now = (
             START + DAY + 5
         )  # So that the late grace of the first period is in reach, and nothing is before the anchor.
@@ -272,7 +274,18 @@ class LogMachine(RuleBasedStateMachine):
         assert self.closed.setdefault(day, invoice) == invoice
 
     @rule()
+    def follow(self):
+        """Another log takes what this one took since; it is the same but for what was compacted."""
+        follow(self.follower, self.log)
+        assert self.follower.last_change == self.log.last_change
+        if not self.compacted:
+            assert text_of(self.follower) == text_of(self.log)
+        for day, invoice in self.closed.items():
+            assert self.follower.stored_invoice(SUBSCRIPTION.id, period_of(day)) == invoice
+
+    @rule()
     def compact(self):
+        self.follow()
         dropped = {
             (one.item, one.day) for one in self.kept if one.day in self.closed
         } - self.compacted
@@ -282,6 +295,7 @@ class LogMachine(RuleBasedStateMachine):
 
     @rule()
     def store_and_restore(self):
+        self.follow()
         data = snapshot(self.log)
         text = json.dumps(data)
         restored = restore(json.loads(text))

@@ -25,6 +25,7 @@ from hypothesis.stateful import (
     rule,
     run_state_machine_as_test,
 )
+from journals import empty_like, follow, text_of
 from meter_oracle import SECOND, Ledger
 
 from metering_core import (
@@ -157,6 +158,7 @@ class Story:
         )
         self.ledger = Ledger(meters, customers=customers, is_global=is_global, retention=retention)
         self.invoices, self.views, self.closed = [], [], 0
+        self.follower = empty_like(self.log)
         self.billed = {item.id: [] for item in self.items}
 
     def judged(self, event):
@@ -282,10 +284,16 @@ class Story:
         """Whatever can be asked is answered as the ledger says."""
         assert self.log.sequence == self.ledger.number
         self.events_are_those_accepted()
+        self.changes_make_the_same_log()
         self.invoices_never_change()
         self.unbilled_is_what_was_measured_and_not_billed()
         self.quantities_are_the_ledgers()
         self.views_are_the_ledgers()
+
+    def changes_make_the_same_log(self):
+        """Another log takes what this one took since, and is the same."""
+        follow(self.follower, self.log)
+        assert text_of(self.follower) == text_of(self.log)
 
     def events_are_those_accepted(self):
         canceled = {

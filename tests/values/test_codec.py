@@ -79,6 +79,15 @@ def test_an_invoice_is_explained_after_it_was_read():
     assert [str(mc.explain(line, usage=log)) for line in read.lines] == whole
 
 
+def test_a_part_of_a_period_knows_of_what_it_is_a_part():
+    """What is prorated is written with the whole period beside it, though it makes no period
+    another one.
+    """
+    part = mc.BillingPeriod(START, START + 9, cut_from=JAN)
+    read = mc.BillingPeriod.from_dict(json.loads(json.dumps(part.to_dict())))
+    assert (read.cut_from, read.share) == (JAN, part.share)
+
+
 def test_an_invoice_has_each_price_once():
     """Lines of one price name it; an older version of a price is there beside the newer one."""
     log = used((START, 12), subscription=subscribed(graduated()))
