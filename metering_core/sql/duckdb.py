@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
+from metering_core.book import Book
 from metering_core.feeds.instants import FROM_2000, PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEventAdjustment
@@ -19,6 +20,7 @@ from metering_core.sql.events import SqlEvents
 from metering_core.sql.loading import Origin, load
 from metering_core.sql.readers import INTEGERS, ZONED, Source, literal, quoted
 from metering_core.sql.records import SqlRecords
+from metering_core.sql.rules import book_for
 from metering_core.subscriptions import Subscription
 
 _NARROW: Final = {"TINYINT", "SMALLINT", "INTEGER", "BIGINT", "UTINYINT", "USMALLINT", "UINTEGER"}
@@ -168,7 +170,8 @@ class DuckDBUsage(SqlRecords):
         subscriptions: one version of each.
         policy: as for :class:`~metering_core.UsageLog`.
         closed: by subscription, the periods that were finalized before any of this usage arrived;
-            ``log.state().closed``.
+            ``log.book.closed``.
+        book: instead of both, that of a log, as it is now.
         now: the moment of receipt of every row, instead of a column.
         memory_limit: what DuckDB may hold in memory, such as ``"2GB"``; beyond it, it spills. 80 %
             of the machine's unless given.
@@ -195,10 +198,11 @@ class DuckDBUsage(SqlRecords):
     def __init__(
         self,
         source: Source,
-        subscriptions: Iterable[Subscription],
+        subscriptions: Iterable[Subscription] = (),
         *,
         policy: AcceptancePolicy | None = None,
         closed: Mapping[str, Iterable[Closing]] | None = None,
+        book: Book | None = None,
         now: Instant | None = None,
         memory_limit: str | None = None,
         temp_directory: str | PathLike[str] | None = None,
@@ -206,7 +210,8 @@ class DuckDBUsage(SqlRecords):
         skip_malformed: bool = False,
         time: PlausibleTime | None = FROM_2000,
     ) -> None:
-        super().__init__(subscriptions, policy, closed, now, time, skip_malformed=skip_malformed)
+        told = book_for(subscriptions, closed, book)
+        super().__init__(told, policy, now, time, skip_malformed=skip_malformed)
         tables: Any = DuckDB(
             "DuckDBUsage",
             self._called,

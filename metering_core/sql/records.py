@@ -4,11 +4,11 @@ were not taken.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Final
 
 from metering_core.acceptance import AcceptancePolicy, LateAttribution, Receipt
-from metering_core.accounts import Closing, unknown_item
+from metering_core.accounts import unknown_item
 from metering_core.aggregation import required_mode
 from metering_core.book import Book
 from metering_core.errors import CatalogError, ErrorCode, InvalidValueError, InvoicingError
@@ -19,9 +19,9 @@ from metering_core.measures import require_sql, row_of
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.sql.columns import SourceColumns
 from metering_core.sql.engine import Asked, SqlUsage
-from metering_core.sql.rules import COLUMNS, Judged, Rules, Span, told
+from metering_core.sql.rules import COLUMNS, Judged, Rules, Span
 from metering_core.sql.texts import statement
-from metering_core.subscriptions import Subscription, SubscriptionItem
+from metering_core.subscriptions import SubscriptionItem
 
 JUDGED_COLUMNS: Final = (
     *("seq", "subscription_item", "quantity", "timestamp", "is_set", "id", "received"),
@@ -69,15 +69,13 @@ class SqlRecords(SqlUsage):
 
     def __init__(
         self,
-        subscriptions: Iterable[Subscription],
+        book: Book,
         policy: AcceptancePolicy | None,
-        closed: Mapping[str, Iterable[Closing]] | None,
         now: Instant | None,
         time: PlausibleTime | None,
         *,
         skip_malformed: bool,
     ) -> None:
-        book = told(Book(), subscriptions).with_closed(closed)
         self.rules: Final = Rules(book, policy)
         super().__init__(book, now, time, skip_malformed=skip_malformed)
         self._ids = list(book.items)  # By their numbers.

@@ -31,7 +31,7 @@ from metering_core.acceptance import (
     time_refusal,
 )
 from metering_core.accounts import Account, Closing, KnownItem, Sent
-from metering_core.book import Book
+from metering_core.book import Book, require_book
 from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.measures import AGGREGATORS
 from metering_core.names import require_iterable, require_kind
@@ -278,13 +278,32 @@ class Rules:
         return verdict
 
 
-def told(book: Book, subscriptions: Iterable[Subscription]) -> Book:
-    """Tell a book of usage records one version of each of some subscriptions.
+def book_for(
+    subscriptions: Iterable[Subscription],
+    closed: Mapping[str, Iterable[Closing]] | None,
+    book: Book | None,
+) -> Book:
+    """Return an engine's own book: of what is given, or of what another one says now.
+
+    Rows are judged once, by what was told until then; what the other book is told later is not
+    theirs.
+    """
+    if book is None:
+        return _told(subscriptions).with_closed(closed)
+    require_book(book, measures=False)
+    if subscriptions != () or closed is not None:
+        message = "You may only specify one of these parameters: subscriptions or closed, book."
+        raise InvalidValueError(ErrorCode.PARAMETERS_EXCLUSIVE, message, param="book")
+    return _told(book.subscriptions).with_closed(book.closed)
+
+
+def _told(subscriptions: Iterable[Subscription]) -> Book:
+    """Return a book that was told one version of each of some subscriptions.
 
     Raises:
         InvalidValueError: ``parameter_invalid_object`` where a subscription or an item comes twice.
     """
-    code = ErrorCode.PARAMETER_INVALID_OBJECT
+    book, code = Book(), ErrorCode.PARAMETER_INVALID_OBJECT
     for subscription in require_iterable(subscriptions, "subscriptions"):
         require_kind(Subscription, subscription, "subscriptions", "Subscriptions")
         if subscription.id in book.accounts:

@@ -8,6 +8,7 @@ from typing import Any, Final
 from metering_core.acceptance import AcceptancePolicy
 from metering_core.accounts import Closing
 from metering_core.aggregation import as_requests, required_mode
+from metering_core.book import Book
 from metering_core.feeds.instants import FROM_2000, PlausibleTime
 from metering_core.meter_acceptance import MeterPolicy
 from metering_core.meter_events import MeterEventAdjustment
@@ -15,6 +16,7 @@ from metering_core.meters import Meter
 from metering_core.periods import BillingPeriod, Instant
 from metering_core.sql.events import SqlEvents
 from metering_core.sql.records import SqlRecords
+from metering_core.sql.rules import book_for
 from metering_core.sql.spark_tables import SparkTables
 from metering_core.sql.texts import statement
 from metering_core.subscriptions import Subscription, SubscriptionItem
@@ -44,7 +46,8 @@ class SparkUsage(SqlRecords):
         subscriptions: one version of each.
         policy: as for :class:`~metering_core.UsageLog`.
         closed: by subscription, the periods that were finalized before any of this usage arrived;
-            ``log.state().closed``.
+            ``log.book.closed``.
+        book: instead of both, that of a log, as it is now.
         now: the moment of receipt of every row, instead of a column.
         skip_malformed: as for :class:`~metering_core.sql.DuckDBUsage`.
         time: as for :class:`~metering_core.sql.DuckDBUsage`.
@@ -61,15 +64,17 @@ class SparkUsage(SqlRecords):
         self,
         session: Any,
         table_or_path: Any,
-        subscriptions: Iterable[Subscription],
+        subscriptions: Iterable[Subscription] = (),
         *,
         policy: AcceptancePolicy | None = None,
         closed: Mapping[str, Iterable[Closing]] | None = None,
+        book: Book | None = None,
         now: Instant | None = None,
         skip_malformed: bool = False,
         time: PlausibleTime | None = FROM_2000,
     ) -> None:
-        super().__init__(subscriptions, policy, closed, now, time, skip_malformed=skip_malformed)
+        told = book_for(subscriptions, closed, book)
+        super().__init__(told, policy, now, time, skip_malformed=skip_malformed)
         self._spark = SparkTables(session, "SparkUsage", self._called, self._out_of_range)
         self._open(self._spark, table_or_path)
 

@@ -150,6 +150,7 @@ VALID = {
     "customer_ids": lambda s: None,
     "are_microseconds": lambda s: False,
     "EventBatch.meter": lambda s: s.meter,
+    "DuckDBUsage.book": lambda s: s.log.book,
     "DuckDBUsage.source": lambda s: file("u.csv", CSV),
     "DuckDBEvents.source": lambda s: EVENTS(),
     "closed": lambda s: {},
@@ -210,7 +211,11 @@ VALID = {
     "PlausibleTime.until.now": lambda s: START,
 }
 root.VALID.update(VALID)
-root.ONE_OF |= {"ColumnarUsage.append.received_at", "ColumnarEvents.append.received_at"}
+root.ONE_OF |= {
+    "DuckDBUsage.book",
+    "ColumnarUsage.append.received_at",
+    "ColumnarEvents.append.received_at",
+}
 
 INSIDE = {
     **dict.fromkeys(

@@ -13,6 +13,7 @@ from interrupting import outcome
 
 import metering_core as mc
 from metering_core.columnar import ColumnarUsage
+from metering_core.sql import DuckDBUsage
 
 NOW = START + 100
 DEARER = priced(id="dearer", model=mc.pricing.PerUnit(2))
@@ -132,6 +133,35 @@ def test_a_meter_is_told_once():
     with pytest.raises(mc.UsageRejectedError) as raised:
         log.record("tokens", payload, now=NOW)
     assert (raised.value.code, len(log)) == ("meter_inactive", 1)
+
+
+def test_files_are_billed_by_the_book_as_it_was():
+    """SQL knows the subscriptions and invoices of a log's book, and nothing that it is told
+    later.
+    """
+    duckdb = pytest.importorskip("duckdb")
+    rows = duckdb.sql("SELECT 'si_0' AS subscription_item, 5 AS quantity, 1706745609 AS timestamp")
+    log = mc.UsageLog([subscribed()])
+    use(log)
+    billed = mc.finalize_invoice(subscribed(), log, JAN, now=FEB.start)
+    usage = DuckDBUsage(rows, book=log.book, now=FEB.start_seconds + 9)
+    assert mc.finalize_invoice(subscribed(), usage, JAN, now=FEB.end) == billed
+    assert mc.preview_invoice(subscribed(), usage, now=FEB.start_seconds + 10).total == 5
+    log.subscribe(subscribed(DEARER), now=FEB.start)
+    assert usage.subscriptions == (subscribed(),)
+    told = outcome(mc.finalize_invoice, subscribed(DEARER), usage, FEB, now=FEB.end)
+    assert told == "change_not_billable"
+
+
+@pytest.mark.parametrize("more", [{"subscriptions": [subscribed()]}, {"closed": {}}])
+def test_a_book_says_it_all(more):
+    """Subscriptions or closings beside a book are refused: which of both would hold?"""
+    duckdb = pytest.importorskip("duckdb")
+    rows = duckdb.sql("SELECT 'si_0' AS subscription_item, 5 AS quantity, 1706745609 AS timestamp")
+    book = mc.UsageLog([subscribed()]).book
+    with pytest.raises(mc.InvalidValueError) as raised:
+        DuckDBUsage(rows, book=book, now=FEB.start_seconds + 9, **more)
+    assert (raised.value.code, raised.value.param) == ("parameters_exclusive", "book")
 
 
 def test_what_was_told_is_numbered():
