@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 import sys
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
 from enum import StrEnum
 from operator import attrgetter
 from pathlib import Path
@@ -156,10 +157,7 @@ def invoice(
             loaded = _load_records(known, source, engine, explained=explained)
         if events is not None:
             loaded = _combined(loaded, *load_events(known, events, reading, policies.of_events()))
-    periods = loaded.periods
-    if at is not None:
-        found = {one.id: one.period_at(at) for one in known.subscriptions}
-        periods = {one: (held,) for one, held in found.items() if held is not None}
+    periods = loaded.periods if at is None else _periods_at(at, known.subscriptions)
     inputs.require_for(one for one in known.subscriptions if periods.get(one.id))
     invoices = _invoices(known, loaded.usage, periods)
     _print_invoices(invoices, output, explained=explained)
@@ -235,6 +233,11 @@ def _combined(records: Loaded, events: MeterLog, with_events: Periods) -> Loaded
         both = {*records.periods.get(one, ()), *with_events.get(one, ())}
         periods[one] = tuple(sorted(both, key=attrgetter("start")))
     return Loaded(CombinedUsage(records.usage, events), periods, records.accepted + len(events))
+
+
+def _periods_at(at: datetime, subscriptions: Iterable[Subscription]) -> Periods:
+    found = {one.id: one.period_at(at) for one in subscriptions}
+    return {one: (held,) for one, held in found.items() if held is not None}
 
 
 def _invoices(catalog: Catalog, usage: Usage, periods: Periods) -> list[Invoice]:

@@ -7,10 +7,10 @@ and what was accepted and is on no bill, is told row by row with the line it sta
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
-from metering_core.acceptance import Outcome, Receipt
+from metering_core.acceptance import Outcome, Receipt, Receipts
 from metering_core.errors import (
     CatalogError,
     ErrorCode,
@@ -27,6 +27,7 @@ from metering_core.meters import Meter
 from metering_core.names import require_iterable, require_kind
 from metering_core.periods import BillingPeriod, instant
 from metering_core.subscriptions import Subscription
+from metering_core.usage import UsageRecord
 
 Row = TypeVar("Row", UsageRow, EventRow)
 
@@ -115,6 +116,11 @@ class _Importing:
             [record.id for record in records],
             received_at=[row.received_at for row in rows],
         )
+        self._note(records, receipts)
+        for position, receipt in receipts.rejected.items():
+            self._refuse(receipt, rows[position])
+
+    def _note(self, records: Sequence[UsageRecord], receipts: Receipts) -> None:
         rejected, attributed = receipts.rejected, self._log.attributed
         for position, record in enumerate(records):
             if position not in rejected:
@@ -123,8 +129,6 @@ class _Importing:
                 billed_at = record.timestamp if later is None else later
                 assert billed_at != "now", "a row of a file has a moment"
                 self.periods.note(self._owners[record.subscription_item], billed_at)
-        for position, receipt in rejected.items():
-            self._refuse(receipt, rows[position])
 
     def _refuse(self, receipt: Receipt, row: UsageRow) -> None:
         is_unknown = receipt.code is ErrorCode.SUBSCRIPTION_ITEM_UNKNOWN

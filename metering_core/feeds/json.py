@@ -165,16 +165,22 @@ def in_json(error: InvalidValueError) -> str:
     if not {"expected", "received"} <= error.details.keys():
         return error.message
     received = error.details["received"]
-    try:
-        written = json.dumps(received, ensure_ascii=False, default=describe)
-    except RecursionError:  # Nested as deeply as it could just be read.
+    written = _written(received)
+    if written is None:
         return error.message
-    if len(written) > WRITTEN_MAX:
-        written = f"{written[: WRITTEN_MAX - 3]}..."
     param, expected = error.param or "", str(error.details["expected"]).replace(*_NUMBERS)
     is_instant = error.code is ErrorCode.PARAMETER_INVALID_INSTANT
     meant = likeness(received) if is_instant else _meant(param, received)
     return f"{param}: expected {expected}, received {shown(written)}{meant}"
+
+
+def _written(value: object) -> str | None:
+    """Write a value as JSON has it, cut to a readable length."""
+    try:
+        written = json.dumps(value, ensure_ascii=False, default=describe)
+    except RecursionError:  # Nested as deeply as it could just be read.
+        return None
+    return written if len(written) <= WRITTEN_MAX else f"{written[: WRITTEN_MAX - 3]}..."
 
 
 _NUMBERS: Final = (

@@ -326,7 +326,7 @@ LAWS = {
     "lateness": [f"check_{one}_laws" for one in ("carrying", "late", "unbilled")],
     "logs": [
         *(f"check_{one}_laws" for one in ("append", "compaction", "retry", "snapshot", "usage")),
-        *("check_engine_agrees", "close", "days", "held_events", "measured"),
+        *("accepted_of", "check_engine_agrees", "close", "days", "held_events", "measured"),
         *("metered_items", "used_periods"),
     ],
     "meters": [f"check_{one}_laws" for one in ("arrival", "cancel", "summary")],

@@ -20,7 +20,7 @@ import metering_core as mc
 LAYERS_MAX = 16
 NODES_MEDIAN_MAX = 47
 """Nodes of the syntax tree of a function, signature and docstring apart. Wanted: 40."""
-NODES_MAX_OF_MOST = 163
+NODES_MAX_OF_MOST = 162
 """Of nine functions in ten. Wanted: 150."""
 FAN_OUT_MAX = 8
 NAMED_TWICE_MAX = 0

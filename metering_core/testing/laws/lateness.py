@@ -4,6 +4,7 @@ billed stays, to the last digit, until a later bill says otherwise.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import timedelta
@@ -35,7 +36,7 @@ from metering_core.aggregation import summarize_all
 from metering_core.money import Rounding, half_up
 from metering_core.pricing import is_linear
 from metering_core.testing.laws.logs import close, used_periods
-from metering_core.testing.laws.sentences import LawBrokenError, forbid
+from metering_core.testing.laws.sentences import forbid
 
 
 def check_late_laws(
@@ -61,16 +62,14 @@ def check_late_laws(
     assert own is not None, "usage was accepted in it"
     has_grace = later - own.end_seconds < in_time.policy.late_grace // timedelta(seconds=1)
     (receipt,) = late.append([sent], now=later)
-    if (receipt.outcome is Outcome.ACCEPTED) is not has_grace:
-        due = "accepted" if has_grace else "refused"
-        raise LawBrokenError(
-            "late grace",
-            f"{sent}, received at {later}, is {receipt.outcome} ({receipt.code}), not {due}",
-        )
-    found, expected = (
-        summarize(item, late, own),
-        summarize(item, in_time if has_grace else make_log(), own),
+    due = "accepted" if has_grace else "refused"
+    forbid(
+        "late grace",
+        (receipt.outcome is Outcome.ACCEPTED) is not has_grace,
+        lambda: f"{sent}, received at {later}, hears {receipt}, and is not {due}",
     )
+    found = summarize(item, late, own)
+    expected = summarize(item, in_time if has_grace else make_log(), own)
     forbid(
         "late grace",
         found != expected,
@@ -99,15 +98,9 @@ def _check_late_for_closed(
     current = subscription.period_at(later)
     (receipt,) = log.append([sent], now=later)
     is_open = log.policy.late_attribution is LateAttribution.OPEN_PERIOD and current is not None
-    adds_up = item.recurring.aggregate_usage is AggregateUsage.SUM and is_linear(item.price.model)
-    goes_on = is_open and sent.action is Action.INCREMENT and adds_up
-    code = (
-        None
-        if goes_on
-        else ErrorCode.LATE_USAGE_NOT_BILLABLE
-        if is_open
-        else ErrorCode.PERIOD_CLOSED
-    )
+    code: ErrorCode | None = ErrorCode.PERIOD_CLOSED
+    if is_open:
+        code = None if _goes_on(item, sent) else ErrorCode.LATE_USAGE_NOT_BILLABLE
     forbid(
         "late grace",
         receipt.code is not code,
@@ -118,16 +111,19 @@ def _check_late_for_closed(
         summarize(item, log, closed) != before,
         lambda: f"{sent} changed {before} of a closed period to {summarize(item, log, closed)}",
     )
-    if (
-        goes_on
-        and current is not None
-        and summarize(item, log, current).total_usage != sent.quantity
-    ):
+    if code is None and current is not None:
         found = summarize(item, log, current).total_usage
-        raise LawBrokenError(
+        forbid(
             "late grace",
-            f"{sent}, billed in the open period, makes {found} there, not {sent.quantity}",
+            found != sent.quantity,
+            lambda: f"{sent}, billed in the open period, makes {found} there, not its quantity",
         )
+
+
+def _goes_on(item: SubscriptionItem, sent: UsageRecord) -> bool:
+    """Whether another period may bill a record: where its quantity adds up, at any tier's price."""
+    is_sum = item.recurring.aggregate_usage is AggregateUsage.SUM
+    return is_sum and sent.action is Action.INCREMENT and is_linear(item.price.model)
 
 
 def check_unbilled_laws(
@@ -168,16 +164,15 @@ def check_unbilled_laws(
         for each in log.subscriptions
         for one in log.unbilled(each.id)
     }
-    for billed, measured, (item, period) in zip(
-        before, summarize_all(closed, open_log), closed, strict=True
-    ):
+    whole = summarize_all(closed, open_log)
+    for billed, measured, (item, period) in zip(before, whole, closed, strict=True):
         due = Fraction(measured.total_usage) - Fraction(billed.billable_usage)
-        if deltas.get((item.id, period), 0) != due:
-            found = deltas.get((item.id, period), 0)
-            raise LawBrokenError(
-                "unbilled",
-                f"of {item.id} in {period} {found} is unbilled, not {due} as {measured} says",
-            )
+        found = deltas.get((item.id, period), 0)
+        forbid(
+            "unbilled",
+            found != due,
+            lambda: f"of {item.id} in {period} {found} is unbilled, not {due} as {measured} says",
+        )
 
 
 def check_carrying_laws(
@@ -204,30 +199,23 @@ def check_carrying_laws(
     log, open_log = make_log(), make_log()
     last = max((now for now, _, _ in batches), default=0)
     alive = {one.id: end for one in log.subscriptions if (end := one.period_at(last)) is not None}
-    charged: dict[tuple[str, BillingPeriod], int] = {}
-    due: dict[tuple[str, BillingPeriod], int] = {}
+    charged: Counter[tuple[str, BillingPeriod]] = Counter()
+    due: Counter[tuple[str, BillingPeriod]] = Counter()
+    billed = [one for one in log.subscriptions if one.id in alive]
     for now, events, canceled in batches:
         for one in (log, open_log):
             _receive(one, now, events, canceled)
-        for subscription in (one for one in log.subscriptions if one.id in alive):
+        for subscription in billed:
             _charge(log, subscription, _ended(subscription, batches, now), charged, rounding)
-    for subscription in (one for one in log.subscriptions if one.id in alive):
-        _charge(
-            log,
-            subscription,
-            _ended(subscription, batches, alive[subscription.id].end_seconds),
-            charged,
-            rounding,
-        )
-        for period in _ended(subscription, batches, alive[subscription.id].end_seconds):
+    for subscription in billed:
+        periods = _ended(subscription, batches, alive[subscription.id].end_seconds)
+        _charge(log, subscription, periods, charged, rounding)
+        for period in periods:
             _add(preview_invoice(subscription, open_log, now=period.start, rounding=rounding), due)
-    for key in due.keys() | charged.keys():
-        if charged.get(key, 0) != due.get(key, 0):
-            found = f"{charged.get(key, 0)} minor units, not {due.get(key, 0)}"
-            raise LawBrokenError(
-                "carrying",
-                f"all invoices together charge {key[0]} for {key[1]} {found}, as one bill would",
-            )
+    for item, period in due.keys() | charged.keys():
+        found, one_bill = charged[item, period], due[item, period]
+        what = f"all invoices together charge {item} for {period} {found} minor units"
+        forbid("carrying", found != one_bill, lambda: f"{what}, not {one_bill}, as one bill would")
 
 
 def _receive(log: MeterLog, now: int, events: Sequence[MeterEvent], canceled: str | None) -> None:
@@ -262,19 +250,16 @@ def _charge(
     log: MeterLog,
     subscription: Subscription,
     periods: Iterable[BillingPeriod],
-    charged: dict[tuple[str, BillingPeriod], int],
+    charged: Counter[tuple[str, BillingPeriod]],
     rounding: Rounding,
 ) -> None:
     """Finalize the periods that are open, and add up what each invoice charges for which."""
     for period in periods:
         if log.stored_invoice(subscription.id, period) is None:
-            _add(
-                finalize_invoice(subscription, log, period, now=period.end, rounding=rounding),
-                charged,
-            )
+            due = finalize_invoice(subscription, log, period, now=period.end, rounding=rounding)
+            _add(due, charged)
 
 
-def _add(invoice: Invoice, charged: dict[tuple[str, BillingPeriod], int]) -> None:
+def _add(invoice: Invoice, charged: Counter[tuple[str, BillingPeriod]]) -> None:
     for line in invoice.lines:
-        key = line.subscription_item, line.period
-        charged[key] = charged.get(key, 0) + line.amount
+        charged[line.subscription_item, line.period] += line.amount

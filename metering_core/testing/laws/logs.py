@@ -371,7 +371,7 @@ def check_append_laws(
     """
     batch, at_once = [*x, *y], make_log()
     receipts = list(at_once.append(batch, now=now))
-    door, accepted = _door(at_once), _accepted(batch, receipts)
+    door, accepted = _door(at_once), accepted_of(batch, receipts)
     state = door.state(at_once, now)
     ways: dict[str, Callable[[Log], Iterable[Receipt] | None]] = {
         "in two parts": lambda log: [*log.append(x, now=now), *log.append(y, now=now)],
@@ -390,14 +390,19 @@ def check_append_laws(
             forbid(door.appending, said != due, lambda: f"{what} and {said} {way}")
         found = door.state(log, now)
         forbid(door.appending, found != state, lambda: f"{way} the log is {found}, at once {state}")
-        forbid(
-            door.appending,
-            log != at_once,
-            lambda: f"{way} the log differs: {snapshot(log)}, at once {snapshot(at_once)}",
-        )
+        _check_equal(door, way, log, at_once)
 
 
-def _accepted(batch: Sequence[Any], receipts: Iterable[Receipt]) -> list[Any]:
+def _check_equal(door: _Door, way: str, log: Any, at_once: Any) -> None:
+    forbid(
+        door.appending,
+        log != at_once,
+        lambda: f"{way} the log differs: {snapshot(log)}, at once {snapshot(at_once)}",
+    )
+
+
+def accepted_of(batch: Sequence[Any], receipts: Iterable[Receipt]) -> list[Any]:
+    """Return what was accepted of a batch."""
     said = zip(batch, receipts, strict=True)
     return [one for one, receipt in said if receipt.outcome is Outcome.ACCEPTED]
 
@@ -626,13 +631,15 @@ def _compare_usage(
     requests = used_periods(log, now)
     for (item, period), summary in zip(requests, summarize_all(requests, usage), strict=True):
         due = restated.quantity(item, period, until=until)
-        if summary.total_usage != due:
-            cells = restated.cells(item.id, until)
-            found = (
-                f"{view}the {summary.aggregate_usage} of {item.id} in {period} is "
-                f"{summary.total_usage}"
-            )
-            raise LawBrokenError("usage", f"{found}, not {due}; its cells are {cells}")
+        what = f"{view}the {summary.aggregate_usage} of {item.id} in {period}"
+        forbid(
+            "usage",
+            summary.total_usage != due,
+            lambda: (
+                f"{what} is {summary.total_usage}, not {due}; its cells are "
+                f"{restated.cells(item.id, until)}"
+            ),
+        )
 
 
 def check_engine_agrees(
@@ -652,20 +659,21 @@ def check_engine_agrees(
     """
     usage = make_usage(log)
     wanted = metered_items(log) if items is None else list(items)
-    asked = (
-        list(periods)
-        if periods is not None
-        else list(dict.fromkeys(period for _, period in used_periods(log)))
-    )
+    given = (period for _, period in used_periods(log)) if periods is None else periods
+    asked = list(dict.fromkeys(given))
     requests = [(item, period) for item in wanted for period in asked]
     for (item, period), bulk in zip(requests, summarize_all(requests, usage), strict=True):
         due, single = summarize(item, log, period), summarize(item, usage, period)
-        if not bulk == single == due:
-            found = f"{single.total_usage} alone and {bulk.total_usage} among others"
-            raise LawBrokenError(
-                "engines",
-                f"the engine's usage of {item.id} in {period} is {found}, not {due.total_usage}",
-            )
+        what = f"the engine's usage of {item.id} in {period} is {single.total_usage} alone"
+        forbid(
+            "engines",
+            not bulk == single == due,
+            lambda: f"{what} and {bulk.total_usage} among others, not {due.total_usage}",
+        )
+    _check_bills(usage, log, asked)
+
+
+def _check_bills(usage: Usage, log: UsageLog | MeterLog, asked: Sequence[BillingPeriod]) -> None:
     for subscription in log.subscriptions:
         for period in (one for one in asked if subscription.period_at(one.start) == one):
             bills = [preview_invoice(subscription, one, now=period.start) for one in (usage, log)]

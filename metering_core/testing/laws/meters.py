@@ -23,7 +23,7 @@ from metering_core import (
 from metering_core.meter_events import MeterEventAdjustment
 from metering_core.meter_summaries import ValueGroupingWindow, list_event_summaries, total_of
 from metering_core.meter_views import MeterReader
-from metering_core.testing.laws.logs import days, held_events, measured
+from metering_core.testing.laws.logs import accepted_of, days, held_events, measured
 from metering_core.testing.laws.sentences import LawBrokenError, forbid
 
 
@@ -211,12 +211,7 @@ def check_cancel_laws(
         now: when they are received, and one is canceled, Unix seconds.
     """
     log, without = make_log(), make_log()
-    receipts = log.append(events, now=now)
-    accepted = [
-        one
-        for one, receipt in zip(events, receipts, strict=True)
-        if receipt.outcome is Outcome.ACCEPTED
-    ]
+    accepted = accepted_of(events, log.append(events, now=now))
     known = [one for one in accepted if one.identifier is not None]
     if not known:
         return
@@ -226,21 +221,20 @@ def check_cancel_laws(
     assert gone.identifier is not None, "it was chosen for it"
     first = log.cancel(gone.event_name, gone.identifier, now=now)
     without.append([one for one in accepted if one is not gone], now=now)
-    standing, due_events = (
-        [one.event for one in some.events() if one.canceled_at is None] for some in (log, without)
-    )
-    found, due = (measured(some, log.meters, spans) for some in (log, without))
-    forbid(
-        "cancellations",
-        (standing, found) != (due_events, due),
-        lambda: f"without {gone} there are {standing} ({found}), not {due_events} ({due})",
-    )
+    found, due = (_standing(some, spans) for some in (log, without))
+    forbid("cancellations", found != due, lambda: f"without {gone} there are {found}, not {due}")
     forbid(
         "cancellations",
         any(measured(some, log.meters, spans) != before for some in (view, log.as_of(number))),
         lambda: f"canceling {gone} changed what was there before it",
     )
     _check_canceled_again(log, gone, first, now)
+
+
+def _standing(log: MeterLog, spans: Sequence[tuple[int, int]]) -> tuple[Any, ...]:
+    """Return the events of a log that are not canceled, and what they come to."""
+    standing = [one.event for one in log.events() if one.canceled_at is None]
+    return standing, measured(log, log.meters, spans)
 
 
 def _check_canceled_again(
