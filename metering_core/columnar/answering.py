@@ -107,9 +107,7 @@ class Questions:
         return cls(codes, modes, numbers, periods, firsts, ends)
 
     def within(self, low: int, high: int) -> Self:
-        """Ask the same of rows that are no earlier than ``low`` and no later than ``high``, so that
-        windows are alike.
-        """
+        """Ask the same of rows from ``low`` to ``high`` only, so that windows are alike."""
         return attrs.evolve(
             self, firsts=np.maximum(self.firsts, low), ends=np.minimum(self.ends, high + 1)
         )
@@ -246,9 +244,7 @@ class Answers:
         return sum(len(part.rows) for part in self.parts) + len(self.late)
 
     def and_those(self, part: Part | None, late: Iterable[Late]) -> Answers:
-        """Return answers from these rows and some that came after them; what was derived is derived
-        no second time.
-        """
+        """Return answers from these and later rows; nothing is derived a second time."""
         parts, later = self.parts if part is None else self.parts.and_one(part), self.late
         for one in late:
             later = later.and_one(one)
@@ -267,9 +263,7 @@ class Answers:
         return runs
 
     def beside(self) -> Mapping[int, ItemCells]:
-        """Return the cells that are not in the rows, by code: those of late rows, and what
-        compaction kept.
-        """
+        """Return the cells beside the rows, by code: of late rows, and what compaction kept."""
         if not self.late and not self.compacted:
             return _NOTHING_BESIDE
         folded, cells = self._derived.beside or (0, self._kept_cells())
@@ -371,9 +365,7 @@ class Answers:
         return min(lows, default=0), max(highs, default=0)
 
     def quantities(self, questions: Questions, items: int) -> NDArray[Any]:
-        """Answer with the quantities that the partials present; ``dtype`` object where one is no
-        integer of 64 bits.
-        """
+        """Answer with quantities; ``dtype`` object where one is no integer of 64 bits."""
         if len(questions) < _MANY or self.beside() or None in questions.kinds():
             partials = zip(questions.numbers.tolist(), self.partials(questions, items), strict=True)
             presents = [AGGREGATORS[mode].present for mode in questions.modes]
@@ -399,9 +391,7 @@ class Answers:
     def _in_bulk(
         self, questions: Questions, rounds: Iterable[NDArray[np.intp]], items: int
     ) -> Iterator[_Answered]:
-        """Answer the questions of some rounds, in none of which an item is asked for two
-        windows.
-        """
+        """Answer the questions of rounds, in none of which an item is asked for two windows."""
         codes, kinds = questions.codes, questions.kinds()
         for places in rounds:
             window = questions.window(places, items)
@@ -431,9 +421,7 @@ def _flags_at(places: NDArray[np.intp], length: int) -> Flags:
 
 
 def _rounds(codes: NDArray[np.intp], firsts: Integers, ends: Integers) -> list[NDArray[np.intp]]:
-    """Cut questions into rounds by their places, so that in each round an item is asked for one
-    window, if in several modes.
-    """
+    """Cut questions into rounds by their places, in each of which an item has one window."""
     if (firsts == firsts[0]).all() and (ends == ends[0]).all():
         return [np.arange(len(codes))]
     order = np.lexsort((ends, firsts, codes))

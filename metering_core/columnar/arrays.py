@@ -41,18 +41,14 @@ ORIGIN: Final = SECONDS_MIN
 
 
 class _LentMemory:
-    """The memory of an array, lent for reading only: NumPy asks its owner before it makes an array
-    writeable again.
-    """
+    """The memory of an array, whose owner NumPy asks before it is made writeable again."""
 
     __slots__ = ("__array_struct__",)
     __array_struct__: object
 
 
 def held(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array that nobody can write to, nor make writeable; where somebody else holds it,
-    it stays as it was there.
-    """
+    """Return an array that nobody can write to, nor make writeable; its source stays as it was."""
     lent = _LentMemory()
     lent.__array_struct__ = read_only(array).__array_struct__
     return np.asarray(lent)
@@ -74,9 +70,7 @@ def own(batch: object, column: str) -> Any:
 
 
 def read_only(array: NDArray[Any]) -> NDArray[Any]:
-    """Return an array as one that is not written to, faster than :func:`held`: for what does not
-    leave.
-    """
+    """Return an array that is not written to, faster than :func:`held`: for what stays inside."""
     view = array.view(np.ndarray)
     view.flags.writeable = False
     return view
@@ -86,9 +80,7 @@ def read_only(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def length_of(values: Column, column: str) -> int:
-    """Return how many values a column has; refuse what is none, such as a generator, a text or a
-    single number.
-    """
+    """Return how many values a column has; refuse what is none, as a generator or a text."""
     try:
         length = -1 if isinstance(values, str | bytes | bytearray | Mapping | type) else len(values)
     except Exception:  # noqa: BLE001 - an object of the caller's own may raise anything
@@ -119,9 +111,7 @@ def is_sequence(values: Column) -> bool:
 
 
 def as_array(values: Column, column: str) -> NDArray[Any]:
-    """Return a column as an array; what a mask hides is None there, and no value. Refuse what has
-    not one dimension.
-    """
+    """Return a column as an array of one dimension; what a mask hides is None there."""
     try:
         array = values if isinstance(values, np.ndarray) else np.asarray(values)
     except Exception:  # noqa: BLE001 - an object of the caller's own may raise anything
@@ -157,9 +147,7 @@ def rows_of(values: Column, column: str) -> Sequence[Any]:
 
 
 def integers(values: Column, column: str, maximum: int, minimum: int = 0) -> NDArray[Any]:
-    """Return integers within bounds (inclusive) as an array, or name the row of the first that is
-    none.
-    """
+    """Return integers within bounds (inclusive), or name the row of the first that is none."""
 
     def check(value: object, param: str) -> int:
         return exact_integer(value, param, minimum=minimum, maximum=maximum)
@@ -231,9 +219,7 @@ FINE: Final = InstantScale(
 def instants(
     values: Column, column: str, scale: InstantScale, *, copy: bool = True
 ) -> tuple[Integers, Flags | None]:
-    """Return the instants of a column, and where one is ``"now"`` instead (0 there); None for
-    nowhere.
-    """
+    """Return the instants of a column, and where one is ``"now"`` (0 there); None for nowhere."""
     if is_sequence(values):
         array = np.array(values, np.int64) if _are_integers(values, scale.low, scale.high) else None
     else:

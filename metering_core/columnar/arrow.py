@@ -39,9 +39,7 @@ _TICKS: Final[Mapping[str, int]] = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**
 def columns_of(
     source: object, required: Sequence[str], optional: Sequence[str], param: str, feature: str
 ) -> Iterator[dict[str, ArrowColumn]]:
-    """Yield the columns of a table that are read, by their names; what Arrow cannot convert while
-    they are read is refused in our words.
-    """
+    """Yield the columns of a table that are read; what Arrow cannot convert is refused."""
     table = _table(source, feature)
     try:
         yield _chosen(table, required, optional, param)
@@ -154,9 +152,7 @@ def values(column: ArrowColumn, *, copy: bool) -> NDArray[Any] | Texts | list[An
 
 
 def instants(column: ArrowColumn, per_second: int, *, copy: bool) -> tuple[Any, bool]:
-    """Return instants, and whether they are ticks of which a second has so many, rounded down, or
-    as the column has them.
-    """
+    """Return instants, and whether they are ticks, so many a second, or as the column has them."""
     pyarrow = import_module("pyarrow")
     expected = "Unix seconds, or a timestamp with a time zone"
     code = ErrorCode.PARAMETER_INVALID_INSTANT

@@ -314,9 +314,7 @@ class EventBatch:
 
     @property
     def values(self) -> Integers | Texts:
-        """Integers in units of ``10**-decimal_places``, or texts as they were sent; None where the
-        payload has no value.
-        """
+        """Integers in units of ``10**-decimal_places``, or texts; None where there is none."""
         return _read_only_values(self._values)
 
     @property
@@ -550,9 +548,7 @@ def number_of(units: int, places: int) -> Number:
 
 
 def units_of(number: Number) -> tuple[int, int]:
-    """Return a number that a payload can hold as an integer and how many decimal places that
-    has.
-    """
+    """Return a number of a payload as an integer, and how many decimal places that has."""
     if isinstance(number, int):
         return number, 0
     assert isinstance(number, Decimal), "no text says a fraction"
@@ -589,9 +585,7 @@ def _dimensions(given: Mapping[str, Column] | None) -> dict[str, Column]:
 
 
 def _values(values: Column | Texts, places: int, *, copy: bool) -> Integers | Texts:
-    """Return integers of 64 bits as they are, anything else as the text that a payload would
-    have.
-    """
+    """Return integers of 64 bits as they are, anything else as the text in a payload."""
     if isinstance(values, Texts):
         return values
     array = None if is_sequence(values) else as_array(values, "values")

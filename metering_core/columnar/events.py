@@ -197,9 +197,7 @@ class ColumnarEvents(KeepsEvents):
     def subscribe(
         self, subscription: Subscription, *, now: Instant | None = None, rebill: bool = False
     ) -> None:
-        """Bill a subscription's items from now on; arguments and refusals as of
-        :meth:`~metering_core.MeterLog.subscribe`.
-        """
+        """Bill a subscription's items from now on; as :meth:`~metering_core.MeterLog.subscribe`."""
         self.book.subscribe(subscription, now=now, rebill=rebill, overlap=self.policy.overlap)
 
     # The door -------------------------------------------------------------------------------------
@@ -309,9 +307,7 @@ class ColumnarEvents(KeepsEvents):
     def _take(
         self, kept: _KeptEvents, batch: EventBatch, received: int | Integers
     ) -> tuple[Integers, dict[int, Receipt]]:
-        """Judge a batch and keep what is accepted; return the number of each row, 0 for the others,
-        and what those hear.
-        """
+        """Judge a batch and keep what is accepted; return the numbers, and what the others hear."""
         meter = self.book.meter_named(batch.event_name)
         moments, as_now = own(batch, "moments"), own(batch, "as_now")
         stamps = moments if as_now is None else np.where(as_now, received, moments)
@@ -362,9 +358,7 @@ class ColumnarEvents(KeepsEvents):
         return ok, units, places
 
     def _reading(self, meter: Meter, text: str | None) -> tuple[int, int] | None:
-        """Return what a meter reads off a text, as an integer and how many decimal places that has;
-        None for nothing.
-        """
+        """Return what is read off a text, an integer and its decimal places; None for nothing."""
         payload = {meter.customer_payload_key: "-"} | (
             {} if text is None else {meter.value_payload_key: text}
         )
@@ -385,9 +379,7 @@ class ColumnarEvents(KeepsEvents):
         return readable[codes], units[codes], places
 
     def _read_integers(self, units: Integers, places: int, meter: Meter) -> Flags:
-        """Say which integers the meter takes: at once where a bound tells, the others one by
-        one.
-        """
+        """Say which integers the meter takes: at once where a bound tells, else one by one."""
         policy = self.policy
         allowed = 0 if policy.whole_values else meter.decimal_places
         surely = np.ones(len(units), np.bool_)
@@ -503,9 +495,7 @@ class ColumnarEvents(KeepsEvents):
         first: int,
         numbers: Integers,
     ) -> Receipt:
-        """Answer a row that comes with a taken identifier: a duplicate, or the identifier is reused
-        for other content.
-        """
+        """Answer a row whose identifier is taken: a duplicate, or reused for other content."""
         content = content_of(batch.event_at(row, meter))
         if first < 0:
             number, former = int(numbers[-1 - first]), content_of(batch.event_at(-1 - first, meter))
@@ -631,9 +621,7 @@ class ColumnarEvents(KeepsEvents):
     def logged(
         self, sees: Sees, meter: Meter | None, customer: str | None
     ) -> Iterator[LoggedEvent]:
-        """Yield the events that a reader shows, of one meter and one customer where they are given;
-        for the readers.
-        """
+        """Yield the events that a reader shows, of one meter and customer where given."""
         for part in self._whole().parts:
             of = self.book.meter_named(part.batch.event_name)
             assert of is not None, "its events were accepted"

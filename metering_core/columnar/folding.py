@@ -200,9 +200,7 @@ def _widths(rows: Rows) -> tuple[int, int, int]:
 def _packed(
     rows: Rows, low: int, span_bits: int, more_bits: int, lowest: Callable[[slice], Integers]
 ) -> Integers:
-    """Return keys of item, timestamp and ``more_bits`` of something; the caller has proven that
-    they fit 63 bits.
-    """
+    """Return keys of item, timestamp and ``more_bits`` of something, proven to fit 63 bits."""
     keys = np.empty(len(rows), np.int64)
     for at in range(0, len(rows), BLOCK):
         block = slice(at, min(at + BLOCK, len(rows)))
@@ -258,9 +256,7 @@ def _fold_in_order(rows: Rows) -> Cells:
 
 
 def _in_order(rows: Rows, order: NDArray[np.intp]) -> tuple[Numbers, Flags | None]:
-    """Return the quantities and where rows are a ``set`` in another order; with one fetch for both,
-    which is what costs.
-    """
+    """Return quantities and sets in another order, with one fetch for both, which costs."""
     if rows.sets is None or rows.values.dtype == np.object_:
         return rows.values[order], None if rows.sets is None else rows.sets[order]
     # The quantities of sets are inverted, so negative.
@@ -271,9 +267,7 @@ def _in_order(rows: Rows, order: NDArray[np.intp]) -> tuple[Numbers, Flags | Non
 
 
 def arrival_order(rows: Rows) -> tuple[NDArray[np.intp], Integers, Callable[[Integers], Integers]]:
-    """Return the rows' places by cell and, within one, by arrival; what tells cells apart in that
-    order; how to unpack it.
-    """
+    """Return places by cell and arrival, what tells cells apart there, and how to unpack it."""
     low, span_bits, item_bits = _widths(rows)
     more_bits = (len(rows) - 1).bit_length()
     if item_bits + span_bits + more_bits > KEY_BITS:
@@ -338,9 +332,7 @@ def segment_sums(values: Numbers, firsts: NDArray[np.intp], ends: NDArray[np.int
 
 
 def merge(runs: Sequence[Cells]) -> Cells:
-    """Merge cells of earlier and later rows, in this order; the sort finds the sorted runs and only
-    merges them.
-    """
+    """Merge cells of earlier and later rows, in this order; the sort finds the sorted runs."""
     some = [run for run in runs if len(run)]
     if len(some) < 2:
         return some[0] if some else NO_CELLS

@@ -108,9 +108,7 @@ class Groups:
         return places
 
     def peaks(self, values: Numbers, windows: Integers) -> tuple[Integers, Integers, Numbers]:
-        """Return the pairs of place and window that occur, in their order, each with its greatest
-        value.
-        """
+        """Return the pairs of place and window, in their order, each with its greatest value."""
         low = int(windows.min()) if len(windows) else 0
         size = int(windows.max()) - low + 1 if len(windows) else 1
         if (

@@ -122,9 +122,7 @@ class Identities:
 
 
 def hashes_of(codes: NDArray[Any], ids: Sequence[str | None]) -> Integers:
-    """Return a hash of item and id for each row; equal ones for equal rows, whatever the seed of
-    the process.
-    """
+    """Return a hash of item and id for each row; equal ones for equal rows."""
     hashed = np.fromiter(map(hash, ids), np.int64, len(ids)).view(np.uint64)
     # This unsigned product wraps on purpose: it only chooses which rows are compared by their true
     # ids.

@@ -180,9 +180,7 @@ class ItemRules:
                 )
 
     def may_be_closed(self, batch: Arriving) -> Flags | None:
-        """Say which rows lie before the end of a period of their subscription that was finalized;
-        None for none.
-        """
+        """Say which rows lie before the end of a finalized period; None for none."""
         if self._closed_until is None:
             ends = np.array(list(map(_closed_until, self._accounts)), np.int64)
             self._closed_until = np.append(ends[self._owners], ORIGIN)
@@ -197,9 +195,7 @@ class ItemRules:
 
 
 def _between(stamps: Integers, low: int, high: int) -> Flags:
-    """Say which timestamps lie in ``[low, high)``; mostly all do, and the earliest and the latest
-    show it.
-    """
+    """Say which timestamps lie in ``[low, high)``: mostly all, as the outermost two show."""
     if low <= int(stamps.min()) and int(stamps.max()) < high:
         return np.ones(len(stamps), np.bool_)
     within: Flags = (stamps >= low) & (stamps < high)
@@ -225,9 +221,7 @@ class Received:
     days: Sequence[int] | None = None
 
     def from_then_on(self, second: int) -> int | None:
-        """Return the first second from one on at which a row may have been received; None where
-        none was.
-        """
+        """Return the first second from one on at which a row may have come; None for none."""
         if second > self.last or self.days is None:
             return second if second <= self.last else None
         day = (second - ORIGIN) // _DAY
@@ -267,9 +261,7 @@ def _next_change(
 
 
 def _first_period(cycle: BillingCycle, second: int) -> int | None:
-    """Return where the first period of a cycle begins that lies within the calendar; None where the
-    last one has ended.
-    """
+    """Return where the first period of a cycle within the calendar begins; None for no more."""
     low, high = second, second + _LONGEST_PERIOD
     if not _is_in_calendar(cycle, high):
         return None
@@ -289,9 +281,7 @@ def _is_in_calendar(cycle: BillingCycle, second: int) -> bool:
 
 
 def _accepted(standing: Standing) -> tuple[int, int]:
-    """Return the timestamps that the billing periods allow, ``[low, high)``; an empty range for
-    none.
-    """
+    """Return the timestamps that the billing periods allow, ``[low, high)``; empty for none."""
     first, last = standing.late or standing.current, standing.current or standing.late
     return (1, 0) if first is None or last is None else (first.start_seconds, last.end_seconds)
 
@@ -355,9 +345,7 @@ def _refusal(
 
 
 class Exceptions(Mapping[int, Receipt]):
-    """Receipts of the rows that were not accepted, by position; those of refusals are built when
-    they are looked at.
-    """
+    """Receipts of rows that were not accepted, by position; refusals are built when asked for."""
 
     __slots__ = ("_answered", "_positions", "_refusal")
 

@@ -74,9 +74,7 @@ def summable(values: Numbers, bound: int) -> Numbers:
 
 
 def as_array_of(values: Sequence[Any]) -> NDArray[Any]:
-    """Return numbers as 64-bit integers, or as Python's own where one is not whole or does not
-    fit.
-    """
+    """Return numbers as 64-bit integers, or as Python's own where one does not fit."""
     fit = all(isinstance(value, int) for value in values) and max(values, default=0) <= INT64_MAX
     found = np.empty(len(values), np.int64 if fit else np.object_)
     found[:] = values

@@ -185,9 +185,7 @@ class Index:
     starts: NDArray[np.intp]
 
     def span(self, code: int, start: int | None, end: int) -> tuple[int, int]:
-        """Return where a series has the events from ``start`` (None: from the beginning) to before
-        ``end``.
-        """
+        """Return where a series has the events from ``start`` (None: all) to before ``end``."""
         first, after = int(self.starts[code]), int(self.starts[code + 1])
         moments = self.moments[first:after]
         last = first + int(np.searchsorted(moments, end))
@@ -223,9 +221,7 @@ class MeterColumns:
     def series_of(
         self, batch: EventBatch, meter: Meter, places: Integers | None
     ) -> NDArray[np.int32]:
-        """Return which series some rows of a batch are of; series that are new are numbered in the
-        order of these rows.
-        """
+        """Return which series some rows of a batch are of; new ones are numbered as they come."""
         dimensions = (batch.dimensions[key] for key in meter.dimension_payload_keys)
         return self.series.take([batch.customers, *dimensions], places)
 

@@ -72,9 +72,7 @@ def pays(rows: int) -> bool:
 
 
 def _fast(parts: Sequence[Rows], items: int) -> ModuleType | None:
-    """Return the compiled loops where they are worth loading and 64 bits are proven to hold every
-    sum of these rows.
-    """
+    """Return the compiled loops where they pay and 64 bits are proven to hold every sum."""
     rows = sum(map(len, parts))
     if items > ITEMS_A_ROW * rows:
         return None
@@ -82,9 +80,7 @@ def _fast(parts: Sequence[Rows], items: int) -> ModuleType | None:
 
 
 def encoded(pieces: Sequence[Any]) -> tuple[NDArray[np.int32], Any] | None:
-    """Return a code for each string of some Arrow arrays, and the distinct strings; None where
-    Arrow must encode them.
-    """
+    """Return a code for each string, and the distinct strings; None where Arrow must encode."""
     some = [piece for piece in pieces if len(piece)]
     if not pays(sum(map(len, some))):
         return None
@@ -103,9 +99,7 @@ def fold(rows: Rows) -> Cells:
 def totals(
     parts: Sequence[Rows], window: Window, asked: Mapping[Kind, Flags]
 ) -> dict[Kind, Totals]:
-    """Return totals of each kind for the items that it is asked for, as flags by code; no item is
-    asked for by two kinds.
-    """
+    """Return totals of each kind for the items it is asked for, each by one kind."""
     fast = _fast(parts, window.size)
     if fast is not None and len(asked) > 1:
         everything = fast.everything(parts, window)

@@ -90,9 +90,7 @@ class SeriesCodes:
         return tuple(names[codes[number]] for names, codes in columns)
 
     def take(self, columns: Sequence[Texts], rows: Integers | None) -> NDArray[np.int32]:
-        """Return which series some rows (None: all) are of; new ones are numbered in the order of
-        these rows.
-        """
+        """Return which series some rows (None: all) are of; new ones are numbered as they come."""
         own_codes = (own(column, "codes") for column in columns)
         codes = [one if rows is None else one[rows] for one in own_codes]
         combined, size = _combined(codes, [len(column.names) for column in columns])
@@ -120,9 +118,7 @@ class SeriesCodes:
         return [known[code] for code in given]
 
     def _numbered(self, columns: list[list[int]]) -> list[int]:
-        """Return the numbers of series, all different ones, by the names that they have in each
-        column.
-        """
+        """Return the numbers of series, all different, by their names in each column."""
         numbers, before = self._numbers, len(self)
         found = [numbers.setdefault(key, len(numbers)) for key in zip(*columns, strict=True)]
         are_new = [number >= before for number in found]

@@ -99,9 +99,7 @@ class EventSummaries(Sequence[MeterEventSummary]):
 
 
 def compiled_for(rows: int) -> ModuleType | None:
-    """Return the compiled loops where they pay for so many rows; None where they do not, or the
-    extra is absent.
-    """
+    """Return the compiled loops where they pay for so many rows, and are there."""
     return import_module("metering_core.columnar.compiled.summing") if pays(rows) else None
 
 
@@ -230,9 +228,7 @@ class _Asked:
     # Formulas that look back: every bucket of every group, and one before the first ---------------
 
     def _table(self, size: int) -> tuple[Groups, int]:
-        """Return the events by group and bucket, with a bucket more in front; and how many buckets
-        that makes.
-        """
+        """Return the events by group and bucket, one bucket more in front; and how many buckets."""
         width = len(self.bounds)
         numbers = self.groups.astype(np.int64) * width + self.places() + 1
         return Groups(numbers, np.bincount(numbers, minlength=size * width)), width
@@ -240,9 +236,7 @@ class _Asked:
     def _shown(
         self, groups: Groups, width: int, values: Numbers, denominators: Integers | None
     ) -> _Found:
-        """Leave out the buckets with nothing to tell: no event counts, and no level is carried from
-        before.
-        """
+        """Leave out buckets in which no event counts and to which no level is carried."""
         events = groups.counts.reshape(-1, width)[:, 1:].ravel()
         flat = values.ravel()
         some = np.flatnonzero((events != 0) | (flat != 0))

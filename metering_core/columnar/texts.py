@@ -35,9 +35,7 @@ class Allowed:
     is_optional: bool = True
 
     def takes(self, values: Collection[Any]) -> bool:
-        """Say whether all are right, without a word on which is not: much faster than to check
-        each.
-        """
+        """Say whether all are right, much faster than to check each."""
         if not set(map(type, values)) <= ({str, NoneType} if self.is_optional else {str}):
             return False
         lengths = [] if self.longest is None else [len(one) for one in values if one is not None]

@@ -135,9 +135,7 @@ def maxima(parts: Sequence[Rows], window: Window) -> Totals:
 
 
 def _collisions(rows: Rows) -> NDArray[np.intp]:
-    """Return the places of the rows that are not alone in their cell, cell by cell in the order of
-    arrival.
-    """
+    """Return the places of rows that share their cell, cell by cell in the order of arrival."""
     if len(rows) < 2 or rows.are_cells:
         return np.empty(0, np.intp)
     order, groups, _ = arrival_order(rows)
@@ -149,9 +147,7 @@ def _collisions(rows: Rows) -> NDArray[np.intp]:
 
 
 def lasts(parts: Sequence[Rows], window: Window) -> Totals:
-    """Return for each item its latest cell: the greatest timestamps first, and then only the rows
-    there are folded.
-    """
+    """Return for each item its latest cell, of the rows with the greatest timestamps alone."""
     nothing = ORIGIN - 1
     latest = np.full(window.size, nothing, np.int64)
     for rows in window.blocks(parts):
@@ -171,9 +167,7 @@ def lasts(parts: Sequence[Rows], window: Window) -> Totals:
 
 @attrs.frozen(eq=False)
 class _Touched:
-    """The cells in which a ``set`` occurs, and by chance of hashing some others; all where they are
-    many (no ``table``).
-    """
+    """The cells of a ``set``, and by chance of hashing others; all where many (no ``table``)."""
 
     table: Flags | None
     shift: int

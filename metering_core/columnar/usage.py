@@ -168,9 +168,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         return FoldedUsage(self.cells_of, account)
 
     def _code_of(self) -> dict[str, int]:
-        """Return the codes of all items by their ids, those that came since the last question
-        included.
-        """
+        """Return the codes of all items by their ids, those of new items included."""
         self.book.finish()
         _refuse_many(len(self._items), "more in the book")  # Others may share it.
         for known in self._items[len(self._codes) :]:
@@ -265,9 +263,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
     def _judge_ids(
         self, arriving: Arriving, given: UsageBatch, ids: Sequence[str | None], verdict: _Verdict
     ) -> None:
-        """Find the rows whose id was accepted before; the first otherwise acceptable row of an item
-        and id claims it.
-        """
+        """Find the rows whose id is taken; the first acceptable row of an item and id claims it."""
         has_id = np.fromiter((one is not None for one in ids), np.bool_, len(ids))
         rows = np.flatnonzero(has_id & (arriving.codes != NOBODY))
         hashes = hashes_of(arriving.codes[rows], [ids[row] for row in rows.tolist()])
@@ -351,9 +347,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         numbers: range | Integers,
         received: int | Integers,
     ) -> _Kept:
-        """Return what is kept and what was accepted; late usage that another period bills is kept
-        apart.
-        """
+        """Return what is kept with what was accepted; late usage is kept apart."""
         late = (
             _late(arriving, row, int(numbers[row]), at, received)
             for row, at in verdict.attributed.items()
@@ -463,9 +457,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
     def answers_until(
         self, sequence: int, received_by: int | None, compacted: Mapping[int, Sequence[PeriodCells]]
     ) -> Answers:
-        """Return answers from the rows up to a number, received by a moment (Unix microseconds);
-        for this usage's readers.
-        """
+        """Return answers from rows up to a number, received by a moment; for the readers."""
         answers = self._kept.answers
         parts = (part.where(part.is_seen(sequence, received_by)) for part in answers.parts)
         late = (
@@ -511,9 +503,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         return self._kept.answers.item_cells(known.code, known.account.subscription.cycle)
 
     def rows_of(self, item_id: str | None) -> Iterable[int]:
-        """Return the numbers of an item's records, or of all, in the order of arrival; for the
-        readers of this usage.
-        """
+        """Return the numbers of an item's records, or of all, as they came; for the readers."""
         code = None if item_id is None else self.known(item_id).code
         answers = self._kept.answers
         numbers = [late.number for late in answers.late if code is None or late.code == code]
@@ -523,9 +513,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         return sorted(numbers)
 
     def compacted_items(self) -> Iterable[str]:
-        """Return the ids of the items of which a period was compacted; for the readers of this
-        usage.
-        """
+        """Return the ids of items of which a period was compacted; for the readers."""
         return dict.fromkeys(known.item.id for known, _ in self.compacted())
 
     def sequence_of(self, row: int) -> int:
@@ -533,9 +521,7 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         return row
 
     def received_of(self, row: int) -> int:
-        """Return when a record was received, in Unix microseconds; for the readers of this
-        usage.
-        """
+        """Return when a record was received, in Unix microseconds; for the readers."""
         return self._record_at(row).received
 
     def _record_at(self, number: int) -> Late:
@@ -703,9 +689,7 @@ class ColumnarView(UsageView):
 
 
 class _Dropping:
-    """The rows of settled periods on their way out, and from which numbers and moments they
-    were.
-    """
+    """The rows of settled periods on their way out, and which numbers and moments they had."""
 
     def __init__(self, keys: Integers, ends: Integers, order: Integers) -> None:
         self._keys = keys

@@ -115,9 +115,7 @@ class _Windowed:
 
 
 def _columns(rows: Rows) -> Columns:
-    """Return rows as the compiled loops take them: all read-only, so that they are compiled
-    once.
-    """
+    """Return rows as the loops take them: all read-only, so that they are compiled once."""
     sets = np.empty(0, np.bool_) if rows.sets is None else rows.sets
     return read_only(rows.codes), read_only(rows.moments), read_only(rows.values), read_only(sets)
 
@@ -193,9 +191,7 @@ def _add_untouched(
     words: Column,
     touched: Column,
 ) -> np.int64:
-    """Add each row that counts and whose cell is not marked to its item's total; note the places of
-    those that are.
-    """
+    """Add rows of unmarked cells to their items' totals; note the places of the others."""
     codes, stamps, quantities, _ = columns
     found = np.int64(0)
     for i in range(len(codes)):
@@ -250,9 +246,7 @@ def _sums_with_sets(asked: _Windowed, sets: int, workers: int) -> Totals | None:
 
 @jit
 def _follow(columns: Columns, windows: Column, latest: Column) -> None:
-    """Keep each item's latest cell: twice its timestamp, one more where a ``set`` was in it, and
-    its quantity so far.
-    """
+    """Keep each item's latest cell: twice its timestamp plus its ``set``, and its quantity."""
     codes, stamps, quantities, sets = columns
     has_sets = len(sets) > 0
     for i in range(len(codes)):
@@ -330,9 +324,7 @@ class _Layout:
 
     @classmethod
     def of(cls, asked: _Windowed, items: int, rows: int) -> _Layout | None:
-        """Lay out the keys of units of so many items and rows at most; None where they do
-        not fit.
-        """
+        """Lay out the keys of units of so many items and rows; None where they do not fit."""
         span = max(asked.high - asked.low, 0).bit_length()
         free = _KEY_BITS - max(items - 1, 0).bit_length() - span
         place = max(rows - 1, 0).bit_length()
@@ -363,9 +355,7 @@ def _spread(
     keys: Column,
     values: Column,
 ) -> None:
-    """Put the key and the quantity of each row that counts to its unit; ``at`` is where this
-    worker's next one goes.
-    """
+    """Put each row's key and quantity to its unit; ``at`` is where this worker's next one goes."""
     codes, stamps, quantities, sets = columns
     unit_of, firsts, starts = units
     span_bits, place_bits, value_bits = bits
@@ -391,9 +381,7 @@ def _spread(
 
 @jit
 def _fetch(keys: Column, values: Column, bits: Bits, fetched: Column) -> None:
-    """Take the places off sorted keys, and fetch the values from there; nothing else, so that the
-    fetches overlap.
-    """
+    """Fetch the values at the places in sorted keys; nothing else, so that fetches overlap."""
     _, place_bits, _ = bits
     mask = (_ONE << place_bits) - _ONE
     for i in range(len(keys)):
@@ -417,9 +405,7 @@ def _part_from_values(keys: Column, bits: Bits, fetched: Column) -> None:
 def _reduce(
     keys: Column, values: Column, first: int, low: int, span_bits: np.uint64, totals: Column
 ) -> None:
-    """Reduce a unit's rows to each item's sum, greatest cell, and the latest cell's timestamp and
-    quantity.
-    """
+    """Reduce a unit's rows to each item's sum, greatest cell, and latest cell."""
     length = len(keys)
     i = 0
     while i < length:
@@ -457,9 +443,7 @@ def _reduce_to_cells(
     quantities: Column,
     were_set: Column,
 ) -> int:
-    """Reduce a unit's rows to its cells, with keys as the kernel packs them; ``cell_keys`` may be
-    the keys' own place.
-    """
+    """Reduce a unit's rows to cells; ``cell_keys`` may be the keys' own place."""
     flags = len(were_set) > 0
     found = -1
     cell = np.uint64(0)
@@ -571,9 +555,7 @@ def _counted(asked: _Windowed, share: list[Rows]) -> Integers:
 
 
 def _cut(counts: Integers) -> tuple[Integers, Integers]:
-    """Cut items into units of about as many rows; return the edges, and each worker's rows in each
-    unit.
-    """
+    """Cut items into units of as many rows; return edges, and workers' rows in each unit."""
     running = np.cumsum(counts.sum(axis=0))
     rows, size = int(running[-1]), counts.shape[1]
     units = min(max(rows // UNIT_ROWS, 1), UNITS_MAX)
@@ -584,9 +566,7 @@ def _cut(counts: Integers) -> tuple[Integers, Integers]:
 
 @attrs.frozen(eq=False)
 class Everything:
-    """What every mode makes of each item: -1 is the greatest of no cells, and the last of none is
-    before the calendar.
-    """
+    """What every mode makes of each item; the greatest of no cells is -1."""
 
     totals: Integers
 

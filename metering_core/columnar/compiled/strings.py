@@ -149,9 +149,7 @@ def encoded(pieces: Sequence[Array]) -> tuple[Codes, Array] | None:
 
 
 def _numbered(strings: Sequence[Strings], bits: int) -> tuple[list[Codes], list[Codes]] | None:
-    """Return the codes of each piece and the rows of the strings that are new in it; None where the
-    table is too small.
-    """
+    """Return each piece's codes and rows of new strings; None where the table is too small."""
     table = np.zeros(1 << bits, np.uint64)
     known, codes, firsts = 0, [], []
     for some in strings:

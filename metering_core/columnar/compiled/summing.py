@@ -34,9 +34,7 @@ from metering_core.columnar.numbers import KEY_BITS
 
 @attrs.frozen(eq=False)
 class SeriesRows:
-    """The series, moment and value of some events; all read-only, so that loops are compiled
-    once.
-    """
+    """Series, moments and values of events; read-only, so that loops are compiled once."""
 
     codes: NDArray[np.int32] = attrs.field(converter=read_only)
     moments: Integers = attrs.field(converter=read_only)
@@ -117,9 +115,7 @@ def _read_off(
     sums: Column,
     counts: Column,
 ) -> None:
-    """Write the series, bucket, sum and count of each run of keys of a unit whose first series is
-    ``base``.
-    """
+    """Write series, bucket, sum and count of each run of keys of a unit from ``base`` on."""
     buckets, width, least = np.uint64(grid[2]), np.uint64(grid[4]), grid[5]
     mask = (np.uint64(1) << width) - np.uint64(1)
     at, total, events = ~np.uint64(0), np.int64(0), np.int64(0)
@@ -145,9 +141,7 @@ def _read_off(
 
 @jit
 def _add(codes: Column, moments: Column, values: Column, grid: Column, table: Column) -> None:
-    """Add each row to the sum of its series and bucket, and count it: the sum above the bits of the
-    count.
-    """
+    """Add each row to the sum of its series and bucket, above the bits of their count."""
     start, length, buckets, bits, least = grid
     for i in range(len(codes)):
         bucket = np.uint64(moments[i] - start) // np.uint64(length)
@@ -173,9 +167,7 @@ def _tell(
 
 
 def _columns(length: int) -> list[Column]:
-    """Return room for series, buckets, sums and counts: one piece of memory, which comes in larger
-    pages than four.
-    """
+    """Return room for series, buckets, sums and counts: one piece of memory, in large pages."""
     sums, *others = np.split(np.empty(5 * length, np.int32), [2 * length, 3 * length, 4 * length])
     codes, places, counts = others
     return [codes, places, sums.view(np.int64), counts]
@@ -184,9 +176,7 @@ def _columns(length: int) -> list[Column]:
 def _table_sums(
     rows: SeriesRows, size: int, buckets: tuple[int, int, int], bits: int, least: int
 ) -> Sums:
-    """Return sums that are few for the rows; a sum and its count share 63 bits, the lower ``bits``
-    of which count.
-    """
+    """Return sums that are few for the rows; the lower ``bits`` of each entry count."""
     workers = workers_for(len(rows.codes))
     grid = np.array([*buckets, bits, least], np.int64)
 

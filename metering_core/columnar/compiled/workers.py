@@ -27,9 +27,7 @@ fetched with it.
 
 
 def jit(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """Compile a function at its first call, without the interpreter's lock; kept on disk where
-    there is a place for it.
-    """
+    """Compile a function at its first call, without the interpreter's lock; kept on disk."""
     try:
         compiled: Callable[Given, Returned] = numba.njit(nogil=True, cache=True)(function)
     except RuntimeError:  # No folder that could be written to: compiled anew in each process.
@@ -72,9 +70,7 @@ def each_of(
 
 
 def apart(table: Column) -> Column:
-    """Return a copy of a table no rows of which share a line of the cache: each worker writes to
-    its own.
-    """
+    """Return a copy of a table no rows of which share a line of the cache."""
     rows, columns = table.shape
     roomy = np.zeros((rows, columns + _LINE // table.itemsize), table.dtype)[:, :columns]
     roomy[:] = table
