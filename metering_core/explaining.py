@@ -10,7 +10,13 @@ import attrs
 from metering_core.aggregation import Usage, require_usage, summarize
 from metering_core.errors import ErrorCode, InvoicingError, shown
 from metering_core.exact import Number, Unrounded, cut, plain
-from metering_core.invoicing import InvoiceLineItem, KeepsRecords, RoutesItems, grouped
+from metering_core.invoicing import (
+    InvoiceLineItem,
+    KeepsRecords,
+    RoutesItems,
+    grouped,
+    percent_in_words,
+)
 from metering_core.measures import AGGREGATORS, FORMULAS, Aggregator
 from metering_core.meter_views import LoggedEvent, MeterReader
 from metering_core.meters import Formula
@@ -275,6 +281,8 @@ def _charge_sentence(line: InvoiceLineItem, exact: str) -> str:
     place = "Price" if charge.tier is None else f"Tier {charge.tier}"
     if charge.unit_amount is None:
         return f"{place}: {units} units come to {exact}."
+    if charge.kind is ChargeKind.PERCENT:
+        return f"{place}: {percent_in_words(charge, line.currency)} = {exact}."
     unit = Amount(charge.unit_amount, line.currency)
     if charge.kind is ChargeKind.FLAT:
         return f"{place}: it is reached, so its flat amount {unit} is due."

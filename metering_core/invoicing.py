@@ -24,7 +24,7 @@ from metering_core.aggregation import KnowsMeters, Usage, UsageSummary, require_
 from metering_core.codec import OF_LOG, Storable, row_of
 from metering_core.differences import differences
 from metering_core.errors import ErrorCode, InvoicingError, shown
-from metering_core.exact import Number, Unrounded, cut, plain, whole_if_possible
+from metering_core.exact import Number, Unrounded, cut, multiply, plain, whole_if_possible
 from metering_core.measures import FORMULAS
 from metering_core.meter_bills import Correction, Part, Settled, part_of, summed
 from metering_core.meters import Formula
@@ -1076,7 +1076,7 @@ def describe_charge(price: Price, charge: Charge) -> str:
     if charge.label is not None:
         return shown(charge.label)
     terms, title = _terms(price, charge), shown(price.title)
-    if charge.kind is ChargeKind.FLAT:
+    if charge.kind in {ChargeKind.FLAT, ChargeKind.PERCENT}:
         return f"{title} ({terms})"
     units = (
         grouped(charge.quantity)
@@ -1092,19 +1092,30 @@ def _in_words(unit_amount: Decimal, currency: str) -> str:
     return str(Amount(unit_amount, currency))
 
 
-def _terms(price: Price, charge: Charge) -> str:
+def _rate_in_words(price: Price, charge: Charge) -> str:
+    """Write what a charge is multiplied with: ``Tier 1 at USD 7.00``, ``2.9% of USD 3,400.00``."""
+    if charge.kind is ChargeKind.PERCENT:
+        return percent_in_words(charge, price.currency)
     tier = "" if charge.tier is None else f"Tier {charge.tier} "
     flat = "flat fee " if charge.kind is ChargeKind.FLAT else ""
+    if charge.unit_amount is None:
+        return f"{tier}{flat}"
     packages = "" if charge.packages is None else f"{grouped(charge.packages)} × "
-    at = (
-        ""
-        if charge.unit_amount is None
-        else f"at {packages}{_in_words(charge.unit_amount, price.currency)}"
-    )
     per = "" if charge.divide_by is None else f" per {grouped(charge.divide_by)}"
+    return f"{tier}{flat}at {packages}{_in_words(charge.unit_amount, price.currency)}{per}"
+
+
+def percent_in_words(charge: Charge, currency: str) -> str:
+    """Write a percentage, and what it is of."""
+    assert charge.unit_amount is not None, "a percentage has its part"
+    return f"{plain(multiply(charge.unit_amount, 100))}% of {Amount(charge.quantity, currency)}"
+
+
+def _terms(price: Price, charge: Charge) -> str:
+    at = _rate_in_words(price, charge)
     recurring = price.recurring
     if recurring is None:
-        return f"{tier}{flat}{at}{per}"
+        return at
     count = "" if recurring.interval_count == 1 else f"{recurring.interval_count} "
     plural = "" if recurring.interval_count == 1 else "s"
-    return f"{tier}{flat}{at}{per} / {count}{recurring.interval.value}{plural}"
+    return f"{at} / {count}{recurring.interval.value}{plural}"

@@ -33,6 +33,7 @@ from metering_core.pricing import (
     ExactDecimal,
     Graduated,
     Package,
+    Percentage,
     PerUnit,
     PricingModel,
     Tier,
@@ -280,6 +281,11 @@ class Price:
         return cls(id, currency, Package(unit_amount, divide_by, round), **options)
 
     @classmethod
+    def percentage(cls, id: str, *, currency: str, percent: ExactDecimal, **options: Any) -> Self:
+        """Build a price where ``percent`` of the quantity is due, an amount in minor units."""
+        return cls(id, currency, Percentage(percent), **options)
+
+    @classmethod
     def from_dict(cls, data: Mapping[str, Any], *, currency: str | None = None) -> Self:
         """Read Stripe's Price shape, or the older Plan shape.
 
@@ -511,6 +517,17 @@ def terms_of(price: Price) -> tuple[Any, ...]:
     return price.currency, price.model, price.recurring
 
 
+_OF_MODELS: Final = (
+    "percent",
+    "tiers",
+    "tiers_mode",
+    "transform_quantity",
+    "unit_amount",
+    "unit_amount_decimal",
+)
+"""The fields of which a model is read."""
+
+
 def _model_from(shape: Mapping[str, Any]) -> PricingModel:
     """Choose the pricing model by the fields that name it, and refuse fields that exclude each
     other.
@@ -520,9 +537,9 @@ def _model_from(shape: Mapping[str, Any]) -> PricingModel:
         shape.get("billing_scheme"),
         "billing_scheme",
     )
-    given = {
-        key for key in ("tiers", "transform_quantity", "tiers_mode") if shape.get(key) is not None
-    }
+    given = {key for key in _OF_MODELS if shape.get(key) is not None}
+    if "percent" in given and len(given) > 1:
+        raise InvalidValueError.exclusive("percent", *sorted(given - {"percent"}))
     if {"tiers", "transform_quantity"} <= given:
         raise InvalidValueError.exclusive("tiers", "transform_quantity")
     refinements = [
@@ -534,9 +551,11 @@ def _model_from(shape: Mapping[str, Any]) -> PricingModel:
         return PRICING_MODELS[
             scheme, next((one for one in refinements if one in given), None)
         ].from_stripe(shape)
+    if "percent" in given:
+        raise InvalidValueError.exclusive("percent", f"billing_scheme={scheme}")
     mode = _one_of(refinements, required(shape, "tiers_mode"), "tiers_mode")
     for amount in ("unit_amount", "unit_amount_decimal"):
-        if shape.get(amount) is not None:
+        if amount in given:
             raise InvalidValueError.exclusive("tiers", amount)
     return PRICING_MODELS[scheme, mode].from_stripe(shape)
 

@@ -26,8 +26,10 @@ from metering_core.codec import Storable
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError, describe
 from metering_core.exact import (
     AMOUNT_DIGITS_MAX,
+    EXACT,
     Number,
     Unrounded,
+    canonical,
     exact_decimal,
     exact_integer,
     exact_quantity,
@@ -46,6 +48,7 @@ __all__ = [
     "Graduated",
     "Package",
     "PerUnit",
+    "Percentage",
     "PricingModel",
     "Round",
     "Tier",
@@ -53,17 +56,21 @@ __all__ = [
 ]
 
 ZERO = Decimal(0)
+HUNDREDTH: Final = Decimal("0.01")
 _CHARGE_DIGITS_MAX = AMOUNT_DIGITS_MAX - 40
 """Digits of a charge; what is left of an amount's is for the sum of the charges."""
 _CHARGE_BOUND = 10**_CHARGE_DIGITS_MAX
 
 
 class ChargeKind(StrEnum):
-    """What a charge multiplies: units, nothing (a flat amount), or packages."""
+    """What a charge multiplies: units, nothing (a flat amount), packages, or an amount of which a
+    part is due.
+    """
 
     UNIT = "unit"
     FLAT = "flat"
     PACKAGE = "package"
+    PERCENT = "percent"
 
 
 def _kind(value: str) -> ChargeKind:
@@ -78,8 +85,8 @@ class Charge(Storable):
         kind: what ``unit_amount`` is multiplied with.
         quantity: the units this charge covers; 0 on a flat charge, the raw quantity on a package
             charge.
-        unit_amount: minor units for one unit, one package or the flat amount; None where a model
-            has no such figure.
+        unit_amount: minor units for one unit, one package or the flat amount; for each minor unit
+            of the quantity where that is an amount; None where a model has no such figure.
         amount: minor units, exact; a Fraction where no decimal can write them.
         tier: the tier's number, from 1; None without tiers.
         packages: how many packages the quantity makes; None elsewhere.
@@ -486,14 +493,49 @@ class Package(BuiltInModel):
         return cls(required_amount(data, "unit_amount"), divide_by, round_)
 
 
+def _percent(value: ExactDecimal) -> Decimal:
+    return exact_decimal(value, "percent")
+
+
+@attrs.frozen
+class Percentage(BuiltInModel):
+    """A part of the quantity is due, which is an amount in minor units itself: a volume of
+    payments, a spend.
+
+    Stripe has no such price. In JSON it is ours, by the key ``percent``.
+
+    >>> charge, = Percentage("2.9").charges(340_000)
+    >>> charge.quantity, charge.amount
+    (340000, Decimal('9860'))
+    """
+
+    words = "percentage"
+    percent: Decimal = attrs.field(converter=_percent)
+
+    def _as_schedule(self) -> Schedule:
+        part = canonical(EXACT.multiply(self.percent, HUNDREDTH))
+        return Schedule((Band(0, None, part),), kind=ChargeKind.PERCENT)
+
+    def to_stripe(self) -> dict[str, Any]:
+        """Write the model beside Stripe's Price fields."""
+        return {"billing_scheme": "per_unit", "percent": plain(self.percent)}
+
+    @classmethod
+    def from_stripe(cls, data: Mapping[str, Any]) -> Self:
+        """Read the model from beside Stripe's Price fields."""
+        return cls(required(require_object(data, "data"), "percent"))
+
+
 PRICING_MODELS: dict[tuple[str, str | None], type[BuiltInModel]] = {
     ("per_unit", None): PerUnit,
     ("per_unit", "transform_quantity"): Package,
+    ("per_unit", "percent"): Percentage,
     ("tiered", "graduated"): Graduated,
     ("tiered", "volume"): Volume,
 }
-"""The models that Stripe's Price fields can name: by ``billing_scheme`` and what refines it, which
-is the ``tiers_mode`` of tiers and otherwise the field that is there. Whatever reads, writes or
+"""The models that Stripe's Price fields can name, and ``percent`` beside them: by
+``billing_scheme`` and what refines it, which is the ``tiers_mode`` of tiers and otherwise the field
+that is there. Whatever reads, writes or
 names models asks this table; anything else with ``charges(quantity)`` is the user's own.
 """
 

@@ -456,6 +456,7 @@ _OF_BOTH: Final[Fields] = {
         "tiers",
         "tiers_mode",
     ),
+    "percent": _READ,  # Ours.
     # Whoever has an archived or deleted price goes on paying it.
     **_all(_NOTHING, "active", "created", "deleted", "livemode", "metadata"),
 }

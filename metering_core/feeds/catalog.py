@@ -293,8 +293,8 @@ _CATALOG_KEYS: Final = """
     aggregate_usage amount_gte billing_cycle_anchor billing_scheme billing_thresholds carry_forward
     currency customer customer_mapping decimal_places default_aggregation dimension_payload_keys
     display_name divide_by ended_at event_name event_payload_key event_time_window flat_amount
-    flat_amount_decimal formula id interval interval_count items meter meters nickname price prices
-    product quantity recurring round start_date status subscriptions tiers tiers_mode timezone
-    transform_quantity unit_amount unit_amount_decimal unit_label up_to usage_gte usage_type
-    value_settings
+    flat_amount_decimal formula id interval interval_count items meter meters nickname percent
+    price prices product quantity recurring round start_date status subscriptions tiers
+    tiers_mode timezone transform_quantity unit_amount unit_amount_decimal unit_label up_to
+    usage_gte usage_type value_settings
 """.split()  # noqa: SIM905 - a list to be read

@@ -29,7 +29,14 @@ from metering_core.exact import decimal_if_possible
 from metering_core.money import Amount, Money
 from metering_core.names import require_kind
 from metering_core.prices import Price
-from metering_core.pricing import DeclaresBreakpoints, Reach, Schedule, breakpoints_of, is_built_in
+from metering_core.pricing import (
+    DeclaresBreakpoints,
+    Percentage,
+    Reach,
+    Schedule,
+    breakpoints_of,
+    is_built_in,
+)
 from metering_core.rating import rate, steps_beyond_closed_form
 
 HALF: Final = Fraction(1, 2)
@@ -355,11 +362,14 @@ def written(price: Price, amount: Fraction) -> str:
 
 
 def units(price: Price, quantity: int) -> str:
-    """Write a quantity with the price's own word for its units.
+    """Write a quantity with the price's own word for its units; as an amount where a percentage of
+    it is due.
 
     >>> units(Price.per_unit("seats", currency="usd", unit_amount=1), 1200)
     '1,200 units'
     """
+    if isinstance(price.model, Percentage):
+        return str(Money(quantity, price.currency))
     return f"{quantity:,} {shown(price.unit_label or ('unit' if quantity == 1 else 'units'))}"
 
 
@@ -371,6 +381,7 @@ def span(price: Price, first: int, last: int | None) -> str:
     """
     if last is None:
         return f"from {units(price, first)} on"
-    return (
-        f"at {units(price, first)}" if first == last else f"from {first:,} to {units(price, last)}"
-    )
+    if first == last:
+        return f"at {units(price, first)}"
+    start = units(price, first) if isinstance(price.model, Percentage) else f"{first:,}"
+    return f"from {start} to {units(price, last)}"

@@ -29,6 +29,7 @@ STRATEGIES: dict[type[Any], str] = {
     mc.Money: "moneys",
     mc.pricing.Package: "packages",
     mc.pricing.PerUnit: "per_unit",
+    mc.pricing.Percentage: "percentages",
     mc.Price: "prices",
     mc.Recurring: "recurrings",
     mc.Subscription: "subscriptions",

@@ -42,7 +42,15 @@ from metering_core.log import UsageLog
 from metering_core.money import Amount, Money, Rounding, half_up
 from metering_core.periods import BillingPeriod, instant, unix_seconds
 from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
-from metering_core.pricing import Graduated, Package, PerUnit, PricingModel, Tier, Volume
+from metering_core.pricing import (
+    Graduated,
+    Package,
+    Percentage,
+    PerUnit,
+    PricingModel,
+    Tier,
+    Volume,
+)
 from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem
 from metering_core.testing.strategies import (
     CURRENCIES,
@@ -633,6 +641,8 @@ def _model_in_words(model: PricingModel) -> str:
     match model:
         case PerUnit():
             return f"{plain(model.unit_amount)} per unit"
+        case Percentage():
+            return f"{plain(model.percent)}% of the quantity, an amount"
         case Graduated() | Volume():
             name = "graduated" if isinstance(model, Graduated) else "volume"
             return f"{name} tiers: {'; '.join(map(_tier_in_words, model.tiers))}"

@@ -52,13 +52,21 @@ from metering_core.periods import (
     from_unix_seconds,
 )
 from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
-from metering_core.pricing import Graduated, Package, PerUnit, PricingModel, Tier, Volume
+from metering_core.pricing import (
+    Graduated,
+    Package,
+    Percentage,
+    PerUnit,
+    PricingModel,
+    Tier,
+    Volume,
+)
 from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem
 from metering_core.usage import Action, Cell, UsageRecord
 
 Drawn = TypeVar("Drawn")
 
-MODELS = ("per_unit", "graduated", "volume", "package")
+MODELS = ("per_unit", "graduated", "volume", "package", "percentage")
 """The names of the built-in pricing models, as ``prices(models=…)`` takes them."""
 
 CURRENCIES = ("usd", "jpy", "kwd")
@@ -200,6 +208,12 @@ def packages(*, decimals: int = 2) -> st.SearchStrategy[Package]:
     )
 
 
+@cache
+def percentages(*, decimals: int = 2) -> st.SearchStrategy[Percentage]:
+    """Draw models where a percentage of the quantity is due."""
+    return st.builds(Percentage, decimals_of(decimals))
+
+
 def models(
     names: Sequence[str] = MODELS, *, max_tiers: int = 4, decimals: int = 2
 ) -> st.SearchStrategy[PricingModel]:
@@ -220,6 +234,7 @@ def _models(
         "graduated": graduated(max_tiers=max_tiers, decimals=decimals),
         "volume": volumes(max_tiers=max_tiers, decimals=decimals),
         "package": packages(decimals=decimals),
+        "percentage": percentages(decimals=decimals),
     }
     unknown = [name for name in names if name not in named]
     if unknown or not names:

@@ -51,6 +51,8 @@ def exact_lines(model, quantity):
     match model:
         case mc.pricing.PerUnit():
             item = {"scheme": "per_unit", "unit": model.unit_amount}
+        case mc.pricing.Percentage():
+            item = {"scheme": "per_unit", "unit": Fraction(model.percent) / 100}
         case mc.pricing.Package():
             item = {
                 "scheme": "package",
@@ -462,6 +464,7 @@ def check_one_statement(model, quantity, share):
 
 @given(
     model=st.builds(mc.pricing.PerUnit, pricing_models.amounts())
+    | st.builds(mc.pricing.Percentage, pricing_models.amounts())
     | pricing_models.tiered()
     | pricing_models.packages(),
     quantity=st.integers(0, 30),
@@ -483,6 +486,7 @@ MODELS = [
         [mc.Tier(5, unit_amount=700), mc.Tier("inf", unit_amount=650, flat_amount=101)]
     ),
     mc.pricing.Package("1000.5", 5),
+    mc.pricing.Percentage("950.5"),
 ]
 
 

@@ -34,7 +34,7 @@ from metering_core import (
 )
 from metering_core.aggregation import summarize_all
 from metering_core.periods import SECONDS_MIN
-from metering_core.pricing import Graduated, Package, PerUnit, Volume
+from metering_core.pricing import Graduated, Package, Percentage, PerUnit, Volume
 from metering_core.subscriptions import BillingThresholds
 
 POLICIES = {
@@ -48,7 +48,14 @@ POLICIES = {
 QUANTITIES = (0, 1, 2, 5, 10, 2**53 + 1, 2**63 - 1, 2**63 - 1)
 INTERVALS = (("day", 1), ("week", 1), ("month", 1), ("month", 2))
 TIERS = [Tier(5, 3, 100), Tier(None, "1.5")]
-MODELS = (PerUnit(1), PerUnit("0.4"), Graduated(TIERS), Volume(TIERS), Package(7, 10))
+MODELS = (
+    PerUnit(1),
+    PerUnit("0.4"),
+    Graduated(TIERS),
+    Volume(TIERS),
+    Package(7, 10),
+    Percentage("2.9"),
+)
 # Late usage that is billed at all must be frequent where a policy bills it: modes and models.
 BILLABLE_LATE = dict.fromkeys(POLICIES, ((), ())) | {
     "attributed": (("sum",) * 20, (PerUnit(1), PerUnit("0.4")) * 8)

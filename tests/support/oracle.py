@@ -111,7 +111,7 @@ def parts(item, units):
     """
     units = Fraction(units)
     if item["scheme"] == "per_unit":
-        return {(None, "unit"): whole(units * Fraction(item["unit"]))}
+        return {(None, item.get("kind", "unit")): whole(units * Fraction(item["unit"]))}
     if item["scheme"] == "package":
         return {
             (None, "package"): whole(

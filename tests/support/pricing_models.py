@@ -9,7 +9,15 @@ from hypothesis import strategies as st
 
 from metering_core import Price, Tier, rate
 from metering_core.money import Amount, settle
-from metering_core.pricing import Charge, ChargeKind, Graduated, Package, PerUnit, Volume
+from metering_core.pricing import (
+    Charge,
+    ChargeKind,
+    Graduated,
+    Package,
+    Percentage,
+    PerUnit,
+    Volume,
+)
 
 BOUND_MAX = 12
 """Greatest bound of the small tiers: what happens, happens before a few units more."""
@@ -133,6 +141,7 @@ def models():
     declared = st.builds(Declared, tiered(whole=False))
     return st.one_of(
         st.builds(PerUnit, amounts()),
+        st.builds(Percentage, amounts()),
         tiered(),
         tiered(whole=False),
         packages(),

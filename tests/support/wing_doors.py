@@ -297,6 +297,7 @@ STRATEGIES = (
         "moneys",
         "packages",
         "per_unit",
+        "percentages",
         "periods",
         "prices",
         "quantities",

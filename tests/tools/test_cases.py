@@ -73,7 +73,7 @@ def test_no_numbered_row_is_missing():
 
 OTHER = {
     "outcome": {"accepted": "rejected", "duplicate": "accepted", "rejected": "accepted"},
-    "kind": {"unit": "flat", "flat": "unit", "package": "unit"},
+    "kind": {"unit": "flat", "flat": "unit", "package": "unit", "percent": "unit"},
     "aggregate_usage": {
         "sum": "max",
         "max": "sum",

@@ -37,13 +37,17 @@ MODELS = {
     "graduated": (mc.pricing.Graduated([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
     "volume": (mc.pricing.Volume([mc.Tier(*tier) for tier in TIERS]), {"tiers": TIERS}),
     "package": (mc.pricing.Package(7, 10), {"unit": "7", "size": 10, "round": "up"}),
+    "percentage": (
+        mc.pricing.Percentage(300),
+        {"scheme": "per_unit", "unit": "3", "kind": "percent"},
+    ),
     "one_rate": (
         mc.pricing.Graduated([mc.Tier(*tier) for tier in ONE_RATE]),
         {"scheme": "graduated", "tiers": ONE_RATE},
     ),
 }
 # At these, ten units cost ten times what one costs, wherever they are billed.
-LINEAR = {"per_unit", "one_rate"}
+LINEAR = {"per_unit", "percentage", "one_rate"}
 
 
 def closed(engine, mode="sum"):

@@ -93,6 +93,13 @@ DEFECTS = [
         within="pricing.Schedule.",
     ),
     Defect(
+        "a percentage is a permille",
+        "rating",
+        "pricing.Percentage._as_schedule",
+        "HUNDREDTH",
+        "Decimal('0.001')",
+    ),
+    Defect(
         "packages are counted in floats",
         "rating shares",
         "pricing.Schedule._packages",

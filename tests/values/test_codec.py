@@ -24,6 +24,7 @@ NOT_WRITTEN = {
     mc.pricing.Graduated: STRIPES_OWN,
     mc.pricing.Package: STRIPES_OWN,
     mc.pricing.PerUnit: STRIPES_OWN,
+    mc.pricing.Percentage: STRIPES_OWN,
     mc.pricing.Volume: STRIPES_OWN,
     mc.CombinedUsage: "two logs: snapshot() each",
     mc.stripe.Migration: "holds a log: snapshot() it",

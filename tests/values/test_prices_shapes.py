@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import pytest
 
+from metering_core.errors import InvalidValueError
 from metering_core.prices import Price
+from metering_core.pricing import Percentage
 from metering_core.rating import rate
 
 
@@ -42,3 +44,40 @@ def test_e29_whole_decimal_fills_both_forms(amounts):
 def test_both_forms_with_one_value_are_one_amount():
     """What Stripe returns, both forms filled alike, is read as the amount it is."""
     assert per_unit(unit_amount=5, unit_amount_decimal="5") == per_unit(unit_amount=5)
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        {"unit_amount": 0},
+        {"unit_amount_decimal": "0.5"},
+        {"tiers": [{"up_to": "inf", "unit_amount": 1}]},
+        {"tiers_mode": "volume"},
+        {"transform_quantity": {"divide_by": 2, "round": "up"}},
+        {"billing_scheme": "tiered"},
+        {"object": "plan", "amount": 5, "interval": "month"},
+    ],
+    ids=lambda beside: next(reversed(beside)) if "amount" not in beside else "plan",
+)
+def test_a_percent_beside_amounts_is_refused(beside):
+    """The key is ours: beside whatever says another model in Stripe's fields it is refused, and
+    nulls say nothing.
+    """
+    with pytest.raises(InvalidValueError, match="only specify one of these parameters: percent"):
+        per_unit(percent="2.9", **beside)
+    nothing = dict.fromkeys(beside, None) if "object" not in beside else {}
+    assert per_unit(percent="2.9", **nothing).model == Percentage("2.9")
+
+
+def test_a_percent_holds_in_every_currency_unless_an_option_has_an_amount():
+    """A currency option without an amount has the price's percentage; one with an amount
+    contradicts it.
+    """
+    data = {"id": "p", "currency": "usd", "percent": "2.9"}
+    options = {"eur": {}, "gbp": {"unit_amount": 30}}
+    read = [
+        Price.from_dict({**data, "currency_options": options}, currency=c) for c in ("usd", "eur")
+    ]
+    assert [price.model for price in read] == [Percentage("2.9")] * 2
+    with pytest.raises(InvalidValueError, match="percent, unit_amount"):
+        Price.from_dict({**data, "currency_options": options}, currency="gbp")

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from metering_core import PricingModel, Tier
-from metering_core.pricing import Graduated, Package, PerUnit, Volume, amount_fields
+from metering_core.pricing import Graduated, Package, Percentage, PerUnit, Volume, amount_fields
 
 SEATS = [
     Tier(5, unit_amount=700),
@@ -64,6 +64,8 @@ def by_formula(model, quantity):
     match model:
         case PerUnit():
             return [("unit", units, units * Fraction(model.unit_amount), None)]
+        case Percentage():
+            return [("percent", units, units * Fraction(model.percent) / 100, None)]
         case Package():
             whole, part = divmod(units, model.divide_by)
             packages = whole + (part > 0 and model.round == "up")
@@ -93,6 +95,7 @@ def tier_by_formula(number, tier, units):
 
 @given(
     model=st.builds(PerUnit, pricing_models.amounts())
+    | st.builds(Percentage, pricing_models.amounts())
     | pricing_models.tiered(whole=False)
     | pricing_models.packages(),
     quantity=st.integers(0, 40) | st.fractions(0, 40, max_denominator=6),

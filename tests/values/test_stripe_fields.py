@@ -131,8 +131,8 @@ def test_the_table_of_an_object_is_whole(kind):
             "current_period_start",
         },
         "subscription_item": {"deleted"},
-        "price": {"deleted", "tiers"},
-        "plan": {"deleted", "tiers", "aggregate_usage"},
+        "price": {"deleted", "percent", "tiers"},
+        "plan": {"deleted", "percent", "tiers", "aggregate_usage"},
         "billing.meter": {"carry_forward", "decimal_places", "dimension_payload_keys"},
     }[kind]
     assert KINDS[kind].keys() - OF_KIND[kind].keys() == elsewhere

@@ -97,7 +97,7 @@ def examples():
     )
     finalized = mc.finalize_invoice(subscription, log, JAN, now=JAN.end)
     log.subscribe(
-        subscribed(priced(mc.pricing.PerUnit(9)), priced(mc.pricing.Package(3, 5))), now=JAN.end
+        subscribed(priced(mc.pricing.Percentage(9)), priced(mc.pricing.Package(3, 5))), now=JAN.end
     )
     yield from (finalized, log.invoice_changes(finalized))
     yield mc.subscriptions.BillingThresholds(usage_gte=3)

@@ -32,7 +32,16 @@ from metering_core import (
 from metering_core.exact import Number
 from metering_core.money import Amount, Rounding, half_up, settle
 from metering_core.periods import BillingPeriod, Interval
-from metering_core.pricing import Charge, ChargeKind, Graduated, Package, PerUnit, Round, Volume
+from metering_core.pricing import (
+    Charge,
+    ChargeKind,
+    Graduated,
+    Package,
+    Percentage,
+    PerUnit,
+    Round,
+    Volume,
+)
 from metering_core.testing.laws.sentences import LawBrokenError, forbid
 
 
@@ -156,9 +165,7 @@ def check_rating_laws(price: Price | PricingModel, quantity: Number) -> None:
         charges != _charged(model, quantity),
         lambda: f"{model} charges {quantity} units twice with different charges",
     )
-    for charge in (
-        one for one in charges if one.kind is ChargeKind.UNIT and one.unit_amount is not None
-    ):
+    for charge in (one for one in charges if one.kind in _PRODUCTS and one.unit_amount is not None):
         forbid(
             "rating",
             Fraction(charge.amount) != Fraction(charge.quantity) * _amount(charge.unit_amount),
@@ -167,14 +174,15 @@ def check_rating_laws(price: Price | PricingModel, quantity: Number) -> None:
     _check_built_in(model, quantity)
 
 
+_PRODUCTS: Final = frozenset({ChargeKind.UNIT, ChargeKind.PERCENT})
+
+
 def _check_built_in(model: PricingModel, quantity: Number) -> None:
     match model:
-        case PerUnit():
-            forbid(
-                "per unit",
-                _cost(model, quantity) != Fraction(quantity) * Fraction(model.unit_amount),
-                lambda: f"{quantity} units cost {_cost(model, quantity)} with {model}",
-            )
+        case PerUnit(unit_amount=each):
+            _check_per_unit(model, Fraction(each), quantity)
+        case Percentage(percent=percent):
+            _check_per_unit(model, Fraction(percent) / 100, quantity)
         case Graduated():
             check_graduated_laws(model, model.tiers, quantity)
         case Volume():
@@ -183,6 +191,14 @@ def _check_built_in(model: PricingModel, quantity: Number) -> None:
             check_package_laws(model, model.unit_amount, model.divide_by, model.round, quantity)
         case _:
             pass
+
+
+def _check_per_unit(model: PricingModel, each: Fraction, quantity: Number) -> None:
+    forbid(
+        "per unit",
+        _cost(model, quantity) != Fraction(quantity) * each,
+        lambda: f"{quantity} units cost {_cost(model, quantity)} with {model}",
+    )
 
 
 def _charged(model: PricingModel, quantity: Number) -> tuple[Charge, ...]:

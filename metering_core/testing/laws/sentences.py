@@ -31,7 +31,8 @@ LAWS: Final = {
     "packages": "Packages: the fewest that hold the quantity, or rounded down the most that "
     "it fills, "
     "are charged.",
-    "per unit": "Per unit: the quantity times the unit amount, and nothing else, is charged.",
+    "per unit": "Per unit: the quantity times the unit amount, or a percentage of it, and nothing "
+    "else, is charged.",
     "settling": "Settling moves an amount by at most half a minor unit, a half away from "
     "zero, credits "
     "as debits.",
