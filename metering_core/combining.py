@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
+from typing import Protocol
 
 import attrs
 
+from metering_core.acceptance import AcceptancePolicy, LateAttribution
 from metering_core.aggregation import KnowsMeters, Usage, as_requests, require_usage
 from metering_core.book import ClosesOne, HasBook
 from metering_core.errors import InvoicingError
@@ -30,6 +32,7 @@ from metering_core.invoicing import (
     lacks_invoice,
 )
 from metering_core.measures import Partial
+from metering_core.meter_acceptance import LateUsage, MeterPolicy
 from metering_core.meter_bills import Correction, Settled
 from metering_core.meters import Formula, Meter
 from metering_core.money import Rounding, half_up
@@ -37,6 +40,14 @@ from metering_core.names import each_of, offers, require_kind, require_offer
 from metering_core.periods import BillingPeriod, Instant, instant
 from metering_core.prices import Price
 from metering_core.subscriptions import Subscription, SubscriptionItem
+
+
+class HasPolicy(Protocol):
+    """Usage that was accepted by a policy."""
+
+    @property
+    def policy(self) -> AcceptancePolicy | MeterPolicy:
+        """What was accepted."""
 
 
 @attrs.frozen
@@ -174,23 +185,22 @@ class CombinedUsage(ClosesOne):
             yield {key: min(in_events[key], in_records[key]) for key in given}
 
     def _refuse_behind(self, subscription_id: str, period: BillingPeriod) -> None:
-        """Refuse to close a period while one log lacks the invoice of an earlier one, which may
+        """Refuse to close a period while one side lacks the invoice of an earlier one, which may
         have billed what came late.
+
+        A side that has closed nothing yet may be newer than the other: where it bills no late usage
+        with a later period, nothing of the invoice can be in it.
         """
-        books = [one.book for one in self._closers() if offers(one, HasBook)]
-        if len(books) < 2:
-            return
-        records, events = (one.account_of(subscription_id).invoices() for one in books)
-        for kind, own, other in (("records", records, events), ("events", events, records)):
-            # Before its first closing a log knows of no late usage: it may have been told of the
-            # subscription later.
+        sides = {"records": self.records, "events": self.events}
+        known = {kind: _invoices_known_to(one, subscription_id) for kind, one in sides.items()}
+        for kind, other in (("records", "events"), ("events", "records")):
+            own = known[kind]
             first = min(own, default=period.start_seconds)
-            for start, invoice in sorted(other.items(), key=lambda one: one[0]):
-                if (
-                    first <= start < period.start_seconds
-                    and invoice is not None
-                    and own.get(start) is None
-                ):
+            bills_late = _bills_late(sides[kind])
+            for start, invoice in sorted(known[other].items(), key=lambda one: one[0]):
+                if invoice is None or start >= period.start_seconds or own.get(start) is not None:
+                    continue
+                if start >= first or (bills_late and _bills_usage_of(kind, invoice)):
                     raise lacks_invoice(
                         invoice, kind, f"its usage to close the later {period} with"
                     )
@@ -272,6 +282,32 @@ class CombinedUsage(ClosesOne):
 
     def _closers(self) -> list[ClosesPeriods]:
         return [one for one in (self.records, self.events) if offers(one, ClosesPeriods)]
+
+
+def _invoices_known_to(usage: Usage, subscription_id: str) -> Mapping[int, Invoice | None]:
+    """Return what some usage knows to be billed, by the period's start: also columns, SQL and
+    views, which are over a book as the logs are.
+    """
+    account = usage.book.accounts.get(subscription_id) if offers(usage, HasBook) else None
+    return {} if account is None else account.invoices()
+
+
+def _bills_late(usage: Usage) -> bool:
+    """Whether late usage of a closed period is billed with a later one."""
+    if not offers(usage, HasPolicy):
+        return False
+    policy = usage.policy
+    if isinstance(policy, AcceptancePolicy):
+        return policy.late_attribution is LateAttribution.OPEN_PERIOD
+    return policy.late_usage is LateUsage.CARRY_FORWARD
+
+
+def _bills_usage_of(kind: str, invoice: Invoice) -> bool:
+    """Whether an invoice has lines of usage records, or of meter events."""
+    measured = (line.aggregate_usage for line in invoice.lines)
+    return any(
+        one is not None and isinstance(one, Formula) == (kind == "events") for one in measured
+    )
 
 
 def _is_of_usage(change: LineChange) -> bool:

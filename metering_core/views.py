@@ -33,7 +33,8 @@ from metering_core.prices import AggregateUsage
 from metering_core.subscriptions import Subscription, SubscriptionItem
 from metering_core.usage import Cell, UsageRecord
 
-if TYPE_CHECKING:  # Invoices are made above this module.
+if TYPE_CHECKING:  # Invoices are made, and books kept, above this module.
+    from metering_core.book import Book
     from metering_core.invoicing import Invoice
 
 
@@ -63,6 +64,10 @@ class KeepsClosings(Protocol):
 
     lock: RLock
     """Held during every append and every answer."""
+
+    @property
+    def book(self) -> Book:
+        """Who pays for what since when."""
 
     def closing_of(self, subscription_id: str, period: BillingPeriod) -> Closing | None:
         """Return how a period was finalized; None where it was not."""
@@ -298,6 +303,11 @@ class UsageView(SeesInvoices, UsageReader):
     def lock(self) -> RLock:
         """That of the log."""
         return self._log.lock
+
+    @property
+    def book(self) -> Book:
+        """That of the log."""
+        return self._log.book
 
     @property
     def sequence(self) -> int:
