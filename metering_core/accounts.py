@@ -276,42 +276,39 @@ def refuse_told_otherwise(
     Raises:
         InvalidValueError: ``change_not_billable``; ``param`` names the field that differs.
     """
-    for field in (
-        "customer",
-        "currency",
-        "billing_cycle_anchor",
-        "timezone",
-        "start_date",
-        "ended_at",
-    ):
+    for field in _OF_ALL_ITEMS:
         former, newer = getattr(told, field), getattr(given, field)
         if former != newer:
-            raise _untold(
-                field,
-                _written(former) if isinstance(former, datetime) else repr(former),
-                _written(newer),
-            )
+            expected = _written(former) if isinstance(former, datetime) else repr(former)
+            raise _untold(field, expected, _written(newer))
     known = {item.id: item for item in told.items if bills(item)}
     for place, item in enumerate(given.items):
-        if not bills(item):
-            continue
-        if item.id not in known:
-            raise _untold(
-                f"items[{place}]",
-                f"one of the items {', '.join(map(repr, known)) or '(none)'}",
-                item.id,
-            )
-        one = known.pop(item.id)
-        if terms_of(one.price) != terms_of(item.price):
-            raise _untold(
-                f"items[{place}][price]",
-                f"{one.price.id!r} on the terms that were told",
-                item.price.id,
-            )
-        if one.quantity != item.quantity:
-            raise _untold(f"items[{place}][quantity]", f"{one.quantity}", item.quantity)
+        if bills(item):
+            _refuse_item_told_otherwise(known, item, f"items[{place}]")
     for one in known.values():
         raise _untold("items", f"also the item {one.id!r}", "no such item")
+
+
+_OF_ALL_ITEMS: Final = (
+    *("customer", "currency", "billing_cycle_anchor", "timezone"),
+    *("start_date", "ended_at"),
+)
+"""What of a subscription makes the bill of each of its items."""
+
+
+def _refuse_item_told_otherwise(
+    known: dict[str, SubscriptionItem], item: SubscriptionItem, param: str
+) -> None:
+    """Refuse an item on other terms than it was told with, and take it out of those to come."""
+    if item.id not in known:
+        names = ", ".join(map(repr, known)) or "(none)"
+        raise _untold(param, f"one of the items {names}", item.id)
+    one = known.pop(item.id)
+    if terms_of(one.price) != terms_of(item.price):
+        expected = f"{one.price.id!r} on the terms that were told"
+        raise _untold(f"{param}[price]", expected, item.price.id)
+    if one.quantity != item.quantity:
+        raise _untold(f"{param}[quantity]", f"{one.quantity}", item.quantity)
 
 
 def _written(value: object) -> object:

@@ -172,7 +172,16 @@ class Book(Guarded):
         self.owners: dict[str, Account] = {}
         self.items: dict[str, KnownItem] = {}
         self.by_code: list[KnownItem] = []
+        self._keepers: list[ref[KeepsUsage]] = []
         self.measures: Final = meters is not None
+        self._start_measuring()
+        for meter in require_iterable(() if meters is None else meters, "meters"):
+            self.create_meter(meter)
+        self._accept_only(customers)
+        for subscription in require_iterable(subscriptions, "subscriptions"):
+            self.subscribe(subscription, overlap=overlap)
+
+    def _start_measuring(self) -> None:
         self.meters: dict[str, Meter] = {}
         self.by_event: dict[str, Meter] = {}
         self.by_customer: dict[str, dict[str, Account]] = {}
@@ -180,12 +189,6 @@ class Book(Guarded):
         self.bills: dict[str, dict[str, list[tuple[BillingPeriod, Bill]]]] = {}
         self.bills_made = 0
         self._customers: dict[str, None] | None = None
-        self._keepers: list[ref[KeepsUsage]] = []
-        for meter in require_iterable(() if meters is None else meters, "meters"):
-            self.create_meter(meter)
-        self._accept_only(customers)
-        for subscription in require_iterable(subscriptions, "subscriptions"):
-            self.subscribe(subscription, overlap=overlap)
 
     def _accept_only(self, customers: Iterable[str] | None) -> None:
         if isinstance(customers, str):
@@ -524,28 +527,35 @@ class Book(Guarded):
         """Refuse a second subscription that would bill the events of a meter that another one of
         the customer bills, or has.
         """
-        customer = subscription.customer
-        metered = [one.recurring.meter for one in subscription.items]
+        if subscription.customer is None:
+            return
         stretches = list(open_stretches(subscription, self.accounts.get(subscription.id)))
-        for account in self.by_customer.get(customer, {}).values() if customer is not None else ():
-            other = account.subscription
-            if other.id == subscription.id:
+        for account in self.by_customer.get(subscription.customer, {}).values():
+            if account.subscription.id != subscription.id:
+                self._refuse_beside(account.subscription, subscription, stretches)
+
+    def _refuse_beside(
+        self,
+        other: Subscription,
+        subscription: Subscription,
+        stretches: Sequence[tuple[int, int]],
+    ) -> None:
+        meets = overlap(other, subscription)
+        billed = {item.recurring.meter for item in other.items} if meets else set()
+        for place, item in enumerate(subscription.items):
+            meter = item.recurring.meter
+            if meter is None:
                 continue
-            meets = overlap(other, subscription)
-            billed = {item.recurring.meter for item in other.items} if meets else set()
-            for place, meter in enumerate(metered):
-                if meter is not None and meter in billed:
-                    raise _billed_twice(other, place, meter)
-                for period in self._billed_of(other.id, meter):
-                    if any(
-                        period.start_seconds < end and start < period.end_seconds
-                        for start, end in stretches
-                    ):
-                        raise _billed_before(other, place, meter, period)
+            if meter in billed:
+                raise _billed_twice(other, place, meter)
+            for period in self._billed_of(other.id, meter):
+                bounds = period.start_seconds, period.end_seconds
+                if any(bounds[0] < end and start < bounds[1] for start, end in stretches):
+                    raise _billed_before(other, place, meter, period)
 
     # Bills of meters ------------------------------------------------------------------------------
 
-    def _billed_of(self, subscription_id: str, meter: str | None) -> Iterator[BillingPeriod]:
+    def _billed_of(self, subscription_id: str, meter: str) -> Iterator[BillingPeriod]:
         """Yield the periods of a subscription that invoices billed of a meter, whatever its
         versions say since.
         """
@@ -719,15 +729,7 @@ class Book(Guarded):
                 for key, closing in former.items()
             }
             close = partial(self._close_all, closed, list(bills(closed, billing, at)))
-            settled = billing.settled
-            self._tell(
-                close,
-                received_at=at,
-                closed=[
-                    (key, one.period, one.invoice, key in settled, settled.get(key, (None,))[-1])
-                    for key, one in closed.items()
-                ],
-            )
+            self._tell(close, received_at=at, closed=_said(closed, billing.settled))
 
     def _close_all(self, closings: Mapping[str, Closing], bills: Iterable[KeptBill]) -> None:
         for bill in bills:
@@ -774,6 +776,16 @@ class Book(Guarded):
         for subscription_id, closings in closed.items():
             for closing in closings:
                 self.accounts[subscription_id].close(closing)
+
+
+def _said(closed: Mapping[str, Closing], settled: Mapping[str, Any]) -> list[tuple[Any, ...]]:
+    """Return closings as a fact says them: with whether it was said what the invoice charged, and
+    up to which number.
+    """
+    return [
+        (key, one.period, one.invoice, key in settled, settled.get(key, (None,))[-1])
+        for key, one in closed.items()
+    ]
 
 
 def require_book(book: object, *, measures: bool) -> Book:
@@ -828,7 +840,7 @@ def _billed_twice(other: Subscription, place: int, meter: str) -> InvalidValueEr
 
 
 def _billed_before(
-    other: Subscription, place: int, meter: str | None, period: BillingPeriod
+    other: Subscription, place: int, meter: str, period: BillingPeriod
 ) -> InvalidValueError:
     expected = (
         f"a meter of whose events no other subscription of customer {shown(other.customer or '')!r}"

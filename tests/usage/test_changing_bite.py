@@ -145,7 +145,7 @@ UNTOLD = {
     ),
     "an item too many is no difference": (
         told,
-        "accounts.refuse_told_otherwise",
+        "accounts._refuse_item_told_otherwise",
         "if item.id not in known",
         "if False",
     ),
@@ -157,15 +157,15 @@ UNTOLD = {
     ),
     "a quantity is no difference": (
         told,
-        "accounts.refuse_told_otherwise",
+        "accounts._refuse_item_told_otherwise",
         "if one.quantity != item.quantity",
         "if False",
     ),
     "an end is no difference": (
         told,
         "accounts.refuse_told_otherwise",
-        '"start_date", "ended_at"',
-        '"start_date"',
+        "in _OF_ALL_ITEMS",
+        "in _OF_ALL_ITEMS[:-1]",
     ),
     "a new item bills all": (
         joining,
