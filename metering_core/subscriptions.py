@@ -15,10 +15,20 @@ from typing import Any, Self
 
 import attrs
 
+from metering_core.codec import ROWS, Row, Shared, within
 from metering_core.currencies import currency
 from metering_core.errors import ErrorCode, InvalidValueError, InvoicingError
 from metering_core.exact import exact_integer
-from metering_core.names import each_of, flag, name, optional_name, require_kind, required, text_of
+from metering_core.names import (
+    each_of,
+    flag,
+    name,
+    optional_name,
+    require_kind,
+    require_object,
+    required,
+    text_of,
+)
 from metering_core.periods import (
     BillingCycle,
     BillingPeriod,
@@ -26,7 +36,7 @@ from metering_core.periods import (
     instant,
     unix_seconds,
 )
-from metering_core.prices import Price, Recurring
+from metering_core.prices import Price, PriceTable, Recurring
 from metering_core.stripe_fields import current_period_end, is_empty, judged
 
 __all__ = ["BillingThresholds", "Subscription", "SubscriptionItem"]
@@ -531,3 +541,51 @@ def _billed_until(data: Mapping[str, Any]) -> Any:
         if data.get(key) is not None:
             return data[key]
     return None if is_empty(data.get("cancel_at_period_end")) else current_period_end(data)
+
+
+# In documents, which hold each price once ---------------------------------------------------------
+
+
+def subscription_fields(subscription: Subscription, table: PriceTable) -> dict[str, Any]:
+    """Write a subscription, its prices into the table."""
+    thresholds = subscription.billing_thresholds
+    ended_at = subscription.ended_at
+    return {
+        "id": subscription.id,
+        "items": [item_fields(item, table) for item in subscription.items],
+        "billing_cycle_anchor": unix_seconds(subscription.billing_cycle_anchor),
+        "billing_thresholds": None if thresholds is None else thresholds.to_dict(),
+        "currency": subscription.currency,
+        **({} if subscription.customer is None else {"customer": subscription.customer}),
+        "ended_at": None if ended_at is None else unix_seconds(ended_at),
+        "start_date": unix_seconds(subscription.start_date),
+        "timezone": subscription.timezone,
+    }
+
+
+def item_fields(item: SubscriptionItem, table: PriceTable) -> dict[str, Any]:
+    """Write a subscription item, its price into the table."""
+    thresholds = item.billing_thresholds
+    return {
+        "id": item.id,
+        "price": table.refer(item.price),
+        "quantity": item.quantity,
+        "billing_thresholds": None if thresholds is None else thresholds.to_dict(),
+    }
+
+
+def _write_subscription(subscription: Subscription, shared: Shared | None) -> dict[str, Any]:
+    if isinstance(shared, PriceTable):
+        return subscription_fields(subscription, shared)
+    return subscription.to_dict()
+
+
+def _read_subscription(data: object, param: str, shared: Shared | None) -> Subscription:
+    given = require_object(data, param)
+    with within(param):
+        return Subscription.from_dict(
+            given, shared.known if isinstance(shared, PriceTable) else None
+        )
+
+
+ROWS[Subscription] = Row(_write_subscription, _read_subscription)

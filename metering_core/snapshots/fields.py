@@ -20,7 +20,7 @@ from metering_core.exact import read_whole
 from metering_core.invoicing import Invoice, InvoiceStatus
 from metering_core.meters import Meter
 from metering_core.names import known_keys
-from metering_core.periods import BillingPeriod, from_unix_seconds, unix_seconds
+from metering_core.periods import BillingPeriod, from_unix_seconds
 from metering_core.prices import Price, PriceTable
 from metering_core.subscriptions import Subscription, SubscriptionItem
 
@@ -55,34 +55,6 @@ def require_moments(stamps: Iterable[int], in_a_second: int) -> None:
 
 
 # Subscriptions and prices -------------------------------------------------------------------------
-
-
-def subscription_fields(subscription: Subscription, table: PriceTable) -> dict[str, Any]:
-    """Write a subscription, its prices into the table."""
-    thresholds = subscription.billing_thresholds
-    ended_at = subscription.ended_at
-    return {
-        "id": subscription.id,
-        "items": [item_fields(item, table) for item in subscription.items],
-        "billing_cycle_anchor": unix_seconds(subscription.billing_cycle_anchor),
-        "billing_thresholds": None if thresholds is None else thresholds.to_dict(),
-        "currency": subscription.currency,
-        **({} if subscription.customer is None else {"customer": subscription.customer}),
-        "ended_at": None if ended_at is None else unix_seconds(ended_at),
-        "start_date": unix_seconds(subscription.start_date),
-        "timezone": subscription.timezone,
-    }
-
-
-def item_fields(item: SubscriptionItem, table: PriceTable) -> dict[str, Any]:
-    """Write a subscription item, its price into the table."""
-    thresholds = item.billing_thresholds
-    return {
-        "id": item.id,
-        "price": table.refer(item.price),
-        "quantity": item.quantity,
-        "billing_thresholds": None if thresholds is None else thresholds.to_dict(),
-    }
 
 
 def read_prices(written: Any, prices: Mapping[str, Price]) -> PriceTable:

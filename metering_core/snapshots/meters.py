@@ -30,9 +30,9 @@ from metering_core.snapshots.fields import (
     read_subscription,
     require_each,
     require_moments,
-    subscription_fields,
     wholes,
 )
+from metering_core.subscriptions import subscription_fields
 
 FORMAT: Final = "metering_core.meter_log"
 VERSION: Final = 3

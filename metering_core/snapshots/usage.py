@@ -19,7 +19,6 @@ from metering_core.names import known_keys
 from metering_core.prices import AggregateUsage, Price, PriceTable
 from metering_core.snapshots.fields import (
     closed_fields,
-    item_fields,
     read_closed,
     read_count,
     read_item,
@@ -27,10 +26,14 @@ from metering_core.snapshots.fields import (
     read_subscription,
     require_each,
     require_moments,
-    subscription_fields,
     wholes,
 )
-from metering_core.subscriptions import Subscription, SubscriptionItem
+from metering_core.subscriptions import (
+    Subscription,
+    SubscriptionItem,
+    item_fields,
+    subscription_fields,
+)
 
 FORMAT: Final = "metering_core.usage_log"
 VERSION: Final = 3

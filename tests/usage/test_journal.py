@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from journals import check_same, empty_like, text_of, through_text, twin_of
 from planting import each, expect_found, forbidden_by
+from test_invoicing import Steps
 
 import metering_core as mc
 from metering_core.journal import Change, ClosedPeriod
@@ -197,6 +198,26 @@ def test_events_of_anybody_name_no_customers():
     assert [change.kind for change in log.changes()] == ["meter"]
     with pytest.raises(mc.InvalidValueError, match="change: expected what this log takes"):
         log.apply(Change(2, customer="cus"))
+
+
+def test_a_price_of_ones_own_is_told_by_its_id():
+    """A pricing model that no shape can say is written by the price's id, and given by who reads."""
+    own = priced(Steps(), id="own")
+    log = mc.UsageLog([subscribed(own)])
+    log.record("si_0", 2001, now=START)
+    mc.finalize_invoice(log.subscriptions[0], log, JAN, now=JAN.end)
+    twin = mc.UsageLog()
+    for change in json.loads(json.dumps([one.to_dict() for one in log.changes()])):
+        assert twin.apply(Change.from_dict(change, {"own": own}))
+    check_same(log, twin)
+    told = log.changes()[0].to_dict()
+    assert told["prices"] == {"own": "own"}
+    with pytest.raises(mc.InvalidValueError, match="one that is given"):
+        Change.from_dict(told)
+    del told["subscription"]["items"][0]["price"]
+    with pytest.raises(mc.InvalidValueError) as caught:
+        Change.from_dict(told, {"own": own})
+    assert caught.value.param == "subscription[items][plan]"
 
 
 class CrashError(Exception):
