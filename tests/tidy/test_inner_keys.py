@@ -95,6 +95,7 @@ WRITTEN = [
     mc.stripe.MeterEventSession("mes_1", "t0k3n", created=START, expires_at=START + 900),
     *(ON_METER, PACKAGES, SEATS, SEATS.recurring, ON_METER.recurring),
     *(*ITEMS, WHOLE),
+    mc.pricing.Percentage("2.9"),
 ]
 """Values with something in each of their fields: what they write is what is changed, so that a new
 key is found by itself.
