@@ -184,3 +184,28 @@ def test_another_kind_of_book_is_refused(kind, book):
     with pytest.raises(mc.InvalidValueError) as raised:
         kind(book=book)
     assert (raised.value.code, raised.value.param) == ("parameter_invalid_object", "book")
+
+
+def test_columns_have_no_more_items_than_their_cells_hold(monkeypatch):
+    """A book that others told more items than fit the columns' cells is refused when it is used:
+    no two items are one.
+    """
+    log, columns = shared()
+    monkeypatch.setattr("metering_core.columnar.usage.CODES_MAX", 1)
+    assert outcome(columns.subscribe, other()) == "parameter_invalid_object"
+    assert use(columns).outcome == "accepted"
+    log.subscribe(other())
+    assert outcome(use, columns) == "parameter_invalid_object"
+    assert len(columns) == 1
+
+
+def test_who_is_gone_is_asked_no_more():
+    """A book keeps none of those alive that share it."""
+    log, columns = shared()
+    second = mc.UsageLog(book=log.book)
+    del columns
+    gc.collect()
+    third = mc.UsageLog(book=log.book)
+    kept = [one() for one in log.book._keepers]
+    assert [one is kept[place] for place, one in enumerate([log, second, third])] == [True] * 3
+    assert len(kept) == 3
