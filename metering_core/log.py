@@ -412,12 +412,14 @@ class UsageLog(UsageReader, Closes, Journaled, Uncopied):
         for held in self._held:
             held.forget_ids_after(self._store.sequence)
 
+    def _hold_all(self) -> None:
+        new = self._by_code[len(self._held) :]
+        self._held += [_Held(one.account.subscription.cycle) for one in new]
+
     def _holding(self, known: KnownItem) -> _Held:
         """Return what is held of an item; of those that came to the book since, nothing yet."""
         if known.code >= len(self._held):
-            self._held += [
-                _Held(one.account.subscription.cycle) for one in self._by_code[len(self._held) :]
-            ]
+            self._hold_all()
         return self._held[known.code]
 
     def _judge(
@@ -462,8 +464,7 @@ class UsageLog(UsageReader, Closes, Journaled, Uncopied):
         elif self._folded == len(self._store):
             return
         self._is_folding = True
-        if self._by_code:
-            self._holding(self._by_code[-1])
+        self._hold_all()
         first, end = self._folded, len(self._store)
         # Numbers ascend, so the last late record tells whether any of the new ones is late.
         attributed = self._store.attributed

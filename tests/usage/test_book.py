@@ -64,6 +64,7 @@ def test_what_one_closes_is_closed_for_all():
     use(log, 7)
     assert mc.finalize_invoice(subscribed(), log, JAN, now=FEB.start) == billed
     assert log.stored_invoice("sub", JAN) == columns.stored_invoice("sub", JAN) == billed
+    columns.require_told(subscribed(DEARER), JAN)  # Its invoice stays, whatever is told.
     late = [usage.append([mc.UsageRecord("si_0", 1, START)], now=START) for usage in (log, columns)]
     assert [one[0].code for one in late] == ["period_closed"] * 2
 
