@@ -537,6 +537,7 @@ def test_a_call_is_whole_whenever_another_thread_interrupts(case):
 
 NEVER_INTERRUPTED = {
     "ColumnarEvents.recorded": "for the book: a value that asks nothing yet",
+    "ColumnarView.book": "that of the columns",
     "ColumnarUsage.fold": "for the readers of columns, who fold into cells of their own",
 }
 

@@ -157,6 +157,7 @@ def test_tests_speak_of_all_of_them():
 
 MODELS = {
     mc.pricing.PerUnit: mc.pricing.PerUnit("0.7"),
+    mc.pricing.Percentage: mc.pricing.Percentage("2.9"),
     mc.pricing.Package: mc.pricing.Package(7, 10),
     mc.pricing.Graduated: mc.pricing.Graduated([Tier(3, 2, 5), Tier(None, "1.5")]),
     mc.pricing.Volume: mc.pricing.Volume([Tier(3, 2, 5), Tier(None, "1.5")]),
@@ -168,14 +169,14 @@ def test_every_pricing_model_is_rated_in_columns():
     comes to.
     """
 
-    class Percentage(mc.pricing.PerUnit):
+    class ThreeEach(mc.pricing.PerUnit):
         """A model that columns do not know: theirs is chosen by the very class."""
 
         def charges(self, quantity):
             return mc.pricing.PerUnit(3).charges(quantity)
 
     assert set(MODELS) == set(PRICING_MODELS.values())
-    for model in [*MODELS.values(), Percentage(1)]:
+    for model in [*MODELS.values(), ThreeEach(1)]:
         price = priced(model)
         quantities = np.arange(12)
         expected = [mc.rate(price, quantity).charges for quantity in range(12)]

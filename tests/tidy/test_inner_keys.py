@@ -86,6 +86,7 @@ WRITTEN = [
         mc.pricing.Volume(TIERS),
         mc.pricing.Package("12.5", 10, "up"),
         mc.pricing.PerUnit("0.5"),
+        mc.pricing.Percentage("2.9"),
     ),
     *(
         METER,
@@ -388,7 +389,7 @@ FOUND = {
     "Price.from_dict, said": [("object", "incomparable"), ("custom_unit_amount", "Decimal snan")],
     "Price.from_dict, in another currency": [("currency_options", "array")],
     "Subscription.from_dict, said": [("status", "series"), ("currency", "array")],
-    "Subscription.from_dict 19": [("timezone", "array")],
+    "Subscription.from_dict 20": [("timezone", "array")],
     "meter_event_from_cloudevent, said": [
         ("data", "unshowable key"),
         ("specversion", "array"),

@@ -212,7 +212,9 @@ class SparkSession:
 
 
 SPARK = {
-    SparkUsage: ("session", "subscriptions", "policy", "closed", "now", "skip_malformed", "time"),
+    SparkUsage: (
+        *("session", "subscriptions", "book", "policy", "closed", "now", "skip_malformed", "time"),
+    ),
     SparkEvents: (
         *(
             "session",

@@ -659,6 +659,7 @@ KINDS = [
     mc.stripe.MeterEventStream,
 ]
 NEVER_INTERRUPTED = {
+    "UsageView.book": "that of the log",
     "UsageLog.from_state": "makes a log: where it is interrupted, there is none",
     "MeterLog.from_state": "makes a log: where it is interrupted, there is none",
 }
