@@ -238,6 +238,7 @@ def rate(price: Price, quantity: Number) -> RatedUsage:
     >>> rate(Price.per_unit("average", currency="usd", unit_amount=10), Fraction(1, 3)).amount
     Amount(minor_units=Fraction(10, 3), currency='usd')
     """
-    require_kind(Price, price, "price")
+    if type(price) is not Price:  # As nearly always it is; the question costs as much as a product.
+        require_kind(Price, price, "price")
     checked = exact_quantity(quantity, "quantity")
     return RatedUsage(price, checked, charges_for(price.model, checked))
