@@ -57,6 +57,7 @@ REQUESTS: Final[Mapping[str, str]] = {
     "adds_up": "BOOLEAN",
     "wants_total": "BOOLEAN",
     "wants_latest": "BOOLEAN",
+    "is_windowed": "BOOLEAN",
     "wants_texts": "BOOLEAN",
     "wants_area": "BOOLEAN",
     "window_length": "BIGINT",
@@ -101,7 +102,12 @@ class Asked:
             *(number, self.series, self.starts, self.ends, looks_back),
             *(_BEGINNING if looks_back else reads_from, reads_before),
             *(made_of == ("total",), "total" in made_of, made_of == ("latest",)),
-            *("texts" in made_of, "moment" in made_of, self.row.window_seconds * ticks),
+            *(
+                self.window > 0,
+                "texts" in made_of,
+                "moment" in made_of,
+                self.row.window_seconds * ticks,
+            ),
         )
 
     def probe(self) -> Asked:

@@ -9,7 +9,7 @@ SELECT
   CASE WHEN window_length > 0
     THEN timestamp - MOD(MOD(timestamp, window_length) + window_length, window_length) ELSE judged.seq
   END AS cell,
-  timestamp, timestamp AS billed_at, units AS amount, value AS text, window_length > 0 AS is_set
+  judged.seq AS place, timestamp, timestamp AS billed_at, units AS amount, value AS text, window_length > 0 AS is_set
 FROM judged
 LEFT JOIN canceled
   ON canceled.seq = judged.seq

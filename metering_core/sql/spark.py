@@ -105,7 +105,7 @@ class SparkUsage(SqlRecords):
             for number, (item, period) in enumerate(wanted)
         )
         names = self._spark.sent(_NAMED, named)
-        folded = self._spark.frame(statement("folding")).drop("text", "seq", "latest", "area")
+        folded = self._spark.frame(statement("folding")).drop("text", "place", "latest", "area")
         written = names.join(folded, "request").drop("request")
         self._spark.running(lambda: written.write.parquet(path))
 

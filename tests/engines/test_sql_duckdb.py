@@ -769,7 +769,7 @@ def test_the_kernel_is_plain_sql():
         CREATE TABLE closings (calendar BIGINT, starts BIGINT, ends BIGINT, bills_late BOOLEAN);
         CREATE TABLE requests AS SELECT 0 AS request, 0 AS series, {START} AS starts, {START + DAY} AS ends,
           FALSE AS looks_back, {START} AS reads_from, {START + DAY} AS reads_before, TRUE AS adds_up, TRUE AS wants_total,
-          FALSE AS wants_latest, FALSE AS wants_texts, FALSE AS wants_area, 0 AS window_length;
+          FALSE AS wants_latest, FALSE AS is_windowed, FALSE AS wants_texts, FALSE AS wants_area, 0 AS window_length;
     """)
     for name in texts.STATEMENTS:
         result = connection.execute(texts.statement(name)).fetchall()
@@ -779,7 +779,7 @@ def test_the_kernel_is_plain_sql():
         if name == "sifting":
             connection.execute("CREATE VIEW usage AS SELECT * FROM sifted WHERE fault IS NULL")
         if name == "folding":
-            assert result == [(0, None, None, 1, 5, 5, 5, START, 1, 5, None)]
+            assert result == [(0, None, None, 1, 5, 5, 5, 0, None, None, None)]
 
 
 def test_attributed_usage_is_billed_in_the_open_period():

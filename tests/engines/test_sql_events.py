@@ -11,12 +11,15 @@ from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from attrs import evolve
 from builders import DAY, START
 from event_cases import METERS, NOON, POLICIES, SECOND, SMALL, cut, generated
 
 import metering_core as mc
 from metering_core.meter_acceptance import MeterPolicy
+from metering_core.meter_events import MeterEventAdjustment
 from metering_core.meters import Meter
+from metering_core.periods import from_unix_seconds
 
 pytest.importorskip("duckdb", reason="needs the extra 'duckdb'")
 
@@ -347,6 +350,46 @@ def test_windows_that_a_period_cuts():
     compare(cut(), duckdb_of(cut()))
 
 
+def test_cancellations_and_closed_periods_are_those_of_a_log():
+    """What was canceled does not count, in a window the one before it does, and a finalized period
+    keeps its invoice; a cancellation that a log refuses is refused.
+    """
+    history = cut()
+    for at, row in enumerate(history.rows):
+        row.identifier = f"id {at}"
+    log, _ = history.log
+    canceled = [
+        log.cancel("window", "id 1", now=NOON + DAY),
+        log.cancel("window", "id 2", now=NOON + DAY),
+    ]
+    subscription = history.subscriptions[0]
+    day = mc.BillingPeriod(START + DAY, START + 2 * DAY)
+    billed = mc.finalize_invoice(subscription, log, day, now=day.end)
+    engine = duckdb_of(history, canceled=canceled, closed=log.state().closed)
+    requests = history.requests()
+    assert billed.total  # The 5 that came before what was canceled.
+    assert list(map(numberless, engine.partials(requests))) == list(
+        map(numberless, log.partials(requests))
+    )
+    assert engine.stored_invoice(subscription.id, day) == billed
+    assert mc.finalize_invoice(subscription, engine, day, now=day.end) == billed
+    assert engine.periods_with_usage() == {"sub_cus_1": (day,), "sub_cus_2": (day,)}
+    assert engine.falls() is None
+    late = replace_at(canceled[0], NOON + 3 * DAY)
+    for one, policy, code in (
+        (late, MeterPolicy(backdate_days=None), "cancel_window_closed"),
+        (MeterEventAdjustment("window", "other", 1, day.end), None, "event_not_found"),
+    ):
+        with pytest.raises(mc.errors.UsageRejectedError) as refused:
+            duckdb_of(history, canceled=[one], policy=policy or history.policy)
+        assert refused.value.code == code
+
+
+def replace_at(adjustment, at):
+    """Return a cancellation that was received at another moment."""
+    return evolve(adjustment, canceled_at=from_unix_seconds(at))
+
+
 def test_no_events():
     """An empty table comes to nothing, as an empty log does."""
     history = history_of(1, 0, "default")
@@ -442,17 +485,25 @@ def test_spark_refuses_by_name(session):
 @pytest.mark.parametrize(
     ("where", "right", "wrong"),
     [
-        ("folding", "billed_at < ends", "billed_at <= ends"),
-        ("folding", "ELSE counted.cell END", "ELSE 0 END"),
-        ("folding", "starts <= billed_at", "starts < billed_at"),
-        ("folding", "MAX_BY(cells.amount, cells.seq)", "MIN_BY(cells.amount, cells.seq)"),
+        ("folding", "billed_at < requests.ends", "billed_at <= requests.ends"),
+        ("folding", "ELSE billable.place END", "ELSE 0 END"),
+        ("folding", "requests.starts <= entries", "requests.starts < entries"),
+        ("folding", "MAX_BY(cells.amount, CASE", "MIN_BY(cells.amount, CASE"),
         ("event_judging", "claims.seq >= alone.seq", "claims.seq > alone.seq"),
         ("event_entries", "window_length > 0 AS is_set", "FALSE AS is_set"),
         ("event_entries", "dimensions AS part", "'' AS part"),
         ("folding", "GREATEST(cells.timestamp - starts, 0)", "GREATEST(cells.timestamp, 0)"),
         ("folding", "GREATEST(cells.timestamp - starts, 0)", "(cells.timestamp - starts)"),
-        ("folding", "requests.reads_from <= entries.billed_at", "starts <= entries.billed_at"),
-        ("folding", "entries.billed_at < requests.reads_before", "entries.billed_at < ends"),
+        (
+            "folding",
+            "requests.reads_from <= entries.billed_at",
+            "requests.starts <= entries.billed_at",
+        ),
+        (
+            "folding",
+            "entries.billed_at < requests.reads_before",
+            "entries.billed_at < requests.ends",
+        ),
         (
             "event_judging",
             "claims.all_dimensions = alone.all_dimensions",

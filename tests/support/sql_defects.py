@@ -8,11 +8,11 @@ import engine_cases
 
 from metering_core.sql import texts
 
-RESETS = "    AND last_sets.part = requested.part\n    AND last_sets.cell = requested.cell\n"
+RESETS = "    AND last_sets.part = billable.part\n    AND last_sets.cell = billable.cell\n"
 
-CELLWISE = (
-    ", CASE WHEN counted.adds_up THEN NULL ELSE counted.part END,\n"
-    "    CASE WHEN counted.adds_up THEN NULL ELSE counted.cell END"
+ONE_CELL = (
+    "CASE WHEN billable.adds_up THEN 0 ELSE billable.place END AS place,\n"
+    "    CASE WHEN billable.adds_up THEN 0 ELSE billable.timestamp END AS timestamp"
 )
 
 DEFECTS = {
@@ -152,29 +152,29 @@ DEFECTS = {
     ),
     "the record that arrived last is the last": (
         "folding",
-        "MAX(timestamp) AS timestamp\n  FROM counted",
-        "MAX_BY(timestamp, seq) AS timestamp\n  FROM counted",
+        "MAX(timestamp) AS timestamp\n  FROM requested",
+        "MAX_BY(timestamp, seq) AS timestamp\n  FROM requested",
     ),
     "the earliest cell is the last": (
         "folding",
-        "MAX(timestamp) AS timestamp\n  FROM counted",
-        "MIN(timestamp) AS timestamp\n  FROM counted",
+        "MAX(timestamp) AS timestamp\n  FROM requested",
+        "MIN(timestamp) AS timestamp\n  FROM requested",
     ),
     "the first set resets": ("folding", "MAX(seq) AS seq", "MIN(seq) AS seq"),
     "a set does not count itself": (
         "folding",
-        "requested.seq >= last_sets.seq",
-        "requested.seq > last_sets.seq",
+        "billable.seq >= last_sets.seq",
+        "billable.seq > last_sets.seq",
     ),
     "a set resets nothing": ("folding", "WHERE is_set\n", "WHERE FALSE\n"),
     "an increment resets": ("folding", "WHERE is_set\n", "WHERE TRUE\n"),
     "a set resets other timestamps": ("folding", RESETS, ""),
     "the greatest record, not cell": (
         "folding",
-        "ELSE counted.cell END\n)",
-        "ELSE counted.cell END, counted.amount\n)",
+        "GROUP BY request, place, timestamp\n)",
+        "GROUP BY request, place, timestamp, amount\n)",
     ),
-    "all cells are one": ("folding", CELLWISE, ""),
+    "all cells are one": ("folding", ONE_CELL, "0 AS place,\n    0 AS timestamp"),
     "an average is of its greatest cell": (
         "folding",
         "SUM(CASE WHEN wants_total",
