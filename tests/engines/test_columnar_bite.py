@@ -32,7 +32,7 @@ from event_cases import SMALL, generated
 from hypothesis import given, settings
 from planting import HUNT, each, expect_found, forbidden_by, slips
 from test_columnar import catalog_of, usage_of
-from test_columnar_events import appended, compare
+from test_columnar_events import appended, closed_and_viewed, compare
 
 import metering_core as mc
 from metering_core.columnar import answering, folding, totals
@@ -345,6 +345,12 @@ EVENT_DEFECTS = forbidden_by(
             at - was <= retention  ->  at - was < retention
         events.ColumnarEvents._repeated: a duplicate counts
             verdict.accepted[row] = False  ->  pass
+        events.SeenReadings._take: a view shows what came later
+            number <= self.end and self._sees(number, self._events.received_of(number))  ->  True
+        events.ColumnarEvents.logged: a view lists what came later
+            and sees(number, received)  ->
+        events.ColumnarEvents.partials: a closed period is measured again
+            period in self._known_bills(item.id)  ->  False
         events.ColumnarEvents._read: one dimension less
             extra <= self.policy.dimensions_max  ->  extra < self.policy.dimensions_max
         events.ColumnarEvents._repeated: identifiers of earlier batches are forgotten
@@ -594,6 +600,7 @@ def every_history():
     )
     for history in chain([event_cases.tied(), event_cases.retried()], drawn):
         compare(history, *appended(history, (1, 7, 40)))
+    closed_and_viewed(0, "carry_forward")
 
 
 @each(EVENT_DEFECTS)

@@ -250,6 +250,11 @@ def test_closed_periods_and_views_are_the_logs(seed, late_usage):
     """A finalized period stays as it was billed, what comes late is unbilled or carried forward,
     and columns are shown as they were: all as in the log.
     """
+    closed_and_viewed(seed, late_usage)
+
+
+def closed_and_viewed(seed, late_usage):
+    """Compare columns with the log while periods are closed, and views of both."""
     policy = attrs.evolve(POLICIES[("history", "retained")[seed]], late_usage=late_usage)
     history = generated(seed, 60, "history")
     history.policy = policy
