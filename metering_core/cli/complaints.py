@@ -22,15 +22,9 @@ from typing import Final, TextIO, TypeVar
 import attrs
 from cyclopts import UnusedCliTokensError
 
+from metering_core import ErrorCode, InvalidValueError, MeteringError
 from metering_core.cli.printing import write_csv_rows
-from metering_core.errors import (
-    CatalogError,
-    ErrorCode,
-    InvalidValueError,
-    MeteringError,
-    describe,
-    shown,
-)
+from metering_core.errors import CatalogError, describe, shown
 from metering_core.feeds.formats import UsageFormat
 from metering_core.replacing import replacing
 

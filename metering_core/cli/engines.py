@@ -17,30 +17,29 @@ from typing import Any, Final, cast
 
 import attrs
 
-from metering_core.acceptance import AcceptancePolicy, Receipts
-from metering_core.aggregation import Usage
-from metering_core.cli.complaints import complain, slip
-from metering_core.cli.files import HowToRead, format_of, is_watched, lines_of, opened, shown_name
-from metering_core.errors import (
-    CatalogError,
+from metering_core import (
+    AcceptancePolicy,
+    BillingPeriod,
     ErrorCode,
+    Instant,
     InvalidValueError,
     InvoicingError,
     MeteringError,
-    MissingExtraError,
-    describe,
-    shown,
+    Subscription,
+    Usage,
+    UsageLog,
 )
+from metering_core.acceptance import Receipts
+from metering_core.cli.complaints import complain, slip
+from metering_core.cli.files import HowToRead, format_of, is_watched, lines_of, opened, shown_name
+from metering_core.errors import CatalogError, MissingExtraError, describe, shown
 from metering_core.feeds import UsageFormat, UsageRow, append_usage, read_usage
 from metering_core.feeds.appending import Spellings
 from metering_core.feeds.files import USAGE_COLUMNS, Arrivals
 from metering_core.feeds.formats import PARQUET, format_by_extension
-from metering_core.log import UsageLog
-from metering_core.periods import BillingPeriod, Instant
 from metering_core.sql import DuckDBUsage, sql_kernel
 from metering_core.sql.readers import Files
 from metering_core.sql.records import EXPECTED
-from metering_core.subscriptions import Subscription
 
 LARGE_BYTES: Final = 64 * 2**20
 """From this size on, text is read by DuckDB."""

@@ -17,8 +17,9 @@ from typing import BinaryIO, Final, TextIO, cast
 
 import attrs
 
+from metering_core import BillingPeriod, MeterEvent, MeteringError, MeterLog, MeterPolicy
 from metering_core.cli.complaints import NAMED_MAX, Refusals, complain
-from metering_core.errors import CatalogError, MeteringError, shown
+from metering_core.errors import CatalogError, shown
 from metering_core.feeds import (
     Catalog,
     EventRow,
@@ -30,10 +31,6 @@ from metering_core.feeds import (
 )
 from metering_core.feeds.instants import PlausibleTime
 from metering_core.feeds.json import refuse_pipe, unread
-from metering_core.meter_acceptance import MeterPolicy
-from metering_core.meter_events import MeterEvent
-from metering_core.meter_log import MeterLog
-from metering_core.periods import BillingPeriod
 
 LONG_FILE_BYTES: Final = 4 * 2**20
 """From this size on, reading a file of usage shows a progress bar."""

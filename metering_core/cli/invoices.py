@@ -18,7 +18,20 @@ from typing import Annotated, Any, Final
 import attrs
 from cyclopts import Parameter
 
-from metering_core.aggregation import Usage
+from metering_core import (
+    BillingPeriod,
+    CombinedUsage,
+    ErrorCode,
+    InvalidValueError,
+    Invoice,
+    InvoiceLineItem,
+    MeterLog,
+    Subscription,
+    Usage,
+    UsageLog,
+    explain,
+    finalize_invoice,
+)
 from metering_core.cli.complaints import (
     OK,
     REFUSED,
@@ -40,16 +53,9 @@ from metering_core.cli.options import (
     instant_option,
 )
 from metering_core.cli.printing import print_json, write_csv_rows
-from metering_core.combining import CombinedUsage
-from metering_core.errors import ErrorCode, InvalidValueError
-from metering_core.explaining import explain
 from metering_core.feeds import Catalog, UsageFormat, read_catalog
 from metering_core.feeds.instants import PlausibleTime
-from metering_core.invoicing import Invoice, InvoiceLineItem, finalize_invoice, line_fields
-from metering_core.log import UsageLog
-from metering_core.meter_log import MeterLog
-from metering_core.periods import BillingPeriod
-from metering_core.subscriptions import Subscription
+from metering_core.invoicing import line_fields
 
 _DEMO: Final = Path(__file__).parent.parent / "demo"
 

@@ -15,11 +15,11 @@ from typing import Annotated, Any, Final
 import attrs
 from cyclopts import Parameter, Token
 
-from metering_core.acceptance import AcceptancePolicy
+from metering_core import AcceptancePolicy, ErrorCode, InvalidValueError, MeterPolicy
 from metering_core.cli.complaints import slip
-from metering_core.errors import ErrorCode, InvalidValueError, describe
+from metering_core.errors import describe
 from metering_core.feeds.instants import ANY_TIME, PlausibleTime
-from metering_core.meter_acceptance import IdentifierScope, MeterPolicy, Overlap
+from metering_core.meter_acceptance import IdentifierScope, Overlap
 from metering_core.periods import instant
 
 _DURATION: Final = re.compile(r"([0-9]{1,9})(s|m|h|d)")

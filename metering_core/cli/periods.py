@@ -6,6 +6,7 @@ from datetime import datetime
 from itertools import islice
 from typing import Any, cast
 
+from metering_core import BillingCycle, ErrorCode, InvalidValueError
 from metering_core.cli.options import (
     Dashed,
     DashedOrNone,
@@ -14,9 +15,7 @@ from metering_core.cli.options import (
     time_of_today,
 )
 from metering_core.cli.printing import in_zone
-from metering_core.errors import ErrorCode, InvalidValueError
 from metering_core.feeds.instants import ANY_TIME, likeness
-from metering_core.periods import BillingCycle
 
 
 def periods(

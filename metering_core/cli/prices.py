@@ -9,7 +9,18 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from metering_core.aggregation import Usage, UsageSummary, summarize_all
+from metering_core import (
+    ErrorCode,
+    InvalidValueError,
+    Money,
+    Price,
+    RatedUsage,
+    Usage,
+    UsageLog,
+    UsageSummary,
+    rate,
+)
+from metering_core.aggregation import summarize_all
 from metering_core.cli.complaints import OnError, Refusals
 from metering_core.cli.files import (
     HowToRead,
@@ -21,16 +32,14 @@ from metering_core.cli.files import (
 )
 from metering_core.cli.options import AnyTime, AsJson, DashedOrNone, WholeNumber
 from metering_core.cli.printing import print_json, print_table
-from metering_core.errors import ErrorCode, InvalidValueError, describe, shown
+from metering_core.errors import describe, shown
 from metering_core.exact import plain
 from metering_core.feeds import append_usage, read_price, read_usage
 from metering_core.feeds.files import parse_quantity
 from metering_core.feeds.instants import ANY_TIME, FROM_2000, PlausibleTime
 from metering_core.invoicing import describe_charge, grouped, number_field
-from metering_core.log import UsageLog
-from metering_core.money import Amount, Money
-from metering_core.prices import Price
-from metering_core.rating import RatedUsage, SettledLine, rate
+from metering_core.money import Amount
+from metering_core.rating import SettledLine
 from metering_core.tariffs.auditing import Finding, Severity, audit
 from metering_core.tariffs.comparing import compare
 from metering_core.tariffs.plotting import Scale, curve

@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from metering_core import ErrorCode, MeterEvent, MeterEventSummary, event_summaries
 from metering_core.cli.complaints import OK, REFUSED, OnError, refusals_of, refuse_same_file, slip
 from metering_core.cli.files import HowToRead, catalog_at, load_events
 from metering_core.cli.options import (
@@ -18,12 +19,11 @@ from metering_core.cli.options import (
     instant_option,
 )
 from metering_core.cli.printing import in_zone, print_json, print_table
-from metering_core.errors import ErrorCode, describe
+from metering_core.errors import describe
 from metering_core.exact import plain
 from metering_core.feeds import Catalog
 from metering_core.feeds.appending import Spellings
-from metering_core.meter_events import MeterEvent
-from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
+from metering_core.meter_summaries import ValueGroupingWindow
 
 
 def summaries(

@@ -95,16 +95,37 @@ from typing import Any, Final
 
 import attrs
 
-from metering_core.acceptance import AcceptancePolicy, LateAttribution, Outcome, Receipt
-from metering_core.aggregation import summarize
-from metering_core.currencies import currency
-from metering_core.errors import (
-    CatalogError,
+from metering_core import (
+    AcceptancePolicy,
+    Action,
+    AggregateUsage,
+    BillingCycle,
+    BillingPeriod,
     ErrorCode,
+    Instant,
     InvalidValueError,
     InvoicingError,
+    Meter,
+    MeterEvent,
+    MeterEventSummary,
     MeteringError,
+    MeterLog,
+    Outcome,
+    Price,
+    Receipt,
+    Recurring,
+    Subscription,
+    SubscriptionItem,
+    UsageLog,
+    UsageRecord,
+    event_summaries,
+    finalize_invoice,
+    rate,
+    summarize,
 )
+from metering_core.acceptance import LateAttribution
+from metering_core.currencies import currency
+from metering_core.errors import CatalogError
 from metering_core.exact import (
     QUANTITY_DIGITS_MAX,
     Number,
@@ -117,28 +138,13 @@ from metering_core.exact import (
 from metering_core.feeds.catalog import SUBSCRIPTION_TIMES
 from metering_core.feeds.instants import instant_of_file
 from metering_core.feeds.json import read_json
-from metering_core.invoicing import describe_charge, finalize_invoice, line_fields, number_field
-from metering_core.log import UsageLog
-from metering_core.meter_events import MeterEvent
-from metering_core.meter_log import MeterLog
-from metering_core.meter_summaries import MeterEventSummary, ValueGroupingWindow, event_summaries
-from metering_core.meters import Meter, short_name
+from metering_core.invoicing import describe_charge, line_fields, number_field
+from metering_core.meter_summaries import ValueGroupingWindow
+from metering_core.meters import short_name
 from metering_core.names import choice, known_keys, name, path_of, required, text_of
-from metering_core.periods import (
-    SECONDS_MIN,
-    BillingCycle,
-    BillingPeriod,
-    Instant,
-    Interval,
-    instant,
-    iso_8601,
-    unix_seconds,
-)
-from metering_core.prices import AggregateUsage, Price, Recurring
+from metering_core.periods import SECONDS_MIN, Interval, instant, iso_8601, unix_seconds
 from metering_core.pricing import ChargeKind
-from metering_core.rating import SettledLine, rate
-from metering_core.subscriptions import Subscription, SubscriptionItem
-from metering_core.usage import Action, UsageRecord
+from metering_core.rating import SettledLine
 
 
 @attrs.frozen

@@ -33,25 +33,37 @@ require_hypothesis("metering_core.testing.conformance")
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from metering_core.acceptance import AcceptancePolicy, Outcome, Receipt
-from metering_core.aggregation import summarize
-from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError
-from metering_core.exact import Number, plain
-from metering_core.invoicing import Invoice, InvoiceLineItem, finalize_invoice, preview_invoice
-from metering_core.log import UsageLog
-from metering_core.money import Amount, Money, Rounding, half_up
-from metering_core.periods import BillingPeriod, instant, unix_seconds
-from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
-from metering_core.pricing import (
-    Graduated,
-    Package,
-    Percentage,
-    PerUnit,
+from metering_core import (
+    AcceptancePolicy,
+    Action,
+    AggregateUsage,
+    BillingPeriod,
+    ErrorCode,
+    InvalidValueError,
+    Invoice,
+    InvoiceLineItem,
+    Money,
+    Outcome,
+    Price,
     PricingModel,
+    Receipt,
+    Recurring,
+    Subscription,
+    SubscriptionItem,
     Tier,
-    Volume,
+    UsageLog,
+    UsageRecord,
+    UsageRejectedError,
+    UsageType,
+    finalize_invoice,
+    preview_invoice,
+    summarize,
 )
-from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem
+from metering_core.exact import Number, plain
+from metering_core.money import Amount, Rounding, half_up
+from metering_core.periods import instant, unix_seconds
+from metering_core.pricing import Graduated, Package, Percentage, PerUnit, Volume
+from metering_core.subscriptions import BillingThresholds
 from metering_core.testing.strategies import (
     CURRENCIES,
     INTERVALS,
@@ -60,7 +72,6 @@ from metering_core.testing.strategies import (
     models,
     quantities,
 )
-from metering_core.usage import Action, UsageRecord
 
 Answer = TypeVar("Answer")
 Drawn = TypeVar("Drawn")

@@ -34,35 +34,39 @@ require_hypothesis()
 
 from hypothesis import strategies as st
 
-from metering_core.errors import ErrorCode, InvalidValueError, UsageRejectedError
-from metering_core.exact import Number, add, whole_if_possible
-from metering_core.log import UsageLog
-from metering_core.measures import FORMULAS
-from metering_core.meter_acceptance import IdentifierScope, LateUsage, MeterPolicy
-from metering_core.meter_events import MeterEvent
-from metering_core.meter_log import MeterLog
-from metering_core.meters import EventTimeWindow, Formula, Meter
-from metering_core.money import Amount, Money
-from metering_core.periods import (
-    INTERVAL_COUNT_MAX,
-    SECONDS_MIN,
+from metering_core import (
+    Action,
+    AggregateUsage,
     BillingCycle,
     BillingPeriod,
-    Interval,
-    from_unix_seconds,
-)
-from metering_core.prices import AggregateUsage, Price, Recurring, UsageType
-from metering_core.pricing import (
-    Graduated,
-    Package,
-    Percentage,
-    PerUnit,
+    ErrorCode,
+    Formula,
+    InvalidValueError,
+    Meter,
+    MeterEvent,
+    MeterLog,
+    MeterPolicy,
+    Money,
+    Price,
     PricingModel,
+    Recurring,
+    Subscription,
+    SubscriptionItem,
     Tier,
-    Volume,
+    UsageLog,
+    UsageRecord,
+    UsageRejectedError,
+    UsageType,
 )
-from metering_core.subscriptions import BillingThresholds, Subscription, SubscriptionItem
-from metering_core.usage import Action, Cell, UsageRecord
+from metering_core.exact import Number, add, whole_if_possible
+from metering_core.measures import FORMULAS
+from metering_core.meter_acceptance import IdentifierScope, LateUsage
+from metering_core.meters import EventTimeWindow
+from metering_core.money import Amount
+from metering_core.periods import INTERVAL_COUNT_MAX, SECONDS_MIN, Interval, from_unix_seconds
+from metering_core.pricing import Graduated, Package, Percentage, PerUnit, Volume
+from metering_core.subscriptions import BillingThresholds
+from metering_core.usage import Cell
 
 Drawn = TypeVar("Drawn")
 

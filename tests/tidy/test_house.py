@@ -20,7 +20,7 @@ import metering_core as mc
 LAYERS_MAX = 16
 NODES_MEDIAN_MAX = 47
 """Nodes of the syntax tree of a function, signature and docstring apart. Wanted: 40."""
-NODES_MAX_OF_MOST = 162
+NODES_MAX_OF_MOST = 161
 """Of nine functions in ten. Wanted: 150."""
 FAN_OUT_MAX = 8
 NAMED_TWICE_MAX = 0
@@ -91,7 +91,7 @@ GROUND = {
     *("periods", "stripe_fields"),
 }
 """What every module may stand on: no part of billing."""
-WIDE_MAX = 26
+WIDE_MAX = 24
 """Modules that stand on more than `FAN_OUT_MAX` others above the ground. Wanted: none."""
 
 

@@ -137,9 +137,9 @@ DEFECTS = [
     Defect(
         "sums are rounded to the ambient precision",
         "ambient",
-        "money.settle",
-        "amount.minor_units",
-        "+amount.minor_units",
+        "money.settled_units",
+        "rounding(value)",
+        "rounding(+value)",
     ),
     # Cells and aggregation
     Defect(
