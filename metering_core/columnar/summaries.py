@@ -383,26 +383,26 @@ class _Partials:
         """Return the partial of each group."""
         rows = self.columns.counting(self.meter).rows
         return kernel_for(PARTIALS, self.meter.formula, ENGINE)(
-            self, rows.moments[self.places], rows.values[self.places]
+            self, rows, rows.values[self.places]
         )
 
-    def sums(self, _: Integers, units: Numbers) -> list[Partial]:
+    def sums(self, _: Rows, units: Numbers) -> list[Partial]:
         """Return the sum of each group."""
         return self._numbers(self.groups.sums(units))
 
-    def counts(self, _: Integers, __: Numbers) -> list[Partial]:
+    def counts(self, _: Rows, __: Numbers) -> list[Partial]:
         """Return how many events each group has."""
         return list(self.groups.counts.tolist())
 
-    def maxima(self, _: Integers, units: Numbers) -> list[Partial]:
+    def maxima(self, _: Rows, units: Numbers) -> list[Partial]:
         """Return the greatest value of each group."""
         return self._numbers(self.groups.maxima(units))
 
-    def minima(self, _: Integers, units: Numbers) -> list[Partial]:
+    def minima(self, _: Rows, units: Numbers) -> list[Partial]:
         """Return the least value of each group."""
         return self._numbers(self.groups.minima(units))
 
-    def averages(self, _: Integers, units: Numbers) -> list[Partial]:
+    def averages(self, _: Rows, units: Numbers) -> list[Partial]:
         """Return the sum and the count of each group."""
         return list(
             zip(self._numbers(self.groups.sums(units)), self.groups.counts.tolist(), strict=True)
@@ -412,9 +412,10 @@ class _Partials:
         places = self.columns.counting(self.meter).decimal_places
         return [number_of(one, places) for one in units.tolist()]
 
-    def lasts(self, moments: Integers, _: Numbers) -> list[Partial]:
+    def lasts(self, rows: Rows, _: Numbers) -> list[Partial]:
         """Return the last value of each group, and when it was."""
         # Events of one moment decide by the order of arrival, in which the places are ascending.
+        moments = rows.moments[self.places]
         order = np.argsort(self.places, kind="stable")
         groups = Groups(self.groups.codes[order], self.groups.counts, self.groups.ids)
         found = order[groups.lasts(moments[order])]
@@ -425,10 +426,10 @@ class _Partials:
         )
         return [((moment, number), value) for moment, number, value in zip(*columns, strict=True)]
 
-    def peaks(self, moments: Integers, units: Numbers) -> list[Partial]:
+    def peaks(self, rows: Rows, units: Numbers) -> list[Partial]:
         """Return the windows of each group that have an event, each with its greatest value."""
         length = formula_of(self.meter).window_seconds * MICROSECONDS
-        places, windows, peaks = self.groups.peaks(units, moments // length)
+        places, windows, peaks = self.groups.peaks(units, rows.moments[self.places] // length)
         found: list[list[tuple[int, Number]]] = [[] for _ in range(self.groups.size)]
         for place, window, peak in zip(
             places.tolist(), windows.tolist(), self._numbers(peaks), strict=True
@@ -436,7 +437,7 @@ class _Partials:
             found[place].append((window, peak))
         return list(map(tuple, found))
 
-    def texts(self, _: Integers, units: Numbers) -> list[Partial]:
+    def texts(self, _: Rows, units: Numbers) -> list[Partial]:
         """Return the different texts of each group."""
         sets: list[set[str]] = [set() for _ in range(self.groups.size)]
         texts = list(self.columns.texts)
@@ -444,8 +445,9 @@ class _Partials:
             sets[place].add(texts[code])
         return list(map(frozenset, sets))
 
-    def levels(self, moments: Integers, units: Numbers) -> list[Partial]:
+    def levels(self, rows: Rows, units: Numbers) -> list[Partial]:
         """Return the level of each group, and the sum of its changes times their moments."""
+        moments = rows.moments[self.places]
         base = int(moments.min())
         levels = self.groups.sums(units)
         products = (
@@ -457,7 +459,7 @@ class _Partials:
         ]
 
 
-PARTIALS: Final[Mapping[str, Callable[[_Partials, Integers, Numbers], list[Partial]]]] = {
+PARTIALS: Final[Mapping[str, Callable[[_Partials, Rows, Numbers], list[Partial]]]] = {
     name: getattr(_Partials, name)
     for name in (
         "sums",
