@@ -183,18 +183,6 @@ class Reading:
     dimensions: tuple[str, ...]
 
 
-def require_no_carrying(policy: MeterPolicy, who: str) -> None:
-    """Refuse to carry late usage forward where no period is closed; ``who`` says why."""
-    if policy.late_usage is LateUsage.CARRY_FORWARD:
-        expected = (
-            f"'ignore', because {who} no periods whose late usage a later invoice could carry"
-        )
-        code = ErrorCode.PARAMETER_INVALID_CHOICE
-        raise InvalidValueError.expecting(
-            code, "policy[late_usage]", expected, policy.late_usage.value
-        )
-
-
 def is_customer(customer: str, customers: Container[str] | None) -> bool:
     """Whether events can be of a customer: one of those known, or any possible id."""
     return 1 <= len(customer) <= NAME_MAX if customers is None else customer in customers

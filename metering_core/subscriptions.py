@@ -575,9 +575,8 @@ def item_fields(item: SubscriptionItem, table: PriceTable) -> dict[str, Any]:
 
 
 def _write_subscription(subscription: Subscription, shared: Shared | None) -> dict[str, Any]:
-    if isinstance(shared, PriceTable):
-        return subscription_fields(subscription, shared)
-    return subscription.to_dict()
+    assert isinstance(shared, PriceTable), "who writes a subscription has a table of prices"
+    return subscription_fields(subscription, shared)
 
 
 def _read_subscription(data: object, param: str, shared: Shared | None) -> Subscription:

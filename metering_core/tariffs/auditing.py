@@ -270,7 +270,7 @@ def _dead_tier(of: Tariff) -> Iterator[Finding]:
         yield Finding(FindingCode.DEAD_TIER, message, tier=number)
     intervals = saving_intervals(of.pieces)
     for piece in of.pieces:
-        if piece.last is not None and any(_covers(interval, piece) for interval in intervals):
+        if piece.last is not None and any(_covers(one, piece, piece.last) for one in intervals):
             ends = (piece.first, piece.last)
             message = (
                 f"Nobody should end in tier {piece.tier} ({span(of.price, *ends)}), "
@@ -280,11 +280,9 @@ def _dead_tier(of: Tariff) -> Iterator[Finding]:
             yield Finding(FindingCode.DEAD_TIER, message, ends, totals, piece.tier, (ends,))
 
 
-def _covers(interval: QuantityRange, piece: Piece) -> bool:
+def _covers(interval: QuantityRange, piece: Piece, end: int) -> bool:
     first, last = interval
-    if piece.last is None or last is None:
-        return False
-    return first <= piece.first and piece.last <= last
+    return last is not None and first <= piece.first and end <= last
 
 
 # What the tiers say to each other -----------------------------------------------------------------

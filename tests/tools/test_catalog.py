@@ -672,6 +672,8 @@ class TestUsage:
         ]
         with pytest.raises(mc.errors.CatalogError, match=r"received '\.txt'"):
             UsageFormat.of_path("usage.txt")
+        with pytest.raises(mc.errors.CatalogError, match="Parquet is read as USAGE"):
+            UsageFormat.of_path("usage.parquet")
 
 
 class TestAppending:

@@ -8,6 +8,7 @@ from datetime import timedelta
 import attrs
 import pytest
 from builders import DAY, FEB, JAN, MAR, START, priced, subscribed, used
+from damaging import changed, sealed
 from places import GOLDEN_FOLDER
 
 import metering_core
@@ -289,3 +290,30 @@ def test_prices_of_own_models_come_by_id(prices):
     with pytest.raises(metering_core.InvalidValueError) as caught:
         metering_core.restore(written, prices=prices)
     assert caught.value.param == "prices"
+
+
+@pytest.mark.parametrize("log", [UsageLog, MeterLog])
+def test_no_log_was_told_less_than_nothing(log):
+    """A number of facts below 0 is damage, also under a checksum that is right."""
+    data = snapshot(log())
+    changed("told", value=-1)(data)
+    with pytest.raises(SnapshotError) as caught:
+        (restore if log is UsageLog else metering_core.restore_meter_log)(data)
+    assert caught.value.code == "snapshot_damaged"
+
+
+def test_windows_of_peaks_are_in_their_order():
+    """What compaction kept of peaks is read back window by window; out of order it is damage."""
+    subscription = subscribed(priced(mode=AggregateUsage.HOURLY_PEAKS))
+    log = used((START, 7), (START + 7200, 5), subscription=subscription)
+    finalize_invoice(subscription, log, JAN, now=JAN.end)
+    assert log.compact() == 2
+    data = snapshot(log)
+    assert restore(json.loads(json.dumps(data))) == log
+    ((_, kept),) = data["content"]["compacted"]["si_0"]
+    peaks = kept["partials"]["hourly_peaks"]
+    assert len(peaks) == 2
+    peaks.reverse()
+    with pytest.raises(SnapshotError) as caught:
+        restore(sealed(data, data["content"]))
+    assert caught.value.code == "snapshot_damaged"
