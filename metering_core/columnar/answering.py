@@ -28,6 +28,7 @@ from metering_core.measures import AGGREGATORS, Partial
 from metering_core.periods import BillingCycle, BillingPeriod
 from metering_core.prices import AggregateUsage
 
+_UNKNOWN: Final = -1
 _MANY: Final = 64
 """So many questions at once are answered from the rows, item by item otherwise."""
 
@@ -75,13 +76,20 @@ class Questions:
     ) -> Self:
         """Look up the seconds."""
         length = len(periods)
-        # By identity: the hash of an enumeration's member is computed in Python.
-        known = dict(zip(map(id, modes), modes, strict=True))
-        places = {key: place for place, key in enumerate(known)}
-        numbers = np.fromiter(map(places.__getitem__, map(id, modes)), np.int64, length)
+        # By identity: the hash of an enumeration's member is computed in Python. And mode by mode,
+        # of which there are few: a look at each request would cost as much as all the rest.
+        keys = np.fromiter(map(id, modes), np.int64, length)
+        numbers = np.full(length, _UNKNOWN)
+        known = [mode for mode in AggregateUsage if (keys == id(mode)).any()]
+        for place, mode in enumerate(known):
+            numbers[keys == id(mode)] = place
+        for place in np.flatnonzero(numbers == _UNKNOWN).tolist():  # Modes of nobody's table.
+            if modes[place] not in known:
+                known.append(modes[place])
+            numbers[place] = known.index(modes[place])
         starts = np.fromiter([period.start_seconds for period in periods], np.int64, length)
         ends = np.fromiter([period.end_seconds for period in periods], np.int64, length)
-        return cls._made(codes, list(known.values()), numbers, periods, starts, ends)
+        return cls._made(codes, known, numbers, periods, starts, ends)
 
     @classmethod
     def of_all(cls, items: int, period: BillingPeriod, modes: Sequence[AggregateUsage]) -> Self:

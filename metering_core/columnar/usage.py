@@ -57,7 +57,6 @@ if TYPE_CHECKING:
     pass
 
 _EPOCH: Final = from_unix_seconds(0)
-_MODE_OF: Final = attrgetter("price.recurring.aggregate_usage")  # Of what recurs; None is refused.
 
 
 @attrs.frozen(eq=False)
@@ -413,7 +412,8 @@ class ColumnarUsage(UsageReader, Closes, Uncopied):
         items = [item for item, _ in asked]
         code_of = self._code_of()
         codes = np.fromiter([code_of.get(item.id, NOBODY) for item in items], np.intp, len(items))
-        modes: list[AggregateUsage] = list(map(_MODE_OF, items))
+        prices: list[Any] = [item.price for item in items]  # Each recurs.
+        modes: list[AggregateUsage] = [price.recurring.aggregate_usage for price in prices]
         if (codes == NOBODY).any() or None in modes:
             for item in items:  # One of them raises.
                 self.known(item.id)
