@@ -7,17 +7,20 @@ not.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Self
+from typing import Any, Final, Self
 
 import attrs
 
 from metering_core.acceptance import Outcome, Receipt
-from metering_core.errors import InvalidValueError, MeteringError
+from metering_core.errors import ErrorCode, InvalidValueError, MeteringError
 from metering_core.exact import exact_integer
 from metering_core.names import require_iterable
 from metering_core.sql.columns import SourceColumns, Tables
 from metering_core.sql.loading import Origin
 from metering_core.sql.texts import statement
+
+_SEQS_MAX: Final = 100_000
+"""Rows that are looked up at once: each number stands in the statement."""
 
 
 @attrs.frozen
@@ -131,11 +134,20 @@ class SqlRows:
         yield from (errors[seq] for seq in sorted(errors))
 
     def rows_at(self, seqs: Iterable[int]) -> dict[int, dict[str, Any]]:
-        """Return rows as the source has them, by ``seq``."""
-        asked = {
-            exact_integer(seq, f"seqs[{at}]", minimum=None)
-            for at, seq in enumerate(require_iterable(seqs, "seqs"))
-        }
+        """Return rows as the source has them, by ``seq``; of at most 100,000 numbers at once.
+
+        Raises:
+            InvalidValueError: ``parameter_invalid_object`` for more; ``parameter_invalid_integer``.
+        """
+        asked = set()
+        for at, seq in enumerate(require_iterable(seqs, "seqs")):
+            if at == _SEQS_MAX:
+                code, expected = (
+                    ErrorCode.PARAMETER_INVALID_OBJECT,
+                    f"at most {_SEQS_MAX:,} numbers",
+                )
+                raise InvalidValueError.expecting(code, "seqs", expected, seqs)
+            asked.add(exact_integer(seq, f"seqs[{at}]", minimum=None))
         wanted = ", ".join(map(str, sorted(asked)))
         if not wanted:
             return {}
