@@ -237,16 +237,19 @@ class Book(Guarded):
         require_kind(Meter, meter, "meter")
         with self.lock:
             self.begin_change()
-            for param, taken in (
-                ("id", self.meters.get(meter.id)),
-                ("event_name", self.by_event.get(meter.event_name)),
-            ):
-                if taken is not None:
-                    expected = f"one that no other meter has ({taken.id!r} has it)"
-                    raise InvalidValueError.expecting(
-                        ErrorCode.METER_CHANGED, param, expected, getattr(meter, param)
-                    )
+            self._refuse_taken(meter)
             self._tell(partial(self._take_meter, meter), meter=meter)
+
+    def _refuse_taken(self, meter: Meter) -> None:
+        for param, taken in (
+            ("id", self.meters.get(meter.id)),
+            ("event_name", self.by_event.get(meter.event_name)),
+        ):
+            if taken is not None:
+                expected = f"one that no other meter has ({taken.id!r} has it)"
+                raise InvalidValueError.expecting(
+                    ErrorCode.METER_CHANGED, param, expected, getattr(meter, param)
+                )
 
     def update_meter(self, meter: Meter) -> None:
         """Take note of a newer version of a meter: another display name, deactivated or active

@@ -254,12 +254,15 @@ class Journaled:
 
     def _close(self, closed: tuple[ClosedPeriod, ...], now: datetime) -> None:
         periods = {one.subscription: one.period for one in closed}
-        log: Any = self
         with self.closing_all(periods, now=now):
-            for one in closed:
-                told = self.book.account_of(one.subscription).subscription
-                if one.invoice is not None:
-                    take_invoice(log, told, one.invoice, one.up_to, settles=one.is_settled)
+            self._keep_invoices(closed)
+
+    def _keep_invoices(self, closed: tuple[ClosedPeriod, ...]) -> None:
+        log: Any = self
+        for one in closed:
+            told = self.book.account_of(one.subscription).subscription
+            if one.invoice is not None:
+                take_invoice(log, told, one.invoice, one.up_to, settles=one.is_settled)
 
     def _require_same(self, change: Change) -> None:
         """Refuse a change that the log has otherwise; of one that it does not know any more it
