@@ -141,7 +141,7 @@ def models():
     declared = st.builds(Declared, tiered(whole=False))
     return st.one_of(
         st.builds(PerUnit, amounts()),
-        st.builds(Percentage, amounts()),
+        st.builds(Percentage, amounts().map(lambda one: 100 * one)),  # So much a unit, as above.
         tiered(),
         tiered(whole=False),
         packages(),

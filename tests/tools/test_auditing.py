@@ -322,6 +322,15 @@ class TestRounding:
             assert ends_as_seen(findings[0].intervals[0][1], lost[-1])
             assert findings[0].severity is Severity.INFO
 
+    def test_a_small_percentage_is_billed_nothing_for_long(self):
+        """0.1% of 499 cents is 0.499 cents, which settles to 0; of 500 it is half a cent, and
+        billed.
+        """
+        finding = the(
+            Price.percentage("p", currency="usd", percent="0.1"), FindingCode.ROUNDS_TO_ZERO
+        )
+        assert finding.intervals == ((1, 499),)
+
     def test_a_price_that_never_bills_is_said_to(self):
         """A flat fee of 0.4 cents and nothing else is billed nothing for ever."""
         finding = the(graduated(("inf", None, "0.4")), FindingCode.ROUNDS_TO_ZERO)
