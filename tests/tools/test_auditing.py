@@ -285,11 +285,6 @@ class TestAmounts:
         assert "about USD 6.67 of USD 10.00" in waste.message
 
 
-def ends_as_seen(end, last):
-    """Whether a finding ends where the quantities that were tried saw it end, or beyond them."""
-    return end == last if last < QUANTITIES[-1] else end is None or end >= QUANTITIES[-1]
-
-
 class TestRounding:
     @given(prices())
     def test_usage_rounds_to_zero_up_to_the_quantity_that_brute_force_finds(self, price):
@@ -300,7 +295,7 @@ class TestRounding:
         findings = found(price, FindingCode.ROUNDS_TO_ZERO, tier=None)
         assert bool(findings) == bool(lost)
         if findings:
-            assert ends_as_seen(findings[0].intervals[0][1], lost[-1])
+            assert findings[0].intervals[0][1] == (None if lost[-1] == QUANTITIES[-1] else lost[-1])
             assert findings[0].amounts == (total(price, findings[0].quantities[0]),)
             assert findings[0].quantities[0] in lost
             assert findings[0].severity is Severity.WARNING
@@ -319,7 +314,7 @@ class TestRounding:
         findings = [one for one in found(price, FindingCode.ROUNDS_TO_ZERO) if one.tier is not None]
         assert bool(findings) == bool(lost)
         if findings:
-            assert ends_as_seen(findings[0].intervals[0][1], lost[-1])
+            assert findings[0].intervals[0][1] == (None if lost[-1] == QUANTITIES[-1] else lost[-1])
             assert findings[0].severity is Severity.INFO
 
     def test_a_small_percentage_is_billed_nothing_for_long(self):
